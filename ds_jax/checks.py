@@ -1,0 +1,54 @@
+"""Boundary checks: every error says what was expected, what was got and what to do.
+
+`InputError` is the one exception for bad input from a person (a config field, a data file, a
+checkpoint folder, a mesh that does not divide). The command line turns it into exit code 2;
+anything else is a defect of ours. This module imports neither jax nor numpy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class InputError(ValueError):
+  """Bad input from a person; the message names what was expected, got, and the remedy."""
+
+
+def check_rank(name: str, array: Any, rank: int) -> None:
+  """Raises ValueError unless `array` has `rank` axes."""
+  if array.ndim != rank:
+    raise ValueError(
+        f'Expected {name} with {rank} axes, got shape {tuple(array.shape)}; '
+        'the functions are written for one example: use jax.vmap for a batch.')
+
+
+def check_shape(name: str, array: Any, shape: Sequence[int | None]) -> None:
+  """Raises ValueError unless `array.shape` equals `shape`; None matches any size."""
+  got = tuple(array.shape)
+  if len(got) != len(shape) or any(e is not None and e != g for e, g in zip(shape, got, strict=False)):
+    raise ValueError(f'Expected {name} of shape {tuple(shape)}, got {got}.')
+
+
+def check_divides(what: str, size: int, by_what: str, by: int) -> None:
+  """Raises InputError unless `by` divides `size`; names the nearest sizes that would do."""
+  if size % by:
+    lower = size // by * by
+    sizes = [n for n in (lower, lower + by) if n > 0]
+    raise InputError(
+        f'{what} = {size} is not divisible by {by_what} = {by}; '
+        f'use {" or ".join(map(str, sizes))}.')
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+  """Raises InputError unless `value` is one of `choices`."""
+  choices = sorted(choices)
+  if value not in choices:
+    raise InputError(f'Expected {name} in {choices}, got {value!r}.{suggest(value, choices)}')
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+  """Returns ' Did you mean …?' when something close to `name` is known, else ''."""
+  close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+  return f' Did you mean {" or ".join(repr(c) for c in close)}?' if close else ''

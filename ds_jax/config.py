@@ -1,0 +1,341 @@
+"""Every setting of a run, as frozen dataclasses; a ConfigDict is turned into them at the door.
+
+`config_from(ml_collections.ConfigDict)` names the bad field, its value and the remedy before
+anything runs. Fields of the sections named in RESULT_NEUTRAL do not change results, so a workdir
+may be continued with other values of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ds_jax.checks import InputError, check_choice, suggest
+
+
+@dataclasses.dataclass(frozen=True)
+class CountdownConfig:
+  """The embedded task: reach a target with each number exactly once (data/countdown.py)."""
+  num_numbers: int = 4  # numbers per problem; depth of a worked solution is num_numbers - 1
+  max_number: int = 15  # given numbers are 1..max_number
+  max_value: int = 99  # no intermediate result is larger (one token per value)
+  num_train: int = 4096  # problems of the train split
+  num_heldout: int = 512  # problems of the held-out hard split
+  num_warmstart: int = 40_000  # worked solutions, with 2..num_numbers numbers
+  warmstart_full_share: float = 0.5  # share of worked solutions with all num_numbers numbers
+  seed: int = 0  # of the problem set, apart from the run's seed
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Where problems come from, and how they become prompts."""
+  source: str = 'countdown'  # 'countdown', 'tfds:NAME', 'file:PATH.{jsonl,parquet,csv}'
+  eval_source: str = ''  # '': the held-out split of `source`
+  train_split: str = 'train'  # of tfds sources and of 'countdown'
+  eval_split: str = 'heldout'
+  data_dir: str = ''  # where TFDS builders keep their files; '': WORKDIR/data
+  max_problems: int = 0  # 0: all
+  prompt_field: str = ''  # of file sources; '': recognised layouts are tried
+  answer_field: str = ''
+  instruction: str = ''  # appended to the problem text, e.g. the paper's \boxed{} suffix
+  prompt_limit: int = 12  # tokens after the chat template
+  overlong_prompts: str = 'skip'  # 'skip' (counted) or 'truncate_left' (as released)
+  countdown: CountdownConfig = CountdownConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Which decoder, and in which number formats."""
+  path: str = ''  # Hugging Face folder; '': WORKDIR/warmstart
+  compute_dtype: str = 'float32'  # search copy and activations: float32 | bfloat16
+  remat: bool = False  # recompute layer activations in the backward pass
+  # Shape of a new model (`ds-jax init`, `ds-jax warmstart`); a loaded one brings its own.
+  num_layers: int = 2  # L
+  width: int = 96  # M
+  mlp_width: int = 288  # F
+  num_heads: int = 3  # H
+  num_kv_heads: int = 1  # C
+  head_width: int = 32  # D
+  tie_embeddings: bool = True
+  rope_theta: float = 10_000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmstartConfig:
+  """Supervised training of a new tiny decoder on worked solutions."""
+  num_steps: int = 1600
+  batch_size: int = 64  # worked solutions per step
+  learning_rate: float = 2e-3  # peak; linear warm-up of 5 %, cosine to a tenth
+  weight_decay: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+  temperature: float = 1.0
+  top_p: float = 1.0  # 1: off
+  top_k: int = 0  # 0: off
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+  """The tree search (design.md section 4). Defaults follow the released scripts where they speak."""
+  policy: str = 'deepsearch'  # 'deepsearch' | 'faithful' | 'direct'
+  num_slots: int = 64  # decoder slots per device
+  width: int = 4  # W, children per expansion
+  max_depth: int = 3  # segments on a path
+  segment_length: int = 9  # T, tokens per segment
+  num_trajectories: int = 8  # K, ends to collect
+  max_expansions: int = 32  # per tree; sets the node capacity 1 + max_expansions * W
+  max_tokens: int = 0  # generated tokens per tree; 0: no bound
+  backtrack: str = 'global'  # after a terminal: 'global' frontier or 'uct' from the root
+  frontier_only: bool = True  # global selection among nodes that still lack children
+  lambda_uct: float = 1.0  # exploration weight
+  lambda1: float = 0.4  # parent quality
+  lambda2: float = 0.0  # uncertainty
+  lambda3: float = 0.01  # depth bonus
+  lambda4: float = 0.0  # own quality
+  depth_bonus: str = 'sqrt'  # 'sqrt' | 'log' | 'linear'
+  uncertainty: str = 'off'  # 'off' | 'sampled' (mean -logprob) | 'entropy' (exact)
+  backup_threshold: float = 0.1  # floor of the backup weight
+  backup_rule: str = 'constrained'  # 'constrained' (Eq. 5) | 'vanilla' (running sum)
+  incomplete_score: float = -0.5  # value of a path cut off by the depth limit without an answer
+  negatives: str = 'most_confident'  # 'most_confident' | 'random' | 'least_confident'
+  replay_chunk: int = 32  # tokens a lane encodes per expansion when a slot jumps or starts
+  replay_lanes: int = 64  # slots per device that may replay in one expansion
+  path_block: int = 128  # path positions that attention reads at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyConfig:
+  """Answer checking in killable worker processes."""
+  verifier: str = 'countdown'  # 'countdown' | 'math' | 'exact' | 'python:MODULE.FUNCTION'
+  num_workers: int = 2  # processes
+  cpu_seconds: float = 3.0  # deadline per answer, of the worker's CPU time
+  wall_seconds: float = 30.0  # back-stop per answer
+  memory_mb: int = 4096  # address space of one worker
+  recycle_after: int = 10_000  # answers a worker checks before it is replaced
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """The Tree-GRPO update."""
+  batch_problems: int = 64  # problems searched per step
+  minibatch_problems: int = 64  # problems per optimizer update
+  row_length: int = 64  # S of a training row; short trajectories are packed into rows
+  micro_rows: int = 64  # rows per forward/backward pass, over all devices
+  learning_rate: float = 3e-4
+  warmup_steps: int = 5  # optimizer updates
+  weight_decay: float = 0.0
+  beta1: float = 0.9
+  beta2: float = 0.98
+  max_grad_norm: float = 1.0
+  clip_low: float = 0.2
+  clip_high: float = 0.28
+  dual_clip: float = 10.0
+  loss_aggregation: str = 'token_mean'  # 'token_mean' | 'sequence_mean' | 'sequence_sum'
+  advantage: str = 'td'  # 'q_mean' (released) | 'tree_mean' | 'td'
+  normalization: str = 'mean_only'  # 'mean_only' | 'standard' | 'none', of q_mean
+  ends: str = 'all'  # 'collected' (the K collected ends) | 'all' (every verified end)
+  uniform_trees: str = 'drop'  # trees whose ends all have the same outcome: 'drop' | 'keep'
+  q_temperature: float = 1.0  # eps_q of the soft clipping q_max * tanh(q / eps_q); 0: off
+  q_max: float = 1.0
+  overlong_buffer: int = 0  # tokens before the response limit where the penalty grows; 0: off
+  overlong_factor: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CurriculumConfig:
+  """Rounds: filter the hard set, train on it, filter again."""
+  num_rounds: int = 2
+  steps_per_round: int = 40
+  filter_samples: int = 4  # direct rollouts per problem
+  hard_threshold: float = 0.25  # problems with pass@1 below this are hard
+  max_cached_per_problem: int = 4  # solutions the replay buffer keeps of one problem
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+  num_problems: int = 256  # of the evaluation split; 0: all
+  num_samples: int = 8  # direct rollouts per problem
+  temperature: float = 1.0
+  top_p: float = 1.0
+  num_slots: int = 256  # decoder slots per device for direct rollouts (also the filter's)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  data: int = -1  # -1: the devices that fsdp and tensor leave
+  fsdp: int = 1
+  tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  every_steps: int = 10  # training steps between checkpoints; the end of a round always saves
+  keep: int = 2  # newest checkpoints kept
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+  every_steps: int = 1  # training steps between lines on the terminal
+  tensorboard: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A whole run."""
+  seed: int = 0
+  data: DataConfig = DataConfig()
+  model: ModelConfig = ModelConfig()
+  warmstart: WarmstartConfig = WarmstartConfig()
+  sampling: SamplingConfig = SamplingConfig()
+  search: SearchConfig = SearchConfig()
+  verify: VerifyConfig = VerifyConfig()
+  train: TrainConfig = TrainConfig()
+  curriculum: CurriculumConfig = CurriculumConfig()
+  evaluate: EvaluateConfig = EvaluateConfig()
+  mesh: MeshConfig = MeshConfig()
+  checkpoint: CheckpointConfig = CheckpointConfig()
+  log: LogConfig = LogConfig()
+
+
+RESULT_NEUTRAL = ('log', 'checkpoint')
+
+_CHOICES = {
+    'data.overlong_prompts': ('skip', 'truncate_left'),
+    'model.compute_dtype': ('float32', 'bfloat16'),
+    'search.policy': ('deepsearch', 'faithful', 'direct'),
+    'search.backtrack': ('global', 'uct'),
+    'search.depth_bonus': ('sqrt', 'log', 'linear'),
+    'search.uncertainty': ('off', 'sampled', 'entropy'),
+    'search.backup_rule': ('constrained', 'vanilla'),
+    'search.negatives': ('most_confident', 'random', 'least_confident'),
+    'train.loss_aggregation': ('token_mean', 'sequence_mean', 'sequence_sum'),
+    'train.advantage': ('q_mean', 'tree_mean', 'td'),
+    'train.normalization': ('mean_only', 'standard', 'none'),
+    'train.ends': ('collected', 'all'),
+    'train.uniform_trees': ('drop', 'keep'),
+}
+
+# Fields that must be at least this much.
+_MINIMUM = {
+    'data.prompt_limit': 1, 'search.num_slots': 1, 'search.width': 1, 'search.max_depth': 1,
+    'search.segment_length': 2, 'search.num_trajectories': 1, 'search.max_expansions': 1,
+    'search.replay_chunk': 1, 'search.replay_lanes': 1, 'search.path_block': 1,
+    'verify.num_workers': 1, 'train.batch_problems': 1, 'train.minibatch_problems': 1,
+    'train.row_length': 2, 'train.micro_rows': 1, 'curriculum.num_rounds': 1,
+    'curriculum.steps_per_round': 1, 'curriculum.filter_samples': 1, 'evaluate.num_samples': 1,
+    'evaluate.num_slots': 1, 'checkpoint.every_steps': 1, 'checkpoint.keep': 1,
+    'log.every_steps': 1, 'verify.cpu_seconds': 0.01, 'sampling.temperature': 0.0,
+    'evaluate.temperature': 0.0, 'data.countdown.num_numbers': 2,
+}
+
+
+def config_from(fields: Mapping[str, Any]) -> Config:
+  """Returns the checked Config of a ConfigDict (or any nested mapping).
+
+  Raises:
+    InputError: names an unknown or ill-typed field with its valid neighbours, a value out of
+      range, or fields that contradict each other.
+  """
+  config = _convert(Config, fields, prefix='')
+  _check_values(config)
+  return config
+
+
+def load_config(path: str) -> Config:
+  """Returns the Config of a `configs/*.py` file, without overrides.
+
+  Raises:
+    InputError: if there is no such file, it has no get_config(), or a field is bad.
+  """
+  import runpy
+  try:
+    fields = runpy.run_path(path)['get_config']()
+  except FileNotFoundError as e:
+    raise InputError(f'No config file {path!r}; e.g. configs/quickstart.py.') from e
+  except KeyError as e:
+    raise InputError(f'{path!r} defines no get_config().') from e
+  return config_from(fields)
+
+
+def response_limit(config: Config) -> int:
+  """Response tokens of the longest path: max_depth * T."""
+  return config.search.max_depth * config.search.segment_length
+
+
+def context_length(config: Config) -> int:
+  """Positions of the longest path, prompt included."""
+  return config.data.prompt_limit + response_limit(config)
+
+
+def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+  """{'search.width': (value in a, value in b)} of two nested mappings, RESULT_NEUTRAL left out."""
+  flat_a, flat_b = flatten(a), flatten(b)
+  return {name: (flat_a.get(name), flat_b.get(name)) for name in sorted({*flat_a, *flat_b})
+          if name.split('.')[0] not in RESULT_NEUTRAL and flat_a.get(name) != flat_b.get(name)}
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """{'search.width': 4, …} of nested mappings."""
+  flat = {}
+  for name, value in fields.items():
+    if isinstance(value, Mapping):
+      flat.update(flatten(value, f'{prefix}{name}.'))
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _convert(cls: type, fields: Mapping[str, Any], prefix: str) -> Any:
+  hints = typing.get_type_hints(cls)
+  for name in fields:
+    if name not in hints:
+      raise InputError(f'Unknown config field {prefix + name!r}.{suggest(name, hints)} '
+                       f'Fields here: {", ".join(sorted(hints))}.')
+  values = {}
+  for name, value in fields.items():
+    kind = hints[name]
+    if dataclasses.is_dataclass(kind):
+      if not hasattr(value, 'items'):
+        raise InputError(f'Expected {prefix + name} to be a section with fields '
+                         f'{", ".join(typing.get_type_hints(kind))}; got {value!r}.')
+      values[name] = _convert(kind, dict(value.items()), f'{prefix}{name}.')
+    else:
+      values[name] = _typed(kind, value, prefix + name)
+  return cls(**values)
+
+
+def _typed(kind: Any, value: Any, name: str) -> Any:
+  if isinstance(kind, types.UnionType):
+    kind = next(k for k in typing.get_args(kind) if k is not type(None))
+  if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    raise InputError(f'Expected {name} of type {kind.__name__}, got {value!r} '
+                     f'({type(value).__name__}).')
+  return value
+
+
+def _check_values(config: Config) -> None:
+  flat = flatten(dataclasses.asdict(config))
+  for name, choices in _CHOICES.items():
+    check_choice(name, flat[name], choices)
+  for name, minimum in _MINIMUM.items():
+    if flat[name] < minimum:
+      raise InputError(f'Expected {name} >= {minimum}, got {flat[name]}.')
+  search, train = config.search, config.train
+  if context_length(config) > train.row_length:
+    raise InputError(
+        f'prompt_limit + max_depth * segment_length = {config.data.prompt_limit} + '
+        f'{search.max_depth} * {search.segment_length} = {context_length(config)} exceeds '
+        f'train.row_length = {train.row_length}; raise train.row_length or lower max_depth.')
+  if train.batch_problems % train.minibatch_problems:
+    raise InputError(
+        f'train.batch_problems = {train.batch_problems} is not a multiple of '
+        f'train.minibatch_problems = {train.minibatch_problems}; use one that divides it.')
+  if not 0 < config.sampling.top_p <= 1 or not 0 < config.evaluate.top_p <= 1:
+    raise InputError('Expected top_p in (0, 1]; 1 switches it off.')

@@ -1,0 +1,125 @@
+"""The one mesh: axes, the table that shards parameters, and the slot axis of the search.
+
+Axes: `data` (replicas), `fsdp` (parameters and optimizer state are split over it), `tensor`
+(heads and MLP width). Batches and decoder slots are split over data x fsdp. One device is a mesh
+of one. Axis types are chosen here and nowhere else: Auto, because jax.make_mesh would make them
+Explicit, where a product with a sharded contraction raises instead of inserting its all-reduce.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ds_jax.checks import InputError
+
+AXES = ('data', 'fsdp', 'tensor')
+BATCH_AXES = ('data', 'fsdp')
+
+# (pattern over the parameter's path, partition of its axes). First match wins; every parameter
+# must match. Layer parameters are stacked: their first axis is the layer and is never split.
+PARAMETER_RULES: tuple[tuple[str, P], ...] = (
+    (r'embedding$', P('tensor', 'fsdp')),  # [V, M]
+    (r'head$', P('fsdp', 'tensor')),  # [M, V]
+    (r'(query|key|value)_kernel$', P(None, 'fsdp', 'tensor', None)),  # [L, M, H|C, D]
+    (r'(query|key|value)_bias$', P(None, 'tensor', None)),  # [L, H|C, D]
+    (r'output_kernel$', P(None, 'tensor', None, 'fsdp')),  # [L, H, D, M]
+    (r'(gate|up)_kernel$', P(None, 'fsdp', 'tensor')),  # [L, M, F]
+    (r'down_kernel$', P(None, 'tensor', 'fsdp')),  # [L, F, M]
+    (r'scale$', P()),  # norms
+)
+
+
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1,
+              devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """Returns the mesh of shape (data, fsdp, tensor); data = -1 takes what is left.
+
+  Raises:
+    InputError: if the sizes do not use exactly the devices there are.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  if fsdp < 1 or tensor < 1 or (data < 1 and data != -1):
+    raise InputError(f'Expected mesh sizes >= 1 (data may be -1), got data={data}, fsdp={fsdp}, '
+                     f'tensor={tensor}.')
+  if data == -1:
+    data = max(1, len(devices) // (fsdp * tensor))
+  if data * fsdp * tensor != len(devices):
+    raise InputError(
+        f'mesh {data} x {fsdp} x {tensor} (data x fsdp x tensor) = {data * fsdp * tensor} devices, '
+        f'but there are {len(devices)}; set mesh.data=-1 and choose fsdp x tensor among the '
+        f'divisors of {len(devices)}: {_divisors(len(devices))}.')
+  return jax.make_mesh((data, fsdp, tensor), AXES, devices=devices,
+                       axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _divisors(n: int) -> list[int]:
+  return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def num_slot_shards(mesh: Mesh) -> int:
+  """Devices groups that hold different slots (or batch rows): data x fsdp."""
+  return mesh.shape['data'] * mesh.shape['fsdp']
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """First axis over data x fsdp, the rest whole."""
+  return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, P())
+
+
+def parameter_spec(path: str, shape: Sequence[int], mesh: Mesh) -> P:
+  """Partition of one parameter by the first rule whose pattern matches its path.
+
+  An axis that the mesh does not divide stays whole (few K/V heads, an odd vocabulary).
+
+  Raises:
+    ValueError: if no rule matches; all parameters must be covered.
+  """
+  for pattern, spec in PARAMETER_RULES:
+    if re.search(pattern, path):
+      axes = tuple(spec) + (None,) * (len(shape) - len(spec))
+      return P(*(a if a is None or size % mesh.shape[a] == 0 else None
+                 for a, size in zip(axes, shape, strict=True)))
+  raise ValueError(f'No sharding rule matches parameter {path!r}; add one to PARAMETER_RULES.')
+
+
+def path_name(path: Sequence[Any]) -> str:
+  """'layers/query_kernel' for a jax key path into a model (nnx's trailing `value` left out)."""
+  names = [str(getattr(k, 'name', getattr(k, 'key', getattr(k, 'idx', k)))) for k in path]
+  return '/'.join(n for n in names if n != 'value')
+
+
+def parameter_shardings(abstract: Any, mesh: Mesh, *, search: bool = False) -> Any:
+  """Shardings of a tree of parameters (or of optimizer state that mirrors them).
+
+  Args:
+    abstract: pytree of arrays or ShapeDtypeStructs. Scalars (step counters) are replicated.
+    mesh: the mesh.
+    search: the form that the search reads: whole over fsdp (no gather inside a decode step), split
+      over `tensor` only.
+  """
+  def of(path, leaf):
+    if leaf.ndim == 0:
+      return replicated(mesh)
+    spec = parameter_spec(path_name(path), leaf.shape, mesh)
+    if search:
+      spec = P(*(None if axis == 'fsdp' else axis for axis in spec))
+    return NamedSharding(mesh, spec)
+  return jax.tree_util.tree_map_with_path(of, abstract)
+
+
+def describe(mesh: Mesh) -> str:
+  """'data=1 fsdp=1 tensor=1 on 1 cpu device'."""
+  count = math.prod(mesh.shape.values())
+  kind = next(iter(mesh.devices.flat)).platform
+  sizes = ' '.join(f'{name}={size}' for name, size in mesh.shape.items())
+  return f'{sizes} on {count} {kind} device{"s" if count > 1 else ""}'

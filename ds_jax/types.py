@@ -1,0 +1,200 @@
+"""The nouns that every folder shares. Imports numpy only, so that grader workers stay light.
+
+Shape legend (no letter has two meanings; einsum strings use these letters):
+
+  B decoder slots (or trees, one per problem) · N node slots per tree · W children per expansion
+  T tokens per segment · P prompt tokens · S positions of a whole path · R trajectories in a batch
+  L layers · M model width · H query heads · C key/value heads · G = H/C · D head width
+  F MLP width · V vocabulary
+
+Words: a *segment* is the tokens one node adds, a *path* runs from the root to a node, a
+*trajectory* is a finished, verified path, a *slot* is a lane of the decoder (not a tree).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+  import jax
+
+
+class Verdict(enum.Enum):
+  """What became of a finished path.
+
+  CORRECT and WRONG are the verifier's. NO_ANSWER: no answer was found in the text; INCOMPLETE:
+  the same, but the path was cut off at the depth limit (the search decides this). TIMEOUT counts
+  as wrong for the reward (a hanging answer must not pay). ERROR is our fault: it masks the path.
+  """
+  CORRECT = 'correct'
+  WRONG = 'wrong'
+  NO_ANSWER = 'no_answer'
+  INCOMPLETE = 'incomplete'
+  TIMEOUT = 'timeout'
+  ERROR = 'error'
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """One question with a checkable answer."""
+  id: str  # stable: random numbers, the cache and the splits are keyed by it
+  prompt: str  # the user message, before the chat template
+  answer: str  # the gold answer, in the form that the configured verifier reads
+  solution: str | None = None  # a worked solution (the response text), for the warm start
+  metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedTree:
+  """A finished tree on the host: what the journal keeps and everything later reads.
+
+  Node 0 is the root and owns no tokens; node order is creation order. The tokens of node i are
+  `tokens[token_start[i]:token_start[i + 1]]`, the end token included where there is one.
+  """
+  problem_id: str
+  sample: int  # which of several trees of this problem in the same step
+  prompt_tokens: np.ndarray  # [P] int32
+  parent: np.ndarray  # [N] int32, -1 for the root
+  depth: np.ndarray  # [N] int32
+  token_start: np.ndarray  # [N + 1] int32
+  tokens: np.ndarray  # [sum] int32
+  logprobs: np.ndarray  # [sum] float32, of the sampling distribution without truncation
+  entropies: np.ndarray  # [sum] float32, nats
+  visit_count: np.ndarray  # [N] int32, as released
+  value_sum: np.ndarray  # [N] float32, the released code's q (a running sum)
+  num_ends: np.ndarray  # [N] int32, verified ends at or below the node
+  num_correct: np.ndarray  # [N] int32, those of them that are correct
+  is_terminal: np.ndarray  # [N] bool
+  reward: np.ndarray  # [N] float32, of terminals; 0 elsewhere
+  verdict: tuple[str | None, ...]  # [N], a Verdict's value for terminals, else None
+  collected: np.ndarray  # [K'] int32, collected ends in order; K' <= K
+  selections: tuple[tuple[int, str], ...]  # (node, how) in order: which node was chosen when
+  statistics: Mapping[str, float]  # counters of this tree: expansions, tokens, …
+
+  @property
+  def is_solved(self) -> bool:
+    return bool(self.num_correct[0] > 0)
+
+  def path(self, node: int) -> list[int]:
+    """Node indices from the root to `node`, both included."""
+    nodes = [int(node)]
+    while self.parent[nodes[-1]] >= 0:
+      nodes.append(int(self.parent[nodes[-1]]))
+    return nodes[::-1]
+
+  def node_slice(self, node: int) -> slice:
+    """Where the tokens of `node` stand in `tokens`, `logprobs` and `entropies`."""
+    return slice(int(self.token_start[node]), int(self.token_start[node + 1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+  """A finished, verified path with what the learner needs; S = its response tokens.
+
+  Per-node fields run from the root (index 0, no tokens) to the terminal.
+  """
+  problem_id: str
+  group: int  # trajectories of one group share a baseline (one tree, or one group of rollouts)
+  prompt_tokens: np.ndarray  # [P] int32
+  tokens: np.ndarray  # [S] int32
+  behavior_logprobs: np.ndarray  # [S] float32
+  entropies: np.ndarray  # [S] float32, nats
+  node_ids: np.ndarray  # [depth + 1] int32
+  node_lengths: np.ndarray  # [depth + 1] int32, tokens each node adds; sums to S
+  node_values: np.ndarray  # [depth + 1] float32, value_sum (q) in the finished tree
+  node_outcomes: np.ndarray  # [depth + 1] float32, mean outcome (+1/-1) of verified ends below
+  reward: float  # value of the terminal: 1, -1 or the incomplete score
+  is_correct: bool
+  is_collected: bool  # one of the K collected ends (else: a verified end passed over)
+
+
+class Plan(NamedTuple):
+  """What every slot does in one expansion. A slot with num_children 0 is idle.
+
+  In order: the segment of child `append_child` of the slot's previous expansion joins its path;
+  the path is cut to `keep_length`; `replay_tokens` are encoded after it; then `pending_token`
+  (the last token of the path, sampled but never encoded) is encoded and `num_children` children
+  are sampled from there.
+  """
+  append_child: jax.Array  # [B] int32, -1: none
+  keep_length: jax.Array  # [B] int32, after appending
+  replay_tokens: jax.Array  # [B, chunk] int32
+  replay_length: jax.Array  # [B] int32, 0: no replay; at most `lanes` slots per device replay
+  pending_token: jax.Array  # [B] int32
+  num_children: jax.Array  # [B] int32, 0..W
+  first_child: jax.Array  # [B] int32, children the node has already: child indices count on
+  key: jax.Array  # [B] keys, of the node that is expanded; key(child j) = fold_in(key, j)
+
+
+class Segments(NamedTuple):
+  """The sampled children of one expansion; entries at or beyond `length` are padding."""
+  tokens: jax.Array  # [B, W, T] int32, end token included
+  logprobs: jax.Array  # [B, W, T] float32, under the full softmax at temperature 1
+  entropies: jax.Array  # [B, W, T] float32, nats, exact, of the same distribution
+  length: jax.Array  # [B, W] int32, 0 for children that were not asked for
+  is_ended: jax.Array  # [B, W] bool, the last token is a stop token
+
+
+# expand_fn(params, slots, plan) -> (slots, Segments). `slots` is the decoder's own state (caches),
+# opaque to the search; it is donated.
+ExpandFn = Callable[[Any, Any, Plan], tuple[Any, Segments]]
+
+# verify_fn([(answer, response text), …]) -> a future Verdict for each, in order. Never blocks.
+VerifyFn = Callable[[Sequence[tuple[str, str]]], list['Future[Verdict]']]
+
+
+class Progress(Protocol):
+  """How a long phase tells a person where it stands; implemented in report/progress.py."""
+
+  def start(self, phase: str, total: int | None = None) -> None:
+    """Begins a phase of `total` units (None: unknown)."""
+
+  def update(self, completed: int, **fields: float | int | str) -> None:
+    """`completed` units are done; `fields` are shown beside the bar (tokens/s, solved, …)."""
+
+  def finish(self) -> None:
+    """Ends the phase."""
+
+  def note(self, message: str) -> None:
+    """Prints one line (compilation announced, a row skipped, …) without breaking a live bar."""
+
+
+class SilentProgress:
+  """A Progress that says nothing."""
+
+  def start(self, phase: str, total: int | None = None) -> None:
+    del phase, total
+
+  def update(self, completed: int, **fields: float | int | str) -> None:
+    del completed, fields
+
+  def finish(self) -> None:
+    pass
+
+  def note(self, message: str) -> None:
+    del message
+
+
+class Tokenizer(Protocol):
+  """What the search, the warm start and the reports need of a tokenizer (data/prompts.py)."""
+  num_ids: int  # ids at or beyond this are masked in sampler and learner alike
+  stop_ids: tuple[int, ...]  # any of these ends a response
+  pad_id: int
+
+  def encode_prompt(self, text: str) -> np.ndarray:
+    """Token ids [P] int32 of `text` as a user message under the chat template."""
+    ...
+
+  def encode_response(self, text: str) -> np.ndarray:
+    """Token ids [S] int32 of a response, the end token appended."""
+    ...
+
+  def decode_response(self, tokens: np.ndarray) -> str:
+    """Response text without special tokens; safe in the middle of a character."""
+    ...
