@@ -1,1 +1,1 @@
-
+"""The decoder: configuration, parameters, attention, caches, and Hugging Face folders."""

@@ -1,0 +1,204 @@
+"""The decoder: one set of parameters, one layer function, used for training and for decoding.
+
+Flax NNX serves as a pytree of parameters and nothing else; every transform is jax's. Layer
+parameters are stacked on a leading layer axis and the layers run under `jax.lax.scan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ds_jax.model import attention
+from ds_jax.model.config import DecoderConfig
+
+# Logits formed at once are bounded to this many numbers (256 MiB of float32).
+MAX_LOGITS = 2**26
+
+
+class Layers(nnx.Module):
+  """Parameters of all layers, stacked: every array starts with L."""
+
+  def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+    c = config
+    normal = lambda *shape: nnx.Param(_normal(rngs, c.num_layers, *shape))
+    zeros = lambda *shape: nnx.Param(jnp.zeros((c.num_layers, *shape)))
+    self.attention_scale = nnx.Param(jnp.ones((c.num_layers, c.width)))
+    self.query_kernel = normal(c.width, c.num_heads, c.head_width)
+    self.query_bias = zeros(c.num_heads, c.head_width)
+    self.key_kernel = normal(c.width, c.num_kv_heads, c.head_width)
+    self.key_bias = zeros(c.num_kv_heads, c.head_width)
+    self.value_kernel = normal(c.width, c.num_kv_heads, c.head_width)
+    self.value_bias = zeros(c.num_kv_heads, c.head_width)
+    self.output_kernel = normal(c.num_heads, c.head_width, c.width)
+    self.mlp_scale = nnx.Param(jnp.ones((c.num_layers, c.width)))
+    self.gate_kernel = normal(c.width, c.mlp_width)
+    self.up_kernel = normal(c.width, c.mlp_width)
+    self.down_kernel = normal(c.mlp_width, c.width)
+
+
+class Decoder(nnx.Module):
+  """Parameters of a decoder; an ordinary pytree argument of the functions below.
+
+  A tied head is not an attribute: a parameter shared by two attributes would become two leaves
+  and come untied after one optimizer step.
+  """
+
+  def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+    self.config = config
+    self.embedding = nnx.Param(_normal(rngs, config.vocab_size, config.width))  # [V, M]
+    self.layers = Layers(config, rngs=rngs)
+    self.final_scale = nnx.Param(jnp.ones((config.width,)))  # [M]
+    self.head = (None if config.tie_embeddings
+                 else nnx.Param(_normal(rngs, config.width, config.vocab_size)))  # [M, V]
+
+
+def _normal(rngs: nnx.Rngs, *shape: int) -> jax.Array:
+  return 0.02 * jax.random.normal(rngs.params(), shape)
+
+
+def init_decoder(config: DecoderConfig, key: jax.Array) -> Decoder:
+  """Returns a randomly initialised decoder in float32 (normal, sigma 0.02)."""
+  return jax.jit(lambda key: Decoder(config, rngs=nnx.Rngs(key)))(key)
+
+
+def abstract_decoder(config: DecoderConfig) -> Decoder:
+  """Returns the decoder with ShapeDtypeStructs for parameters; nothing is allocated."""
+  return jax.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
+
+
+# attend_fn(q [..., H, D], k [..., C, D], v [..., C, D]) -> [..., H, D], in the layer's layout.
+AttendFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def apply_layer(layer: Layers, config: DecoderConfig, x: jax.Array, positions: jax.Array,
+                attend_fn: AttendFn) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  """One decoder layer.
+
+  Args:
+    layer: parameters of one layer (the scan has taken L off).
+    config: the decoder's.
+    x: `[..., M]` residual stream, compute dtype.
+    positions: `[...]` int32, for the rotation.
+    attend_fn: how queries find keys; the only thing in which training and decoding differ.
+
+  Returns:
+    The residual stream, and this call's keys (rotated) and values `[..., C, D]`.
+  """
+  dtype = x.dtype
+  p = jax.tree.map(lambda a: a.astype(dtype), layer)
+  h = rms_norm(x, layer.attention_scale[...], config.norm_epsilon)
+  q = jnp.einsum('...m,mhd->...hd', h, p.query_kernel[...]) + p.query_bias[...]
+  k = jnp.einsum('...m,mcd->...cd', h, p.key_kernel[...]) + p.key_bias[...]
+  v = jnp.einsum('...m,mcd->...cd', h, p.value_kernel[...]) + p.value_bias[...]
+  q, k = rotate(q, positions, config.rope_theta), rotate(k, positions, config.rope_theta)
+  mixed = attend_fn(q, k, v).astype(dtype)
+  x = x + jnp.einsum('...hd,hdm->...m', mixed, p.output_kernel[...])
+  h = rms_norm(x, layer.mlp_scale[...], config.norm_epsilon)
+  gated = jax.nn.silu(h @ p.gate_kernel[...]) * (h @ p.up_kernel[...])
+  return x + gated @ p.down_kernel[...], (k, v)
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
+  """x / rms(x) * scale over the last axis, in float32, returned in x's dtype."""
+  x32 = x.astype(jnp.float32)
+  inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + epsilon)
+  return (x32 * inverse * scale.astype(jnp.float32)).astype(x.dtype)
+
+
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+  """Rotary embedding (arXiv:2104.09864) of `[..., heads, D]` at `positions` [...], halves apart."""
+  half = x.shape[-1] // 2
+  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  angle = positions[..., None, None].astype(jnp.float32) * frequency
+  sin, cos = jnp.sin(angle), jnp.cos(angle)
+  first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
+  return jnp.concatenate(
+      [first * cos - second * sin, second * cos + first * sin], -1).astype(x.dtype)
+
+
+def embed(decoder: Decoder, tokens: jax.Array) -> jax.Array:
+  """`[...]` int32 -> `[..., M]` in the compute dtype."""
+  return decoder.embedding[...][tokens].astype(decoder.config.compute_dtype)
+
+
+def compute_logits(decoder: Decoder, hidden: jax.Array) -> jax.Array:
+  """`[..., M]` final hidden states -> `[..., V]` float32; ids the tokenizer lacks are masked."""
+  config = decoder.config
+  hidden = rms_norm(hidden, decoder.final_scale[...], config.norm_epsilon)
+  if decoder.head is None:
+    table, spec = decoder.embedding[...], '...m,vm->...v'
+  else:
+    table, spec = decoder.head[...], '...m,mv->...v'
+  logits = jnp.einsum(spec, hidden, table.astype(hidden.dtype),
+                      preferred_element_type=jnp.float32)
+  if config.num_ids == config.vocab_size:
+    return logits
+  return jnp.where(jnp.arange(config.vocab_size) < config.num_ids, logits, attention.MASKED)
+
+
+def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
+            key_end: jax.Array) -> jax.Array:
+  """Training form: all positions of all rows at once.
+
+  Args:
+    decoder: the parameters.
+    tokens: `[R, S]` int32.
+    positions: `[R, S]` int32 for the rotation.
+    key_end: `[R, S]` int32; query i sees key j iff j <= i < key_end[j] (see attention.attend).
+
+  Returns:
+    `[R, S, M]` hidden states before the final norm, compute dtype.
+  """
+  config = decoder.config
+
+  def body(x, layer):
+    attend_fn = lambda q, k, v: attention.attend(q, k, v, key_end)
+    return apply_layer(layer, config, x, positions, attend_fn)[0], None
+
+  if config.remat:
+    body = jax.checkpoint(body)
+  return jax.lax.scan(body, embed(decoder, tokens), decoder.layers)[0]
+
+
+def sequence_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
+                      key_end: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Log-probs of `targets` and entropies, under the full softmax at temperature 1.
+
+  Args:
+    decoder: the parameters.
+    tokens, positions, key_end: `[R, S]` int32, as in `forward`.
+    targets: `[R, S]` int32; `targets[r, i]` is scored by what position i sees.
+
+  Returns:
+    Log-probs and entropies (nats), `[R, S]` float32. `[R, S, V]` never exists in full: positions
+    go through the head in chunks, recomputed in the backward pass.
+  """
+  hidden = forward(decoder, tokens, positions, key_end)
+  num_rows, num_positions = tokens.shape
+  chunk = max(1, min(num_positions, MAX_LOGITS // (num_rows * decoder.config.vocab_size)))
+  if chunk >= num_positions:
+    return score_targets(compute_logits(decoder, hidden), targets)
+  padding = -num_positions % chunk
+  chunks = lambda x: jnp.moveaxis(
+      jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
+      .reshape(num_rows, -1, chunk, *x.shape[2:]), 1, 0)
+  scored = jax.lax.map(
+      jax.checkpoint(lambda x: score_targets(compute_logits(decoder, x[0]), x[1])),
+      (chunks(hidden), chunks(targets)))
+  return tuple(jnp.moveaxis(x, 0, 1).reshape(num_rows, -1)[:, :num_positions] for x in scored)
+
+
+def score_targets(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Log-prob of each target and entropy of its distribution; `[..., V]`, `[...]` -> two `[...]`.
+
+  The sampler and the learner both score through here, so that the importance ratio of a fresh
+  sample is 1 up to float noise.
+  """
+  log_normalizer = jax.nn.logsumexp(logits, axis=-1)
+  target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  mean_logit = jnp.sum(jnp.exp(logits - log_normalizer[..., None]) * logits, -1)
+  return target_logits - log_normalizer, log_normalizer - mean_logit
