@@ -1,1 +1,1 @@
-
+"""Sampling and the jitted expansion of tree nodes."""

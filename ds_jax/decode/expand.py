@@ -1,0 +1,195 @@
+"""The jitted expansion: append or rewind, replay in lanes, then decode W children per slot.
+
+One compiled program does everything a round of search needs. It runs under `shard_map` over
+data x fsdp without collectives: each device loops until its own children have ended, so its
+results do not depend on how many devices there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ds_jax import sharding
+from ds_jax.decode.sampling import SamplingOptions, child_keys, sample_tokens, token_keys
+from ds_jax.model.caches import (Slots, append_segments, decode_step, encode_chunk, init_slots,
+                                 write_path)
+from ds_jax.model.config import DecoderConfig
+from ds_jax.model.decoder import Decoder, compute_logits, score_targets
+from ds_jax.types import ExpandFn, Plan, Segments
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpandShape:
+  """Static sizes of an expansion; counts of slots and lanes are per device."""
+  num_slots: int  # B
+  width: int  # W
+  segment_length: int  # T
+  context_length: int  # longest path, prompt included
+  replay_chunk: int  # tokens one lane encodes per expansion
+  replay_lanes: int  # slots that may replay in one expansion
+  path_block: int  # path positions that attention reads at a time
+
+  @property
+  def capacity(self) -> int:
+    """Path positions allocated per slot: slices written after a path must not overrun."""
+    needed = self.context_length + max(self.replay_chunk, self.segment_length)
+    if needed <= self.path_block:
+      return needed
+    return -(-needed // self.path_block) * self.path_block
+
+
+class DecodeState(NamedTuple):
+  """What the decode loop carries."""
+  step: jax.Array  # [] int32, tokens sampled so far
+  token: jax.Array  # [B, W] int32, the last of them
+  is_ended: jax.Array  # [B, W] bool, ended or not asked for
+  segment_keys: jax.Array  # [L, B, W, C, T, D]
+  segment_values: jax.Array  # [L, B, W, C, T, D]
+  segments: Segments
+
+
+def make_expand(mesh: Mesh, shape: ExpandShape, options: SamplingOptions,
+                stop_ids: Sequence[int]) -> ExpandFn:
+  """Returns `expand_fn(decoder, slots, plan) -> (slots, Segments)`; slots are donated.
+
+  Args:
+    mesh: the mesh; slots are split over data x fsdp, the decoder may be split over tensor.
+    shape: static sizes.
+    options: how tokens are drawn.
+    stop_ids: any of these ids ends a segment.
+  """
+  stop_ids = jnp.asarray(stop_ids, jnp.int32)
+  slot_specs, batch = slots_spec(), P(sharding.BATCH_AXES)
+
+  def local(decoder, slots, plan, options, stop_ids):
+    return expand(decoder, slots, plan, options, stop_ids, shape)
+
+  # With tensor parallelism that axis stays automatic: XLA inserts its all-reduces.
+  manual = set(sharding.AXES if mesh.shape['tensor'] == 1 else sharding.BATCH_AXES)
+  mapped = jax.shard_map(local, mesh=mesh, in_specs=(P(), slot_specs, batch, P(), P()),
+                         out_specs=(slot_specs, batch), axis_names=manual, check_vma=False)
+  # Without out_shardings the returned slots differ in name from make_slots' and compile once more.
+  named = lambda specs: jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
+  jitted = jax.jit(mapped, donate_argnums=1,
+                   out_shardings=(named(slot_specs), NamedSharding(mesh, batch)))
+
+  def expand_fn(decoder: Decoder, slots: Slots, plan: Plan) -> tuple[Slots, Segments]:
+    return jitted(decoder, slots, plan, options, stop_ids)
+
+  expand_fn.jitted = jitted  # for tests that count compilations
+  return expand_fn
+
+
+def make_slots(config: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Slots:
+  """Empty slots on the mesh: `shape.num_slots` per device group."""
+  num_slots = shape.num_slots * sharding.num_slot_shards(mesh)
+  shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), slots_spec(), is_leaf=_is_spec)
+  init = lambda: init_slots(config, num_slots, shape.width, shape.segment_length, shape.capacity)
+  return jax.jit(init, out_shardings=shardings)()
+
+
+def _is_spec(x: Any) -> bool:
+  return isinstance(x, P)
+
+
+def slots_spec() -> Slots:
+  """Partition of every field of Slots."""
+  cache, count = P(None, sharding.BATCH_AXES), P(sharding.BATCH_AXES)
+  return Slots(cache, cache, count, cache, cache)
+
+
+def expand(decoder: Decoder, slots: Slots, plan: Plan, options: SamplingOptions,
+           stop_ids: jax.Array, shape: ExpandShape) -> tuple[Slots, Segments]:
+  """One expansion on one device; see Plan for the order of events."""
+  slots = append_segments(slots, plan.append_child)
+  slots = slots._replace(path_length=plan.keep_length)
+  slots = replay(decoder, slots, plan, shape)
+  slots, logits = encode_pending(decoder, slots, plan, shape.path_block)
+  return decode(decoder, slots, plan, logits, options, stop_ids, shape)
+
+
+def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape) -> Slots:
+  """Encodes `replay_tokens` in at most R lanes; skipped when no slot replays."""
+  num_lanes = min(shape.replay_lanes, plan.replay_length.shape[0])
+
+  def run(slots):
+    # The slots that replay come first; lanes left over write stale entries of distinct slots.
+    lanes = jnp.argsort(plan.replay_length == 0, stable=True)[:num_lanes]
+    keys, values, _ = encode_chunk(decoder, slots, lanes, plan.replay_tokens[lanes],
+                                   shape.path_block)
+    slots = write_path(slots, lanes, keys, values)
+    return slots._replace(path_length=slots.path_length + plan.replay_length)
+
+  return jax.lax.cond(jnp.any(plan.replay_length > 0), run, lambda slots: slots, slots)
+
+
+def encode_pending(decoder: Decoder, slots: Slots, plan: Plan,
+                   path_block: int) -> tuple[Slots, jax.Array]:
+  """Encodes the path's last token once for all siblings; returns logits `[B, V]` after it."""
+  everyone = jnp.arange(plan.pending_token.shape[0])
+  keys, values, hidden = encode_chunk(decoder, slots, everyone, plan.pending_token[:, None],
+                                      path_block)
+  slots = write_path(slots, everyone, keys, values)
+  is_active = plan.num_children > 0
+  slots = slots._replace(path_length=slots.path_length + is_active)
+  return slots, compute_logits(decoder, hidden[:, 0])
+
+
+def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
+           options: SamplingOptions, stop_ids: jax.Array,
+           shape: ExpandShape) -> tuple[Slots, Segments]:
+  """Samples up to T tokens of every child; stops early once all of this device's have ended."""
+  num_slots, width, length = plan.num_children.shape[0], shape.width, shape.segment_length
+  keys = child_keys(plan.key, plan.first_child, width)
+  is_asked = jnp.arange(width) < plan.num_children[:, None]
+  numbers = lambda dtype: jnp.zeros((num_slots, width, length), dtype)
+  empty = Segments(numbers(jnp.int32), numbers(jnp.float32), numbers(jnp.float32),
+                   jnp.zeros((num_slots, width), jnp.int32), jnp.zeros((num_slots, width), bool))
+  state = DecodeState(jnp.int32(0), jnp.zeros((num_slots, width), jnp.int32), ~is_asked,
+                      slots.segment_keys, slots.segment_values, empty)
+
+  def draw(state: DecodeState, logits: jax.Array) -> DecodeState:
+    token = sample_tokens(token_keys(keys, state.step), logits, options)
+    return record(state, token, *score_targets(logits, token), stop_ids)
+
+  def step(state: DecodeState) -> DecodeState:
+    current = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
+    place = state.step - 1
+    new_keys, new_values, hidden = decode_step(decoder, current, state.token, place,
+                                               shape.path_block)
+    put = lambda cache, new: jax.lax.dynamic_update_slice_in_dim(
+        cache, new[:, :, :, :, None], place, axis=4)
+    state = state._replace(segment_keys=put(state.segment_keys, new_keys),
+                           segment_values=put(state.segment_values, new_values))
+    return draw(state, compute_logits(decoder, hidden))
+
+  state = draw(state, jnp.broadcast_to(logits[:, None], (num_slots, width, logits.shape[-1])))
+  state = jax.lax.while_loop(lambda s: (s.step < length) & ~jnp.all(s.is_ended), step, state)
+  slots = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
+  return slots, state.segments
+
+
+def record(state: DecodeState, token: jax.Array, logprob: jax.Array, entropy: jax.Array,
+           stop_ids: jax.Array) -> DecodeState:
+  """Notes the token at place `step` of every child that is still running."""
+  segments, is_running = state.segments, ~state.is_ended
+  put = lambda array, value: jax.lax.dynamic_update_slice_in_dim(
+      array, jnp.where(is_running, value, 0).astype(array.dtype)[..., None], state.step, axis=2)
+  stops = is_running & jnp.any(token[..., None] == stop_ids, -1)
+  segments = Segments(
+      put(segments.tokens, token), put(segments.logprobs, logprob),
+      put(segments.entropies, entropy), segments.length + is_running, segments.is_ended | stops)
+  return state._replace(step=state.step + 1, token=token, is_ended=state.is_ended | stops,
+                        segments=segments)
+
+
+def compiled_programs(expand_fn: Any) -> int:
+  """How many programs an expand_fn has compiled so far."""
+  return expand_fn.jitted._cache_size()
