@@ -1,0 +1,99 @@
+# shellcheck shell=bash
+# Sourced by the other scripts: makes .venv and installs ds_jax into it, editable.
+#
+#   . launch/install.sh
+#   install_ds_jax            # or: install_ds_jax test, with the extra of that name
+#
+# Uses uv where there is one, else python3 -m venv and pip. Returns at once when the installation is
+# up to date with pyproject.toml. Leaves ROOT (the checkout) and VENV (the environment) behind.
+# PYTHON names another interpreter, VENV another place for the environment.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+VENV="${VENV:-$ROOT/.venv}"
+
+# Says what is wrong and ends the script with the exit code of bad input.
+refuse() {
+  printf '%s\n' "$@" >&2
+  exit 2
+}
+
+# Prints the comment that opens a script.
+print_usage() {
+  sed -n '2,/^$/s/^#\( \|$\)//p' "$1"
+}
+
+is_supported() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null
+}
+
+# Prints the first interpreter that is new enough.
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3 python3.12 python3.11 python3.13; do
+    if is_supported "$candidate"; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+# Ends the script where Debian's python3 lacks the part that makes environments.
+require_venv() {
+  if ! "$1" -c 'import ensurepip, venv' 2> /dev/null; then
+    local version sudo='sudo '
+    version="$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+    [ "$(id -u)" -eq 0 ] && sudo=''
+    refuse "$1 cannot make virtual environments: its venv package is missing. Install it with" \
+      "  ${sudo}apt install python$version-venv" \
+      'and run this script again.'
+  fi
+}
+
+make_venv_with_uv() {
+  local python
+  # Without a system Python that is new enough, uv fetches one.
+  python="$(find_python)" || python=3.12
+  uv venv --quiet --allow-existing --python "$python" "$VENV" || refuse \
+    'uv found no Python 3.11 or newer and could not fetch one. Install one, e.g. with' \
+    '  uv python install 3.12' \
+    'and run this script again.'
+}
+
+make_venv_with_pip() {
+  local python
+  python="$(find_python)" || refuse \
+    "Expected Python 3.11 or newer, got $(python3 --version 2>&1 || true)." \
+    'Looked for python3, python3.12, python3.11 and python3.13; install one of them, or name one:' \
+    '  PYTHON=/path/to/python3.12 launch/quickstart.sh'
+  require_venv "$python"
+  "$python" -m venv "$VENV"
+}
+
+# Installs into VENV; pip's progress is shown to people and kept out of log files.
+install_packages() {
+  local target="$ROOT${1:+[$1]}" quiet=--quiet
+  [ -t 1 ] && quiet=''
+  if command -v uv > /dev/null; then
+    is_supported "$VENV/bin/python" || make_venv_with_uv
+    uv pip install $quiet --python "$VENV/bin/python" --editable "$target"
+  else
+    "$VENV/bin/python" -m pip --version > /dev/null 2>&1 || make_venv_with_pip
+    "$VENV/bin/python" -m pip install $quiet --disable-pip-version-check --editable "$target"
+  fi
+}
+
+# Installs ds_jax, with the extra named by the first argument if there is one.
+install_ds_jax() {
+  local extra="${1:-}" started="$SECONDS" state
+  state="$ROOT $(cksum < "$ROOT/pyproject.toml")"
+  if is_supported "$VENV/bin/python" \
+      && [ "$(cat "$VENV/.ds_jax-$extra" 2> /dev/null)" = "$state" ]; then
+    return
+  fi
+  echo "Installing ds_jax${extra:+[$extra]} into $VENV (1.3 GB; a minute or two with pip) ..."
+  install_packages "$extra"
+  # Written last, so that an interrupted installation is taken up again. An extra contains the rest.
+  printf '%s' "$state" | tee "$VENV/.ds_jax-" "$VENV/.ds_jax-$extra" > /dev/null
+  echo "Installed in $((SECONDS - started)) s."
+}

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs ds_jax with what its tests need and runs the suite on the CPU.
+#
+#   launch/test.sh                                  # the suite: minutes
+#   launch/test.sh --all                            # with the tests marked `long`
+#   launch/test.sh tests/search_test.py -k backup   # other arguments go to pytest
+#
+# JAX_PLATFORMS, where set, chooses another backend. Exit codes are those of pytest.
+
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/install.sh"
+
+arguments=()
+for argument in "$@"; do
+  case "$argument" in
+    --help | -h) print_usage "${BASH_SOURCE[0]}"; exit ;;
+    --all) arguments+=(-m '') ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+install_ds_jax test
+cd "$ROOT"
+export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
+# Tests of one file share compiled programs, so a file stays on one worker.
+exec "$VENV/bin/python" -m pytest -n logical --maxprocesses 8 --dist loadfile \
+  ${arguments[@]+"${arguments[@]}"}
