@@ -37,7 +37,7 @@ run() {
   echo "$2 took $((SECONDS - started)) s."
 }
 
-install_ds_jax
+install_ds_jax ""
 settings=(--config="$ROOT/configs/quickstart.py" --workdir="${WORKDIR:-$ROOT/runs/quickstart}" "$@")
 run "$VENV/bin/ds-jax" warmstart "${settings[@]}"
 exec "$VENV/bin/ds-jax" train "${settings[@]}"
