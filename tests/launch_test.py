@@ -121,7 +121,10 @@ exec {sys.executable} "$@"
 
 
 def test_old_python_is_refused_by_its_version(programs, tmp_path):
-  write_program(programs / 'python3', '#!/bin/sh\n[ "$1" = -c ] && exit 1\necho Python 3.9.2\n')
+  write_program(programs / 'python3', f"""#!/bin/sh
+[ "$1" = --version ] && echo Python 3.9.2 && exit
+exec {sys.executable} -c 'import sys; sys.version_info = (3, 9, 2); exec(sys.argv[1])' "$2"
+""")
   done = run_script('quickstart.sh', PATH=str(programs), VENV=str(tmp_path / 'venv'), PYTHON='')
   assert done.returncode == 2
   assert 'Expected Python 3.11 or newer, got Python 3.9.2' in done.stderr
