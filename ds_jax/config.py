@@ -85,6 +85,8 @@ class SearchConfig:
   policy: str = 'deepsearch'  # 'deepsearch' | 'faithful' | 'direct'
   num_slots: int = 64  # decoder slots per device
   width: int = 4  # W, children per expansion
+  width_decay: int = 0  # children fewer per stage of floor(max_depth / W) depths; 0: off
+  min_width: int = 1  # floor of the decaying width
   max_depth: int = 3  # segments on a path
   segment_length: int = 9  # T, tokens per segment
   num_trajectories: int = 8  # K, ends to collect
@@ -102,6 +104,7 @@ class SearchConfig:
   backup_threshold: float = 0.1  # floor of the backup weight
   backup_rule: str = 'constrained'  # 'constrained' (Eq. 5) | 'vanilla' (running sum)
   incomplete_score: float = -0.5  # value of a path cut off by the depth limit without an answer
+  count_end_token: bool = False  # in a trajectory's confidence; released: only if padding differs
   negatives: str = 'most_confident'  # 'most_confident' | 'random' | 'least_confident'
   replay_chunk: int = 32  # tokens a lane encodes per expansion when a slot jumps or starts
   replay_lanes: int = 64  # slots per device that may replay in one expansion

@@ -129,7 +129,7 @@ class Plan(NamedTuple):
   pending_token: jax.Array  # [B] int32
   num_children: jax.Array  # [B] int32, 0..W
   first_child: jax.Array  # [B] int32, children the node has already: child indices count on
-  key: jax.Array  # [B] keys, of the node that is expanded; key(child j) = fold_in(key, j)
+  key: jax.Array  # [B, 2] uint32, key data of the node; key(child j) = fold_in(key(node), j)
 
 
 class Segments(NamedTuple):

@@ -164,8 +164,7 @@ def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
     place = state.step - 1
     new_keys, new_values, hidden = decode_step(decoder, current, state.token, place,
                                                shape.path_block)
-    put = lambda cache, new: jax.lax.dynamic_update_slice_in_dim(
-        cache, new[:, :, :, :, None], place, axis=4)
+    put = lambda cache, new: _put_active(cache, new[:, :, :, :, None], place, is_asked)
     state = state._replace(segment_keys=put(state.segment_keys, new_keys),
                            segment_values=put(state.segment_values, new_values))
     return draw(state, compute_logits(decoder, hidden))
@@ -174,6 +173,14 @@ def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
   state = jax.lax.while_loop(lambda s: (s.step < length) & ~jnp.all(s.is_ended), step, state)
   slots = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
   return slots, state.segments
+
+
+def _put_active(cache: jax.Array, new: jax.Array, place: jax.Array,
+                is_asked: jax.Array) -> jax.Array:
+  """Writes `[L, B, W, C, 1, D]` at `place`; an idle slot keeps the children it may yet append."""
+  old = jax.lax.dynamic_slice_in_dim(cache, place, 1, axis=4)
+  kept = jnp.where(is_asked[None, :, :, None, None, None], new, old)
+  return jax.lax.dynamic_update_slice_in_dim(cache, kept, place, axis=4)
 
 
 def record(state: DecodeState, token: jax.Array, logprob: jax.Array, entropy: jax.Array,

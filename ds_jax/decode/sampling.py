@@ -27,9 +27,10 @@ def sampling_options(temperature: float = 1.0, top_p: float = 1.0,
 
 
 def child_keys(key: jax.Array, first_child: jax.Array, num_children: int) -> jax.Array:
-  """Keys `[B, W]` of the children `first_child + 0..W-1` of the nodes with keys `[B]`."""
+  """Keys `[B, W]` of the children `first_child + 0..W-1` of the nodes with key data `[B, 2]`."""
   index = first_child[:, None] + jnp.arange(num_children)
-  return jax.vmap(lambda k, i: jax.vmap(lambda j: jax.random.fold_in(k, j))(i))(key, index)
+  fold = lambda k, j: jax.random.fold_in(k, j)
+  return jax.vmap(jax.vmap(fold, (None, 0)))(jax.random.wrap_key_data(key), index)
 
 
 def token_keys(node_keys: jax.Array, place: jax.Array) -> jax.Array:

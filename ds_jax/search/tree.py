@@ -1,0 +1,186 @@
+"""The search tree as a struct of arrays: allocated once, node order is creation order.
+
+Every function is written for one tree; use jax.vmap for a batch. Nodes also carry their rank in
+depth-first pre-order and the size of their subtree, so that "is an ancestor of" is an interval
+test and needs no walk: it serves backup, tie-breaking and the tree-packed update alike.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ds_jax.checks import check_rank
+
+
+@struct.dataclass
+class Tree:
+  """One tree of capacity N; a batch of trees has a leading axis on every field."""
+  ROOT: ClassVar[int] = 0
+  NO_PARENT: ClassVar[int] = -1
+
+  parent: jax.Array  # [N] int32
+  depth: jax.Array  # [N] int32, root 0
+  child_index: jax.Array  # [N] int32, place among the siblings
+  num_children: jax.Array  # [N] int32
+  preorder: jax.Array  # [N] int32, rank in depth-first pre-order, siblings by age
+  subtree_size: jax.Array  # [N] int32, the node itself included
+  visit_count: jax.Array  # [N] int32
+  value_sum: jax.Array  # [N] float32, the released q: a running sum under the backup rule
+  num_ends: jax.Array  # [N] int32, verified ends at or below
+  num_correct: jax.Array  # [N] int32, correct ones of them
+  num_tokens: jax.Array  # [N] int32, of the node's segment, end token included
+  logprob_sum: jax.Array  # [N] float32, over the segment
+  entropy_sum: jax.Array  # [N] float32, nats, over the segment
+  path_tokens: jax.Array  # [N] int32, from the first response token to the node
+  path_logprob: jax.Array  # [N] float32, over the same tokens
+  trailing_tokens: jax.Array  # [N] int32, end tokens in a row at the end of the path
+  trailing_logprob: jax.Array  # [N] float32, over those
+  is_terminal: jax.Array  # [N] bool
+  is_valid: jax.Array  # [N] bool, False for ends whose verification failed through our fault
+  is_collected: jax.Array  # [N] bool
+  reward: jax.Array  # [N] float32, of terminals
+  key: jax.Array  # [N, 2] uint32, key data; key(child j) = fold_in(key(node), j)
+  num_nodes: jax.Array  # [] int32
+  num_fresh: jax.Array  # [] int32, newest nodes, not yet seen by a backup
+  num_expansions: jax.Array  # [] int32
+  num_generated: jax.Array  # [] int32, tokens sampled so far
+  current: jax.Array  # [] int32, the node that gets children next
+  how: jax.Array  # [] int32, how it was chosen (a How)
+  collected: jax.Array  # [K] int32, ends in order of collection, -1 beyond
+  num_collected: jax.Array  # [] int32
+  is_exhausted: jax.Array  # [] bool, no node can get children any more, or the budget is spent
+  is_done: jax.Array  # [] bool
+
+  @property
+  def capacity(self) -> int:
+    return self.parent.shape[-1]
+
+
+class Children(NamedTuple):
+  """What the host knows of W new siblings after decoding and verification."""
+  count: jax.Array  # [] int32, how many of the W are real
+  num_tokens: jax.Array  # [W] int32, end token included
+  logprob_sum: jax.Array  # [W] float32
+  entropy_sum: jax.Array  # [W] float32, nats
+  end_logprob: jax.Array  # [W] float32, of the end token; 0 without one
+  is_ended: jax.Array  # [W] bool, the last token is an end token
+  is_terminal: jax.Array  # [W] bool
+  is_valid: jax.Array  # [W] bool
+  is_correct: jax.Array  # [W] bool
+  reward: jax.Array  # [W] float32
+
+
+def new_tree(capacity: int, max_collected: int, key: jax.Array) -> Tree:
+  """A tree of a root; `key` is the root's key data, `[2]` uint32."""
+  ints, floats = jnp.zeros(capacity, jnp.int32), jnp.zeros(capacity, jnp.float32)
+  no, zero = jnp.zeros(capacity, bool), jnp.int32(0)
+  return Tree(
+      parent=jnp.full(capacity, Tree.NO_PARENT), depth=ints, child_index=ints, num_children=ints,
+      preorder=ints, subtree_size=ints.at[Tree.ROOT].set(1), visit_count=ints, value_sum=floats,
+      num_ends=ints, num_correct=ints, num_tokens=ints, logprob_sum=floats, entropy_sum=floats,
+      path_tokens=ints, path_logprob=floats, trailing_tokens=ints, trailing_logprob=floats,
+      is_terminal=no, is_valid=no, is_collected=no, reward=floats,
+      key=jnp.zeros((capacity, 2), jnp.uint32).at[Tree.ROOT].set(key),
+      num_nodes=jnp.int32(1), num_fresh=zero, num_expansions=zero, num_generated=zero,
+      current=zero, how=zero, collected=jnp.full(max_collected, -1), num_collected=zero,
+      is_exhausted=jnp.bool_(False), is_done=jnp.bool_(False))
+
+
+def is_used(tree: Tree) -> jax.Array:
+  """`[N]` bool: which slots hold nodes."""
+  return jnp.arange(tree.capacity) < tree.num_nodes
+
+
+def on_path(tree: Tree, node: jax.Array) -> jax.Array:
+  """`[N]` bool: the nodes from the root to `node`, both included."""
+  check_rank('node', node, 0)
+  rank = tree.preorder[node]
+  return (is_used(tree) & (tree.preorder <= rank) & (rank < tree.preorder + tree.subtree_size))
+
+
+def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
+  """Appends up to W children to `node`, which may be any node and may have children already.
+
+  Args:
+    tree: _unbatched_ tree with room for W more nodes.
+    node: `[]` int32.
+    children: what is known of them, terminal values included. A count of 0 changes nothing.
+
+  Returns:
+    The tree; ends that are verified are counted along the path to the root.
+  """
+  width = children.num_tokens.shape[0]
+  count = children.count
+  index = jnp.arange(width)
+  is_new = index < count
+  slot = jnp.where(is_new, tree.num_nodes + index, tree.capacity)  # beyond: dropped
+  put = lambda array, value: array.at[slot].set(value, mode='drop')
+
+  ancestors = on_path(tree, node)
+  end_of_subtree = tree.preorder[node] + tree.subtree_size[node]
+  preorder = tree.preorder + jnp.where(is_used(tree) & (tree.preorder >= end_of_subtree), count, 0)
+  child_index = tree.num_children[node] + index
+  parent_key = jax.random.wrap_key_data(tree.key[node])
+  keys = jax.vmap(lambda j: jax.random.key_data(jax.random.fold_in(parent_key, j)))(child_index)
+
+  is_lone_end = children.is_ended & (children.num_tokens == 1)
+  carried = lambda value: jnp.where(is_lone_end, value[node], 0)
+  is_end = is_new & children.is_terminal & children.is_valid
+  is_correct = is_end & children.is_correct
+  return tree.replace(
+      parent=put(tree.parent, node), depth=put(tree.depth, tree.depth[node] + 1),
+      child_index=put(tree.child_index, child_index),
+      num_children=tree.num_children.at[node].add(count),
+      preorder=put(preorder, end_of_subtree + index),
+      subtree_size=put(tree.subtree_size + ancestors * count, 1),
+      visit_count=put(tree.visit_count, 0), value_sum=put(tree.value_sum, 0.0),
+      num_ends=put(tree.num_ends + ancestors * is_end.sum(), is_end.astype(jnp.int32)),
+      num_correct=put(tree.num_correct + ancestors * is_correct.sum(),
+                      is_correct.astype(jnp.int32)),
+      num_tokens=put(tree.num_tokens, children.num_tokens),
+      logprob_sum=put(tree.logprob_sum, children.logprob_sum),
+      entropy_sum=put(tree.entropy_sum, children.entropy_sum),
+      path_tokens=put(tree.path_tokens, tree.path_tokens[node] + children.num_tokens),
+      path_logprob=put(tree.path_logprob, tree.path_logprob[node] + children.logprob_sum),
+      trailing_tokens=put(tree.trailing_tokens,
+                          children.is_ended + carried(tree.trailing_tokens)),
+      trailing_logprob=put(tree.trailing_logprob,
+                           children.end_logprob + carried(tree.trailing_logprob)),
+      is_terminal=put(tree.is_terminal, children.is_terminal),
+      is_valid=put(tree.is_valid, children.is_valid),
+      is_collected=put(tree.is_collected, False), reward=put(tree.reward, children.reward),
+      key=put(tree.key, keys), num_nodes=tree.num_nodes + count, num_fresh=count,
+      num_expansions=tree.num_expansions + (count > 0),
+      num_generated=tree.num_generated + jnp.where(is_new, children.num_tokens, 0).sum())
+
+
+def children_of(tree: Tree, node: jax.Array) -> jax.Array:
+  """`[N]` bool."""
+  return is_used(tree) & (tree.parent == node)
+
+
+def fresh_nodes(tree: Tree) -> jax.Array:
+  """`[N]` bool: the children of the latest expansion."""
+  index = jnp.arange(tree.capacity)
+  return (index >= tree.num_nodes - tree.num_fresh) & (index < tree.num_nodes)
+
+
+def mean_value(tree: Tree) -> jax.Array:
+  """Q = value_sum / visit_count, 0 where nothing was visited; `[N]` float32."""
+  return jnp.where(tree.visit_count > 0,
+                   tree.value_sum / jnp.maximum(tree.visit_count, 1), 0.0)
+
+
+def uncertainty(tree: Tree, is_end_token_counted: jax.Array) -> jax.Array:
+  """Minus the mean log-prob of each path's response tokens, `[N]` float32; NaN without tokens.
+
+  The released code leaves end tokens in a row at the end of the path out when padding and end
+  token are the same id, and counts them otherwise.
+  """
+  count = tree.path_tokens - jnp.where(is_end_token_counted, 0, tree.trailing_tokens)
+  total = tree.path_logprob - jnp.where(is_end_token_counted, 0.0, tree.trailing_logprob)
+  return jnp.where(count > 0, -total / jnp.maximum(count, 1), jnp.nan)

@@ -1,0 +1,208 @@
+"""The engine with a real decoder: what it decodes, and what its results do not depend on."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import threading
+
+import fakes
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ds_jax.decode.expand import compiled_programs
+from ds_jax.model.decoder import sequence_logprobs
+from ds_jax.search.engine import Interrupted
+from ds_jax.search.journal import Journal, tree_from_line, tree_to_line
+from ds_jax.search.statistics import split_counts, summarize
+from ds_jax.search.trajectories import trajectories
+from ds_jax.types import FinishedTree, Verdict
+
+
+@pytest.fixture(scope='module')
+def grown():
+  engine, jobs = fakes.make_engine(), fakes.make_jobs(7)
+  trees, counters = fakes.grow(engine, jobs)
+  return engine, jobs, trees, counters
+
+
+def assert_same_tree(a: FinishedTree, b: FinishedTree, bits: bool = True):
+  for field in dataclasses.fields(FinishedTree):
+    x, y = getattr(a, field.name), getattr(b, field.name)
+    if field.name == 'statistics':
+      x, y = ({k: v for k, v in s.items() if k != 'recomputed_tokens'} for s in (x, y))
+    if not isinstance(x, np.ndarray):
+      assert x == y, field.name
+    elif bits:
+      np.testing.assert_array_equal(x, y, err_msg=field.name)
+    else:
+      np.testing.assert_allclose(x, y, atol=1e-4, err_msg=field.name)
+
+
+def test_every_tree_is_grown_and_all_its_tokens_are_what_a_full_forward_scores(grown):
+  _, jobs, trees, counters = grown
+  assert set(trees) == {job.problem.id for job in jobs} and counters.trees == len(jobs)
+  found = [t for tree in trees.values() for t in trajectories(tree, 0)]
+  rows = np.zeros((len(found), 40), np.int32)
+  for row, trajectory in zip(rows, found, strict=True):
+    tokens = np.concatenate([trajectory.prompt_tokens, trajectory.tokens])
+    row[:len(tokens)] = tokens
+  assert (rows < fakes.DECODER.num_ids).all()
+  logprobs, entropies = jax.jit(sequence_logprobs)(
+      fakes.decoder(), rows, jnp.broadcast_to(jnp.arange(40), rows.shape),
+      jnp.full(rows.shape, 40), jnp.roll(rows, -1, 1))
+  for i, trajectory in enumerate(found):
+    start = len(trajectory.prompt_tokens) - 1
+    cut = slice(start, start + len(trajectory.tokens))
+    np.testing.assert_allclose(logprobs[i, cut], trajectory.behavior_logprobs, atol=2e-5)
+    np.testing.assert_allclose(entropies[i, cut], trajectory.entropies, atol=2e-5)
+
+
+def test_trees_collect_what_is_owed_and_jump(grown):
+  _, _, trees, _ = grown
+  for tree in trees.values():
+    ends = int(tree.is_terminal.sum())
+    assert len(tree.collected) == min(ends, fakes.SEARCH.num_trajectories)
+    assert len(set(tree.collected.tolist())) == len(tree.collected)
+    assert int(tree.num_ends[0]) == ends
+  hows = {how for tree in trees.values() for _, how in tree.selections}
+  assert {'root', 'local', 'global'} <= hows
+  assert sum(t.statistics['recomputed_tokens'] for t in trees.values()) > 0
+
+
+@pytest.mark.parametrize('change', [
+    dict(replay_chunk=64), dict(replay_lanes=1), dict(replay_lanes=4, replay_chunk=3)])
+def test_lanes_and_chunks_do_not_change_a_tree(grown, change):
+  _, jobs, trees, _ = grown
+  other, _ = fakes.grow(fakes.make_engine(dataclasses.replace(fakes.SEARCH, **change)), jobs)
+  for name in trees:
+    assert_same_tree(trees[name], other[name], bits=False)
+
+
+def test_order_and_neighbours_do_not_change_a_bit(grown):
+  engine, jobs, trees, _ = grown
+  for subset in (jobs[::-1], jobs[2:3], jobs[1:6]):
+    other, _ = fakes.grow(engine, subset)
+    for name in other:
+      assert_same_tree(trees[name], other[name])
+
+
+def test_number_of_devices_does_not_change_a_bit(grown):
+  _, jobs, trees, _ = grown
+  other, _ = fakes.grow(fakes.make_engine(num_devices=2), jobs)
+  for name in trees:
+    assert_same_tree(trees[name], other[name])
+
+
+def test_one_slot_grows_the_same_trees(grown):
+  _, jobs, trees, _ = grown
+  alone, _ = fakes.grow(fakes.make_engine(dataclasses.replace(fakes.SEARCH, num_slots=1)), jobs[:3])
+  for name in alone:
+    assert_same_tree(trees[name], alone[name], bits=False)
+
+
+def test_a_second_run_compiles_nothing(grown):
+  engine, jobs, _, _ = grown
+  before = compiled_programs(engine.expand_fn), engine.advance._cache_size()
+  fakes.grow(engine, jobs[:2])
+  assert (compiled_programs(engine.expand_fn), engine.advance._cache_size()) == before == (1, 1)
+
+
+def test_direct_rollouts_are_single_paths():
+  config = dataclasses.replace(fakes.SEARCH, policy='direct', width=1, num_trajectories=1)
+  trees, _ = fakes.grow(fakes.make_engine(config), fakes.make_jobs(6))
+  assert len(trees) == 6
+  for tree in trees.values():
+    assert tree.parent.tolist() == list(range(-1, len(tree.parent) - 1))
+    assert tree.collected.tolist() == [len(tree.parent) - 1]
+
+
+def test_a_slow_verdict_delays_its_own_tree_only(grown):
+  _, jobs, trees, _ = grown
+  release, order = threading.Event(), []
+
+  def verify(items):
+    futures = fakes.scripted_verify(items)
+    for i, (answer, _) in enumerate(items):
+      if answer == '0':
+        verdict, futures[i] = futures[i].result(), concurrent.futures.Future()
+        threading.Thread(target=lambda f=futures[i], v=verdict: (release.wait(60), f.set_result(v)),
+                         daemon=True).start()
+    return futures
+
+  def on_finish(tree):
+    order.append(tree.problem_id)
+    if len(order) == len(jobs) - 1:
+      release.set()
+
+  found = {}
+  engine = fakes.make_engine(verify_fn=verify)
+  fakes.run(
+      engine, fakes.decoder(), jobs, fakes.base_key_data(0, fakes.Purpose.SEARCH, 0, 0),
+      on_finish=lambda tree: (found.__setitem__(tree.problem_id, tree), on_finish(tree)))
+  assert order[-1] == 'p0'
+  for name in trees:
+    assert_same_tree(trees[name], found[name])
+
+
+def test_failed_verification_masks_the_end():
+  def verify(items):
+    futures = [concurrent.futures.Future() for _ in items]
+    for future in futures:
+      future.set_result(Verdict.ERROR)
+    return futures
+
+  trees, counters = fakes.grow(fakes.make_engine(verify_fn=verify), fakes.make_jobs(3))
+  assert len(trees) == 3 and counters.verdicts['error'] > 0
+  for tree in trees.values():
+    assert len(tree.collected) == 0 and not trajectories(tree, 0)
+
+
+def test_stop_is_prompt_and_keeps_finished_trees(grown):
+  engine, jobs, trees, _ = grown
+  kept = []
+  with pytest.raises(Interrupted):
+    fakes.run(engine, fakes.decoder(), jobs * 3, fakes.base_key_data(0, fakes.Purpose.SEARCH, 0, 0),
+              on_finish=kept.append, should_stop=lambda: len(kept) >= 2)
+  assert len(kept) >= 2
+  for tree in kept:
+    assert_same_tree(tree, trees[tree.problem_id])
+
+
+def test_journal_round_trip_and_broken_tail(grown, tmp_path):
+  trees = list(grown[2].values())
+  journal = Journal(tmp_path / 'journal' / 'step.jsonl')
+  for tree in trees[:2]:
+    journal.append(tree)
+  with journal.path.open('a') as file:
+    file.write(tree_to_line(trees[2])[:100])
+  read = journal.read()
+  assert len(read) == 2
+  for a, b in zip(read, trees, strict=False):
+    assert_same_tree(a, b)
+  journal.append(trees[2])
+  assert len(journal.read()) == 3
+  with pytest.raises(ValueError):
+    tree_from_line('[1]')
+
+
+def test_split_counts_equal_counting_pairs(grown):
+  for tree in grown[2].values():
+    ends = [i for i, v in enumerate(tree.verdict) if v]
+    pairs, disagreements = np.zeros(4, int), np.zeros(4, int)
+    for i, a in enumerate(ends):
+      for b in ends[:i]:
+        shared = len([1 for x, y in zip(tree.path(a), tree.path(b), strict=False) if x == y]) - 1
+        pairs[shared] += 1
+        disagreements[shared] += (tree.verdict[a] == 'correct') != (tree.verdict[b] == 'correct')
+    got = split_counts(tree, 4)
+    np.testing.assert_array_equal(got[0], pairs)
+    np.testing.assert_array_equal(got[1], disagreements)
+
+
+def test_summary_is_finite_and_consistent(grown):
+  metrics = summarize(list(grown[2].values()), 4)
+  assert all(np.isfinite(v) for v in metrics.values())
+  assert 0 < metrics['search/yield'] <= 1 <= metrics['search/path_over_distinct']
+  assert metrics == summarize([tree_from_line(tree_to_line(t)) for t in grown[2].values()], 4)
