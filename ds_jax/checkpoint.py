@@ -1,0 +1,256 @@
+"""Checkpoints: one orbax folder that holds everything the next step depends on.
+
+A checkpoint is a flat set of named arrays plus one JSON object of the host's (round, step, hard
+set, replay buffer, counters, lengths of log files, configuration). A checksum per array, equal on
+every mesh, tells a damaged checkpoint from a good one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ds_jax.checks import InputError
+from ds_jax.sharding import path_name
+
+_STATE, _HOST = 'state', 'host'
+_DAMAGED = 'damaged.'  # prefix of a checkpoint set aside; orbax ignores such names
+
+
+class SaveError(RuntimeError):
+  """A checkpoint could not be written; earlier ones are untouched."""
+
+
+class Checkpointer:
+  """Saves and restores the state of a run.
+
+  `save` returns once the checkpoint is committed: orbax writes beside and renames, so a kill at
+  any moment leaves the earlier checkpoints as they were and no half-written one in their place.
+  """
+
+  def __init__(self, folder: str | Path, keep: int, note: Callable[[str], None] = print):
+    """Opens (and makes) the folder.
+
+    Args:
+      folder: where checkpoints live, one sub-folder per step.
+      keep: newest checkpoints kept, >= 1; an older one goes only after a newer is committed.
+      note: told in one line when a checkpoint is passed over.
+    """
+    if keep < 1:
+      raise InputError(f'Expected checkpoint.keep >= 1, got {keep}.')
+    self._folder = Path(folder).absolute()
+    self._keep = keep
+    self._note = note
+    self._damaged: set[int] = set()
+    self._manager = None
+    self._open()
+
+  def save(self, step: int, state: Any, host: Mapping[str, Any]) -> None:
+    """Writes a checkpoint and waits until it is committed.
+
+    Args:
+      step: larger than that of every earlier checkpoint.
+      state: pytree of arrays.
+      host: JSON-able.
+
+    Raises:
+      SaveError: the disk is full, or it could not be written for another reason.
+    """
+    self._set_damaged_aside()
+    latest = self.latest()
+    if latest is not None and step <= latest:
+      raise SaveError(f'Expected a step after {latest}, the newest checkpoint in {self._folder}, '
+                      f'got {step}; remove the later checkpoints to go back.')
+    named = _named_leaves(state)
+    sums = {name: int(value) for name, value in jax.device_get(_checksums(named)).items()}
+    import orbax.checkpoint as ocp
+    items = ocp.args.Composite(**{
+        _STATE: ocp.args.StandardSave(named),
+        _HOST: ocp.args.JsonSave({'host': dict(host), 'checksums': sums})})
+    try:
+      with _quiet():
+        self._manager.save(step, args=items)
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+    except Exception as error:  # orbax and tensorstore raise many kinds
+      self._recover(step)
+      raise SaveError(_save_message(error, step, self._folder, self.latest())) from error
+
+  def latest(self) -> int | None:
+    """Step of the newest committed checkpoint that is not known to be damaged; None: none."""
+    return max(self._steps(), default=None)
+
+  def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+    """Reads a checkpoint onto the mesh that `abstract_state` names, whatever mesh wrote it.
+
+    Args:
+      abstract_state: pytree of ShapeDtypeStructs with shardings.
+      step: which; None: the newest that is whole. Damaged ones are noted and passed over.
+
+    Returns:
+      The state and the host's JSON object.
+
+    Raises:
+      InputError: no checkpoint, none that can be read, or one of another model.
+    """
+    steps = self._steps() if step is None else [step]
+    if not steps or (step is not None and step not in self._steps()):
+      raise InputError(f'Expected a checkpoint{"" if step is None else f" of step {step}"} in '
+                       f'{self._folder}, found steps {self._steps()}.')
+    for candidate in sorted(steps, reverse=True):
+      try:
+        return self._read(candidate, abstract_state)
+      except InputError:
+        raise
+      except Exception as error:  # whatever a damaged file provokes
+        self._damaged.add(candidate)
+        self._note(f'checkpoint {candidate} is damaged and passed over: {_first_line(error)}')
+    raise InputError(f'No checkpoint in {self._folder} can be read (tried steps '
+                     f'{sorted(steps)}); start in a new workdir or restore the files.')
+
+  def close(self) -> None:
+    with _quiet():
+      self._manager.close()
+
+  def _open(self) -> None:
+    import orbax.checkpoint as ocp
+    options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True,
+                                           cleanup_tmp_directories=True)
+    handlers = {_STATE: ocp.StandardCheckpointHandler(), _HOST: ocp.JsonCheckpointHandler()}
+    with _quiet():
+      self._manager = ocp.CheckpointManager(self._folder, options=options,
+                                            item_handlers=handlers)
+
+  def _recover(self, step: int) -> None:
+    """After a failed save: removes the half-written folder, which holds the space that is short."""
+    with _quiet():
+      with contextlib.suppress(Exception):  # closing repeats the error that is being reported
+        self._manager.close()
+      gc.collect()  # asyncio reports abandoned writes when they are collected: here, silently
+    if jax.process_index() == 0:
+      for folder in self._folder.glob(f'{step}.orbax-checkpoint-tmp*'):
+        shutil.rmtree(folder, ignore_errors=True)
+    self._open()
+
+  def _steps(self) -> list[int]:
+    return [s for s in self._manager.all_steps() if s not in self._damaged]
+
+  def _set_damaged_aside(self) -> None:
+    """Renames damaged checkpoints, so that their steps can be written again."""
+    if not self._damaged:
+      return
+    if jax.process_index() == 0:
+      for step in sorted(self._damaged):
+        aside = self._folder / f'{_DAMAGED}{step}'
+        shutil.rmtree(aside, ignore_errors=True)
+        (self._folder / str(step)).rename(aside)
+    self._damaged.clear()
+    with _quiet():
+      self._manager.reload()
+
+  def _read(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+    import orbax.checkpoint as ocp
+    named = _named_leaves(abstract_state)
+    with _quiet():
+      host = self._manager.restore(
+          step, args=ocp.args.Composite(**{_HOST: ocp.args.JsonRestore()}))[_HOST]
+      stored = dict(self._manager.item_metadata(step)[_STATE])
+      if stored.keys() != host['checksums'].keys():
+        raise ValueError('its list of arrays is incomplete')
+      _check_same_arrays(step, stored, named)
+      arrays = self._manager.restore(
+          step, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(named)}))[_STATE]
+    sums = jax.device_get(_checksums(arrays))
+    wrong = [name for name in sorted(named) if int(sums[name]) != host['checksums'][name]]
+    if wrong:
+      raise ValueError(f'checksum of {wrong[0]} (and {len(wrong) - 1} more) does not agree')
+    leaves = [arrays[name] for name in named]
+    return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves), host['host']
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+  """{'params.layers.query_kernel': leaf}, in leaf order: files do not depend on our classes."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  named = {path_name(path).replace('/', '.'): leaf for path, leaf in leaves}
+  if len(named) != len(leaves):
+    raise ValueError('Expected every leaf of the state to have a name of its own.')
+  return named
+
+
+@jax.jit
+def _checksums(named: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  return {name: _checksum(leaf) for name, leaf in named.items()}
+
+
+def _checksum(array: jax.Array) -> jax.Array:
+  """Sum of bits times odd weights modulo 2^32: exact in any order, so equal on every mesh."""
+  width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[array.dtype.itemsize]
+  bits = array if array.dtype == bool else jax.lax.bitcast_convert_type(array, width)
+  weight = jnp.uint32(1)
+  for axis in range(array.ndim):
+    index = jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
+    weight = weight * jnp.uint32(2654435761) + 2 * index
+  return jnp.sum(bits.astype(jnp.uint32) * weight, dtype=jnp.uint32)
+
+
+def _check_same_arrays(step: int, stored: Mapping[str, Any],
+                       expected: Mapping[str, Any]) -> None:
+  """Raises InputError if the checkpoint is whole but of another model or optimizer."""
+  describe = lambda leaf: f'{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}'
+  theirs = {name: describe(leaf) for name, leaf in stored.items()}
+  ours = {name: describe(leaf) for name, leaf in expected.items()}
+  for name in sorted(theirs.keys() | ours.keys()):
+    if theirs.get(name) != ours.get(name):
+      raise InputError(
+          f'Checkpoint {step} holds {name} as {theirs.get(name, "nothing")}, this run needs '
+          f'{ours.get(name, "nothing")}; use the configuration that wrote it, or a new workdir.')
+
+
+def _save_message(error: Exception, step: int, folder: Path, latest: int | None) -> str:
+  kept = 'there is no earlier one' if latest is None else f'checkpoint {latest} is still good'
+  if _is_disk_full(error):
+    return (f'The disk is full (or a quota or file-size limit is reached): checkpoint {step} could '
+            f'not be written to {folder}; {kept}. Free some space and run the same command again.')
+  return f'Checkpoint {step} could not be written to {folder}: {_first_line(error)}; {kept}.'
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+  """Whether an error, or one that caused it, says that space or quota is used up."""
+  texts = ('no space left', 'disk quota', 'file too large', 'resource_exhausted')
+  while error is not None:
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if getattr(error, 'errno', None) in codes or any(t in str(error).lower() for t in texts):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def _first_line(error: Exception) -> str:
+  text = str(error).strip() or type(error).__name__
+  return text.splitlines()[0][:200]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps option tables and tracebacks of orbax's threads off the terminal.
+
+  What goes wrong reaches us as an exception and is reported once, in words.
+  """
+  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
+  levels = [logger.level for logger in loggers]
+  for logger in loggers:
+    logger.setLevel(logging.CRITICAL)
+  try:
+    yield
+  finally:
+    for logger, level in zip(loggers, levels, strict=True):
+      logger.setLevel(level)

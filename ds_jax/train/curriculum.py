@@ -1,0 +1,52 @@
+"""Rounds: which problems are hard, and in which order they are trained on. Pure functions.
+
+The batch of a step depends on (hard set, seed, round, step) alone, so that a resumed run needs no
+cursor beyond its counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+_PURPOSE = 0x0c0de  # keeps these random numbers apart from others of the same seed
+
+
+def hard_problems(pass_rates: Mapping[str, float], threshold: float) -> tuple[str, ...]:
+  """Problems whose pass@1 is below the threshold, sorted (arXiv:2509.25454, section 4.3)."""
+  return tuple(sorted(name for name, rate in pass_rates.items() if rate < threshold))
+
+
+def problem_order(ids: Iterable[str], seed: int, round_index: int, epoch: int) -> tuple[str, ...]:
+  """The problems in the order of one epoch of one round; the order of `ids` does not matter."""
+  ids = sorted(ids)
+  rng = np.random.default_rng(np.random.SeedSequence((_PURPOSE, seed, round_index, epoch)))
+  return tuple(ids[i] for i in rng.permutation(len(ids)))
+
+
+def batch_of(ids: Iterable[str], batch_size: int, *, seed: int, round_index: int,
+             step: int) -> tuple[str, ...]:
+  """Problems of one training step.
+
+  Epochs follow one another without a gap, so a batch may span two and then hold a problem twice;
+  with fewer problems than `batch_size` every batch does.
+
+  Args:
+    ids: the hard set of the round, not empty.
+    batch_size: problems per step.
+    seed: the run's, >= 0.
+    round_index: from 0.
+    step: within the round, from 0.
+
+  Raises:
+    ValueError: if `ids` is empty.
+  """
+  ids = tuple(ids)
+  if not ids:
+    raise ValueError('Expected at least one problem to train on, got none; the run ends when a '
+                     'round has no hard problem left.')
+  places = range(step * batch_size, (step + 1) * batch_size)
+  orders = {epoch: problem_order(ids, seed, round_index, epoch)
+            for epoch in {place // len(ids) for place in places}}
+  return tuple(orders[place // len(ids)][place % len(ids)] for place in places)

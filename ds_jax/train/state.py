@@ -1,0 +1,67 @@
+"""The learner's state on the mesh, and the second form of its parameters that the search reads."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ds_jax.model.decoder import Decoder
+from ds_jax.sharding import parameter_shardings
+
+
+class TrainState(NamedTuple):
+  """What an update changes. Parameters and moments are float32, split over fsdp and tensor."""
+  params: Decoder
+  opt_state: optax.OptState
+  step: jax.Array  # [] int32, updates applied (skipped ones do not count)
+
+
+def abstract_state(decoder: Decoder, optimizer: optax.GradientTransformation,
+                   mesh: jax.sharding.Mesh) -> TrainState:
+  """The state as ShapeDtypeStructs with shardings: what a checkpoint is restored into.
+
+  Args:
+    decoder: arrays or ShapeDtypeStructs (`abstract_decoder`).
+    optimizer: its moments mirror the parameters and are sharded like them.
+    mesh: the mesh.
+  """
+  shapes = jax.eval_shape(functools.partial(_fresh_state, optimizer=optimizer), decoder)
+  return jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+      shapes, parameter_shardings(shapes, mesh))
+
+
+def init_state(decoder: Decoder, optimizer: optax.GradientTransformation,
+               mesh: jax.sharding.Mesh) -> TrainState:
+  """Returns the state of step 0 on the mesh; `decoder` stays valid (updates donate the state)."""
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(decoder, optimizer, mesh))
+  init = jax.jit(functools.partial(_fresh_state, optimizer=optimizer), out_shardings=shardings)
+  return init(jax.device_put(decoder, shardings.params))
+
+
+def search_params(state: TrainState, mesh: jax.sharding.Mesh, compute_dtype: str) -> Decoder:
+  """The parameters as the search reads them: compute dtype, whole over fsdp, split over tensor.
+
+  One jitted resharding; it compiles once per mesh and dtype.
+  """
+  return _reshard(state.params, mesh=mesh, dtype=compute_dtype)
+
+
+@functools.partial(jax.jit, static_argnames=('mesh', 'dtype'))
+def _reshard(params: Decoder, *, mesh: jax.sharding.Mesh, dtype: str) -> Decoder:
+  cast = jax.tree.map(lambda leaf: _copy(leaf, dtype), params)
+  return jax.lax.with_sharding_constraint(cast, parameter_shardings(cast, mesh, search=True))
+
+
+def _fresh_state(decoder: Decoder, optimizer: optax.GradientTransformation) -> TrainState:
+  params = jax.tree.map(lambda leaf: _copy(leaf, jnp.float32), decoder)
+  return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def _copy(leaf: jax.Array, dtype: str | jnp.dtype) -> jax.Array:
+  # A real copy: jit would hand an unchanged argument through, and donation would delete it.
+  return jnp.array(leaf, dtype, copy=True)
