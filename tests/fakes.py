@@ -11,7 +11,7 @@ import numpy as np
 
 from ds_jax import sharding
 from ds_jax.config import SearchConfig
-from ds_jax.decode.expand import ExpandShape, make_expand, make_slots
+from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
@@ -51,9 +51,10 @@ def make_engine(config=SEARCH, num_devices=1, verify_fn=scripted_verify, prompt_
       context_length=prompt_limit + config.max_depth * config.segment_length,
       replay_chunk=config.replay_chunk, replay_lanes=config.replay_lanes,
       path_block=config.path_block)
+  program = compile_expand(mesh, shape)
   return Engine(config=config, mesh=mesh,
-                expand_fn=make_expand(mesh, shape, sampling_options(), [STOP_ID]),
-                make_slots=lambda: make_slots(DECODER, mesh, shape), verify_fn=verify_fn,
+                expand_fn=bind_sampling(program, sampling_options(), [STOP_ID]),
+                make_slots=compile_slots(DECODER, mesh, shape), verify_fn=verify_fn,
                 decode_text=lambda tokens: ' '.join(map(str, tokens.tolist())))
 
 
@@ -70,3 +71,20 @@ def grow(engine, jobs, **kwargs):
   counters = run(engine, params, jobs, base_key_data(0, Purpose.SEARCH, 0, 0),
                  on_finish=lambda tree: trees.__setitem__(tree.problem_id, tree), **kwargs)
   return trees, counters
+
+
+class CompileCounter:
+  """Counts XLA compilations from its creation on."""
+
+  EVENT = '/jax/core/compile/backend_compile_duration'
+
+  def __init__(self):
+    self._count = 0
+    jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+  def _listen(self, event, duration, **kwargs):
+    del duration, kwargs
+    self._count += event == self.EVENT
+
+  def compilations(self) -> int:
+    return self._count

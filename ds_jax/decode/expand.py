@@ -8,11 +8,12 @@ results do not depend on how many devices there are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -55,17 +56,13 @@ class DecodeState(NamedTuple):
   segments: Segments
 
 
-def make_expand(mesh: Mesh, shape: ExpandShape, options: SamplingOptions,
-                stop_ids: Sequence[int]) -> ExpandFn:
-  """Returns `expand_fn(decoder, slots, plan) -> (slots, Segments)`; slots are donated.
+def compile_expand(mesh: Mesh, shape: ExpandShape) -> Any:
+  """Returns the jitted `expand(decoder, slots, plan, options, stop_ids)`; slots are donated.
 
   Args:
     mesh: the mesh; slots are split over data x fsdp, the decoder may be split over tensor.
     shape: static sizes.
-    options: how tokens are drawn.
-    stop_ids: any of these ids ends a segment.
   """
-  stop_ids = jnp.asarray(stop_ids, jnp.int32)
   slot_specs, batch = slots_spec(), P(sharding.BATCH_AXES)
 
   def local(decoder, slots, plan, options, stop_ids):
@@ -77,22 +74,32 @@ def make_expand(mesh: Mesh, shape: ExpandShape, options: SamplingOptions,
                          out_specs=(slot_specs, batch), axis_names=manual, check_vma=False)
   # Without out_shardings the returned slots differ in name from make_slots' and compile once more.
   named = lambda specs: jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
-  jitted = jax.jit(mapped, donate_argnums=1,
-                   out_shardings=(named(slot_specs), NamedSharding(mesh, batch)))
+  return jax.jit(mapped, donate_argnums=1,
+                 out_shardings=(named(slot_specs), NamedSharding(mesh, batch)))
+
+
+def bind_sampling(program: Any, options: SamplingOptions, stop_ids: Sequence[int]) -> ExpandFn:
+  """Returns `expand_fn(decoder, slots, plan) -> (slots, Segments)` of a compiled expand program.
+
+  Args:
+    program: from `compile_expand`; other options or stop ids (equally many) compile nothing.
+    options: how tokens are drawn.
+    stop_ids: any of these ids ends a segment.
+  """
+  ids = np.asarray(stop_ids, np.int32)
 
   def expand_fn(decoder: Decoder, slots: Slots, plan: Plan) -> tuple[Slots, Segments]:
-    return jitted(decoder, slots, plan, options, stop_ids)
+    return program(decoder, slots, plan, options, ids)
 
-  expand_fn.jitted = jitted  # for tests that count compilations
   return expand_fn
 
 
-def make_slots(config: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Slots:
-  """Empty slots on the mesh: `shape.num_slots` per device group."""
+def compile_slots(config: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Callable[[], Slots]:
+  """Returns a jitted function that makes empty slots: `shape.num_slots` per device group."""
   num_slots = shape.num_slots * sharding.num_slot_shards(mesh)
   shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), slots_spec(), is_leaf=_is_spec)
   init = lambda: init_slots(config, num_slots, shape.width, shape.segment_length, shape.capacity)
-  return jax.jit(init, out_shardings=shardings)()
+  return jax.jit(init, out_shardings=shardings)
 
 
 def _is_spec(x: Any) -> bool:
@@ -196,7 +203,3 @@ def record(state: DecodeState, token: jax.Array, logprob: jax.Array, entropy: ja
   return state._replace(step=state.step + 1, token=token, is_ended=state.is_ended | stops,
                         segments=segments)
 
-
-def compiled_programs(expand_fn: Any) -> int:
-  """How many programs an expand_fn has compiled so far."""
-  return expand_fn.jitted._cache_size()

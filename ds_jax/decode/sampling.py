@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ds_jax.model.attention import MASKED
 
@@ -23,7 +24,7 @@ class SamplingOptions(NamedTuple):
 
 def sampling_options(temperature: float = 1.0, top_p: float = 1.0,
                      top_k: int = 0) -> SamplingOptions:
-  return SamplingOptions(jnp.float32(temperature), jnp.float32(top_p), jnp.int32(top_k))
+  return SamplingOptions(np.float32(temperature), np.float32(top_p), np.int32(top_k))
 
 
 def child_keys(key: jax.Array, first_child: jax.Array, num_children: int) -> jax.Array:

@@ -64,6 +64,13 @@ class Engine:
   def advance(self) -> Callable[..., Any]:
     return make_advance(self.mesh, rules_from(self.config))
 
+  @functools.cached_property
+  def make_trees(self) -> Callable[[], Tree]:
+    """Returns a batch of blank trees on the mesh."""
+    one = lambda _: new_tree(self.capacity, self.config.num_trajectories, jnp.zeros(2, jnp.uint32))
+    return jax.jit(lambda: jax.vmap(one)(jnp.arange(self.num_trees)),
+                   out_shardings=sharding.batch_sharding(self.mesh))
+
 
 @dataclasses.dataclass
 class Counters:
@@ -101,14 +108,6 @@ def make_advance(mesh: Mesh, rules: Rules) -> Callable[..., Any]:
       lambda *args: jax.vmap(one, in_axes=(0,) * 6 + (None,))(*args), mesh=mesh,
       in_specs=(batch,) * 6 + (P(),), out_specs=batch, check_vma=False)
   return jax.jit(mapped, donate_argnums=0, out_shardings=NamedSharding(mesh, batch))
-
-
-def make_trees(engine: Engine) -> Tree:
-  """A batch of blank trees on the mesh."""
-  one = lambda _: new_tree(engine.capacity, engine.config.num_trajectories, jnp.zeros(2, jnp.uint32))
-  init = jax.jit(lambda: jax.vmap(one)(jnp.arange(engine.num_trees)),
-                 out_shardings=sharding.batch_sharding(engine.mesh))
-  return init()
 
 
 def run(engine: Engine, params: Any, jobs: Iterable[Job], base_key: np.ndarray, *,
@@ -157,7 +156,7 @@ class _Loop:
 
   def run(self, params: Any, should_stop: Callable[[], bool]) -> Counters:
     start = time.monotonic()
-    caches, device_trees = self.engine.make_slots(), make_trees(self.engine)
+    caches, device_trees = self.engine.make_slots(), self.engine.make_trees()
     self.refill()
     while any(tree is not None for tree in self.trees):
       if should_stop():

@@ -1,0 +1,74 @@
+"""Direct rollouts: width-1 trees in the slots of the search engine. There is no second generator."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ds_jax.config import SearchConfig
+from ds_jax.search import engine as engine_lib
+from ds_jax.search.host_tree import Job
+from ds_jax.search.journal import Journal
+from ds_jax.types import FinishedTree, Problem, Progress
+
+
+def direct_config(search: SearchConfig, num_slots: int) -> SearchConfig:
+  """The search settings under which a tree is one rollout."""
+  return dataclasses.replace(
+      search, policy='direct', width=1, width_decay=0, num_trajectories=1, num_slots=num_slots,
+      max_expansions=search.max_depth, replay_lanes=num_slots, max_tokens=0)
+
+
+def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
+                  base_key: np.ndarray, journal: Journal, phase: str, progress: Progress,
+                  should_stop: Callable[[], bool]
+                  ) -> tuple[list[FinishedTree], engine_lib.Counters]:
+  """Grows a tree for every job; trees that the journal holds already are not grown again.
+
+  Returns:
+    The trees in the order of `jobs`, and the counters of what was grown now.
+
+  Raises:
+    engine.Interrupted: if asked to stop; the journal keeps what was finished.
+  """
+  kept = {(tree.problem_id, tree.sample): tree for tree in journal.read()}
+  todo = [job for job in jobs if (job.problem.id, job.sample) not in kept]
+
+  def keep(tree: FinishedTree) -> None:
+    journal.append(tree)
+    kept[tree.problem_id, tree.sample] = tree
+
+  progress.start(phase, len(jobs))
+  shifted = _Shifted(progress, len(jobs) - len(todo))
+  counters = engine_lib.run(engine, params, todo, base_key, on_finish=keep, progress=shifted,
+                            should_stop=should_stop)
+  progress.finish()
+  return [kept[job.problem.id, job.sample] for job in jobs], counters
+
+
+def rollout_jobs(prompts: Sequence[tuple[Problem, np.ndarray]], num_samples: int) -> list[Job]:
+  """`num_samples` jobs per problem, a problem's samples in a row."""
+  return [Job(problem, tokens, sample) for problem, tokens in prompts
+          for sample in range(num_samples)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shifted:
+  """A Progress that counts what was finished before this start as well."""
+  progress: Progress
+  finished_before: int
+
+  def start(self, phase: str, total: int | None = None) -> None:
+    self.progress.start(phase, total)
+
+  def update(self, completed: int, **fields: float | int | str) -> None:
+    self.progress.update(self.finished_before + completed, **fields)
+
+  def finish(self) -> None:
+    self.progress.finish()
+
+  def note(self, message: str) -> None:
+    self.progress.note(message)

@@ -1,0 +1,297 @@
+"""The commands behind `ds-jax`: each takes a Config and a workdir and returns a JSON-able summary."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ds_jax import runtime as runtime_lib
+from ds_jax.checkpoint import Checkpointer
+from ds_jax.checks import InputError
+from ds_jax.config import Config, context_length
+from ds_jax.data import prompts as prompts_lib
+from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
+from ds_jax.evaluate.metrics import evaluation_metrics
+from ds_jax.evaluate.rollouts import rollout_jobs, run_journaled
+from ds_jax.model.config import DecoderConfig
+from ds_jax.model.convert import save_decoder
+from ds_jax.model.decoder import Decoder, abstract_decoder, init_decoder
+from ds_jax.report.metrics import read_metrics
+from ds_jax.report.plots import summary_table, write_report
+from ds_jax.runtime import Runtime, model_folder, open_runtime
+from ds_jax.search.engine import run as run_engine
+from ds_jax.search.host_tree import Job
+from ds_jax.search.journal import Journal
+from ds_jax.search.keys import Purpose, base_key_data
+from ds_jax.train.optimizer import make_optimizer, make_warmstart_optimizer
+from ds_jax.train.sft import imitation_loss, sft_update
+from ds_jax.train.state import abstract_state, init_state, search_params
+from ds_jax.train.step import make_learner
+from ds_jax.training import Stopped, Training
+from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress, Tokenizer
+from ds_jax.workdir import Workdir, claim, write_json
+
+Summary = dict[str, Any]
+
+
+def init(config: Config, tokenizer_folder: str, output: str, progress: Progress) -> Summary:
+  """Writes a randomly initialised decoder of config.model's shape as a Hugging Face folder.
+
+  Args:
+    config: `model` gives the shape, `seed` the numbers.
+    tokenizer_folder: a folder with a tokenizer; its files are copied.
+    output: the folder to write; replaced if it exists.
+  """
+  tokenizer = prompts_lib.load_tokenizer(tokenizer_folder)
+  decoder = init_decoder(new_decoder_config(config, tokenizer), jax.random.key(config.seed))
+  save_decoder(decoder, output, context_length=context_length(config),
+               stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
+               add_files=lambda folder: prompts_lib.save_tokenizer(tokenizer_folder, str(folder)))
+  count = decoder.config.num_parameters()
+  progress.note(f'Wrote {output}: {count:,} parameters, {tokenizer.num_ids:,} token ids.')
+  return {'status': 'done', 'output': str(output), 'num_parameters': count}
+
+
+def new_decoder_config(config: Config, tokenizer: Tokenizer) -> DecoderConfig:
+  """The shape of a new decoder; embedding rows are the tokenizer's ids rounded up to 16."""
+  m = config.model
+  return DecoderConfig(
+      vocab_size=-(-tokenizer.num_ids // 16) * 16, num_ids=tokenizer.num_ids,
+      num_layers=m.num_layers, width=m.width, mlp_width=m.mlp_width, num_heads=m.num_heads,
+      num_kv_heads=m.num_kv_heads, head_width=m.head_width, rope_theta=m.rope_theta,
+      tie_embeddings=m.tie_embeddings, compute_dtype='float32', remat=m.remat)
+
+
+def warmstart(config: Config, workdir: Workdir, progress: Progress,
+              should_stop: Callable[[], bool]) -> Summary:
+  """Trains a new tiny decoder on worked solutions and saves it as a Hugging Face folder.
+
+  A workdir that has one already is left alone.
+  """
+  claim(workdir, config)
+  if workdir.warmstart.exists():
+    progress.note(f'{workdir.warmstart} exists already; nothing to do.')
+    return {'status': 'finished', 'output': str(workdir.warmstart)}
+  mesh = runtime_lib.open_mesh(config)
+  tokenizer_folder = workdir.root / 'tokenizer'
+  write_countdown_tokenizer(str(tokenizer_folder), config.data.countdown.max_value)
+  tokenizer = prompts_lib.load_tokenizer(str(tokenizer_folder))
+  pairs = worked_solutions(config, workdir, tokenizer, progress)
+  w = config.warmstart
+  optimizer = make_warmstart_optimizer(w)
+  learner = make_learner(optimizer, mesh, micro_rows=warmstart_rows(config, pairs),
+                         loss_fn=imitation_loss)
+  decoder = init_decoder(new_decoder_config(config, tokenizer), jax.random.key(config.seed))
+  state = init_state(decoder, optimizer, mesh)
+  start, rng = time.monotonic(), np.random.default_rng([config.seed, 1])
+  progress.start('warm start', w.num_steps)
+  order, losses = np.zeros(0, int), []
+  for step in range(w.num_steps):
+    if should_stop():
+      progress.finish()
+      raise Stopped
+    if len(order) < w.batch_size:
+      order = np.concatenate([order, rng.permutation(len(pairs))])
+    chosen, order = order[:w.batch_size], order[w.batch_size:]
+    state, figures = sft_update(learner, state, [pairs[i] for i in chosen],
+                                config.train.row_length)
+    losses.append(figures['sft/loss'])
+    if (step + 1) % 20 == 0:
+      rate = (step + 1) * w.batch_size / (time.monotonic() - start)
+      progress.update(step + 1, loss=round(float(np.mean(losses[-20:])), 4),
+                      **{'solutions/s': round(rate)})
+  progress.finish()
+  save_decoder(jax.device_get(state.params), workdir.warmstart,
+               context_length=context_length(config), stop_ids=tokenizer.stop_ids,
+               pad_id=tokenizer.pad_id,
+               add_files=lambda f: prompts_lib.save_tokenizer(str(tokenizer_folder), str(f)))
+  loss = float(np.mean(losses[-100:]))
+  progress.note(f'Wrote {workdir.warmstart}: loss {loss:.4f} after {w.num_steps} steps.')
+  return {'status': 'done', 'output': str(workdir.warmstart), 'warmstart/loss': loss,
+          'time/warmstart': time.monotonic() - start}
+
+
+def worked_solutions(config: Config, workdir: Workdir, tokenizer: Tokenizer,
+                     progress: Progress) -> list[tuple[np.ndarray, np.ndarray]]:
+  """(prompt [P], response [S]) token pairs of the warm-start split."""
+  from ds_jax.data.sources import load_problems
+  data_dir = config.data.data_dir or str(workdir.data)
+  problems = load_problems(config.data, 'warmstart', data_dir, progress).problems
+  prepared = prompts_lib.prepare_prompts(problems, tokenizer, config.data)
+  pairs = [(tokens, tokenizer.encode_response(problem.solution))
+           for problem, tokens in prepared.prompts if problem.solution is not None]
+  if not pairs:
+    raise InputError('The warm-start split has no worked solutions; set data.source=countdown, or '
+                     'start from a model with --config.model.path=DIR.')
+  return pairs
+
+
+def warmstart_rows(config: Config, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> int:
+  """Rows per pass that hold a batch of average solutions, so that most updates take one pass."""
+  per_row = config.train.row_length // max(len(p) + len(r) for p, r in pairs)
+  shards = max(1, jax.device_count() // config.mesh.tensor)
+  rows = -(-config.warmstart.batch_size // max(per_row, 1))
+  return -(-rows // shards) * shards
+
+
+def train(config: Config, workdir: Workdir, progress: Progress,
+          should_stop: Callable[[], bool]) -> Summary:
+  """The main job: evaluate, filter, search and learn for some rounds, evaluate, report.
+
+  A finished workdir says so and does nothing; an unfinished one goes on.
+  """
+  claim(workdir, config)
+  if workdir.summary.exists():
+    summary = json.loads(workdir.summary.read_text())
+    progress.note(f'{workdir.root} is finished; nothing to do.')
+    return summary | {'status': 'finished'}
+  start = time.monotonic()
+  with open_runtime(config, workdir, progress, should_stop) as runtime:
+    announce(runtime)
+    training = Training(runtime)
+    host = training.run()
+    training.host.replay.write_jsonl(workdir.root / 'replay.jsonl',
+                                     runtime.tokenizer.decode_response)
+    examples = example_trees(training)
+  summary = {
+      'status': 'done', 'steps': host.step, 'rounds': host.round_index,
+      'tokens': int(host.totals.get('search/tokens', 0)),
+      'before': host.evaluations['before'], 'after': host.evaluations['after'],
+      'time/train': time.monotonic() - start}
+  (workdir.root / 'examples.txt').write_text('\n\n'.join(examples) + '\n')
+  write_json(workdir.summary, summary)
+  return summary | report(workdir, progress)
+
+
+def announce(runtime: Runtime) -> None:
+  from ds_jax import sharding
+  count = runtime.decoder_config.num_parameters()
+  runtime.progress.note(
+      f'Decoder: {count:,} parameters, {runtime.config.model.compute_dtype}. Mesh: '
+      f'{sharding.describe(runtime.mesh)}. The first step of each phase compiles its program.')
+
+
+def example_trees(training: Training, count: int = 3) -> list[str]:
+  """A few trees of the trained policy on held-out problems, as text."""
+  from ds_jax.report.inspect import format_tree
+  jobs = [Job(problem, tokens) for problem, tokens in training.eval_prompts[:count]]
+  trees: list[FinishedTree] = []
+  run_engine(training.runtime.search_engine, training.params(), jobs,
+             base_key_data(training.config.seed, Purpose.SEARCH, 0, 0), on_finish=trees.append,
+             should_stop=training.runtime.should_stop)
+  trees.sort(key=lambda tree: tree.problem_id)
+  return [f'{tree.problem_id}\n{format_tree(tree, training.runtime.tokenizer.decode_response)}'
+          for tree in trees]
+
+
+def report(workdir: Workdir, progress: Progress) -> Summary:
+  """Writes report.html and report.png from what the workdir holds."""
+  metrics = read_metrics(workdir.root / 'metrics.jsonl')
+  if not metrics:
+    raise InputError(f'{workdir.root} has no metrics.jsonl to report on; run `ds-jax train` first.')
+  summary = json.loads(workdir.summary.read_text()) if workdir.summary.exists() else {}
+  config = json.loads((workdir.root / 'config.json').read_text())
+  examples = workdir.root / 'examples.txt'
+  trees = examples.read_text().split('\n\n') if examples.exists() else []
+  html, png = write_report(workdir.root, metrics, summary | {'config': config, 'trees': trees})
+  if summary:
+    print(summary_table(summary))
+  progress.note(f'Report: {html}\nPicture: {png}')
+  return {'report': str(html), 'picture': str(png)}
+
+
+def trained_params(runtime: Runtime) -> tuple[Decoder, str]:
+  """Parameters for search: the newest checkpoint of the workdir, else the initial model."""
+  optimizer = make_optimizer(runtime.config.train)
+  folder = runtime.workdir.checkpoints
+  if folder.exists():
+    checkpointer = Checkpointer(folder, keep=1_000_000, note=runtime.progress.note)
+    if checkpointer.latest() is not None:
+      abstract = abstract_state(abstract_decoder(runtime.decoder_config), optimizer, runtime.mesh)
+      state, host = checkpointer.restore(abstract)
+      name = f'{folder} (step {host["step"]})'
+      return search_params(state, runtime.mesh, runtime.config.model.compute_dtype), name
+  path = model_folder(runtime.config, runtime.workdir)
+  state = init_state(runtime.load_decoder(path), optimizer, runtime.mesh)
+  return search_params(state, runtime.mesh, runtime.config.model.compute_dtype), str(path)
+
+
+def evaluate(config: Config, workdir: Workdir, progress: Progress,
+             should_stop: Callable[[], bool]) -> Summary:
+  """pass@1 of the newest parameters on the evaluation split; resumable within the same settings."""
+  from ds_jax.search.engine import Interrupted
+  with open_runtime(config, workdir, progress, should_stop) as runtime:
+    prompts = runtime.prompts('eval')
+    prompts = prompts[:config.evaluate.num_problems] if config.evaluate.num_problems else prompts
+    params, name = trained_params(runtime)
+    announce(runtime)
+    key = base_key_data(config.seed, Purpose.EVALUATE, 0, 0)
+    journal = Journal(workdir.journal(f'evaluate.{_digest(config, name)}'))
+    jobs = rollout_jobs(prompts, config.evaluate.num_samples)
+    try:
+      rollouts, _ = run_journaled(runtime.evaluation_engine, params, jobs, key, journal,
+                                  'evaluate', progress, should_stop)
+    except Interrupted:
+      raise Stopped from None
+    journal.remove()
+  found = evaluation_metrics(rollouts)
+  return {'status': 'done', 'parameters': name, **found}
+
+
+def _digest(config: Config, name: str) -> str:
+  import zlib
+  text = json.dumps([dataclasses.asdict(config), name], sort_keys=True)
+  return f'{zlib.crc32(text.encode()):08x}'
+
+
+def search(config: Config, workdir: Workdir, problem: str, answer: str | None,
+           progress: Progress) -> tuple[Summary, str]:
+  """Grows one tree for one problem; returns the summary and the tree as text."""
+  from ds_jax.report.inspect import format_tree, tree_to_dict
+  if answer is None and config.verify.verifier == 'countdown':
+    answer = problem  # the problem says what a solution is
+  if answer is None:
+    progress.note('No --answer: ends cannot be graded and count as without an answer.')
+  config = dataclasses.replace(config, search=dataclasses.replace(config.search, num_slots=1,
+                                                                  replay_lanes=1))
+  with open_runtime(config, workdir, progress) as runtime:
+    params, name = trained_params(runtime)
+    announce(runtime)
+    start = time.monotonic()
+    trees = search_problems(runtime, params, [Problem('command-line', problem, answer or '')])
+    decode = runtime.tokenizer.decode_response
+    text = format_tree(trees[0], decode)
+    seconds = time.monotonic() - start
+  return {'status': 'done', 'parameters': name, 'is_solved': trees[0].is_solved,
+          'tree': tree_to_dict(trees[0], decode), 'time/search': seconds}, text
+
+
+def search_problems(runtime: Runtime, params: Decoder, problems: Sequence[Problem],
+                    progress: Progress | None = None) -> list[FinishedTree]:
+  """Grows one tree per problem, many at once; trees in the order of `problems`.
+
+  Args:
+    runtime: from `open_runtime`.
+    params: parameters in the form for search, from `trained_params`.
+    problems: any number; ids must differ.
+    progress: gets updates.
+
+  Raises:
+    InputError: if a prompt exceeds data.prompt_limit.
+  """
+  prepared = prompts_lib.prepare_prompts(problems, runtime.tokenizer, runtime.config.data)
+  if prepared.skipped:
+    raise InputError(f'{len(prepared.skipped)} prompts exceed data.prompt_limit = '
+                     f'{runtime.config.data.prompt_limit} tokens; raise it.')
+  found: dict[str, FinishedTree] = {}
+  run_engine(runtime.search_engine, params, [Job(p, tokens) for p, tokens in prepared.prompts],
+             base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0),
+             on_finish=lambda tree: found.__setitem__(tree.problem_id, tree),
+             progress=progress or SilentProgress())
+  return [found[problem.id] for problem in problems]

@@ -1,0 +1,146 @@
+"""The parts of a run, put together: mesh, tokenizer, prompts, verifier, engines.
+
+Everything that can be wrong with a config, a folder or a mesh is found here, before any work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ds_jax import sharding
+from ds_jax.checks import InputError, check_divides
+from ds_jax.config import Config, SamplingConfig, SearchConfig, context_length
+from ds_jax.data import prompts as prompts_lib
+from ds_jax.data.sources import load_problems
+from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
+from ds_jax.decode.sampling import sampling_options
+from ds_jax.evaluate.rollouts import direct_config
+from ds_jax.model.config import DecoderConfig
+from ds_jax.model.convert import load_decoder, read_config
+from ds_jax.model.decoder import Decoder
+from ds_jax.search.engine import Engine
+from ds_jax.types import Problem, Progress, Tokenizer
+from ds_jax.verify.pool import VerifierPool
+from ds_jax.workdir import Workdir
+
+Prompts = tuple[tuple[Problem, np.ndarray], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+  """What every command but `init` works with."""
+  config: Config
+  workdir: Workdir
+  mesh: jax.sharding.Mesh
+  tokenizer: Tokenizer
+  decoder_config: DecoderConfig
+  pool: VerifierPool
+  progress: Progress
+  should_stop: Callable[[], bool]
+
+  @functools.cached_property
+  def search_engine(self) -> Engine:
+    """Grows trees as config.search says."""
+    return self._engine(self.config.search, self.config.sampling)
+
+  @functools.cached_property
+  def direct_engine(self) -> Engine:
+    """Width-1 rollouts under the training distribution: filter, hybrid rollouts."""
+    search = direct_config(self.config.search, self.config.evaluate.num_slots)
+    return self._engine(search, self.config.sampling)
+
+  @functools.cached_property
+  def evaluation_engine(self) -> Engine:
+    """The direct engine, its compiled programs included, sampling as config.evaluate says."""
+    options = SamplingConfig(self.config.evaluate.temperature, self.config.evaluate.top_p)
+    return dataclasses.replace(
+        self.direct_engine, expand_fn=self._bind(self._direct_program, options))
+
+  def load_decoder(self, folder: pathlib.Path) -> Decoder:
+    """The initial parameters in float32, on the mesh."""
+    return load_decoder(folder, num_ids=self.tokenizer.num_ids, mesh=self.mesh,
+                        compute_dtype=self.config.model.compute_dtype,
+                        remat=self.config.model.remat)
+
+  def prompts(self, split: str) -> Prompts:
+    """Problems of 'train', 'eval' or 'warmstart' with their prompt tokens; long ones are dealt
+    with as config.data says, and counted."""
+    loaded = load_problems(self.config.data, split, self.data_dir, self.progress)
+    prepared = prompts_lib.prepare_prompts(loaded.problems, self.tokenizer, self.config.data)
+    if prepared.skipped:
+      self.progress.note(
+          f'{split}: skipped {len(prepared.skipped)} of {len(loaded.problems)} problems whose '
+          f'prompt exceeds data.prompt_limit = {self.config.data.prompt_limit} tokens '
+          '(data.overlong_prompts=truncate_left keeps them).')
+    if not prepared.prompts:
+      raise InputError(f'All {len(loaded.problems)} {split} problems have prompts longer than '
+                       f'data.prompt_limit = {self.config.data.prompt_limit}; raise it.')
+    return prepared.prompts
+
+  @property
+  def data_dir(self) -> str:
+    return self.config.data.data_dir or str(self.workdir.data)
+
+  @functools.cached_property
+  def _direct_program(self) -> Any:
+    search = direct_config(self.config.search, self.config.evaluate.num_slots)
+    return compile_expand(self.mesh, self._shape(search))
+
+  def _engine(self, search: SearchConfig, sampling: SamplingConfig) -> Engine:
+    shape = self._shape(search)
+    program = (self._direct_program if search.policy == 'direct'
+               else compile_expand(self.mesh, shape))
+    return Engine(
+        config=search, mesh=self.mesh, expand_fn=self._bind(program, sampling),
+        make_slots=compile_slots(self.decoder_config, self.mesh, shape),
+        verify_fn=self.pool.verify, decode_text=self.tokenizer.decode_response)
+
+  def _bind(self, program: Any, sampling: SamplingConfig) -> Any:
+    options = sampling_options(sampling.temperature, sampling.top_p, sampling.top_k)
+    return bind_sampling(program, options, self.tokenizer.stop_ids)
+
+  def _shape(self, search: SearchConfig) -> ExpandShape:
+    return ExpandShape(
+        num_slots=search.num_slots, width=search.width, segment_length=search.segment_length,
+        context_length=context_length(self.config), replay_chunk=search.replay_chunk,
+        replay_lanes=search.replay_lanes, path_block=search.path_block)
+
+
+def model_folder(config: Config, workdir: Workdir) -> pathlib.Path:
+  """config.model.path, or what `ds-jax warmstart` leaves in the workdir."""
+  return pathlib.Path(config.model.path) if config.model.path else workdir.warmstart
+
+
+@contextlib.contextmanager
+def open_runtime(config: Config, workdir: Workdir, progress: Progress,
+                 should_stop: Callable[[], bool] = lambda: False) -> Iterator[Runtime]:
+  """Checks the config against mesh, model and tokenizer, and starts the verifier.
+
+  Raises:
+    InputError: for anything that does not fit, before any work is done.
+  """
+  mesh = open_mesh(config)
+  folder = model_folder(config, workdir)
+  read_config(folder)  # a missing folder is named before the tokenizer that it lacks
+  tokenizer = prompts_lib.load_tokenizer(str(folder))
+  decoder_config = dataclasses.replace(
+      read_config(folder, tokenizer.num_ids), compute_dtype=config.model.compute_dtype,
+      remat=config.model.remat)
+  with VerifierPool(config.verify) as pool:
+    yield Runtime(config, workdir, mesh, tokenizer, decoder_config, pool, progress, should_stop)
+
+
+def open_mesh(config: Config) -> jax.sharding.Mesh:
+  """The mesh of the config on all devices; InputError if sizes do not fit it."""
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+  check_divides('train.micro_rows', config.train.micro_rows, 'mesh data x fsdp',
+                sharding.num_slot_shards(mesh))
+  return mesh

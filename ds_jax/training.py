@@ -1,0 +1,337 @@
+"""The run: filter the hard set, search, learn, re-filter; resumable at any moment.
+
+The state is the newest committed checkpoint plus the journals of finished trees. Everything that
+influences the next step is in it, and each step is a function of it, so that a run that was
+stopped ends as one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ds_jax.checkpoint import Checkpointer
+from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rates
+from ds_jax.evaluate.rollouts import rollout_jobs, run_journaled
+from ds_jax.model.decoder import Decoder, abstract_decoder
+from ds_jax.report.metrics import MetricsWriter
+from ds_jax.runtime import Prompts, Runtime, model_folder
+from ds_jax.search.engine import Counters, Engine
+from ds_jax.search.host_tree import Job
+from ds_jax.search.journal import Journal
+from ds_jax.search.keys import Purpose, base_key_data
+from ds_jax.search.statistics import summarize
+from ds_jax.search.trajectories import trajectories
+from ds_jax.config import response_limit
+from ds_jax.train.advantages import flat_group, group_advantages
+from ds_jax.train.batch import examples_of, pack, plain_examples, scatter
+from ds_jax.train.curriculum import batch_of, hard_problems
+from ds_jax.train.optimizer import make_optimizer
+from ds_jax.train.replay import ReplayBuffer, cached_trajectory
+from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
+from ds_jax.train.step import make_learner, policy_loss_fn
+from ds_jax.types import FinishedTree, Trajectory
+
+
+class Stopped(Exception):
+  """The run was asked to stop and has saved."""
+
+
+@dataclasses.dataclass
+class RunState:
+  """The host's part of a checkpoint."""
+  round_index: int = 0
+  step: int = 0  # training steps done, over all rounds
+  hard_ids: tuple[str, ...] | None = None  # of this round; None: not filtered yet
+  replay: ReplayBuffer = ReplayBuffer(0)  # solutions that this round may use
+  found: ReplayBuffer = ReplayBuffer(0)  # solutions found in this round
+  evaluations: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+  totals: dict[str, float] = dataclasses.field(default_factory=dict)
+  metrics_size: int = 0  # bytes of metrics.jsonl that belong to this state
+  num_saves: int = 0
+
+  def to_json(self) -> dict[str, Any]:
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    return fields | {'replay': self.replay.to_json(), 'found': self.found.to_json()}
+
+  @classmethod
+  def from_json(cls, fields: Mapping[str, Any]) -> RunState:
+    hard = fields['hard_ids']
+    return cls(**fields | {
+        'hard_ids': None if hard is None else tuple(hard),
+        'replay': ReplayBuffer.from_json(fields['replay']),
+        'found': ReplayBuffer.from_json(fields['found'])})
+
+
+class Training:
+  """One run from its newest checkpoint to its end; `run` is the whole story."""
+
+  def __init__(self, runtime: Runtime):
+    config = runtime.config
+    self.runtime, self.config = runtime, config
+    self.train_prompts = {p.id: (p, tokens) for p, tokens in runtime.prompts('train')}
+    self.eval_prompts = _first(runtime.prompts('eval'), config.evaluate.num_problems)
+    self.optimizer = make_optimizer(config.train)
+    self.learner = make_learner(self.optimizer, runtime.mesh, micro_rows=config.train.micro_rows,
+                                loss_fn=policy_loss_fn(config.train))
+    self.checkpointer = Checkpointer(runtime.workdir.checkpoints, config.checkpoint.keep,
+                                     note=runtime.progress.note)
+    self.metrics = MetricsWriter(runtime.workdir.root, config.log.tensorboard)
+    self.state, self.host = self.restore()
+    self.metrics.cut(self.host.metrics_size)
+    self.journals: list[Journal] = []  # covered by the next checkpoint
+    self._search_form: tuple[int, Decoder] | None = None
+
+  def run(self) -> RunState:
+    """Goes on to the end.
+
+    Raises:
+      Stopped: after saving, if asked to stop.
+      SaveError: if a checkpoint cannot be written; the one before is good.
+    """
+    self.evaluate('before')
+    while self.host.round_index < self.config.curriculum.num_rounds:
+      if not self.filter_hard():
+        self.runtime.progress.note(
+            f'Round {self.host.round_index}: no problem is hard any more '
+            f'(pass@1 below {self.config.curriculum.hard_threshold}); training ends here.')
+        break
+      last = (self.host.round_index + 1) * self.config.curriculum.steps_per_round
+      self.runtime.progress.start(f'train, round {self.host.round_index}',
+                                  self.config.curriculum.steps_per_round)
+      while self.host.step < last:
+        self.train_step()
+        if self.host.step % self.config.checkpoint.every_steps == 0 and self.host.step < last:
+          self.save()
+      self.runtime.progress.finish()
+      self.end_round()
+    self.evaluate('after')
+    return self.host
+
+  def restore(self) -> tuple[TrainState, RunState]:
+    """The newest good checkpoint, else the initial model."""
+    runtime = self.runtime
+    if self.checkpointer.latest() is None:
+      folder = model_folder(self.config, runtime.workdir)
+      cap = self.config.curriculum.max_cached_per_problem
+      state = init_state(runtime.load_decoder(folder), self.optimizer, runtime.mesh)
+      return state, RunState(replay=ReplayBuffer(cap), found=ReplayBuffer(cap))
+    abstract = abstract_state(abstract_decoder(runtime.decoder_config), self.optimizer,
+                              runtime.mesh)
+    state, host = self.checkpointer.restore(abstract)
+    host = RunState.from_json(host)
+    runtime.progress.note(f'Continuing at round {host.round_index}, step {host.step}.')
+    return state, host
+
+  def save(self) -> None:
+    """Commits a checkpoint; journals that it covers are removed after that."""
+    self.host.num_saves += 1
+    self.host.metrics_size = self.metrics.size()
+    self.checkpointer.save(self.host.num_saves, self.state, self.host.to_json())
+    for journal in self.journals:
+      journal.remove()
+    self.journals.clear()
+
+  def params(self) -> Decoder:
+    """The parameters in the form for search, made once per step."""
+    if self._search_form is None or self._search_form[0] != self.host.step:
+      self._search_form = (self.host.step, search_params(
+          self.state, self.runtime.mesh, self.config.model.compute_dtype))
+    return self._search_form[1]
+
+  def grow(self, engine: Engine, jobs: Sequence[Job], purpose: Purpose, name: str,
+           phase: str | None) -> tuple[list[FinishedTree], Counters]:
+    """Grows trees for jobs; what is finished is journaled. Saves and stops when asked to."""
+    from ds_jax.search.engine import Interrupted
+    from ds_jax.types import SilentProgress
+    journal = Journal(self.runtime.workdir.journal(name))
+    self.journals.append(journal)
+    key = base_key_data(self.config.seed, purpose, self.host.round_index, self.host.step)
+    progress = self.runtime.progress if phase else SilentProgress()
+    try:
+      return run_journaled(engine, self.params(), jobs, key, journal, phase or name, progress,
+                           self.runtime.should_stop)
+    except Interrupted:
+      self.journals.clear()  # the work of this step is not in the checkpoint: journals stay
+      self.save()
+      raise Stopped from None
+
+  def evaluate(self, when: str) -> None:
+    """pass@1 of the present policy on the held-out problems, once per `when`."""
+    if when in self.host.evaluations:
+      return
+    start = time.monotonic()
+    jobs = rollout_jobs(self.eval_prompts, self.config.evaluate.num_samples)
+    rollouts, _ = self.grow(self.runtime.evaluation_engine, jobs, Purpose.EVALUATE,
+                            f'evaluate_{when}', f'evaluate ({when} training)')
+    found = evaluation_metrics(rollouts)
+    self.host.evaluations[when] = found
+    self.metrics.write(self.host.step, 'evaluate',
+                       {'when': when, **found, 'time/evaluate': time.monotonic() - start})
+    self.save()
+
+  def filter_hard(self) -> bool:
+    """Sets the round's hard set; False if there is none. Later rounds filter the set before."""
+    if self.host.hard_ids is not None:
+      return bool(self.host.hard_ids)
+    start, curriculum = time.monotonic(), self.config.curriculum
+    before = self.host.totals.pop('hard_before', None) or sorted(self.train_prompts)
+    jobs = rollout_jobs([self.train_prompts[name] for name in before], curriculum.filter_samples)
+    rollouts, _ = self.grow(self.runtime.direct_engine, jobs, Purpose.FILTER,
+                            f'filter_{self.host.round_index}',
+                            f'filter, round {self.host.round_index}')
+    rates = pass_rates(count_correct(rollouts))
+    self.host.hard_ids = hard_problems(rates, curriculum.hard_threshold)
+    self.host.replay = _merge(self.host.replay, self.host.found).retain(self.host.hard_ids)
+    self.host.found = ReplayBuffer(curriculum.max_cached_per_problem)
+    self.metrics.write(self.host.step, 'filter', {
+        'round': self.host.round_index, 'filter/num_problems': len(before),
+        'filter/num_hard': len(self.host.hard_ids),
+        'filter/pass_at_1': float(np.mean(list(rates.values()))) if rates else 0.0,
+        'replay/num_problems': len(self.host.replay.solutions),
+        'replay/num_trajectories': len(self.host.replay),
+        'time/filter': time.monotonic() - start})
+    self.save()
+    return bool(self.host.hard_ids)
+
+  def end_round(self) -> None:
+    """Moves on to the next round, which filters this one's hard set anew."""
+    self.host.totals['hard_before'] = list(self.host.hard_ids or ())
+    self.host.round_index += 1
+    self.host.hard_ids = None
+    self.save()
+
+  def train_step(self) -> None:
+    """Search, verify, back up, and update on one batch of problems."""
+    start, config = time.monotonic(), self.config
+    steps = config.curriculum.steps_per_round
+    ids = batch_of(self.host.hard_ids, config.train.batch_problems, seed=config.seed,
+                   round_index=self.host.round_index,
+                   step=self.host.step - self.host.round_index * steps)
+    groups, figures = self.collect_groups(ids)
+    searched = time.monotonic()
+    updates = self.update(groups)
+    self.host.step += 1
+    for key in ('search/tokens', 'search/trees'):
+      self.host.totals[key] = self.host.totals.get(key, 0) + figures[key]
+    figures |= updates | {'round': self.host.round_index,
+                          'time/search': searched - start, 'time/update': time.monotonic() - searched,
+                          'time/step': time.monotonic() - start}
+    self.metrics.write(self.host.step, 'train', figures)
+    if self.host.step % config.log.every_steps == 0:
+      self.runtime.progress.update(
+          self.host.step - self.host.round_index * steps, solved=round(figures['search/solve_rate'], 3),
+          reward=round(figures['search/reward'], 3), loss=round(figures['train/loss'], 4),
+          **{'tokens/s': round(figures['time/tokens_per_second'])})
+
+  def collect_groups(self, ids: Sequence[str]) -> tuple[list[list[Trajectory]], dict[str, float]]:
+    """Trajectories of every problem of the batch, in order.
+
+    Problems with cached solutions get those plus K minus their number of direct rollouts (hybrid
+    rollouts); the others get a full search.
+    """
+    config, name = self.config, f'step_{self.host.step:06d}'
+    jobs = _numbered([self.train_prompts[i] for i in ids])
+    cached = {job.problem.id: self.host.replay.get(job.problem.id) for job in jobs}
+    tree_jobs = [job for job in jobs if not cached[job.problem.id]]
+    trees, counters = self.grow(self.runtime.search_engine, tree_jobs, Purpose.SEARCH,
+                                f'{name}.search', None)
+    rollouts, direct_counters = self.hybrid_rollouts(jobs, cached, f'{name}.direct')
+    by_job = {(t.problem_id, t.sample): t for t in trees}
+    scored = self.score_cached([job for job in jobs if cached[job.problem.id]], cached)
+    groups = []
+    for group, job in enumerate(jobs):
+      key = (job.problem.id, job.sample)
+      if key in by_job:
+        groups.append(trajectories(by_job[key], group))
+      else:
+        fresh = [t for tree in rollouts[key] for t in trajectories(tree, group)]
+        groups.append(flat_group([*scored[job.problem.id], *fresh], group))
+      self.host.found = self.host.found.add(groups[-1])
+    figures = summarize(trees, config.search.max_depth)
+    busy = counters.busy_slots / max(counters.rounds * self.runtime.search_engine.num_trees, 1)
+    generated = counters.generated_tokens + direct_counters.generated_tokens
+    seconds = counters.seconds + direct_counters.seconds
+    return groups, figures | {
+        'search/cached_share': 1 - len(tree_jobs) / len(jobs), 'time/occupancy': busy,
+        'time/tokens_per_second': generated / max(seconds, 1e-6)}
+
+  def hybrid_rollouts(self, jobs: Sequence[Job], cached: Mapping[str, Sequence[Any]],
+                      name: str) -> tuple[dict[tuple[str, int], list[FinishedTree]], Counters]:
+    """K minus the number of cached solutions direct rollouts for each problem that has some."""
+    count = self.config.search.num_trajectories
+    wanted = [(job, job.sample * count + i) for job in jobs if cached[job.problem.id]
+              for i in range(max(0, count - len(cached[job.problem.id])))]
+    if not wanted:
+      return {(j.problem.id, j.sample): [] for j in jobs if cached[j.problem.id]}, Counters()
+    grown, counters = self.grow(
+        self.runtime.direct_engine,
+        [Job(job.problem, job.prompt_tokens, sample) for job, sample in wanted],
+        Purpose.DIRECT, name, None)
+    rollouts: dict[tuple[str, int], list[FinishedTree]] = {}
+    for (job, _), tree in zip(wanted, grown, strict=True):
+      rollouts.setdefault((job.problem.id, job.sample), []).append(tree)
+    return rollouts, counters
+
+  def score_cached(self, jobs: Sequence[Job],
+                   cached: Mapping[str, Sequence[Any]]) -> dict[str, list[Trajectory]]:
+    """Cached solutions as trajectories, with log-probs of the present policy."""
+    wanted = [(job.problem.id, solution) for job in {j.problem.id: j for j in jobs}.values()
+              for solution in cached[job.problem.id]]
+    if not wanted:
+      return {}
+    pairs = [(np.array(s.prompt_tokens, np.int32), np.array(s.response_tokens, np.int32))
+             for _, s in wanted]
+    batch, origin = pack(plain_examples(pairs), self.config.train.row_length)
+    lengths = [len(response) for _, response in pairs]
+    logprobs, entropies = (scatter(x, origin, lengths)
+                           for x in self.learner.score(self.state.params, batch))
+    scored: dict[str, list[Trajectory]] = {}
+    for (name, solution), *values in zip(wanted, logprobs, entropies, strict=True):
+      scored.setdefault(name, []).append(cached_trajectory(name, solution, *values))
+    return scored
+
+  def update(self, groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """One optimizer update per minibatch of whole problems; means over the updates."""
+    config, size = self.config.train, self.config.train.minibatch_problems
+    rows, limit = [], response_limit(self.config)
+    num_trained = 0
+    for first in range(0, len(groups), size):
+      chunk = [(group, group_advantages(group, config, limit))
+               for group in groups[first:first + size] if group]
+      examples = examples_of(chunk, config.loss_aggregation)
+      num_trained += len(examples)
+      batch, _ = pack(examples, config.row_length)
+      self.state, figures = self.learner.update(self.state, batch)
+      rows.append(figures)
+    means = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
+    return means | {'train/ratio_first': float(np.exp(rows[0]['train/ratio_max_log'])),
+                    'train/trajectories': num_trained}
+
+
+def _numbered(prompts: Prompts) -> list[Job]:
+  """One job per prompt; a problem that occurs again gets the next sample number."""
+  seen: dict[str, int] = {}
+  jobs = []
+  for problem, tokens in prompts:
+    jobs.append(Job(problem, tokens, seen.get(problem.id, 0)))
+    seen[problem.id] = seen.get(problem.id, 0) + 1
+  return jobs
+
+
+def _first(prompts: Prompts, count: int) -> Prompts:
+  return prompts[:count] if count else prompts
+
+
+def _merge(replay: ReplayBuffer, found: ReplayBuffer) -> ReplayBuffer:
+  """Both buffers' solutions, the older ones first, up to the cap."""
+  solutions = dict(replay.solutions)
+  for name, new in found.solutions.items():
+    kept = solutions.get(name, ())
+    fresh = tuple(s for s in new if s not in kept)
+    solutions[name] = (*kept, *fresh)[:replay.max_per_problem]
+  return dataclasses.replace(replay, solutions=solutions)

@@ -1,0 +1,126 @@
+"""A run's folder: its layout, its lock, the config it belongs to, and how a run is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+from ds_jax.checks import InputError
+from ds_jax.config import Config, differing_fields
+
+EXIT_DONE = 0
+EXIT_BAD_INPUT = 2
+EXIT_TERMINATED = 42  # saved after SIGTERM
+EXIT_CANNOT_WRITE = 74  # disk full or not writable; what was saved before is good
+EXIT_INTERRUPTED = 130  # saved after Ctrl-C
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+  """Paths of one run; README documents them."""
+  root: pathlib.Path
+
+  @property
+  def data(self) -> pathlib.Path:
+    return self.root / 'data'
+
+  @property
+  def warmstart(self) -> pathlib.Path:
+    return self.root / 'warmstart'
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    return self.root / 'checkpoints'
+
+  @property
+  def summary(self) -> pathlib.Path:
+    return self.root / 'summary.json'
+
+  def journal(self, name: str, process: int = 0) -> pathlib.Path:
+    return self.root / 'journal' / f'{name}.process_{process}.jsonl'
+
+
+class WriteError(OSError):
+  """The workdir could not be written; the message says what to do."""
+
+
+@contextlib.contextmanager
+def lock(workdir: Workdir) -> Iterator[None]:
+  """Holds the workdir for this process.
+
+  Raises:
+    InputError: if another process holds it.
+  """
+  workdir.root.mkdir(parents=True, exist_ok=True)
+  with (workdir.root / 'lock').open('a+') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise InputError(f'{workdir.root} is in use by process {file.read().strip() or "?"}; wait '
+                       'for it, or choose another --workdir.') from None
+    file.truncate(0)
+    file.write(f'{os.getpid()}\n')
+    file.flush()
+    yield
+
+
+def claim(workdir: Workdir, config: Config) -> None:
+  """Writes the config into a new workdir, or checks that the workdir belongs to it.
+
+  Raises:
+    InputError: names the fields that differ (those that do not change results aside).
+  """
+  path, ours = workdir.root / 'config.json', dataclasses.asdict(config)
+  if path.exists():
+    theirs = json.loads(path.read_text())
+    faults = [f'{name}: workdir {theirs_!r}, now {ours_!r}'
+              for name, (theirs_, ours_) in differing_fields(theirs, ours).items()]
+    if faults:
+      raise InputError(f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); '
+                       'choose another --workdir, or the same settings to continue.')
+  write_json(path, ours)
+
+
+def write_json(path: pathlib.Path, value: object) -> None:
+  """Writes JSON beside its place and renames it: never half a file."""
+  unfinished = path.with_name(path.name + '.unfinished')
+  unfinished.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n')
+  unfinished.rename(path)
+
+
+class StopRequest:
+  """Turns Ctrl-C and SIGTERM into a flag that long phases poll; a second Ctrl-C stops at once."""
+
+  def __init__(self) -> None:
+    self.signal: int | None = None
+
+  def __call__(self) -> bool:
+    return self.signal is not None
+
+  @property
+  def exit_code(self) -> int:
+    return EXIT_TERMINATED if self.signal == signal.SIGTERM else EXIT_INTERRUPTED
+
+  @contextlib.contextmanager
+  def installed(self) -> Iterator[StopRequest]:
+    """Handles both signals inside the block (main thread only)."""
+    before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+      yield self
+    finally:
+      for number, handler in before.items():
+        signal.signal(number, handler)
+
+  def _handle(self, number: int, frame: FrameType | None) -> None:
+    del frame
+    if self.signal is not None and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.signal = number
