@@ -22,7 +22,7 @@ done
 # reaches it from the terminal; a background job would ignore that without the reset.)
 run() {
   local child status=0 started="$SECONDS"
-  (trap - INT; exec "$@") <&0 &
+  (trap - INT; exec "$@") &
   child=$!
   trap 'kill -TERM "$child" 2> /dev/null' TERM
   trap : INT

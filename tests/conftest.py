@@ -1,4 +1,4 @@
-"""Settings of the whole suite: the CPU as eight devices, quiet logs, and the shared data.
+"""Settings of the suite: the CPU as eight devices, kept compilations, quiet logs, shared data.
 
 jax reads these variables when it is first imported, so they are set here, before any test is.
 """
@@ -10,18 +10,22 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 _DEVICES = '--xla_force_host_platform_device_count'
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 if _DEVICES not in os.environ.get('XLA_FLAGS', ''):
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}=8'.strip()
+# Programs compiled by one test file, worker or subprocess are found by the next. The size limit is
+# there for the lock that comes with it: without, a reader may meet a half-written entry.
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.pytest_cache' / 'jax'))
+os.environ.setdefault('JAX_COMPILATION_CACHE_MAX_SIZE', str(2**30))  # bytes
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')  # silent in forked workers
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # no test needs a network
 os.environ.setdefault('MPLBACKEND', 'agg')
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='session')
