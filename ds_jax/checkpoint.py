@@ -7,11 +7,13 @@ every mesh, tells a damaged checkpoint from a good one.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import gc
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,9 +83,14 @@ class Checkpointer:
         self._manager.save(step, args=items)
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
+      return
     except Exception as error:  # orbax and tensorstore raise many kinds
-      self._recover(step)
-      raise SaveError(_save_message(error, step, self._folder, self.latest())) from error
+      message = _save_message(error, step, self._folder)
+    # Outside the except clause: the error's frames hold what _recover lets go.
+    self._recover(step)
+    latest = self.latest()
+    kept = 'there is no earlier one' if latest is None else f'checkpoint {latest} is still good'
+    raise SaveError(f'{message} {kept[0].upper()}{kept[1:]}.')
 
   def latest(self) -> int | None:
     """Step of the newest committed checkpoint that is not known to be damaged; None: none."""
@@ -114,6 +121,7 @@ class Checkpointer:
       except Exception as error:  # whatever a damaged file provokes
         self._damaged.add(candidate)
         self._note(f'checkpoint {candidate} is damaged and passed over: {_first_line(error)}')
+      _collect_abandoned()
     raise InputError(f'No checkpoint in {self._folder} can be read (tried steps '
                      f'{sorted(steps)}); start in a new workdir or restore the files.')
 
@@ -132,10 +140,9 @@ class Checkpointer:
 
   def _recover(self, step: int) -> None:
     """After a failed save: removes the half-written folder, which holds the space that is short."""
-    with _quiet():
-      with contextlib.suppress(Exception):  # closing repeats the error that is being reported
-        self._manager.close()
-      gc.collect()  # asyncio reports abandoned writes when they are collected: here, silently
+    with _quiet(), contextlib.suppress(Exception):  # closing repeats the error being reported
+      self._manager.close()
+    _collect_abandoned()
     if jax.process_index() == 0:
       for folder in self._folder.glob(f'{step}.orbax-checkpoint-tmp*'):
         shutil.rmtree(folder, ignore_errors=True)
@@ -215,12 +222,11 @@ def _check_same_arrays(step: int, stored: Mapping[str, Any],
           f'{ours.get(name, "nothing")}; use the configuration that wrote it, or a new workdir.')
 
 
-def _save_message(error: Exception, step: int, folder: Path, latest: int | None) -> str:
-  kept = 'there is no earlier one' if latest is None else f'checkpoint {latest} is still good'
+def _save_message(error: Exception, step: int, folder: Path) -> str:
   if _is_disk_full(error):
     return (f'The disk is full (or a quota or file-size limit is reached): checkpoint {step} could '
-            f'not be written to {folder}; {kept}. Free some space and run the same command again.')
-  return f'Checkpoint {step} could not be written to {folder}: {_first_line(error)}; {kept}.'
+            f'not be written to {folder}; free some space and run the same command again.')
+  return f'Checkpoint {step} could not be written to {folder}: {_first_line(error)}.'
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
@@ -236,7 +242,13 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 def _first_line(error: Exception) -> str:
   text = str(error).strip() or type(error).__name__
-  return text.splitlines()[0][:200]
+  return text.splitlines()[0][:200].rstrip('.')
+
+
+def _collect_abandoned() -> None:
+  """Collects what a failed read or write left in event loops, which complains as it goes."""
+  with _quiet():
+    gc.collect()
 
 
 @contextlib.contextmanager
@@ -246,11 +258,20 @@ def _quiet() -> Iterator[None]:
   What goes wrong reaches us as an exception and is reported once, in words.
   """
   loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
-  levels = [logger.level for logger in loggers]
+  levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+
+  def forward(unraisable):
+    # The other writes of a failed save end after their event loop has been closed.
+    if 'Event loop is closed' not in str(unraisable.exc_value) and not asyncio.iscoroutine(
+        unraisable.object):
+      hook(unraisable)
+
   for logger in loggers:
     logger.setLevel(logging.CRITICAL)
+  sys.unraisablehook = forward
   try:
     yield
   finally:
+    sys.unraisablehook = hook
     for logger, level in zip(loggers, levels, strict=True):
       logger.setLevel(level)

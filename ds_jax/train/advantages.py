@@ -124,7 +124,7 @@ def tree_mean(trajectories: Sequence[Trajectory], config: TrainConfig,
 
 def td(trajectories: Sequence[Trajectory], config: TrainConfig,
        response_limit: int) -> list[np.ndarray]:
-  """A(s) = m(s) - m(parent of s): what the step to s changed. Along a path they sum to tree_mean."""
+  """A(s) = m(s) - m(parent of s): what the step to s changed; the sum along a path is tree_mean."""
   penalties = _centred_penalties(trajectories, config, response_limit)
   return [np.diff(t.node_outcomes, prepend=t.node_outcomes[:1]) + penalty
           for t, penalty in zip(trajectories, penalties, strict=True)]
@@ -156,7 +156,7 @@ def _penalty(trajectory: Trajectory, config: TrainConfig, response_limit: int) -
 
 def _centred_penalties(trajectories: Sequence[Trajectory], config: TrainConfig,
                        response_limit: int) -> np.ndarray:
-  """Overlong penalties [R] minus their mean: outcomes are compared within the group, so are they."""
+  """Overlong penalties [R] minus their mean: like outcomes, they are compared within the group."""
   penalties = np.array([_penalty(t, config, response_limit) for t in trajectories])
   return penalties - penalties.mean()
 

@@ -116,7 +116,7 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
     return shard(summed[0]), summed[1]._replace(max_log_ratio=largest)
 
   def apply(state: TrainState, grads: Decoder):
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     updated = TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
     is_applied = jnp.isfinite(grad_norm)

@@ -1,0 +1,175 @@
+"""Advantages against the released numbers, and the properties of the tree-consistent ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from train_cases import trajectory
+
+from ds_jax.config import TrainConfig
+from ds_jax.train import advantages
+from ds_jax.train.advantages import baseline, flat_group, group_advantages
+
+RELEASED = TrainConfig(advantage='q_mean', ends='collected', uniform_trees='keep')
+
+
+def released_case(trace):
+  """The trajectories of an oracle trace, its settings and its response limit."""
+  settings = trace['config']
+  overlong = settings['overlong'] or {'len': 0, 'factor': 1.0}
+  config = dataclasses.replace(
+      RELEASED, q_temperature=settings['adv_temperature'], q_max=settings['q_max'],
+      overlong_buffer=overlong['len'], overlong_factor=overlong['factor'])
+  trajectories = [
+      trajectory([0.0] * (len(t['path']) + 1), [0.0, *t['q_raw']], [0, *t['n_tok']])
+      for t in trace['trajectories']]
+  return trajectories, config, settings['max_depth'] * settings['step_len']
+
+
+def check_trace(trace):
+  trajectories, config, limit = released_case(trace)
+  for ours, theirs in zip(trajectories, trace['trajectories'], strict=True):
+    rewards = advantages.node_rewards(ours, config, limit)[1:]
+    np.testing.assert_allclose(rewards, theirs['node_reward'], atol=1e-6)
+    np.testing.assert_allclose(
+        advantages.overlong_penalty(len(ours.tokens), limit, config.overlong_buffer,
+                                    config.overlong_factor), theirs['overlong'], atol=1e-12)
+  for normalization, field, tolerance in (('mean_only', 'adv_mean', {'atol': 1e-6}),
+                                          ('standard', 'adv_mean_std', {'rtol': 1e-5})):
+    settings = dataclasses.replace(config, normalization=normalization)
+    result = group_advantages(trajectories, settings, limit)
+    assert result.is_trained.all()
+    for ours, theirs in zip(result.per_token, trace['trajectories'], strict=True):
+      values, counts = zip(*theirs[field], strict=True)
+      expected = np.repeat(values, counts)
+      assert ours.dtype == np.float32 and len(ours) == theirs['length']
+      np.testing.assert_allclose(ours, expected[:len(ours)], **tolerance)
+      assert not expected[len(ours):].any()
+
+
+def test_released_trajectories(root):
+  traces = json.loads((root / 'tests/golden/advantages.json').read_text())
+  assert len(traces) >= 3
+  for trace in traces:
+    check_trace(trace)
+
+
+def test_every_released_trajectory(shared):
+  with (shared / 'oracle/traces.jsonl').open() as file:
+    traces = [json.loads(line) for line in file]
+  traces = [t for t in traces if t['outcome'] == 'ok' and t['trajectories']]
+  assert len(traces) > 40
+  for trace in traces:
+    check_trace(trace)
+
+
+def test_released_baselines(shared):
+  data = json.loads((shared / 'oracle/advantage.json').read_text())
+  assert data['epsilon'] == advantages.EPSILON
+  for case in data['cases']:
+    scores, mask = np.array(case['scores'], float), np.array(case['mask'])
+    groups = np.array(case['groups'])
+    last = [row[np.flatnonzero(m)[-1]] if m.any() else 0.0
+            for row, m in zip(scores, mask, strict=True)]
+    for name, normalization in (('sibling_mean', 'mean_only'), ('sibling_mean_std', 'standard'),
+                                ('none', 'none')):
+      for group in set(case['groups']):
+        rows = groups == group
+        mean, divisor = baseline(np.array(last)[rows], normalization)
+        ours = (scores[rows] - mean) / divisor * mask[rows]
+        np.testing.assert_allclose(ours, np.array(case['results'][name], float)[rows],
+                                   rtol=1e-9, atol=1e-9)
+
+
+def tree():
+  """Root 1/3 right; left child has one right and one wrong end, right child a wrong one."""
+  return [trajectory([-1 / 3, 0.0, 1.0], correct=True),
+          trajectory([-1 / 3, 0.0, -1.0], collected=False),
+          trajectory([-1 / 3, -1.0, -1.0])]
+
+
+def per_token(name, trajectories, limit=100, **settings):
+  return group_advantages(trajectories, TrainConfig(advantage=name, **settings), limit).per_token
+
+
+def test_tree_mean_and_td_by_hand():
+  mean, td = per_token('tree_mean', tree()), per_token('td', tree())
+  np.testing.assert_allclose(mean[0], [1 / 3, 1 / 3, 4 / 3, 4 / 3], rtol=1e-6)
+  np.testing.assert_allclose(td[0], [1 / 3, 1 / 3, 1.0, 1.0], rtol=1e-6)
+  np.testing.assert_allclose(td[2], [-2 / 3, -2 / 3, 0.0, 0.0], atol=1e-6)
+
+
+def test_td_sums_to_tree_mean_along_a_path():
+  for mean, td in zip(per_token('tree_mean', tree()), per_token('td', tree()), strict=True):
+    np.testing.assert_allclose(np.cumsum(td[::2]), mean[::2], atol=1e-6)
+
+
+def test_shared_nodes_have_one_advantage():
+  for name in advantages.NODE_ADVANTAGES:
+    first, second, _ = per_token(name, tree())
+    np.testing.assert_array_equal(first[:2], second[:2])
+
+
+def test_ends_choose_what_trains():
+  settings = TrainConfig(advantage='td', ends='collected')
+  result = group_advantages(tree(), settings, 100)
+  assert result.is_trained.tolist() == [True, False, True]
+  assert not result.per_token[1].any()
+  assert group_advantages(tree(), TrainConfig(ends='all'), 100).is_trained.all()
+
+
+def test_uniform_trees_drop_or_keep():
+  wrong = [trajectory([-1.0, -1.0], [0.0, -1.0]), trajectory([-1.0, -1.0], [0.0, -1.0])]
+  for name in advantages.NODE_ADVANTAGES:
+    dropped = group_advantages(wrong, TrainConfig(advantage=name), 100)
+    assert not dropped.is_trained.any() and not np.concatenate(dropped.per_token).any()
+    kept = group_advantages(wrong, TrainConfig(advantage=name, uniform_trees='keep'), 100)
+    assert kept.is_trained.all()
+  # Uniform among the ends that train, although a passed-over end differs.
+  mixed = [*wrong, trajectory([-1.0, 1.0], correct=True, collected=False)]
+  assert not group_advantages(mixed, TrainConfig(ends='collected'), 100).is_trained.any()
+  assert group_advantages(mixed, TrainConfig(ends='all'), 100).is_trained.all()
+
+
+def test_released_all_wrong_tree_raises_its_own_tokens():
+  wrong = [trajectory([-1.0] * 3, [0.0, -0.4, -1.0]) for _ in range(2)]
+  first = group_advantages(wrong, RELEASED, 100).per_token[0]
+  assert first[0] > 0 and first[-1] == 0  # design.md section 4: documented, and droppable
+
+
+def test_q_mean_without_collected_end_does_not_train():
+  ends = [trajectory([0.0, 1.0], correct=True, collected=False),
+          trajectory([0.0, -1.0], collected=False)]
+  assert not group_advantages(ends, TrainConfig(advantage='q_mean'), 100).is_trained.any()
+
+
+def test_overlong_penalty_reaches_every_estimator():
+  short = trajectory([0.0, 1.0], [0.0, 1.0], [0, 2], correct=True)
+  long = trajectory([0.0, -1.0], [0.0, -1.0], [0, 9])
+  for name in advantages.NODE_ADVANTAGES:
+    plain = per_token(name, [short, long], 10)
+    fined = per_token(name, [short, long], 10, overlong_buffer=4)
+    change = [float(b[0] - a[0]) for a, b in zip(plain, fined, strict=True)]
+    np.testing.assert_allclose(change, [0.375, -0.375], atol=1e-6)  # penalty -3/4, centred
+
+
+def test_flat_group_is_grpo():
+  rollouts = [trajectory([r, r, r], correct=r > 0, problem='p', group=i)
+              for i, r in enumerate([1.0, -1.0, -1.0, -1.0])]
+  flat = flat_group(rollouts, group=7)
+  config = dataclasses.replace(RELEASED, normalization='standard')
+  rewards = np.array([1.0, -1, -1, -1])
+  expected = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
+  for ours, value in zip(group_advantages(flat, config, 100).per_token, expected, strict=True):
+    np.testing.assert_allclose(ours, value, rtol=1e-5)
+  for name in ('tree_mean', 'td'):
+    for ours, value in zip(per_token(name, flat), rewards - rewards.mean(), strict=True):
+      np.testing.assert_allclose(ours, value, rtol=1e-6)
+
+
+def test_trajectories_of_different_roots_are_refused():
+  with pytest.raises(ValueError, match='flat_group'):
+    group_advantages([trajectory([1.0, 1.0]), trajectory([-1.0, -1.0])], TrainConfig(), 100)

@@ -1,0 +1,100 @@
+"""Packing: every sequence whole, in one place, traceable back, and scored as if it were alone."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from train_cases import random_examples, small_decoder, trajectory
+
+from ds_jax.checks import InputError
+from ds_jax.config import TrainConfig
+from ds_jax.model.decoder import sequence_logprobs
+from ds_jax.train.advantages import group_advantages
+from ds_jax.train.batch import Batch, examples_of, micro_batches, pack, plain_examples, scatter
+
+
+def test_every_token_is_predicted_once_by_its_predecessor():
+  examples = random_examples(50)
+  batch, origin = pack(examples, 16)
+  assert batch.token_mask.sum() == sum(len(e.response_tokens) for e in examples)
+  np.testing.assert_array_equal(batch.token_mask, origin.example >= 0)
+  for row, column in zip(*np.nonzero(batch.token_mask), strict=True):
+    example, token = examples[origin.example[row, column]], origin.token[row, column]
+    assert batch.targets[row, column] == example.response_tokens[token]
+    assert batch.targets[row, column] == batch.tokens[row, column + 1]
+    assert batch.key_end[row, column] == batch.key_end[row, column + 1]
+    assert batch.positions[row, column] == len(example.prompt_tokens) + token - 1
+    assert batch.advantage[row, column] == example.advantage[token]
+    assert batch.behavior_logprobs[row, column] == example.behavior_logprobs[token]
+  assert not batch.weight[~batch.token_mask].any()
+
+
+def test_types_and_determinism():
+  batch, _ = pack(random_examples(20), 16)
+  again, _ = pack(random_examples(20), 16)
+  for name, a, b in zip(Batch._fields, batch, again, strict=True):
+    kind = {'token_mask': bool}.get(
+        name, np.float32 if name in ('weight', 'advantage', 'behavior_logprobs') else np.int32)
+    assert a.dtype == kind and a.shape[1] == 16
+    np.testing.assert_array_equal(a, b)
+
+
+def test_packing_is_tight():
+  examples = plain_examples([(np.ones(2, np.int32), np.ones(n, np.int32))
+                             for n in (6, 2, 2, 6, 2, 2)])
+  assert pack(examples, 8)[0].tokens.shape == (4, 8)
+  assert pack([], 8)[0].tokens.shape == (0, 8)
+
+
+def test_packed_log_probs_scatter_back_to_those_of_each_sequence_alone():
+  decoder, examples = small_decoder(), random_examples(12)
+  forward = jax.jit(lambda b: sequence_logprobs(decoder, b.tokens, b.positions, b.key_end,
+                                                b.targets)[0])
+  score = lambda b: np.concatenate([forward(rows) for rows in micro_batches(b, 1)])
+  lengths = [len(e.response_tokens) for e in examples]
+  batch, origin = pack(examples, 24)
+  assert len(batch.tokens) < len(examples)
+  packed = scatter(score(batch), origin, lengths)
+  for example, length, ours in zip(examples, lengths, packed, strict=True):
+    alone, one = pack([example], 24)
+    np.testing.assert_allclose(ours, scatter(score(alone), one, [length])[0], atol=1e-5)
+
+
+def test_micro_batches_have_one_shape_and_lose_nothing():
+  batch, _ = pack(random_examples(30), 16)
+  pieces = list(micro_batches(batch, 4))
+  assert {piece.tokens.shape for piece in pieces} == {(4, 16)}
+  for name, field in batch._asdict().items():
+    joined = np.concatenate([getattr(piece, name) for piece in pieces])
+    np.testing.assert_array_equal(joined[:len(field)], field)
+  rest = Batch(*(field[len(batch.tokens):]
+                 for field in (np.concatenate(f) for f in zip(*pieces, strict=True))))
+  assert not rest.token_mask.any() and not rest.weight.any()
+
+
+def test_empty_rows_have_finite_gradients():
+  decoder = small_decoder()
+  batch, _ = pack(random_examples(1), 16)
+  rows = next(micro_batches(batch, 2))
+  assert not rows.token_mask[1].any()
+  loss = lambda d: sequence_logprobs(d, rows.tokens, rows.positions, rows.key_end,
+                                     rows.targets)[0].sum()
+  grads = jax.jit(jax.grad(loss))(decoder)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_too_long_a_sequence_is_named():
+  examples = plain_examples([(np.ones(3, np.int32), np.ones(n, np.int32)) for n in (2, 8)])
+  with pytest.raises(InputError, match=r'sequence 1 has 11 tokens.*train.row_length = 8'):
+    pack(examples, 8)
+
+
+def test_examples_hold_only_what_trains_and_weigh_the_whole_minibatch():
+  good = [trajectory([0.0, 1.0], correct=True), trajectory([0.0, -1.0])]
+  dropped = [trajectory([-1.0, -1.0]), trajectory([-1.0, -1.0])]
+  groups = [(group, group_advantages(group, TrainConfig(), 10)) for group in (good, dropped)]
+  examples = examples_of(groups, 'token_mean')
+  assert len(examples) == 2
+  assert [e.weight for e in examples] == [0.25, 0.25]
+  assert [e.advantage[0] for e in examples] == [1.0, -1.0]

@@ -1,0 +1,249 @@
+"""The update: the same on every mesh and split, compiled once, and safe against bad gradients."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from train_cases import random_examples, small_decoder
+
+from ds_jax.checks import InputError
+from ds_jax.config import TrainConfig, WarmstartConfig
+from ds_jax.model.decoder import sequence_logprobs
+from ds_jax.sharding import make_mesh, parameter_shardings
+from ds_jax.train import sft
+from ds_jax.train.batch import micro_batches, pack, plain_examples, scatter
+from ds_jax.train.optimizer import (
+  decay_mask,
+  linear_warmup,
+  make_optimizer,
+  make_warmstart_optimizer,
+)
+from ds_jax.train.state import init_state, search_params
+from ds_jax.train.step import make_learner, policy_loss_fn
+
+ONE = (1, 1, 1)
+TRAIN = TrainConfig(learning_rate=1e-2, weight_decay=0.1)
+
+
+def mesh_of(*shape):
+  size = int(np.prod(shape))
+  if len(jax.devices()) < size:
+    pytest.skip(f'needs {size} devices, there are {len(jax.devices())}')
+  return make_mesh(*shape, devices=jax.devices()[:size])
+
+
+@functools.cache
+def learner_on(shape, micro_rows=8):
+  """Compiled once for all tests that use it."""
+  return make_learner(make_optimizer(TRAIN), mesh_of(*shape), micro_rows=micro_rows,
+                      loss_fn=policy_loss_fn(TRAIN))
+
+
+def start_on(shape, decoder):
+  return learner_on(shape), init_state(decoder, make_optimizer(TRAIN), mesh_of(*shape))
+
+
+@contextlib.contextmanager
+def counted_compilations():
+  names = []
+  def listen(name, seconds, **_):
+    if name == '/jax/core/compile/backend_compile_duration':
+      names.append(seconds)
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    yield names
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture(scope='module')
+def decoder():
+  return small_decoder()
+
+
+@pytest.fixture(scope='module')
+def batch():
+  return pack(random_examples(40), 16)[0]
+
+
+@pytest.fixture(scope='module')
+def reference(decoder, batch):
+  """State and metrics after two updates on one device."""
+  learner, state = start_on(ONE, decoder)
+  figures = []
+  for _ in range(2):
+    state, metrics = learner.update(state, batch)
+    figures.append(metrics)
+  return jax.device_get(state), figures
+
+
+def assert_close(a, b, tolerance):
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance), a, b)
+
+
+@pytest.mark.parametrize('shape', [(2, 2, 2), (1, 8, 1)])
+def test_update_is_the_same_on_every_mesh(decoder, batch, reference, shape):
+  learner, state = start_on(shape, decoder)
+  for expected in reference[1]:
+    state, metrics = learner.update(state, batch)
+    assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5)
+  assert_close(jax.device_get(state), reference[0], 2e-5)
+  wanted = parameter_shardings(state, learner.mesh)
+  jax.tree.map(lambda leaf, sharding: leaf.sharding.is_equivalent_to(sharding, leaf.ndim) or
+               pytest.fail(f'{leaf.sharding} != {sharding}'), state, wanted)
+
+
+def test_split_into_micro_batches_does_not_matter(decoder, batch, reference):
+  _, state = start_on(ONE, decoder)
+  assert len(batch.tokens) > 16  # at least three pieces of 8
+  _, metrics = learner_on(ONE, micro_rows=64).update(state, batch)
+  assert metrics == pytest.approx(reference[1][0], rel=1e-4, abs=1e-5)
+
+
+def test_gradient_is_that_of_the_loss(decoder, batch):
+  learner = learner_on(ONE)
+  total = learner.start(decoder)
+  for rows in micro_batches(batch, 8):
+    total = learner.accumulate(decoder, total, rows)
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss(params):
+    scored = sequence_logprobs(params, batch.tokens, batch.positions, batch.key_end, batch.targets)
+    return policy_loss_fn(TRAIN)(*scored, batch)[0]
+
+  value, grads = loss(decoder)
+  assert float(total[1].loss) == pytest.approx(float(value), rel=1e-5)
+  assert_close(total[0], grads, 1e-6)
+
+
+def test_second_update_compiles_nothing(decoder, batch):
+  learner, state = start_on((2, 2, 2), decoder)
+  state, _ = learner.update(state, batch)
+  search_params(state, learner.mesh, 'bfloat16')
+  learner.score(state.params, batch)
+  with counted_compilations() as counted:
+    jax.jit(lambda x: x * 3 + len(counted))(1.0)
+  assert counted  # the counter counts
+  other, _ = pack(random_examples(25, seed=1), 16)
+  with counted_compilations() as counted:
+    state, _ = learner.update(state, other)
+    search_params(state, learner.mesh, 'bfloat16')
+    learner.score(state.params, other)
+  assert not counted
+
+
+def test_bad_gradient_is_skipped_and_counted(decoder, batch):
+  learner, state = start_on(ONE, decoder)
+  state, _ = learner.update(state, batch)
+  before = jax.device_get(state)
+  broken = batch._replace(advantage=np.full_like(batch.advantage, np.nan))
+  state, metrics = learner.update(state, broken)
+  assert metrics['train/skipped'] == 1
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)
+  state, metrics = learner.update(state, batch)
+  assert metrics['train/skipped'] == 0 and int(state.step) == 2
+
+
+def test_batch_without_rows_changes_nothing(decoder):
+  learner, state = start_on(ONE, decoder)
+  same, metrics = learner.update(state, pack([], 16)[0])
+  assert same is state and metrics['train/num_tokens'] == 0
+
+
+def test_rows_that_do_not_divide_the_mesh_are_refused():
+  with pytest.raises(InputError, match=r'train.micro_rows = 6 .* use 4 or 8'):
+    learner_on((2, 2, 1), micro_rows=6)
+
+
+def test_fresh_samples_have_ratio_one_and_scores_come_back(decoder):
+  learner, state = start_on(ONE, decoder)
+  examples = random_examples(30)
+  scored, origin = pack(examples, 16)
+  logprobs, entropies = learner.score(state.params, scored)
+  assert logprobs.shape == entropies.shape == scored.tokens.shape and (entropies > 0).all()
+  own = scatter(logprobs, origin, [len(e.response_tokens) for e in examples])
+  fresh, _ = pack([e._replace(behavior_logprobs=x) for e, x in zip(examples, own, strict=True)], 16)
+  _, metrics = learner.update(state, fresh)
+  assert metrics['train/ratio_max_log'] < 1e-5
+  assert metrics['train/clip_fraction'] == 0
+  assert metrics['train/num_tokens'] == sum(map(len, own))
+
+
+def test_improves_the_tokens_with_advantage(decoder):
+  learner, state = start_on(ONE, decoder)
+  examples = random_examples(16)
+  batch, _ = pack(examples, 16)
+  before, _ = learner.score(state.params, batch)
+  batch = batch._replace(behavior_logprobs=before * batch.token_mask)
+  for _ in range(3):
+    state, _ = learner.update(state, batch)
+  after, _ = learner.score(state.params, batch)
+  gain = (after - before)[batch.token_mask]
+  assert np.corrcoef(gain, batch.advantage[batch.token_mask])[0, 1] > 0.2
+
+
+def test_decoder_outlives_the_donated_state(decoder, batch):
+  learner, state = start_on(ONE, decoder)
+  copy = search_params(state, learner.mesh, 'float32')
+  learner.update(state, batch)
+  for tree in (decoder, copy):
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+def test_search_form_is_whole_over_fsdp(decoder):
+  mesh = mesh_of(2, 2, 2)
+  params = search_params(init_state(decoder, make_optimizer(TRAIN), mesh), mesh, 'bfloat16')
+  for leaf in jax.tree.leaves(params):
+    assert leaf.dtype == jnp.bfloat16 and 'fsdp' not in jax.tree.leaves(tuple(leaf.sharding.spec))
+  assert 'tensor' in tuple(params.layers.query_kernel[...].sharding.spec)
+
+
+def test_decay_spares_norms_and_biases(decoder):
+  mask = decay_mask(decoder)
+  assert mask.layers.query_kernel.get_value() and mask.embedding.get_value()
+  assert not mask.layers.query_bias.get_value() and not mask.final_scale.get_value()
+  optimizer = make_optimizer(dataclasses.replace(TRAIN, warmup_steps=1))
+  step = jax.jit(lambda params, zeros: optimizer.update(zeros, optimizer.init(params), params)[0])
+  updates = step(decoder, jax.tree.map(np.zeros_like, decoder))
+  assert np.abs(updates.layers.query_kernel[...]).max() > 0
+  assert not np.any(updates.final_scale[...])
+
+
+def test_schedules():
+  assert [float(linear_warmup(2.0, 4)(n)) for n in (0, 1, 3, 9)] == [0.5, 1.0, 2.0, 2.0]
+  assert float(linear_warmup(2.0, 0)(0)) == 2.0
+  config = WarmstartConfig(num_steps=100, learning_rate=1.0, weight_decay=0.0)
+  optimizer = make_warmstart_optimizer(config)
+  params, sizes, update = {'kernel': jnp.ones(())}, [], jax.jit(optimizer.update)
+  state = optimizer.init(params)
+  for _ in range(100):
+    updates, state = update({'kernel': jnp.ones(())}, state, params)
+    sizes.append(-float(updates['kernel']))
+  assert sizes[0] == pytest.approx(0.2, rel=1e-3) and max(sizes) == pytest.approx(1.0, rel=1e-3)
+  assert sizes[-1] == pytest.approx(0.1, rel=0.02) and np.argmax(sizes) in (4, 5)
+
+
+def test_imitation_learns_and_its_loss_is_the_cross_entropy(decoder):
+  mesh = mesh_of(1, 1, 1)
+  optimizer = make_warmstart_optimizer(WarmstartConfig(num_steps=20, learning_rate=1e-2))
+  learner = make_learner(optimizer, mesh, micro_rows=8, loss_fn=sft.imitation_loss)
+  state = init_state(decoder, optimizer, mesh)
+  pairs = [(e.prompt_tokens, e.response_tokens) for e in random_examples(16)]
+  batch, _ = pack(plain_examples(pairs), 16)
+  logprobs, _ = learner.score(state.params, batch)
+  expected = -logprobs[batch.token_mask].mean()
+  losses = []
+  for _ in range(20):
+    state, figures = sft.sft_update(learner, state, pairs, 16)
+    losses.append(figures['sft/loss'])
+  assert losses[0] == pytest.approx(expected, rel=1e-5)
+  assert losses[-1] < 0.7 * losses[0]
+  assert set(figures) == {f'sft/{n}' for n in ('loss', 'entropy', 'grad_norm', 'num_tokens',
+                                               'skipped')}
