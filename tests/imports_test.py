@@ -15,6 +15,7 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 # A part of ds_jax is a folder or a module at the top. Every part may import the parts named here.
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
+ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'training', 'plan', 'experiment'}
 ARROWS = {
     'types': set(),
     'checks': set(),
@@ -29,11 +30,14 @@ ARROWS = {
     'evaluate': BASE | {'decode', 'verify', 'data', 'search'},
     'report': BASE,
     'checkpoint': BASE,
-    'plan': BASE | FOLDERS | {'checkpoint', 'experiment', PROJECT},
-    'experiment': BASE | FOLDERS | {'checkpoint', 'plan'},
-    'cli': BASE | FOLDERS | {'checkpoint', 'plan', 'experiment', PROJECT},
+    'workdir': BASE,
+    'runtime': BASE | FOLDERS | {'workdir'},
+    'training': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
+    'plan': BASE | FOLDERS | ASSEMBLY,
+    'experiment': BASE | FOLDERS | ASSEMBLY,
+    'cli': BASE | FOLDERS | ASSEMBLY | {PROJECT},
     '__main__': {'cli'},
-    PROJECT: BASE | FOLDERS | {'checkpoint', 'plan', 'experiment'},  # ds_jax/__init__.py
+    PROJECT: BASE | FOLDERS | ASSEMBLY,  # ds_jax/__init__.py
 }
 # These import the rest on first use only, so that `--help` and `import ds_jax` are instant.
 EAGER = {'cli': {'types', 'checks', 'config', PROJECT}, PROJECT: set()}
@@ -42,6 +46,7 @@ EAGER = {'cli': {'types', 'checks', 'config', PROJECT}, PROJECT: set()}
 FENCE = {
     'transformers': ('ds_jax/data/', 'ds_jax/model/convert.py'),
     'tokenizers': ('ds_jax/data/',),
+    'huggingface_hub': ('ds_jax/data/',),
     'safetensors': ('ds_jax/model/convert.py',),
     'tensorflow_datasets': ('ds_jax/data/',),
     'array_record': ('ds_jax/data/',),
