@@ -1,0 +1,103 @@
+"""Countdown as a TensorFlow Datasets builder: array_record files, without TensorFlow.
+
+Each CountdownConfig has a folder of its own, `DATA_DIR/countdown/n4_1to15_<hash>/1.0.0`, which is
+written once: tfds fills a temporary folder and renames it when it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from ds_jax.checks import InputError
+from ds_jax.config import CountdownConfig
+from ds_jax.data import countdown
+from ds_jax.types import Problem
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class CountdownBuilderConfig(tfds.core.BuilderConfig):
+  """A CountdownConfig under the name of its folder."""
+  countdown: CountdownConfig = CountdownConfig()
+
+
+class Countdown(tfds.core.GeneratorBasedBuilder):
+  """Countdown problems with worked solutions: warmstart, train and heldout never overlap."""
+
+  VERSION = tfds.core.Version('1.0.0')  # raise it when other problems are generated
+  RELEASE_NOTES = {'1.0.0': 'First version.'}
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    text = tfds.features.Text()
+    return tfds.core.DatasetInfo(
+        builder=self, description=__doc__, disable_shuffling=True,  # the order is the generator's
+        features=tfds.features.FeaturesDict({
+            'id': text, 'prompt': text, 'answer': text, 'solution': text,
+            'numbers': tfds.features.Sequence(np.int32), 'target': np.int32}))
+
+  def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    del dl_manager  # nothing is downloaded
+    return {split: self._generate_examples(split) for split in countdown.SPLITS}
+
+  def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    problems = countdown.generate_problems(self.builder_config.countdown, split)
+    for i, problem in enumerate(problems):
+      yield i, {'id': problem.id, 'prompt': problem.prompt, 'answer': problem.answer,
+                'solution': problem.solution, **problem.metadata}
+
+
+def config_name(config: CountdownConfig) -> str:
+  """The folder of a config: readable in front, a hash of all fields behind."""
+  fields = json.dumps(dataclasses.asdict(config), sort_keys=True)
+  digest = hashlib.sha256(fields.encode()).hexdigest()[:8]
+  return f'n{config.num_numbers}_1to{config.max_number}_{digest}'
+
+
+def prepare(config: CountdownConfig, data_dir: str | os.PathLike[str]) -> Countdown:
+  """Builds the files under `data_dir` unless they are there, and returns their builder.
+
+  Raises:
+    InputError: if the config is out of range or admits too few problems, or `data_dir` cannot be
+      written.
+  """
+  try:
+    with _quiet_tfds():
+      builder = Countdown(
+          data_dir=os.fspath(data_dir), file_format='array_record',
+          config=CountdownBuilderConfig(name=config_name(config), countdown=config))
+      builder.download_and_prepare()
+  except OSError as e:
+    raise InputError(f'Cannot write the Countdown problems under data_dir {str(data_dir)!r}: {e}; '
+                     'free some space, or set data.data_dir to another folder.') from e
+  return builder
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+  """Keeps tfds's bars, prints and warnings away from our progress and from standard output."""
+  tfds.disable_progress_bar()
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+def read_problem(row: Mapping[str, Any]) -> Problem:
+  """The Problem of one row of the builder's data source."""
+  return Problem(
+      id=row['id'].decode(), prompt=row['prompt'].decode(), answer=row['answer'].decode(),
+      solution=row['solution'].decode(),
+      metadata={'numbers': tuple(int(n) for n in row['numbers']), 'target': int(row['target'])})

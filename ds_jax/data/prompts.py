@@ -1,0 +1,181 @@
+"""Text to tokens and back: a Hugging Face tokenizer with its chat template, and prompt lengths.
+
+A tokenizer without a chat template (gpt2) encodes the bare text of a prompt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ds_jax.checks import InputError
+from ds_jax.config import DataConfig
+from ds_jax.types import Problem, Tokenizer
+
+# A folder must have one of these …
+_VOCABULARIES = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'vocab.txt')
+# … and these belong to a tokenizer, too.
+_TOKENIZER_FILES = (*_VOCABULARIES, 'merges.txt', 'tokenizer_config.json', 'added_tokens.json',
+                    'special_tokens_map.json', 'chat_template.jinja', 'generation_config.json')
+_HUB_NAME = re.compile(r'[\w-][\w.-]*/[\w.-]+')
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatTokenizer:
+  """types.Tokenizer on top of a transformers tokenizer."""
+  tokenizer: Any  # transformers.PreTrainedTokenizerBase
+  num_ids: int  # ids the tokenizer really has, which is not the number of embedding rows
+  stop_ids: tuple[int, ...]  # the tokenizer's end token first
+  pad_id: int
+
+  def encode_prompt(self, text: str) -> np.ndarray:
+    """Token ids [P] int32 of `text` as a user message, up to where the response begins."""
+    return self.encode_prompts([text])[0]
+
+  def encode_prompts(self, texts: Sequence[str]) -> list[np.ndarray]:
+    """encode_prompt of many texts at once, which is several times as fast."""
+    if self.tokenizer.chat_template is None:
+      ids = self.tokenizer(list(texts))['input_ids'] if texts else []
+    else:
+      chats = [[{'role': 'user', 'content': text}] for text in texts]
+      ids = self.tokenizer.apply_chat_template(
+          chats, add_generation_prompt=True, return_dict=False) if chats else []
+    return [np.asarray(row, np.int32) for row in ids]
+
+  def encode_response(self, text: str) -> np.ndarray:
+    """Token ids [S] int32 of a response and its end token."""
+    ids = self.tokenizer(text, add_special_tokens=False)['input_ids']
+    return np.asarray([*ids, self.stop_ids[0]], np.int32)
+
+  def decode_response(self, tokens: np.ndarray) -> str:
+    """Text without special tokens; half a character becomes U+FFFD, ids beyond num_ids nothing."""
+    ids = [i for i in np.asarray(tokens).tolist() if 0 <= i < self.num_ids]
+    return self.tokenizer.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedPrompts:
+  """Problems with their prompt tokens, and what became of prompts that are too long."""
+  prompts: tuple[tuple[Problem, np.ndarray], ...]  # tokens [P] int32, P <= prompt_limit
+  skipped: tuple[str, ...]  # ids of problems left out
+  truncated: tuple[str, ...] = ()  # ids of problems whose prompt lost its beginning
+
+
+def prepare_prompts(problems: Sequence[Problem], tokenizer: Tokenizer,
+                    config: DataConfig) -> PreparedPrompts:
+  """Encodes all prompts; those longer than `config.prompt_limit` are skipped or cut on the left.
+
+  Cutting the beginning, chat template included, is what the released code does.
+  """
+  texts = [problem.prompt for problem in problems]
+  encoded = (tokenizer.encode_prompts(texts) if isinstance(tokenizer, ChatTokenizer)
+             else [tokenizer.encode_prompt(text) for text in texts])
+  prompts, skipped, truncated = [], [], []
+  for problem, tokens in zip(problems, encoded, strict=True):
+    if len(tokens) > config.prompt_limit:
+      if config.overlong_prompts == 'skip':
+        skipped.append(problem.id)
+        continue
+      truncated.append(problem.id)
+    prompts.append((problem, tokens[-config.prompt_limit:]))
+  return PreparedPrompts(tuple(prompts), tuple(skipped), tuple(truncated))
+
+
+def load_tokenizer(folder: str | os.PathLike[str]) -> ChatTokenizer:
+  """Loads the tokenizer of a Hugging Face folder, or of a model on the hub by its name.
+
+  `stop_ids` are the tokenizer's end token and the `eos_token_id` of generation_config.json, ids
+  that the tokenizer lacks left out: they are never sampled. Without a padding token the end token
+  pads.
+
+  Raises:
+    InputError: if there is no such folder, it holds no tokenizer or a broken one, or it names no
+      end token.
+  """
+  path = _tokenizer_folder(folder)
+  # The verifier forks workers; tokenizers would warn in each of them.
+  os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+  import transformers
+  try:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+  except Exception as e:  # broken files raise what they like, tokenizers bare Exceptions
+    raise InputError(f'Cannot load a tokenizer from {str(path)!r}: {e}') from e
+  num_ids = max(tokenizer.get_vocab().values(), default=-1) + 1
+  stop_ids = tuple(i for i in _stop_ids(path, tokenizer.eos_token_id) if i < num_ids)
+  if not stop_ids:
+    raise InputError(
+        f'The tokenizer of {str(path)!r} has no end token; set eos_token in '
+        'tokenizer_config.json or eos_token_id in generation_config.json.')
+  pad_id = tokenizer.pad_token_id
+  return ChatTokenizer(tokenizer, num_ids, stop_ids, stop_ids[0] if pad_id is None else pad_id)
+
+
+def save_tokenizer(source_folder: str | os.PathLike[str],
+                   output_folder: str | os.PathLike[str]) -> list[str]:
+  """Copies the tokenizer of a folder (or hub model) as it is; returns the names of its files."""
+  source, output = _tokenizer_folder(source_folder), pathlib.Path(output_folder)
+  output.mkdir(parents=True, exist_ok=True)
+  names = [name for name in _TOKENIZER_FILES if (source / name).is_file()]
+  if source.resolve() != output.resolve():
+    for name in names:
+      shutil.copyfile(source / name, output / name)
+  return names
+
+
+def _tokenizer_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
+  """The local folder that holds the tokenizer's files."""
+  path = pathlib.Path(folder).expanduser()
+  if not path.is_dir():
+    # runs/mine, with a folder runs, is a path with a typo, not a model on the hub.
+    if not _HUB_NAME.fullmatch(str(folder)) or path.parent.is_dir():
+      raise InputError(f'No folder {str(folder)!r}; expected a Hugging Face folder with '
+                       f'{_VOCABULARIES[0]}, or a name on the hub like Qwen/Qwen2.5-1.5B.')
+    path = _download(str(folder))
+  if not any((path / name).is_file() for name in _VOCABULARIES):
+    found = ', '.join(sorted(p.name for p in path.iterdir())[:10]) or 'nothing'
+    raise InputError(f'No tokenizer in {str(path)!r}: expected tokenizer.json with '
+                     f'tokenizer_config.json (or one of {", ".join(_VOCABULARIES[1:])}), found '
+                     f'{found}.')
+  return path
+
+
+def _download(name: str) -> pathlib.Path:
+  """The local snapshot of a model on the hub: its tokenizer files alone."""
+  from transformers.utils import cached_file
+  try:
+    files = [cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+             for file in _TOKENIZER_FILES]
+  except OSError as e:
+    raise InputError(f'{name!r} is neither a folder here nor a model that can be fetched from the '
+                     f'Hugging Face hub: {str(e).strip().splitlines()[0]}') from e
+  paths = [pathlib.Path(file) for file in files if file is not None]
+  if not paths:
+    raise InputError(f'The model {name!r} on the Hugging Face hub has no tokenizer files; expected '
+                     f'one of {", ".join(_VOCABULARIES)}.')
+  return paths[0].parent
+
+
+def _stop_ids(path: pathlib.Path, eos_id: int | None) -> list[int]:
+  """The tokenizer's end token, then those of generation_config.json."""
+  ids = [] if eos_id is None else [eos_id]
+  file = path / 'generation_config.json'
+  if file.is_file():
+    try:
+      value = json.loads(file.read_text()).get('eos_token_id')
+    except (ValueError, AttributeError) as e:
+      raise InputError(f'{str(file)!r} is not a JSON object: {e}.') from e
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(i) is int and i >= 0 for i in values):
+      raise InputError(f'Expected eos_token_id in {str(file)!r} to be an id or a list of ids, '
+                       f'got {value!r}.')
+    ids += values
+  return list(dict.fromkeys(ids))
