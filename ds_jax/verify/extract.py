@@ -1,0 +1,110 @@
+r"""Finds the answer in a response. Everything here is linear in the text and bounded in length.
+
+Responses are hostile text: nothing is evaluated, and no pattern can backtrack over more than a few
+characters.
+"""
+
+from __future__ import annotations
+
+import collections
+import re
+
+MAX_RESPONSE = 1_000_000  # characters read, from the end
+MAX_ANSWER = 10_000  # characters of one answer; a longer one is none
+_MAX_BOXES = 30  # that can form one list
+
+# A \boxed without a brace is a mention of the command ("put it in \boxed"), not an answer.
+_BOX = re.compile(r'\\(?:boxed|fbox)\s{0,8}\{')
+_BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace, as in \{1,2\}, is a character
+_BETWEEN_BOXES = re.compile(r'(?:[\s,;$]|\\quad|\\text\{|\}|and|or|\\[\[\]()])*')
+_MATH = re.compile(r'\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\[((?:[^\\]|\\[^\]\\])+)\\\]'
+                   r'|\\\(((?:[^\\]|\\[^)\\])+)\\\)')
+_ANNOUNCED = re.compile(r'(?i)answer(?:\s+is)?\s{0,4}:?\s{0,4}|equals\s{0,4}:?\s{0,4}')
+_TAIL = re.compile(r'I hope it is correct|<\|')
+_NUMBER = re.compile(r'(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?'
+                     r'|(?<![\w.])[-+]?\.\d+')
+_PROSE = re.compile(r'(?<![\\A-Za-z])[A-Za-z][a-z]{2,}')
+
+
+def last_boxed(text: str) -> str | None:
+  r"""The content of the last `\boxed{…}` or `\fbox{…}`; None if it is missing or unbalanced.
+
+  An unbalanced last box (a response cut off inside it) is no answer, whatever stands before.
+
+  Args:
+    text: the response; only its last MAX_RESPONSE characters are read.
+
+  Returns:
+    The content, stripped; None as well if it is longer than MAX_ANSWER characters.
+  """
+  text = text[-MAX_RESPONSE:]
+  start = None
+  for start in _BOX.finditer(text):
+    pass
+  if start is None:
+    return None
+  end = _closing_brace(text, start.end())
+  return None if end is None else text[start.end():end].strip()
+
+
+def _closing_brace(text: str, begin: int) -> int | None:
+  """Where the brace opened just before `begin` closes, if within MAX_ANSWER characters."""
+  depth = 1
+  for match in _BRACE.finditer(text, begin, begin + MAX_ANSWER + 1):
+    depth += {'{': 1, '}': -1}.get(match[0], 0)
+    if not depth:
+      return match.start()
+  return None
+
+
+def final_answer(text: str) -> str:
+  r"""The answer in a prediction that need not be boxed: data rows, other people's outputs.
+
+  Never used for rewards, where only a box counts. In order: the last box, together with boxes
+  that only commas or and/or separate from it; what follows the last "answer is", "answer:";
+  the last formula, when there are words around it; the last number, likewise; the whole text.
+
+  Args:
+    text: a bare answer or a response.
+
+  Returns:
+    The answer, stripped; '' when the last box is unbalanced.
+  """
+  text = text[-MAX_RESPONSE:]
+  if _BOX.search(text):
+    return _boxed_group(text)
+  text = _TAIL.split(text, maxsplit=1)[0].strip()
+  starts = [match.end() for match in _ANNOUNCED.finditer(text) if match.end() < len(text)]
+  text = text[starts[-1] if starts else 0:][:MAX_ANSWER]
+  outside = _MATH.sub(' ', text)
+  formulas = [next(filter(None, groups)) for groups in _MATH.findall(text)]
+  has_words = bool(_PROSE.search(re.sub(r'\b(?:and|or)\b', '', outside)))
+  if len(formulas) == 1 and not outside.strip(' .') or (
+      has_words and formulas and not _NUMBER.search(outside.rsplit('\n', 1)[-1])):
+    return formulas[-1].strip()
+  numbers = _NUMBER.findall(outside)
+  if numbers and has_words and _is_prose(outside):
+    return numbers[-1]
+  return text
+
+
+def _is_prose(text: str) -> bool:
+  """Words and numbers, no formula: 'so it is 1,000.99m²', '33 eggs.'."""
+  return ' ' in text and not re.search(r'[=^*/()\[\]{}<>|]|\d\s*[+-]', text)
+
+
+def _boxed_group(text: str) -> str:
+  r"""The last box and those joined to it: `\boxed{2}, \boxed{3}` is '2, 3'."""
+  contents: list[str] = []
+  previous_end = None
+  for start in collections.deque(_BOX.finditer(text), maxlen=_MAX_BOXES):
+    end = _closing_brace(text, start.end())
+    if end is None:
+      contents, previous_end = [], None
+      continue
+    gap = '' if previous_end is None else text[previous_end:start.start()]
+    is_joined = previous_end is not None and len(gap) < 40 and _BETWEEN_BOXES.fullmatch(gap)
+    contents = [*contents, text[start.end():end].strip()] if is_joined else [
+        text[start.end():end].strip()]
+    previous_end = end + 1
+  return ', '.join(contents)

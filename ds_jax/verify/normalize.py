@@ -1,0 +1,171 @@
+r"""Answers in one spelling: Unicode, LaTeX synonyms, layout commands, units, numbers.
+
+Safe in two senses: nothing is evaluated, and each rule keeps the meaning, so that two answers that
+become the same text are equal. The rules:
+
+* Unicode: any decimal digit and full-width form is its ASCII twin; vulgar fractions, superscripts,
+  roots, signs and Greek letters are their LaTeX; controls and invisible characters go.
+* Layout: $, \(…\), \left, \displaystyle, thin spaces, \dfrac, … go or become the plain command.
+* Numbers: thousands separators and leading zeros go.
+* Currency signs and degrees around a number go; so do units behind it (`split_unit`).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from fractions import Fraction
+
+_GREEK = 'alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho'
+_SYMBOLS = {
+    '−': '-', '–': '-', '—': '-', '×': r'\times ', '⋅': r'\cdot ', '·': r'\cdot ', '÷': r'\div ',
+    '∞': r'\infty ', '≤': r'\leq ', '≥': r'\geq ', '≠': r'\neq ', '∪': r'\cup ', '∩': r'\cap ',
+    '∈': r'\in ', '±': r'\pm ', '≈': r'\approx ', '°': r'^\circ ', '∅': r'\emptyset ',
+    'ℝ': r'\mathbb{R}', '⁄': '/', '∕': '/', '’': "'", '′': "'", '％': '%', '＄': '$',
+    **{chr(0x3b1 + i): rf'\{name} ' for i, name in enumerate(_GREEK.split())},
+}
+_SUPERSCRIPTS = {c: d for c, d in zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ', '0123456789+-n', strict=True)}
+_SUBSCRIPTS = {c: d for c, d in zip('₀₁₂₃₄₅₆₇₈₉', '0123456789', strict=True)}
+
+_LAYOUT = re.compile(
+    r'\\(?:displaystyle|textstyle|left|right|bigl?|bigr|Bigl?|Bigr|limits|nolimits)(?![A-Za-z])'
+    r'|\\[!,;:>]|\\\(|\\\)|\\\[|\\\]|(?<!\\)\$')
+_SPACE = re.compile(r'\\ |~|\\q?quad(?![A-Za-z])|\s+')
+_COMMANDS = {
+    r'\dfrac': r'\frac', r'\tfrac': r'\frac', r'\cfrac': r'\frac', r'\lt': '<', r'\gt': '>',
+    r'\le': r'\leq', r'\ge': r'\geq', r'\ne': r'\neq', r'\textbf': r'\text', r'\mbox': r'\text',
+    r'\textit': r'\text', r'\textrm': r'\text', r'\mathrm': r'\text', r'\textnormal': r'\text',
+    r'\mathbf': r'\text', r'\dbinom': r'\binom', r'\tbinom': r'\binom', r'\operatorname': r'\text',
+    r'\lbrace': r'\{', r'\rbrace': r'\}', r'\to': r'\rightarrow', r'\degree': r'^\circ',
+    r'\percent': '%', r'\land': r'\wedge',
+}
+_COMMAND = re.compile(r'\\[A-Za-z]+')
+_SHORT_FRACTION = re.compile(r'\\frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))')
+_SHORT_ROOT = re.compile(r'\\sqrt\s*(\d)')
+_ROUND_ROOT = re.compile(r'(?:\\sqrt|(?<![A-Za-z\\])sqrt)\s*\(([^(){}]*)\)')
+_GLYPH_ROOT = re.compile(r'√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))')
+_VULGAR = re.compile(r'(\d+)⁄(\d+)')
+_THOUSANDS = re.compile(r'(?<![\d.,])(\d{1,3})((?:(?:,|\{,\}|,\s| )\d{3})+)(?![\d])')
+_DECIMAL = re.compile(r'([-+]?)(\d*)\.?(\d*)', re.ASCII)
+_RATIO = re.compile(r'([-+]?)\s*(?:\\frac\{\s*([-+]?\d+)\s*\}\{\s*([-+]?\d+)\s*\}'
+                    r'|([-+]?\d+)\s*/\s*([-+]?\d+))', re.ASCII)
+_MIXED = re.compile(r'([-+]?)(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}', re.ASCII)
+_CURRENCY = re.compile(r'^([-+]?)\s*(?:\\?\$|€|£|¥|₹)\s*(?=[\d.])|(?<=\d)\s*(?:\\?\$|€|£|¥|₹)$')
+_DEGREES = re.compile(r'(?<=[\d})])\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*$')
+_UNIT = re.compile(
+    r'^(?P<value>[-+]?[^A-Za-z]*?(?:\\(?:frac|sqrt|pi)[^A-Za-z]*?)*)\s*'
+    r'(?P<unit>(?:\\text\s*\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]+(?:\s[A-Za-z]+){0,3})'
+    r'(?:\s*\^\s*\{?\s*[23]\s*\}?)?)$')
+_MAX_DIGITS = 1000
+
+# Plain names of functions and constants, as calculators and models write them.
+_PLAIN_NAMES = {
+    **{name: rf'\{name} ' for name in 'pi sin cos tan sec csc cot sinh cosh tanh log ln exp arcsin '
+       'arccos arctan infty theta alpha beta gamma lambda max min'.split()},
+    'asin': r'\arcsin ', 'acos': r'\arccos ', 'atan': r'\arctan ', 'infinity': r'\infty ',
+    'Infinity': r'\infty ', 'inf': r'\infty ', 'oo': r'\infty ',
+}
+_PLAIN_NAME = re.compile(rf'(?<![A-Za-z\\])(?:{"|".join(_PLAIN_NAMES)})(?![A-Za-z])')
+_INVERSE = re.compile(r'\\(sin|cos|tan)\s*\^\s*(?:\{\s*-\s*1\s*\}|\(\s*-\s*1\s*\))')
+
+# Bare words that count as units behind a number; in \text{…} any word does.
+_UNITS = frozenset((
+    'cm mm km nm kg mg lb oz ft yd mi mph kph hz cc ml meter metre inch inche foot feet yard mile '
+    'gram kilogram pound ounce ton tonne liter litre gallon second minute hour day week month year '
+    'sec min hr degree radian rad deg dollar cent euro rupee yuan unit square cubic sq cu percent '
+    'point people person student men women way time box boxe coin apple egg page step number '
+    'integer solution joule watt volt newton ohm kelvin celsius mole').split())
+
+
+def normalize(text: str) -> str:
+  """Returns `text` in one spelling (module docstring). Linear in its length."""
+  text = _plain_unicode(text)
+  text = _LAYOUT.sub(lambda m: ' ' if m[0] in (r'\;', r'\:', r'\>') else '', text)
+  text = _COMMAND.sub(lambda m: _COMMANDS.get(m[0], m[0]), text)
+  text = _SPACE.sub(' ', text).strip()
+  text = text.rstrip('.,; ') if not text.endswith('\\,') else text
+  text = _SHORT_FRACTION.sub(lambda m: rf'\frac{{{m[1] or m[2]}}}{{{m[3] or m[4]}}}', text)
+  text = _SHORT_ROOT.sub(r'\\sqrt{\1}', text)
+  text = _ROUND_ROOT.sub(r'\\sqrt{\1}', text)
+  if '\\text' not in text:
+    text = _PLAIN_NAME.sub(lambda m: _PLAIN_NAMES[m[0]], text.replace('**', '^'))
+  text = _INVERSE.sub(r'\\arc\1', text)
+  text = _CURRENCY.sub(r'\1', text)
+  text = _DEGREES.sub('', text)
+  return text.strip()
+
+
+def _plain_unicode(text: str) -> str:
+  if text.isascii():
+    return ''.join(c if c >= ' ' else ' ' for c in text) if not text.isprintable() else text
+  text = _VULGAR.sub(r'\\frac{\1}{\2}', ''.join(map(_plain_character, text)))
+  return _GLYPH_ROOT.sub(lambda m: rf'\sqrt{{{m[1] or m[2]}}}', text)
+
+
+def _plain_character(c: str) -> str:
+  if c.isascii():
+    return c if c >= ' ' else ' '
+  if c in _SYMBOLS:
+    return _SYMBOLS[c]
+  if c in _SUPERSCRIPTS:
+    return f'^{{{_SUPERSCRIPTS[c]}}}'
+  if c in _SUBSCRIPTS:
+    return f'_{{{_SUBSCRIPTS[c]}}}'
+  if unicodedata.decimal(c, None) is not None:
+    return str(unicodedata.decimal(c))
+  if 0xFF01 <= ord(c) <= 0xFF5E:
+    return chr(ord(c) - 0xFEE0)
+  if unicodedata.decomposition(c).startswith('<fraction>'):
+    return unicodedata.normalize('NFKC', c)
+  category = unicodedata.category(c)
+  return ' ' if category in ('Zs', 'Zl', 'Zp', 'Cc') else '' if category == 'Cf' else c
+
+
+def join_thousands(text: str) -> str:
+  """'7,425,000' and '7 425 000' become '7425000', if the whole text is one such number."""
+  match = re.fullmatch(r'([-+]?)(\d{1,3}(?:(?:\{,\}|,|\s|,\s)\d{3})+)((?:\.\d*)?)\s*(%?)', text)
+  if match is None:
+    return text
+  return match[1] + ''.join(c for c in match[2] if c.isdigit()) + match[3] + match[4]
+
+
+def squeeze(text: str) -> str:
+  """Removes the spaces that carry no meaning: all but those between two letters or digits."""
+  return re.sub(r'(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])', '', text)
+
+
+def split_unit(text: str) -> tuple[str, str]:
+  r"""Splits '10 cm^2' or '3\text{ miles}' into value and unit ('' where there is none)."""
+  match = _UNIT.match(text) if len(text) <= 200 else None
+  if match is None or not re.search(r'\d', match['value']):
+    return text, ''
+  unit = re.sub(r'\\text|[^A-Za-z ]', ' ', match['unit']).split()
+  is_marked = match['unit'].startswith('\\text')
+  if not unit or not (is_marked or all(_singular(word) in _UNITS for word in unit[:1])):
+    return text, ''
+  return match['value'].strip(), ' '.join(map(_singular, unit))
+
+
+def _singular(word: str) -> str:
+  return word.lower().removesuffix('s')
+
+
+def parse_rational(text: str) -> Fraction | None:
+  r"""Reads an integer, a finite decimal, a/b, \frac{a}{b} or a mixed number; else None."""
+  text = join_thousands(text.strip())
+  if len(text) > _MAX_DIGITS:
+    return None
+  if text.startswith('{') and text.endswith('}'):
+    text = text[1:-1].strip()
+  text = re.sub(r'^([-+])\s+', r'\1', text)
+  if (match := _MIXED.fullmatch(text)) and int(match[4]):
+    value = int(match[2]) + Fraction(int(match[3]), int(match[4]))
+    return -value if match[1] == '-' else value
+  if match := _RATIO.fullmatch(text):
+    top, bottom = int(match[2] or match[4]), int(match[3] or match[5])
+    return None if not bottom else Fraction(-top if match[1] == '-' else top, bottom)
+  match = _DECIMAL.fullmatch(text)
+  if match is None or not (match[2] or match[3]):
+    return None
+  value = Fraction(int(match[2] + match[3] or '0'), 10 ** len(match[3]))
+  return -value if match[1] == '-' else value

@@ -1,0 +1,81 @@
+"""Verifiers by name. Each is a function (gold, response) -> Verdict, imported when asked for."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+
+from ds_jax.checks import InputError, suggest
+from ds_jax.types import Verdict
+
+Verifier = Callable[[str, str], Verdict]
+
+_PYTHON = 'python:'
+_BUILT_IN = {
+    'math': 'ds_jax.verify.grade_math',
+    'countdown': 'ds_jax.verify.grade_countdown',
+    'exact': 'ds_jax.verify.grade_exact',
+}
+
+
+def check_name(name: str) -> None:
+  """Raises InputError unless `name` has the form of a verifier; imports nothing."""
+  is_python = name.startswith(_PYTHON) and all(
+      part.isidentifier() for part in name.removeprefix(_PYTHON).split('.')) and '.' in name
+  if name not in _BUILT_IN and not is_python:
+    raise InputError(
+        f'Expected verifier to be one of {sorted(_BUILT_IN)} or python:MODULE.FUNCTION, '
+        f'got {name!r}.{suggest(name, _BUILT_IN)}')
+
+
+def resolve(name: str) -> Verifier:
+  """Imports the verifier `name`.
+
+  Args:
+    name: 'math', 'countdown', 'exact', or 'python:MODULE.FUNCTION' for a function of yours that
+      takes (gold, response) and returns a bool, a Verdict or a verdict's name.
+
+  Returns:
+    The verifier.
+
+  Raises:
+    InputError: for another name, or where the user's function cannot be imported.
+  """
+  check_name(name)
+  if name in _BUILT_IN:
+    return importlib.import_module(_BUILT_IN[name]).verify
+  return functools.partial(_call_user, _import_function(name.removeprefix(_PYTHON)))
+
+
+def warm_up(name: str) -> None:
+  """Imports and compiles what the first answer would otherwise pay for (worker start)."""
+  if name == 'math':
+    importlib.import_module(_BUILT_IN[name]).warm_up()
+
+
+def _import_function(path: str) -> Callable[[str, str], object]:
+  module, _, function = path.rpartition('.')
+  try:
+    found = getattr(importlib.import_module(module), function, None)
+  except MemoryError:
+    raise  # the worker's limit, not the user's module
+  except Exception as error:
+    raise InputError(f'verifier python:{path}: importing {module} failed with '
+                     f'{type(error).__name__}: {error}; is it on PYTHONPATH?') from error
+  if not callable(found):
+    raise InputError(f'Expected verifier python:{path} to be a function (gold, response); '
+                     f'{module} has none of that name.')
+  return found
+
+
+def _call_user(function: Callable[[str, str], object], gold: str, response: str) -> Verdict:
+  result = function(gold, response)
+  if isinstance(result, Verdict):
+    return result
+  if isinstance(result, str):
+    return Verdict(result)
+  if hasattr(result, '__bool__') and type(result).__name__ in ('bool', 'bool_'):
+    return Verdict.CORRECT if result else Verdict.WRONG
+  raise TypeError(f'Expected a bool, a Verdict or one of {[v.value for v in Verdict]} from the '
+                  f'verifier, got {type(result).__name__}.')

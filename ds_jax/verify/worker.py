@@ -1,0 +1,95 @@
+"""The worker process: grades items until its standard input ends. Never imports jax.
+
+The kernel enforces the deadline: a profiling timer counts the process's CPU time, and its signal,
+left at the default disposition, ends the process even inside C code. The parent sees the pipe
+close and knows which item was in work, because every finished one is reported at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+
+from ds_jax.checks import InputError
+from ds_jax.types import Verdict
+from ds_jax.verify import verifiers, wire
+
+_PR_SET_PDEATHSIG = 1
+_MAX_NOTE = 2000  # characters of a traceback sent to the parent
+
+
+def main() -> None:
+  """Entry point; the only argument is a JSON object (`pool._worker_arguments`)."""
+  settings = json.loads(sys.argv[1])
+  _die_with_parent(settings['parent'])
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent decides
+  signal.signal(signal.SIGPROF, signal.SIG_DFL)
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF, signal.SIGTERM})
+  incoming, outgoing = _private_pipes()
+  _limit('RLIMIT_CORE', 0)
+  _limit('RLIMIT_AS', settings['memory_mb'] << 20)
+  try:
+    verifier = verifiers.resolve(settings['verifier'])
+    verifiers.warm_up(settings['verifier'])
+  except InputError as error:
+    wire.send(outgoing, {'failed': str(error)})
+    return
+  wire.send(outgoing, {'ready': True})
+  receiver = wire.Receiver(incoming)
+  try:
+    while True:
+      for gold, response in receiver.receive():
+        wire.send(outgoing, _grade(verifier, gold, response, settings['cpu_seconds']))
+  except (EOFError, BrokenPipeError):
+    return  # the parent closed the pipe, or is gone
+
+
+def _grade(verifier: verifiers.Verifier, gold: str, response: str, cpu_seconds: float) -> dict:
+  """One item under the deadline. An answer that exhausts memory or stack was too dear."""
+  signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+  try:
+    return {'verdict': verifier(gold, response).value}
+  except (MemoryError, RecursionError):
+    return {'verdict': Verdict.TIMEOUT.value}
+  except Exception:
+    return {'verdict': Verdict.ERROR.value, 'note': traceback.format_exc()[-_MAX_NOTE:]}
+  finally:
+    signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _die_with_parent(parent: int) -> None:
+  """Asks Linux for SIGKILL when the parent ends; elsewhere the closing pipe must do."""
+  if sys.platform == 'linux':
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+  if os.getppid() != parent:
+    os._exit(1)  # it ended before we asked
+
+
+def _private_pipes() -> tuple[int, int]:
+  """Moves the pipes away from 0 and 1, so that a verifier's print cannot garble them."""
+  incoming, outgoing = os.dup(0), os.dup(1)
+  null = os.open(os.devnull, os.O_RDONLY)
+  os.dup2(null, 0)
+  os.dup2(2, 1)
+  os.close(null)
+  return incoming, outgoing
+
+
+def _limit(name: str, size: int) -> None:
+  """Lowers a resource limit; the hard limit may be lower already, and some systems refuse."""
+  which = getattr(resource, name)
+  hard = resource.getrlimit(which)[1]
+  size = size if hard == resource.RLIM_INFINITY else min(size, hard)
+  try:
+    resource.setrlimit(which, (size, size))
+  except (ValueError, OSError) as error:
+    print(f'ds_jax verifier worker: no {name}: {error}', file=sys.stderr)
+
+
+if __name__ == '__main__':
+  main()
