@@ -151,6 +151,15 @@ def test_bad_gradient_is_skipped_and_counted(decoder, batch):
   assert metrics['train/skipped'] == 0 and int(state.step) == 2
 
 
+def test_infinite_gradient_is_skipped(decoder):
+  learner, state = start_on(ONE, decoder)
+  before = jax.device_get(state)
+  grads = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), learner.start(state.params)[0])
+  state, _, is_applied = learner.apply(state, grads)
+  assert not is_applied
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)
+
+
 def test_batch_without_rows_changes_nothing(decoder):
   learner, state = start_on(ONE, decoder)
   same, metrics = learner.update(state, pack([], 16)[0])

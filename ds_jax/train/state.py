@@ -63,5 +63,5 @@ def _fresh_state(decoder: Decoder, optimizer: optax.GradientTransformation) -> T
 
 
 def _copy(leaf: jax.Array, dtype: str | jnp.dtype) -> jax.Array:
-  # A real copy: jit would hand an unchanged argument through, and donation would delete it.
+  # A real copy: jit may hand an unchanged argument through, and donation would delete it.
   return jnp.array(leaf, dtype, copy=True)
