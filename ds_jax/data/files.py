@@ -94,7 +94,7 @@ def _read_csv(path: pathlib.Path) -> Iterator[Row]:
       except StopIteration:
         return
       except csv.Error as e:
-        yield reader.line_num, f'not CSV: {e}'
+        yield reader.reader.line_num, f'not CSV: {e}'
         continue
       extra = row.pop(None, None)
       yield reader.line_num, row if extra is None else 'more fields than the header'

@@ -150,18 +150,12 @@ def _tokenizer_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
 
 def _download(name: str) -> pathlib.Path:
   """The local snapshot of a model on the hub: its tokenizer files alone."""
-  from transformers.utils import cached_file
+  import huggingface_hub
   try:
-    files = [cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-             for file in _TOKENIZER_FILES]
-  except OSError as e:
+    return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=_TOKENIZER_FILES))
+  except OSError as e:  # the hub's errors are of that kind
     raise InputError(f'{name!r} is neither a folder here nor a model that can be fetched from the '
                      f'Hugging Face hub: {str(e).strip().splitlines()[0]}') from e
-  paths = [pathlib.Path(file) for file in files if file is not None]
-  if not paths:
-    raise InputError(f'The model {name!r} on the Hugging Face hub has no tokenizer files; expected '
-                     f'one of {", ".join(_VOCABULARIES)}.')
-  return paths[0].parent
 
 
 def _stop_ids(path: pathlib.Path, eos_id: int | None) -> list[int]:

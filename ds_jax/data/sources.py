@@ -93,14 +93,13 @@ def _check_file_split(config: DataConfig, split: str) -> None:
                      'use data.source=countdown, or start from a model with model.path=DIR.')
 
 
-def _file_rows(paths: list[pathlib.Path]) -> Iterator[Row]:
+def _file_rows(paths: list[pathlib.Path]) -> Iterator[tuple[str, Row]]:
   for path in paths:
     where = f'{path.name}: ' if len(paths) > 1 else ''
-    for number, row in read_rows(path):
-      yield number, where + row if isinstance(row, str) else row
+    yield from ((where, row) for row in read_rows(path))
 
 
-def _tfds_rows(name: str, split: str, data_dir: str) -> Iterator[Row]:
+def _tfds_rows(name: str, split: str, data_dir: str) -> Iterator[tuple[str, Row]]:
   import tensorflow_datasets as tfds
   try:
     builder = _tfds_builder(name, data_dir)
@@ -113,7 +112,7 @@ def _tfds_rows(name: str, split: str, data_dir: str) -> Iterator[Row]:
         f'Cannot read split {split!r} of TFDS data set {name!r}: {_first_line(e)} Expected a split '
         f"of a data set prepared under {data_dir!r} (or as a folder) with "
         "file_format='array_record'; other formats need TensorFlow.") from e
-  return enumerate(_source_rows(source), start=1)
+  return (('', row) for row in enumerate(_source_rows(source), start=1))
 
 
 def _tfds_builder(name: str, data_dir: str) -> Any:
@@ -136,13 +135,13 @@ def _source_rows(source: Any) -> Iterator[Mapping[str, Any]]:
     yield from source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
 
 
-def _collect(rows: Iterable[Row], config: DataConfig, limit: int,
+def _collect(rows: Iterable[tuple[str, Row]], config: DataConfig, limit: int,
              progress: Progress) -> LoadedProblems:
-  """Reads rows until `limit` (0: no limit) of them are good."""
+  """Reads (where, row) until `limit` (0: no limit) rows are good."""
   problems: dict[str, Problem] = {}
   first_rows: dict[tuple[str, str, str], int] = {}
   skipped, num_rows = [], 0
-  for number, row in rows:
+  for where, (number, row) in rows:
     num_rows += 1
     try:
       problem = read_problem(_readable(row), config)
@@ -150,7 +149,7 @@ def _collect(rows: Iterable[Row], config: DataConfig, limit: int,
       if first != num_rows:
         raise RowError(f'repeats row {first}')
     except RowError as e:
-      skipped.append((number, str(e)))
+      skipped.append((number, f'{where}{e}'))
       continue
     problem = _with_unique_id(problem, problems)
     problems[problem.id] = problem
