@@ -15,7 +15,8 @@ from ds_jax.checks import InputError
 from ds_jax.config import CountdownConfig, DataConfig
 from ds_jax.data import countdown, sources
 from ds_jax.data.countdown import generate_problems, problem_id, split_of
-from ds_jax.types import SilentProgress
+from ds_jax.types import SilentProgress, Verdict
+from ds_jax.verify import grade_countdown
 
 SMALL = CountdownConfig(num_train=200, num_heldout=80, num_warmstart=300)
 CONFIGS = (
@@ -61,6 +62,16 @@ def test_every_solution_replays(config):
       target, numbers = problem.metadata['target'], problem.metadata['numbers']
       assert target not in numbers
       assert problem.id.split('#')[0] == problem_id(numbers, target)
+
+
+def test_the_verifier_agrees():
+  for problem in generate_problems(SMALL, 'train'):
+    assert grade_countdown.verify(problem.answer, problem.solution) is Verdict.CORRECT
+    first_lines = ' '.join(problem.solution.split()[:18])
+    assert grade_countdown.verify(problem.answer, first_lines) is Verdict.NO_ANSWER
+    other_target = problem.answer.replace(str(problem.metadata['target']), '98', 1)
+    if problem.metadata['target'] != 98:
+      assert grade_countdown.verify(other_target, problem.solution) is Verdict.WRONG
 
 
 def test_the_example_of_the_documentation():
