@@ -220,6 +220,18 @@ def test_a_data_dir_that_cannot_be_written_is_named(tmp_path):
                           SilentProgress())
 
 
+def test_a_full_disk_is_named_and_a_defect_is_not_hidden(tmp_path, monkeypatch):
+  from ds_jax.data import countdown_builder
+  for message, error in (('Failed to finalize writing of split: No space left', InputError),
+                         ('something else', RuntimeError)):
+    def fail(self, message=message):
+      raise RuntimeError(message)
+    monkeypatch.setattr(countdown_builder.Countdown, 'download_and_prepare', fail)
+    with pytest.raises(error, match=message) as caught:
+      countdown_builder.prepare(SMALL, tmp_path)
+    assert type(caught.value) is error
+
+
 def test_no_tensorflow(tmp_path, root):
   program = f"""
 import sys

@@ -76,7 +76,9 @@ def prepare(config: CountdownConfig, data_dir: str | os.PathLike[str]) -> Countd
           data_dir=os.fspath(data_dir), file_format='array_record',
           config=CountdownBuilderConfig(name=config_name(config), countdown=config))
       builder.download_and_prepare()
-  except OSError as e:
+  except (OSError, RuntimeError) as e:
+    if isinstance(e, RuntimeError) and 'writing' not in str(e):  # array_record on a full disk
+      raise
     raise InputError(f'Cannot write the Countdown problems under data_dir {str(data_dir)!r}: {e}; '
                      'free some space, or set data.data_dir to another folder.') from e
   return builder
