@@ -262,7 +262,7 @@ def test_bad_bounds_are_refused():
     make_pool(cpu_seconds=0.0)
 
 
-PARENT = '''
+PARENT = """
 import json, os, sys, time
 from ds_jax.config import VerifyConfig
 from ds_jax.verify.pool import VerifierPool
@@ -274,7 +274,7 @@ time.sleep(0.3)
 print(json.dumps(pool.worker_pids), flush=True)
 if sys.argv[1] == 'wait':
   time.sleep(60)
-'''
+"""
 
 
 def start_parent(root: Path, how: str, tmp_path: Path) -> subprocess.Popen:

@@ -11,6 +11,8 @@ import time
 import pytest
 
 from ds_jax.checks import InputError
+from ds_jax.config import CountdownConfig
+from ds_jax.data import countdown
 from ds_jax.types import Verdict
 from ds_jax.verify import extract, grade_countdown, grade_exact, grade_math, guards, verifiers
 
@@ -75,7 +77,8 @@ EQUAL = [
     ('-5', '−5'), (r'\pi', 'π'), (r'2\pi', r'2 \pi'), ('1/3', '0.333333'),
     ('$10', r'\$10'), ('10', '10 cm'), ('10', r'10\text{ cm}^2'), ('45', r'45^\circ'),
     ('28', r'28\%'), ('0.28', '28%'), ('5 miles', r'5\text{ mile}'),
-    ('C', '(C)'), ('C', r'\text{C}'), ('C', 'C. the third'), ('Yes', 'yes'), ('True', r'\text{yes}'),
+    ('C', '(C)'), ('C', r'\text{C}'), ('C', 'C. the third'), ('Yes', 'yes'),
+    ('True', r'\text{yes}'),
     (r'\text{odd}', 'odd'), ('The cat sat', 'the  cat sat'),
     ('5', 'x=5'), ('x = 5', '5'), ('2', r'\sqrt{4} = 2'), ('(3,2)', '(p,q)=(3,2)'),
     ('x^2+2x+1', '(x+1)^2'), (r'\sin^2 x + \cos^2 x', '1'), (r'\{1,2\}', r'\{2,1\}'),
@@ -102,7 +105,8 @@ HOSTILE = [
     '9^{9^{9^9}}', '9**9**9**9', '10^{10^{10}}', '2^{2^{100}}', '(10^8)!', '((9!)!)!',
     '100000000!', r'\binom{10^9}{5 \cdot 10^8}', r'\prod_{n=1}^{100000000} n', '(x+y+z)^{500}',
     r'\sum_{k=1}^{1000000000} k^k', '1e999999999', '9' * 10 ** 5, 'x+' * 50_000 + 'x',
-    '{' * 5000 + '1' + '}' * 5000, '(' * 400 + '1' + ')' * 400, r'\frac{1}{' * 400 + '1' + '}' * 400,
+    '{' * 5000 + '1' + '}' * 5000, '(' * 400 + '1' + ')' * 400,
+    r'\frac{1}{' * 400 + '1' + '}' * 400,
     r'\sqrt{' * 400 + '2' + '}' * 400, '$' * 9000, '1,' * 4000, '\\' * 9000, 'a' * 9000,
     '}}}{{{', r'\frac', r'\left(', '\x00', '\ud800', '\u202e5', 'None', '²' * 9000, '½' * 5000,
     '10^{-1000000000}', r'\sin(10^{10^8})', '!' * 5000, '5' + '!' * 40, '^' * 5000, '_' * 5000,
@@ -219,6 +223,12 @@ def test_countdown_accepts_what_a_solver_writes_and_no_damaged_copy():
       assert grade_countdown.verify(gold, ' '.join(damaged)) is WRONG
     for cut in range(len(tokens)):
       assert grade_countdown.verify(gold, ' '.join(tokens[:cut])) is not WRONG
+
+
+def test_countdown_accepts_the_worked_solutions_of_the_embedded_task():
+  problems = countdown.generate_problems(CountdownConfig(), 'warmstart')
+  for problem in itertools.islice(problems, 300):
+    assert grade_countdown.verify(problem.answer, problem.solution) is CORRECT
 
 
 def test_a_malformed_countdown_gold_is_our_fault():

@@ -38,11 +38,10 @@ def last_boxed(text: str) -> str | None:
     The content, stripped; None as well if it is longer than MAX_ANSWER characters.
   """
   text = text[-MAX_RESPONSE:]
-  start = None
-  for start in _BOX.finditer(text):
-    pass
-  if start is None:
+  starts = collections.deque(_BOX.finditer(text), maxlen=1)
+  if not starts:
     return None
+  start = starts[0]
   end = _closing_brace(text, start.end())
   return None if end is None else text[start.end():end].strip()
 

@@ -24,8 +24,8 @@ _SYMBOLS = {
     'ℝ': r'\mathbb{R}', '⁄': '/', '∕': '/', '’': "'", '′': "'", '％': '%', '＄': '$',
     **{chr(0x3b1 + i): rf'\{name} ' for i, name in enumerate(_GREEK.split())},
 }
-_SUPERSCRIPTS = {c: d for c, d in zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ', '0123456789+-n', strict=True)}
-_SUBSCRIPTS = {c: d for c, d in zip('₀₁₂₃₄₅₆₇₈₉', '0123456789', strict=True)}
+_SUPERSCRIPTS = dict(zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ', '0123456789+-n', strict=True))
+_SUBSCRIPTS = dict(zip('₀₁₂₃₄₅₆₇₈₉', '0123456789', strict=True))
 
 _LAYOUT = re.compile(
     r'\\(?:displaystyle|textstyle|left|right|bigl?|bigr|Bigl?|Bigr|limits|nolimits)(?![A-Za-z])'
@@ -45,7 +45,6 @@ _SHORT_ROOT = re.compile(r'\\sqrt\s*(\d)')
 _ROUND_ROOT = re.compile(r'(?:\\sqrt|(?<![A-Za-z\\])sqrt)\s*\(([^(){}]*)\)')
 _GLYPH_ROOT = re.compile(r'√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))')
 _VULGAR = re.compile(r'(\d+)⁄(\d+)')
-_THOUSANDS = re.compile(r'(?<![\d.,])(\d{1,3})((?:(?:,|\{,\}|,\s| )\d{3})+)(?![\d])')
 _DECIMAL = re.compile(r'([-+]?)(\d*)\.?(\d*)', re.ASCII)
 _RATIO = re.compile(r'([-+]?)\s*(?:\\frac\{\s*([-+]?\d+)\s*\}\{\s*([-+]?\d+)\s*\}'
                     r'|([-+]?\d+)\s*/\s*([-+]?\d+))', re.ASCII)
