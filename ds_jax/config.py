@@ -22,7 +22,7 @@ class CountdownConfig:
   num_numbers: int = 4  # numbers per problem; depth of a worked solution is num_numbers - 1
   max_number: int = 15  # given numbers are 1..max_number
   max_value: int = 99  # no intermediate result is larger (one token per value)
-  num_train: int = 4096  # problems of the train split
+  num_train: int = 2048  # problems of the train split
   num_heldout: int = 512  # problems of the held-out hard split
   num_warmstart: int = 40_000  # worked solutions, with 2..num_numbers numbers
   warmstart_full_share: float = 0.5  # share of worked solutions with all num_numbers numbers
@@ -41,7 +41,7 @@ class DataConfig:
   prompt_field: str = ''  # of file sources; '': recognised layouts are tried
   answer_field: str = ''
   instruction: str = ''  # appended to the problem text, e.g. the paper's \boxed{} suffix
-  prompt_limit: int = 12  # tokens after the chat template
+  prompt_limit: int = 8  # tokens after the chat template
   overlong_prompts: str = 'skip'  # 'skip' (counted) or 'truncate_left' (as released)
   countdown: CountdownConfig = CountdownConfig()
 
@@ -74,7 +74,8 @@ class WarmstartConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-  temperature: float = 1.0
+  """How the search and its direct rollouts draw tokens."""
+  temperature: float = 1.0  # 0: greedy
   top_p: float = 1.0  # 1: off
   top_k: int = 0  # 0: off
 
@@ -127,7 +128,7 @@ class TrainConfig:
   """The Tree-GRPO update."""
   batch_problems: int = 64  # problems searched per step
   minibatch_problems: int = 64  # problems per optimizer update
-  row_length: int = 64  # S of a training row; short trajectories are packed into rows
+  row_length: int = 36  # S of a training row; short trajectories are packed into rows
   micro_rows: int = 64  # rows per forward/backward pass, over all devices
   learning_rate: float = 3e-4
   warmup_steps: int = 5  # optimizer updates
@@ -163,16 +164,16 @@ class CurriculumConfig:
 class EvaluateConfig:
   num_problems: int = 256  # of the evaluation split; 0: all
   num_samples: int = 8  # direct rollouts per problem
-  temperature: float = 1.0
-  top_p: float = 1.0
+  temperature: float = 1.0  # 0: greedy
+  top_p: float = 1.0  # 1: off
   num_slots: int = 256  # decoder slots per device for direct rollouts (also the filter's)
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  data: int = -1  # -1: the devices that fsdp and tensor leave
-  fsdp: int = 1
-  tensor: int = 1
+  data: int = -1  # replicas; -1 (one of the three may be): the devices that the others leave
+  fsdp: int = 1  # parameters and optimizer state are split over it, batches and slots too
+  tensor: int = 1  # heads and MLP width are split over it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,8 @@ from ds_jax.model.config import DecoderConfig
 from ds_jax.model.convert import save_decoder
 from ds_jax.model.decoder import Decoder, abstract_decoder, init_decoder
 from ds_jax.report.metrics import read_metrics
-from ds_jax.report.plots import summary_table, write_report
+from ds_jax.report.plots import write_report
+from ds_jax.report.summary import make_summary, summary_table
 from ds_jax.runtime import Runtime, model_folder, open_runtime
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
@@ -159,12 +160,9 @@ def train(config: Config, workdir: Workdir, progress: Progress,
     training.host.replay.write_jsonl(workdir.root / 'replay.jsonl',
                                      runtime.tokenizer.decode_response)
     examples = example_trees(training)
-  summary = {
-      'status': 'done', 'steps': host.step, 'rounds': host.round_index,
-      'tokens': int(host.totals.get('search/tokens', 0)),
-      'before': host.evaluations['before'], 'after': host.evaluations['after'],
-      'time/train': time.monotonic() - start}
-  (workdir.root / 'examples.txt').write_text('\n\n'.join(examples) + '\n')
+  summary = make_summary(read_metrics(workdir.root / 'metrics.jsonl')) | {
+      'status': 'done', 'rounds': host.round_index, 'time/train': time.monotonic() - start}
+  write_json(workdir.root / 'examples.json', examples)
   write_json(workdir.summary, summary)
   return summary | report(workdir, progress)
 
@@ -177,7 +175,7 @@ def announce(runtime: Runtime) -> None:
       f'{sharding.describe(runtime.mesh)}. The first step of each phase compiles its program.')
 
 
-def example_trees(training: Training, count: int = 3) -> list[str]:
+def example_trees(training: Training, count: int = 3) -> list[dict[str, str]]:
   """A few trees of the trained policy on held-out problems, as text."""
   from ds_jax.report.inspect import format_tree
   jobs = [Job(problem, tokens) for problem, tokens in training.eval_prompts[:count]]
@@ -186,8 +184,8 @@ def example_trees(training: Training, count: int = 3) -> list[str]:
              base_key_data(training.config.seed, Purpose.SEARCH, 0, 0), on_finish=trees.append,
              should_stop=training.runtime.should_stop)
   trees.sort(key=lambda tree: tree.problem_id)
-  return [f'{tree.problem_id}\n{format_tree(tree, training.runtime.tokenizer.decode_response)}'
-          for tree in trees]
+  decode = training.runtime.tokenizer.decode_response
+  return [{'title': tree.problem_id, 'text': format_tree(tree, decode)} for tree in trees]
 
 
 def report(workdir: Workdir, progress: Progress) -> Summary:
@@ -197,12 +195,13 @@ def report(workdir: Workdir, progress: Progress) -> Summary:
     raise InputError(f'{workdir.root} has no metrics.jsonl to report on; run `ds-jax train` first.')
   summary = json.loads(workdir.summary.read_text()) if workdir.summary.exists() else {}
   config = json.loads((workdir.root / 'config.json').read_text())
-  examples = workdir.root / 'examples.txt'
-  trees = examples.read_text().split('\n\n') if examples.exists() else []
+  examples = workdir.root / 'examples.json'
+  trees = json.loads(examples.read_text()) if examples.exists() else []
   html, png = write_report(workdir.root, metrics, summary | {'config': config, 'trees': trees})
   if summary:
     print(summary_table(summary))
-  progress.note(f'Report: {html}\nPicture: {png}')
+  progress.note(f'Report: {html}')
+  progress.note(f'Picture: {png}')
   return {'report': str(html), 'picture': str(png)}
 
 

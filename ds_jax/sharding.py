@@ -38,32 +38,30 @@ PARAMETER_RULES: tuple[tuple[str, P], ...] = (
 
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1,
               devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """Returns the mesh of shape (data, fsdp, tensor); data = -1 takes what is left.
+  """Returns the mesh of shape (data, fsdp, tensor); one size may be -1 and takes what is left.
 
   Raises:
     InputError: if the sizes do not use exactly the devices there are.
   """
   devices = list(jax.devices() if devices is None else devices)
-  if fsdp < 1 or tensor < 1 or (data < 1 and data != -1):
-    raise InputError(f'Expected mesh sizes >= 1 (data may be -1), got data={data}, fsdp={fsdp}, '
-                     f'tensor={tensor}.')
-  if data == -1:
-    data = max(1, len(devices) // (fsdp * tensor))
-  if data * fsdp * tensor != len(devices):
+  sizes, count = [data, fsdp, tensor], len(devices)
+  if min(sizes) < 1 and (sizes.count(-1) != 1 or any(n < 1 and n != -1 for n in sizes)):
+    raise InputError(f'Expected mesh sizes >= 1, at most one of them -1, got data={data}, '
+                     f'fsdp={fsdp}, tensor={tensor}.')
+  if -1 in sizes:
+    given = -math.prod(sizes)
+    sizes[sizes.index(-1)] = max(1, count // given)
+  if math.prod(sizes) != count:
     raise InputError(
-        f'mesh {data} x {fsdp} x {tensor} (data x fsdp x tensor) = {data * fsdp * tensor} devices, '
-        f'but there are {len(devices)}; set mesh.data=-1 and choose fsdp x tensor among the '
-        f'divisors of {len(devices)}: {_divisors(len(devices))}.')
-  return jax.make_mesh((data, fsdp, tensor), AXES, devices=devices,
+        f'mesh {sizes[0]} x {sizes[1]} x {sizes[2]} (data x fsdp x tensor) = {math.prod(sizes)} '
+        f'devices, but there are {count}; set one size to -1 and choose the others among the '
+        f'divisors of {count}: {[d for d in range(1, count + 1) if count % d == 0]}.')
+  return jax.make_mesh(tuple(sizes), AXES, devices=devices,
                        axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _divisors(n: int) -> list[int]:
-  return [d for d in range(1, n + 1) if n % d == 0]
-
-
 def num_slot_shards(mesh: Mesh) -> int:
-  """Devices groups that hold different slots (or batch rows): data x fsdp."""
+  """Device groups that hold different slots (or batch rows): data x fsdp."""
   return mesh.shape['data'] * mesh.shape['fsdp']
 
 

@@ -272,3 +272,13 @@ def test_default_prompt_limit_fits_the_embedded_task(embedded):
   problems = list(itertools.islice(countdown.generate_problems(CountdownConfig(), 'train'), 50))
   prepared = prepare_prompts(problems, embedded, DataConfig())
   assert {len(tokens) for _, tokens in prepared.prompts} == {7} and not prepared.skipped
+
+
+def test_a_model_beside_the_tokenizer_does_not_change_it(tmp_path):
+  """transformers' AutoTokenizer splits numbers into digits once config.json says 'qwen2'."""
+  write_countdown_tokenizer(tmp_path, 99)
+  before = load_tokenizer(tmp_path).encode_prompt('24 from 3 5 7 2')
+  (tmp_path / 'config.json').write_text('{"model_type": "qwen2", "vocab_size": 112}')
+  np.testing.assert_array_equal(
+      load_tokenizer(tmp_path).encode_prompt('24 from 3 5 7 2'), before)
+  assert len(before) == 7

@@ -105,8 +105,11 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> ChatTokenizer:
   # The verifier forks workers; tokenizers would warn in each of them.
   os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
   import transformers
+  # AutoTokenizer ignores a request for the generic class once config.json says 'qwen2' and applies
+  # Qwen's own splitting (transformers 5.23).
+  loader = transformers.PreTrainedTokenizerFast if _is_generic(path) else transformers.AutoTokenizer
   try:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+    tokenizer = loader.from_pretrained(path, local_files_only=True)
   except Exception as e:  # broken files raise what they like, tokenizers bare Exceptions
     raise InputError(f'Cannot load a tokenizer from {str(path)!r}: {e}') from e
   num_ids = max(tokenizer.get_vocab().values(), default=-1) + 1
@@ -117,6 +120,15 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> ChatTokenizer:
         'tokenizer_config.json or eos_token_id in generation_config.json.')
   pad_id = tokenizer.pad_token_id
   return ChatTokenizer(tokenizer, num_ids, stop_ids, stop_ids[0] if pad_id is None else pad_id)
+
+
+def _is_generic(path: pathlib.Path) -> bool:
+  """Whether tokenizer_config.json asks for tokenizer.json as it stands."""
+  try:
+    fields = json.loads((path / 'tokenizer_config.json').read_text())
+  except (OSError, ValueError):
+    return False
+  return fields.get('tokenizer_class') in ('PreTrainedTokenizerFast', 'TokenizersBackend')
 
 
 def save_tokenizer(source_folder: str | os.PathLike[str],

@@ -50,7 +50,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 
 def evaluation_metrics(rollouts: Sequence[FinishedTree]) -> dict[str, float]:
-  """Metrics of an evaluation; names are documented in README."""
+  """Metrics of an evaluation; names are documented in README. k = num_samples, per problem."""
   counts = {name: c for name, c in count_correct(rollouts).items() if c[0]}
   mean, low, high = mean_with_interval(list(pass_rates(counts).values()))
   k = min((samples for samples, _ in counts.values()), default=0)
@@ -59,7 +59,7 @@ def evaluation_metrics(rollouts: Sequence[FinishedTree]) -> dict[str, float]:
   is_cut = [v == 'incomplete' for tree in rollouts for v in tree.verdict if v is not None]
   return {
       'evaluate/pass_at_1': mean, 'evaluate/pass_at_1_low': low, 'evaluate/pass_at_1_high': high,
-      'evaluate/k': k, 'evaluate/pass_at_k': float(np.mean(best)) if best else 0.0,
-      'evaluate/num_problems': len(counts), 'evaluate/num_samples': len(rollouts),
+      'evaluate/pass_at_k': float(np.mean(best)) if best else 0.0,
+      'evaluate/num_problems': len(counts), 'evaluate/num_samples': k,
       'evaluate/response_tokens': float(np.mean(lengths)) if lengths else 0.0,
       'evaluate/cut_share': float(np.mean(is_cut)) if is_cut else 0.0}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ds_jax.model import attention
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import Decoder, apply_layer, embed
+from ds_jax.model.decoder import Decoder, apply_layer, embed, scan_layers
 
 
 class Slots(NamedTuple):
@@ -70,8 +70,9 @@ def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array, tokens: 
     x, (k, v) = apply_layer(layer, config, x, positions, attend_fn)
     return x, (k.swapaxes(1, 2), v.swapaxes(1, 2))
 
-  hidden, (keys, values) = jax.lax.scan(
-      body, embed(decoder, tokens), (decoder.layers, slots.path_keys, slots.path_values))
+  hidden, (keys, values) = scan_layers(
+      body, embed(decoder, tokens), (decoder.layers, slots.path_keys, slots.path_values),
+      config.num_layers)
   return keys, values, hidden
 
 
@@ -155,8 +156,8 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
 
     return apply_layer(layer, config, x, positions, attend_fn)
 
-  hidden, (keys, values) = jax.lax.scan(
+  hidden, (keys, values) = scan_layers(
       body, embed(decoder, tokens),
       (decoder.layers, slots.path_keys, slots.path_values, slots.segment_keys,
-       slots.segment_values))
+       slots.segment_values), config.num_layers)
   return keys, values, hidden

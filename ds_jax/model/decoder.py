@@ -6,7 +6,9 @@ parameters are stacked on a leading layer axis and the layers run under `jax.lax
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,9 @@ from ds_jax.model.config import DecoderConfig
 
 # Logits formed at once are bounded to this many numbers (256 MiB of float32).
 MAX_LOGITS = 2**26
+
+# Decoders with at most this many layers are unrolled.
+MAX_UNROLLED = 4
 
 
 class Layers(nnx.Module):
@@ -91,15 +96,34 @@ def apply_layer(layer: Layers, config: DecoderConfig, x: jax.Array, positions: j
   dtype = x.dtype
   p = jax.tree.map(lambda a: a.astype(dtype), layer)
   h = rms_norm(x, layer.attention_scale[...], config.norm_epsilon)
-  q = jnp.einsum('...m,mhd->...hd', h, p.query_kernel[...]) + p.query_bias[...]
-  k = jnp.einsum('...m,mcd->...cd', h, p.key_kernel[...]) + p.key_bias[...]
-  v = jnp.einsum('...m,mcd->...cd', h, p.value_kernel[...]) + p.value_bias[...]
+  q = project(h, p.query_kernel[...]) + p.query_bias[...]
+  k = project(h, p.key_kernel[...]) + p.key_bias[...]
+  v = project(h, p.value_kernel[...]) + p.value_bias[...]
   q, k = rotate(q, positions, config.rope_theta), rotate(k, positions, config.rope_theta)
   mixed = attend_fn(q, k, v).astype(dtype)
-  x = x + jnp.einsum('...hd,hdm->...m', mixed, p.output_kernel[...])
+  x = x + project(mixed, p.output_kernel[...], num_inputs=2)
   h = rms_norm(x, layer.mlp_scale[...], config.norm_epsilon)
-  gated = jax.nn.silu(h @ p.gate_kernel[...]) * (h @ p.up_kernel[...])
-  return x + gated @ p.down_kernel[...], (k, v)
+  gated = jax.nn.silu(project(h, p.gate_kernel[...])) * project(h, p.up_kernel[...])
+  return x + project(gated, p.down_kernel[...]), (k, v)
+
+
+def project(x: jax.Array, kernel: jax.Array, num_inputs: int = 1) -> jax.Array:
+  """Contracts the last `num_inputs` axes of x with the first of the kernel, as one matrix product.
+
+  On CPU the gradient of the same product over three axes takes 1.6 times as long.
+  """
+  inputs, outputs = kernel.shape[:num_inputs], kernel.shape[num_inputs:]
+  size = math.prod(inputs)
+  out = x.reshape(-1, size) @ kernel.reshape(size, -1)
+  return out.reshape(*x.shape[:x.ndim - num_inputs], *outputs)
+
+
+def scan_layers(body: Callable, x: jax.Array, xs: Any, num_layers: int) -> tuple[jax.Array, Any]:
+  """`jax.lax.scan` over stacked layers; a few layers are written out.
+
+  XLA compiles one body for many layers, but on CPU products inside a loop run at half speed.
+  """
+  return jax.lax.scan(body, x, xs, unroll=num_layers if num_layers <= MAX_UNROLLED else 1)
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
@@ -161,7 +185,7 @@ def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
 
   if config.remat:
     body = jax.checkpoint(body)
-  return jax.lax.scan(body, embed(decoder, tokens), decoder.layers)[0]
+  return scan_layers(body, embed(decoder, tokens), decoder.layers, config.num_layers)[0]
 
 
 def sequence_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array,

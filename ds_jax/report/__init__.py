@@ -1,1 +1,1 @@
-
+"""What a person sees of a run: progress, metrics, the report, and trees as text."""

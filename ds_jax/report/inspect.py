@@ -1,0 +1,130 @@
+"""A finished tree as indented text, and as plain values for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ds_jax.report.text import number, shorten, visible
+from ds_jax.types import FinishedTree
+
+Decode = Callable[[np.ndarray], str]  # [n] int32 tokens of a segment -> their text
+
+
+def format_tree(tree: FinishedTree, decode: Decode, *, max_text: int = 60) -> str:
+  """Returns the tree with one line per node, depth first, children in order of creation.
+
+  Columns: the node's index and text; visits; q = value_sum / visits; H, the mean entropy of its
+  tokens in nats; for an end its verdict, reward and place among the collected; and when the
+  search chose the node (1 is the first choice), and how.
+
+  Args:
+    tree: the finished tree.
+    decode: text of a segment's tokens. The text may be hostile: unprintable characters are shown
+      as escapes, so a node never takes more than its line.
+    max_text: characters of a segment that are shown.
+
+  Returns:
+    Lines joined by newlines, without one at the end.
+  """
+  nodes = tree_to_dict(tree, decode)['nodes']
+  heads = {i: branch + _head(nodes[i], max_text) for i, branch in _walk(tree)}
+  width = max(map(len, heads.values()))
+  columns = f'{"node":{width}}  {"visits":>6}  {"q":>6}  {"H":>5}'
+  return '\n'.join([_title(tree), columns, *(
+      f'{head:{width}}  {_numbers(nodes[i])}  {_fate(nodes[i])}'.rstrip()
+      for i, head in heads.items())])
+
+
+def tree_to_dict(tree: FinishedTree, decode: Decode) -> dict[str, Any]:
+  """Returns the tree as plain values that JSON can write; numbers that are not finite are None.
+
+  Each entry of 'nodes' has: id, parent (None for the root), depth, text (as decoded), num_tokens,
+  visits, value_sum, q, entropy (mean, nats), num_ends, num_correct, is_terminal, reward and verdict
+  (None unless terminal), collected_rank (from 1, or None), chosen ([{iteration, how}], from 1).
+  """
+  chosen = [[] for _ in tree.parent]
+  for iteration, (node, how) in enumerate(tree.selections, start=1):
+    chosen[node].append({'iteration': iteration, 'how': how})
+  rank = {int(node): i for i, node in enumerate(tree.collected, start=1)}
+  return {
+      'problem_id': tree.problem_id, 'sample': int(tree.sample), 'is_solved': tree.is_solved,
+      'statistics': {name: _finite(value) for name, value in tree.statistics.items()},
+      'collected': [int(node) for node in tree.collected],
+      'nodes': [{**_node(tree, i, decode), 'collected_rank': rank.get(i), 'chosen': chosen[i]}
+                for i in range(len(tree.parent))]}
+
+
+def _node(tree: FinishedTree, i: int, decode: Decode) -> dict[str, Any]:
+  own, visits = tree.node_slice(i), int(tree.visit_count[i])
+  entropies, is_terminal = tree.entropies[own], bool(tree.is_terminal[i])
+  return {
+      'id': i, 'parent': int(tree.parent[i]) if tree.parent[i] >= 0 else None,
+      'depth': int(tree.depth[i]), 'text': decode(tree.tokens[own]) if own.stop > own.start else '',
+      'num_tokens': own.stop - own.start, 'visits': visits,
+      'value_sum': _finite(tree.value_sum[i]),
+      'q': _finite(tree.value_sum[i] / visits) if visits else None,
+      'entropy': _finite(entropies.mean()) if len(entropies) else None,
+      'num_ends': int(tree.num_ends[i]), 'num_correct': int(tree.num_correct[i]),
+      'is_terminal': is_terminal, 'reward': _finite(tree.reward[i]) if is_terminal else None,
+      'verdict': tree.verdict[i]}
+
+
+def _finite(value: Any) -> float | int | None:
+  value = getattr(value, 'item', lambda: value)()
+  return value if math.isfinite(value) else None
+
+
+def _walk(tree: FinishedTree) -> Iterator[tuple[int, str]]:
+  """Every node depth first with its branch drawing. No recursion: trees may be deep."""
+  children = [[] for _ in tree.parent]
+  for node, parent in enumerate(tree.parent.tolist()):
+    if parent >= 0:
+      children[parent].append(node)
+  stack = [(0, '', '')]  # node, its own branch, the drawing that its children start with
+  while stack:
+    node, branch, indent = stack.pop()
+    yield node, branch
+    last = children[node][-1] if children[node] else None
+    stack.extend((child, indent + ('└─ ' if child == last else '├─ '),
+                  indent + ('   ' if child == last else '│  ')) for child in children[node][::-1])
+
+
+def _title(tree: FinishedTree) -> str:
+  """Two lines: which tree and whether it is solved, then its counters."""
+  counts = [f'{visible(name).replace("_", " ")} {number(_plain(value))}'
+            for name, value in tree.statistics.items()]
+  state = f'solved, {int(tree.num_correct[0])} correct' if tree.is_solved else 'not solved'
+  return (f'problem {visible(tree.problem_id)}, tree {tree.sample}: {state}\n'
+          + ' · '.join([f'collected {len(tree.collected)}', *counts]))
+
+
+def _plain(value: Any) -> Any:
+  return getattr(value, 'item', lambda: value)()
+
+
+def _head(node: dict[str, Any], max_text: int) -> str:
+  text = 'root' if node['parent'] is None else shorten(visible(node['text']), max_text)
+  return f'{node["id"]} {text}'
+
+
+def _numbers(node: dict[str, Any]) -> str:
+  q = '–' if node['q'] is None else f'{node["q"]:+.2f}'
+  entropy = '–' if node['entropy'] is None else f'{node["entropy"]:.2f}'
+  return f'{node["visits"]:6d}  {q:>6}  {entropy:>5}'
+
+
+def _fate(node: dict[str, Any]) -> str:
+  """Verdict, reward, place among the collected, and when and how the node was chosen."""
+  parts = []
+  if node['verdict'] is not None:
+    reward = '' if node['reward'] is None else f' {node["reward"]:+.2f}'
+    parts.append(node['verdict'] + reward)
+  if node['collected_rank'] is not None:
+    parts.append(f'collected #{node["collected_rank"]}')
+  if node['chosen']:
+    parts.append('chosen ' + ', '.join(f'{c["iteration"]} ({c["how"]})' for c in node['chosen']))
+  return ', '.join(parts)

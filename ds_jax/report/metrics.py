@@ -1,0 +1,175 @@
+"""Metrics of a run: JSON lines are the record, TensorBoard files are derived from them.
+
+`WORKDIR/metrics.jsonl` holds one object per line, keys sorted:
+
+  step   training step (of kind 'warmstart': warm-start step)
+  kind   'warmstart' | 'train' | 'evaluate' | 'filter' | …
+  names  numbers or short texts, e.g. search/solve_rate; a float that is not finite is null
+
+Everything that depends on the clock is named `time/…` (seconds; time/unix, which the writer adds,
+is seconds since 1970), so two runs of one seed write equal lines apart from these.
+
+A checkpoint records `size()`; on resume the file is cut back to that length, and the TensorBoard
+files, which cannot be cut, are removed and written again from the lines that are left.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ds_jax.checks import InputError
+
+FILE_NAME = 'metrics.jsonl'
+TENSORBOARD_FOLDER = 'tensorboard'
+
+
+class MetricsWriter:
+  """Appends metrics to `folder/metrics.jsonl`; each line is on the disk when write() returns."""
+
+  def __init__(self, folder: str | Path, tensorboard: bool):
+    """Opens or continues the file; a last line that a crash left unfinished goes.
+
+    Args:
+      folder: the workdir; made if it does not exist.
+      tensorboard: also write event files into `folder/tensorboard`.
+    """
+    self._path = Path(folder) / FILE_NAME
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    self._file = open(self._path, 'ab')
+    self._has_events, self._events = tensorboard, None
+    self._drop_unfinished_line()
+
+  def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+    """Appends one line.
+
+    Args:
+      step: the step that the values belong to.
+      kind: what they are of ('train', 'evaluate', …).
+      values: numbers (also numpy's or jax's scalars) and texts by name.
+
+    Raises:
+      ValueError: if a value is neither a number nor text, or is named 'step' or 'kind'.
+    """
+    row = {name: _plain(name, value) for name, value in values.items()}
+    if reserved := {'step', 'kind'} & set(row):
+      raise ValueError(f'Expected names of metrics, got {sorted(reserved)}; these are taken.')
+    row |= {'step': int(step), 'kind': kind, 'time/unix': round(time.time(), 3)}
+    if self._has_events and self._events is None:
+      self._rewrite_events()
+    self._file.write(json.dumps(row, sort_keys=True, allow_nan=False).encode() + b'\n')
+    self._commit()
+    if self._events is not None:
+      _add_event(self._events, row)
+      self._events.flush()
+
+  def size(self) -> int:
+    """Bytes committed; a checkpoint records it for cut()."""
+    return self._path.stat().st_size
+
+  def cut(self, size: int) -> None:
+    """Cuts the file back to `size` bytes, and to the end of a line, and TensorBoard with it.
+
+    Raises:
+      InputError: if the file is shorter than that.
+    """
+    if size > self.size():
+      raise InputError(f'Expected {self._path} with at least {size} bytes, as the checkpoint '
+                       f'records, got {self.size()}; restore the file, or start in a new workdir.')
+    self._file.truncate(size)
+    self._drop_unfinished_line()
+    if self._has_events:
+      self._rewrite_events()
+
+  def close(self) -> None:
+    """Ends writing; a second call does nothing."""
+    self._file.close()
+    self._close_events()
+
+  def _drop_unfinished_line(self) -> None:
+    content = self._path.read_bytes()
+    self._file.truncate(content.rfind(b'\n') + 1)
+    self._commit()
+
+  def _commit(self) -> None:
+    self._file.flush()
+    os.fsync(self._file.fileno())
+
+  def _rewrite_events(self) -> None:
+    from tensorboardX import SummaryWriter
+    self._close_events()
+    folder = self._path.parent / TENSORBOARD_FOLDER
+    for old in folder.glob('events.out.tfevents.*'):
+      old.unlink()
+    self._events = SummaryWriter(str(folder))
+    for row in read_metrics(self._path):
+      _add_event(self._events, row)
+    self._events.flush()
+
+  def _close_events(self) -> None:
+    if self._events is not None:
+      self._events.close()
+      self._events = None
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+  """Returns the lines of a metrics file in order; null is None.
+
+  An unfinished last line is left out (the run may be writing it now). No file: no metrics yet.
+
+  Raises:
+    InputError: names a line before the last that is broken.
+  """
+  path = Path(path)
+  lines = path.read_bytes().split(b'\n') if path.exists() else []
+  rows = []
+  for i, line in enumerate(lines[:-1]):  # what follows the last newline is unfinished
+    try:
+      row = json.loads(line)
+      if not isinstance(row, dict) or not {'step', 'kind'} <= set(row):
+        raise ValueError('no step or kind')
+    except ValueError as e:
+      raise InputError(f'{path}:{i + 1}: expected a JSON object with step and kind, got '
+                       f'{line[:60]!r}; remove the line.') from e
+    rows.append(row)
+  return rows
+
+
+def series(rows: list[dict[str, Any]], kind: str, name: str) -> tuple[list[int], list[float]]:
+  """Steps and values of one metric in rows of `kind`; lines without a number are left out."""
+  found = [(row['step'], row[name]) for row in rows
+           if row['kind'] == kind and isinstance(row.get(name), int | float)]
+  return [step for step, _ in found], [float(value) for _, value in found]
+
+
+def _plain(name: str, value: Any) -> float | int | str | None:
+  """The value as JSON writes it."""
+  if getattr(value, 'ndim', None) == 0:
+    value = value.item()
+  if isinstance(value, bool):
+    return int(value)
+  if isinstance(value, float):
+    return value if math.isfinite(value) else None
+  if value is None or isinstance(value, int | str):
+    return value
+  raise ValueError(f'Expected metric {name} to be a number or text, got {type(value).__name__} '
+                   f'{str(value)[:60]!r}.')
+
+
+def _add_event(events: Any, row: Mapping[str, Any]) -> None:
+  """Adds the numbers of one line, at the time when the line was written."""
+  for name, value in sorted(row.items()):
+    if isinstance(value, int | float) and name not in ('step', 'time/unix'):
+      events.add_scalar(_tag(row['kind'], name), value, row['step'], walltime=row.get('time/unix'))
+
+
+def _tag(kind: str, name: str) -> str:
+  """Names that several kinds share are told apart: 'time/train/step', 'train/round'."""
+  if name.startswith('time/'):
+    return f'time/{kind}/{name.removeprefix("time/")}'
+  return name if '/' in name else f'{kind}/{name}'

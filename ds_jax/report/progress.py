@@ -1,0 +1,141 @@
+"""Where a long phase stands: a live bar on a terminal, plain lines anywhere else.
+
+Everything goes to standard error; standard output is kept for results. A phase ends with its
+elapsed time in both forms, also when the next one starts without finish().
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from ds_jax.report.text import duration, fields_line, visible
+from ds_jax.types import Progress
+
+_SECONDS_BETWEEN_LINES = 10.0
+_SHARE_BETWEEN_LINES = 0.1
+_FASTEST_LINES = 1.0  # seconds: a phase of two seconds needs no ten lines
+
+
+def make_progress(stream: TextIO | None = None) -> Progress:
+  """Returns a Progress for `stream` (default: standard error): live on a terminal, else plain.
+
+  update() outside a phase shows nothing, and finish() may be called twice.
+  """
+  stream = sys.stderr if stream is None else stream
+  if not (stream.isatty() and os.environ.get('TERM', '') not in ('', 'dumb')):
+    return PlainProgress(stream)
+  progress = LiveProgress(stream)
+  atexit.register(progress.finish)  # gives the cursor back after an exception
+  return progress
+
+
+class PlainProgress:
+  """One line when a phase starts, one every ten seconds or ten percent, one when it ends."""
+
+  def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+    self._stream, self._clock = stream, clock
+    self._lock = threading.RLock()
+    self._phase: str | None = None
+
+  def start(self, phase: str, total: int | None = None) -> None:
+    with self._lock:
+      self.finish()
+      self._phase, self._total = visible(phase), total
+      self._completed, self._fields = 0, {}
+      self._started = self._shown_at = self._clock()
+      self._shown = 0
+      self._line(f'{self._phase}: started' + (f', 0/{total:,}' if total is not None else ''))
+
+  def update(self, completed: int, **fields: float | int | str) -> None:
+    with self._lock:
+      if self._phase is None:
+        return
+      self._completed, self._fields = completed, fields
+      if self._is_due():
+        self._shown, self._shown_at = completed, self._clock()
+        elapsed = self._shown_at - self._started
+        self._line(self._state([f'{duration(elapsed)} elapsed', *self._time_left(elapsed)]))
+
+  def finish(self) -> None:
+    with self._lock:
+      if self._phase is not None:
+        self._line(self._state([f'done in {duration(self._clock() - self._started)}']))
+        self._phase = None
+
+  def note(self, message: str) -> None:
+    with self._lock:
+      self._line(visible(message))
+
+  def _is_due(self) -> bool:
+    waited = self._clock() - self._shown_at
+    gained = self._completed - self._shown
+    is_step = bool(self._total) and gained >= _SHARE_BETWEEN_LINES * self._total
+    return waited >= _SECONDS_BETWEEN_LINES or (is_step and waited >= _FASTEST_LINES)
+
+  def _time_left(self, elapsed: float) -> list[str]:
+    if not self._total or not 0 < self._completed < self._total:
+      return []
+    return [f'{duration(elapsed / self._completed * (self._total - self._completed))} left']
+
+  def _state(self, times: list[str]) -> str:
+    count = f'{self._completed:,}' + (f'/{self._total:,}' if self._total is not None else '')
+    share = f' ({100 * self._completed / self._total:.0f} %)' if self._total else ''
+    parts = [count + share, *times, *([fields_line(self._fields)] if self._fields else [])]
+    return f'{self._phase}: {" · ".join(parts)}'
+
+  def _line(self, line: str) -> None:
+    self._stream.write(line + '\n')
+    self._stream.flush()
+
+
+class LiveProgress:
+  """One bar by rich: the running phase. A finished phase stays on the screen as its last bar."""
+
+  def __init__(self, stream: TextIO):
+    from rich.console import Console
+    self._console = Console(file=stream, force_terminal=True)
+    self._lock = threading.RLock()
+    self._bars: Any = None
+
+  def start(self, phase: str, total: int | None = None) -> None:
+    with self._lock:
+      self.finish()
+      self._bars = _bars(self._console)
+      self._task = self._bars.add_task(visible(phase), total=total, shown='')
+      self._bars.start()
+
+  def update(self, completed: int, **fields: float | int | str) -> None:
+    with self._lock:
+      if self._bars is not None:
+        self._bars.update(self._task, completed=completed, shown=fields_line(fields))
+
+  def finish(self) -> None:
+    with self._lock:
+      if self._bars is not None:
+        self._bars.stop_task(self._task)
+        self._bars.stop()
+        self._bars = None
+
+  def note(self, message: str) -> None:
+    with self._lock:
+      self._console.print(visible(message), markup=False, highlight=False, soft_wrap=True)
+
+
+def _bars(console: Any) -> Any:
+  """An empty rich Progress. Fields come last, so that a narrow terminal cuts them only."""
+  from rich import progress
+  from rich.table import Column
+  text = lambda template, **style: progress.TextColumn(
+      template, markup=False, table_column=Column(no_wrap=True, overflow='ellipsis', **style))
+  return progress.Progress(
+      text('{task.description}', style='bold'), progress.BarColumn(bar_width=24),
+      progress.MofNCompleteColumn(), progress.TimeElapsedColumn(),
+      progress.TextColumn('left'), progress.TimeRemainingColumn(), text('{task.fields[shown]}'),
+      console=console, refresh_per_second=4,
+      redirect_stdout=False)  # results on standard output must not end up on standard error

@@ -1,0 +1,56 @@
+"""Numbers, times and hostile text for people to read. Standard library only."""
+
+from __future__ import annotations
+
+import math
+
+
+def visible(text: str, *, keep: str = '') -> str:
+  r"""Returns `text` with every unprintable character written as an escape (\n, \x1b, \u202e).
+
+  Model output may hold terminal escapes, text-direction overrides or halves of characters; none of
+  them reaches a terminal or a page. Characters in `keep` pass.
+  """
+  return ''.join(c if c.isprintable() or c in keep else c.encode('unicode_escape').decode()
+                 for c in text)
+
+
+def shorten(text: str, limit: int) -> str:
+  """Returns `text` cut to `limit` characters; the end stays, since answers stand there."""
+  if len(text) <= limit:
+    return text
+  head = (limit - 1) * 2 // 3
+  tail = limit - 1 - head
+  return f'{text[:head]}…{text[len(text) - tail:]}'
+
+
+def number(value: float | int | str) -> str:
+  """'12,345', '0.0123', '1.2e-07'; text as it is, with unprintable characters escaped."""
+  if isinstance(value, str):
+    return visible(value)
+  if isinstance(value, int):
+    return f'{value:,}'
+  if not math.isfinite(value):
+    return str(value)
+  return f'{value:,.0f}' if 1000 <= abs(value) < 1e12 else f'{value:.3g}'
+
+
+def percent(share: float | None) -> str:
+  """'11.3 %' of 0.113; '–' of None."""
+  return '–' if share is None else f'{100 * share:.1f} %'
+
+
+def duration(seconds: float) -> str:
+  """'3.2 s', '4 min 05 s', '2 h 05 min'."""
+  if seconds < 59.95:
+    return f'{seconds:.1f} s'
+  minutes, rest = divmod(round(seconds), 60)
+  if minutes < 60:
+    return f'{minutes} min {rest:02d} s'
+  return f'{minutes // 60} h {minutes % 60:02d} min'
+
+
+def fields_line(fields: dict[str, float | int | str]) -> str:
+  """'solved 5 · tokens/s 4,210' of the fields of a progress update."""
+  return ' · '.join(f'{visible(name).replace("_", " ")} {number(value)}'
+                    for name, value in fields.items())

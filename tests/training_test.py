@@ -1,0 +1,183 @@
+"""The main job on a tiny task: it runs to its end, repeats bit by bit, stops and goes on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from ds_jax.checkpoint import Checkpointer
+from ds_jax.checks import InputError
+from ds_jax.runtime import open_runtime
+from ds_jax.search.journal import Journal
+from ds_jax.training import Stopped, Training
+from ds_jax.types import SilentProgress
+from ds_jax.workdir import Workdir, lock
+
+
+@pytest.fixture(scope='module')
+def warm(tmp_path_factory):
+  """A workdir with data and a warm-started decoder; tests copy it."""
+  return tiny_run.warmstart(tmp_path_factory.mktemp('warm') / 'run', tiny_run.config())
+
+
+def copy(warm: Workdir, path) -> Workdir:
+  shutil.copytree(warm.root, path)
+  return Workdir(path)
+
+
+@pytest.fixture(scope='module')
+def done(warm, tmp_path_factory):
+  """An uninterrupted run."""
+  workdir = copy(warm, tmp_path_factory.mktemp('done') / 'run')
+  return workdir, tiny_run.train(workdir, tiny_run.config())
+
+
+def final_arrays(workdir: Workdir, cfg) -> list[np.ndarray]:
+  """Every array of the newest checkpoint: parameters, moments, step."""
+  with open_runtime(cfg, workdir, SilentProgress()) as runtime:
+    training = Training(runtime)
+    return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(training.state))]
+
+
+def test_a_run_ends_with_metrics_report_and_checkpoint(done):
+  workdir, summary = done
+  assert summary['status'] == 'done' and summary['steps'] == 6 and summary['rounds'] == 2
+  rows = tiny_run.metrics(workdir)
+  assert [r['kind'] for r in rows] == (
+      ['evaluate', 'filter'] + ['train'] * 3 + ['filter'] + ['train'] * 3 + ['evaluate'])
+  train = [r for r in rows if r['kind'] == 'train']
+  assert [r['step'] for r in train] == [1, 2, 3, 4, 5, 6]
+  assert all(r['train/ratio_first'] < 1.001 for r in train)
+  assert {f.name for f in workdir.root.iterdir()} >= {
+      'metrics.jsonl', 'report.html', 'report.png', 'replay.jsonl', 'summary.json', 'config.json'}
+  assert not list((workdir.root / 'journal').iterdir())
+  assert Checkpointer(workdir.checkpoints, 2).latest() is not None
+
+
+def test_the_same_seed_gives_the_same_bits(done, warm, tmp_path):
+  workdir, _ = done
+  again = copy(warm, tmp_path / 'run')
+  tiny_run.train(again, tiny_run.config())
+  assert tiny_run.metrics(again) == tiny_run.metrics(workdir)
+  for a, b in zip(final_arrays(again, tiny_run.config()), final_arrays(workdir, tiny_run.config()),
+                  strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm, tmp_path):
+  workdir, _ = done
+  stopped = copy(warm, tmp_path / 'run')
+  num_stops = 0
+  for polls in itertools.chain([3, 17, 40, 25, 30], itertools.repeat(60)):
+    left = itertools.chain(itertools.repeat(False, polls), itertools.repeat(True))
+    try:
+      tiny_run.train(stopped, tiny_run.config(), should_stop=lambda left=left: next(left))
+      break
+    except Stopped:
+      num_stops += 1
+  assert num_stops >= 4
+  assert tiny_run.metrics(stopped) == tiny_run.metrics(workdir)
+  for a, b in zip(final_arrays(stopped, tiny_run.config()),
+                  final_arrays(workdir, tiny_run.config()), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path):
+  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config()
+  left = itertools.chain(itertools.repeat(False, 12), itertools.repeat(True))
+  with pytest.raises(Stopped):
+    tiny_run.train(workdir, cfg, should_stop=lambda: next(left))
+  journals = [Journal(path) for path in (workdir.root / 'journal').iterdir()]
+  kept = sum(len(journal.read()) for journal in journals)
+  assert kept > 0
+  grown = []
+  with open_runtime(cfg, workdir, SilentProgress()) as runtime:
+    training = Training(runtime)
+    name = journals[0].path.name
+    original = Journal.append
+    try:
+      Journal.append = lambda self, tree: (grown.append(self.path.name), original(self, tree))[1]
+      training.run()
+    finally:
+      Journal.append = original
+  expected = (cfg.evaluate.num_problems * cfg.evaluate.num_samples if 'evaluate' in name
+              else cfg.data.countdown.num_train * cfg.curriculum.filter_samples)
+  assert grown.count(name) == expected - kept
+
+
+def test_a_finished_run_says_so_and_does_nothing(done):
+  workdir, _ = done
+  before = (workdir.root / 'metrics.jsonl').read_bytes()
+  assert tiny_run.train(workdir, tiny_run.config())['status'] == 'finished'
+  assert (workdir.root / 'metrics.jsonl').read_bytes() == before
+
+
+def test_a_workdir_of_another_config_is_refused_with_the_fields(done):
+  workdir, _ = done
+  with pytest.raises(InputError, match=r'search\.width: workdir 2, now 3'):
+    tiny_run.train(workdir, tiny_run.config(search=dict(width=3)))
+  neutral = tiny_run.config(log=dict(every_steps=5), checkpoint=dict(keep=9))
+  assert tiny_run.train(workdir, neutral)['status'] == 'finished'
+
+
+def test_a_second_process_is_refused(tmp_path):
+  with lock(Workdir(tmp_path)), pytest.raises(InputError, match='in use by process'):
+    with lock(Workdir(tmp_path)):
+      pass
+
+
+def test_nothing_hard_left_is_a_clear_end(warm, tmp_path):
+  workdir = copy(warm, tmp_path / 'run')
+  cfg = tiny_run.config(curriculum=dict(hard_threshold=0.0))
+  (workdir.root / 'config.json').unlink()
+  summary = tiny_run.train(workdir, cfg)
+  assert summary['status'] == 'done' and summary['steps'] == 0
+
+
+def test_cached_problems_get_hybrid_rollouts(warm, tmp_path):
+  """Solutions found in a round are used in the next one, if the problem is still hard."""
+  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(
+      curriculum=dict(hard_threshold=1.1, steps_per_round=4))  # every problem stays
+  (workdir.root / 'config.json').unlink()
+  tiny_run.train(workdir, cfg)
+  rows = tiny_run.metrics(workdir)
+  filters = [r for r in rows if r['kind'] == 'filter']
+  train = [r for r in rows if r['kind'] == 'train']
+  assert filters[0]['replay/num_problems'] == 0
+  if filters[1]['replay/num_problems']:
+    assert any(r['search/cached_share'] > 0 for r in train[4:])
+  assert all(r['search/cached_share'] == 0 for r in train[:4])
+  exported = (workdir.root / 'replay.jsonl').read_text().splitlines()
+  assert all(json.loads(line)['problem_id'].startswith('countdown/') for line in exported)
+
+
+@pytest.mark.parametrize('sections, words', [
+    (dict(search=dict(max_depth=9)), 'train.row_length'),
+    (dict(train=dict(minibatch_problems=4)), 'minibatch_problems'),
+    (dict(data=dict(source='nonsense:x')), 'source'),
+    (dict(data=dict(prompt_limit=2)), 'prompt_limit')])
+def test_bad_settings_are_refused_before_any_work(warm, tmp_path, sections, words):
+  import dataclasses
+
+  from ds_jax.config import config_from
+  workdir = copy(warm, tmp_path / 'run')
+  (workdir.root / 'config.json').unlink()
+  with pytest.raises(InputError, match=words):
+    tiny_run.train(workdir, config_from(dataclasses.asdict(tiny_run.config(**sections))))
+  assert not workdir.checkpoints.exists() or not list(workdir.checkpoints.iterdir())
+
+
+def test_a_missing_model_and_one_without_tokenizer_are_named(tmp_path, warm):
+  with pytest.raises(InputError, match='No checkpoint folder'):
+    tiny_run.train(Workdir(tmp_path / 'new'), tiny_run.config())
+  workdir = copy(warm, tmp_path / 'run')
+  for file in workdir.warmstart.glob('tokenizer*'):
+    file.unlink()
+  with pytest.raises(InputError, match='tokenizer'):
+    tiny_run.train(workdir, tiny_run.config())
