@@ -172,7 +172,7 @@ def announce(runtime: Runtime) -> None:
   count = runtime.decoder_config.num_parameters()
   runtime.progress.note(
       f'Decoder: {count:,} parameters, {runtime.config.model.compute_dtype}. Mesh: '
-      f'{sharding.describe(runtime.mesh)}. The first step of each phase compiles its program.')
+      f'{sharding.describe(runtime.mesh)}.')
 
 
 def example_trees(training: Training, count: int = 3) -> list[dict[str, str]]:

@@ -49,11 +49,13 @@ class Runtime:
   @functools.cached_property
   def search_engine(self) -> Engine:
     """Grows trees as config.search says."""
+    self._announce('tree search')
     return self._engine(self.config.search, self.config.sampling)
 
   @functools.cached_property
   def direct_engine(self) -> Engine:
     """Width-1 rollouts under the training distribution: filter, hybrid rollouts."""
+    self._announce('direct rollouts')
     search = direct_config(self.config.search, self.config.evaluate.num_slots)
     return self._engine(search, self.config.sampling)
 
@@ -84,6 +86,9 @@ class Runtime:
       raise InputError(f'All {len(loaded.problems)} {split} problems have prompts longer than '
                        f'data.prompt_limit = {self.config.data.prompt_limit}; raise it.')
     return prepared.prompts
+
+  def _announce(self, what: str) -> None:
+    self.progress.note(f'Compiling {what}; the first seconds of this phase go into it.')
 
   @property
   def data_dir(self) -> str:

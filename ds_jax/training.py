@@ -249,7 +249,7 @@ class Training:
       if key in by_job:
         groups.append(trajectories(by_job[key], group))
       else:
-        fresh = [t for tree in rollouts[key] for t in trajectories(tree, group)]
+        fresh = [t for tree in rollouts.get(key, ()) for t in trajectories(tree, group)]
         groups.append(flat_group([*scored[job.problem.id], *fresh], group))
       self.host.found = self.host.found.add(groups[-1])
     figures = summarize(trees, config.search.max_depth)
@@ -267,7 +267,7 @@ class Training:
     wanted = [(job, job.sample * count + i) for job in jobs if cached[job.problem.id]
               for i in range(max(0, count - len(cached[job.problem.id])))]
     if not wanted:
-      return {(j.problem.id, j.sample): [] for j in jobs if cached[j.problem.id]}, Counters()
+      return {}, Counters()
     grown, counters = self.grow(
         self.runtime.direct_engine,
         [Job(job.problem, job.prompt_tokens, sample) for job, sample in wanted],

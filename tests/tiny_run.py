@@ -25,7 +25,7 @@ def config(**sections) -> c.Config:
       warmstart=c.WarmstartConfig(num_steps=30, batch_size=16),
       search=c.SearchConfig(num_slots=4, width=2, max_depth=2, segment_length=8,
                             num_trajectories=4, max_expansions=6, replay_lanes=4),
-      verify=c.VerifyConfig(num_workers=1),
+      verify=c.VerifyConfig(verifier='python:tiny_verifier.verify', num_workers=1),
       train=c.TrainConfig(batch_problems=6, minibatch_problems=3, row_length=32, micro_rows=8),
       curriculum=c.CurriculumConfig(num_rounds=2, steps_per_round=3, filter_samples=2),
       evaluate=c.EvaluateConfig(num_problems=6, num_samples=2, num_slots=8),

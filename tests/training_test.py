@@ -74,7 +74,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm,
   workdir, _ = done
   stopped = copy(warm, tmp_path / 'run')
   num_stops = 0
-  for polls in itertools.chain([3, 17, 40, 25, 30], itertools.repeat(60)):
+  for polls in itertools.chain([3, 9, 12, 7, 15], itertools.repeat(60)):
     left = itertools.chain(itertools.repeat(False, polls), itertools.repeat(True))
     try:
       tiny_run.train(stopped, tiny_run.config(), should_stop=lambda left=left: next(left))

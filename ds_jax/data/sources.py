@@ -157,6 +157,7 @@ def _collect(rows: Iterable[tuple[str, Row]], config: DataConfig, limit: int,
       progress.update(num_rows)
     if limit and len(problems) == limit:
       break
+  progress.update(num_rows)
   return LoadedProblems(tuple(problems.values()), tuple(skipped), num_rows)
 
 
