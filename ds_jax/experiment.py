@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -155,11 +156,10 @@ def train(config: Config, workdir: Workdir, progress: Progress,
   start = time.monotonic()
   with open_runtime(config, workdir, progress, should_stop) as runtime:
     announce(runtime)
-    training = Training(runtime)
-    host = training.run()
-    training.host.replay.write_jsonl(workdir.root / 'replay.jsonl',
-                                     runtime.tokenizer.decode_response)
-    examples = example_trees(training)
+    with contextlib.closing(Training(runtime)) as training:
+      host = training.run()
+      examples = example_trees(training)
+    host.solutions().write_jsonl(workdir.root / 'replay.jsonl', runtime.tokenizer.decode_response)
   summary = make_summary(read_metrics(workdir.root / 'metrics.jsonl')) | {
       'status': 'done', 'rounds': host.round_index, 'time/train': time.monotonic() - start}
   write_json(workdir.root / 'examples.json', examples)
@@ -210,12 +210,13 @@ def trained_params(runtime: Runtime) -> tuple[Decoder, str]:
   optimizer = make_optimizer(runtime.config.train)
   folder = runtime.workdir.checkpoints
   if folder.exists():
-    checkpointer = Checkpointer(folder, keep=1_000_000, note=runtime.progress.note)
-    if checkpointer.latest() is not None:
-      abstract = abstract_state(abstract_decoder(runtime.decoder_config), optimizer, runtime.mesh)
-      state, host = checkpointer.restore(abstract)
-      name = f'{folder} (step {host["step"]})'
-      return search_params(state, runtime.mesh, runtime.config.model.compute_dtype), name
+    opened = Checkpointer(folder, keep=1_000_000, note=runtime.progress.note)
+    with contextlib.closing(opened) as checkpointer:
+      if checkpointer.latest() is not None:
+        abstract = abstract_state(abstract_decoder(runtime.decoder_config), optimizer, runtime.mesh)
+        state, host = checkpointer.restore(abstract)
+        name = f'{folder} (step {host["step"]})'
+        return search_params(state, runtime.mesh, runtime.config.model.compute_dtype), name
   path = model_folder(runtime.config, runtime.workdir)
   state = init_state(runtime.load_decoder(path), optimizer, runtime.mesh)
   return search_params(state, runtime.mesh, runtime.config.model.compute_dtype), str(path)

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 
 from ds_jax.checkpoint import Checkpointer
+from ds_jax.config import response_limit
 from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rates
 from ds_jax.evaluate.rollouts import rollout_jobs, run_journaled
 from ds_jax.model.decoder import Decoder, abstract_decoder
 from ds_jax.report.metrics import MetricsWriter
 from ds_jax.runtime import Prompts, Runtime, model_folder
-from ds_jax.search.engine import Counters, Engine
+from ds_jax.search.engine import Counters, Engine, Interrupted
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
 from ds_jax.search.keys import Purpose, base_key_data
 from ds_jax.search.statistics import summarize
 from ds_jax.search.trajectories import trajectories
-from ds_jax.config import response_limit
 from ds_jax.train.advantages import flat_group, group_advantages
 from ds_jax.train.batch import examples_of, pack, plain_examples, scatter
 from ds_jax.train.curriculum import batch_of, hard_problems
@@ -34,7 +34,7 @@ from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.replay import ReplayBuffer, cached_trajectory
 from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
 from ds_jax.train.step import make_learner, policy_loss_fn
-from ds_jax.types import FinishedTree, Trajectory
+from ds_jax.types import FinishedTree, SilentProgress, Trajectory
 
 
 class Stopped(Exception):
@@ -57,6 +57,10 @@ class RunState:
   def to_json(self) -> dict[str, Any]:
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     return fields | {'replay': self.replay.to_json(), 'found': self.found.to_json()}
+
+  def solutions(self) -> ReplayBuffer:
+    """All cached solutions, those of this round included."""
+    return _merge(self.replay, self.found)
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> RunState:
@@ -112,6 +116,11 @@ class Training:
     self.evaluate('after')
     return self.host
 
+  def close(self) -> None:
+    """Closes files; use `contextlib.closing`."""
+    self.metrics.close()
+    self.checkpointer.close()
+
   def restore(self) -> tuple[TrainState, RunState]:
     """The newest good checkpoint, else the initial model."""
     runtime = self.runtime
@@ -146,8 +155,6 @@ class Training:
   def grow(self, engine: Engine, jobs: Sequence[Job], purpose: Purpose, name: str,
            phase: str | None) -> tuple[list[FinishedTree], Counters]:
     """Grows trees for jobs; what is finished is journaled. Saves and stops when asked to."""
-    from ds_jax.search.engine import Interrupted
-    from ds_jax.types import SilentProgress
     journal = Journal(self.runtime.workdir.journal(name))
     self.journals.append(journal)
     key = base_key_data(self.config.seed, purpose, self.host.round_index, self.host.step)
@@ -186,7 +193,7 @@ class Training:
                             f'filter, round {self.host.round_index}')
     rates = pass_rates(count_correct(rollouts))
     self.host.hard_ids = hard_problems(rates, curriculum.hard_threshold)
-    self.host.replay = _merge(self.host.replay, self.host.found).retain(self.host.hard_ids)
+    self.host.replay = self.host.solutions().retain(self.host.hard_ids)
     self.host.found = ReplayBuffer(curriculum.max_cached_per_problem)
     self.metrics.write(self.host.step, 'filter', {
         'round': self.host.round_index, 'filter/num_problems': len(before),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -41,8 +42,8 @@ def done(warm, tmp_path_factory):
 def final_arrays(workdir: Workdir, cfg) -> list[np.ndarray]:
   """Every array of the newest checkpoint: parameters, moments, step."""
   with open_runtime(cfg, workdir, SilentProgress()) as runtime:
-    training = Training(runtime)
-    return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(training.state))]
+    with contextlib.closing(Training(runtime)) as training:
+      return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(training.state))]
 
 
 def test_a_run_ends_with_metrics_report_and_checkpoint(done):
@@ -88,7 +89,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm,
     np.testing.assert_array_equal(a, b)
 
 
-def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path):
+def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path, monkeypatch):
   workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config()
   left = itertools.chain(itertools.repeat(False, 12), itertools.repeat(True))
   with pytest.raises(Stopped):
@@ -98,14 +99,11 @@ def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path):
   assert kept > 0
   grown = []
   with open_runtime(cfg, workdir, SilentProgress()) as runtime:
-    training = Training(runtime)
-    name = journals[0].path.name
-    original = Journal.append
-    try:
-      Journal.append = lambda self, tree: (grown.append(self.path.name), original(self, tree))[1]
+    name, original = journals[0].path.name, Journal.append
+    monkeypatch.setattr(Journal, 'append', lambda self, tree: (
+        grown.append(self.path.name), original(self, tree))[1])
+    with contextlib.closing(Training(runtime)) as training:
       training.run()
-    finally:
-      Journal.append = original
   expected = (cfg.evaluate.num_problems * cfg.evaluate.num_samples if 'evaluate' in name
               else cfg.data.countdown.num_train * cfg.curriculum.filter_samples)
   assert grown.count(name) == expected - kept
