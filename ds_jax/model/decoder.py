@@ -29,7 +29,8 @@ class Layers(nnx.Module):
 
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
     c = config
-    normal = lambda *shape: nnx.Param(_normal(rngs, c.num_layers, *shape))
+    normal = lambda *shape, inputs=1: nnx.Param(
+        _normal(rngs, c.num_layers, *shape, fan_in=math.prod(shape[:inputs])))
     zeros = lambda *shape: nnx.Param(jnp.zeros((c.num_layers, *shape)))
     self.attention_scale = nnx.Param(jnp.ones((c.num_layers, c.width)))
     self.query_kernel = normal(c.width, c.num_heads, c.head_width)
@@ -38,7 +39,7 @@ class Layers(nnx.Module):
     self.key_bias = zeros(c.num_kv_heads, c.head_width)
     self.value_kernel = normal(c.width, c.num_kv_heads, c.head_width)
     self.value_bias = zeros(c.num_kv_heads, c.head_width)
-    self.output_kernel = normal(c.num_heads, c.head_width, c.width)
+    self.output_kernel = normal(c.num_heads, c.head_width, c.width, inputs=2)
     self.mlp_scale = nnx.Param(jnp.ones((c.num_layers, c.width)))
     self.gate_kernel = normal(c.width, c.mlp_width)
     self.up_kernel = normal(c.width, c.mlp_width)
@@ -54,19 +55,21 @@ class Decoder(nnx.Module):
 
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
     self.config = config
-    self.embedding = nnx.Param(_normal(rngs, config.vocab_size, config.width))  # [V, M]
+    self.embedding = nnx.Param(
+        _normal(rngs, config.vocab_size, config.width, fan_in=config.width))  # [V, M]
     self.layers = Layers(config, rngs=rngs)
     self.final_scale = nnx.Param(jnp.ones((config.width,)))  # [M]
     self.head = (None if config.tie_embeddings
-                 else nnx.Param(_normal(rngs, config.width, config.vocab_size)))  # [M, V]
+                 else nnx.Param(_normal(rngs, config.width, config.vocab_size,
+                                        fan_in=config.width)))  # [M, V]
 
 
-def _normal(rngs: nnx.Rngs, *shape: int) -> jax.Array:
-  return 0.02 * jax.random.normal(rngs.params(), shape)
+def _normal(rngs: nnx.Rngs, *shape: int, fan_in: int) -> jax.Array:
+  return fan_in ** -0.5 * jax.random.normal(rngs.params(), shape)
 
 
 def init_decoder(config: DecoderConfig, key: jax.Array) -> Decoder:
-  """Returns a randomly initialised decoder in float32 (normal, sigma 0.02)."""
+  """Returns a randomly initialised decoder in float32 (normal, variance 1 / fan-in)."""
   return jax.jit(lambda key: Decoder(config, rngs=nnx.Rngs(key)))(key)
 
 

@@ -95,15 +95,11 @@ def _walk(tree: FinishedTree) -> Iterator[tuple[int, str]]:
 
 def _title(tree: FinishedTree) -> str:
   """Two lines: which tree and whether it is solved, then its counters."""
-  counts = [f'{visible(name).replace("_", " ")} {number(_plain(value))}'
+  counts = [f'{visible(name).replace("_", " ")} {number(_finite(value))}'
             for name, value in tree.statistics.items()]
   state = f'solved, {int(tree.num_correct[0])} correct' if tree.is_solved else 'not solved'
   return (f'problem {visible(tree.problem_id)}, tree {tree.sample}: {state}\n'
           + ' · '.join([f'collected {len(tree.collected)}', *counts]))
-
-
-def _plain(value: Any) -> Any:
-  return getattr(value, 'item', lambda: value)()
 
 
 def _head(node: dict[str, Any], max_text: int) -> str:
