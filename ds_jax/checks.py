@@ -27,7 +27,8 @@ def check_rank(name: str, array: Any, rank: int) -> None:
 def check_shape(name: str, array: Any, shape: Sequence[int | None]) -> None:
   """Raises ValueError unless `array.shape` equals `shape`; None matches any size."""
   got = tuple(array.shape)
-  if len(got) != len(shape) or any(e is not None and e != g for e, g in zip(shape, got, strict=False)):
+  fits = lambda expected, size: expected is None or expected == size
+  if len(got) != len(shape) or not all(map(fits, shape, got)):
     raise ValueError(f'Expected {name} of shape {tuple(shape)}, got {got}.')
 
 

@@ -82,7 +82,7 @@ class SamplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-  """The tree search (design.md section 4). Defaults follow the released scripts where they speak."""
+  """The tree search. Defaults are the quickstart's; configs/deepsearch_1_5b.py has the released."""
   policy: str = 'deepsearch'  # 'deepsearch' | 'faithful' | 'direct'
   num_slots: int = 64  # decoder slots per device
   width: int = 4  # W, children per expansion

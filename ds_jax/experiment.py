@@ -1,4 +1,4 @@
-"""The commands behind `ds-jax`: each takes a Config and a workdir and returns a JSON-able summary."""
+"""The commands behind `ds-jax`: a Config and a workdir in, a JSON-able summary out."""
 
 from __future__ import annotations
 

@@ -222,16 +222,18 @@ class Training:
     groups, figures = self.collect_groups(ids)
     searched = time.monotonic()
     updates = self.update(groups)
+    updated = time.monotonic()
     self.host.step += 1
     for key in ('search/tokens', 'search/trees'):
       self.host.totals[key] = self.host.totals.get(key, 0) + figures[key]
     figures |= updates | {'round': self.host.round_index,
-                          'time/search': searched - start, 'time/update': time.monotonic() - searched,
-                          'time/step': time.monotonic() - start}
+                          'time/search': searched - start, 'time/update': updated - searched,
+                          'time/step': updated - start}
     self.metrics.write(self.host.step, 'train', figures)
     if self.host.step % config.log.every_steps == 0:
       self.runtime.progress.update(
-          self.host.step - self.host.round_index * steps, solved=round(figures['search/solve_rate'], 3),
+          self.host.step - self.host.round_index * steps,
+          solved=round(figures['search/solve_rate'], 3),
           reward=round(figures['search/reward'], 3), loss=round(figures['train/loss'], 4),
           **{'tokens/s': round(figures['time/tokens_per_second'])})
 

@@ -84,8 +84,9 @@ def claim(workdir: Workdir, config: Config) -> None:
     faults = [f'{name}: workdir {theirs_!r}, now {ours_!r}'
               for name, (theirs_, ours_) in differing_fields(theirs, ours).items()]
     if faults:
-      raise InputError(f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); '
-                       'choose another --workdir, or the same settings to continue.')
+      raise InputError(
+          f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
+          'another --workdir, or the same settings to continue.')
   write_json(path, ours)
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from ds_jax.model.decoder import sequence_logprobs
 from ds_jax.search.engine import Interrupted
 from ds_jax.search.journal import Journal, tree_from_line, tree_to_line

@@ -88,8 +88,10 @@ def test_tree_in_depth_first_order_scores_as_its_paths(decoder):
   key_end = np.array([12] * 4 + [7] * 3 + [12] * 5)
   hidden = forward(decoder, jnp.asarray(row)[None], jnp.asarray(positions)[None],
                    jnp.asarray(key_end)[None])[0]
-  for path, where in (([*trunk, *left], [*range(7)]), ([*trunk, *right], [*range(4), *range(7, 12)])):
-    np.testing.assert_allclose(hidden[np.array(where)], forward(decoder, *one_row(path))[0], atol=1e-5)
+  paths = (([*trunk, *left], [*range(7)]), ([*trunk, *right], [*range(4), *range(7, 12)]))
+  for path, where in paths:
+    alone = forward(decoder, *one_row(path))[0]
+    np.testing.assert_allclose(hidden[np.array(where)], alone, atol=1e-5)
 
 
 def test_masked_ids_have_no_probability_and_entropy_is_exact(decoder):

@@ -1,4 +1,4 @@
-"""A whole run in seconds: Countdown with three numbers and a decoder of a few thousand parameters."""
+"""A whole run in seconds: Countdown with three numbers, a decoder of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEVER = lambda: False
 
 
 def config(**sections) -> c.Config:
-  """The tiny run; each keyword replaces fields of one section, e.g. train=dict(ends='collected')."""
+  """The tiny run; a keyword replaces fields of a section, e.g. train=dict(ends='collected')."""
   base = c.Config(
       data=c.DataConfig(prompt_limit=10, countdown=c.CountdownConfig(
           num_numbers=3, max_number=6, max_value=30, num_train=24, num_heldout=8,

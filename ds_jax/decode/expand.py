@@ -19,8 +19,14 @@ from jax.sharding import PartitionSpec as P
 
 from ds_jax import sharding
 from ds_jax.decode.sampling import SamplingOptions, child_keys, sample_tokens, token_keys
-from ds_jax.model.caches import (Slots, append_segments, decode_step, encode_chunk, init_slots,
-                                 write_path)
+from ds_jax.model.caches import (
+  Slots,
+  append_segments,
+  decode_step,
+  encode_chunk,
+  init_slots,
+  write_path,
+)
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, compute_logits, score_targets
 from ds_jax.types import ExpandFn, Plan, Segments
@@ -72,10 +78,9 @@ def compile_expand(mesh: Mesh, shape: ExpandShape) -> Any:
   manual = set(sharding.AXES if mesh.shape['tensor'] == 1 else sharding.BATCH_AXES)
   mapped = jax.shard_map(local, mesh=mesh, in_specs=(P(), slot_specs, batch, P(), P()),
                          out_specs=(slot_specs, batch), axis_names=manual, check_vma=False)
-  # Without out_shardings the returned slots differ in name from make_slots' and compile once more.
-  named = lambda specs: jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
+  # Without out_shardings the returned slots differ in name from the first ones: a second program.
   return jax.jit(mapped, donate_argnums=1,
-                 out_shardings=(named(slot_specs), NamedSharding(mesh, batch)))
+                 out_shardings=(_named(slot_specs, mesh), NamedSharding(mesh, batch)))
 
 
 def bind_sampling(program: Any, options: SamplingOptions, stop_ids: Sequence[int]) -> ExpandFn:
@@ -97,13 +102,14 @@ def bind_sampling(program: Any, options: SamplingOptions, stop_ids: Sequence[int
 def compile_slots(config: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Callable[[], Slots]:
   """Returns a jitted function that makes empty slots: `shape.num_slots` per device group."""
   num_slots = shape.num_slots * sharding.num_slot_shards(mesh)
-  shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), slots_spec(), is_leaf=_is_spec)
+  shardings = _named(slots_spec(), mesh)
   init = lambda: init_slots(config, num_slots, shape.width, shape.segment_length, shape.capacity)
   return jax.jit(init, out_shardings=shardings)
 
 
-def _is_spec(x: Any) -> bool:
-  return isinstance(x, P)
+def _named(specs: Any, mesh: Mesh) -> Any:
+  return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs,
+                      is_leaf=lambda x: isinstance(x, P))
 
 
 def slots_spec() -> Slots:

@@ -1,4 +1,4 @@
-"""Direct rollouts: width-1 trees in the slots of the search engine. There is no second generator."""
+"""Direct rollouts: width-1 trees in the slots of the search engine; no second generator."""
 
 from __future__ import annotations
 

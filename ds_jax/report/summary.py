@@ -67,9 +67,9 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def cost_line(summary: Mapping[str, Any]) -> str:
   """'80 training steps · 2 rounds · 1,234,567 tokens generated · 3 min 12 s'."""
-  parts = [f'{summary[name]:,} {label}' for name, label in (
-      ('steps', 'training steps'), ('rounds', 'rounds'), ('tokens', 'tokens generated'))
-      if summary.get(name)]
+  parts = [f'{summary[name]:,} {one if summary[name] == 1 else many}' for name, one, many in (
+      ('steps', 'training step', 'training steps'), ('rounds', 'round', 'rounds'),
+      ('tokens', 'token generated', 'tokens generated')) if summary.get(name)]
   parts += [duration(summary['seconds'])] if summary.get('seconds') else []
   return ' · '.join(parts) or 'no training steps yet'
 

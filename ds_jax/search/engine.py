@@ -29,8 +29,15 @@ from ds_jax.search.host_tree import HostTree, Job
 from ds_jax.search.keys import problem_hash, root_key_data
 from ds_jax.search.options import How, Options, Rules, options_from, rules_from, width_at
 from ds_jax.search.tree import Children, Tree, add_children, new_tree
-from ds_jax.types import (ExpandFn, FinishedTree, Progress, Segments, SilentProgress, Verdict,
-                          VerifyFn)
+from ds_jax.types import (
+  ExpandFn,
+  FinishedTree,
+  Progress,
+  Segments,
+  SilentProgress,
+  Verdict,
+  VerifyFn,
+)
 
 # How long a round waits for verdicts before trees that have theirs go on without the others.
 VERIFY_GRACE_SECONDS = 0.05

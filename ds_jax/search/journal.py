@@ -44,7 +44,7 @@ def _array(value: dict[str, Any]) -> np.ndarray:
 
 
 class Journal:
-  """Appends finished trees to a file; a line survives a kill of this process once `append` returns."""
+  """Appends finished trees to a file; what `append` wrote survives a kill."""
 
   def __init__(self, path: str | os.PathLike[str]):
     self.path = pathlib.Path(path)

@@ -7,6 +7,7 @@ whose cached path they share most with. All of this is bookkeeping on the host; 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -72,10 +73,14 @@ def assign(requests: Sequence[Request], trees: Sequence[HostTree | None], slots:
     if not free:
       waiting.append(request)
       continue
-    holds = lambda s: (s.tree is tree and request.node in s.children,
-                       s.shared_length(tree, request.node), s.tree is None)
-    max(free, key=holds).take(tree, request)
+    max(free, key=functools.partial(_preference, tree=tree, node=request.node)).take(tree, request)
   return waiting
+
+
+def _preference(slot: Slot, tree: HostTree, node: int) -> tuple[bool, int, bool]:
+  """Larger is better: the node is in the slot's segment cache; shared path; nobody else's path."""
+  return (slot.tree is tree and node in slot.children, slot.shared_length(tree, node),
+          slot.tree is None)
 
 
 def make_plan(slots: Sequence[Slot], trees: Sequence[HostTree | None], num_shards: int,
