@@ -70,18 +70,26 @@ def prepare(config: CountdownConfig, data_dir: str | os.PathLike[str]) -> Countd
     InputError: if the config is out of range or admits too few problems, or `data_dir` cannot be
       written.
   """
-  try:
+  def build() -> Countdown:
     with _quiet_tfds():
       builder = Countdown(
           data_dir=os.fspath(data_dir), file_format='array_record',
           config=CountdownBuilderConfig(name=config_name(config), countdown=config))
       builder.download_and_prepare()
+    return builder
+
+  try:
+    try:
+      return build()
+    except OSError as e:
+      if 'already exists' not in str(e):  # else another process has just built the same files
+        raise
+      return build()
   except (OSError, RuntimeError) as e:
     if isinstance(e, RuntimeError) and 'writing' not in str(e):  # array_record on a full disk
       raise
     raise InputError(f'Cannot write the Countdown problems under data_dir {str(data_dir)!r}: {e}; '
                      'free some space, or set data.data_dir to another folder.') from e
-  return builder
 
 
 @contextlib.contextmanager
