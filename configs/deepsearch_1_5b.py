@@ -96,6 +96,7 @@ def get_config() -> ml_collections.ConfigDict:
   curriculum.steps_per_round = 50  # paper: 100 steps in all
   curriculum.filter_samples = 4  # paper: pass@1 over K = 4 rollouts
   curriculum.hard_threshold = 0.25  # paper; the released files keep 0 % and 25 % alike
+  curriculum.filter_from = 'hard'  # released: round 1 is a subset of round 0
   curriculum.max_cached_per_problem = 8  # ours: at most K
 
   evaluate = config.evaluate

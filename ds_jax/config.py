@@ -157,6 +157,8 @@ class CurriculumConfig:
   steps_per_round: int = 40
   filter_samples: int = 4  # direct rollouts per problem
   hard_threshold: float = 0.25  # problems with pass@1 below this are hard
+  filter_from: str = 'all'  # a later round filters 'all' training problems, or 'hard': those of
+  #   the round before, as in the released data, whose round 1 is a subset of round 0
   max_cached_per_problem: int = 4  # solutions the replay buffer keeps of one problem
 
 
@@ -222,6 +224,7 @@ _CHOICES = {
     'train.normalization': ('mean_only', 'standard', 'none'),
     'train.ends': ('collected', 'all'),
     'train.uniform_trees': ('drop', 'keep'),
+    'curriculum.filter_from': ('all', 'hard'),
 }
 
 # Fields that must be at least this much.

@@ -52,8 +52,7 @@ def init(config: Config, tokenizer_folder: str, output: str, progress: Progress)
   """
   tokenizer = prompts_lib.load_tokenizer(tokenizer_folder)
   decoder = init_decoder(new_decoder_config(config, tokenizer), jax.random.key(config.seed))
-  save_decoder(decoder, output, context_length=context_length(config),
-               stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
+  save_decoder(decoder, output, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
                add_files=lambda folder: prompts_lib.save_tokenizer(tokenizer_folder, str(folder)))
   count = decoder.config.num_parameters()
   progress.note(f'Wrote {output}: {count:,} parameters, {tokenizer.num_ids:,} token ids.')
@@ -67,6 +66,7 @@ def new_decoder_config(config: Config, tokenizer: Tokenizer) -> DecoderConfig:
       vocab_size=-(-tokenizer.num_ids // 16) * 16, num_ids=tokenizer.num_ids,
       num_layers=m.num_layers, width=m.width, mlp_width=m.mlp_width, num_heads=m.num_heads,
       num_kv_heads=m.num_kv_heads, head_width=m.head_width, rope_theta=m.rope_theta,
+      max_positions=max(2048, context_length(config)),
       tie_embeddings=m.tie_embeddings, compute_dtype='float32', remat=m.remat)
 
 
@@ -109,8 +109,7 @@ def warmstart(config: Config, workdir: Workdir, progress: Progress,
       progress.update(step + 1, loss=round(float(np.mean(losses[-20:])), 4),
                       **{'solutions/s': round(rate)})
   progress.finish()
-  save_decoder(jax.device_get(state.params), workdir.warmstart,
-               context_length=context_length(config), stop_ids=tokenizer.stop_ids,
+  save_decoder(jax.device_get(state.params), workdir.warmstart, stop_ids=tokenizer.stop_ids,
                pad_id=tokenizer.pad_id,
                add_files=lambda f: prompts_lib.save_tokenizer(str(tokenizer_folder), str(f)))
   loss = float(np.mean(losses[-100:]))

@@ -139,6 +139,11 @@ def open_runtime(config: Config, workdir: Workdir, progress: Progress,
   decoder_config = dataclasses.replace(
       read_config(folder, tokenizer.num_ids), compute_dtype=config.model.compute_dtype,
       remat=config.model.remat)
+  if context_length(config) > decoder_config.max_positions:
+    raise InputError(
+        f'prompt_limit + max_depth * segment_length = {context_length(config)} exceeds the '
+        f'{decoder_config.max_positions} positions of {folder} (max_position_embeddings); lower '
+        'search.max_depth or search.segment_length.')
   with VerifierPool(config.verify) as pool:
     yield Runtime(config, workdir, mesh, tokenizer, decoder_config, pool, progress, should_stop)
 

@@ -47,10 +47,10 @@ class RunState:
   round_index: int = 0
   step: int = 0  # training steps done, over all rounds
   hard_ids: tuple[str, ...] | None = None  # of this round; None: not filtered yet
+  hard_before: tuple[str, ...] = ()  # of the round before
   replay: ReplayBuffer = ReplayBuffer(0)  # solutions that this round may use
   found: ReplayBuffer = ReplayBuffer(0)  # solutions found in this round
   evaluations: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-  totals: dict[str, float] = dataclasses.field(default_factory=dict)
   metrics_size: int = 0  # bytes of metrics.jsonl that belong to this state
   num_saves: int = 0
 
@@ -67,6 +67,7 @@ class RunState:
     hard = fields['hard_ids']
     return cls(**fields | {
         'hard_ids': None if hard is None else tuple(hard),
+        'hard_before': tuple(fields['hard_before']),
         'replay': ReplayBuffer.from_json(fields['replay']),
         'found': ReplayBuffer.from_json(fields['found'])})
 
@@ -182,11 +183,12 @@ class Training:
     self.save()
 
   def filter_hard(self) -> bool:
-    """Sets the round's hard set; False if there is none. Later rounds filter the set before."""
+    """Sets the round's hard set; False if there is none."""
     if self.host.hard_ids is not None:
       return bool(self.host.hard_ids)
     start, curriculum = time.monotonic(), self.config.curriculum
-    before = self.host.totals.pop('hard_before', None) or sorted(self.train_prompts)
+    nested = curriculum.filter_from == 'hard' and self.host.round_index > 0
+    before = self.host.hard_before if nested else sorted(self.train_prompts)
     jobs = rollout_jobs([self.train_prompts[name] for name in before], curriculum.filter_samples)
     rollouts, _ = self.grow(self.runtime.direct_engine, jobs, Purpose.FILTER,
                             f'filter_{self.host.round_index}',
@@ -206,8 +208,8 @@ class Training:
     return bool(self.host.hard_ids)
 
   def end_round(self) -> None:
-    """Moves on to the next round, which filters this one's hard set anew."""
-    self.host.totals['hard_before'] = list(self.host.hard_ids or ())
+    """Moves on to the next round, which filters anew."""
+    self.host.hard_before = self.host.hard_ids
     self.host.round_index += 1
     self.host.hard_ids = None
     self.save()
@@ -224,8 +226,6 @@ class Training:
     updates = self.update(groups)
     updated = time.monotonic()
     self.host.step += 1
-    for key in ('search/tokens', 'search/trees'):
-      self.host.totals[key] = self.host.totals.get(key, 0) + figures[key]
     figures |= updates | {'round': self.host.round_index,
                           'time/search': searched - start, 'time/update': updated - searched,
                           'time/step': updated - start}

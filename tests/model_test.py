@@ -57,7 +57,7 @@ def test_logits_equal_transformers_and_export_round_trips(tie, tmp_path):
     theirs = model(torch.tensor(tokens)[None]).logits[0].numpy()
   np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
 
-  convert.save_decoder(decoder, tmp_path / 'ours', context_length=128, stop_ids=(3,), pad_id=0)
+  convert.save_decoder(decoder, tmp_path / 'ours', stop_ids=(3,), pad_id=0)
   again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'ours').eval()
   with torch.no_grad():
     exported = again(torch.tensor(tokens)[None]).logits[0].numpy()
@@ -136,7 +136,7 @@ def test_unsupported_config_is_refused_by_name(change, words):
 def test_faulty_folders_are_named(decoder, tmp_path):
   with pytest.raises(InputError, match='No checkpoint folder'):
     convert.load_decoder(tmp_path / 'nowhere')
-  convert.save_decoder(decoder, tmp_path / 'm', context_length=8, stop_ids=(3,), pad_id=0)
+  convert.save_decoder(decoder, tmp_path / 'm', stop_ids=(3,), pad_id=0)
   fields = json.loads((tmp_path / 'm/config.json').read_text())
   (tmp_path / 'm/config.json').write_text(json.dumps(fields | {'num_hidden_layers': 3,
                                                                'intermediate_size': 50}))

@@ -157,6 +157,7 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path):
 
 @pytest.mark.parametrize('sections, words', [
     (dict(search=dict(max_depth=9)), 'train.row_length'),
+    (dict(search=dict(max_depth=300), train=dict(row_length=4096)), 'max_position_embeddings'),
     (dict(train=dict(minibatch_problems=4)), 'minibatch_problems'),
     (dict(data=dict(source='nonsense:x')), 'source'),
     (dict(data=dict(prompt_limit=2)), 'prompt_limit')])

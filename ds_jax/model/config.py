@@ -20,6 +20,7 @@ class DecoderConfig:
   num_heads: int  # H
   num_kv_heads: int  # C
   head_width: int  # D
+  max_positions: int = 2048  # of a prompt and its response, as the checkpoint declares
   rope_theta: float = 10_000.0
   norm_epsilon: float = 1e-6
   tie_embeddings: bool = True
@@ -80,13 +81,13 @@ def config_from_hf(fields: Mapping[str, Any], num_ids: int | None = None) -> Dec
       mlp_width=fields['intermediate_size'], num_heads=heads,
       num_kv_heads=fields.get('num_key_value_heads', heads),
       head_width=fields.get('head_dim') or fields['hidden_size'] // heads,
+      max_positions=fields.get('max_position_embeddings', 2048),
       rope_theta=float(rope.get('rope_theta', fields.get('rope_theta', 10_000.0))),
       norm_epsilon=float(fields.get('rms_norm_eps', 1e-6)),
       tie_embeddings=bool(fields.get('tie_word_embeddings', False)))
 
 
-def config_to_hf(config: DecoderConfig, context_length: int, stop_ids: tuple[int, ...],
-                 pad_id: int) -> dict[str, Any]:
+def config_to_hf(config: DecoderConfig, stop_ids: tuple[int, ...], pad_id: int) -> dict[str, Any]:
   """Returns the fields of the `config.json` that transformers reads as a Qwen2 model."""
   return {
       'architectures': ['Qwen2ForCausalLM'], 'model_type': 'qwen2',
@@ -95,7 +96,7 @@ def config_to_hf(config: DecoderConfig, context_length: int, stop_ids: tuple[int
       'num_attention_heads': config.num_heads, 'num_key_value_heads': config.num_kv_heads,
       'head_dim': config.head_width, 'hidden_act': 'silu', 'rope_theta': config.rope_theta,
       'rms_norm_eps': config.norm_epsilon, 'tie_word_embeddings': config.tie_embeddings,
-      'max_position_embeddings': context_length, 'use_sliding_window': False,
+      'max_position_embeddings': config.max_positions, 'use_sliding_window': False,
       'attention_dropout': 0.0, 'initializer_range': 0.02,
       'eos_token_id': stop_ids[0], 'bos_token_id': None, 'pad_token_id': pad_id,
       'dtype': 'float32', 'torch_dtype': 'float32',

@@ -97,8 +97,8 @@ def read_config(folder: pathlib.Path, num_ids: int | None = None) -> DecoderConf
   return config_from_hf(fields, num_ids)
 
 
-def save_decoder(decoder: Decoder, folder: str | os.PathLike[str], *, context_length: int,
-                 stop_ids: tuple[int, ...], pad_id: int,
+def save_decoder(decoder: Decoder, folder: str | os.PathLike[str], *, stop_ids: tuple[int, ...],
+                 pad_id: int,
                  add_files: Callable[[pathlib.Path], None] = lambda folder: None) -> None:
   """Writes a Hugging Face checkpoint folder that transformers loads as Qwen2ForCausalLM.
 
@@ -107,7 +107,6 @@ def save_decoder(decoder: Decoder, folder: str | os.PathLike[str], *, context_le
   Args:
     decoder: the parameters, written in float32.
     folder: where; replaced if it exists.
-    context_length: `max_position_embeddings`.
     stop_ids: ids that end a response. pad_id: the padding id.
     add_files: called with the unfinished folder, to add the tokenizer.
   """
@@ -117,7 +116,7 @@ def save_decoder(decoder: Decoder, folder: str | os.PathLike[str], *, context_le
   shutil.rmtree(unfinished, ignore_errors=True)
   unfinished.mkdir(parents=True)
   save_file(dict(_to_file(decoder)), unfinished / 'model.safetensors', metadata={'format': 'pt'})
-  fields = config_to_hf(decoder.config, context_length, stop_ids, pad_id)
+  fields = config_to_hf(decoder.config, stop_ids, pad_id)
   (unfinished / 'config.json').write_text(json.dumps(fields, indent=2) + '\n')
   generation = {'eos_token_id': list(stop_ids), 'pad_token_id': pad_id, 'do_sample': True}
   (unfinished / 'generation_config.json').write_text(json.dumps(generation, indent=2) + '\n')
