@@ -151,8 +151,7 @@ def _execute(name: str, flags: dict[str, Any], config: Any) -> int:
   _set_environment(flags)
   from ds_jax.checkpoint import SaveError
   from ds_jax.report.progress import make_progress
-  from ds_jax.training import Stopped
-  from ds_jax.workdir import EXIT_CANNOT_WRITE, EXIT_DONE, StopRequest
+  from ds_jax.workdir import EXIT_CANNOT_WRITE, EXIT_DONE, Stopped, StopRequest
   progress, stop = make_progress(), StopRequest()
   try:
     with stop.installed():
@@ -185,6 +184,7 @@ def _set_environment(flags: dict[str, Any]) -> None:
 def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
               stop: Callable[[], bool]) -> dict[str, Any]:
   from ds_jax import experiment
+  from ds_jax.warmstart import warmstart
   from ds_jax.workdir import Workdir, lock
   if name == 'init':
     return experiment.init(config, flags['tokenizer'], flags['output'], progress)
@@ -197,7 +197,7 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
     return summary
   with lock(workdir):
     if name == 'warmstart':
-      return experiment.warmstart(config, workdir, progress, stop)
+      return warmstart(config, workdir, progress, stop)
     if name == 'train':
       return experiment.train(config, workdir, progress, stop)
     summary = experiment.evaluate(config, workdir, progress, stop)

@@ -10,17 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from ds_jax import runtime as runtime_lib
 from ds_jax.checkpoint import Checkpointer
 from ds_jax.checks import InputError
-from ds_jax.config import Config, context_length
+from ds_jax.config import Config
 from ds_jax.data import prompts as prompts_lib
-from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.evaluate.metrics import evaluation_metrics
 from ds_jax.evaluate.rollouts import rollout_jobs, run_journaled
-from ds_jax.model.config import DecoderConfig
 from ds_jax.model.convert import save_decoder
 from ds_jax.model.decoder import Decoder, abstract_decoder, init_decoder
 from ds_jax.report.metrics import read_metrics
@@ -31,12 +27,11 @@ from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
 from ds_jax.search.keys import Purpose, base_key_data
-from ds_jax.train.optimizer import make_optimizer, make_warmstart_optimizer
-from ds_jax.train.sft import imitation_loss, sft_update
+from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import abstract_state, init_state, search_params
-from ds_jax.train.step import make_learner
 from ds_jax.training import Stopped, Training
-from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress, Tokenizer
+from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress
+from ds_jax.warmstart import new_decoder_config
 from ds_jax.workdir import Workdir, claim, write_json
 
 Summary = dict[str, Any]
@@ -57,88 +52,6 @@ def init(config: Config, tokenizer_folder: str, output: str, progress: Progress)
   count = decoder.config.num_parameters()
   progress.note(f'Wrote {output}: {count:,} parameters, {tokenizer.num_ids:,} token ids.')
   return {'status': 'done', 'output': str(output), 'num_parameters': count}
-
-
-def new_decoder_config(config: Config, tokenizer: Tokenizer) -> DecoderConfig:
-  """The shape of a new decoder; embedding rows are the tokenizer's ids rounded up to 16."""
-  m = config.model
-  return DecoderConfig(
-      vocab_size=-(-tokenizer.num_ids // 16) * 16, num_ids=tokenizer.num_ids,
-      num_layers=m.num_layers, width=m.width, mlp_width=m.mlp_width, num_heads=m.num_heads,
-      num_kv_heads=m.num_kv_heads, head_width=m.head_width, rope_theta=m.rope_theta,
-      max_positions=max(2048, context_length(config)),
-      tie_embeddings=m.tie_embeddings, compute_dtype='float32', remat=m.remat)
-
-
-def warmstart(config: Config, workdir: Workdir, progress: Progress,
-              should_stop: Callable[[], bool]) -> Summary:
-  """Trains a new tiny decoder on worked solutions and saves it as a Hugging Face folder.
-
-  A workdir that has one already is left alone.
-  """
-  claim(workdir, config)
-  if workdir.warmstart.exists():
-    progress.note(f'{workdir.warmstart} exists already; nothing to do.')
-    return {'status': 'finished', 'output': str(workdir.warmstart)}
-  mesh = runtime_lib.open_mesh(config)
-  tokenizer_folder = workdir.root / 'tokenizer'
-  write_countdown_tokenizer(str(tokenizer_folder), config.data.countdown.max_value)
-  tokenizer = prompts_lib.load_tokenizer(str(tokenizer_folder))
-  pairs = worked_solutions(config, workdir, tokenizer, progress)
-  w = config.warmstart
-  optimizer = make_warmstart_optimizer(w)
-  learner = make_learner(optimizer, mesh, micro_rows=warmstart_rows(config, pairs),
-                         loss_fn=imitation_loss)
-  decoder = init_decoder(new_decoder_config(config, tokenizer), jax.random.key(config.seed))
-  state = init_state(decoder, optimizer, mesh)
-  start, rng = time.monotonic(), np.random.default_rng([config.seed, 1])
-  progress.start('warm start', w.num_steps)
-  order, losses = np.zeros(0, int), []
-  for step in range(w.num_steps):
-    if should_stop():
-      progress.finish()
-      raise Stopped
-    if len(order) < w.batch_size:
-      order = np.concatenate([order, rng.permutation(len(pairs))])
-    chosen, order = order[:w.batch_size], order[w.batch_size:]
-    state, figures = sft_update(learner, state, [pairs[i] for i in chosen],
-                                config.train.row_length)
-    losses.append(figures['sft/loss'])
-    if (step + 1) % 20 == 0:
-      rate = (step + 1) * w.batch_size / (time.monotonic() - start)
-      progress.update(step + 1, loss=round(float(np.mean(losses[-20:])), 4),
-                      **{'solutions/s': round(rate)})
-  progress.finish()
-  save_decoder(jax.device_get(state.params), workdir.warmstart, stop_ids=tokenizer.stop_ids,
-               pad_id=tokenizer.pad_id,
-               add_files=lambda f: prompts_lib.save_tokenizer(str(tokenizer_folder), str(f)))
-  loss = float(np.mean(losses[-100:]))
-  progress.note(f'Wrote {workdir.warmstart}: loss {loss:.4f} after {w.num_steps} steps.')
-  return {'status': 'done', 'output': str(workdir.warmstart), 'warmstart/loss': loss,
-          'time/warmstart': time.monotonic() - start}
-
-
-def worked_solutions(config: Config, workdir: Workdir, tokenizer: Tokenizer,
-                     progress: Progress) -> list[tuple[np.ndarray, np.ndarray]]:
-  """(prompt [P], response [S]) token pairs of the warm-start split."""
-  from ds_jax.data.sources import load_problems
-  data_dir = config.data.data_dir or str(workdir.data)
-  problems = load_problems(config.data, 'warmstart', data_dir, progress).problems
-  prepared = prompts_lib.prepare_prompts(problems, tokenizer, config.data)
-  pairs = [(tokens, tokenizer.encode_response(problem.solution))
-           for problem, tokens in prepared.prompts if problem.solution is not None]
-  if not pairs:
-    raise InputError('The warm-start split has no worked solutions; set data.source=countdown, or '
-                     'start from a model with --config.model.path=DIR.')
-  return pairs
-
-
-def warmstart_rows(config: Config, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> int:
-  """Rows per pass that hold a batch of average solutions, so that most updates take one pass."""
-  per_row = config.train.row_length // max(len(p) + len(r) for p, r in pairs)
-  shards = max(1, jax.device_count() // config.mesh.tensor)
-  rows = -(-config.warmstart.batch_size // max(per_row, 1))
-  return -(-rows // shards) * shards
 
 
 def train(config: Config, workdir: Workdir, progress: Progress,

@@ -35,10 +35,7 @@ from ds_jax.train.replay import ReplayBuffer, cached_trajectory
 from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
 from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.types import FinishedTree, SilentProgress, Trajectory
-
-
-class Stopped(Exception):
-  """The run was asked to stop and has saved."""
+from ds_jax.workdir import Stopped
 
 
 @dataclasses.dataclass
@@ -88,7 +85,8 @@ class Training:
     self.metrics = MetricsWriter(runtime.workdir.root, config.log.tensorboard)
     self.state, self.host = self.restore()
     self.metrics.cut(self.host.metrics_size)
-    self.journals: list[Journal] = []  # covered by the next checkpoint
+    self.journals: list[Journal] = []  # of finished work, which the next checkpoint covers
+    self.in_flight: list[Journal] = []  # of the step under way
     self._search_form: tuple[int, Decoder] | None = None
 
   def run(self) -> RunState:
@@ -137,6 +135,11 @@ class Training:
     runtime.progress.note(f'Continuing at round {host.round_index}, step {host.step}.')
     return state, host
 
+  def settle(self) -> None:
+    """The step under way is part of the state now."""
+    self.journals += self.in_flight
+    self.in_flight = []
+
   def save(self) -> None:
     """Commits a checkpoint; journals that it covers are removed after that."""
     self.host.num_saves += 1
@@ -157,14 +160,13 @@ class Training:
            phase: str | None) -> tuple[list[FinishedTree], Counters]:
     """Grows trees for jobs; what is finished is journaled. Saves and stops when asked to."""
     journal = Journal(self.runtime.workdir.journal(name))
-    self.journals.append(journal)
+    self.in_flight.append(journal)
     key = base_key_data(self.config.seed, purpose, self.host.round_index, self.host.step)
     progress = self.runtime.progress if phase else SilentProgress()
     try:
       return run_journaled(engine, self.params(), jobs, key, journal, phase or name, progress,
                            self.runtime.should_stop)
     except Interrupted:
-      self.journals.clear()  # the work of this step is not in the checkpoint: journals stay
       self.save()
       raise Stopped from None
 
@@ -180,6 +182,7 @@ class Training:
     self.host.evaluations[when] = found
     self.metrics.write(self.host.step, 'evaluate',
                        {'when': when, **found, 'time/evaluate': time.monotonic() - start})
+    self.settle()
     self.save()
 
   def filter_hard(self) -> bool:
@@ -204,6 +207,7 @@ class Training:
         'replay/num_problems': len(self.host.replay.solutions),
         'replay/num_trajectories': len(self.host.replay),
         'time/filter': time.monotonic() - start})
+    self.settle()
     self.save()
     return bool(self.host.hard_ids)
 
@@ -230,6 +234,7 @@ class Training:
                           'time/search': searched - start, 'time/update': updated - searched,
                           'time/step': updated - start}
     self.metrics.write(self.host.step, 'train', figures)
+    self.settle()
     if self.host.step % config.log.every_steps == 0:
       self.runtime.progress.update(
           self.host.step - self.host.round_index * steps,

@@ -47,8 +47,8 @@ class Workdir:
     return self.root / 'journal' / f'{name}.process_{process}.jsonl'
 
 
-class WriteError(OSError):
-  """The workdir could not be written; the message says what to do."""
+class Stopped(Exception):
+  """The run was asked to stop and has saved."""
 
 
 @contextlib.contextmanager

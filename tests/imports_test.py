@@ -15,7 +15,7 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 # A part of ds_jax is a folder or a module at the top. Every part may import the parts named here.
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
-ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'training', 'plan', 'experiment'}
+ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'training', 'warmstart', 'plan', 'experiment'}
 ARROWS = {
     'types': set(),
     'checks': set(),
@@ -33,6 +33,7 @@ ARROWS = {
     'workdir': BASE,
     'runtime': BASE | FOLDERS | {'workdir'},
     'training': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
+    'warmstart': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
     'plan': BASE | FOLDERS | ASSEMBLY,
     'experiment': BASE | FOLDERS | ASSEMBLY,
     'cli': BASE | FOLDERS | ASSEMBLY | {PROJECT},

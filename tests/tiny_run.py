@@ -10,6 +10,7 @@ import ds_jax.config as c
 from ds_jax import experiment
 from ds_jax.report.metrics import read_metrics
 from ds_jax.types import SilentProgress
+from ds_jax.warmstart import warmstart as run_warmstart
 from ds_jax.workdir import Workdir
 
 NEVER = lambda: False
@@ -48,7 +49,7 @@ def config_file(folder: pathlib.Path, **sections) -> pathlib.Path:
 def warmstart(root: pathlib.Path, cfg: c.Config) -> Workdir:
   workdir = Workdir(root)
   root.mkdir(parents=True, exist_ok=True)
-  experiment.warmstart(cfg, workdir, SilentProgress(), NEVER)
+  run_warmstart(cfg, workdir, SilentProgress(), NEVER)
   return workdir
 
 

@@ -16,9 +16,10 @@ from ds_jax.checkpoint import Checkpointer
 from ds_jax.checks import InputError
 from ds_jax.runtime import open_runtime
 from ds_jax.search.journal import Journal
-from ds_jax.training import Stopped, Training
+from ds_jax.training import Training
 from ds_jax.types import SilentProgress
-from ds_jax.workdir import Workdir, lock
+from ds_jax.warmstart import warmstart
+from ds_jax.workdir import Stopped, Workdir, lock
 
 
 @pytest.fixture(scope='module')
@@ -180,3 +181,14 @@ def test_a_missing_model_and_one_without_tokenizer_are_named(tmp_path, warm):
     file.unlink()
   with pytest.raises(InputError, match='tokenizer'):
     tiny_run.train(workdir, tiny_run.config())
+
+
+def test_a_stopped_warm_start_goes_on_with_the_same_batches(warm, tmp_path):
+  cfg, workdir = tiny_run.config(), Workdir(tmp_path / 'run')
+  for polls in (7, 12):
+    left = itertools.chain(itertools.repeat(False, polls), itertools.repeat(True))
+    with pytest.raises(Stopped):
+      warmstart(cfg, workdir, SilentProgress(), lambda left=left: next(left))
+  tiny_run.warmstart(workdir.root, cfg)
+  name = 'model.safetensors'
+  assert (workdir.warmstart / name).read_bytes() == (warm.warmstart / name).read_bytes()

@@ -74,7 +74,7 @@ def _node(tree: FinishedTree, i: int, decode: Decode) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> float | int | None:
-  value = getattr(value, 'item', lambda: value)()
+  value = np.asarray(value).item()
   return value if math.isfinite(value) else None
 
 
@@ -95,7 +95,7 @@ def _walk(tree: FinishedTree) -> Iterator[tuple[int, str]]:
 
 def _title(tree: FinishedTree) -> str:
   """Two lines: which tree and whether it is solved, then its counters."""
-  counts = [f'{visible(name).replace("_", " ")} {number(_finite(value))}'
+  counts = [f'{visible(name).replace("_", " ")} {number(np.asarray(value).item())}'
             for name, value in tree.statistics.items()]
   state = f'solved, {int(tree.num_correct[0])} correct' if tree.is_solved else 'not solved'
   return (f'problem {visible(tree.problem_id)}, tree {tree.sample}: {state}\n'

@@ -66,7 +66,6 @@ class MetricsWriter:
     self._commit()
     if self._events is not None:
       _add_event(self._events, row)
-      self._events.flush()
 
   def size(self) -> int:
     """Bytes committed; a checkpoint records it for cut()."""
@@ -85,6 +84,7 @@ class MetricsWriter:
     self._drop_unfinished_line()
     if self._has_events:
       self._rewrite_events()
+      self._close_events()  # waits for its thread; the next write() opens them again
 
   def close(self) -> None:
     """Ends writing; a second call does nothing."""
@@ -106,10 +106,9 @@ class MetricsWriter:
     folder = self._path.parent / TENSORBOARD_FOLDER
     for old in folder.glob('events.out.tfevents.*'):
       old.unlink()
-    self._events = SummaryWriter(str(folder))
+    self._events = SummaryWriter(str(folder), flush_secs=5)
     for row in read_metrics(self._path):
       _add_event(self._events, row)
-    self._events.flush()
 
   def _close_events(self) -> None:
     if self._events is not None:
