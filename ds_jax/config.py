@@ -20,9 +20,9 @@ from ds_jax.checks import InputError, check_choice, suggest
 class CountdownConfig:
   """The embedded task: reach a target with each number exactly once (data/countdown.py)."""
   num_numbers: int = 4  # numbers per problem; depth of a worked solution is num_numbers - 1
-  max_number: int = 15  # given numbers are 1..max_number
+  max_number: int = 10  # given numbers are 1..max_number
   max_value: int = 99  # no intermediate result is larger (one token per value)
-  num_train: int = 2048  # problems of the train split
+  num_train: int = 4096  # problems of the train split
   num_heldout: int = 512  # problems of the held-out hard split
   num_warmstart: int = 40_000  # worked solutions, with 2..num_numbers numbers
   warmstart_full_share: float = 0.5  # share of worked solutions with all num_numbers numbers
@@ -130,7 +130,7 @@ class TrainConfig:
   minibatch_problems: int = 64  # problems per optimizer update
   row_length: int = 36  # S of a training row; short trajectories are packed into rows
   micro_rows: int = 64  # rows per forward/backward pass, over all devices
-  learning_rate: float = 3e-4
+  learning_rate: float = 2e-4  # peak, after a linear warm-up
   warmup_steps: int = 5  # optimizer updates
   weight_decay: float = 0.0
   beta1: float = 0.9
@@ -154,12 +154,12 @@ class TrainConfig:
 class CurriculumConfig:
   """Rounds: filter the hard set, train on it, filter again."""
   num_rounds: int = 2
-  steps_per_round: int = 40
+  steps_per_round: int = 110  # training steps
   filter_samples: int = 4  # direct rollouts per problem
   hard_threshold: float = 0.25  # problems with pass@1 below this are hard
   filter_from: str = 'all'  # a later round filters 'all' training problems, or 'hard': those of
   #   the round before, as in the released data, whose round 1 is a subset of round 0
-  max_cached_per_problem: int = 4  # solutions the replay buffer keeps of one problem
+  max_cached_per_problem: int = 2  # solutions the replay buffer keeps of one problem
 
 
 @dataclasses.dataclass(frozen=True)

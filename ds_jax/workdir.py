@@ -78,6 +78,7 @@ def claim(workdir: Workdir, config: Config) -> None:
   Raises:
     InputError: names the fields that differ (those that do not change results aside).
   """
+  workdir.root.mkdir(parents=True, exist_ok=True)
   path, ours = workdir.root / 'config.json', dataclasses.asdict(config)
   if path.exists():
     theirs = json.loads(path.read_text())
