@@ -32,7 +32,7 @@ from ds_jax.train.state import abstract_state, init_state, search_params
 from ds_jax.training import Stopped, Training
 from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress
 from ds_jax.warmstart import new_decoder_config
-from ds_jax.workdir import Workdir, claim, write_json
+from ds_jax.workdir import Workdir, check_config, claim, write_json
 
 Summary = dict[str, Any]
 
@@ -60,7 +60,7 @@ def train(config: Config, workdir: Workdir, progress: Progress,
 
   A finished workdir says so and does nothing; an unfinished one goes on.
   """
-  claim(workdir, config)
+  check_config(workdir, config)
   if workdir.summary.exists():
     summary = json.loads(workdir.summary.read_text())
     progress.note(f'{workdir.root} is finished; nothing to do.')
@@ -69,6 +69,7 @@ def train(config: Config, workdir: Workdir, progress: Progress,
   with open_runtime(config, workdir, progress, should_stop) as runtime:
     announce(runtime)
     with contextlib.closing(Training(runtime)) as training:
+      claim(workdir, config)
       host = training.run()
       examples = example_trees(training)
     host.solutions().write_jsonl(workdir.root / 'replay.jsonl', runtime.tokenizer.decode_response)
@@ -93,8 +94,7 @@ def example_trees(training: Training, count: int = 3) -> list[dict[str, str]]:
   jobs = [Job(problem, tokens) for problem, tokens in training.eval_prompts[:count]]
   trees: list[FinishedTree] = []
   run_engine(training.runtime.search_engine, training.params(), jobs,
-             base_key_data(training.config.seed, Purpose.SEARCH, 0, 0), on_finish=trees.append,
-             should_stop=training.runtime.should_stop)
+             base_key_data(training.config.seed, Purpose.SEARCH, 0, 0), on_finish=trees.append)
   trees.sort(key=lambda tree: tree.problem_id)
   decode = training.runtime.tokenizer.decode_response
   return [{'title': tree.problem_id, 'text': format_tree(tree, decode)} for tree in trees]

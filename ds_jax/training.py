@@ -107,6 +107,7 @@ class Training:
       self.runtime.progress.start(f'train, round {self.host.round_index}',
                                   self.config.curriculum.steps_per_round)
       while self.host.step < last:
+        self.stop_if_asked()
         self.train_step()
         if self.host.step % self.config.checkpoint.every_steps == 0 and self.host.step < last:
           self.save()
@@ -119,6 +120,12 @@ class Training:
     """Closes files; use `contextlib.closing`."""
     self.metrics.close()
     self.checkpointer.close()
+
+  def stop_if_asked(self) -> None:
+    """Saves and raises Stopped, if the run was asked to stop."""
+    if self.runtime.should_stop():
+      self.save()
+      raise Stopped
 
   def restore(self) -> tuple[TrainState, RunState]:
     """The newest good checkpoint, else the initial model."""
@@ -167,8 +174,8 @@ class Training:
       return run_journaled(engine, self.params(), jobs, key, journal, phase or name, progress,
                            self.runtime.should_stop)
     except Interrupted:
-      self.save()
-      raise Stopped from None
+      self.stop_if_asked()
+      raise
 
   def evaluate(self, when: str) -> None:
     """pass@1 of the present policy on the held-out problems, once per `when`."""

@@ -27,7 +27,7 @@ from ds_jax.train.sft import imitation_loss, sft_update
 from ds_jax.train.state import TrainState, abstract_state, init_state
 from ds_jax.train.step import make_learner
 from ds_jax.types import Progress, Tokenizer
-from ds_jax.workdir import Stopped, Workdir, claim
+from ds_jax.workdir import Stopped, Workdir, check_config, claim
 
 Pairs = Sequence[tuple[np.ndarray, np.ndarray]]  # (prompt [P], response [S]) int32
 
@@ -43,7 +43,7 @@ def warmstart(config: Config, workdir: Workdir, progress: Progress,
   Raises:
     Stopped: after saving, if asked to stop.
   """
-  claim(workdir, config)
+  check_config(workdir, config)
   if workdir.warmstart.exists():
     progress.note(f'{workdir.warmstart} exists already; nothing to do.')
     return {'status': 'finished', 'output': str(workdir.warmstart)}
@@ -51,6 +51,7 @@ def warmstart(config: Config, workdir: Workdir, progress: Progress,
   write_countdown_tokenizer(folder, config.data.countdown.max_value)
   tokenizer = prompts_lib.load_tokenizer(folder)
   pairs = worked_solutions(config, workdir, tokenizer, progress)
+  claim(workdir, config)
   state, loss = imitate(config, workdir, new_decoder_config(config, tokenizer), pairs, progress,
                         should_stop)
   save_decoder(jax.device_get(state.params), workdir.warmstart, stop_ids=tokenizer.stop_ids,

@@ -72,13 +72,12 @@ def lock(workdir: Workdir) -> Iterator[None]:
     yield
 
 
-def claim(workdir: Workdir, config: Config) -> None:
-  """Writes the config into a new workdir, or checks that the workdir belongs to it.
+def check_config(workdir: Workdir, config: Config) -> None:
+  """Checks that a workdir which has a config belongs to this one.
 
   Raises:
     InputError: names the fields that differ (those that do not change results aside).
   """
-  workdir.root.mkdir(parents=True, exist_ok=True)
   path, ours = workdir.root / 'config.json', dataclasses.asdict(config)
   if path.exists():
     theirs = json.loads(path.read_text())
@@ -88,7 +87,12 @@ def claim(workdir: Workdir, config: Config) -> None:
       raise InputError(
           f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
           'another --workdir, or the same settings to continue.')
-  write_json(path, ours)
+
+
+def claim(workdir: Workdir, config: Config) -> None:
+  """Makes the workdir this config's; called once all of its settings have been found good."""
+  workdir.root.mkdir(parents=True, exist_ok=True)
+  write_json(workdir.root / 'config.json', dataclasses.asdict(config))
 
 
 def write_json(path: pathlib.Path, value: object) -> None:

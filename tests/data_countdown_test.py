@@ -157,7 +157,7 @@ def test_too_few_problems_says_how_many_and_all_of_them_can_be_had():
 
 @pytest.mark.parametrize('fields, message', [
     ({'num_numbers': 1}, 'num_numbers >= 2'),
-    ({'max_value': 10}, 'smaller than max_number = 15'),
+    ({'max_value': 9}, 'smaller than max_number = 10'),
     ({'num_train': -1}, 'num_train >= 0'),
     ({'warmstart_full_share': 1.5}, r'warmstart_full_share in \[0, 1\]'),
     ({'seed': -1}, 'seed >= 0'),

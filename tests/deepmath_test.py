@@ -40,5 +40,5 @@ def test_a_random_qwen_trains_a_few_steps_on_deepmath(shared, tmp_path, capsys):
   rows = [r for r in tiny_run.metrics(tiny_run.Workdir(tmp_path / 'run')) if r['kind'] == 'train']
   assert all(r['train/grad_norm'] > 0 for r in rows)
   assert all(np.isclose(r['train/ratio_first'], 1, atol=1e-3) for r in rows)
-  # A uniform policy over 151,665 ids: the masked rows of the embedding take no probability.
-  assert all(abs(r['search/entropy'] - np.log(151_665)) < 0.05 for r in rows)
+  # Nearly uniform over the 151,665 ids.
+  assert all(np.log(151_665) - 1 < r['search/entropy'] < np.log(151_665) for r in rows)
