@@ -10,32 +10,22 @@ import tiny_run
 
 from ds_jax.cli import main
 
-QUALITY = dict(
-    data=dict(prompt_limit=96, max_problems=8),
-    verify=dict(verifier='math', num_workers=1),
-    search=dict(num_slots=4, width=2, max_depth=2, segment_length=6, replay_chunk=64),
-    train=dict(batch_problems=4, minibatch_problems=4, row_length=128, micro_rows=8,
-               advantage='q_mean', uniform_trees='keep', ends='collected'),
-    curriculum=dict(num_rounds=1, steps_per_round=2, filter_samples=1),
-    evaluate=dict(num_problems=2, num_samples=1, num_slots=4))
 
-
-def test_a_random_qwen_trains_a_few_steps_on_deepmath(shared, tmp_path, capsys):
+def test_a_random_qwen_trains_a_few_steps_on_deepmath(root, shared, tmp_path, capsys):
   tokenizer = shared / 'data/tokenizers/qwen2.5'
   source = shared / 'data/deepmath/deepmath103k_round0/train_25.parquet'
   benchmark = shared / 'data/benchmarks/aime2025.jsonl'
   for path in (tokenizer, source, benchmark):
     if not path.exists():
       pytest.skip(f'{path} does not exist')
-  config = tiny_run.config_file(tmp_path, **QUALITY)
-  model = tmp_path / 'qwen'
+  config, model = root / 'configs/smoke.py', tmp_path / 'qwen'
   assert main(['init', f'--config={config}', f'--tokenizer={tokenizer}', f'--output={model}']) == 0
   code = main(['train', f'--config={config}', f'--workdir={tmp_path / "run"}', '--json',
                f'--config.model.path={model}', f'--config.data.source=file:{source}',
                f'--config.data.eval_source=file:{benchmark}'])
   out, err = capsys.readouterr()
   assert code == 0, err
-  assert json.loads(out.splitlines()[-1])['steps'] == 2
+  assert json.loads(out.splitlines()[-1])['steps'] == 3
   assert 'exceeds data.prompt_limit' in err  # long prompts are skipped and counted
   rows = [r for r in tiny_run.metrics(tiny_run.Workdir(tmp_path / 'run')) if r['kind'] == 'train']
   assert all(r['train/grad_norm'] > 0 for r in rows)

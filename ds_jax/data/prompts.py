@@ -104,6 +104,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> ChatTokenizer:
   path = _tokenizer_folder(folder)
   # The verifier forks workers; tokenizers would warn in each of them.
   os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')  # that PyTorch is missing
   import transformers
   # AutoTokenizer ignores a request for the generic class once config.json says 'qwen2' and applies
   # Qwen's own splitting (transformers 5.23).

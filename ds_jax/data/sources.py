@@ -55,7 +55,9 @@ def load_problems(config: DataConfig, split: str, data_dir: str,
   progress.start(f'load {split} problems')
   try:
     if source == 'countdown':
-      return _load_countdown(config, name_of_split[split], data_dir, limit)
+      loaded = _load_countdown(config, name_of_split[split], data_dir, limit)
+      progress.update(loaded.num_rows)
+      return loaded
     if kind == 'tfds' and name:
       rows = _tfds_rows(name, name_of_split[split], data_dir)
     elif kind == 'file' and name:
