@@ -95,6 +95,13 @@ def test_number_of_devices_does_not_change_a_bit(grown):
     assert_same_tree(trees[name], other[name])
 
 
+def test_a_decoder_split_over_tensor_grows_the_same_trees(grown):
+  _, jobs, trees, _ = grown
+  other, _ = fakes.grow(fakes.make_engine(num_devices=2, tensor=2), jobs)
+  for name in trees:
+    assert_same_tree(trees[name], other[name], bits=False)
+
+
 def test_one_slot_grows_the_same_trees(grown):
   _, jobs, trees, _ = grown
   alone, _ = fakes.grow(fakes.make_engine(dataclasses.replace(fakes.SEARCH, num_slots=1)), jobs[:3])

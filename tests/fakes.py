@@ -44,8 +44,9 @@ def scripted_verify(items):
   return futures
 
 
-def make_engine(config=SEARCH, num_devices=1, verify_fn=scripted_verify, prompt_limit=12):
-  mesh = sharding.make_mesh(data=-1, devices=jax.devices()[:num_devices])
+def make_engine(config=SEARCH, num_devices=1, verify_fn=scripted_verify, prompt_limit=12,
+                tensor=1):
+  mesh = sharding.make_mesh(data=-1, tensor=tensor, devices=jax.devices()[:num_devices])
   shape = ExpandShape(
       num_slots=config.num_slots, width=config.width, segment_length=config.segment_length,
       context_length=prompt_limit + config.max_depth * config.segment_length,
@@ -67,7 +68,8 @@ def make_jobs(count, seed=0):
 def grow(engine, jobs, **kwargs):
   """Runs the engine; finished trees by problem id."""
   trees = {}
-  params = jax.device_put(decoder(), sharding.replicated(engine.mesh))
+  params = jax.device_put(
+      decoder(), sharding.parameter_shardings(decoder(), engine.mesh, search=True))
   counters = run(engine, params, jobs, base_key_data(0, Purpose.SEARCH, 0, 0),
                  on_finish=lambda tree: trees.__setitem__(tree.problem_id, tree), **kwargs)
   return trees, counters
