@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +26,7 @@ from ds_jax.model.config import DecoderConfig
 from ds_jax.model.convert import load_decoder, read_config
 from ds_jax.model.decoder import Decoder
 from ds_jax.search.engine import Engine
-from ds_jax.types import Problem, Progress, Tokenizer
+from ds_jax.types import ExpandFn, Problem, Progress, Tokenizer
 from ds_jax.verify.pool import VerifierPool
 from ds_jax.workdir import Workdir
 
@@ -50,11 +49,14 @@ class Runtime:
   def search_engine(self) -> Engine:
     """Grows trees as config.search says."""
     self._announce('tree search')
-    return self._engine(self.config.search, self.config.sampling)
+    search = self.config.search
+    if search.policy == 'direct':  # one child at a time: wider slots would idle
+      search = dataclasses.replace(search, width=1, width_decay=0)
+    return self._engine(search, self.config.sampling)
 
   @functools.cached_property
   def direct_engine(self) -> Engine:
-    """Width-1 rollouts under the training distribution: filter, hybrid rollouts."""
+    """Single rollouts under the training distribution: filter, hybrid rollouts."""
     self._announce('direct rollouts')
     search = direct_config(self.config.search, self.config.evaluate.num_slots)
     return self._engine(search, self.config.sampling)
@@ -62,9 +64,9 @@ class Runtime:
   @functools.cached_property
   def evaluation_engine(self) -> Engine:
     """The direct engine, its compiled programs included, sampling as config.evaluate says."""
-    options = SamplingConfig(self.config.evaluate.temperature, self.config.evaluate.top_p)
+    sampling = SamplingConfig(self.config.evaluate.temperature, self.config.evaluate.top_p)
     return dataclasses.replace(
-        self.direct_engine, expand_fn=self._bind(self._direct_program, options))
+        self.direct_engine, expand_fn=self._expand_fn(self.direct_engine.config, sampling))
 
   def load_decoder(self, folder: pathlib.Path) -> Decoder:
     """The initial parameters in float32, on the mesh."""
@@ -94,21 +96,14 @@ class Runtime:
   def data_dir(self) -> str:
     return self.config.data.data_dir or str(self.workdir.data)
 
-  @functools.cached_property
-  def _direct_program(self) -> Any:
-    search = direct_config(self.config.search, self.config.evaluate.num_slots)
-    return compile_expand(self.mesh, self._shape(search))
-
   def _engine(self, search: SearchConfig, sampling: SamplingConfig) -> Engine:
-    shape = self._shape(search)
-    program = (self._direct_program if search.policy == 'direct'
-               else compile_expand(self.mesh, shape))
     return Engine(
-        config=search, mesh=self.mesh, expand_fn=self._bind(program, sampling),
-        make_slots=compile_slots(self.decoder_config, self.mesh, shape),
+        config=search, mesh=self.mesh, expand_fn=self._expand_fn(search, sampling),
+        make_slots=compile_slots(self.decoder_config, self.mesh, self._shape(search)),
         verify_fn=self.pool.verify, decode_text=self.tokenizer.decode_response)
 
-  def _bind(self, program: Any, sampling: SamplingConfig) -> Any:
+  def _expand_fn(self, search: SearchConfig, sampling: SamplingConfig) -> ExpandFn:
+    program = compile_expand(self.mesh, self._shape(search))
     options = sampling_options(sampling.temperature, sampling.top_p, sampling.top_k)
     return bind_sampling(program, options, self.tokenizer.stop_ids)
 

@@ -125,6 +125,18 @@ def test_direct_rollouts_are_single_paths():
     assert tree.collected.tolist() == [len(tree.parent) - 1]
 
 
+def test_direct_rollouts_of_one_tree_start_at_the_root():
+  config = dataclasses.replace(fakes.SEARCH, policy='direct', width=1, num_trajectories=3)
+  trees, _ = fakes.grow(fakes.make_engine(config), fakes.make_jobs(6))
+  for tree in trees.values():
+    assert tree.depth[tree.parent == 0].tolist() == [1] * 3
+    inner = tree.parent[tree.parent > 0]
+    assert len(set(inner.tolist())) == len(inner)
+    assert tree.collected.tolist() == np.flatnonzero(tree.is_terminal).tolist()
+    firsts = {tuple(tree.tokens[tree.node_slice(i)]) for i in np.flatnonzero(tree.parent == 0)}
+    assert len(firsts) > 1
+
+
 def test_a_slow_verdict_delays_its_own_tree_only(grown):
   _, jobs, trees, _ = grown
   release, order = threading.Event(), []

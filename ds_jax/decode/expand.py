@@ -8,6 +8,7 @@ results do not depend on how many devices there are.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -62,8 +63,11 @@ class DecodeState(NamedTuple):
   segments: Segments
 
 
+@functools.cache
 def compile_expand(mesh: Mesh, shape: ExpandShape) -> Any:
   """Returns the jitted `expand(decoder, slots, plan, options, stop_ids)`; slots are donated.
+
+  The same arguments return the same function, so engines that differ in less share its programs.
 
   Args:
     mesh: the mesh; slots are split over data x fsdp, the decoder may be split over tensor.

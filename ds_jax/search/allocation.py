@@ -49,15 +49,19 @@ def faithful(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, Allocati
 
 
 def direct(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, Allocation]:
-  """A width-1 rollout: the newest node grows until it ends."""
+  """Width-1 rollouts from the root, one after another, until K of them have ended."""
   tree, _ = collect(tree, fresh_nodes(tree), rules, options)
   newest = tree.num_nodes - 1
   spent = ((tree.num_expansions >= options.max_expansions)
            | (tree.num_generated >= options.max_tokens))
-  is_done = tree.is_terminal[newest] | spent
-  how = jnp.where(is_done, How.DONE, jnp.where(newest == Tree.ROOT, How.ROOT, How.LOCAL))
-  tree = tree.replace(current=newest, num_fresh=jnp.int32(0), is_done=is_done, how=how)
-  return tree, Allocation(newest[None], (~is_done).astype(jnp.int32)[None])
+  # An end that could not be verified is not collected: the rollout is not made up for.
+  num_rollouts = tree.num_children[Tree.ROOT]
+  is_end = tree.is_terminal[newest]
+  is_done = (is_end & (num_rollouts >= options.num_trajectories)) | spent
+  node = jnp.where(is_end, Tree.ROOT, newest)
+  how = jnp.where(is_done, How.DONE, jnp.where(node == Tree.ROOT, How.ROOT, How.LOCAL))
+  tree = tree.replace(current=node, num_fresh=jnp.int32(0), is_done=is_done, how=how)
+  return tree, Allocation(node[None], (~is_done).astype(jnp.int32)[None])
 
 
 POLICIES: dict[str, AllocateFn] = {
