@@ -83,7 +83,7 @@ class SamplingConfig:
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
   """The tree search. Defaults are the quickstart's; configs/deepsearch_1_5b.py has the released."""
-  policy: str = 'deepsearch'  # 'deepsearch' | 'faithful' | 'direct'
+  policy: str = 'deepsearch'  # 'deepsearch' | 'faithful' | 'direct' | 'fork'
   num_slots: int = 64  # decoder slots per device
   width: int = 4  # W, children per expansion
   width_decay: int = 0  # children fewer per stage of floor(max_depth / W) depths; 0: off
@@ -107,6 +107,9 @@ class SearchConfig:
   incomplete_score: float = -0.5  # value of a path cut off by the depth limit without an answer
   count_end_token: bool = False  # in a trajectory's confidence; released: only if padding differs
   negatives: str = 'most_confident'  # 'most_confident' | 'random' | 'least_confident'
+  local_choice: str = 'best'  # among siblings: 'best' UCT | 'sampled' from softmax(UCT); ours
+  ties: str = 'first'  # 'first' in pre-order (released) | 'confident' | 'random'
+  probe_share: float = 0.1  # of rollouts under 'fork' that get a random fork, to measure U; ours
   replay_chunk: int = 32  # tokens a lane encodes per expansion when a slot jumps or starts
   replay_lanes: int = 64  # slots per device that may replay in one expansion
   path_block: int = 128  # path positions that attention reads at a time
@@ -213,12 +216,14 @@ RESULT_NEUTRAL = ('log', 'checkpoint')
 _CHOICES = {
     'data.overlong_prompts': ('skip', 'truncate_left'),
     'model.compute_dtype': ('float32', 'bfloat16'),
-    'search.policy': ('deepsearch', 'faithful', 'direct'),
+    'search.policy': ('deepsearch', 'faithful', 'direct', 'fork'),
     'search.backtrack': ('global', 'uct'),
     'search.depth_bonus': ('sqrt', 'log', 'linear'),
     'search.uncertainty': ('off', 'sampled', 'entropy'),
     'search.backup_rule': ('constrained', 'vanilla'),
     'search.negatives': ('most_confident', 'random', 'least_confident'),
+    'search.local_choice': ('best', 'sampled'),
+    'search.ties': ('first', 'confident', 'random'),
     'train.loss_aggregation': ('token_mean', 'sequence_mean', 'sequence_sum'),
     'train.advantage': ('q_mean', 'tree_mean', 'td'),
     'train.normalization': ('mean_only', 'standard', 'none'),
@@ -335,6 +340,10 @@ def _check_values(config: Config) -> None:
     if flat[name] < minimum:
       raise InputError(f'Expected {name} >= {minimum}, got {flat[name]}.')
   search, train = config.search, config.train
+  if search.policy in ('direct', 'fork') and search.max_expansions < search.max_depth:
+    raise InputError(
+        f'search.max_expansions = {search.max_expansions} does not allow one rollout of '
+        f'search.max_depth = {search.max_depth} segments; raise it.')
   if context_length(config) > train.row_length:
     raise InputError(
         f'prompt_limit + max_depth * segment_length = {config.data.prompt_limit} + '

@@ -50,8 +50,9 @@ class Runtime:
     """Grows trees as config.search says."""
     self._announce('tree search')
     search = self.config.search
-    if search.policy == 'direct':  # one child at a time: wider slots would idle
-      search = dataclasses.replace(search, width=1, width_decay=0)
+    if search.policy in ('direct', 'fork'):  # one child at a time: wider slots would idle
+      search = dataclasses.replace(search, width=1, width_decay=0,
+                                   max_expansions=search.max_expansions * search.width)
     return self._engine(search, self.config.sampling)
 
   @functools.cached_property

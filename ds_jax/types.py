@@ -54,7 +54,8 @@ class Problem:
 class FinishedTree:
   """A finished tree on the host: what the journal keeps and everything later reads.
 
-  Node 0 is the root and owns no tokens; node order is creation order. The tokens of node i are
+  Node 0 is the root and owns no tokens; parents stand before their children. Nodes are in order of
+  creation, or depth first where that depends on timing (policies in waves). The tokens of node i are
   `tokens[token_start[i]:token_start[i + 1]]`, the end token included where there is one.
   """
   problem_id: str
@@ -71,6 +72,7 @@ class FinishedTree:
   num_ends: np.ndarray  # [N] int32, verified ends at or below the node
   num_correct: np.ndarray  # [N] int32, those of them that are correct
   is_terminal: np.ndarray  # [N] bool
+  is_outcome_chosen: np.ndarray  # [N] bool, below a fork that was placed because of an outcome
   reward: np.ndarray  # [N] float32, of terminals; 0 elsewhere
   verdict: tuple[str | None, ...]  # [N], a Verdict's value for terminals, else None
   collected: np.ndarray  # [K'] int32, collected ends in order; K' <= K

@@ -65,7 +65,8 @@ def children_of_event(event, depth, config):
     fields['reward'][i] = (
         1 if child['ans'] == 'correct'
         else config['incomplete_score'] if child['ans'] == 'none' and at_limit and is_full else -1)
-  return tree_lib.Children(count=np.int32(len(event['children'])), **fields)
+  return tree_lib.Children(count=np.int32(len(event['children'])), first_child=np.int32(0),
+                           **fields)
 
 
 def replay(trace):
@@ -84,6 +85,7 @@ def replay(trace):
                   tree_lib.children_of(tree, tree.current) & ~tree.is_collected)
     assert np.flatnonzero(candidates).tolist() == event['cand']
     tree, is_fresh = jitted_step(tree, candidates, rules, options), False
+    tree = tree.replace(num_fresh=jnp.int32(0))
     count = len(event['n'])
     np.testing.assert_array_equal(tree.visit_count[:count], event['n'])
     np.testing.assert_allclose(tree.value_sum[:count], event['q'], atol=1e-5)
@@ -145,10 +147,10 @@ def test_preorder_is_a_depth_first_walk(widths):
   rng = np.random.default_rng(0)
   tree = tree_lib.new_tree(64, 1, jnp.zeros(2, jnp.uint32))
   for _ in range(8):
-    count = rng.integers(1, widths[0] + 1)
+    count, node = rng.integers(1, widths[0] + 1), rng.integers(tree.num_nodes)
     blank = children_of_event({'children': []}, 0, {'max_depth': 99, 'step_len': 1})
-    tree = jitted_add(tree, np.int32(rng.integers(tree.num_nodes)),
-                      blank._replace(count=np.int32(count)))
+    tree = jitted_add(tree, np.int32(node), blank._replace(
+        count=np.int32(count), first_child=np.asarray(tree.num_children[node])))
   order = []
   parents = np.asarray(tree.parent)[:int(tree.num_nodes)]
 

@@ -189,6 +189,7 @@ def make_tree() -> FinishedTree:
       entropies=floats(0.5, 1, 0, 0, 0, 0, 0, 0), visit_count=ints(4, 2, 0, 1, 1),
       value_sum=floats(1, 0.5, 0, 1, -1), num_ends=ints(2, 2, 0, 1, 1),
       num_correct=ints(1, 1, 0, 1, 0), is_terminal=np.array([0, 0, 0, 1, 1], bool),
+      is_outcome_chosen=np.zeros(5, bool),
       reward=floats(0, 0, 0, 1, -1), verdict=(None, None, None, 'correct', 'wrong'),
       collected=ints(4, 3), selections=((0, 'root'), (1, 'local'), (1, 'global')),
       statistics={'expansions': 3, 'generated_tokens': np.int64(8), 'rate': float('nan')})

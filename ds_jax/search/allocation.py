@@ -1,8 +1,9 @@
-"""Allocation policies: from a tree to the node that gets children next, and how many.
+"""Allocation policies: from a tree to the nodes that get children next, and how many.
 
-A policy is a pure function of one tree (new children included, not yet backed up), the rules and
-the options. It returns the tree after its bookkeeping and an `Allocation`. Trees that are done
-allocate nothing.
+A policy is a pure function of one tree (new children included, not yet backed up), the rules, the
+options and what is known of where forks pay. It returns the tree after its bookkeeping and an
+`Allocation`. Trees that are done allocate nothing. The serial policies wait for one expansion and
+then ask for the next; the policies of rollouts.py ask for many at once, in waves.
 """
 
 from __future__ import annotations
@@ -14,21 +15,32 @@ import jax
 import jax.numpy as jnp
 
 from ds_jax.search import frontier as frontier_lib
+from ds_jax.search import rollouts
 from ds_jax.search.backup import collect
 from ds_jax.search.options import How, Options, Rules, width_at
+from ds_jax.search.rollouts import Allocation, ForkPlan, is_spent
 from ds_jax.search.tree import Tree, children_of, fresh_nodes, is_used
 
-
-class Allocation(NamedTuple):
-  """A nodes of one tree that get children next (A is 1 for the serial policies)."""
-  node: jax.Array  # [A] int32
-  num_children: jax.Array  # [A] int32, 0: none
+# (tree, rules, options, plan) -> (tree, Allocation)
+AllocateFn = Callable[[Tree, Rules, Options, ForkPlan], tuple[Tree, Allocation]]
 
 
-AllocateFn = Callable[[Tree, Rules, Options], tuple[Tree, Allocation]]
+class Policy(NamedTuple):
+  """How a tree starts, and how it goes on."""
+  first_children: Callable[[Options], jax.Array]  # `[]` int32, of the root; host numbers will do
+  allocate: AllocateFn
+  is_serial: bool  # one expansion of a tree at a time; its node order is that of creation
 
 
-def deepsearch(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, Allocation]:
+def begin(tree: Tree, rules: Rules, options: Options) -> Tree:
+  """A blank tree whose first children have been asked for."""
+  count = POLICIES[rules.policy].first_children(options)
+  return tree.replace(num_asked=tree.num_asked.at[Tree.ROOT].set(count),
+                      num_in_flight=jnp.int32(count))
+
+
+def deepsearch(tree: Tree, rules: Rules, options: Options,
+               plan: ForkPlan) -> tuple[Tree, Allocation]:
   """The paper's search with the released code's defects mended.
 
   Local UCT while no end is met, then the global frontier. A node that has all its children is
@@ -37,44 +49,37 @@ def deepsearch(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, Alloca
   ends, best first; what is still missing stays missing. (Released: an assertion that takes the
   whole batch with it, in 28 % of runs when 80 % of children end.)
   """
-  spent = ((tree.num_expansions >= options.max_expansions)
-           | (tree.num_generated >= options.max_tokens))
-  return _serial(tree.replace(is_exhausted=tree.is_exhausted | spent), rules, options,
-                 is_draining=True)
+  del plan
+  return _serial(tree, rules, options, drains=True)
 
 
-def faithful(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, Allocation]:
-  """The released rules; where the released code crashes, the tree ends with what it has."""
-  return _serial(tree, rules, options, is_draining=False)
+def faithful(tree: Tree, rules: Rules, options: Options,
+             plan: ForkPlan) -> tuple[Tree, Allocation]:
+  """The released rules, defects included; where the released code stops with an assertion, the
+  tree ends with what it has collected, alone. (Ours: a spent budget ends it likewise.)"""
+  del plan
+  return _serial(tree, rules, options, drains=False)
 
 
-def direct(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, Allocation]:
-  """Width-1 rollouts from the root, one after another, until K of them have ended."""
-  tree, _ = collect(tree, fresh_nodes(tree), rules, options)
-  newest = tree.num_nodes - 1
-  spent = ((tree.num_expansions >= options.max_expansions)
-           | (tree.num_generated >= options.max_tokens))
-  # An end that could not be verified is not collected: the rollout is not made up for.
-  num_rollouts = tree.num_children[Tree.ROOT]
-  is_end = tree.is_terminal[newest]
-  is_done = (is_end & (num_rollouts >= options.num_trajectories)) | spent
-  node = jnp.where(is_end, Tree.ROOT, newest)
-  how = jnp.where(is_done, How.DONE, jnp.where(node == Tree.ROOT, How.ROOT, How.LOCAL))
-  tree = tree.replace(current=node, num_fresh=jnp.int32(0), is_done=is_done, how=how)
-  return tree, Allocation(node[None], (~is_done).astype(jnp.int32)[None])
+def root_width(options: Options) -> jax.Array:
+  """`[]` int32: the serial policies expand the root like any node."""
+  return width_at(options, 0)
 
 
-POLICIES: dict[str, AllocateFn] = {
-    'deepsearch': deepsearch, 'faithful': faithful, 'direct': direct}
+POLICIES: dict[str, Policy] = {
+    'deepsearch': Policy(root_width, deepsearch, is_serial=True),
+    'faithful': Policy(root_width, faithful, is_serial=True),
+    'direct': Policy(rollouts.first_rollouts, rollouts.direct, is_serial=False),
+    'fork': Policy(rollouts.first_rollouts, rollouts.fork, is_serial=False)}
 
 
-def _serial(tree: Tree, rules: Rules, options: Options,
-            is_draining: bool) -> tuple[Tree, Allocation]:
-  """Backs up the newest children, then steps on without generation until a node needs children."""
-  is_started = tree.num_nodes > 1
-  stepped = step(tree, fresh_nodes(tree), rules, options)
-  tree = jax.tree.map(lambda a, b: jnp.where(is_started, a, b), stepped, tree)
-  tree = tree.replace(num_fresh=jnp.int32(0))
+def _serial(tree: Tree, rules: Rules, options: Options, drains: bool) -> tuple[Tree, Allocation]:
+  """Backs up the newest children, then steps on without generation until a node needs children.
+
+  `drains` is static: whether what is owed at the end is taken from passed-over ends.
+  """
+  tree = tree.replace(is_exhausted=tree.is_exhausted | is_spent(tree, options))
+  tree = step(tree, fresh_nodes(tree), rules, options).replace(num_fresh=jnp.int32(0))
 
   def needs_step(tree: Tree) -> jax.Array:
     return ~tree.is_done & (tree.is_exhausted | (missing_children(tree, options) <= 0))
@@ -83,7 +88,7 @@ def _serial(tree: Tree, rules: Rules, options: Options,
     uncollected = is_used(tree) & ~tree.is_collected
     below = children_of(tree, tree.current) & uncollected
     passed_over = uncollected & tree.is_terminal & tree.is_valid
-    is_over = tree.is_exhausted & (~passed_over.any() if is_draining else True)
+    is_over = tree.is_exhausted & (~passed_over.any() if drains else True)
     candidates = jnp.where(tree.is_exhausted, passed_over, below)
     after = step(tree, candidates, rules, options)
     return jax.tree.map(lambda a, b: jnp.where(is_over, a, b),
@@ -91,7 +96,10 @@ def _serial(tree: Tree, rules: Rules, options: Options,
 
   tree = jax.lax.while_loop(needs_step, revisit, tree)
   count = jnp.where(tree.is_done, 0, missing_children(tree, options))
-  return tree, Allocation(tree.current[None], count[None])
+  tree = tree.replace(num_asked=tree.num_asked.at[tree.current].add(count),
+                      num_in_flight=tree.num_in_flight + count)
+  first = tree.num_children[tree.current]
+  return tree, Allocation(tree.current[None], first[None], count[None], jnp.zeros(1, bool))
 
 
 def missing_children(tree: Tree, options: Options) -> jax.Array:
@@ -126,12 +134,12 @@ def select(tree: Tree, has_end: jax.Array, rules: Rules,
   scores = frontier_lib.frontier_scores(tree, rules, options)
   strict = frontier_lib.frontier(tree, options)
   pool = jnp.where(options.is_frontier_strict, strict, frontier_lib.open_nodes(tree))
-  child, has_child = frontier_lib.best_child(tree, tree.current, options)
-  fallback, has_fallback = frontier_lib.best(tree, scores, strict)
+  child, has_child = frontier_lib.best_child(tree, tree.current, rules, options)
+  fallback, has_fallback = frontier_lib.best(tree, scores, strict, rules)
   if rules.backtrack == 'uct':
-    jump, has_jump = frontier_lib.best_child(tree, jnp.int32(Tree.ROOT), options)
+    jump, has_jump = frontier_lib.best_child(tree, jnp.int32(Tree.ROOT), rules, options)
   else:
-    jump, has_jump = frontier_lib.best(tree, scores, pool)
+    jump, has_jump = frontier_lib.best(tree, scores, pool, rules)
   jump_how = How.UCT if rules.backtrack == 'uct' else How.GLOBAL
   # An invalid end is no candidate: with nothing else below, the search jumps as after an end.
   node = jnp.where(has_end, jump, jnp.where(has_child, child, fallback))

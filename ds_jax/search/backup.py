@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from ds_jax.search.frontier import node_draws
 from ds_jax.search.options import Options, Rules
 from ds_jax.search.tree import Tree, on_path, uncertainty
 
@@ -16,8 +17,9 @@ def choose_end(tree: Tree, candidates: jax.Array, rules: Rules,
   Correct ends (value 1) compete first, then wrong ones (value -1), then the rest (incomplete).
   Within a class the lowest uncertainty wins, i.e. the *most confident* answer: for wrong ends
   that is the paper's choice of the negative (section 3.2); the released code does the same among
-  correct ones. First in creation order on ties. A path without a countable token counts as least
-  confident (the released code lets a NaN win iff it comes first).
+  correct ones. First in creation order on ties. A path whose uncertainty is not a number (no
+  countable token) counts as least confident; under 'faithful' it wins iff it comes first, as in
+  the released code, whose running minimum is replaced only by something smaller.
 
   Args:
     tree: _unbatched_ tree.
@@ -30,13 +32,16 @@ def choose_end(tree: Tree, candidates: jax.Array, rules: Rules,
   ends = candidates & tree.is_terminal & tree.is_valid
   is_correct, is_wrong = ends & (tree.reward == 1), ends & (tree.reward == -1)
   pool = jnp.where(is_correct.any(), is_correct, jnp.where(is_wrong.any(), is_wrong, ends))
-  cost = jnp.nan_to_num(uncertainty(tree, options.is_end_token_counted),
-                        nan=jnp.finfo(jnp.float32).max)
+  cost = uncertainty(tree, options.is_end_token_counted)
+  if rules.policy == 'faithful':
+    first = jnp.argmax(pool)
+    cost = cost.at[first].set(jnp.where(jnp.isnan(cost[first]), -jnp.inf, cost[first]))
+  cost = jnp.nan_to_num(cost, nan=jnp.finfo(jnp.float32).max, neginf=-jnp.inf)
   if rules.negatives != 'most_confident':
     if rules.negatives == 'least_confident':
-      other = -cost
+      other = -jnp.maximum(cost, jnp.finfo(jnp.float32).min)
     else:  # random: a draw that belongs to the node, so that it repeats with the seed
-      other = jax.vmap(lambda k: jax.random.uniform(jax.random.wrap_key_data(k)))(tree.key)
+      other = node_draws(tree)
     cost = jnp.where(is_correct.any(), cost, other)
   return jnp.argmin(jnp.where(pool, cost, jnp.inf)), ends.any()
 

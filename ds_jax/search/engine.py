@@ -2,7 +2,8 @@
 
 A round is one expansion on the device, verification of the new ends on the host, and one advance
 (backup and selection) on the device. Trees whose verdicts are slow sit out a round or more; the
-others go on. A tree's result does not depend on its neighbours, its slot, or on timing.
+others go on. Policies in waves have many expansions of a tree under way, each in a slot of its
+own. A tree's result does not depend on its neighbours, its slots, or on timing.
 """
 
 from __future__ import annotations
@@ -18,26 +19,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from ds_jax import sharding
 from ds_jax.config import SearchConfig
 from ds_jax.search import lanes
-from ds_jax.search.allocation import POLICIES, Allocation
+from ds_jax.search.advance import make_advance
+from ds_jax.search.allocation import POLICIES, Allocation, Policy
+from ds_jax.search.expansion import Expansion, blank_children, cut_segments
 from ds_jax.search.host_tree import HostTree, Job
 from ds_jax.search.keys import problem_hash, root_key_data
-from ds_jax.search.options import How, Options, Rules, options_from, rules_from, width_at
-from ds_jax.search.tree import Children, Tree, add_children, new_tree
-from ds_jax.types import (
-  ExpandFn,
-  FinishedTree,
-  Progress,
-  Segments,
-  SilentProgress,
-  Verdict,
-  VerifyFn,
-)
+from ds_jax.search.options import How, options_from, rules_from
+from ds_jax.search.rollouts import ForkPlan, no_forks, num_asked_at_once
+from ds_jax.search.tree import Tree, new_tree
+from ds_jax.types import ExpandFn, FinishedTree, Progress, Segments, SilentProgress, VerifyFn
 
 # How long a round waits for verdicts before trees that have theirs go on without the others.
 VERIFY_GRACE_SECONDS = 0.05
@@ -67,6 +62,21 @@ class Engine:
     """N, node slots per tree."""
     return 1 + self.config.max_expansions * self.config.width
 
+  @property
+  def policy(self) -> Policy:
+    return POLICIES[self.config.policy]
+
+  @property
+  def max_collected(self) -> int:
+    """Ends that a tree may collect."""
+    return (self.config.max_expansions if self.config.policy == 'fork'
+            else self.config.num_trajectories)
+
+  @property
+  def num_results(self) -> int:
+    """E, expansions of one tree that one advance takes in."""
+    return 1 if self.policy.is_serial else num_asked_at_once(self.max_collected)
+
   @functools.cached_property
   def advance(self) -> Callable[..., Any]:
     return make_advance(self.mesh, rules_from(self.config))
@@ -74,7 +84,7 @@ class Engine:
   @functools.cached_property
   def make_trees(self) -> Callable[[], Tree]:
     """Returns a batch of blank trees on the mesh."""
-    one = lambda _: new_tree(self.capacity, self.config.num_trajectories, jnp.zeros(2, jnp.uint32))
+    one = lambda _: new_tree(self.capacity, self.max_collected, jnp.zeros(2, jnp.uint32))
     return jax.jit(lambda: jax.vmap(one)(jnp.arange(self.num_trees)),
                    out_shardings=sharding.batch_sharding(self.mesh))
 
@@ -93,33 +103,10 @@ class Counters:
   verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
 
-def make_advance(mesh: Mesh, rules: Rules) -> Callable[..., Any]:
-  """Returns the jitted `advance(trees, is_new, keys, nodes, children, is_ready, options)`.
-
-  For every tree: start anew where `is_new`, add the verified children, back up and select. Runs on
-  each device's own trees; trees are donated.
-
-  Returns (trees, Allocation `[B, A]`, how `[B]`, key data of the allocated nodes `[B, A, 2]`).
-  """
-  policy = POLICIES[rules.policy]
-
-  def one(tree: Tree, is_new, key, node, children: Children, is_ready, options: Options):
-    fresh = new_tree(tree.capacity, tree.collected.shape[0], key)
-    started = jax.tree.map(lambda a, b: jnp.where(is_new, a, b), fresh, tree)
-    grown, allocation = policy(add_children(started, node, children), rules, options)
-    tree = jax.tree.map(lambda a, b: jnp.where(is_ready, a, b), grown, started)
-    return tree, allocation, tree.how, tree.key[allocation.node]
-
-  batch = P(sharding.BATCH_AXES)
-  mapped = jax.shard_map(
-      lambda *args: jax.vmap(one, in_axes=(0,) * 6 + (None,))(*args), mesh=mesh,
-      in_specs=(batch,) * 6 + (P(),), out_specs=batch, check_vma=False)
-  return jax.jit(mapped, donate_argnums=0, out_shardings=NamedSharding(mesh, batch))
-
-
 def run(engine: Engine, params: Any, jobs: Iterable[Job], base_key: np.ndarray, *,
         on_finish: Callable[[FinishedTree], None], progress: Progress | None = None,
-        should_stop: Callable[[], bool] = lambda: False) -> Counters:
+        should_stop: Callable[[], bool] = lambda: False,
+        plan: ForkPlan | None = None) -> Counters:
   """Grows a tree for every job.
 
   Args:
@@ -131,6 +118,7 @@ def run(engine: Engine, params: Any, jobs: Iterable[Job], base_key: np.ndarray, 
       its content does not). When it returns, the tree is considered kept.
     progress: gets updates; the caller starts and finishes the phase.
     should_stop: polled every round.
+    plan: where forks pay, for the policy 'fork'; None: nowhere.
 
   Returns:
     Counters of this call.
@@ -139,7 +127,8 @@ def run(engine: Engine, params: Any, jobs: Iterable[Job], base_key: np.ndarray, 
     Interrupted: if `should_stop` said so. Trees in flight are dropped; running their jobs again
       gives the same trees.
   """
-  loop = _Loop(engine, iter(jobs), base_key, on_finish, progress or SilentProgress())
+  loop = _Loop(engine, iter(jobs), base_key, on_finish, progress or SilentProgress(),
+               no_forks(engine.config.max_depth) if plan is None else plan)
   return loop.run(params, should_stop)
 
 
@@ -147,18 +136,18 @@ class _Loop:
   """State of one `run`, split into the phases of a round."""
 
   def __init__(self, engine: Engine, jobs: Iterator[Job], base_key: np.ndarray,
-               on_finish: Callable[[FinishedTree], None], progress: Progress):
+               on_finish: Callable[[FinishedTree], None], progress: Progress, plan: ForkPlan):
     self.engine, self.jobs, self.base_key = engine, jobs, base_key
-    self.on_finish, self.progress = on_finish, progress
+    self.on_finish, self.progress, self.plan = on_finish, progress, plan
     self.num_shards = sharding.num_slot_shards(engine.mesh)
     self.options = options_from(engine.config)
-    self.root_width = int(width_at(self.options, np.int32(0)))
+    self.first_children = int(engine.policy.first_children(self.options))
     count = engine.num_trees
     self.trees: list[HostTree | None] = [None] * count
     self.slots = [lanes.Slot() for _ in range(count)]
     self.waiting: list[lanes.Request] = []  # requests without a slot yet
     self.is_new = np.zeros(count, bool)
-    self.unverified: dict[int, _Expansion] = {}  # by tree: expanded, verdicts under way
+    self.unverified: dict[int, list[Expansion]] = {}  # by tree: expanded, verdicts under way
     self.counters = Counters()
 
   def run(self, params: Any, should_stop: Callable[[], bool]) -> Counters:
@@ -193,83 +182,102 @@ class _Loop:
                          [job.sample for _, job in started])
     for (i, job), key in zip(started, keys, strict=True):
       self.trees[i] = HostTree(job, key)
-      self.trees[i].selections.append((0, How.ROOT.name.lower()))
       self.is_new[i] = True
-      self.waiting.append(lanes.Request(i, 0, self.root_width, key))
+      self.ask(i, 0, 0, self.first_children, key, False, How.ROOT)
+
+  def ask(self, tree_index: int, node: int, first: int, count: int, key: np.ndarray,
+          is_fork: bool, how: How) -> None:
+    """Queues requests for `count` children of a node, W at most in each."""
+    self.trees[tree_index].selections.append((node, how.name.lower()))
+    width = self.engine.config.width
+    for done in range(0, count, width):
+      self.waiting.append(lanes.Request(
+          tree_index, node, first + done, min(width, count - done), key, is_fork))
 
   def grow(self, plan: Any, segments: Segments) -> None:
-    """Adds the sampled children to their host trees and sends their ends to the verifier."""
+    """Takes in the sampled children and sends their ends to the verifier."""
     self.counters.rounds += 1
     items, owners = [], []
     for b in np.flatnonzero(plan.num_children):
       slot = self.slots[b]
       request, slot.request = slot.request, None
-      expansion = _add_segments(self.trees[request.tree_index], slot, int(b), request, segments,
-                                self.engine.config)
-      self.unverified[request.tree_index] = expansion
+      tree = self.trees[request.tree_index]
+      expansion = cut_segments(tree, slot, int(b), request, segments, self.engine.config)
+      slot.expansion = expansion
+      self.unverified.setdefault(request.tree_index, []).append(expansion)
       self.counters.busy_slots += 1
       self.counters.expansions += 1
-      self.counters.generated_tokens += int(segments.length[b].sum())
+      self.counters.generated_tokens += expansion.num_tokens
       for child in expansion.ends():
-        tree = self.trees[request.tree_index]
-        text = self.engine.decode_text(tree.response_tokens(expansion.first + child))
-        items.append((tree.job.problem.answer, text))
+        tokens = [tree.response_tokens(request.node), expansion.tokens[child]]
+        items.append((tree.job.problem.answer, self.engine.decode_text(np.concatenate(tokens))))
         owners.append((expansion, child))
     for (expansion, child), future in zip(owners, self.engine.verify_fn(items) if items else [],
                                           strict=True):
       expansion.futures[child] = future
 
-  def await_verdicts(self) -> list[int]:
-    """Trees whose verdicts are all in; waits for one at least, and a little for the others."""
-    futures = [f for e in self.unverified.values() for f in e.futures.values()]
-    concurrent.futures.wait(futures, timeout=VERIFY_GRACE_SECONDS)
-    ready = lambda: [i for i, e in self.unverified.items() if e.is_verified()]
+  def await_verdicts(self) -> dict[int, list[Expansion]]:
+    """Expansions by tree whose verdicts are all in, E at most of each; waits for one at least if
+    there is nothing else to do, and a little for the others."""
+    pending = [f for e in self.expansions() for f in e.futures.values() if not f.done()]
+    concurrent.futures.wait(pending, timeout=VERIFY_GRACE_SECONDS)
     has_work = any(slot.request is not None for slot in self.slots) or self.waiting
-    while self.unverified and not ready() and not has_work:
-      concurrent.futures.wait([f for f in futures if not f.done()], timeout=0.2,
+    while self.unverified and not has_work and not any(e.is_verified() for e in self.expansions()):
+      concurrent.futures.wait([f for f in pending if not f.done()], timeout=0.2,
                               return_when=concurrent.futures.FIRST_COMPLETED)
-    return ready()
+    ready = {i: [e for e in under_way if e.is_verified()][:self.engine.num_results]
+             for i, under_way in self.unverified.items()}
+    return {i: expansions for i, expansions in ready.items() if expansions}
 
-  def advance(self, device_trees: Tree, ready: list[int]) -> Tree:
-    """Backs up and selects for the trees in `ready`; finished ones leave."""
-    count, width = len(self.trees), self.engine.config.width
-    children = _blank_children(count, width)
-    nodes, is_ready = np.zeros(count, np.int32), np.zeros(count, bool)
+  def expansions(self) -> list[Expansion]:
+    return [e for under_way in self.unverified.values() for e in under_way]
+
+  def advance(self, device_trees: Tree, ready: dict[int, list[Expansion]]) -> Tree:
+    """Backs up and allocates for the trees in `ready`; finished ones leave."""
+    count, config = len(self.trees), self.engine.config
+    shape = (count, self.engine.num_results)
+    children = blank_children(shape, config.width)
+    nodes, is_ready = np.zeros(shape, np.int32), np.zeros(count, bool)
     keys = np.zeros((count, 2), np.uint32)
-    for i in ready:
-      tree, expansion = self.trees[i], self.unverified.pop(i)
-      for verdict in expansion.settle(tree, self.engine.config):
-        self.counters.verdicts[verdict.value] += 1
-      nodes[i], is_ready[i], keys[i] = expansion.node, True, tree.key
-      for name, values in expansion.fields(tree, width).items():
-        getattr(children, name)[i] = values
+    for i, expansions in ready.items():
+      self.unverified[i] = [e for e in self.unverified[i] if e not in expansions]
+      is_ready[i], keys[i] = True, self.trees[i].key
+      for e, expansion in enumerate(expansions):
+        expansion.settle(self.trees[i], config)
+        self.counters.verdicts.update(v.value for v in expansion.verdicts if v)
+        nodes[i, e] = expansion.request.node
+        for name, values in expansion.fields(config.width).items():
+          getattr(children, name)[i, e] = values
+    self.unverified = {i: under_way for i, under_way in self.unverified.items() if under_way}
     is_new = self.is_new & is_ready
     device_trees, allocation, how, next_keys = self.engine.advance(
-        device_trees, is_new, keys, nodes, children, is_ready, self.options)
+        device_trees, is_new, keys, nodes, children, is_ready, self.options, self.plan)
     self.is_new &= ~is_ready
-    allocation, how, next_keys = jax.device_get((allocation, how, next_keys))
-    self.dispatch(ready, allocation, how, next_keys, device_trees)
+    self.dispatch(list(ready), *jax.device_get((allocation, how, next_keys)), device_trees)
     return device_trees
 
   def dispatch(self, ready: list[int], allocation: Allocation, how: np.ndarray,
                keys: np.ndarray, device_trees: Tree) -> None:
-    """Queues what the policy asked for; hands over trees that asked for nothing."""
-    finished = [i for i in ready if not allocation.num_children[i].any()]
+    """Queues what the policy asked for; hands over trees that are done."""
     for i in ready:
       for a in np.flatnonzero(allocation.num_children[i]):
-        node, count = int(allocation.node[i, a]), int(allocation.num_children[i, a])
-        self.trees[i].selections.append((node, How(int(how[i])).name.lower()))
-        self.waiting.append(lanes.Request(i, node, count, keys[i, a]))
+        is_fork = bool(allocation.is_fork[i, a])
+        self.ask(i, int(allocation.node[i, a]), int(allocation.first_child[i, a]),
+                 int(allocation.num_children[i, a]), keys[i, a], is_fork,
+                 How.FORK if is_fork else How(int(how[i])))
+    finished = [i for i in ready if How(int(how[i])) is How.DONE]
     if not finished:
       return
-    names = ('visit_count', 'value_sum', 'num_ends', 'num_correct', 'collected', 'num_collected')
+    names = ('visit_count', 'value_sum', 'num_ends', 'num_correct', 'collected', 'num_collected',
+             'preorder')
     fields = jax.device_get({name: getattr(device_trees, name) for name in names})
     for i in finished:
       tree, self.trees[i] = self.trees[i], None
       for slot in self.slots:
         if slot.tree is tree:
-          slot.tree, slot.children = None, {}
-      done = tree.finish({name: np.array(value[i]) for name, value in fields.items()})
+          slot.release()
+      done = tree.finish({name: np.array(value[i]) for name, value in fields.items()},
+                         is_depth_first=not self.engine.policy.is_serial)
       self.counters.trees += 1
       self.counters.solved += done.is_solved
       self.counters.recomputed_tokens += tree.recomputed_tokens
@@ -280,87 +288,3 @@ class _Loop:
     self.progress.update(
         c.trees, expansions=c.expansions, solved=c.solved,
         **{'tokens/s': round(c.generated_tokens / max(c.seconds, 1e-6))})
-
-
-@dataclasses.dataclass
-class _Expansion:
-  """New siblings of one node, before their verdicts are in."""
-  node: int
-  first: int  # index of the first new child in its tree
-  lengths: np.ndarray  # [n] int32
-  is_ended: np.ndarray  # [n] bool
-  is_terminal: np.ndarray  # [n] bool
-  futures: dict[int, concurrent.futures.Future] = dataclasses.field(default_factory=dict)
-
-  def ends(self) -> list[int]:
-    return np.flatnonzero(self.is_terminal).tolist()
-
-  def is_verified(self) -> bool:
-    return all(f.done() for f in self.futures.values())
-
-  def settle(self, tree: HostTree, config: SearchConfig) -> list[Verdict]:
-    """Writes verdicts and rewards into the host tree."""
-    verdicts = []
-    for child, future in self.futures.items():
-      verdict, node = future.result(), self.first + child
-      is_cut = not self.is_ended[child] and tree.depth[node] == config.max_depth
-      if verdict is Verdict.NO_ANSWER and is_cut:
-        verdict = Verdict.INCOMPLETE
-      tree.verdict[node] = verdict
-      tree.reward[node] = reward_of(verdict, config.incomplete_score)
-      verdicts.append(verdict)
-    return verdicts
-
-  def fields(self, tree: HostTree, width: int) -> dict[str, Any]:
-    """Values of `Children` for this expansion, padded to W."""
-    index = range(self.first, self.first + len(self.lengths))
-    pad = lambda values, dtype: np.pad(np.asarray(values, dtype), (0, width - len(self.lengths)))
-    verdicts = [tree.verdict[i] for i in index]
-    ends = [tree.logprobs[i][-1] if e else 0.0 for i, e in zip(index, self.is_ended, strict=True)]
-    return dict(
-        count=np.int32(len(self.lengths)), num_tokens=pad(self.lengths, np.int32),
-        logprob_sum=pad([tree.logprobs[i].sum(dtype=np.float64) for i in index], np.float32),
-        entropy_sum=pad([tree.entropies[i].sum(dtype=np.float64) for i in index], np.float32),
-        end_logprob=pad(ends, np.float32), is_ended=pad(self.is_ended, bool),
-        is_terminal=pad(self.is_terminal, bool),
-        is_valid=pad([v is not None and v is not Verdict.ERROR for v in verdicts], bool),
-        is_correct=pad([v is Verdict.CORRECT for v in verdicts], bool),
-        reward=pad([tree.reward[i] for i in index], np.float32))
-
-
-def reward_of(verdict: Verdict, incomplete_score: float) -> float:
-  """+1 correct; the incomplete score for a path cut off without an answer; 0 for an end masked
-  through our fault; -1 otherwise (a hanging answer must not pay)."""
-  return {Verdict.CORRECT: 1.0, Verdict.INCOMPLETE: incomplete_score,
-          Verdict.ERROR: 0.0}.get(verdict, -1.0)
-
-
-def _add_segments(tree: HostTree, slot: lanes.Slot, b: int, request: lanes.Request,
-                  segments: Segments, config: SearchConfig) -> _Expansion:
-  """Adds slot b's children to the tree; says which of them are ends.
-
-  An end token in the last place of a segment ends the path here (the released code misses it;
-  policy 'faithful' does as well).
-  """
-  count = request.num_children
-  lengths, is_ended = segments.length[b, :count], segments.is_ended[b, :count]
-  is_seen = is_ended & ((lengths < config.segment_length) | (config.policy != 'faithful'))
-  is_terminal = is_seen | (tree.depth[request.node] + 1 >= config.max_depth)
-  first = len(tree.parent)
-  for j in range(count):
-    cut = slice(0, int(lengths[j]))
-    node = tree.add_child(request.node, segments.tokens[b, j, cut].copy(),
-                          segments.logprobs[b, j, cut].copy(),
-                          segments.entropies[b, j, cut].copy())
-    slot.children[node] = j
-  tree.num_expansions += 1
-  return _Expansion(request.node, first, lengths, is_ended, is_terminal)
-
-
-def _blank_children(count: int, width: int) -> Children:
-  of = lambda dtype, *shape: np.zeros((count, *shape), dtype)
-  return Children(
-      count=of(np.int32), num_tokens=of(np.int32, width), logprob_sum=of(np.float32, width),
-      entropy_sum=of(np.float32, width), end_logprob=of(np.float32, width),
-      is_ended=of(bool, width), is_terminal=of(bool, width), is_valid=of(bool, width),
-      is_correct=of(bool, width), reward=of(np.float32, width))

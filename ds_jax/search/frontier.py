@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from ds_jax.search.options import Options, Rules, width_at
 from ds_jax.search.tree import Tree, children_of, is_used, mean_value
 
+# What a node's key is folded with where a number is wanted, not a child's key (indices from 0).
+NOT_A_CHILD = 0x7fff_ffff
+
 
 def uct_scores(tree: Tree, options: Options) -> jax.Array:
   """Q_c + lambda_uct * sqrt(ln n_p / n_c) of every node among its siblings; `[N]` float32.
@@ -65,20 +68,57 @@ def open_nodes(tree: Tree) -> jax.Array:
   return is_used(tree) & ~tree.is_terminal & (tree.depth > 0)
 
 
-def best(tree: Tree, scores: jax.Array, eligible: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The eligible node with the highest score, the first in depth-first pre-order on ties.
+def best(tree: Tree, scores: jax.Array, eligible: jax.Array,
+         rules: Rules) -> tuple[jax.Array, jax.Array]:
+  """The eligible node with the highest score; equal ones as `rules.ties` says.
 
   Ties decide most global selections of the released code (95 %), so the order is part of the rule.
+  A score that is not a number (from a log-prob that is none) counts as the lowest.
+
+  Args:
+    tree: _unbatched_ tree.
+    scores: `[N]` float32.
+    eligible: `[N]` bool.
 
   Returns:
     `[]` int32 node and `[]` bool, whether any was eligible.
   """
-  masked = jnp.where(eligible, scores, -jnp.inf)
+  lowest = jnp.finfo(jnp.float32).min
+  masked = jnp.where(eligible, jnp.nan_to_num(scores, nan=lowest, neginf=lowest), -jnp.inf)
   is_best = eligible & (masked == masked.max())
+  if rules.ties != 'first':
+    score = confidence(tree) if rules.ties == 'confident' else node_draws(tree)
+    score = jnp.where(is_best, score, -jnp.inf)
+    is_best &= score == score.max()
   rank = jnp.where(is_best, tree.preorder, jnp.iinfo(jnp.int32).max)
   return jnp.argmin(rank), eligible.any()
 
 
-def best_child(tree: Tree, node: jax.Array, options: Options) -> tuple[jax.Array, jax.Array]:
-  """The unfinished child of `node` with the highest UCT; see `best`."""
-  return best(tree, uct_scores(tree, options), children_of(tree, node) & ~tree.is_terminal)
+def confidence(tree: Tree) -> jax.Array:
+  """Mean log-prob of each node's own tokens, `[N]` float32; the lowest number where it is none."""
+  mean = tree.logprob_sum / jnp.maximum(tree.num_tokens, 1)
+  return jnp.nan_to_num(mean, nan=jnp.finfo(jnp.float32).min)
+
+
+def node_draws(tree: Tree, moment: jax.Array | int = 0) -> jax.Array:
+  """A number in [0, 1) per node from its own key, so that it repeats with the seed; `[N]` float32.
+
+  Args:
+    tree: _unbatched_ tree.
+    moment: `[]` int32; another one gives other numbers.
+  """
+  def draw(key_data: jax.Array) -> jax.Array:
+    key = jax.random.fold_in(jax.random.wrap_key_data(key_data), NOT_A_CHILD)
+    return jax.random.uniform(jax.random.fold_in(key, moment))
+  return jax.vmap(draw)(tree.key)
+
+
+def best_child(tree: Tree, node: jax.Array, rules: Rules,
+               options: Options) -> tuple[jax.Array, jax.Array]:
+  """The unfinished child of `node` with the highest UCT, or one drawn with probability
+  softmax(UCT), as `rules.local_choice` says; see `best`."""
+  scores, eligible = uct_scores(tree, options), children_of(tree, node) & ~tree.is_terminal
+  if rules.local_choice == 'sampled':  # adding Gumbel noise draws from the softmax
+    draws = node_draws(tree, moment=1 + tree.visit_count.sum())
+    scores += -jnp.log(-jnp.log(jnp.clip(draws, 1e-7, 1 - 1e-6)))
+  return best(tree, scores, eligible, rules)

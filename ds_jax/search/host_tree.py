@@ -30,15 +30,16 @@ class HostTree:
   key: np.ndarray  # [2] uint32, key data of the root
   parent: list[int] = dataclasses.field(default_factory=lambda: [-1])
   depth: list[int] = dataclasses.field(default_factory=lambda: [0])
-  num_children: list[int] = dataclasses.field(default_factory=lambda: [0])
   tokens: list[np.ndarray] = dataclasses.field(default_factory=lambda: [np.zeros(0, np.int32)])
   logprobs: list[np.ndarray] = dataclasses.field(default_factory=lambda: [np.zeros(0, np.float32)])
   entropies: list[np.ndarray] = dataclasses.field(
       default_factory=lambda: [np.zeros(0, np.float32)])
   verdict: list[Verdict | None] = dataclasses.field(default_factory=lambda: [None])
   reward: list[float] = dataclasses.field(default_factory=lambda: [0.0])
+  is_outcome_chosen: list[bool] = dataclasses.field(default_factory=lambda: [False])
   selections: list[tuple[int, str]] = dataclasses.field(default_factory=list)
   num_expansions: int = 0
+  is_encoded: bool = False  # its prompt has been, by some slot
   recomputed_tokens: int = 0  # path tokens encoded again because the search jumped
 
   def path(self, node: int) -> list[int]:
@@ -62,38 +63,53 @@ class HostTree:
     return len(self.job.prompt_tokens) + sum(len(self.tokens[i]) for i in shared)
 
   def add_child(self, parent: int, tokens: np.ndarray, logprobs: np.ndarray,
-                entropies: np.ndarray) -> int:
-    """Appends a node; returns its index."""
+                entropies: np.ndarray, verdict: Verdict | None, reward: float,
+                is_fork: bool) -> int:
+    """Appends a node; returns its index. `is_fork`: it was asked for because of an outcome."""
     self.parent.append(parent)
     self.depth.append(self.depth[parent] + 1)
-    self.num_children.append(0)
-    self.num_children[parent] += 1
     self.tokens.append(tokens)
     self.logprobs.append(logprobs)
     self.entropies.append(entropies)
-    self.verdict.append(None)
-    self.reward.append(0.0)
+    self.verdict.append(verdict)
+    self.reward.append(reward)
+    self.is_outcome_chosen.append(is_fork or self.is_outcome_chosen[parent])
     return len(self.parent) - 1
 
-  def finish(self, fields: Mapping[str, np.ndarray]) -> FinishedTree:
-    """Joins the device's statistics of this tree (one row of the batch) to the tokens."""
+  def finish(self, fields: Mapping[str, np.ndarray], is_depth_first: bool) -> FinishedTree:
+    """Joins the device's statistics of this tree (one row of the batch) to the tokens.
+
+    Args:
+      fields: of the device tree.
+      is_depth_first: nodes and selections are numbered and put in depth-first order, where the
+        order of creation depends on timing.
+    """
     count = len(self.parent)
-    lengths = [len(t) for t in self.tokens]
+    order = np.argsort(fields['preorder'][:count]) if is_depth_first else np.arange(count)
+    number = np.argsort(order)  # new number of each node
+    pick = lambda values: [values[i] for i in order]
+    tokens, verdicts = pick(self.tokens), pick(self.verdict)
+    parents = np.array(pick(self.parent), np.int32)
+    lengths = [len(t) for t in tokens]
+    collected = number[fields['collected'][:int(fields['num_collected'])]].astype(np.int32)
+    selections = [(int(number[node]), how) for node, how in self.selections]
     statistics: dict[str, Any] = {
         'expansions': self.num_expansions, 'generated_tokens': sum(lengths),
         'recomputed_tokens': self.recomputed_tokens, 'nodes': count,
-        'ends': sum(v is not None for v in self.verdict)}
+        'ends': sum(v is not None for v in verdicts)}
     return FinishedTree(
         problem_id=self.job.problem.id, sample=self.job.sample,
-        prompt_tokens=self.job.prompt_tokens, parent=np.array(self.parent, np.int32),
-        depth=np.array(self.depth, np.int32),
+        prompt_tokens=self.job.prompt_tokens,
+        parent=np.where(parents < 0, -1, number[parents]).astype(np.int32),
+        depth=np.array(pick(self.depth), np.int32),
         token_start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
-        tokens=np.concatenate(self.tokens), logprobs=np.concatenate(self.logprobs),
-        entropies=np.concatenate(self.entropies), visit_count=fields['visit_count'][:count],
-        value_sum=fields['value_sum'][:count], num_ends=fields['num_ends'][:count],
-        num_correct=fields['num_correct'][:count],
-        is_terminal=np.array([v is not None for v in self.verdict]),
-        reward=np.array(self.reward, np.float32),
-        verdict=tuple(v.value if v else None for v in self.verdict),
-        collected=fields['collected'][:int(fields['num_collected'])],
-        selections=tuple(self.selections), statistics=statistics)
+        tokens=np.concatenate(tokens), logprobs=np.concatenate(pick(self.logprobs)),
+        entropies=np.concatenate(pick(self.entropies)), visit_count=fields['visit_count'][order],
+        value_sum=fields['value_sum'][order], num_ends=fields['num_ends'][order],
+        num_correct=fields['num_correct'][order],
+        is_terminal=np.array([v is not None for v in verdicts]),
+        is_outcome_chosen=np.array(pick(self.is_outcome_chosen)),
+        reward=np.array(pick(self.reward), np.float32),
+        verdict=tuple(v.value if v else None for v in verdicts), collected=collected,
+        selections=tuple(sorted(selections) if is_depth_first else selections),
+        statistics=statistics)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,10 @@ class Request:
   """`num_children` new children for `node` of the tree in place `tree_index`."""
   tree_index: int
   node: int
+  first_child: int  # place of the first among its siblings
   num_children: int
   key: np.ndarray  # [2] uint32, key data of the node
+  is_fork: bool = False  # asked for because of an outcome
 
 
 @dataclasses.dataclass
@@ -32,6 +35,7 @@ class Slot:
   node: int = 0  # the cached path belongs to this node
   length: int = 0  # valid positions of the path cache
   children: dict[int, int] = dataclasses.field(default_factory=dict)  # node -> segment lane
+  expansion: Any = None  # whose segments the slot holds
   request: Request | None = None
   append_child: int = -1
   backlog: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
@@ -51,22 +55,35 @@ class Slot:
       self.append_child = -1
       # The last token is encoded anew in any case: its logits are wanted.
       kept = min(self.shared_length(tree, node), len(path) - 1)
-      if self.tree is tree or tree.num_expansions:
+      if tree.is_encoded:
         tree.recomputed_tokens += len(path) - 1 - kept
       self.length = kept
+    tree.is_encoded = True
     self.backlog, self.pending = path[self.length:-1], int(path[-1])
-    self.tree, self.node, self.request, self.children = tree, node, request, {}
+    self.tree, self.node, self.request = tree, node, request
+    self.expansion, self.children = None, {}
+
+  def release(self) -> None:
+    """Forgets a tree that is done."""
+    self.tree, self.expansion, self.children = None, None, {}
 
 
 def assign(requests: Sequence[Request], trees: Sequence[HostTree | None], slots: Sequence[Slot],
            num_shards: int) -> list[Request]:
   """Gives requests to free slots on the shard of their tree; returns those that must wait.
 
-  The slot with the longest shared path takes the request, the first of equals.
+  Nodes that a free slot holds go first and to that slot, so that a path goes on where it is.
+  The others follow in order, each to the slot with the longest shared path, the first of equals.
   """
   trees_per_shard, slots_per_shard = len(trees) // num_shards, len(slots) // num_shards
-  waiting = []
+  holders = {(id(slot.tree), node): slot for slot in slots if slot.request is None
+             for node in slot.children}
+  held, others, waiting = [], [], []
   for request in requests:
+    tree = trees[request.tree_index]
+    is_held = (id(tree), request.node) in holders
+    (held if is_held else others).append(request)
+  for request in held + others:
     tree = trees[request.tree_index]
     first = request.tree_index // trees_per_shard * slots_per_shard
     free = [s for s in slots[first:first + slots_per_shard] if s.request is None]
@@ -110,10 +127,9 @@ def make_plan(slots: Sequence[Slot], trees: Sequence[HostTree | None], num_shard
         plan.replay_tokens[b, :len(chunk)], plan.replay_length[b] = chunk, len(chunk)
         slot.length += len(chunk)
       if not len(slot.backlog):
-        tree = trees[slot.request.tree_index]
         plan.pending_token[b] = slot.pending
         plan.num_children[b] = slot.request.num_children
-        plan.first_child[b] = tree.num_children[slot.node]
+        plan.first_child[b] = slot.request.first_child
         plan.key[b] = slot.request.key
         slot.length += 1
   return plan

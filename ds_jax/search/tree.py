@@ -44,8 +44,14 @@ class Tree:
   is_collected: jax.Array  # [N] bool
   reward: jax.Array  # [N] float32, of terminals
   key: jax.Array  # [N, 2] uint32, key data; key(child j) = fold_in(key(node), j)
+  num_asked: jax.Array  # [N] int32, children asked for, those under way included
+  children_due: jax.Array  # [N] int32, to be asked for, whatever the outcomes were
+  forks_due: jax.Array  # [N] int32, to be asked for because of an outcome
+  is_rollout: jax.Array  # [N] bool, first line below a child of the root, not a fork
   num_nodes: jax.Array  # [] int32
-  num_fresh: jax.Array  # [] int32, newest nodes, not yet seen by a backup
+  num_fresh: jax.Array  # [] int32, newest nodes, not yet seen by the policy
+  num_in_flight: jax.Array  # [] int32, children asked for that are not here yet
+  num_planned: jax.Array  # [] int32, children of the root whose forks have been decided on
   num_expansions: jax.Array  # [] int32
   num_generated: jax.Array  # [] int32, tokens sampled so far
   current: jax.Array  # [] int32, the node that gets children next
@@ -63,6 +69,7 @@ class Tree:
 class Children(NamedTuple):
   """What the host knows of W new siblings after decoding and verification."""
   count: jax.Array  # [] int32, how many of the W are real
+  first_child: jax.Array  # [] int32, place of the first among its siblings
   num_tokens: jax.Array  # [W] int32, end token included
   logprob_sum: jax.Array  # [W] float32
   entropy_sum: jax.Array  # [W] float32, nats
@@ -85,8 +92,10 @@ def new_tree(capacity: int, max_collected: int, key: jax.Array) -> Tree:
       path_tokens=ints, path_logprob=floats, trailing_tokens=ints, trailing_logprob=floats,
       is_terminal=no, is_valid=no, is_collected=no, reward=floats,
       key=jnp.zeros((capacity, 2), jnp.uint32).at[Tree.ROOT].set(key),
-      num_nodes=jnp.int32(1), num_fresh=zero, num_expansions=zero, num_generated=zero,
-      current=zero, how=zero, collected=jnp.full(max_collected, -1), num_collected=zero,
+      num_asked=ints, children_due=ints, forks_due=ints, is_rollout=no,
+      num_nodes=jnp.int32(1), num_fresh=zero, num_in_flight=zero, num_planned=zero,
+      num_expansions=zero, num_generated=zero, current=zero, how=zero,
+      collected=jnp.full(max_collected, -1), num_collected=zero,
       is_exhausted=jnp.bool_(False), is_done=jnp.bool_(False))
 
 
@@ -105,6 +114,9 @@ def on_path(tree: Tree, node: jax.Array) -> jax.Array:
 def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
   """Appends up to W children to `node`, which may be any node and may have children already.
 
+  Siblings may come in any order: their rank in pre-order follows from `first_child`, not from
+  when they came.
+
   Args:
     tree: _unbatched_ tree with room for W more nodes.
     node: `[]` int32.
@@ -121,9 +133,10 @@ def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
   put = lambda array, value: array.at[slot].set(value, mode='drop')
 
   ancestors = on_path(tree, node)
-  end_of_subtree = tree.preorder[node] + tree.subtree_size[node]
-  preorder = tree.preorder + jnp.where(is_used(tree) & (tree.preorder >= end_of_subtree), count, 0)
-  child_index = tree.num_children[node] + index
+  elder = children_of(tree, node) & (tree.child_index < children.first_child)
+  rank = tree.preorder[node] + 1 + jnp.where(elder, tree.subtree_size, 0).sum()
+  preorder = tree.preorder + jnp.where(is_used(tree) & (tree.preorder >= rank), count, 0)
+  child_index = children.first_child + index
   parent_key = jax.random.wrap_key_data(tree.key[node])
   keys = jax.vmap(lambda j: jax.random.key_data(jax.random.fold_in(parent_key, j)))(child_index)
 
@@ -135,7 +148,7 @@ def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
       parent=put(tree.parent, node), depth=put(tree.depth, tree.depth[node] + 1),
       child_index=put(tree.child_index, child_index),
       num_children=tree.num_children.at[node].add(count),
-      preorder=put(preorder, end_of_subtree + index),
+      preorder=put(preorder, rank + index),
       subtree_size=put(tree.subtree_size + ancestors * count, 1),
       visit_count=put(tree.visit_count, 0), value_sum=put(tree.value_sum, 0.0),
       num_ends=put(tree.num_ends + ancestors * is_end.sum(), is_end.astype(jnp.int32)),
@@ -153,7 +166,12 @@ def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
       is_terminal=put(tree.is_terminal, children.is_terminal),
       is_valid=put(tree.is_valid, children.is_valid),
       is_collected=put(tree.is_collected, False), reward=put(tree.reward, children.reward),
-      key=put(tree.key, keys), num_nodes=tree.num_nodes + count, num_fresh=count,
+      key=put(tree.key, keys), num_asked=put(tree.num_asked, 0),
+      children_due=put(tree.children_due, 0), forks_due=put(tree.forks_due, 0),
+      is_rollout=put(tree.is_rollout, (node == Tree.ROOT) | (
+          tree.is_rollout[node] & (child_index == 0))),
+      num_nodes=tree.num_nodes + count, num_fresh=tree.num_fresh + count,
+      num_in_flight=tree.num_in_flight - count,
       num_expansions=tree.num_expansions + (count > 0),
       num_generated=tree.num_generated + jnp.where(is_new, children.num_tokens, 0).sum())
 
