@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -85,20 +81,12 @@ def test_evaluate_reports_pass_at_1(capsys, warm):
   assert summary['evaluate/num_problems'] == 6
 
 
-def start(path, root, *flags):
-  tests = str(pathlib.Path(__file__).parent)  # the verifier of the tiny run lies here
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'PYTHONPATH': tests}
-  return subprocess.Popen(
-      [sys.executable, '-m', 'ds_jax', 'train', f'--config={path}', f'--workdir={root}', *flags],
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
 @pytest.mark.parametrize('number, code', [(signal.SIGTERM, 42), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_the_same_command_continues(warm, tmp_path, number, code):
   config = tiny_run.config_file(tmp_path, curriculum=dict(steps_per_round=400))
   workdir = tiny_run.warmstart(
       tmp_path / 'run', tiny_run.config(curriculum=dict(steps_per_round=400)))
-  process = start(config, workdir.root, '--json')
+  process = tiny_run.start(config, workdir.root, '--json')
   metrics = workdir.root / 'metrics.jsonl'
   deadline = time.monotonic() + 240
   while time.monotonic() < deadline and not (metrics.exists() and '"train"' in metrics.read_text()):
@@ -110,7 +98,7 @@ def test_a_signal_saves_and_the_same_command_continues(warm, tmp_path, number, c
   assert json.loads(out.splitlines()[-1])['exit_code'] == code
   assert 'continues' in err and 'Traceback' not in err
   steps = len([r for r in tiny_run.metrics(workdir) if r['kind'] == 'train'])
-  process = start(config, workdir.root)
+  process = tiny_run.start(config, workdir.root)
   while time.monotonic() < deadline and len(
       [r for r in tiny_run.metrics(workdir) if r['kind'] == 'train']) <= steps:
     time.sleep(0.2)

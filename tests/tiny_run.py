@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
 
 import ds_jax.config as c
 from ds_jax import experiment
 from ds_jax.report.metrics import read_metrics
+from ds_jax.runtime import open_runtime
+from ds_jax.training import Training
 from ds_jax.types import SilentProgress
 from ds_jax.warmstart import warmstart as run_warmstart
 from ds_jax.workdir import Workdir
@@ -55,6 +64,30 @@ def warmstart(root: pathlib.Path, cfg: c.Config) -> Workdir:
 
 def train(workdir: Workdir, cfg: c.Config, should_stop=NEVER) -> dict:
   return experiment.train(cfg, workdir, SilentProgress(), should_stop)
+
+
+def start(config_path: pathlib.Path, root: pathlib.Path, *flags: str) -> subprocess.Popen:
+  """`ds-jax train` of a config file in a process of its own, on one device."""
+  tests = str(pathlib.Path(__file__).parent)  # the verifier of the tiny run lies here
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'PYTHONPATH': tests}
+  return subprocess.Popen(
+      [sys.executable, '-m', 'ds_jax', 'train', f'--config={config_path}', f'--workdir={root}',
+       *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def final_arrays(workdir: Workdir, cfg: c.Config) -> list[np.ndarray]:
+  """Every array of the newest checkpoint: parameters, moments, step."""
+  with open_runtime(cfg, workdir, SilentProgress()) as runtime:
+    with contextlib.closing(Training(runtime)) as training:
+      return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(training.state))]
+
+
+def assert_same_run(a: Workdir, b: Workdir, cfg: c.Config) -> None:
+  """Metrics (`time/…` aside), cached solutions, parameters and moments are equal, bit by bit."""
+  assert metrics(a) == metrics(b)
+  assert (a.root / 'replay.jsonl').read_bytes() == (b.root / 'replay.jsonl').read_bytes()
+  for x, y in zip(final_arrays(a, cfg), final_arrays(b, cfg), strict=True):
+    np.testing.assert_array_equal(x, y)
 
 
 def metrics(workdir: Workdir) -> list[dict]:

@@ -7,8 +7,6 @@ import itertools
 import json
 import shutil
 
-import jax
-import numpy as np
 import pytest
 import tiny_run
 
@@ -40,13 +38,6 @@ def done(warm, tmp_path_factory):
   return workdir, tiny_run.train(workdir, tiny_run.config())
 
 
-def final_arrays(workdir: Workdir, cfg) -> list[np.ndarray]:
-  """Every array of the newest checkpoint: parameters, moments, step."""
-  with open_runtime(cfg, workdir, SilentProgress()) as runtime:
-    with contextlib.closing(Training(runtime)) as training:
-      return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(training.state))]
-
-
 def test_a_run_ends_with_metrics_report_and_checkpoint(done):
   workdir, summary = done
   assert summary['status'] == 'done' and summary['steps'] == 6 and summary['rounds'] == 2
@@ -66,10 +57,7 @@ def test_the_same_seed_gives_the_same_bits(done, warm, tmp_path):
   workdir, _ = done
   again = copy(warm, tmp_path / 'run')
   tiny_run.train(again, tiny_run.config())
-  assert tiny_run.metrics(again) == tiny_run.metrics(workdir)
-  for a, b in zip(final_arrays(again, tiny_run.config()), final_arrays(workdir, tiny_run.config()),
-                  strict=True):
-    np.testing.assert_array_equal(a, b)
+  tiny_run.assert_same_run(again, workdir, tiny_run.config())
 
 
 def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm, tmp_path):
@@ -84,10 +72,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm,
     except Stopped:
       num_stops += 1
   assert num_stops >= 4
-  assert tiny_run.metrics(stopped) == tiny_run.metrics(workdir)
-  for a, b in zip(final_arrays(stopped, tiny_run.config()),
-                  final_arrays(workdir, tiny_run.config()), strict=True):
-    np.testing.assert_array_equal(a, b)
+  tiny_run.assert_same_run(stopped, workdir, tiny_run.config())
 
 
 def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path, monkeypatch):
