@@ -1,18 +1,14 @@
-"""The decoder against transformers, cached decoding against the full forward, and refusals."""
+"""The decoder's training form: packed rows, trees in one row, masked ids, chunks and blocks."""
 
 from __future__ import annotations
-
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds_jax.checks import InputError
-from ds_jax.model import convert
 from ds_jax.model.attention import attend
-from ds_jax.model.config import DecoderConfig, config_from_hf
+from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import compute_logits, forward, init_decoder, sequence_logprobs
 
 CONFIG = DecoderConfig(vocab_size=61, num_ids=57, num_layers=2, width=32, mlp_width=48,
@@ -27,43 +23,6 @@ def decoder():
 def one_row(tokens):
   length = len(tokens)
   return (jnp.asarray(tokens)[None], jnp.arange(length)[None], jnp.full((1, length), length))
-
-
-def hf_model(tie: bool):
-  torch = pytest.importorskip('torch', reason='transformers on torch is the reference')
-  transformers = pytest.importorskip('transformers')
-  torch.manual_seed(0)
-  config = transformers.Qwen2Config(
-      vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-      num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=tie, rope_theta=5000.0,
-      max_position_embeddings=128)
-  model = transformers.Qwen2ForCausalLM(config).eval()
-  with torch.no_grad():  # biases start at zero; make them count
-    for parameter in model.parameters():
-      parameter.add_(0.3 * torch.randn_like(parameter))
-  return model
-
-
-@pytest.mark.parametrize('tie', [False, True])
-def test_logits_equal_transformers_and_export_round_trips(tie, tmp_path):
-  import torch
-  import transformers
-  model = hf_model(tie)
-  model.save_pretrained(tmp_path / 'theirs')
-  decoder = convert.load_decoder(tmp_path / 'theirs')
-  tokens = np.random.default_rng(0).integers(0, 61, 17)
-  ours = compute_logits(decoder, forward(decoder, *one_row(tokens)))[0]
-  with torch.no_grad():
-    theirs = model(torch.tensor(tokens)[None]).logits[0].numpy()
-  np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
-
-  convert.save_decoder(decoder, tmp_path / 'ours', stop_ids=(3,), pad_id=0)
-  again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'ours').eval()
-  with torch.no_grad():
-    exported = again(torch.tensor(tokens)[None]).logits[0].numpy()
-  np.testing.assert_allclose(exported, theirs, rtol=1e-6, atol=1e-6)
-  reloaded = convert.load_decoder(tmp_path / 'ours')
-  jax.tree.map(np.testing.assert_array_equal, reloaded, decoder)
 
 
 def test_sequences_packed_in_one_row_score_as_alone(decoder):
@@ -120,28 +79,3 @@ def test_blockwise_attention_equals_dense(monkeypatch):
   dense = attend(q, k, v, key_end)
   monkeypatch.setattr('ds_jax.model.attention.QUERY_BLOCK', 8)
   np.testing.assert_allclose(attend(q, k, v, key_end), dense, atol=1e-6)
-
-
-@pytest.mark.parametrize('change, words', [
-    ({'model_type': 'gpt2'}, 'model_type'), ({'use_sliding_window': True}, 'use_sliding_window'),
-    ({'rope_scaling': {'type': 'yarn'}}, 'yarn'), ({'hidden_act': 'gelu'}, 'gelu')])
-def test_unsupported_config_is_refused_by_name(change, words):
-  fields = {'model_type': 'qwen2', 'vocab_size': 9, 'num_hidden_layers': 1, 'hidden_size': 8,
-            'intermediate_size': 8, 'num_attention_heads': 2}
-  assert config_from_hf(fields).head_width == 4
-  with pytest.raises(InputError, match=words):
-    config_from_hf(fields | change)
-
-
-def test_faulty_folders_are_named(decoder, tmp_path):
-  with pytest.raises(InputError, match='No checkpoint folder'):
-    convert.load_decoder(tmp_path / 'nowhere')
-  convert.save_decoder(decoder, tmp_path / 'm', stop_ids=(3,), pad_id=0)
-  fields = json.loads((tmp_path / 'm/config.json').read_text())
-  (tmp_path / 'm/config.json').write_text(json.dumps(fields | {'num_hidden_layers': 3,
-                                                               'intermediate_size': 50}))
-  with pytest.raises(InputError, match=r'missing model.layers.2.*(?s:.)*expected \(50, 32\)'):
-    convert.load_decoder(tmp_path / 'm')
-  (tmp_path / 'm/model.safetensors').write_bytes(b'broken')
-  with pytest.raises(InputError, match='cannot be read'):
-    convert.load_decoder(tmp_path / 'm')

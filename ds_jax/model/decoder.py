@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ds_jax.model import attention
+from ds_jax.model import attention, rope
 from ds_jax.model.config import DecoderConfig
 
 # Logits formed at once are bounded to this many numbers (256 MiB of float32).
@@ -25,22 +25,25 @@ MAX_UNROLLED = 4
 
 
 class Layers(nnx.Module):
-  """Parameters of all layers, stacked: every array starts with L."""
+  """Parameters of all layers, stacked: every array starts with L; what a family lacks is None."""
 
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
     c = config
     normal = lambda *shape, inputs=1: nnx.Param(
         _normal(rngs, c.num_layers, *shape, fan_in=math.prod(shape[:inputs])))
     zeros = lambda *shape: nnx.Param(jnp.zeros((c.num_layers, *shape)))
-    self.attention_scale = nnx.Param(jnp.ones((c.num_layers, c.width)))
+    ones = lambda *shape: nnx.Param(jnp.ones((c.num_layers, *shape)))
+    self.attention_scale = ones(c.width)
     self.query_kernel = normal(c.width, c.num_heads, c.head_width)
-    self.query_bias = zeros(c.num_heads, c.head_width)
+    self.query_bias = zeros(c.num_heads, c.head_width) if c.has_qkv_bias else None
     self.key_kernel = normal(c.width, c.num_kv_heads, c.head_width)
-    self.key_bias = zeros(c.num_kv_heads, c.head_width)
+    self.key_bias = zeros(c.num_kv_heads, c.head_width) if c.has_qkv_bias else None
     self.value_kernel = normal(c.width, c.num_kv_heads, c.head_width)
-    self.value_bias = zeros(c.num_kv_heads, c.head_width)
+    self.value_bias = zeros(c.num_kv_heads, c.head_width) if c.has_qkv_bias else None
     self.output_kernel = normal(c.num_heads, c.head_width, c.width, inputs=2)
-    self.mlp_scale = nnx.Param(jnp.ones((c.num_layers, c.width)))
+    self.query_scale = ones(c.head_width) if c.has_qk_norm else None
+    self.key_scale = ones(c.head_width) if c.has_qk_norm else None
+    self.mlp_scale = ones(c.width)
     self.gate_kernel = normal(c.width, c.mlp_width)
     self.up_kernel = normal(c.width, c.mlp_width)
     self.down_kernel = normal(c.mlp_width, c.width)
@@ -99,10 +102,15 @@ def apply_layer(layer: Layers, config: DecoderConfig, x: jax.Array, positions: j
   dtype = x.dtype
   p = jax.tree.map(lambda a: a.astype(dtype), layer)
   h = rms_norm(x, layer.attention_scale[...], config.norm_epsilon)
-  q = project(h, p.query_kernel[...]) + p.query_bias[...]
-  k = project(h, p.key_kernel[...]) + p.key_bias[...]
-  v = project(h, p.value_kernel[...]) + p.value_bias[...]
-  q, k = rotate(q, positions, config.rope_theta), rotate(k, positions, config.rope_theta)
+  q, k, v = (project(h, kernel[...])
+             for kernel in (p.query_kernel, p.key_kernel, p.value_kernel))
+  if config.has_qkv_bias:
+    q, k, v = q + p.query_bias[...], k + p.key_bias[...], v + p.value_bias[...]
+  if config.has_qk_norm:
+    q = rms_norm(q, layer.query_scale[...], config.norm_epsilon)
+    k = rms_norm(k, layer.key_scale[...], config.norm_epsilon)
+  angles = rope.frequencies(config.head_width, config.rope_theta, config.rope_scaling)
+  q, k = rope.rotate(q, positions, *angles), rope.rotate(k, positions, *angles)
   mixed = attend_fn(q, k, v).astype(dtype)
   x = x + project(mixed, p.output_kernel[...], num_inputs=2)
   h = rms_norm(x, layer.mlp_scale[...], config.norm_epsilon)
@@ -134,17 +142,6 @@ def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
   x32 = x.astype(jnp.float32)
   inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + epsilon)
   return (x32 * inverse * scale.astype(jnp.float32)).astype(x.dtype)
-
-
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-  """Rotary embedding (arXiv:2104.09864) of `[..., heads, D]` at `positions` [...], halves apart."""
-  half = x.shape[-1] // 2
-  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angle = positions[..., None, None].astype(jnp.float32) * frequency
-  sin, cos = jnp.sin(angle), jnp.cos(angle)
-  first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-  return jnp.concatenate(
-      [first * cos - second * sin, second * cos + first * sin], -1).astype(x.dtype)
 
 
 def embed(decoder: Decoder, tokens: jax.Array) -> jax.Array:
