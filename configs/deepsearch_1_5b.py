@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
   model = config.model
   model.path = 'Nemotron-Research-Reasoning-Qwen-1.5B'  # folder; script: this model of nvidia's
   model.compute_dtype = 'bfloat16'  # script: verl's default; masters stay float32
-  model.remat = True  # script: enable_gradient_checkpointing
+  model.remat = 'full'  # script: enable_gradient_checkpointing
 
   data = config.data
   data.source = 'file:deepmath103k.parquet'  # script: DeepMath-103K, pass@4 of 0 % and 25 %
@@ -92,8 +92,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.overlong_factor = 1.0  # script
 
   curriculum = config.curriculum
-  curriculum.num_rounds = 2  # released: rounds 0 and 1
-  curriculum.steps_per_round = 50  # paper: 100 steps in all
+  curriculum.round_steps = (50, 50)  # released: rounds 0 and 1; paper: 100 steps in all
   curriculum.filter_samples = 4  # paper: pass@1 over K = 4 rollouts
   curriculum.hard_threshold = 0.25  # paper; the released files keep 0 % and 25 % alike
   curriculum.filter_from = 'hard'  # released: round 1 is a subset of round 0

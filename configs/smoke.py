@@ -52,8 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.uniform_trees = 'keep'
 
   curriculum = config.curriculum
-  curriculum.num_rounds = 1
-  curriculum.steps_per_round = 3
+  curriculum.round_steps = (3,)
   curriculum.filter_samples = 1
 
   evaluate = config.evaluate

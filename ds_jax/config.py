@@ -51,7 +51,8 @@ class ModelConfig:
   """Which decoder, and in which number formats."""
   path: str = ''  # Hugging Face folder; '': WORKDIR/warmstart
   compute_dtype: str = 'float32'  # search copy and activations: float32 | bfloat16
-  remat: bool = False  # recompute layer activations in the backward pass
+  remat: str = 'none'  # what the backward pass computes again: 'none', 'full' (all of a layer),
+  #   'attention' (all but attention), 'dots' (all but attention and the weights' products)
   # Shape of a new model (`ds-jax init`, `ds-jax warmstart`); a loaded one brings its own.
   num_layers: int = 2  # L
   width: int = 96  # M
@@ -156,8 +157,7 @@ class TrainConfig:
 @dataclasses.dataclass(frozen=True)
 class CurriculumConfig:
   """Rounds: filter the hard set, train on it, filter again."""
-  num_rounds: int = 2
-  steps_per_round: int = 110  # training steps
+  round_steps: tuple[int, ...] = (150, 40)  # training steps of each round
   filter_samples: int = 4  # direct rollouts per problem
   hard_threshold: float = 0.25  # problems with pass@1 below this are hard
   filter_from: str = 'all'  # a later round filters 'all' training problems, or 'hard': those of
@@ -216,6 +216,7 @@ RESULT_NEUTRAL = ('log', 'checkpoint')
 _CHOICES = {
     'data.overlong_prompts': ('skip', 'truncate_left'),
     'model.compute_dtype': ('float32', 'bfloat16'),
+    'model.remat': ('none', 'full', 'attention', 'dots'),
     'search.policy': ('deepsearch', 'faithful', 'direct', 'fork'),
     'search.backtrack': ('global', 'uct'),
     'search.depth_bonus': ('sqrt', 'log', 'linear'),
@@ -238,8 +239,8 @@ _MINIMUM = {
     'search.segment_length': 2, 'search.num_trajectories': 1, 'search.max_expansions': 1,
     'search.replay_chunk': 1, 'search.replay_lanes': 1, 'search.path_block': 1,
     'verify.num_workers': 1, 'train.batch_problems': 1, 'train.minibatch_problems': 1,
-    'train.row_length': 2, 'train.micro_rows': 1, 'curriculum.num_rounds': 1,
-    'curriculum.steps_per_round': 1, 'curriculum.filter_samples': 1, 'evaluate.num_samples': 1,
+    'train.row_length': 2, 'train.micro_rows': 1,
+    'curriculum.filter_samples': 1, 'evaluate.num_samples': 1,
     'evaluate.num_slots': 1, 'checkpoint.every_steps': 1, 'checkpoint.keep': 1,
     'log.every_steps': 1, 'verify.cpu_seconds': 0.01, 'sampling.temperature': 0.0,
     'evaluate.temperature': 0.0, 'data.countdown.num_numbers': 2,
@@ -298,7 +299,7 @@ def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     if isinstance(value, Mapping):
       flat.update(flatten(value, f'{prefix}{name}.'))
     else:
-      flat[prefix + name] = value
+      flat[prefix + name] = tuple(value) if isinstance(value, list) else value  # JSON has lists
   return flat
 
 
@@ -324,6 +325,10 @@ def _convert(cls: type, fields: Mapping[str, Any], prefix: str) -> Any:
 def _typed(kind: Any, value: Any, name: str) -> Any:
   if isinstance(kind, types.UnionType):
     kind = next(k for k in typing.get_args(kind) if k is not type(None))
+  if typing.get_origin(kind) is tuple:
+    if not isinstance(value, tuple | list):
+      raise InputError(f'Expected {name} to list values, e.g. 100,50; got {value!r}.')
+    return tuple(_typed(typing.get_args(kind)[0], item, name) for item in value)
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -344,6 +349,10 @@ def _check_values(config: Config) -> None:
     raise InputError(
         f'search.max_expansions = {search.max_expansions} does not allow one rollout of '
         f'search.max_depth = {search.max_depth} segments; raise it.')
+  rounds = config.curriculum.round_steps
+  if not rounds or min(rounds) < 1:
+    raise InputError('Expected curriculum.round_steps to hold the steps of each round, all >= 1, '
+                     f'e.g. 100,50; got {rounds}.')
   if context_length(config) > train.row_length:
     raise InputError(
         f'prompt_limit + max_depth * segment_length = {config.data.prompt_limit} + '

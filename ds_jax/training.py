@@ -97,15 +97,16 @@ class Training:
       SaveError: if a checkpoint cannot be written; the one before is good.
     """
     self.evaluate('before')
-    while self.host.round_index < self.config.curriculum.num_rounds:
+    rounds = self.config.curriculum.round_steps
+    while self.host.round_index < len(rounds):
       if not self.filter_hard():
         self.runtime.progress.note(
             f'Round {self.host.round_index}: no problem is hard any more '
             f'(pass@1 below {self.config.curriculum.hard_threshold}); training ends here.')
         break
-      last = (self.host.round_index + 1) * self.config.curriculum.steps_per_round
+      last = sum(rounds[:self.host.round_index + 1])
       self.runtime.progress.start(f'train, round {self.host.round_index}',
-                                  self.config.curriculum.steps_per_round)
+                                  rounds[self.host.round_index])
       while self.host.step < last:
         self.stop_if_asked()
         self.train_step()
@@ -228,10 +229,8 @@ class Training:
   def train_step(self) -> None:
     """Search, verify, back up, and update on one batch of problems."""
     start, config = time.monotonic(), self.config
-    steps = config.curriculum.steps_per_round
     ids = batch_of(self.host.hard_ids, config.train.batch_problems, seed=config.seed,
-                   round_index=self.host.round_index,
-                   step=self.host.step - self.host.round_index * steps)
+                   round_index=self.host.round_index, step=self.step_in_round())
     groups, figures = self.collect_groups(ids)
     searched = time.monotonic()
     updates = self.update(groups)
@@ -244,10 +243,14 @@ class Training:
     self.settle()
     if self.host.step % config.log.every_steps == 0:
       self.runtime.progress.update(
-          self.host.step - self.host.round_index * steps,
+          self.step_in_round(),
           solved=round(figures['search/solve_rate'], 3),
           reward=round(figures['search/reward'], 3), loss=round(figures['train/loss'], 4),
           **{'tokens/s': round(figures['time/tokens_per_second'])})
+
+  def step_in_round(self) -> int:
+    """Steps finished in this round."""
+    return self.host.step - sum(self.config.curriculum.round_steps[:self.host.round_index])
 
   def collect_groups(self, ids: Sequence[str]) -> tuple[list[list[Trajectory]], dict[str, float]]:
     """Trajectories of every problem of the batch, in order.

@@ -40,6 +40,7 @@ def test_help_shows_flags_an_example_and_exit_codes(capsys, name):
      "Did you mean 'search'?"),
     (['train', '--config={config}', '--workdir=x', '--config.search.width=wide'], 'search.width'),
     (['train', '--config={config}', '--workdir=x', '--config.search.width=0'], '>= 1'),
+    (['train', '--config={config}', '--workdir=x', '--config.curriculum.round_steps=5,0'], '>= 1'),
     (['train', '--config={config}', '--workdir=x', '--config.search.backtrack=up'], 'uct'),
     (['train', '--config=/nowhere.py', '--workdir=x'], 'No config file'),
     (['train', '--config={config}'], 'Missing --workdir'),
@@ -83,9 +84,9 @@ def test_evaluate_reports_pass_at_1(capsys, warm):
 
 @pytest.mark.parametrize('number, code', [(signal.SIGTERM, 42), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_the_same_command_continues(warm, tmp_path, number, code):
-  config = tiny_run.config_file(tmp_path, curriculum=dict(steps_per_round=400))
+  config = tiny_run.config_file(tmp_path, curriculum=dict(round_steps=(400,)))
   workdir = tiny_run.warmstart(
-      tmp_path / 'run', tiny_run.config(curriculum=dict(steps_per_round=400)))
+      tmp_path / 'run', tiny_run.config(curriculum=dict(round_steps=(400,))))
   process = tiny_run.start(config, workdir.root, '--json')
   metrics = workdir.root / 'metrics.jsonl'
   deadline = time.monotonic() + 240

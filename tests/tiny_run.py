@@ -37,7 +37,7 @@ def config(**sections) -> c.Config:
                             num_trajectories=4, max_expansions=6, replay_lanes=4),
       verify=c.VerifyConfig(verifier='python:tiny_verifier.verify', num_workers=1),
       train=c.TrainConfig(batch_problems=6, minibatch_problems=3, row_length=32, micro_rows=8),
-      curriculum=c.CurriculumConfig(num_rounds=2, steps_per_round=3, filter_samples=2),
+      curriculum=c.CurriculumConfig(round_steps=(3, 3), filter_samples=2),
       evaluate=c.EvaluateConfig(num_problems=6, num_samples=2, num_slots=8),
       checkpoint=c.CheckpointConfig(every_steps=2),
       log=c.LogConfig(tensorboard=False))

@@ -126,7 +126,7 @@ def test_nothing_hard_left_is_a_clear_end(warm, tmp_path):
 def test_cached_problems_get_hybrid_rollouts(warm, tmp_path):
   """Solutions found in a round are used in the next one, if the problem is still hard."""
   workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(
-      curriculum=dict(hard_threshold=1.1, steps_per_round=4))  # every problem stays
+      curriculum=dict(hard_threshold=1.1, round_steps=(4, 4)))  # every problem stays
   (workdir.root / 'config.json').unlink()
   tiny_run.train(workdir, cfg)
   rows = tiny_run.metrics(workdir)
