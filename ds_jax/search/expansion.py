@@ -26,8 +26,9 @@ class Expansion:
   tokens: list[np.ndarray]  # n x [t] int32
   logprobs: list[np.ndarray]  # n x [t] float32
   entropies: list[np.ndarray]  # n x [t] float32
-  is_ended: np.ndarray  # [n] bool
-  is_terminal: np.ndarray  # [n] bool
+  is_ended: np.ndarray  # [n] bool, the last token is an end token
+  is_seen: np.ndarray  # [n] bool, … and it ends the path
+  is_terminal: np.ndarray  # [n] bool, the path ends here, also at the depth limit
   futures: dict[int, concurrent.futures.Future] = dataclasses.field(default_factory=dict)
   verdicts: list[Verdict | None] = dataclasses.field(default_factory=list)
   rewards: list[float] = dataclasses.field(default_factory=list)
@@ -44,10 +45,9 @@ class Expansion:
 
   def settle(self, tree: HostTree, config: SearchConfig) -> None:
     """Reads the verdicts and adds the siblings to the host tree."""
-    at_limit = tree.depth[self.request.node] + 1 == config.max_depth
     for j in range(len(self.tokens)):
       verdict = self.futures[j].result() if j in self.futures else None
-      if verdict is Verdict.NO_ANSWER and at_limit and not self.is_ended[j]:
+      if verdict is Verdict.NO_ANSWER and not self.is_seen[j]:  # cut off by the depth limit
         verdict = Verdict.INCOMPLETE
       self.verdicts.append(verdict)
       self.rewards.append(reward_of(verdict, config.incomplete_score))
@@ -69,16 +69,17 @@ class Expansion:
         entropy_sum=pad(total(self.entropies), np.float32),
         end_logprob=pad(ends, np.float32), is_ended=pad(self.is_ended, bool),
         is_terminal=pad(self.is_terminal, bool),
-        is_valid=pad([v not in (None, Verdict.ERROR) for v in self.verdicts], bool),
+        is_valid=pad([v is not None and not v.is_masked for v in self.verdicts], bool),
         is_correct=pad([v is Verdict.CORRECT for v in self.verdicts], bool),
         reward=pad(self.rewards, np.float32))
 
 
 def reward_of(verdict: Verdict | None, incomplete_score: float) -> float:
   """+1 correct; the incomplete score for a path cut off without an answer; 0 for an end masked
-  through our fault, and for no end; -1 otherwise (a hanging answer must not pay)."""
+  through our fault or of unknown value, and for no end; -1 otherwise (a hanging answer must not
+  pay)."""
   return {Verdict.CORRECT: 1.0, Verdict.INCOMPLETE: incomplete_score,
-          Verdict.ERROR: 0.0, None: 0.0}.get(verdict, -1.0)
+          Verdict.ERROR: 0.0, Verdict.UNGRADED: 0.0, None: 0.0}.get(verdict, -1.0)
 
 
 def cut_segments(tree: HostTree, slot: Slot, b: int, request: Request, segments: Segments,
@@ -94,7 +95,7 @@ def cut_segments(tree: HostTree, slot: Slot, b: int, request: Request, segments:
   is_terminal = is_seen | (tree.depth[request.node] + 1 >= config.max_depth)
   cut = lambda values: [values[b, j, :int(lengths[j])].copy() for j in range(count)]
   return Expansion(request, slot, cut(segments.tokens), cut(segments.logprobs),
-                   cut(segments.entropies), is_ended, is_terminal)
+                   cut(segments.entropies), is_ended, is_seen, is_terminal)
 
 
 def blank_children(shape: tuple[int, ...], width: int) -> Children:

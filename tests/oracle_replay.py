@@ -1,0 +1,304 @@
+"""Replays an oracle folder through the production functions under the policy `faithful`.
+
+  python tests/oracle_replay.py ../shared/oracle
+
+Prints `family: N passed, M failed` for every family and the first difference of every failure;
+exits 1 if there is any. The README of such a folder describes its records. Nothing of the search
+is written again here: children go through `expansion`, decisions through `allocation`, the
+finished tree through `host_tree`, `trajectories` and `train.advantages`.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ds_jax.config import SearchConfig, TrainConfig
+from ds_jax.search import frontier
+from ds_jax.search.allocation import POLICIES, begin, step
+from ds_jax.search.backup import backup
+from ds_jax.search.expansion import blank_children, cut_segments
+from ds_jax.search.host_tree import HostTree, Job
+from ds_jax.search.lanes import Request, Slot
+from ds_jax.search.options import How, Options, Rules, options_from, rules_from, width_at
+from ds_jax.search.rollouts import no_forks
+from ds_jax.search.trajectories import trajectories
+from ds_jax.search.tree import Tree, add_children, children_of, fresh_nodes, new_tree, uncertainty
+from ds_jax.train.advantages import group_advantages, node_rewards, overlong_penalty, soft_clip
+from ds_jax.types import Problem, Segments, Verdict
+
+CAPACITY, MAX_WIDTH, MAX_COLLECTED, MAX_CHAIN = 512, 16, 64, 128
+PLAN = no_forks(MAX_CHAIN)
+VERDICT = {'correct': Verdict.CORRECT, 'wrong': Verdict.WRONG, 'none': Verdict.NO_ANSWER}
+SKIPPED = {'grading': 'the released grader is not implemented',
+           'advantage': 'free-standing tensors', 'policy_loss': 'part of the learner'}
+
+
+def close(name: str, got: Any, wanted: Any, atol: float = 1e-5, rtol: float = 0.0) -> None:
+  got = np.asarray(got, float)
+  wanted = np.array([np.nan if x is None else x for x in np.atleast_1d(wanted).tolist()], float)
+  np.testing.assert_allclose(np.atleast_1d(got), wanted, atol=atol, rtol=rtol, err_msg=name)
+
+
+def equal(name: str, got: Any, wanted: Any) -> None:
+  if got != wanted:
+    raise AssertionError(f'{name}: expected {wanted!r}, got {got!r}')
+
+
+def settings(config: dict[str, Any]) -> SearchConfig:
+  """An oracle config as ours."""
+  dynamic = config['dynamic_width'] or {}
+  return SearchConfig(
+      policy='faithful', width=config['expansion_width'],
+      width_decay=dynamic.get('decay_factor', 0), min_width=dynamic.get('min_width', 1),
+      max_depth=config['max_depth'], segment_length=config['step_len'],
+      num_trajectories=config['terminate_num'], max_expansions=2**30,
+      backtrack=config['backtrace_method'], frontier_only=config['frontier_only'],
+      depth_bonus={'constant': 'linear'}.get(config['depth_bonus_type'],
+                                             config['depth_bonus_type']),
+      uncertainty='sampled' if config['uncertainty'] else 'off',
+      count_end_token=not config['pad_is_eos'], lambda_uct=config['lambda_uct'],
+      incomplete_score=config['incomplete_score'], backup_threshold=config['backup_threshold'],
+      **{f'lambda{i}': config[f'lambda{i}'] for i in range(1, 5)})
+
+
+@jax.jit
+def jitted_add(tree: Tree, node: jax.Array, children: Any) -> Tree:
+  return add_children(tree, node, children)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def jitted_step(tree: Tree, is_fresh: jax.Array, rules: Rules, options: Options) -> Any:
+  """One recorded backup event: (its candidates, the tree after it, what it was decided by)."""
+  uncollected = children_of(tree, tree.current) & ~tree.is_collected
+  candidates = jnp.where(is_fresh, fresh_nodes(tree), uncollected)
+  tree = step(tree, candidates, rules, options).replace(num_fresh=jnp.int32(0))
+  values = {'term': uncertainty(tree, options.is_end_token_counted),
+            'uct': frontier.uct_scores(tree, options),
+            'scores': frontier.frontier_scores(tree, rules, options)}
+  return candidates, tree, values, {False: frontier.open_nodes(tree),
+                                    True: frontier.frontier(tree, options)}
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def jitted_allocate(tree: Tree, rules: Rules, options: Options) -> Any:
+  """All events from one expansion to the next, as the engine runs them."""
+  return POLICIES[rules.policy].allocate(tree, rules, options, PLAN)
+
+
+def children_of_event(event: dict[str, Any], host: HostTree, config: SearchConfig) -> Any:
+  """The recorded children, by the way that decoded ones take."""
+  children = event['children']
+  shape = (1, len(children), config.segment_length)
+  segments = Segments(**{name: np.zeros(shape, np.float32) for name in Segments._fields})._replace(
+      tokens=np.zeros(shape, np.int32),
+      length=np.array([[len(child['lp']) for child in children]], np.int32),
+      is_ended=np.array([[bool(child['eos']) for child in children]]))
+  for j, child in enumerate(children):
+    segments.logprobs[0, j, :len(child['lp'])] = [
+        np.nan if x is None else x for x in child['lp']]
+  request = Request(0, event['node'], 0, len(children), np.zeros(2, np.uint32))
+  expansion = cut_segments(host, Slot(), 0, request, segments, config)
+  for j in expansion.ends():
+    expansion.futures[j] = concurrent.futures.Future()
+    expansion.futures[j].set_result(VERDICT[children[j]['ans']])
+  expansion.settle(host, config)
+  padded = blank_children((), MAX_WIDTH)
+  return padded._replace(**expansion.fields(MAX_WIDTH))
+
+
+def check_state(tree: Tree, event: dict[str, Any]) -> None:
+  count = len(event['n'])
+  equal('nodes', int(tree.num_nodes), count)
+  equal('n', np.asarray(tree.visit_count[:count]).tolist(), event['n'])
+  close('q', tree.value_sum[:count], event['q'])
+  equal('terminal', ''.join(map(str, np.asarray(tree.is_terminal[:count], int))),
+        event['terminal'])
+  equal('collected', int(tree.num_collected), event['collected'])
+
+
+def check_backup(tree: Tree, event: dict[str, Any], rules: Rules, options: Options) -> Tree:
+  equal('current node', int(tree.current), event['cur'])
+  candidates, tree, values, eligible = jitted_step(
+      tree, event['trigger'] == 'expand', rules, options)
+  equal('candidates', np.flatnonzero(candidates).tolist(), event['cand'])
+  check_state(tree, event)
+  check_values(tree, event, values, eligible)
+  chosen = int(tree.collected[tree.num_collected - 1]) if event['chosen'] is not None else None
+  equal('chosen end', chosen, event['chosen'])
+  if 'error' not in event:
+    equal('how', How(int(tree.how)).name.lower(), event['how'])
+    if event['next'] is not None:
+      equal('next node', int(tree.current), event['next'])
+  return tree
+
+
+def check_values(tree: Tree, event: dict[str, Any], values: dict[str, jax.Array],
+                 eligible: dict[bool, jax.Array]) -> None:
+  """What the decision was taken by: uncertainties, UCT and frontier scores."""
+  for node, reward, entropy in event['term']:
+    close(f'value of {node}', tree.reward[node], reward)
+    close(f'U of {node}', values['term'][node], entropy)
+  for node, score in event.get('uct') or []:
+    equal(f'{node} is out', bool(tree.is_terminal[node]), score is None)
+    if score is not None:
+      close(f'UCT of {node}', values['uct'][node], score)
+  if event.get('scores'):
+    order = np.argsort(np.where(eligible[event['frontier_only']], tree.preorder, 1 << 30))
+    count = int(eligible[event['frontier_only']].sum())
+    equal('eligible, in scan order', order[:count].tolist(), [node for node, _ in event['scores']])
+    close('scores', values['scores'][order[:count]], [score for _, score in event['scores']])
+
+
+def replay_trace(trace: dict[str, Any]) -> None:
+  """One search; AssertionError with the first difference."""
+  config = settings(trace['config'])
+  rules, options = rules_from(config), options_from(config)
+  host = HostTree(Job(Problem(trace['id'], '', ''), np.zeros(0, np.int32)), np.zeros(2, np.uint32))
+  stepped = begin(new_tree(CAPACITY, MAX_COLLECTED, jnp.zeros(2, jnp.uint32)), rules, options)
+  whole, asked = stepped, (0, int(POLICIES['faithful'].first_children(options)))
+  if not trace['events']:  # crashed before anything was generated; ours goes on
+    widths = [int(width_at(options, np.int32(d))) for d in range(config.max_depth)]
+    equal('widths', all(config.min_width <= w <= config.width for w in widths), True)
+    equal('root width', asked[1], config.width)
+    return
+  for i, event in enumerate(trace['events']):
+    try:
+      if event['t'] == 'expand':
+        equal('expansion', (event['node'], len(event['children'])), asked)
+        children = children_of_event(event, host, config)
+        equal('tag', trace['tags'][event['node']].count('.'), host.depth[event['node']])
+        node = np.int32(event['node'])
+        stepped, whole = (jitted_add(tree, node, children) for tree in (stepped, whole))
+        before, (whole, allocation) = whole, jitted_allocate(whole, rules, options)
+        asked = (int(allocation.node[0]), int(allocation.num_children[0]))
+      else:
+        stepped = check_backup(stepped, event, rules, options)
+    except AssertionError as e:
+      raise AssertionError(f'event {i}: {" ".join(str(e).split())}') from e
+  check_state(whole, trace['events'][-1])
+  equal('done', (bool(whole.is_done), asked[1]), (True, 0))
+  if trace['outcome'] == 'crash':
+    check_goes_on(stepped, before, dataclasses.replace(rules, policy='deepsearch'), options)
+  fields = jax.device_get({f.name: getattr(whole, f.name) for f in dataclasses.fields(whole)})
+  check_trajectories(trace, host.finish(fields, is_depth_first=False))
+
+
+def check_goes_on(stepped: Tree, before: Tree, rules: Rules, options: Options) -> None:
+  """Where the released code crashed, the default policy takes what was passed over."""
+  equal('nothing to expand', bool(stepped.is_exhausted), True)
+  ours, allocation = jitted_allocate(before, rules, options)
+  ends = int(ours.is_terminal.sum())
+  equal('goes on to its end', (bool(ours.is_done), int(allocation.num_children.sum())), (True, 0))
+  equal('collected by ours', int(ours.num_collected), min(ends, int(options.num_trajectories)))
+
+
+def check_trajectories(trace: dict[str, Any], tree: Any) -> None:
+  recorded = trace['trajectories']
+  equal('ends', tree.collected.tolist(), [t['terminal'] for t in recorded])
+  found = [t for t in trajectories(tree, 0) if t.is_collected]
+  config, limit = learner_settings(trace['config'])
+  for ours, theirs in zip(found, recorded, strict=True):
+    equal('path', ours.node_ids[1:].tolist(), theirs['path'])
+    equal('n_tok', ours.node_lengths[1:].tolist(), theirs['n_tok'])
+    equal('visits', tree.visit_count[ours.node_ids[1:]].tolist(), theirs['visits'])
+    close('reward', ours.reward, theirs['reward'])
+    close('q_raw', ours.node_values[1:], theirs['q_raw'])
+    if trace['outcome'] != 'ok':
+      continue
+    equal('length', len(ours.tokens), theirs['length'])
+    inner = soft_clip(ours.node_values[1:-1].astype(float), config.q_temperature, config.q_max)
+    close('q_soft', np.append(inner, ours.node_values[-1]), theirs['q_soft'])
+    close('overlong', overlong_penalty(len(ours.tokens), limit, config.overlong_buffer,
+                                       config.overlong_factor), theirs['overlong'])
+    close('node_reward', node_rewards(ours, config, limit)[1:], theirs['node_reward'])
+  if trace['outcome'] == 'ok':
+    check_advantages(trace, found, config, limit)
+
+
+def check_advantages(trace: dict[str, Any], found: list[Any], config: TrainConfig,
+                     limit: int) -> None:
+  for field, normalization in (('adv_mean', 'mean_only'), ('adv_mean_std', 'standard')):
+    ours = group_advantages(found, dataclasses.replace(config, normalization=normalization), limit)
+    for mine, theirs in zip(ours.per_token, trace['trajectories'], strict=True):
+      values = np.concatenate([np.full(n, v) for v, n in theirs[field]])
+      padded = np.pad(mine, (0, limit - len(mine)))
+      # A sigma of exactly 0 divides by 1e-6; in single precision it need not be exact.
+      loose = field == 'adv_mean_std' and 'zero_sigma' in trace['features']
+      close(field, padded, values, rtol=0.2 if loose else 2e-5, atol=20.0 if loose else 1e-5)
+
+
+def learner_settings(config: dict[str, Any]) -> tuple[TrainConfig, int]:
+  """The learner's settings of a trace and its response limit."""
+  overlong = config['overlong'] or {'len': 0, 'factor': 1.0}
+  return TrainConfig(
+      advantage='q_mean', ends='collected', uniform_trees='keep',
+      q_temperature=config['adv_temperature'], q_max=config['q_max'],
+      overlong_buffer=overlong['len'], overlong_factor=overlong['factor'],
+  ), config['max_depth'] * config['step_len']
+
+
+jitted_backup = jax.jit(functools.partial(backup, rules=Rules(policy='faithful')))
+
+
+def replay_node_update(case: dict[str, Any]) -> None:
+  """One node of a chain in which node i has depth i; the end of each step is that of its depth."""
+  index, depth = jnp.arange(MAX_CHAIN), case['node_depth']
+  options = options_from(SearchConfig(backup_threshold=case['backup_threshold']))
+  tree = new_tree(MAX_CHAIN, 1, jnp.zeros(2, jnp.uint32)).replace(
+      parent=index - 1, depth=index, preorder=index, subtree_size=MAX_CHAIN - index,
+      num_nodes=jnp.int32(MAX_CHAIN))
+  for end, value, visits, total in case['steps']:
+    if end is None:
+      tree = tree.replace(visit_count=tree.visit_count.at[depth].add(1))
+    else:
+      tree = jitted_backup(tree, np.int32(end), np.float32(value), options=options)
+    equal('n', int(tree.visit_count[depth]), visits)
+    close('q', tree.value_sum[depth], total)
+
+
+def replay(folder: pathlib.Path) -> Iterator[tuple[str, str, str | None]]:
+  """(family, id, first difference or None) of every record."""
+  def attempt(family: str, name: str, function: Callable[[Any], None], record: Any):
+    try:
+      function(record)
+    except AssertionError as e:
+      return family, name, ' '.join(str(e).split())
+    return family, name, None
+
+  for line in (folder / 'traces.jsonl').open():
+    trace = json.loads(line)
+    yield attempt(trace['family'], trace['id'], replay_trace, trace)
+  for i, case in enumerate(json.loads((folder / 'node_update.json').read_text())['cases']):
+    yield attempt('node_update', str(i), replay_node_update, case)
+
+
+def main(arguments: list[str]) -> int:
+  if len(arguments) != 1 or not (pathlib.Path(arguments[0]) / 'traces.jsonl').exists():
+    print('usage: oracle_replay.py DIR   (a folder with traces.jsonl, node_update.json, …)')
+    return 2
+  passed, failed = collections.Counter(), collections.Counter()
+  for family, name, difference in replay(pathlib.Path(arguments[0])):
+    (failed if difference else passed)[family] += 1
+    if difference:
+      print(f'{family} {name}: {difference[:600]}')
+  for family in sorted({*passed, *failed}):
+    print(f'{family}: {passed[family]} passed, {failed[family]} failed')
+  for family, reason in SKIPPED.items():
+    print(f'{family}: skipped ({reason})')
+  return int(bool(failed))
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
