@@ -49,9 +49,13 @@ COMMANDS = {
         example='ds-jax evaluate --config=configs/quickstart.py --workdir=runs/quickstart '
                 '--config.evaluate.num_samples=16'),
     'search': Command(
-        'Grow one tree for one problem and print it.',
+        'Grow a tree for one problem and print it, or one for each problem of a file.',
         {'workdir': _WORKDIR, 'problem': 'text of the problem',
-         'answer': 'the gold answer; not needed for the embedded task'},
+         'answer': 'its gold answer, if known; not needed for the embedded task',
+         'problems': 'instead of --problem: .jsonl, .json, .parquet, .csv; answers may be missing',
+         'output': 'with --problems: .jsonl, a line per finished tree; the same command continues',
+         'select': 'the answer: first_correct (default; the vote where none is), best_q or vote'},
+        stops_gently=True,
         example='ds-jax search --config=configs/quickstart.py --workdir=runs/quickstart '
                 '--problem="24 from 3 5 7 2"'),
     'report': Command(
@@ -115,13 +119,24 @@ def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], Any]:
   if rest:
     raise InputError(f'Unexpected argument {rest[0]!r}; flags are written --name=value.')
   flags = {flag: values[flag].value for flag in ('json', *command.flags)}
-  required = {'workdir', 'problem', 'tokenizer', 'output'} & set(command.flags)
-  missing = sorted(flag for flag in required if not flags[flag])
+  missing = sorted(flag for flag in _required(name, flags) if not flags[flag])
   if name != 'report' and values['config'].value is None:
     missing.insert(0, 'config')
   if missing:
     raise InputError(f'Missing --{", --".join(missing)}. Example: {command.example}')
   return flags, config_from(_config_dict(values)) if name != 'report' else None
+
+
+def _required(name: str, flags: dict[str, Any]) -> set[str]:
+  """Flags that must be given."""
+  if name != 'search':
+    return {'workdir', 'tokenizer', 'output'} & set(flags)
+  if flags['problem'] and (flags['problems'] or flags['output']):
+    raise InputError('--problem searches one problem and prints its tree; --problems=FILE and '
+                     '--output=FILE.jsonl are for many. Give the one or the others.')
+  if flags['problems'] and flags['answer']:
+    raise InputError('--answer belongs to --problem; the answers of --problems stand in the file.')
+  return {'workdir', 'problems', 'output'} if flags['problems'] else {'workdir', 'problem'}
 
 
 def _config_dict(values: Any) -> Any:
@@ -192,7 +207,7 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
   if name == 'report':
     return experiment.report(workdir, progress)
   if name == 'search':
-    summary, text = experiment.search(config, workdir, flags['problem'], flags['answer'], progress)
+    summary, text = _search(flags, config, workdir, progress, stop)
     print(text)
     return summary
   with lock(workdir):
@@ -204,6 +219,20 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
     print('pass@1 {evaluate/pass_at_1:.3f} [{evaluate/pass_at_1_low:.3f}, '
           '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems'.format(**summary))
     return summary
+
+
+def _search(flags: dict[str, Any], config: Any, workdir: Any, progress: Any,
+            stop: Callable[[], bool]) -> tuple[dict[str, Any], str]:
+  from ds_jax import search_command
+  from ds_jax.checks import check_choice
+  from ds_jax.evaluate.answers import SELECTIONS
+  select = flags['select'] or 'first_correct'
+  check_choice('--select', select, SELECTIONS)
+  if flags['problems']:
+    return search_command.search_file(config, workdir, flags['problems'], flags['output'], select,
+                                      progress, stop)
+  return search_command.search_one(config, workdir, flags['problem'], flags['answer'], select,
+                                   progress, stop)
 
 
 def _overview() -> str:

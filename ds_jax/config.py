@@ -125,6 +125,8 @@ class VerifyConfig:
   wall_seconds: float = 30.0  # back-stop per answer
   memory_mb: int = 4096  # address space of one worker
   recycle_after: int = 10_000  # answers a worker checks before it is replaced
+  degenerate: str = 'drop'  # garbled or endlessly repeating wrong texts: 'drop', never learnt from
+  #   (paper; rule: verify/degenerate.py), or 'keep', wrong like others (released; 'faithful')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +227,7 @@ _CHOICES = {
     'search.negatives': ('most_confident', 'random', 'least_confident'),
     'search.local_choice': ('best', 'sampled'),
     'search.ties': ('first', 'confident', 'random'),
+    'verify.degenerate': ('drop', 'keep'),
     'train.loss_aggregation': ('token_mean', 'sequence_mean', 'sequence_sum'),
     'train.advantage': ('q_mean', 'tree_mean', 'td'),
     'train.normalization': ('mean_only', 'standard', 'none'),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ from ds_jax.report.metrics import read_metrics
 from ds_jax.report.plots import write_report
 from ds_jax.report.summary import make_summary, summary_table
 from ds_jax.runtime import Runtime, model_folder, open_runtime
+from ds_jax.search.engine import Engine
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
@@ -30,7 +33,7 @@ from ds_jax.search.keys import Purpose, base_key_data
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import abstract_state, init_state, search_params
 from ds_jax.training import Stopped, Training
-from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress
+from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress, Verdict, VerifyFn
 from ds_jax.warmstart import new_decoder_config
 from ds_jax.workdir import Workdir, check_config, claim, write_json
 
@@ -162,28 +165,6 @@ def _digest(config: Config, name: str) -> str:
   return f'{zlib.crc32(text.encode()):08x}'
 
 
-def search(config: Config, workdir: Workdir, problem: str, answer: str | None,
-           progress: Progress) -> tuple[Summary, str]:
-  """Grows one tree for one problem; returns the summary and the tree as text."""
-  from ds_jax.report.inspect import format_tree, tree_to_dict
-  if answer is None and config.verify.verifier == 'countdown':
-    answer = problem  # the problem says what a solution is
-  if answer is None:
-    progress.note('No --answer: ends cannot be graded and count as without an answer.')
-  config = dataclasses.replace(config, search=dataclasses.replace(config.search, num_slots=1,
-                                                                  replay_lanes=1))
-  with open_runtime(config, workdir, progress) as runtime:
-    params, name = trained_params(runtime)
-    announce(runtime)
-    start = time.monotonic()
-    trees = search_problems(runtime, params, [Problem('command-line', problem, answer or '')])
-    decode = runtime.tokenizer.decode_response
-    text = format_tree(trees[0], decode)
-    seconds = time.monotonic() - start
-  return {'status': 'done', 'parameters': name, 'is_solved': trees[0].is_solved,
-          'tree': tree_to_dict(trees[0], decode), 'time/search': seconds}, text
-
-
 def search_problems(runtime: Runtime, params: Decoder, problems: Sequence[Problem],
                     progress: Progress | None = None) -> list[FinishedTree]:
   """Grows one tree per problem, many at once; trees in the order of `problems`.
@@ -197,13 +178,36 @@ def search_problems(runtime: Runtime, params: Decoder, problems: Sequence[Proble
   Raises:
     InputError: if a prompt exceeds data.prompt_limit.
   """
-  prepared = prompts_lib.prepare_prompts(problems, runtime.tokenizer, runtime.config.data)
-  if prepared.skipped:
-    raise InputError(f'{len(prepared.skipped)} prompts exceed data.prompt_limit = '
-                     f'{runtime.config.data.prompt_limit} tokens; raise it.')
   found: dict[str, FinishedTree] = {}
-  run_engine(runtime.search_engine, params, [Job(p, tokens) for p, tokens in prepared.prompts],
+  run_engine(engine_for_questions(runtime), params, search_jobs(runtime, problems),
              base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0),
              on_finish=lambda tree: found.__setitem__(tree.problem_id, tree),
              progress=progress or SilentProgress())
   return [found[problem.id] for problem in problems]
+
+
+def search_jobs(runtime: Runtime, problems: Sequence[Problem]) -> list[Job]:
+  """One job per problem; InputError if a prompt exceeds data.prompt_limit."""
+  prepared = prompts_lib.prepare_prompts(problems, runtime.tokenizer, runtime.config.data)
+  if prepared.skipped:
+    raise InputError(f'{len(prepared.skipped)} prompts exceed data.prompt_limit = '
+                     f'{runtime.config.data.prompt_limit} tokens; raise it.')
+  return [Job(problem, tokens) for problem, tokens in prepared.prompts]
+
+
+def engine_for_questions(runtime: Runtime) -> Engine:
+  """The search engine, with ends of problems whose answer is not known (empty) left ungraded."""
+  engine = runtime.search_engine
+  return dataclasses.replace(engine, verify_fn=functools.partial(_grade_known, engine.verify_fn))
+
+
+def _grade_known(verify_fn: VerifyFn, items: Sequence[tuple[str, str]]
+                 ) -> list[concurrent.futures.Future[Verdict]]:
+  graded = iter(verify_fn([item for item in items if item[0]]))
+  futures = []
+  for answer, _ in items:
+    future = next(graded) if answer else concurrent.futures.Future()
+    if not answer:
+      future.set_result(Verdict.UNGRADED)
+    futures.append(future)
+  return futures

@@ -140,7 +140,10 @@ def open_runtime(config: Config, workdir: Workdir, progress: Progress,
         f'prompt_limit + max_depth * segment_length = {context_length(config)} exceeds the '
         f'{decoder_config.max_positions} positions of {folder} (max_position_embeddings); lower '
         'search.max_depth or search.segment_length.')
-  with VerifierPool(config.verify) as pool:
+  verify = config.verify
+  if config.search.policy == 'faithful':  # the released code has no such rule
+    verify = dataclasses.replace(verify, degenerate='keep')
+  with VerifierPool(verify) as pool:
     yield Runtime(config, workdir, mesh, tokenizer, decoder_config, pool, progress, should_stop)
 
 

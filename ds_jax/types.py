@@ -31,6 +31,8 @@ class Verdict(enum.Enum):
   CORRECT and WRONG are the verifier's. NO_ANSWER: no answer was found in the text; INCOMPLETE:
   the same, but the path was cut off at the depth limit (the search decides this). TIMEOUT counts
   as wrong for the reward (a hanging answer must not pay). ERROR is our fault: it masks the path.
+  DEGENERATE: not correct, and the text is garbled or repeats itself to its end; it counts as wrong
+  and is never learnt from. UNGRADED: the gold answer is not known (test-time search).
   """
   CORRECT = 'correct'
   WRONG = 'wrong'
@@ -38,6 +40,13 @@ class Verdict(enum.Enum):
   INCOMPLETE = 'incomplete'
   TIMEOUT = 'timeout'
   ERROR = 'error'
+  DEGENERATE = 'degenerate'
+  UNGRADED = 'ungraded'
+
+  @property
+  def is_masked(self) -> bool:
+    """Whether the search neither credits nor collects such an end, and nobody learns from it."""
+    return self in (Verdict.ERROR, Verdict.DEGENERATE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +64,8 @@ class FinishedTree:
   """A finished tree on the host: what the journal keeps and everything later reads.
 
   Node 0 is the root and owns no tokens; parents stand before their children. Nodes are in order of
-  creation, or depth first where that depends on timing (policies in waves). The tokens of node i are
-  `tokens[token_start[i]:token_start[i + 1]]`, the end token included where there is one.
+  creation, or depth first where that depends on timing (policies in waves). The tokens of node i
+  are `tokens[token_start[i]:token_start[i + 1]]`, the end token included where there is one.
   """
   problem_id: str
   sample: int  # which of several trees of this problem in the same step
@@ -65,8 +74,8 @@ class FinishedTree:
   depth: np.ndarray  # [N] int32
   token_start: np.ndarray  # [N + 1] int32
   tokens: np.ndarray  # [sum] int32
-  logprobs: np.ndarray  # [sum] float32, of the sampling distribution without truncation
-  entropies: np.ndarray  # [sum] float32, nats
+  logprobs: np.ndarray  # [sum] float32, Segments.logprobs: of the policy, which is not truncated
+  entropies: np.ndarray  # [sum] float32, nats, of the policy
   visit_count: np.ndarray  # [N] int32, as released
   value_sum: np.ndarray  # [N] float32, the released code's q (a running sum)
   num_ends: np.ndarray  # [N] int32, verified ends at or below the node
@@ -105,7 +114,7 @@ class Trajectory:
   group: int  # trajectories of one group share a baseline (one tree, or one group of rollouts)
   prompt_tokens: np.ndarray  # [P] int32
   tokens: np.ndarray  # [S] int32
-  behavior_logprobs: np.ndarray  # [S] float32
+  behavior_logprobs: np.ndarray  # [S] float32, of the policy that sampled, as in Segments.logprobs
   entropies: np.ndarray  # [S] float32, nats
   node_ids: np.ndarray  # [depth + 1] int32
   node_lengths: np.ndarray  # [depth + 1] int32, tokens each node adds; sums to S
@@ -135,10 +144,16 @@ class Plan(NamedTuple):
 
 
 class Segments(NamedTuple):
-  """The sampled children of one expansion; entries at or beyond `length` are padding."""
+  """The sampled children of one expansion; entries at or beyond `length` are padding.
+
+  The *policy* is the full softmax at the sampling temperature (1 for greedy sampling). It is what
+  the learner's ratio is made of, on both sides: the ratio of a fresh sample is 1 whatever top-p and
+  top-k leave out. logprobs - sampled_logprobs is the log of the probability that they leave in.
+  """
   tokens: jax.Array  # [B, W, T] int32, end token included
-  logprobs: jax.Array  # [B, W, T] float32, under the full softmax at temperature 1
-  entropies: jax.Array  # [B, W, T] float32, nats, exact, of the same distribution
+  logprobs: jax.Array  # [B, W, T] float32, of the policy
+  sampled_logprobs: jax.Array  # [B, W, T] float32, of the distribution drawn from; 0 if greedy
+  entropies: jax.Array  # [B, W, T] float32, nats, exact, of the policy
   length: jax.Array  # [B, W] int32, 0 for children that were not asked for
   is_ended: jax.Array  # [B, W] bool, the last token is a stop token
 

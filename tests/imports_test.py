@@ -15,7 +15,8 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 # A part of ds_jax is a folder or a module at the top. Every part may import the parts named here.
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
-ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'training', 'warmstart', 'plan', 'experiment'}
+ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'training', 'warmstart', 'plan', 'experiment',
+            'search_command'}
 ARROWS = {
     'types': set(),
     'checks': set(),
@@ -36,6 +37,7 @@ ARROWS = {
     'warmstart': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
     'plan': BASE | FOLDERS | ASSEMBLY,
     'experiment': BASE | FOLDERS | ASSEMBLY,
+    'search_command': BASE | FOLDERS | ASSEMBLY,
     'cli': BASE | FOLDERS | ASSEMBLY | {PROJECT},
     '__main__': {'cli'},
     PROJECT: BASE | FOLDERS | ASSEMBLY,  # ds_jax/__init__.py

@@ -55,6 +55,20 @@ def read_problem(row: Mapping[str, Any], config: DataConfig) -> Problem:
                 if (value := lookup(row, field)) is not None and value is not _MISSING})
 
 
+def read_question(row: Mapping[str, Any], config: DataConfig) -> Problem:
+  """`read_problem` where the answer may be unknown (missing or empty): '' then.
+
+  Raises:
+    RowError: if the question is missing, empty or of the wrong type, or the answer is.
+  """
+  fields = (config.answer_field,) if config.answer_field else ANSWER_FIELDS
+  if any(lookup(row, field) not in (None, '', _MISSING) for field in fields):
+    return read_problem(row, config)
+  text = _prompt_text(*_find(row, config.prompt_field, PROMPT_FIELDS)[::-1])
+  return Problem(id=_row_id(row, text, ''), prompt=with_instruction(text, config.instruction),
+                 answer='')
+
+
 def with_instruction(text: str, instruction: str) -> str:
   """Appends the instruction after a space (or its own leading one), unless it is there."""
   if not instruction or text.rstrip().endswith(instruction.strip()):

@@ -10,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import DataConfig
 from ds_jax.data import countdown
 from ds_jax.data.files import Row, find_files, read_rows
-from ds_jax.data.layouts import RowError, read_problem, with_instruction
+from ds_jax.data.layouts import RowError, read_problem, read_question, with_instruction
 from ds_jax.types import Problem, Progress
 
 _NUM_SHOWN = 5  # skipped rows named in a report
@@ -69,6 +69,25 @@ def load_problems(config: DataConfig, split: str, data_dir: str,
   finally:
     progress.finish()
   _report(loaded, source, progress)
+  return loaded
+
+
+def load_questions(path: str, config: DataConfig, accept: Callable[[Problem], Problem],
+                   progress: Progress) -> LoadedProblems:
+  """Reads the problems of a file for test-time search; answers may be unknown.
+
+  Args:
+    path: .jsonl, .json, .parquet or .csv, or a pattern.
+    config: `prompt_field`, `answer_field` and `instruction` hold.
+    accept: returns the problem as it is to be used, or raises RowError.
+    progress: is told of skipped rows.
+
+  Raises:
+    InputError: if the file is missing, empty or broken in every row.
+  """
+  read = lambda row, config: accept(read_question(row, config))
+  loaded = _collect(_file_rows(find_files(path)), config, 0, progress, read)
+  _report(loaded, path, progress)
   return loaded
 
 
@@ -137,8 +156,9 @@ def _source_rows(source: Any) -> Iterator[Mapping[str, Any]]:
     yield from source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
 
 
-def _collect(rows: Iterable[tuple[str, Row]], config: DataConfig, limit: int,
-             progress: Progress) -> LoadedProblems:
+def _collect(rows: Iterable[tuple[str, Row]], config: DataConfig, limit: int, progress: Progress,
+             read: Callable[[Mapping[str, Any], DataConfig], Problem] = read_problem
+             ) -> LoadedProblems:
   """Reads (where, row) until `limit` (0: no limit) rows are good."""
   problems: dict[str, Problem] = {}
   first_rows: dict[tuple[str, str, str], int] = {}
@@ -146,7 +166,7 @@ def _collect(rows: Iterable[tuple[str, Row]], config: DataConfig, limit: int,
   for where, (number, row) in rows:
     num_rows += 1
     try:
-      problem = read_problem(_readable(row), config)
+      problem = read(_readable(row), config)
       first = first_rows.setdefault((problem.id, problem.prompt, problem.answer), num_rows)
       if first != num_rows:
         raise RowError(f'repeats row {first}')

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ds_jax.types import FinishedTree
+from ds_jax.types import FinishedTree, Verdict
 
 
 def count_correct(rollouts: Iterable[FinishedTree]) -> dict[str, tuple[int, int]]:
@@ -18,7 +18,8 @@ def count_correct(rollouts: Iterable[FinishedTree]) -> dict[str, tuple[int, int]
   counts: dict[str, tuple[int, int]] = {}
   for tree in rollouts:
     samples, correct = counts.get(tree.problem_id, (0, 0))
-    counts[tree.problem_id] = (samples + int(tree.num_ends[0] > 0), correct + tree.is_solved)
+    is_counted = any(v not in (None, Verdict.ERROR.value) for v in tree.verdict)
+    counts[tree.problem_id] = (samples + is_counted, correct + tree.is_solved)
   return counts
 
 

@@ -42,7 +42,7 @@ def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
     kept[tree.problem_id, tree.sample] = tree
 
   progress.start(phase, len(jobs))
-  shifted = _Shifted(progress, len(jobs) - len(todo))
+  shifted = Shifted(progress, len(jobs) - len(todo))
   counters = engine_lib.run(engine, params, todo, base_key, on_finish=keep, progress=shifted,
                             should_stop=should_stop)
   progress.finish()
@@ -56,7 +56,7 @@ def rollout_jobs(prompts: Sequence[tuple[Problem, np.ndarray]], num_samples: int
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shifted:
+class Shifted:
   """A Progress that counts what was finished before this start as well."""
   progress: Progress
   finished_before: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,27 @@ def format_tree(tree: FinishedTree, decode: Decode, *, max_text: int = 60) -> st
   return '\n'.join([_title(tree), columns, *(
       f'{head:{width}}  {_numbers(nodes[i])}  {_fate(nodes[i])}'.rstrip()
       for i, head in heads.items())])
+
+
+def format_table(table: Mapping[str, Mapping[str, float] | None]) -> str:
+  """Lines with name, mean and deviation over trees; '–' where no tree has a number."""
+  width = max(map(len, table))
+  lines = [f'{"over trees":{width}}  {"mean":>10}  {"deviation":>10}']
+  for name, entry in table.items():
+    cells = [f'{number(entry[part]):>10}' if entry else f'{"–":>10}'
+             for part in ('mean', 'deviation')]
+    lines.append(f'{name.replace("_", " "):{width}}  {"  ".join(cells)}')
+  return '\n'.join(lines)
+
+
+def format_split_depths(ratios: Sequence[float], pairs: Sequence[int]) -> str:
+  """One line: U/x by the depth where pairs of ends split, with how many pairs there were.
+
+  Above 1 a fork at that depth beats a new rollout; '–' where it cannot be told.
+  """
+  cells = [f'{depth}: {f"{ratio:.2f}" if math.isfinite(ratio) else "–"} ({count:,})'
+           for depth, (ratio, count) in enumerate(zip(ratios, pairs, strict=True)) if count]
+  return 'U/x by depth (pairs of ends): ' + (', '.join(cells) or 'no pairs')
 
 
 def tree_to_dict(tree: FinishedTree, decode: Decode) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from ds_jax.types import FinishedTree, Trajectory, Verdict
 def trajectories(tree: FinishedTree, group: int) -> list[Trajectory]:
   """All verified ends of a tree as trajectories: the collected ones in order, then the others.
 
-  Ends whose verification failed through our fault are left out.
+  Masked ends are left out: verification failed through our fault, or the text is degenerate (the
+  paper keeps garbled and endlessly repeating texts out of its negatives).
 
   Args:
     tree: the finished tree.
@@ -20,7 +21,7 @@ def trajectories(tree: FinishedTree, group: int) -> list[Trajectory]:
   others = [i for i in np.flatnonzero(tree.is_terminal).tolist() if i not in set(collected)]
   outcomes = mean_outcomes(tree)
   return [_trajectory(tree, end, group, outcomes, end in set(collected))
-          for end in collected + others if tree.verdict[end] != Verdict.ERROR.value]
+          for end in collected + others if not Verdict(tree.verdict[end]).is_masked]
 
 
 def mean_outcomes(tree: FinishedTree) -> np.ndarray:

@@ -30,7 +30,8 @@ class WorkerProcess:
 
   def __init__(self, config: VerifyConfig):
     settings = {'verifier': config.verifier, 'cpu_seconds': config.cpu_seconds,
-                'memory_mb': config.memory_mb, 'parent': os.getpid()}
+                'memory_mb': config.memory_mb, 'degenerate': config.degenerate,
+                'parent': os.getpid()}
     # -P: the working directory is not put before the parent's own path.
     self._process = subprocess.Popen(
         [sys.executable, '-P', '-m', 'ds_jax.verify.worker', json.dumps(settings)],

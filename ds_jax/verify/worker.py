@@ -17,7 +17,7 @@ import traceback
 
 from ds_jax.checks import InputError
 from ds_jax.types import Verdict
-from ds_jax.verify import verifiers, wire
+from ds_jax.verify import degenerate, verifiers, wire
 
 _PR_SET_PDEATHSIG = 1
 _MAX_NOTE = 2000  # characters of a traceback sent to the parent
@@ -44,16 +44,20 @@ def main() -> None:
   try:
     while True:
       for gold, response in receiver.receive():
-        wire.send(outgoing, _grade(verifier, gold, response, settings['cpu_seconds']))
+        wire.send(outgoing, _grade(verifier, gold, response, settings))
   except (EOFError, BrokenPipeError):
     return  # the parent closed the pipe, or is gone
 
 
-def _grade(verifier: verifiers.Verifier, gold: str, response: str, cpu_seconds: float) -> dict:
+def _grade(verifier: verifiers.Verifier, gold: str, response: str, settings: dict) -> dict:
   """One item under the deadline. An answer that exhausts memory or stack was too dear."""
-  signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+  signal.setitimer(signal.ITIMER_PROF, settings['cpu_seconds'])
   try:
-    return {'verdict': verifier(gold, response).value}
+    verdict = verifier(gold, response)
+    if (settings['degenerate'] == 'drop' and verdict is not Verdict.CORRECT
+        and degenerate.is_degenerate(response)):
+      verdict = Verdict.DEGENERATE
+    return {'verdict': verdict.value}
   except (MemoryError, RecursionError):
     return {'verdict': Verdict.TIMEOUT.value}
   except Exception:
