@@ -115,7 +115,7 @@ def test_an_asked_stop_keeps_finished_trees(warm, tmp_path):
 
 def test_broken_rows_are_skipped_counted_and_named(capsys, warm, tmp_path):
   problems = write(tmp_path / 'problems.jsonl', '{"problem": ', {'problem': '11 of 2 3 5'},
-                   {'problem': '11 from 2 3 5'}, {'problem': '11 from 2 3 5 from from from from from'},
+                   {'problem': '11 from 2 3 5'}, {'problem': '11 from 2 3 5' + 5 * ' from'},
                    {'problem': 'from 2 3 5'}, {'question': ''})
   code, summary, _, err = run(capsys, warm, f'--problems={problems}',
                               f'--output={tmp_path / "out.jsonl"}')
