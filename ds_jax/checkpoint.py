@@ -39,15 +39,16 @@ class Checkpointer:
   any moment leaves the earlier checkpoints as they were and no half-written one in their place.
   """
 
-  def __init__(self, folder: str | Path, keep: int, note: Callable[[str], None] = print):
+  def __init__(self, folder: str | Path, keep: int | None, note: Callable[[str], None] = print):
     """Opens (and makes) the folder.
 
     Args:
       folder: where checkpoints live, one sub-folder per step.
-      keep: newest checkpoints kept, >= 1; an older one goes only after a newer is committed.
+      keep: newest checkpoints kept, >= 1; an older one goes only after a newer is committed. None:
+        only to be read, by a process beside the one that writes; nothing in it is touched.
       note: told in one line when a checkpoint is passed over.
     """
-    if keep < 1:
+    if keep is not None and keep < 1:
       raise InputError(f'Expected checkpoint.keep >= 1, got {keep}.')
     self._folder = Path(folder).absolute()
     self._keep = keep
@@ -96,12 +97,15 @@ class Checkpointer:
     """Step of the newest committed checkpoint that is not known to be damaged; None: none."""
     return max(self._steps(), default=None)
 
-  def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+  def restore(self, abstract_state: Any, step: int | None = None,
+              part: str = '') -> tuple[Any, dict[str, Any]]:
     """Reads a checkpoint onto the mesh that `abstract_state` names, whatever mesh wrote it.
 
     Args:
       abstract_state: pytree of ShapeDtypeStructs with shardings.
       step: which; None: the newest that is whole. Damaged ones are noted and passed over.
+      part: the attribute of the saved state that `abstract_state` is, e.g. 'params'; nothing else
+        is read. '': the state itself.
 
     Returns:
       The state and the host's JSON object.
@@ -115,7 +119,7 @@ class Checkpointer:
                        f'{self._folder}, found steps {self._steps()}.')
     for candidate in sorted(steps, reverse=True):
       try:
-        return self._read(candidate, abstract_state)
+        return self._read(candidate, abstract_state, part)
       except InputError:
         raise
       except Exception as error:  # whatever a damaged file provokes
@@ -131,8 +135,11 @@ class Checkpointer:
 
   def _open(self) -> None:
     import orbax.checkpoint as ocp
-    options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True,
-                                           cleanup_tmp_directories=True)
+    if self._keep is None:
+      options = ocp.CheckpointManagerOptions(read_only=True)
+    else:
+      options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True,
+                                             cleanup_tmp_directories=True)
     handlers = {_STATE: ocp.StandardCheckpointHandler(), _HOST: ocp.JsonCheckpointHandler()}
     with _quiet():
       self._manager = ocp.CheckpointManager(self._folder, options=options,
@@ -164,18 +171,20 @@ class Checkpointer:
     with _quiet():
       self._manager.reload()
 
-  def _read(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+  def _read(self, step: int, abstract_state: Any, part: str) -> tuple[Any, dict[str, Any]]:
     import orbax.checkpoint as ocp
-    named = _named_leaves(abstract_state)
+    prefix = f'{part}.' if part else ''
+    named = {prefix + name: leaf for name, leaf in _named_leaves(abstract_state).items()}
     with _quiet():
       host = self._manager.restore(
           step, args=ocp.args.Composite(**{_HOST: ocp.args.JsonRestore()}))[_HOST]
       stored = dict(self._manager.item_metadata(step)[_STATE])
       if stored.keys() != host['checksums'].keys():
         raise ValueError('its list of arrays is incomplete')
-      _check_same_arrays(step, stored, named)
-      arrays = self._manager.restore(
-          step, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(named)}))[_STATE]
+      _check_same_arrays(step, {n: x for n, x in stored.items() if n.startswith(prefix)}, named)
+      arrays = ocp.PyTreeCheckpointer().restore(
+          self._folder / str(step) / _STATE, args=ocp.args.PyTreeRestore(
+              named, ocp.checkpoint_utils.construct_restore_args(named), partial_restore=True))
     sums = jax.device_get(_checksums(arrays))
     wrong = [name for name in sorted(named) if int(sums[name]) != host['checksums'][name]]
     if wrong:

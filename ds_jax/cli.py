@@ -23,7 +23,7 @@ class Command:
   """One sub-command: its help and the flags it has besides --config and --json."""
   help: str
   flags: dict[str, str]
-  needs_workdir: bool = True
+  needs_config: bool = True
   stops_gently: bool = False  # Ctrl-C and SIGTERM save first
   example: str = ''
 
@@ -33,7 +33,6 @@ COMMANDS = {
     'init': Command(
         'Write a randomly initialised decoder of config.model as a Hugging Face folder.',
         {'tokenizer': 'folder whose tokenizer the decoder gets', 'output': 'folder to write'},
-        needs_workdir=False,
         example='ds-jax init --config=configs/quickstart.py --tokenizer=DIR --output=DIR'),
     'warmstart': Command(
         'Train a tiny decoder on worked solutions of the embedded task; writes WORKDIR/warmstart.',
@@ -58,8 +57,13 @@ COMMANDS = {
         stops_gently=True,
         example='ds-jax search --config=configs/quickstart.py --workdir=runs/quickstart '
                 '--problem="24 from 3 5 7 2"'),
+    'export': Command(
+        'Write the newest parameters of a run as a Hugging Face folder, e.g. for vLLM.',
+        {'checkpoint': _WORKDIR, 'output': 'folder to write',
+         'dtype': 'float32 (default: every bit) or bfloat16'}, needs_config=False,
+        example='ds-jax export --checkpoint=runs/quickstart --output=DIR --dtype=bfloat16'),
     'report': Command(
-        'Write report.html and report.png of a run.', {'workdir': _WORKDIR},
+        'Write report.html and report.png of a run.', {'workdir': _WORKDIR}, needs_config=False,
         example='ds-jax report --workdir=runs/quickstart'),
 }
 
@@ -94,7 +98,7 @@ def _run(argv: list[str]) -> int:
 
 
 def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], Any]:
-  """Returns the flags and the checked Config (None for `report`).
+  """Returns the flags and the checked Config (None for commands without).
 
   Raises:
     InputError: for anything unknown, ill-typed or missing.
@@ -106,7 +110,7 @@ def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], Any]:
   command = COMMANDS[name]
   _check_overrides([a for a in argv if a.lstrip('-').startswith('config.')])
   values = absl_flags.FlagValues()
-  if name != 'report':
+  if command.needs_config:
     config_flags.DEFINE_config_file('config', None, 'config file', flag_values=values,
                                     sys_argv=['ds-jax', *argv])
   absl_flags.DEFINE_bool('json', False, 'print one JSON object last', flag_values=values)
@@ -120,17 +124,17 @@ def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], Any]:
     raise InputError(f'Unexpected argument {rest[0]!r}; flags are written --name=value.')
   flags = {flag: values[flag].value for flag in ('json', *command.flags)}
   missing = sorted(flag for flag in _required(name, flags) if not flags[flag])
-  if name != 'report' and values['config'].value is None:
+  if command.needs_config and values['config'].value is None:
     missing.insert(0, 'config')
   if missing:
     raise InputError(f'Missing --{", --".join(missing)}. Example: {command.example}')
-  return flags, config_from(_config_dict(values)) if name != 'report' else None
+  return flags, config_from(_config_dict(values)) if command.needs_config else None
 
 
 def _required(name: str, flags: dict[str, Any]) -> set[str]:
   """Flags that must be given."""
   if name != 'search':
-    return {'workdir', 'tokenizer', 'output'} & set(flags)
+    return {'workdir', 'tokenizer', 'checkpoint', 'output'} & set(flags)
   if flags['problem'] and (flags['problems'] or flags['output']):
     raise InputError('--problem searches one problem and prints its tree; --problems=FILE and '
                      '--output=FILE.jsonl are for many. Give the one or the others.')
@@ -198,11 +202,13 @@ def _set_environment(flags: dict[str, Any]) -> None:
 
 def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
               stop: Callable[[], bool]) -> dict[str, Any]:
-  from ds_jax import experiment
+  from ds_jax import experiment, export
   from ds_jax.warmstart import warmstart
   from ds_jax.workdir import Workdir, lock
   if name == 'init':
     return experiment.init(config, flags['tokenizer'], flags['output'], progress)
+  if name == 'export':
+    return export.export(flags['checkpoint'], flags['output'], flags['dtype'], progress)
   workdir = Workdir(pathlib.Path(flags['workdir']))
   if name == 'report':
     return experiment.report(workdir, progress)
@@ -246,11 +252,11 @@ def command_help(name: str) -> str:
   command = COMMANDS[name]
   flags = {'config': 'config file, e.g. configs/quickstart.py',
            **command.flags, 'json': 'print one JSON object as the last line of standard output'}
-  if name == 'report':
+  if not command.needs_config:
     del flags['config']
   rows = '\n'.join(f'  --{flag:<10} {text}' for flag, text in flags.items())
   text = f'{command.help}\n\nexample\n  {command.example}\n\nflags\n{rows}\n'
-  return text + ('' if name == 'report' else f'\n{_config_help()}\n') + f'\n{EXIT_CODES}'
+  return text + (f'\n{_config_help()}\n' if command.needs_config else '') + f'\n{EXIT_CODES}'
 
 
 def _config_help() -> str:

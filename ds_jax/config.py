@@ -49,7 +49,7 @@ class DataConfig:
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """Which decoder, and in which number formats."""
-  path: str = ''  # Hugging Face folder; '': WORKDIR/warmstart
+  path: str = ''  # Hugging Face folder or name on the hub; '': WORKDIR/warmstart
   compute_dtype: str = 'float32'  # search copy and activations: float32 | bfloat16
   remat: str = 'none'  # what the backward pass computes again: 'none', 'full' (all of a layer),
   #   'attention' (all but attention), 'dots' (all but attention and the weights' products)

@@ -13,14 +13,14 @@ from typing import Any
 
 import jax
 
-from ds_jax.checkpoint import Checkpointer
 from ds_jax.checks import InputError
 from ds_jax.config import Config
 from ds_jax.data import prompts as prompts_lib
 from ds_jax.evaluate.metrics import evaluation_metrics
 from ds_jax.evaluate.rollouts import rollout_jobs, run_journaled
-from ds_jax.model.convert import save_decoder
-from ds_jax.model.decoder import Decoder, abstract_decoder, init_decoder
+from ds_jax.export import restore_params
+from ds_jax.model.convert import load_decoder, save_decoder
+from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.report.metrics import read_metrics
 from ds_jax.report.plots import write_report
 from ds_jax.report.summary import make_summary, summary_table
@@ -30,8 +30,7 @@ from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
 from ds_jax.search.keys import Purpose, base_key_data
-from ds_jax.train.optimizer import make_optimizer
-from ds_jax.train.state import abstract_state, init_state, search_params
+from ds_jax.train.state import search_form
 from ds_jax.training import Stopped, Training
 from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress, Verdict, VerifyFn
 from ds_jax.warmstart import new_decoder_config
@@ -46,7 +45,7 @@ def init(config: Config, tokenizer_folder: str, output: str, progress: Progress)
   Args:
     config: `model` gives the shape, `seed` the numbers.
     tokenizer_folder: a folder with a tokenizer; its files are copied.
-    output: the folder to write; replaced if it exists.
+    output: the folder to write; an earlier checkpoint there is replaced.
   """
   tokenizer = prompts_lib.load_tokenizer(tokenizer_folder)
   decoder = init_decoder(new_decoder_config(config, tokenizer), jax.random.key(config.seed))
@@ -122,19 +121,18 @@ def report(workdir: Workdir, progress: Progress) -> Summary:
 
 def trained_params(runtime: Runtime) -> tuple[Decoder, str]:
   """Parameters for search: the newest checkpoint of the workdir, else the initial model."""
-  optimizer = make_optimizer(runtime.config.train)
-  folder = runtime.workdir.checkpoints
-  if folder.exists():
-    opened = Checkpointer(folder, keep=1_000_000, note=runtime.progress.note)
-    with contextlib.closing(opened) as checkpointer:
-      if checkpointer.latest() is not None:
-        abstract = abstract_state(abstract_decoder(runtime.decoder_config), optimizer, runtime.mesh)
-        state, host = checkpointer.restore(abstract)
-        name = f'{folder} (step {host["step"]})'
-        return search_params(state, runtime.mesh, runtime.config.model.compute_dtype), name
+  dtype = runtime.config.model.compute_dtype
+  restored = restore_params(runtime.workdir, runtime.decoder_config, runtime.mesh,
+                            runtime.progress)
+  if restored is not None:
+    params, step = restored
+    return (search_form(params, mesh=runtime.mesh, dtype=dtype),
+            f'{runtime.workdir.checkpoints} (step {step})')
   path = model_folder(runtime.config, runtime.workdir)
-  state = init_state(runtime.load_decoder(path), optimizer, runtime.mesh)
-  return search_params(state, runtime.mesh, runtime.config.model.compute_dtype), str(path)
+  params = load_decoder(
+      path, num_ids=runtime.tokenizer.num_ids, mesh=runtime.mesh, dtype=dtype, for_search=True,
+      compute_dtype=dtype, remat=runtime.config.model.remat)
+  return params, str(path)
 
 
 def evaluate(config: Config, workdir: Workdir, progress: Progress,

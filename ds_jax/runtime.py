@@ -25,6 +25,7 @@ from ds_jax.evaluate.rollouts import direct_config
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.convert import load_decoder, read_config
 from ds_jax.model.decoder import Decoder
+from ds_jax.model.hub import local_folder
 from ds_jax.search.engine import Engine
 from ds_jax.types import ExpandFn, Problem, Progress, Tokenizer
 from ds_jax.verify.pool import VerifierPool
@@ -116,8 +117,8 @@ class Runtime:
 
 
 def model_folder(config: Config, workdir: Workdir) -> pathlib.Path:
-  """config.model.path, or what `ds-jax warmstart` leaves in the workdir."""
-  return pathlib.Path(config.model.path) if config.model.path else workdir.warmstart
+  """Folder of config.model.path, or what `ds-jax warmstart` leaves in the workdir."""
+  return local_folder(config.model.path) if config.model.path else workdir.warmstart
 
 
 @contextlib.contextmanager
@@ -135,10 +136,10 @@ def open_runtime(config: Config, workdir: Workdir, progress: Progress,
   decoder_config = dataclasses.replace(
       read_config(folder, tokenizer.num_ids), compute_dtype=config.model.compute_dtype,
       remat=config.model.remat)
-  if context_length(config) > decoder_config.max_positions:
+  if context_length(config) > decoder_config.context_limit:
     raise InputError(
         f'prompt_limit + max_depth * segment_length = {context_length(config)} exceeds the '
-        f'{decoder_config.max_positions} positions of {folder} (max_position_embeddings); lower '
+        f'{decoder_config.context_limit} positions of {folder} (max_position_embeddings); lower '
         'search.max_depth or search.segment_length.')
   verify = config.verify
   if config.search.policy == 'faithful':  # the released code has no such rule

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config, differing_fields
+from ds_jax.config import Config, config_from, differing_fields
 
 EXIT_DONE = 0
 EXIT_BAD_INPUT = 2
@@ -87,6 +87,14 @@ def check_config(workdir: Workdir, config: Config) -> None:
       raise InputError(
           f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
           'another --workdir, or the same settings to continue.')
+
+
+def workdir_config(workdir: Workdir) -> Config:
+  """The config of the run in a workdir; InputError if it has none."""
+  path = workdir.root / 'config.json'
+  if not path.exists():
+    raise InputError(f'{workdir.root} has no config.json; expected the workdir of a run.')
+  return config_from(json.loads(path.read_text()))
 
 
 def claim(workdir: Workdir, config: Config) -> None:

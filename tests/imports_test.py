@@ -15,8 +15,8 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 # A part of ds_jax is a folder or a module at the top. Every part may import the parts named here.
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
-ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'training', 'warmstart', 'plan', 'experiment',
-            'search_command'}
+ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'training', 'warmstart', 'export', 'plan',
+            'experiment', 'search_command'}
 ARROWS = {
     'types': set(),
     'checks': set(),
@@ -35,6 +35,7 @@ ARROWS = {
     'runtime': BASE | FOLDERS | {'workdir'},
     'training': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
     'warmstart': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
+    'export': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
     'plan': BASE | FOLDERS | ASSEMBLY,
     'experiment': BASE | FOLDERS | ASSEMBLY,
     'search_command': BASE | FOLDERS | ASSEMBLY,

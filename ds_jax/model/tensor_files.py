@@ -124,3 +124,4 @@ def _save(file: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
     save_file(dict(tensors), file, metadata={'format': 'pt'})
   except SafetensorError as e:  # it wraps the system's errors in its own
     raise OSError(errno.EIO, f'could not be written ({e})', str(file)) from e
+  file.chmod(file.parent.stat().st_mode & 0o666)  # save_file lets nobody else read it

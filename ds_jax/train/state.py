@@ -48,11 +48,12 @@ def search_params(state: TrainState, mesh: jax.sharding.Mesh, compute_dtype: str
 
   One jitted resharding; it compiles once per mesh and dtype.
   """
-  return _reshard(state.params, mesh=mesh, dtype=compute_dtype)
+  return search_form(state.params, mesh=mesh, dtype=compute_dtype)
 
 
 @functools.partial(jax.jit, static_argnames=('mesh', 'dtype'))
-def _reshard(params: Decoder, *, mesh: jax.sharding.Mesh, dtype: str) -> Decoder:
+def search_form(params: Decoder, *, mesh: jax.sharding.Mesh, dtype: str) -> Decoder:
+  """`search_params` of the parameters alone."""
   cast = jax.tree.map(lambda leaf: _copy(leaf, dtype), params)
   return jax.lax.with_sharding_constraint(cast, parameter_shardings(cast, mesh, search=True))
 
