@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import re
@@ -26,10 +27,16 @@ def local_folder(name: str | os.PathLike[str]) -> pathlib.Path:
   # runs/mine, with a folder runs, is a path with a typo, not a model on the hub.
   if path.is_dir() or not _HUB_NAME.fullmatch(str(name)) or path.parent.is_dir():
     return path
+  return _snapshot(str(name))
+
+
+@functools.cache  # one process sees one version, whatever is uploaded meanwhile
+def _snapshot(name: str) -> pathlib.Path:
   import huggingface_hub
   try:
     return pathlib.Path(huggingface_hub.snapshot_download(
-        str(name), allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+        name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
   except (OSError, ValueError) as e:  # the hub's errors are of these kinds
-    raise InputError(f'{str(name)!r} is neither a folder here nor a model that can be fetched from '
-                     f'the Hugging Face hub: {str(e).strip().splitlines()[0]}') from e
+    reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+    raise InputError(f'{name!r} is neither a folder here nor a model that can be fetched from the '
+                     f'Hugging Face hub: {reason}') from e
