@@ -41,6 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
   search.policy = 'deepsearch'  # the released rules with their defects mended
   search.num_slots = 16  # decoder slots per device; script: batch_size=16 trees
   search.width = 8  # W; script: expansion_width
+  search.width_decay = 0  # script: the same width at every depth
   search.max_depth = 64  # segments; script
   search.segment_length = 256  # T, tokens; script: 16,384 response tokens / 64
   search.num_trajectories = 8  # K; script: rollout.n
@@ -96,6 +97,7 @@ def get_config() -> ml_collections.ConfigDict:
   curriculum.filter_samples = 4  # paper: pass@1 over K = 4 rollouts
   curriculum.hard_threshold = 0.25  # paper; the released files keep 0 % and 25 % alike
   curriculum.filter_from = 'hard'  # released: round 1 is a subset of round 0
+  curriculum.rehearsal_share = 0.0  # paper: hard problems alone
   curriculum.max_cached_per_problem = 8  # ours: at most K
 
   evaluate = config.evaluate

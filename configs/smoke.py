@@ -33,6 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
   search = config.search
   search.num_slots = 4  # per device
   search.width = 2
+  search.width_decay = 0
   search.max_depth = 2  # segments
   search.segment_length = 8  # tokens
   search.num_trajectories = 4

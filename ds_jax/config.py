@@ -85,10 +85,10 @@ class SamplingConfig:
 class SearchConfig:
   """The tree search. Defaults are the quickstart's; configs/deepsearch_1_5b.py has the released."""
   policy: str = 'deepsearch'  # 'deepsearch' | 'faithful' | 'direct' | 'fork'
-  num_slots: int = 64  # decoder slots per device
+  num_slots: int = 48  # decoder slots per device
   width: int = 4  # W, children per expansion
-  width_decay: int = 0  # children fewer per stage of floor(max_depth / W) depths; 0: off
-  min_width: int = 1  # floor of the decaying width
+  width_decay: int = 1  # children fewer per stage of floor(max_depth / W) depths; 0: off
+  min_width: int = 2  # floor of the decaying width
   max_depth: int = 3  # segments on a path
   segment_length: int = 9  # T, tokens per segment
   num_trajectories: int = 8  # K, ends to collect
@@ -112,7 +112,7 @@ class SearchConfig:
   ties: str = 'first'  # 'first' in pre-order (released) | 'confident' | 'random'
   probe_share: float = 0.1  # of rollouts under 'fork' that get a random fork, to measure U; ours
   replay_chunk: int = 32  # tokens a lane encodes per expansion when a slot jumps or starts
-  replay_lanes: int = 64  # slots per device that may replay in one expansion
+  replay_lanes: int = 48  # slots per device that may replay in one expansion
   path_block: int = 128  # path positions that attention reads at a time
 
 
@@ -132,21 +132,21 @@ class VerifyConfig:
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
   """The Tree-GRPO update."""
-  batch_problems: int = 64  # problems searched per step
-  minibatch_problems: int = 64  # problems per optimizer update
+  batch_problems: int = 96  # problems searched per step
+  minibatch_problems: int = 96  # problems per optimizer update
   row_length: int = 36  # S of a training row; short trajectories are packed into rows
   micro_rows: int = 64  # rows per forward/backward pass, over all devices
-  learning_rate: float = 2e-4  # peak, after a linear warm-up
+  learning_rate: float = 4e-4  # peak, after a linear warm-up
   warmup_steps: int = 5  # optimizer updates
   weight_decay: float = 0.0
   beta1: float = 0.9
-  beta2: float = 0.98
+  beta2: float = 0.95
   max_grad_norm: float = 1.0
   clip_low: float = 0.2
   clip_high: float = 0.28
   dual_clip: float = 10.0
   loss_aggregation: str = 'token_mean'  # 'token_mean' | 'sequence_mean' | 'sequence_sum'
-  advantage: str = 'td'  # 'q_mean' (released) | 'tree_mean' | 'td'
+  advantage: str = 'tree_mean'  # 'q_mean' (released) | 'tree_mean' | 'td'
   normalization: str = 'mean_only'  # 'mean_only' | 'standard' | 'none', of q_mean
   ends: str = 'all'  # 'collected' (the K collected ends) | 'all' (every verified end)
   uniform_trees: str = 'drop'  # trees whose ends all have the same outcome: 'drop' | 'keep'
@@ -159,11 +159,13 @@ class TrainConfig:
 @dataclasses.dataclass(frozen=True)
 class CurriculumConfig:
   """Rounds: filter the hard set, train on it, filter again."""
-  round_steps: tuple[int, ...] = (150, 40)  # training steps of each round
+  round_steps: tuple[int, ...] = (120, 60)  # training steps of each round
   filter_samples: int = 4  # direct rollouts per problem
   hard_threshold: float = 0.25  # problems with pass@1 below this are hard
   filter_from: str = 'all'  # a later round filters 'all' training problems, or 'hard': those of
   #   the round before, as in the released data, whose round 1 is a subset of round 0
+  rehearsal_share: float = 0.5  # of a batch: problems outside the hard set, with K direct
+  #   rollouts; 0: none, as in the paper. Hard problems alone cost pass@1 (README)
   max_cached_per_problem: int = 2  # solutions the replay buffer keeps of one problem
 
 
@@ -356,6 +358,9 @@ def _check_values(config: Config) -> None:
   if not rounds or min(rounds) < 1:
     raise InputError('Expected curriculum.round_steps to hold the steps of each round, all >= 1, '
                      f'e.g. 100,50; got {rounds}.')
+  if not 0 <= config.curriculum.rehearsal_share < 1:
+    raise InputError('Expected curriculum.rehearsal_share in [0, 1), got '
+                     f'{config.curriculum.rehearsal_share}.')
   if context_length(config) > train.row_length:
     raise InputError(
         f'prompt_limit + max_depth * segment_length = {config.data.prompt_limit} + '

@@ -8,6 +8,7 @@ stopped ends as one that was not.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +30,7 @@ from ds_jax.search.statistics import summarize
 from ds_jax.search.trajectories import trajectories
 from ds_jax.train.advantages import flat_group, group_advantages
 from ds_jax.train.batch import examples_of, pack, plain_examples, scatter
-from ds_jax.train.curriculum import batch_of, hard_problems
+from ds_jax.train.curriculum import batch_of, hard_problems, num_rehearsed
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.replay import ReplayBuffer, cached_trajectory
 from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
@@ -229,9 +230,7 @@ class Training:
   def train_step(self) -> None:
     """Search, verify, back up, and update on one batch of problems."""
     start, config = time.monotonic(), self.config
-    ids = batch_of(self.host.hard_ids, config.train.batch_problems, seed=config.seed,
-                   round_index=self.host.round_index, step=self.step_in_round())
-    groups, figures = self.collect_groups(ids)
+    groups, figures = self.collect_groups(*self.next_batch())
     searched = time.monotonic()
     updates = self.update(groups)
     updated = time.monotonic()
@@ -252,21 +251,34 @@ class Training:
     """Steps finished in this round."""
     return self.host.step - sum(self.config.curriculum.round_steps[:self.host.round_index])
 
-  def collect_groups(self, ids: Sequence[str]) -> tuple[list[list[Trajectory]], dict[str, float]]:
+  def next_batch(self) -> tuple[list[str], list[str]]:
+    """Problems of the next step: hard ones, and others that are rehearsed."""
+    size, hard = self.config.train.batch_problems, self.host.hard_ids
+    easy = sorted(set(self.train_prompts) - set(hard))
+    rehearsed = num_rehearsed(size, self.config.curriculum.rehearsal_share, len(easy))
+    draw = lambda ids, count: list(batch_of(
+        ids, count, seed=self.config.seed, round_index=self.host.round_index,
+        step=self.step_in_round()))
+    return draw(hard, size - rehearsed), draw(easy, rehearsed) if rehearsed else []
+
+  def collect_groups(self, hard: Sequence[str], rehearsed: Sequence[str]
+                     ) -> tuple[list[list[Trajectory]], dict[str, float]]:
     """Trajectories of every problem of the batch, in order.
 
-    Problems with cached solutions get those plus K minus their number of direct rollouts (hybrid
-    rollouts); the others get a full search.
+    Hard problems get a full search. Those with cached solutions get these plus K minus their number
+    of direct rollouts (hybrid rollouts); rehearsed ones get K direct rollouts.
     """
     config, name = self.config, f'step_{self.host.step:06d}'
-    jobs = _numbered([self.train_prompts[i] for i in ids])
+    jobs = _numbered([self.train_prompts[i] for i in [*hard, *rehearsed]])
     cached = {job.problem.id: self.host.replay.get(job.problem.id) for job in jobs}
-    tree_jobs = [job for job in jobs if not cached[job.problem.id]]
+    is_searched = [i < len(hard) and not cached[job.problem.id] for i, job in enumerate(jobs)]
+    tree_jobs = list(itertools.compress(jobs, is_searched))
+    direct_jobs = [job for job, searched in zip(jobs, is_searched, strict=True) if not searched]
     trees, counters = self.grow(self.runtime.search_engine, tree_jobs, Purpose.SEARCH,
                                 f'{name}.search', None)
-    rollouts, direct_counters = self.hybrid_rollouts(jobs, cached, f'{name}.direct')
+    rollouts, direct_counters = self.hybrid_rollouts(direct_jobs, cached, f'{name}.direct')
     by_job = {(t.problem_id, t.sample): t for t in trees}
-    scored = self.score_cached([job for job in jobs if cached[job.problem.id]], cached)
+    scored = self.score_cached(direct_jobs, cached)
     groups = []
     for group, job in enumerate(jobs):
       key = (job.problem.id, job.sample)
@@ -274,21 +286,22 @@ class Training:
         groups.append(trajectories(by_job[key], group))
       else:
         fresh = [t for tree in rollouts.get(key, ()) for t in trajectories(tree, group)]
-        groups.append(flat_group([*scored[job.problem.id], *fresh], group))
+        groups.append(flat_group([*scored.get(job.problem.id, ()), *fresh], group))
       self.host.found = self.host.found.add(groups[-1])
     figures = summarize(trees, config.search.max_depth)
     busy = counters.busy_slots / max(counters.rounds * self.runtime.search_engine.num_trees, 1)
     generated = counters.generated_tokens + direct_counters.generated_tokens
     seconds = counters.seconds + direct_counters.seconds
     return groups, figures | {
-        'search/cached_share': 1 - len(tree_jobs) / len(jobs), 'time/occupancy': busy,
+        'search/cached_share': sum(bool(cached[job.problem.id]) for job in jobs) / len(jobs),
+        'search/rehearsed_share': len(rehearsed) / len(jobs), 'time/occupancy': busy,
         'time/tokens_per_second': generated / max(seconds, 1e-6)}
 
   def hybrid_rollouts(self, jobs: Sequence[Job], cached: Mapping[str, Sequence[Any]],
                       name: str) -> tuple[dict[tuple[str, int], list[FinishedTree]], Counters]:
-    """K minus the number of cached solutions direct rollouts for each problem that has some."""
+    """K minus the number of cached solutions direct rollouts for each problem."""
     count = self.config.search.num_trajectories
-    wanted = [(job, job.sample * count + i) for job in jobs if cached[job.problem.id]
+    wanted = [(job, job.sample * count + i) for job in jobs
               for i in range(max(0, count - len(cached[job.problem.id])))]
     if not wanted:
       return {}, Counters()

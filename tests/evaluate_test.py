@@ -19,7 +19,7 @@ from ds_jax.evaluate.metrics import (
 from ds_jax.evaluate.rollouts import direct_config, rollout_jobs, run_journaled
 from ds_jax.search.journal import Journal
 from ds_jax.search.keys import Purpose, base_key_data
-from ds_jax.types import SilentProgress
+from ds_jax.types import SilentProgress, Verdict
 
 
 @pytest.mark.parametrize('samples, correct, k', [(5, 2, 1), (6, 3, 2), (4, 0, 3), (4, 4, 2)])
@@ -77,7 +77,7 @@ def test_counts_and_metrics_follow_the_verdicts(rollouts):
 
 def test_samples_lost_through_our_fault_are_not_counted(rollouts):
   _, trees = rollouts
-  lost = [dataclasses.replace(t, num_ends=0 * t.num_ends, num_correct=0 * t.num_correct)
-          for t in trees]
+  lost = [dataclasses.replace(t, verdict=tuple(v and Verdict.ERROR.value for v in t.verdict),
+                              num_correct=0 * t.num_correct) for t in trees]
   assert pass_rates(count_correct(lost)) == {}
   assert evaluation_metrics(lost)['evaluate/num_problems'] == 0

@@ -23,8 +23,9 @@ from ds_jax.types import Problem, Verdict
 STOP_ID = 3
 DECODER = DecoderConfig(vocab_size=24, num_ids=22, num_layers=2, width=16, mlp_width=24,
                         num_heads=4, num_kv_heads=2, head_width=4)
-SEARCH = SearchConfig(num_slots=4, width=3, max_depth=4, segment_length=5, num_trajectories=4,
-                      max_expansions=20, replay_chunk=4, replay_lanes=2, path_block=8)
+SEARCH = SearchConfig(num_slots=4, width=3, width_decay=0, max_depth=4, segment_length=5,
+                      num_trajectories=4, max_expansions=20, replay_chunk=4, replay_lanes=2,
+                      path_block=8)
 
 
 @functools.cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import subprocess
@@ -49,9 +48,9 @@ def config(**sections) -> c.Config:
 def config_file(folder: pathlib.Path, **sections) -> pathlib.Path:
   """The same as a file for the command line."""
   path = folder / 'tiny.py'
-  fields = json.dumps(dataclasses.asdict(config(**sections)))
-  path.write_text('import json\nimport ml_collections\n\n\ndef get_config():\n'
-                  f'  return ml_collections.ConfigDict(json.loads({fields!r}))\n')
+  fields = dataclasses.asdict(config(**sections))
+  path.write_text('import ml_collections\n\n\ndef get_config():\n'
+                  f'  return ml_collections.ConfigDict({fields!r})\n')
   return path
 
 

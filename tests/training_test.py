@@ -94,6 +94,25 @@ def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path, mo
   assert not kept & grown
 
 
+def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
+  cfg = tiny_run.config(curriculum=dict(rehearsal_share=0.5))
+  with open_runtime(cfg, copy(warm, tmp_path / 'run'), SilentProgress()) as runtime:
+    with contextlib.closing(Training(runtime)) as training:
+      everything = sorted(training.train_prompts)
+      training.host.hard_ids = tuple(everything[:10])
+      hard, rehearsed = training.next_batch()
+      assert len(hard) == len(rehearsed) == 3
+      assert set(hard) <= set(everything[:10]) and set(rehearsed) <= set(everything[10:])
+      groups, figures = training.collect_groups(hard, rehearsed)
+      assert [group[0].problem_id for group in groups] == hard + rehearsed
+      assert all(len(group) == cfg.search.num_trajectories for group in groups[3:])
+      assert all(len(t.node_ids) == 2 for group in groups[3:] for t in group)
+      assert figures['search/trees'] == 3 and figures['search/rehearsed_share'] == 0.5
+      training.host.hard_ids = tuple(everything)  # nothing is left to rehearse
+      hard, rehearsed = training.next_batch()
+      assert len(hard) == 6 and not rehearsed
+
+
 def test_a_finished_run_says_so_and_does_nothing(done):
   workdir, _ = done
   before = (workdir.root / 'metrics.jsonl').read_bytes()

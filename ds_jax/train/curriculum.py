@@ -25,6 +25,11 @@ def problem_order(ids: Iterable[str], seed: int, round_index: int, epoch: int) -
   return tuple(ids[i] for i in rng.permutation(len(ids)))
 
 
+def num_rehearsed(batch_size: int, share: float, num_easy: int) -> int:
+  """Places of a batch for problems outside the hard set; 0 if there is no such problem."""
+  return round(batch_size * share) if num_easy else 0
+
+
 def batch_of(ids: Iterable[str], batch_size: int, *, seed: int, round_index: int,
              step: int) -> tuple[str, ...]:
   """Problems of one training step.

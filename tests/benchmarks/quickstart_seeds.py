@@ -1,9 +1,10 @@
 """The quickstart with several seeds: gain in pass@1, wall-clock seconds, peak memory.
 
-  .venv/bin/python tests/benchmarks/quickstart_seeds.py --seeds=0,1,2,3,4 --output=/tmp/seeds
+  .venv/bin/python tests/benchmarks/quickstart_seeds.py --seeds=1,2,3,4,5 --output=/tmp/seeds
 
 Runs the two commands of launch/quickstart.sh one seed after the other and prints one JSON line a
-seed. Other arguments go to both commands.
+seed. A seed draws its own problems as well, so that held-out sets differ; the settings were chosen
+on those of data.countdown.seed=0. Other arguments go to both commands.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ def run(command: str, workdir: pathlib.Path, seed: int, overrides: list[str]) ->
   started = time.monotonic()
   done = subprocess.run(
       [sys.executable, '-m', 'ds_jax', command, f'--config={ROOT}/configs/quickstart.py',
-       f'--workdir={workdir}', f'--config.seed={seed}', '--json', *overrides],
+       f'--workdir={workdir}', f'--config.seed={seed}', f'--config.data.countdown.seed={seed}',
+       '--json', *overrides],
       cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
   return json.loads(done.stdout.splitlines()[-1]) | {'seconds': time.monotonic() - started}
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--seeds', default='0,1,2,3,4')
+  parser.add_argument('--seeds', default='1,2,3,4,5')
   parser.add_argument('--output', type=pathlib.Path, required=True)
   arguments, overrides = parser.parse_known_args()
   gains = []
