@@ -29,6 +29,8 @@ class Command:
 
 
 _WORKDIR = 'folder of the run'
+_FIELDS = {'prompt_field': 'where the question stands in a row (default: the usual names)',
+           'answer_field': 'where the gold answer stands', 'id_field': 'where the id stands'}
 COMMANDS = {
     'init': Command(
         'Write a randomly initialised decoder of config.model as a Hugging Face folder.',
@@ -62,6 +64,20 @@ COMMANDS = {
         {'checkpoint': _WORKDIR, 'output': 'folder to write',
          'dtype': 'float32 (default: every bit) or bfloat16'}, needs_config=False,
         example='ds-jax export --checkpoint=runs/quickstart --output=DIR --dtype=bfloat16'),
+    'data prepare': Command(
+        'Build a training set or a benchmark once, from a file you have, for tfds:NAME.',
+        {'from': '.jsonl, .json, .parquet, .csv, or a pattern of such files',
+         'data_dir': 'folder or gs://… for prepared sets; --config.data.data_dir reads them',
+         'benchmark': 'aime2024, aime2025, amc2023, math500, minerva_math or olympiadbench',
+         'name': 'of a training set (default: deepmath103k)', **_FIELDS}, needs_config=False,
+        example='ds-jax data prepare --benchmark=aime2025 --from=aime2025.jsonl --data_dir=data'),
+    'data describe': Command(
+        'Print what a source holds: counts, answer types, prompt lengths, flawed rows.',
+        {'source': 'as in config.data.source, e.g. file:PATH or tfds:deepmath103k',
+         'data_dir': 'folder or gs://… of prepared sets',
+         'tokenizer': 'folder or hub name; counts prompt tokens',
+         'max_problems': 'rows to read; of gym:NAME, to generate', **_FIELDS}, needs_config=False,
+        example='ds-jax data describe --source=tfds:deepmath103k --data_dir=data'),
     'report': Command(
         'Write report.html and report.png of a run.', {'workdir': _WORKDIR}, needs_config=False,
         example='ds-jax report --workdir=runs/quickstart'),
@@ -86,14 +102,15 @@ def _run(argv: list[str]) -> int:
   if not argv or argv[0] in ('--help', '-h', 'help'):
     print(_overview())
     return 0 if argv else 2
-  name = argv[0]
+  num_words = 2 if ' '.join(argv[:2]) in COMMANDS else 1
+  name, argv = ' '.join(argv[:num_words]), argv[num_words:]
   if name not in COMMANDS:
     raise InputError(f'Unknown command {name!r}.{suggest(name, COMMANDS)} '
                      f'Commands: {", ".join(COMMANDS)}.')
-  if any(a in ('--help', '-h', '-help') for a in argv[1:]):
+  if any(a in ('--help', '-h', '-help') for a in argv):
     print(command_help(name))
     return 0
-  flags, config = parse(name, argv[1:])
+  flags, config = parse(name, argv)
   return _execute(name, flags, config)
 
 
@@ -134,7 +151,9 @@ def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], Any]:
 def _required(name: str, flags: dict[str, Any]) -> set[str]:
   """Flags that must be given."""
   if name != 'search':
-    return {'workdir', 'tokenizer', 'checkpoint', 'output'} & set(flags)
+    optional = {'data describe': {'data_dir', 'tokenizer'}}.get(name, set())
+    return {'workdir', 'tokenizer', 'checkpoint', 'output', 'from', 'source', 'data_dir'
+            } & set(flags) - optional
   if flags['problem'] and (flags['problems'] or flags['output']):
     raise InputError('--problem searches one problem and prints its tree; --problems=FILE and '
                      '--output=FILE.jsonl are for many. Give the one or the others.')
@@ -209,6 +228,12 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
     return experiment.init(config, flags['tokenizer'], flags['output'], progress)
   if name == 'export':
     return export.export(flags['checkpoint'], flags['output'], flags['dtype'], progress)
+  if name.startswith('data '):
+    from ds_jax import data_command
+    work = {'data prepare': data_command.prepare, 'data describe': data_command.describe}[name]
+    summary, text = work(flags, progress)
+    print(text)
+    return summary
   workdir = Workdir(pathlib.Path(flags['workdir']))
   if name == 'report':
     return experiment.report(workdir, progress)
@@ -242,7 +267,7 @@ def _search(flags: dict[str, Any], config: Any, workdir: Any, progress: Any,
 
 
 def _overview() -> str:
-  rows = '\n'.join(f'  {name:<10} {c.help}' for name, c in COMMANDS.items())
+  rows = '\n'.join(f'  {name:<13} {c.help}' for name, c in COMMANDS.items())
   return (f'ds-jax: tree search inside the training of reasoning models, in JAX.\n\n{rows}\n\n'
           f'`ds-jax COMMAND --help` says more.\n\n{EXIT_CODES}')
 
@@ -254,7 +279,7 @@ def command_help(name: str) -> str:
            **command.flags, 'json': 'print one JSON object as the last line of standard output'}
   if not command.needs_config:
     del flags['config']
-  rows = '\n'.join(f'  --{flag:<10} {text}' for flag, text in flags.items())
+  rows = '\n'.join(f'  --{flag:<12} {text}' for flag, text in flags.items())
   text = f'{command.help}\n\nexample\n  {command.example}\n\nflags\n{rows}\n'
   return text + (f'\n{_config_help()}\n' if command.needs_config else '') + f'\n{EXIT_CODES}'
 

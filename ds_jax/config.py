@@ -32,14 +32,17 @@ class CountdownConfig:
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Where problems come from, and how they become prompts."""
-  source: str = 'countdown'  # 'countdown', 'tfds:NAME', 'file:PATH.{jsonl,parquet,csv}'
+  source: str = 'countdown'  # 'countdown', 'tfds:NAME', 'file:PATH.{jsonl,json,parquet,csv}',
+  #   'hf:NAME[:SUBSET]' (with `datasets`), 'gym:NAME' (with `reasoning-gym`)
   eval_source: str = ''  # '': the held-out split of `source`
-  train_split: str = 'train'  # of tfds sources and of 'countdown'
+  train_split: str = 'train'  # of tfds and hf sources and of 'countdown'
   eval_split: str = 'heldout'
-  data_dir: str = ''  # where TFDS builders keep their files; '': WORKDIR/data
-  max_problems: int = 0  # 0: all
-  prompt_field: str = ''  # of file sources; '': recognised layouts are tried
+  data_dir: str = ''  # where TFDS builders keep their files, or a bucket; '': WORKDIR/data
+  max_problems: int = 0  # 0: all; of gym sources: how many are generated
+  prompt_field: str = ''  # of all but countdown; 'a.b' is b within a; '': known layouts are tried
   answer_field: str = ''
+  id_field: str = ''
+  flaws: str = 'drop'  # of training problems that data/flaws.py finds: 'drop' (counted) or 'keep'
   instruction: str = ''  # appended to the problem text, e.g. the paper's \boxed{} suffix
   prompt_limit: int = 8  # tokens after the chat template
   overlong_prompts: str = 'skip'  # 'skip' (counted) or 'truncate_left' (as released)
@@ -219,6 +222,7 @@ RESULT_NEUTRAL = ('log', 'checkpoint')
 
 _CHOICES = {
     'data.overlong_prompts': ('skip', 'truncate_left'),
+    'data.flaws': ('drop', 'keep'),
     'model.compute_dtype': ('float32', 'bfloat16'),
     'model.remat': ('none', 'full', 'attention', 'dots'),
     'search.policy': ('deepsearch', 'faithful', 'direct', 'fork'),

@@ -27,7 +27,7 @@ class Notes(SilentProgress):
 
 
 def load(source, split='train', progress=None, **fields):
-  config = DataConfig(source=source, **fields)
+  config = DataConfig(source=source, **{'flaws': 'keep'} | fields)
   return load_problems(config, split, '/nowhere', progress or Notes())
 
 
@@ -51,6 +51,9 @@ def verl_row(text='What is 1+1?', gold='2', index='a', role='user'):
     ({'problem': 'q', 'solution': '33'}, ('q', '33')),
     ({'problem': 'q', 'answer': None, 'final_answer': 'a'}, ('q', 'a')),
     (verl_row(), ('What is 1+1?', '2')),
+    ({'problem': 'q', 'answer': ['$1$', 2]}, ('q', '$1$, 2')),
+    ({'problem': 'q', 'answer': r'so \boxed{7}.'}, ('q', '7')),
+    ({'problem': 'q', 'expected_answer': '7'}, ('q', '7')),
     ({'problem': 'q', 'answer': ' a '}, ('q', 'a')),
     ({'problem': ' q ', 'answer': 'a'}, (' q ', 'a')),  # the question is left as it is
 ])
@@ -66,7 +69,8 @@ def test_recognised_layouts(row, expected):
     ({'problem': '  ', 'answer': 'a'}, 'problem is empty'),
     ({'problem': 5, 'answer': 'a'}, 'problem is int'),
     ({'problem': 'q', 'answer': True}, 'answer is bool'),
-    ({'problem': 'q', 'answer': ['a']}, 'answer is list'),
+    ({'problem': 'q', 'answer': []}, 'answer is list'),
+    ({'problem': 'q', 'answer': [['a']]}, 'an item of answer is list'),
     ({'problem': 'q', 'answer': float('nan')}, 'answer is float'),
     ({'problem': 'q\ud800', 'answer': 'a'}, 'problem is not UTF-8'),
     ({'problem': b'\xff', 'answer': 'a'}, 'problem is not UTF-8'),
@@ -232,7 +236,7 @@ def test_unusable_files(tmp_path, name, content, message):
     ('file:/nope/*.jsonl', "No file matches '/nope/\\*.jsonl'"),
     ('file:/', 'is a folder'),
     ('file:', "Unknown data source 'file:'"),
-    ('deepmath', "Unknown data source 'deepmath'; expected 'countdown', 'tfds:NAME' or 'file:PA"),
+    ('deepmath', "Unknown data source 'deepmath'; expected 'countdown', 'tfds:NAME', 'file:PA"),
     ('tfds:no_such_data_set', "No TFDS data set 'no_such_data_set' prepared under '/nowhere'"),
     ('tfds:/nope/at/all', 'Cannot read split'),
 ])
@@ -294,7 +298,7 @@ def test_deepmath_loads_whole(shared):
   assert loaded.skipped == ((860, 'train_0.parquet: reward_model.ground_truth is empty'),)
   assert all(p.prompt.count(suffix) >= 1 and not p.prompt.endswith(suffix * 2)
              for p in loaded.problems)
-  assert 'skipped 1 of 20504' in notes.messages[0]
+  assert 'skipped 1 of 20504 rows (1 empty)' in notes.messages[0]
 
 
 def test_validation_repeats_are_skipped_and_benchmarks_load(shared):

@@ -16,7 +16,7 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
 ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'training', 'warmstart', 'export', 'plan',
-            'experiment', 'search_command'}
+            'experiment', 'search_command', 'data_command'}
 ARROWS = {
     'types': set(),
     'checks': set(),
@@ -39,6 +39,7 @@ ARROWS = {
     'plan': BASE | FOLDERS | ASSEMBLY,
     'experiment': BASE | FOLDERS | ASSEMBLY,
     'search_command': BASE | FOLDERS | ASSEMBLY,
+    'data_command': BASE | {'data'},
     'cli': BASE | FOLDERS | ASSEMBLY | {PROJECT},
     '__main__': {'cli'},
     PROJECT: BASE | FOLDERS | ASSEMBLY,  # ds_jax/__init__.py
@@ -54,6 +55,8 @@ FENCE = {
     'safetensors': ('ds_jax/model/tensor_files.py',),
     'tensorflow_datasets': ('ds_jax/data/',),
     'array_record': ('ds_jax/data/',),
+    'datasets': ('ds_jax/data/',),
+    'reasoning_gym': ('ds_jax/data/', 'ds_jax/verify/'),
     'sympy': ('ds_jax/verify/',),
     'math_verify': ('ds_jax/verify/',),
     'latex2sympy2_extended': ('ds_jax/verify/',),

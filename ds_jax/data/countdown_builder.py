@@ -6,10 +6,8 @@ written once: tfds fills a temporary folder and renames it when it is complete.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from ds_jax.checks import InputError
 from ds_jax.config import CountdownConfig
 from ds_jax.data import countdown
+from ds_jax.data.builders import quiet_tfds
 from ds_jax.types import Problem
 
 
@@ -71,7 +69,7 @@ def prepare(config: CountdownConfig, data_dir: str | os.PathLike[str]) -> Countd
       written.
   """
   def build() -> Countdown:
-    with _quiet_tfds():
+    with quiet_tfds():
       builder = Countdown(
           data_dir=os.fspath(data_dir), file_format='array_record',
           config=CountdownBuilderConfig(name=config_name(config), countdown=config))
@@ -90,19 +88,6 @@ def prepare(config: CountdownConfig, data_dir: str | os.PathLike[str]) -> Countd
       raise
     raise InputError(f'Cannot write the Countdown problems under data_dir {str(data_dir)!r}: {e}; '
                      'free some space, or set data.data_dir to another folder.') from e
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-  """Keeps tfds's bars, prints and warnings away from our progress and from standard output."""
-  tfds.disable_progress_bar()
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      yield
-  finally:
-    logging.set_verbosity(verbosity)
 
 
 def read_problem(row: Mapping[str, Any]) -> Problem:

@@ -2,8 +2,9 @@
 
 Recognised without configuration: the layout of verl and DeepMath (`prompt` is a list of chat
 messages, `reward_model.ground_truth`, `extra_info.index`), and flat rows with one of
-problem | question | prompt and one of answer | final_answer | solution. Of a `solution` that is the
-only answer, the content of its last \\boxed{…} is the gold.
+problem | question | prompt and one of answer | final_answer | expected_answer | solution. Of a
+`solution` that is the only answer, the content of its last \\boxed{…} is the gold, and so is that
+of an answer's only box; several answers in a list are joined by commas.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from ds_jax.config import DataConfig
 from ds_jax.types import Problem
 
 PROMPT_FIELDS = ('problem', 'question', 'prompt')
-ANSWER_FIELDS = ('reward_model.ground_truth', 'answer', 'final_answer', 'solution')
+ANSWER_FIELDS = ('reward_model.ground_truth', 'answer', 'final_answer', 'expected_answer',
+                 'solution')
 ID_FIELDS = ('id', 'unique_id', 'extra_info.index')
 
 # Kept in Problem.metadata where they are plain values.
 _METADATA_FIELDS = ('data_source', 'source', 'subject', 'topic', 'level', 'difficulty',
                     'extra_info.topic', 'extra_info.difficulty', 'numbers', 'target')
+
+# The suffix of the released code, which files prepared for it have behind every question.
+RELEASED_SUFFIX = "Let's think step by step and output the final answer within \\boxed{}."
 
 # A solution without a box is itself the answer if it is no longer than this.
 _SHORT_ANSWER = 64  # characters
@@ -33,11 +38,16 @@ _MISSING = object()
 
 
 class RowError(ValueError):
-  """Why a row cannot be used."""
+  """Why a row cannot be used; `kind` is the name under which such rows are counted."""
+
+  def __init__(self, message: str, kind: str = 'unreadable'):
+    super().__init__(message)
+    self.kind = kind
 
 
 def read_problem(row: Mapping[str, Any], config: DataConfig) -> Problem:
-  """Returns the Problem of a row; `config.prompt_field` and `answer_field` win over the layouts.
+  """Returns the Problem of a row; config's `prompt_field`, `answer_field` and
+  `id_field` win over the layouts.
 
   Raises:
     RowError: if a field is missing, empty or of the wrong type.
@@ -47,9 +57,12 @@ def read_problem(row: Mapping[str, Any], config: DataConfig) -> Problem:
   text, gold = _prompt_text(prompt, prompt_field), _answer_text(answer, answer_field)
   if answer_field == 'solution':
     gold = _gold_of_solution(gold)
+  elif gold.count('\\boxed') == 1:
+    gold = last_boxed(gold) or gold
   solution = lookup(row, 'solution')
   return Problem(
-      id=_row_id(row, text, gold), prompt=with_instruction(text, config.instruction), answer=gold,
+      id=_row_id(row, text, gold, config.id_field),
+      prompt=with_instruction(text, config.instruction), answer=gold,
       solution=_plain(solution) if isinstance(solution, str | bytes) and solution else None,
       metadata={field: _plain(value) for field in _METADATA_FIELDS
                 if (value := lookup(row, field)) is not None and value is not _MISSING})
@@ -65,8 +78,8 @@ def read_question(row: Mapping[str, Any], config: DataConfig) -> Problem:
   if any(lookup(row, field) not in (None, '', _MISSING) for field in fields):
     return read_problem(row, config)
   text = _prompt_text(*_find(row, config.prompt_field, PROMPT_FIELDS)[::-1])
-  return Problem(id=_row_id(row, text, ''), prompt=with_instruction(text, config.instruction),
-                 answer='')
+  return Problem(id=_row_id(row, text, '', config.id_field), answer='',
+                 prompt=with_instruction(text, config.instruction))
 
 
 def with_instruction(text: str, instruction: str) -> str:
@@ -139,6 +152,12 @@ def _prompt_text(value: Any, field: str) -> str:
 
 
 def _answer_text(value: Any, field: str) -> str:
+  if isinstance(value, list | tuple | np.ndarray) and len(value):
+    return ', '.join(_single_answer(item, f'an item of {field}') for item in value)
+  return _single_answer(value, field)
+
+
+def _single_answer(value: Any, field: str) -> str:
   value = value.item() if isinstance(value, np.generic) else value
   if isinstance(value, float) and math.isfinite(value) and value.is_integer():
     value = int(value)  # a column of integers with gaps is read as floats
@@ -157,7 +176,7 @@ def _checked_text(value: str | bytes, field: str) -> str:
   except UnicodeError as e:
     raise RowError(f'{field} is not UTF-8') from e
   if not text.strip():
-    raise RowError(f'{field} is empty')
+    raise RowError(f'{field} is empty', 'empty')
   return text
 
 
@@ -170,9 +189,9 @@ def _gold_of_solution(solution: str) -> str:
   return solution
 
 
-def _row_id(row: Mapping[str, Any], text: str, gold: str) -> str:
+def _row_id(row: Mapping[str, Any], text: str, gold: str, wanted: str) -> str:
   """The id the row brings, else a hash of its content: it survives reordering and filtering."""
-  for field in ID_FIELDS:
+  for field in (wanted,) if wanted else ID_FIELDS:
     value = lookup(row, field)
     value = value.decode(errors='replace') if isinstance(value, bytes) else value
     if isinstance(value, str | int | np.integer) and not isinstance(value, bool) and str(value):
