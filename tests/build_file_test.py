@@ -152,7 +152,8 @@ def third_party_errors(root: Path) -> list[str]:
   for path in source_files(root):
     relative = str(path.relative_to(root))
     extras = declared.get('hf', set()) | declared.get('gym', set())  # imported where asked for
-    allowed = declared['core'] | extras | (declared['test'] if relative.startswith('tests/') else set())
+    tests = declared['test'] if relative.startswith('tests/') else set()
+    allowed = declared['core'] | extras | tests
     for found in imports_of(path, root):
       if found.top in sys.stdlib_module_names or module_file(found.module, root):
         continue

@@ -24,8 +24,8 @@ from ds_jax.types import Problem
 _NOTHING = re.compile(r'[\s=.,;:?!*/|$_]*')  # + and - may be asked for
 _LETTER = re.compile(r'\$?(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\(?\s*([A-E])\s*\)?\}?\$?\.?')
 # What stands around formulas, and line ends that were written out.
-_DELIMITER = re.compile(r'\\[()\[\],]|\\n(?![a-z])|\$|\\(?:mathrm|mathbf|text|textbf)\{(?=[A-E]\})'
-                        r'|(?<=\{[A-E])\}')
+_DELIMITER = re.compile(r'\\[()\[\],]|\\n(?![a-z])|\\q?quad|\$'
+                        r'|\\(?:mathrm|mathbf|text|textbf)\{(?=[A-E]\})|(?<=\{[A-E])\}')
 _OPTION = re.compile(r'(?<![\w\\()\[\]^_])(?:\(\s*([A-Ea-e])\s*\)|\[\s*([A-E])\s*\]'
                      r'|([A-Ea-e])\.?\)|([A-E])[.:](?=[\s}\\]))')
 # Controls that no text has, and the letters that follow what \t, \r, \n, \b and \f were read as.
