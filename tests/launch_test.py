@@ -1,4 +1,4 @@
-"""The launch scripts, offline: syntax, help, refusals, and where signals and arguments go."""
+"""All launch scripts: syntax, help. Install and quickstart: refusals, signals, arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted([*ROOT.glob('launch/*.sh'), ROOT / '.ci/run'])
+SCRIPTS = sorted([*ROOT.glob('launch/*.sh'), ROOT / 'launch/slurm.sbatch', ROOT / '.ci/run'])
+SOURCED = ('install.sh', 'env.sh', 'slurm.sbatch')  # not run by their names
 
 # A ds-jax that shows its arguments, works for a while, and saves when it is told to end.
 FAKE_DS_JAX = """#!{python}
@@ -93,13 +94,15 @@ def test_shellcheck(script):
   assert not done.stdout
 
 
-@pytest.mark.parametrize('script', [s for s in SCRIPTS if s.name != 'install.sh'],
+@pytest.mark.parametrize('script', [s for s in SCRIPTS if s.name not in SOURCED],
                          ids=lambda path: path.name)
 def test_is_executable(script):
   assert os.access(script, os.X_OK)
 
 
-@pytest.mark.parametrize('script', ['quickstart.sh', 'test.sh'])
+@pytest.mark.parametrize('script', [
+    'quickstart.sh', 'test.sh', 'run_worker.sh', 'setup_tpu_vm.sh', 'tpu_babysit.sh',
+    'tpu_queued_resource.sh', 'tpu_submit.sh'])
 def test_help_shows_an_example_and_installs_nothing(script, tmp_path):
   done = run_script(script, '--help', VENV=str(tmp_path / 'venv'))
   assert done.returncode == 0
