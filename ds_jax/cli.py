@@ -16,76 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, suggest
+from ds_jax.commands import COMMANDS, EXIT_CODES
 
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-  """One sub-command: its help and the flags it has besides --config and --json."""
-  help: str
-  flags: dict[str, str]
-  needs_config: bool = True
-  stops_gently: bool = False  # Ctrl-C and SIGTERM save first
-  example: str = ''
-
-
-_WORKDIR = 'folder of the run'
-_FIELDS = {'prompt_field': 'where the question stands in a row (default: the usual names)',
-           'answer_field': 'where the gold answer stands', 'id_field': 'where the id stands'}
-COMMANDS = {
-    'init': Command(
-        'Write a randomly initialised decoder of config.model as a Hugging Face folder.',
-        {'tokenizer': 'folder whose tokenizer the decoder gets', 'output': 'folder to write'},
-        example='ds-jax init --config=configs/quickstart.py --tokenizer=DIR --output=DIR'),
-    'warmstart': Command(
-        'Train a tiny decoder on worked solutions of the embedded task; writes WORKDIR/warmstart.',
-        {'workdir': _WORKDIR}, stops_gently=True,
-        example='ds-jax warmstart --config=configs/quickstart.py --workdir=runs/quickstart'),
-    'train': Command(
-        'The main job: evaluate, filter, search, learn, evaluate, report. Continues where it was.',
-        {'workdir': _WORKDIR}, stops_gently=True,
-        example='ds-jax train --config=configs/quickstart.py --workdir=runs/quickstart'),
-    'evaluate': Command(
-        'pass@1 of the newest parameters on the evaluation split.', {'workdir': _WORKDIR},
-        stops_gently=True,
-        example='ds-jax evaluate --config=configs/quickstart.py --workdir=runs/quickstart '
-                '--config.evaluate.num_samples=16'),
-    'search': Command(
-        'Grow a tree for one problem and print it, or one for each problem of a file.',
-        {'workdir': _WORKDIR, 'problem': 'text of the problem',
-         'answer': 'its gold answer, if known; not needed for the embedded task',
-         'problems': 'instead of --problem: .jsonl, .json, .parquet, .csv; answers may be missing',
-         'output': 'with --problems: .jsonl, a line per finished tree; the same command continues',
-         'select': 'the answer: first_correct (default; the vote where none is), best_q or vote'},
-        stops_gently=True,
-        example='ds-jax search --config=configs/quickstart.py --workdir=runs/quickstart '
-                '--problem="24 from 3 5 7 2"'),
-    'export': Command(
-        'Write the newest parameters of a run as a Hugging Face folder, e.g. for vLLM.',
-        {'checkpoint': _WORKDIR, 'output': 'folder to write',
-         'dtype': 'float32 (default: every bit) or bfloat16'}, needs_config=False,
-        example='ds-jax export --checkpoint=runs/quickstart --output=DIR --dtype=bfloat16'),
-    'data prepare': Command(
-        'Build a training set or a benchmark once, from a file you have, for tfds:NAME.',
-        {'from': '.jsonl, .json, .parquet, .csv, or a pattern of such files',
-         'data_dir': 'folder or gs://… for prepared sets; --config.data.data_dir reads them',
-         'benchmark': 'aime2024, aime2025, amc2023, math500, minerva_math or olympiadbench',
-         'name': 'of a training set (default: deepmath103k)', **_FIELDS}, needs_config=False,
-        example='ds-jax data prepare --benchmark=aime2025 --from=aime2025.jsonl --data_dir=data'),
-    'data describe': Command(
-        'Print what a source holds: counts, answer types, prompt lengths, flawed rows.',
-        {'source': 'as in config.data.source, e.g. file:PATH or tfds:deepmath103k',
-         'data_dir': 'folder or gs://… of prepared sets',
-         'tokenizer': 'folder or hub name; counts prompt tokens',
-         'max_problems': 'rows to read; of gym:NAME, to generate', **_FIELDS}, needs_config=False,
-        example='ds-jax data describe --source=tfds:deepmath103k --data_dir=data'),
-    'report': Command(
-        'Write report.html and report.png of a run.', {'workdir': _WORKDIR}, needs_config=False,
-        example='ds-jax report --workdir=runs/quickstart'),
-}
-
-EXIT_CODES = """exit codes
-  0 done · 1 a defect of ours · 2 bad input · 42 saved after SIGTERM · 130 saved after Ctrl-C
-  74 could not write (disk full); the earlier checkpoint is good · 134 lost a peer process"""
+_SHORTHANDS = {'--samples': '--config.evaluate.num_samples',
+               '--temperature': '--config.evaluate.temperature',
+               '--top_p': '--config.evaluate.top_p', '--data_dir': '--config.data.data_dir'}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,9 +60,14 @@ def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], Any]:
 
   from ds_jax.config import config_from
   command = COMMANDS[name]
+  argv = _with_shorthands(name, argv)
   _check_overrides([a for a in argv if a.lstrip('-').startswith('config.')])
   values = absl_flags.FlagValues()
-  if command.needs_config:
+  run = _run_of(name, argv)
+  if run:
+    config_flags.DEFINE_config_dict('config', _config_of_run(run), flag_values=values,
+                                    sys_argv=['ds-jax', *argv])
+  elif command.needs_config:
     config_flags.DEFINE_config_file('config', None, 'config file', flag_values=values,
                                     sys_argv=['ds-jax', *argv])
   absl_flags.DEFINE_bool('json', False, 'print one JSON object last', flag_values=values)
@@ -141,17 +81,52 @@ def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], Any]:
     raise InputError(f'Unexpected argument {rest[0]!r}; flags are written --name=value.')
   flags = {flag: values[flag].value for flag in ('json', *command.flags)}
   missing = sorted(flag for flag in _required(name, flags) if not flags[flag])
-  if command.needs_config and values['config'].value is None:
+  if run:
+    flags['workdir'] = run
+  elif command.needs_config and values['config'].value is None:
     missing.insert(0, 'config')
   if missing:
     raise InputError(f'Missing --{", --".join(missing)}. Example: {command.example}')
-  return flags, config_from(_config_dict(values)) if command.needs_config else None
+  if not command.needs_config:
+    return flags, None
+  return flags, config_from(values['config'].value if run else _config_dict(values))
+
+
+def _with_shorthands(name: str, argv: list[str]) -> list[str]:
+  """--samples=32 as --config.evaluate.num_samples=32, and so on."""
+  if name != 'evaluate':
+    return argv
+  parts = [argument.partition('=') for argument in argv]
+  return [_SHORTHANDS.get(flag, flag) + equals + value for flag, equals, value in parts]
+
+
+def _run_of(name: str, argv: list[str]) -> str | None:
+  """The value of --checkpoint where it stands for config and workdir."""
+  if name != 'evaluate':
+    return None
+  given = [a.split('=', 1)[1] for a in argv if a.lstrip('-').startswith('checkpoint=')]
+  if given and any(a.lstrip('-').split('=')[0] in ('config', 'workdir') for a in argv):
+    raise InputError('--checkpoint names a run with its config; leave out --config and --workdir.')
+  return given[-1] if given else None
+
+
+def _config_of_run(folder: str) -> Any:
+  """The config of a run's folder, for overrides as with a config file."""
+  from ml_collections import ConfigDict
+
+  from ds_jax.workdir import Workdir, workdir_config
+  if (pathlib.Path(folder) / 'tokenizer.json').exists():
+    raise InputError(f'{folder} is a model without a run; name it with --config=FILE '
+                     f'--workdir=DIR --config.model.path={folder}.')
+  return ConfigDict(dataclasses.asdict(workdir_config(Workdir(pathlib.Path(folder)))))
 
 
 def _required(name: str, flags: dict[str, Any]) -> set[str]:
   """Flags that must be given."""
   if name != 'search':
-    optional = {'data describe': {'data_dir', 'tokenizer'}}.get(name, set())
+    optional = {'data describe': {'data_dir', 'tokenizer'},
+                'evaluate': {'checkpoint', 'output', 'data_dir',
+                             *(['workdir'] if flags.get('checkpoint') else [])}}.get(name, set())
     return {'workdir', 'tokenizer', 'checkpoint', 'output', 'from', 'source', 'data_dir'
             } & set(flags) - optional
   if flags['problem'] and (flags['problems'] or flags['output']):
@@ -239,6 +214,16 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
     return experiment.report(workdir, progress)
   if name == 'search':
     summary, text = _search(flags, config, workdir, progress, stop)
+    print(text)
+    return summary
+  if name == 'evaluate' and flags['output'] and not flags['benchmarks']:
+    raise InputError('--output keeps the samples of --benchmarks; name some, or leave it out.')
+  if flags.get('benchmarks'):
+    from ds_jax import evaluate_command
+    from ds_jax.data.benchmarks import BENCHMARKS
+    names = BENCHMARKS if flags['benchmarks'] == 'all' else flags['benchmarks'].split(',')
+    summary, text = evaluate_command.evaluate_benchmarks(
+        config, workdir, list(names), flags['output'], progress, stop)
     print(text)
     return summary
   with lock(workdir):

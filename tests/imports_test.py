@@ -16,7 +16,8 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
 ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'training', 'warmstart', 'export', 'plan',
-            'experiment', 'search_command', 'data_command'}
+            'experiment', 'search_command', 'data_command',
+            'evaluate_command', 'commands'}
 ARROWS = {
     'types': set(),
     'checks': set(),
@@ -40,12 +41,14 @@ ARROWS = {
     'experiment': BASE | FOLDERS | ASSEMBLY,
     'search_command': BASE | FOLDERS | ASSEMBLY,
     'data_command': BASE | {'data'},
+    'evaluate_command': BASE | FOLDERS | ASSEMBLY,
+    'commands': set(),
     'cli': BASE | FOLDERS | ASSEMBLY | {PROJECT},
     '__main__': {'cli'},
     PROJECT: BASE | FOLDERS | ASSEMBLY,  # ds_jax/__init__.py
 }
 # These import the rest on first use only, so that `--help` and `import ds_jax` are instant.
-EAGER = {'cli': {'types', 'checks', 'config', PROJECT}, PROJECT: set()}
+EAGER = {'cli': {'types', 'checks', 'config', 'commands', PROJECT}, PROJECT: set()}
 
 # Third-party packages and the only places that may import them.
 FENCE = {

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any
 
@@ -15,18 +16,19 @@ from ds_jax.checks import InputError
 class ResultsFile:
   """Held by one process at a time; what `append` wrote survives a kill. A context manager."""
 
-  def __init__(self, path: str | os.PathLike[str], run: str):
+  def __init__(self, path: str | os.PathLike[str], run: str, drop: Collection[str] = ()):
     """Opens the file, or makes it.
 
     Args:
       path: the file; its folder is made where it is missing.
       run: says what its results depend on; every line carries it.
+      drop: fields that `rows` goes without, e.g. long texts that are only to be written.
 
     Raises:
       InputError: if the file is in use, holds something else, or results of another run. It is
         left as it is then.
     """
-    self.path, self.run = pathlib.Path(path), run
+    self.path, self.run, self._drop = pathlib.Path(path), run, frozenset(drop)
     if self.path.is_dir():
       raise InputError(f'{self.path} is a folder; name a file for --output, e.g. trees.jsonl.')
     self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ class ResultsFile:
     row = {'run': self.run, **row}
     self._file.write(json.dumps(row, allow_nan=False).encode() + b'\n')
     self._file.flush()
-    self.rows.append(row)
+    self.rows.append(self._kept(row))
 
   def __enter__(self) -> ResultsFile:
     return self
@@ -63,10 +65,13 @@ class ResultsFile:
     for number, line in enumerate(self._file, start=1):
       if not line.endswith(b'\n') and self._is_broken(line):
         break
-      rows.append(self._checked(line, number))
+      rows.append(self._kept(self._checked(line, number)))
       kept += len(line)
     self._file.truncate(kept)
     return rows
+
+  def _kept(self, row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in self._drop}
 
   def _is_broken(self, line: bytes) -> bool:
     """Whether this may be the beginning of a line of ours."""

@@ -1,0 +1,82 @@
+"""The sub-commands of `ds-jax`: what their help says, and which flags they have."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """One sub-command: its help and the flags it has besides --config and --json."""
+  help: str
+  flags: dict[str, str]
+  needs_config: bool = True
+  stops_gently: bool = False  # Ctrl-C and SIGTERM save first
+  example: str = ''
+
+
+_WORKDIR = 'folder of the run'
+_FIELDS = {'prompt_field': 'where the question stands in a row (default: the usual names)',
+           'answer_field': 'where the gold answer stands', 'id_field': 'where the id stands'}
+COMMANDS = {
+    'init': Command(
+        'Write a randomly initialised decoder of config.model as a Hugging Face folder.',
+        {'tokenizer': 'folder whose tokenizer the decoder gets', 'output': 'folder to write'},
+        example='ds-jax init --config=configs/quickstart.py --tokenizer=DIR --output=DIR'),
+    'warmstart': Command(
+        'Train a tiny decoder on worked solutions of the embedded task; writes WORKDIR/warmstart.',
+        {'workdir': _WORKDIR}, stops_gently=True,
+        example='ds-jax warmstart --config=configs/quickstart.py --workdir=runs/quickstart'),
+    'train': Command(
+        'The main job: evaluate, filter, search, learn, evaluate, report. Continues where it was.',
+        {'workdir': _WORKDIR}, stops_gently=True,
+        example='ds-jax train --config=configs/quickstart.py --workdir=runs/quickstart'),
+    'evaluate': Command(
+        'pass@1 of the newest parameters, on the evaluation split or on prepared benchmarks.',
+        {'workdir': _WORKDIR,
+         'checkpoint': 'instead of --config and --workdir: the folder of a run, whose config holds',
+         'benchmarks': 'names, e.g. aime2024,math500 (`ds-jax data prepare`), or all',
+         'samples': 'per problem: config.evaluate.num_samples',
+         'temperature': 'config.evaluate.temperature', 'top_p': 'config.evaluate.top_p',
+         'data_dir': 'folder of prepared benchmarks: config.data.data_dir',
+         'output': 'folder of samples and tables (default: one in the workdir)'},
+        stops_gently=True,
+        example='ds-jax evaluate --checkpoint=runs/deepsearch --benchmarks=aime2024,aime2025 '
+                '--samples=32 --temperature=0.6 --top_p=0.95 --data_dir=data'),
+    'search': Command(
+        'Grow a tree for one problem and print it, or one for each problem of a file.',
+        {'workdir': _WORKDIR, 'problem': 'text of the problem',
+         'answer': 'its gold answer, if known; not needed for the embedded task',
+         'problems': 'instead of --problem: .jsonl, .json, .parquet, .csv; answers may be missing',
+         'output': 'with --problems: .jsonl, a line per finished tree; the same command continues',
+         'select': 'the answer: first_correct (default; the vote where none is), best_q or vote'},
+        stops_gently=True,
+        example='ds-jax search --config=configs/quickstart.py --workdir=runs/quickstart '
+                '--problem="24 from 3 5 7 2"'),
+    'export': Command(
+        'Write the newest parameters of a run as a Hugging Face folder, e.g. for vLLM.',
+        {'checkpoint': _WORKDIR, 'output': 'folder to write',
+         'dtype': 'float32 (default: every bit) or bfloat16'}, needs_config=False,
+        example='ds-jax export --checkpoint=runs/quickstart --output=DIR --dtype=bfloat16'),
+    'data prepare': Command(
+        'Build a training set or a benchmark once, from a file you have, for tfds:NAME.',
+        {'from': '.jsonl, .json, .parquet, .csv, or a pattern of such files',
+         'data_dir': 'folder or gs://… for prepared sets; --config.data.data_dir reads them',
+         'benchmark': 'aime2024, aime2025, amc2023, math500, minerva_math or olympiadbench',
+         'name': 'of a training set (default: deepmath103k)', **_FIELDS}, needs_config=False,
+        example='ds-jax data prepare --benchmark=aime2025 --from=aime2025.jsonl --data_dir=data'),
+    'data describe': Command(
+        'Print what a source holds: counts, answer types, prompt lengths, flawed rows.',
+        {'source': 'as in config.data.source, e.g. file:PATH or tfds:deepmath103k',
+         'data_dir': 'folder or gs://… of prepared sets',
+         'tokenizer': 'folder or hub name; counts prompt tokens',
+         'max_problems': 'rows to read; of gym:NAME, to generate', **_FIELDS}, needs_config=False,
+        example='ds-jax data describe --source=tfds:deepmath103k --data_dir=data'),
+    'report': Command(
+        'Write report.html and report.png of a run.', {'workdir': _WORKDIR}, needs_config=False,
+        example='ds-jax report --workdir=runs/quickstart'),
+}
+
+EXIT_CODES = """exit codes
+  0 done · 1 a defect of ours · 2 bad input · 42 saved after SIGTERM · 130 saved after Ctrl-C
+  74 could not write (disk full); the earlier checkpoint is good · 134 lost a peer process"""
