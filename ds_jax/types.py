@@ -74,8 +74,8 @@ class FinishedTree:
   depth: np.ndarray  # [N] int32
   token_start: np.ndarray  # [N + 1] int32
   tokens: np.ndarray  # [sum] int32
-  logprobs: np.ndarray  # [sum] float32, of the sampling distribution without truncation
-  entropies: np.ndarray  # [sum] float32, nats
+  logprobs: np.ndarray  # [sum] float32, Segments.logprobs: of the policy, which is not truncated
+  entropies: np.ndarray  # [sum] float32, nats, of the policy
   visit_count: np.ndarray  # [N] int32, as released
   value_sum: np.ndarray  # [N] float32, the released code's q (a running sum)
   num_ends: np.ndarray  # [N] int32, verified ends at or below the node
@@ -114,7 +114,7 @@ class Trajectory:
   group: int  # trajectories of one group share a baseline (one tree, or one group of rollouts)
   prompt_tokens: np.ndarray  # [P] int32
   tokens: np.ndarray  # [S] int32
-  behavior_logprobs: np.ndarray  # [S] float32
+  behavior_logprobs: np.ndarray  # [S] float32, of the policy that sampled, as in Segments.logprobs
   entropies: np.ndarray  # [S] float32, nats
   node_ids: np.ndarray  # [depth + 1] int32
   node_lengths: np.ndarray  # [depth + 1] int32, tokens each node adds; sums to S
@@ -144,10 +144,16 @@ class Plan(NamedTuple):
 
 
 class Segments(NamedTuple):
-  """The sampled children of one expansion; entries at or beyond `length` are padding."""
+  """The sampled children of one expansion; entries at or beyond `length` are padding.
+
+  The *policy* is the full softmax at the sampling temperature (1 for greedy sampling). It is what
+  the learner's ratio is made of, on both sides: the ratio of a fresh sample is 1 whatever top-p and
+  top-k leave out. logprobs - sampled_logprobs is the log of the probability that they leave in.
+  """
   tokens: jax.Array  # [B, W, T] int32, end token included
-  logprobs: jax.Array  # [B, W, T] float32, under the full softmax at temperature 1
-  entropies: jax.Array  # [B, W, T] float32, nats, exact, of the same distribution
+  logprobs: jax.Array  # [B, W, T] float32, of the policy
+  sampled_logprobs: jax.Array  # [B, W, T] float32, of the distribution drawn from; 0 if greedy
+  entropies: jax.Array  # [B, W, T] float32, nats, exact, of the policy
   length: jax.Array  # [B, W] int32, 0 for children that were not asked for
   is_ended: jax.Array  # [B, W] bool, the last token is a stop token
 

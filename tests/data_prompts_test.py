@@ -282,3 +282,48 @@ def test_a_model_beside_the_tokenizer_does_not_change_it(tmp_path):
   np.testing.assert_array_equal(
       load_tokenizer(tmp_path).encode_prompt('24 from 3 5 7 2'), before)
   assert len(before) == 7
+
+
+# All problems of DeepMath.
+
+def deepmath_texts(shared, step):
+  """Every `step`-th user message of the round-0 files."""
+  parquet = pytest.importorskip('pyarrow.parquet')
+  files = sorted((shared / 'data/deepmath/deepmath103k_round0').glob('*.parquet'))
+  if not files:
+    pytest.skip('no DeepMath problems beside the checkout')
+  rows = [row for file in files for row in parquet.read_table(file)['prompt'].to_pylist()]
+  return [row[0]['content'] for row in rows[::step]]
+
+
+TOKENIZERS = ('qwen2.5', 'phi-3-mini', 'deepseek-r1-distill-qwen-reconstructed', 'gpt2')
+
+
+@pytest.mark.parametrize('name', TOKENIZERS)
+def test_problems_round_trip(shared, name, step=29):
+  tokenizer = load_tokenizer(real_folder(shared, name))
+  texts = deepmath_texts(shared, step)
+  rows = tokenizer.tokenizer(texts, add_special_tokens=False)['input_ids']
+  for text, row in zip(texts, rows, strict=True):
+    assert tokenizer.decode_response(np.asarray(row)) == text
+
+
+@pytest.mark.parametrize('name', [name for name in TOKENIZERS if name != 'gpt2'])
+def test_problem_prompts_equal_those_of_transformers(shared, name, step=97):
+  import transformers
+  folder = real_folder(shared, name)
+  theirs = transformers.AutoTokenizer.from_pretrained(folder)
+  texts = deepmath_texts(shared, step)
+  for text, ours in zip(texts, load_tokenizer(folder).encode_prompts(texts), strict=True):
+    chat = [{'role': 'user', 'content': text}]
+    expected = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    assert ours.tolist() == expected
+    assert len(ours) <= 2048
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('name', TOKENIZERS)
+def test_all_problems(shared, name):
+  test_problems_round_trip(shared, name, step=1)
+  if name != 'gpt2':
+    test_problem_prompts_equal_those_of_transformers(shared, name, step=1)

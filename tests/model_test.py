@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds_jax.model.attention import attend
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import compute_logits, forward, init_decoder, sequence_logprobs
+from ds_jax.model.training_attention import attend
 
 CONFIG = DecoderConfig(vocab_size=61, num_ids=57, num_layers=2, width=32, mlp_width=48,
                        num_heads=4, num_kv_heads=2, head_width=8, tie_embeddings=False)
@@ -77,5 +77,5 @@ def test_blockwise_attention_equals_dense(monkeypatch):
              for i, heads in enumerate((4, 2, 2)))
   key_end = jnp.asarray(np.r_[[10] * 10, [24] * 14])[None].repeat(2, 0)
   dense = attend(q, k, v, key_end)
-  monkeypatch.setattr('ds_jax.model.attention.QUERY_BLOCK', 8)
+  monkeypatch.setattr('ds_jax.model.training_attention.BLOCK', 8)
   np.testing.assert_allclose(attend(q, k, v, key_end), dense, atol=1e-6)

@@ -19,7 +19,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ds_jax import sharding
-from ds_jax.decode.sampling import SamplingOptions, child_keys, sample_tokens, token_keys
+from ds_jax.decode.sampling import (
+  Draw,
+  SamplingOptions,
+  child_keys,
+  draw_tokens,
+  token_keys,
+)
 from ds_jax.model.caches import (
   Slots,
   append_segments,
@@ -29,7 +35,7 @@ from ds_jax.model.caches import (
   write_path,
 )
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import Decoder, compute_logits, score_targets
+from ds_jax.model.decoder import Decoder, compute_logits
 from ds_jax.types import ExpandFn, Plan, Segments
 
 
@@ -167,14 +173,13 @@ def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
   keys = child_keys(plan.key, plan.first_child, width)
   is_asked = jnp.arange(width) < plan.num_children[:, None]
   numbers = lambda dtype: jnp.zeros((num_slots, width, length), dtype)
-  empty = Segments(numbers(jnp.int32), numbers(jnp.float32), numbers(jnp.float32),
+  empty = Segments(numbers(jnp.int32), *[numbers(jnp.float32)] * 3,
                    jnp.zeros((num_slots, width), jnp.int32), jnp.zeros((num_slots, width), bool))
   state = DecodeState(jnp.int32(0), jnp.zeros((num_slots, width), jnp.int32), ~is_asked,
                       slots.segment_keys, slots.segment_values, empty)
 
   def draw(state: DecodeState, logits: jax.Array) -> DecodeState:
-    token = sample_tokens(token_keys(keys, state.step), logits, options)
-    return record(state, token, *score_targets(logits, token), stop_ids)
+    return record(state, draw_tokens(token_keys(keys, state.step), logits, options), stop_ids)
 
   def step(state: DecodeState) -> DecodeState:
     current = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
@@ -200,16 +205,16 @@ def _put_active(cache: jax.Array, new: jax.Array, place: jax.Array,
   return jax.lax.dynamic_update_slice_in_dim(cache, kept, place, axis=4)
 
 
-def record(state: DecodeState, token: jax.Array, logprob: jax.Array, entropy: jax.Array,
-           stop_ids: jax.Array) -> DecodeState:
+def record(state: DecodeState, draw: Draw, stop_ids: jax.Array) -> DecodeState:
   """Notes the token at place `step` of every child that is still running."""
   segments, is_running = state.segments, ~state.is_ended
   put = lambda array, value: jax.lax.dynamic_update_slice_in_dim(
       array, jnp.where(is_running, value, 0).astype(array.dtype)[..., None], state.step, axis=2)
-  stops = is_running & jnp.any(token[..., None] == stop_ids, -1)
+  stops = is_running & jnp.any(draw.token[..., None] == stop_ids, -1)
   segments = Segments(
-      put(segments.tokens, token), put(segments.logprobs, logprob),
-      put(segments.entropies, entropy), segments.length + is_running, segments.is_ended | stops)
-  return state._replace(step=state.step + 1, token=token, is_ended=state.is_ended | stops,
+      put(segments.tokens, draw.token), put(segments.logprobs, draw.logprob),
+      put(segments.sampled_logprobs, draw.sampled_logprob),
+      put(segments.entropies, draw.entropy), segments.length + is_running,
+      segments.is_ended | stops)
+  return state._replace(step=state.step + 1, token=draw.token, is_ended=state.is_ended | stops,
                         segments=segments)
-

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds_jax.model.attention import MASKED
+from ds_jax.model.decoder import score_targets
 
 # Keys of a node's children are fold_in(key(node), child index); the node's own tokens are drawn
 # from fold_in(key(node), TOKEN_STREAM + place), a range that child indices never reach.
 TOKEN_STREAM = 2**31
+
+# Ids summed together when a token is drawn; the vocabularies of Qwen and Llama are multiples of it.
+SUM_BLOCK = 128
 
 
 class SamplingOptions(NamedTuple):
@@ -20,6 +24,14 @@ class SamplingOptions(NamedTuple):
   temperature: jax.Array  # [] float32, 0: greedy
   top_p: jax.Array  # [] float32 in (0, 1], 1: off
   top_k: jax.Array  # [] int32, 0: off
+
+
+class Draw(NamedTuple):
+  """One token per row, and what is known of it; see types.Segments."""
+  token: jax.Array  # [B, W] int32
+  logprob: jax.Array  # [B, W] float32, of the full softmax at the sampling temperature
+  sampled_logprob: jax.Array  # [B, W] float32, after top-k and top-p; 0 if greedy
+  entropy: jax.Array  # [B, W] float32, nats, of the full softmax at the sampling temperature
 
 
 def sampling_options(temperature: float = 1.0, top_p: float = 1.0,
@@ -41,36 +53,93 @@ def token_keys(node_keys: jax.Array, place: jax.Array) -> jax.Array:
   return jax.vmap(jax.vmap(fold))(node_keys)
 
 
-def sample_tokens(keys: jax.Array, logits: jax.Array, options: SamplingOptions) -> jax.Array:
-  """Draws one token per row by the Gumbel-max rule.
+def draw_tokens(keys: jax.Array, logits: jax.Array, options: SamplingOptions) -> Draw:
+  """Draws one token per row and scores it.
+
+  One random number per row inverts the cumulative distribution: noise for every id (the Gumbel-max
+  rule) would cost a hash per logit.
 
   Args:
     keys: `[B, W]` keys, consumed.
     logits: `[B, W, V]` float32.
     options: temperature 0 takes the largest logit.
-
-  Returns:
-    `[B, W]` int32.
   """
-  is_truncated = (options.top_p < 1) | (options.top_k > 0)
-  kept = jax.lax.cond(is_truncated, lambda: truncate(logits, options), lambda: logits)
-  noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:])))(keys)
-  # Dividing by the temperature and adding noise is the same as scaling the noise.
-  return jnp.argmax(kept + options.temperature * noise, -1).astype(jnp.int32)
+  is_greedy = options.temperature <= 0
+  temperature = jnp.where(is_greedy, 1.0, options.temperature)
+  # Not normalised: the most likely token has weight 1.
+  weights = jnp.exp((logits - logits.max(-1, keepdims=True)) / temperature)
+  kept = jax.lax.cond(options.top_k > 0, lambda w: keep_top_k(w, options.top_k), lambda w: w,
+                      weights)
+  kept = jax.lax.cond(options.top_p < 1, lambda w: keep_top_p(w, options.top_p), lambda w: w, kept)
+  uniform = jax.vmap(jax.vmap(jax.random.uniform))(keys)
+  token = jnp.where(is_greedy, jnp.argmax(logits, -1), invert(kept, uniform)).astype(jnp.int32)
+  logprob, entropy = score_targets(logits, token, temperature)
+  # Truncation divides every probability that it leaves by the share that it leaves.
+  sampled_logprob = logprob - jnp.log(kept.sum(-1) / weights.sum(-1))
+  return Draw(token, logprob, jnp.where(is_greedy, 0.0, sampled_logprob), entropy)
 
 
-def truncate(logits: jax.Array, options: SamplingOptions) -> jax.Array:
-  """Masks all but the top-k and the smallest set whose probability reaches top-p.
+def keep_top_k(weights: jax.Array, top_k: jax.Array) -> jax.Array:
+  """Sets all but the `top_k` largest of `[..., V]` weights to 0; equal ones stay together."""
+  kept = lambda border: weights >= border
+  border = _largest_border(weights, lambda b: kept(b).sum(-1, keepdims=True) >= top_k)
+  return jnp.where(kept(border), weights, 0.0)
 
-  The nucleus (arXiv:1904.09751) is taken at the sampling temperature; the most likely token always
-  stays. Equal logits at the border stay together.
+
+def keep_top_p(weights: jax.Array, top_p: jax.Array) -> jax.Array:
+  """Keeps the nucleus (arXiv:1904.09751): the fewest weights with a share of at least `top_p`.
+
+  Shares are of what `weights` has, so that after top-k they are renormalised (as in transformers).
+  Equal weights stay together; the largest always stays.
   """
-  tempered = logits / jnp.maximum(options.temperature, 1e-6)
-  descending = -jnp.sort(-tempered, axis=-1)
-  probability = jax.nn.softmax(descending, -1)
-  before = jnp.cumsum(probability, -1) - probability
-  in_nucleus = before < options.top_p
-  rank = jnp.arange(logits.shape[-1])
-  in_top_k = (options.top_k <= 0) | (rank < options.top_k)
-  border = jnp.where(in_nucleus & in_top_k, descending, jnp.inf).min(-1, keepdims=True)
-  return jnp.where(tempered >= border, logits, MASKED)
+  kept = lambda border: jnp.where(weights >= border, weights, 0.0)
+  needed = top_p * weights.sum(-1, keepdims=True)
+  border = _largest_border(weights, lambda b: kept(b).sum(-1, keepdims=True) >= needed)
+  return kept(border)
+
+
+def invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
+  """The index at which the running sum of `[..., V]` weights passes `uniform` [...] of their sum.
+
+  In two steps, blocks and then the chosen one's members: sums of few numbers are exact enough, and
+  no running sum over V is formed. An index of weight 0 is never returned.
+  """
+  size = weights.shape[-1]
+  blocks = jnp.pad(weights, ((0, 0),) * (weights.ndim - 1) + ((0, -size % SUM_BLOCK),))
+  blocks = blocks.reshape(*weights.shape[:-1], -1, SUM_BLOCK)
+  sums = blocks.sum(-1)
+  block, rest = _pass(sums, uniform * sums.sum(-1))
+  members = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+  return block * SUM_BLOCK + _pass(members, rest)[0]
+
+
+def _pass(weights: jax.Array, level: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Where the running sum passes `level`, and how far the level lies above the sum before.
+
+  Rounding may leave the level above all sums: then it is the last index with a weight.
+  """
+  running = jnp.cumsum(weights, -1)
+  last = weights.shape[-1] - 1 - jnp.argmax(weights[..., ::-1] > 0, -1)
+  index = jnp.minimum(jnp.sum(running <= level[..., None], -1), last)
+  at = lambda x: jnp.take_along_axis(x, index[..., None], -1)[..., 0]
+  return index, level - (at(running) - at(weights))
+
+
+def _largest_border(weights: jax.Array, is_enough: Callable[[jax.Array], jax.Array]) -> jax.Array:
+  """The largest border `[..., 1]` in [0, 1] that keeps enough, exact to the bit.
+
+  Bisection over the bits of floats, which for numbers >= 0 are in the order of the floats: 30
+  passes over the weights and no sort of V.
+  """
+  shape = (*weights.shape[:-1], 1)
+  as_float = lambda bits: jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+  def halve(_, bounds):
+    low, high = bounds
+    middle = low + (high - low) // 2
+    enough = is_enough(as_float(middle))
+    return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+  above_one = jnp.full(shape, np.float32(1).view(np.int32) + 1)
+  low, _ = jax.lax.fori_loop(0, 30, halve, (jnp.zeros(shape, jnp.int32), above_one))
+  return as_float(low)

@@ -55,8 +55,7 @@ def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array, tokens: 
   num_queries = tokens.shape[1]
   length = slots.path_length[slot_index]
   positions = length[:, None] + jnp.arange(num_queries)
-  causal = jnp.broadcast_to(jnp.tri(num_queries, dtype=bool),
-                            (tokens.shape[0], num_queries, num_queries))
+  causal = jnp.tri(num_queries, dtype=bool)[None]
 
   def body(x, xs):
     layer, path_keys, path_values = xs
@@ -135,24 +134,25 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
   num_slots, width = tokens.shape
   segment_length = slots.segment_keys.shape[4]
   positions = jnp.broadcast_to((slots.path_length + step)[:, None], (num_slots, width))
-  in_segment = jnp.broadcast_to(jnp.arange(segment_length) < step,
-                                (num_slots * width, 1, segment_length))
-  itself = jnp.ones((num_slots * width, 1, 1), bool)
-  per_child = lambda x: x.reshape(num_slots * width, 1, *x.shape[2:])
+  in_segment = (jnp.arange(segment_length) < step)[None, None]
+  itself = jnp.ones((1, 1, 1), bool)
+  # [B, W, ...] <-> [B * W, ...]; of a Partial, [B * W, C, 1, ...] -> [B, C, W, ...].
+  per_child = lambda x: x.reshape(num_slots * width, *x.shape[2:])
   per_slot = lambda part: attention.Partial(
-      *(x.reshape(num_slots, width, *x.shape[2:]) for x in part))
+      *(x[:, :, 0].reshape(num_slots, width, *x[:, :, 0].shape[1:]).swapaxes(1, 2) for x in part))
 
   def body(x, xs):
     layer, path_keys, path_values, segment_keys, segment_values = xs
 
     def attend_fn(q, k, v):
-      q = attention.group_heads(q, config.num_kv_heads)  # [B, W, C, G, D]
-      segment = [x.reshape(-1, *x.shape[2:]) for x in (segment_keys, segment_values)]
-      own = [x.reshape(-1, *x.shape[2:])[:, :, None] for x in (k, v)]  # [B * W, C, 1, D]
+      q_child = attention.group_heads(per_child(q)[:, None], config.num_kv_heads)
+      own = [per_child(x)[:, :, None] for x in (k, v)]  # [B * W, C, 1, D]
       return attention.merge([
-          attention.attend_path(q, path_keys, path_values, slots.path_length, block),
-          per_slot(attention.attend_part(per_child(q), *segment, in_segment)),
-          per_slot(attention.attend_part(per_child(q), *own, itself))])
+          attention.attend_path(attention.group_heads(q, config.num_kv_heads), path_keys,
+                                path_values, slots.path_length, block),
+          per_slot(attention.attend_part(q_child, per_child(segment_keys),
+                                         per_child(segment_values), in_segment)),
+          per_slot(attention.attend_part(q_child, *own, itself))])
 
     return apply_layer(layer, config, x, positions, attend_fn)
 

@@ -44,7 +44,7 @@ class DecoderConfig:
   norm_epsilon: float = 1e-6
   tie_embeddings: bool = True
   compute_dtype: str = 'float32'  # of activations and matrix products
-  remat: bool = False  # recompute each layer's activations in the backward pass
+  remat: str = 'none'  # what the backward pass recomputes (config.ModelConfig)
 
   def __post_init__(self):
     check_choice('family', self.family, FAMILIES)

@@ -14,14 +14,25 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ds_jax.model import attention, rope
+from ds_jax.model import rope
+from ds_jax.model.attention import MASKED
 from ds_jax.model.config import DecoderConfig
+from ds_jax.model.training_attention import RESIDUALS, attend, find_seen_blocks
 
 # Logits formed at once are bounded to this many numbers (256 MiB of float32).
 MAX_LOGITS = 2**26
 
 # Decoders with at most this many layers are unrolled.
 MAX_UNROLLED = 4
+
+# What the backward pass finds of a layer, its input aside; `config.remat` chooses ('none': all).
+_KEEP_ATTENTION = jax.checkpoint_policies.save_only_these_names(RESIDUALS)
+REMAT_POLICIES = {
+    'full': jax.checkpoint_policies.nothing_saveable,
+    'attention': _KEEP_ATTENTION,
+    'dots': jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _KEEP_ATTENTION),
+}
 
 
 class Layers(nnx.Module):
@@ -161,7 +172,7 @@ def compute_logits(decoder: Decoder, hidden: jax.Array) -> jax.Array:
                       preferred_element_type=jnp.float32)
   if config.num_ids == config.vocab_size:
     return logits
-  return jnp.where(jnp.arange(config.vocab_size) < config.num_ids, logits, attention.MASKED)
+  return jnp.where(jnp.arange(config.vocab_size) < config.num_ids, logits, MASKED)
 
 
 def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
@@ -172,57 +183,82 @@ def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
     decoder: the parameters.
     tokens: `[R, S]` int32.
     positions: `[R, S]` int32 for the rotation.
-    key_end: `[R, S]` int32; query i sees key j iff j <= i < key_end[j] (see attention.attend).
+    key_end: `[R, S]` int32; query i sees key j iff j <= i < key_end[j] (see training_attention).
 
   Returns:
     `[R, S, M]` hidden states before the final norm, compute dtype.
   """
   config = decoder.config
+  seen_blocks = find_seen_blocks(key_end)  # here, not in every layer: it looks at all rows
 
   def body(x, layer):
-    attend_fn = lambda q, k, v: attention.attend(q, k, v, key_end)
+    attend_fn = lambda q, k, v: attend(q, k, v, key_end, seen_blocks)
     return apply_layer(layer, config, x, positions, attend_fn)[0], None
 
-  if config.remat:
-    body = jax.checkpoint(body)
+  if config.remat != 'none':
+    # Inside a loop nothing can be merged with the forward pass; layers written out could be.
+    body = jax.checkpoint(body, policy=REMAT_POLICIES[config.remat],
+                          prevent_cse=config.num_layers <= MAX_UNROLLED)
   return scan_layers(body, embed(decoder, tokens), decoder.layers, config.num_layers)[0]
 
 
 def sequence_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
-                      key_end: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Log-probs of `targets` and entropies, under the full softmax at temperature 1.
+                      key_end: jax.Array, targets: jax.Array, *,
+                      predecessor: jax.Array | None = None, temperature: float = 1.0,
+                      row_shards: int = 1) -> tuple[jax.Array, jax.Array]:
+  """Log-probs of `targets` and entropies, under the full softmax.
 
   Args:
     decoder: the parameters.
     tokens, positions, key_end: `[R, S]` int32, as in `forward`.
     targets: `[R, S]` int32; `targets[r, i]` is scored by what position i sees.
+    predecessor: `[R, S]` int32; if given, `targets[r, i]` is scored by what position
+      `predecessor[r, i]` sees: in a tree, one position has several successors.
+    temperature: that of the sampler; logits are divided by it, as the sampler does.
+    row_shards: devices that the rows are split over.
 
   Returns:
     Log-probs and entropies (nats), `[R, S]` float32. `[R, S, V]` never exists in full: positions
     go through the head in chunks, recomputed in the backward pass.
   """
   hidden = forward(decoder, tokens, positions, key_end)
+  if predecessor is not None:
+    hidden = jnp.take_along_axis(hidden, predecessor[..., None], axis=1)
   num_rows, num_positions = tokens.shape
-  chunk = max(1, min(num_positions, MAX_LOGITS // (num_rows * decoder.config.vocab_size)))
+  score = lambda x: score_targets(compute_logits(decoder, x[0]), x[1], temperature)
+  rows_per_device = -(-num_rows // row_shards)
+  chunk = max(1, min(num_positions,
+                     MAX_LOGITS // (rows_per_device * decoder.config.vocab_size)))
   if chunk >= num_positions:
-    return score_targets(compute_logits(decoder, hidden), targets)
+    return score((hidden, targets))
   padding = -num_positions % chunk
   chunks = lambda x: jnp.moveaxis(
       jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
       .reshape(num_rows, -1, chunk, *x.shape[2:]), 1, 0)
-  scored = jax.lax.map(
-      jax.checkpoint(lambda x: score_targets(compute_logits(decoder, x[0]), x[1])),
-      (chunks(hidden), chunks(targets)))
+  scored = jax.lax.map(jax.checkpoint(score), (chunks(hidden), chunks(targets)))
   return tuple(jnp.moveaxis(x, 0, 1).reshape(num_rows, -1)[:, :num_positions] for x in scored)
 
 
-def score_targets(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Log-prob of each target and entropy of its distribution; `[..., V]`, `[...]` -> two `[...]`.
+def score_targets(logits: jax.Array, targets: jax.Array,
+                  temperature: jax.Array | float = 1.0) -> tuple[jax.Array, jax.Array]:
+  """Log-probs of targets and the exact entropies of their distributions, in nats.
 
   The sampler and the learner both score through here, so that the importance ratio of a fresh
-  sample is 1 up to float noise.
+  sample is 1 up to float noise. Top-p and top-k do not enter: a ratio of probabilities that are
+  renormalised over different sets would be biased.
+
+  Args:
+    logits: `[..., V]` float32.
+    targets: `[...]` int32.
+    temperature: `[]` > 0, divides the logits.
+
+  Returns:
+    Two arrays `[...]` float32.
   """
-  log_normalizer = jax.nn.logsumexp(logits, axis=-1)
-  target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-  mean_logit = jnp.sum(jnp.exp(logits - log_normalizer[..., None]) * logits, -1)
-  return target_logits - log_normalizer, log_normalizer - mean_logit
+  logits = logits / temperature
+  shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+  weights = jnp.exp(shifted)
+  total = weights.sum(-1)
+  log_total = jnp.log(total)
+  target = jnp.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
+  return target - log_total, log_total - jnp.sum(weights * shifted, -1) / total

@@ -1,0 +1,152 @@
+r"""Tokens per second of batched expansion beside transformers `generate`, in one run.
+
+  .venv/bin/python tests/benchmarks/decode.py --sizes=1M,17M --prefixes=64,1024,4096
+
+B prefixes, W siblings of each, T tokens of every sibling, temperature 1, no stop token; the prefill
+of the prefix counts on both sides. Theirs: torch on as many threads as there are cores, the same
+weights (written to a folder and loaded from it), `num_return_sequences=W`, no static shapes. Runs
+are warm and alternate; figures are medians, the ratio is of medians. A run of theirs longer than
+`--patience` seconds is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from ds_jax import sharding
+from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
+from ds_jax.decode.sampling import sampling_options
+from ds_jax.model.config import DecoderConfig
+from ds_jax.model.convert import save_decoder
+from ds_jax.model.decoder import Decoder, init_decoder
+from ds_jax.types import Plan
+
+SIZES = {
+    '1M': DecoderConfig(vocab_size=1024, num_ids=1024, num_layers=4, width=128, mlp_width=448,
+                        num_heads=4, num_kv_heads=2, head_width=32, max_positions=8192),
+    '17M': DecoderConfig(vocab_size=8192, num_ids=8192, num_layers=8, width=384, mlp_width=1152,
+                         num_heads=6, num_kv_heads=2, head_width=64, max_positions=8192),
+}
+STOP_ID = 1_000_000  # no token: every sibling runs to its end
+
+
+def expansion(decoder: Decoder, prefixes: np.ndarray, width: int, num_tokens: int,
+              chunk: int, block: int) -> Callable[[], np.ndarray]:
+  """Returns a function that encodes the prefixes [B, P] and samples [B, W, T] tokens."""
+  num_slots, length = prefixes.shape
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  shape = ExpandShape(num_slots=num_slots, width=width, segment_length=num_tokens,
+                      context_length=length + num_tokens, replay_chunk=chunk,
+                      replay_lanes=num_slots, path_block=block)
+  expand_fn = bind_sampling(compile_expand(mesh, shape), sampling_options(), [STOP_ID])
+  make_slots = compile_slots(decoder.config, mesh, shape)
+  decoder = jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh, search=True))
+  plans = list(_plans(prefixes, width, chunk))
+
+  def run() -> np.ndarray:
+    slots = make_slots()
+    for plan in plans:
+      slots, segments = expand_fn(decoder, slots, plan)
+    assert np.all(np.asarray(segments.length) == num_tokens)
+    return np.asarray(segments.tokens)
+
+  return run
+
+
+def _plans(prefixes: np.ndarray, width: int, chunk: int):
+  """Replay all but the last token of every prefix in chunks; with the last chunk, expand."""
+  num_slots, length = prefixes.shape
+  full = lambda value: np.full(num_slots, value, np.int32)
+  for start in range(0, length - 1, chunk):
+    end = min(start + chunk, length - 1)
+    tokens = np.zeros((num_slots, chunk), np.int32)
+    tokens[:, :end - start] = prefixes[:, start:end]
+    is_last = end == length - 1
+    yield Plan(append_child=full(-1), keep_length=full(start), replay_tokens=tokens,
+               replay_length=full(end - start), pending_token=prefixes[:, -1].astype(np.int32),
+               num_children=full(width if is_last else 0), first_child=full(0),
+               key=np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), num_slots))))
+
+
+def generation(folder: str, prefixes: np.ndarray, width: int,
+               num_tokens: int) -> Callable[[], np.ndarray]:
+  """The same with transformers on torch."""
+  import torch
+  import transformers
+  torch.set_num_threads(os.cpu_count())
+  model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+  model.generation_config = transformers.GenerationConfig()
+  inputs = torch.tensor(prefixes)
+
+  def run() -> np.ndarray:
+    with torch.inference_mode():
+      out = model.generate(inputs, attention_mask=torch.ones_like(inputs), do_sample=True, top_k=0,
+                           num_return_sequences=width, max_new_tokens=num_tokens, pad_token_id=0)
+    assert out.shape == (len(prefixes) * width, prefixes.shape[1] + num_tokens)
+    return out.numpy()
+
+  return run
+
+
+def seconds(run: Callable[[], np.ndarray]) -> float:
+  started = time.perf_counter()
+  run()
+  return time.perf_counter() - started
+
+
+def compare(name: str, prefix: int, arguments: argparse.Namespace) -> dict:
+  """One cell of the table."""
+  config = SIZES[name]
+  decoder = init_decoder(config, jax.random.key(0))
+  prefixes = np.random.default_rng(0).integers(0, config.num_ids, (arguments.batch, prefix))
+  ours = expansion(decoder, prefixes, arguments.width, arguments.tokens,
+                   min(arguments.chunk, prefix), arguments.block)
+  with tempfile.TemporaryDirectory() as folder:
+    save_decoder(decoder, folder, stop_ids=(0,), pad_id=0)
+    theirs = generation(folder, prefixes, arguments.width, arguments.tokens)
+  times = {'ours': [], 'theirs': []}
+  seconds(ours)  # compiles
+  is_slow = not arguments.ours_only and seconds(theirs) > arguments.patience
+  for repeat in range(arguments.repeats):
+    times['ours'].append(seconds(ours))
+    if not arguments.ours_only and not (is_slow and repeat):
+      times['theirs'].append(seconds(theirs))
+  count = arguments.batch * arguments.width * arguments.tokens
+  median = {side: statistics.median(t) for side, t in times.items() if t}
+  return {'size': name, 'parameters': config.num_parameters(), 'prefix': prefix,
+          'runs': {side: len(t) for side, t in times.items()},
+          'tokens_per_second': {side: round(count / t) for side, t in median.items()},
+          'spread_ours': round(max(times['ours']) / min(times['ours']), 2),
+          'ratio': round(median['theirs'] / median['ours'], 2) if 'theirs' in median else None}
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--sizes', default='1M,17M')
+  parser.add_argument('--prefixes', default='64,1024,4096')
+  parser.add_argument('--batch', type=int, default=16, help='B, prefixes')
+  parser.add_argument('--width', type=int, default=8, help='W, siblings of each')
+  parser.add_argument('--tokens', type=int, default=64, help='T, sampled tokens of each sibling')
+  parser.add_argument('--chunk', type=int, default=256, help='prefix tokens encoded at a time')
+  parser.add_argument('--block', type=int, default=512, help='path positions read at a time')
+  parser.add_argument('--repeats', type=int, default=5)
+  parser.add_argument('--patience', type=float, default=60, help='seconds')
+  parser.add_argument('--ours-only', action='store_true')
+  arguments = parser.parse_args()
+  for name in arguments.sizes.split(','):
+    for prefix in map(int, arguments.prefixes.split(',')):
+      print(json.dumps(compare(name, prefix, arguments)), flush=True)
+
+
+if __name__ == '__main__':
+  main()

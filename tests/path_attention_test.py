@@ -1,0 +1,74 @@
+"""Attention over paths of different lengths: what it equals, and how little it reads."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ds_jax.model import attention
+from ds_jax.model.path_attention import attend_path, positions_read, row_counts
+
+BLOCK, CAPACITY = 4, 32
+
+
+@pytest.fixture(scope='module')
+def inputs():
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  return draw(16, 2, 3, 2, 8), draw(16, 2, CAPACITY, 8), draw(16, 2, CAPACITY, 8)
+
+
+@pytest.fixture(scope='module')
+def attend():
+  return jax.jit(lambda q, k, v, length: attend_path(q, k, v, length, BLOCK))
+
+
+LENGTHS = {
+    'spread': np.arange(16) * 2, 'equal': np.full(16, 13), 'one': np.eye(16, dtype=int)[3] * 29,
+    'none': np.zeros(16, int), 'two': np.array([32, 0, 0, 0, 31] + [0] * 11),
+    'random': np.random.default_rng(1).integers(0, 33, 16)}
+
+
+@pytest.mark.parametrize('name', LENGTHS)
+def test_it_equals_one_pass_over_the_whole_cache(inputs, attend, name):
+  q, k, v = inputs
+  length = jnp.asarray(LENGTHS[name], jnp.int32)
+  got = attend(q, k, v, length)
+  seen = jnp.arange(CAPACITY)[None, None] < length[:, None, None]
+  want = attention.attend_part(q, k, v, seen)
+  has_any = np.asarray(length > 0)
+  normal = lambda part: np.asarray(part.weighted_values / part.sum_exp[..., None])[has_any]
+  np.testing.assert_allclose(normal(got), normal(want), atol=1e-5)
+  assert (np.asarray(got.sum_exp)[~has_any] == 0).all()
+
+
+def test_neighbours_do_not_change_a_bit(inputs, attend):
+  q, k, v = inputs
+  rng = np.random.default_rng(2)
+  for row in range(0, 16, 5):
+    results = []
+    for _ in range(4):
+      length = rng.integers(0, 33, 16)
+      length[row] = 19
+      results.append([np.asarray(x)[row] for x in attend(q, k, v, jnp.asarray(length, jnp.int32))])
+    for other in results[1:]:
+      for a, b in zip(results[0], other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_positions_read_counts_the_blocks():
+  rng = np.random.default_rng(3)
+  for _ in range(50):
+    lengths = rng.integers(0, 33, 16)
+    want = 16 * BLOCK + sum(
+        min(c for c in row_counts(16) if c >= (lengths > start).sum()) * BLOCK
+        for start in range(BLOCK, int(lengths.max()), BLOCK))
+    assert positions_read(lengths, BLOCK) == want
+
+
+@pytest.mark.parametrize('num_slots', [1, 2, 3, 4, 16, 64])
+def test_row_counts_end_with_everyone(num_slots):
+  counts = row_counts(num_slots)
+  assert counts[-1] == num_slots and counts[0] >= 1 and list(counts) == sorted(set(counts))
