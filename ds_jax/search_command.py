@@ -87,8 +87,8 @@ def search_file(config: Config, workdir: Workdir, path: str, output: str, select
     params, name = trained_params(runtime)
     with ResultsFile(output, run_name(config, name)) as file:
       announce(runtime)
-      rows = _search_missing(runtime, params, loaded.problems, file, selection)
-  found = summarize(rows)
+      rows, work = _search_missing(runtime, params, loaded.problems, file, selection)
+  found = summarize(rows) | work
   text = '\n'.join([format_table(found['table']), format_split_depths(*split_figures(rows)),
                     _accuracy_line(found)])
   return {'status': 'done', 'parameters': name, 'output': str(output),
@@ -139,8 +139,11 @@ def run_name(config: Config, parameters: str) -> str:
 
 
 def _search_missing(runtime: Runtime, params: Any, problems: Sequence[Problem], file: ResultsFile,
-                    selection: str) -> list[dict[str, Any]]:
-  """Rows of all problems, in their order; those that the file lacks are grown and appended."""
+                    selection: str) -> tuple[list[dict[str, Any]], dict[str, float]]:
+  """Rows of all problems, in their order; those that the file lacks are grown and appended.
+
+  Returns the rows, and how well the slots were used now.
+  """
   key_of = lambda row: (row['id'], row['question'], row['gold'])
   kept = {key_of(row): row for row in file.rows}
   wanted = {(p.id, p.prompt, p.answer or None): p for p in problems}
@@ -154,26 +157,31 @@ def _search_missing(runtime: Runtime, params: Any, problems: Sequence[Problem], 
   if num_before:
     progress.note(f'{file.path}: {num_before} of {len(wanted)} trees are there already.')
   progress.start('search', len(wanted))
+  work = {}
   if todo:
-    _grow(runtime, params, list(todo.values()), keep, Shifted(progress, num_before))
+    work = _grow(runtime, params, list(todo.values()), keep, Shifted(progress, num_before))
   progress.update(len(wanted))
   progress.finish()
-  return [kept[key] for key in wanted]
+  return [kept[key] for key in wanted], work
 
 
 def _grow(runtime: Runtime, params: Any, problems: Sequence[Problem],
-          keep: Callable[[FinishedTree, float], None], progress: Progress) -> None:
+          keep: Callable[[FinishedTree, float], None], progress: Progress) -> dict[str, float]:
   """Grows a tree per problem; `keep` gets each with the seconds from its start to its end.
+
+  Returns metrics of the engine's work.
 
   Raises:
     Stopped: if asked to.
   """
   clock = _Clock()
   try:
-    run_engine(engine_for_questions(runtime), params, clock.watch(search_jobs(runtime, problems)),
-               base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0),
-               on_finish=lambda tree: keep(tree, clock.seconds(tree.problem_id)),
-               progress=progress, should_stop=runtime.should_stop)
+    counters = run_engine(
+        engine_for_questions(runtime), params, clock.watch(search_jobs(runtime, problems)),
+        base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0),
+        on_finish=lambda tree: keep(tree, clock.seconds(tree.problem_id)),
+        progress=progress, should_stop=runtime.should_stop)
+    return counters.metrics() | {'search/out_of_budget': counters.out_of_budget}
   except Interrupted:
     raise Stopped from None
 

@@ -79,13 +79,14 @@ def jitted_add(tree: Tree, node: jax.Array, children: Any) -> Tree:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def jitted_step(tree: Tree, is_fresh: jax.Array, rules: Rules, options: Options) -> Any:
+def jitted_step(tree: Tree, is_fresh: jax.Array, rules: Rules, options: Options,
+                parent: jax.Array) -> Any:
   """One recorded backup event: (its candidates, the tree after it, what it was decided by)."""
   uncollected = children_of(tree, tree.current) & ~tree.is_collected
   candidates = jnp.where(is_fresh, fresh_nodes(tree), uncollected)
   tree = step(tree, candidates, rules, options).replace(num_fresh=jnp.int32(0))
   values = {'term': uncertainty(tree, options.is_end_token_counted),
-            'uct': frontier.uct_scores(tree, options),
+            'uct': frontier.uct_scores(tree, parent, options),
             'scores': frontier.frontier_scores(tree, rules, options)}
   return candidates, tree, values, {False: frontier.open_nodes(tree),
                                     True: frontier.frontier(tree, options)}
@@ -131,7 +132,7 @@ def check_state(tree: Tree, event: dict[str, Any]) -> None:
 def check_backup(tree: Tree, event: dict[str, Any], rules: Rules, options: Options) -> Tree:
   equal('current node', int(tree.current), event['cur'])
   candidates, tree, values, eligible = jitted_step(
-      tree, event['trigger'] == 'expand', rules, options)
+      tree, event['trigger'] == 'expand', rules, options, np.int32(event.get('uct_parent') or 0))
   equal('candidates', np.flatnonzero(candidates).tolist(), event['cand'])
   check_state(tree, event)
   check_values(tree, event, values, eligible)

@@ -12,6 +12,7 @@ from ds_jax.config import SearchConfig
 from ds_jax.search import engine as engine_lib
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
+from ds_jax.search.rollouts import ForkPlan
 from ds_jax.types import FinishedTree, Problem, Progress
 
 
@@ -24,9 +25,11 @@ def direct_config(search: SearchConfig, num_slots: int) -> SearchConfig:
 
 def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
                   base_key: np.ndarray, journal: Journal, phase: str, progress: Progress,
-                  should_stop: Callable[[], bool]
+                  should_stop: Callable[[], bool], plan: ForkPlan | None = None
                   ) -> tuple[list[FinishedTree], engine_lib.Counters]:
   """Grows a tree for every job; trees that the journal holds already are not grown again.
+
+  `plan` is for the policy 'fork': where forks pay.
 
   Returns:
     The trees in the order of `jobs`, and the counters of what was grown now.
@@ -44,7 +47,7 @@ def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
   progress.start(phase, len(jobs))
   shifted = Shifted(progress, len(jobs) - len(todo))
   counters = engine_lib.run(engine, params, todo, base_key, on_finish=keep, progress=shifted,
-                            should_stop=should_stop)
+                            should_stop=should_stop, plan=plan)
   progress.finish()
   return [kept[job.problem.id, job.sample] for job in jobs], counters
 

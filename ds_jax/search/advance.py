@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -14,7 +13,7 @@ from ds_jax import sharding
 from ds_jax.search.allocation import POLICIES, begin
 from ds_jax.search.options import Options, Rules
 from ds_jax.search.rollouts import Allocation, ForkPlan
-from ds_jax.search.tree import Children, Tree, add_children, new_tree
+from ds_jax.search.tree import Children, Tree, add_children, choose, new_tree, restart
 
 
 def advance_tree(tree: Tree, is_new: jax.Array, key: jax.Array, nodes: jax.Array,
@@ -28,20 +27,20 @@ def advance_tree(tree: Tree, is_new: jax.Array, key: jax.Array, nodes: jax.Array
     key: `[2]` uint32, key data of a new tree's root.
     nodes: `[E]` int32, the expanded nodes.
     children: fields `[E]` and `[E, W]`; entries with a count of 0 are padding.
-    is_ready: `[]` bool, False: only `is_new` has an effect.
+    is_ready: `[]` bool, False: only `is_new` has an effect; all counts must be 0 then.
     options, plan, rules: see the policies.
 
   Returns:
     (tree, Allocation of A nodes, how `[]` int32, key data of the allocated nodes `[A, 2]`).
   """
-  fresh = begin(new_tree(tree.capacity, tree.collected.shape[0], key), rules, options)
-  started = jax.tree.map(lambda a, b: jnp.where(is_new, a, b), fresh, tree)
+  blank = begin(new_tree(1, tree.collected.shape[0], key), rules, options)
+  started = restart(tree, is_new, blank)
   if nodes.shape[0] == 1:
     grown = add_children(started, nodes[0], jax.tree.map(lambda x: x[0], children))
   else:
     grown, _ = jax.lax.scan(lambda t, x: (add_children(t, *x), None), started, (nodes, children))
-  grown, allocation = POLICIES[rules.policy].allocate(grown, rules, options, plan)
-  tree = jax.tree.map(lambda a, b: jnp.where(is_ready, a, b), grown, started)
+  tree, allocation = POLICIES[rules.policy].allocate(grown, rules, options, plan)
+  tree = choose(is_ready, tree, grown)  # without children `grown` is as it was
   return tree, allocation, tree.how, tree.key[allocation.node]
 
 

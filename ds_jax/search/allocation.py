@@ -19,10 +19,21 @@ from ds_jax.search import rollouts
 from ds_jax.search.backup import collect
 from ds_jax.search.options import How, Options, Rules, width_at
 from ds_jax.search.rollouts import Allocation, ForkPlan, is_spent
-from ds_jax.search.tree import Tree, children_of, fresh_nodes, is_used
+from ds_jax.search.tree import (
+  Tree,
+  children_of,
+  choose,
+  fresh_nodes,
+  is_used,
+  while_changing,
+)
 
 # (tree, rules, options, plan) -> (tree, Allocation)
 AllocateFn = Callable[[Tree, Rules, Options, ForkPlan], tuple[Tree, Allocation]]
+
+
+CHANGED_BY_STEP = ('visit_count', 'value_sum', 'is_collected', 'collected', 'num_collected',
+                   'current', 'how', 'is_exhausted', 'is_done')
 
 
 class Policy(NamedTuple):
@@ -91,10 +102,9 @@ def _serial(tree: Tree, rules: Rules, options: Options, drains: bool) -> tuple[T
     is_over = tree.is_exhausted & (~passed_over.any() if drains else True)
     candidates = jnp.where(tree.is_exhausted, passed_over, below)
     after = step(tree, candidates, rules, options)
-    return jax.tree.map(lambda a, b: jnp.where(is_over, a, b),
-                        tree.replace(is_done=jnp.bool_(True), how=jnp.int32(How.DONE)), after)
+    return choose(is_over, tree.replace(is_done=jnp.bool_(True), how=jnp.int32(How.DONE)), after)
 
-  tree = jax.lax.while_loop(needs_step, revisit, tree)
+  tree = while_changing(CHANGED_BY_STEP, needs_step, revisit, tree)
   count = jnp.where(tree.is_done, 0, missing_children(tree, options))
   tree = tree.replace(num_asked=tree.num_asked.at[tree.current].add(count),
                       num_in_flight=tree.num_in_flight + count)

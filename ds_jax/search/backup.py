@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ds_jax.search.frontier import node_draws
 from ds_jax.search.options import Options, Rules
-from ds_jax.search.tree import Tree, on_path, uncertainty
+from ds_jax.search.tree import Tree, choose, on_path, uncertainty
 
 
 def choose_end(tree: Tree, candidates: jax.Array, rules: Rules,
@@ -94,4 +94,4 @@ def collect(tree: Tree, candidates: jax.Array, rules: Rules,
       is_collected=credited.is_collected.at[chosen].set(True),
       collected=credited.collected.at[credited.num_collected].set(chosen, mode='drop'),
       num_collected=credited.num_collected + 1)
-  return jax.tree.map(lambda a, b: jnp.where(has_end, a, b), credited, visited), has_end
+  return choose(has_end, credited, visited), has_end

@@ -51,6 +51,8 @@ class Engine:
   make_slots: Callable[[], Any]  # the decoder's own state, empty
   verify_fn: VerifyFn
   decode_text: Callable[[np.ndarray], str]  # response tokens -> response text
+  # Path lengths `[B]` of one device's slots -> cache positions that a decode step reads for them.
+  count_read: Callable[[np.ndarray], int] = lambda lengths: int(lengths.sum())
 
   @property
   def num_trees(self) -> int:
@@ -99,8 +101,20 @@ class Counters:
   recomputed_tokens: int = 0
   rounds: int = 0
   busy_slots: int = 0  # summed over rounds
+  slots_in_demand: int = 0  # all slots, summed over rounds in which jobs were waiting
+  busy_in_demand: int = 0  # those of them that expanded
+  positions_read: int = 0  # of path caches, summed over decode steps
+  positions_valid: int = 0  # those of them on the path of a slot that expanded
+  out_of_budget: int = 0  # trees that a budget ended before they had all they were to collect
   seconds: float = 0.0
   verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+
+  def metrics(self) -> dict[str, float]:
+    """How well the slots were used; names are documented in README. All depends on timing."""
+    share = lambda part, whole: part / whole if whole else 1.0
+    return {'time/occupancy': share(self.busy_in_demand, self.slots_in_demand),
+            'time/path_read_over_valid': share(self.positions_read, self.positions_valid),
+            'time/tokens_per_second': self.generated_tokens / max(self.seconds, 1e-6)}
 
 
 def run(engine: Engine, params: Any, jobs: Iterable[Job], base_key: np.ndarray, *,
@@ -147,6 +161,7 @@ class _Loop:
     self.slots = [lanes.Slot() for _ in range(count)]
     self.waiting: list[lanes.Request] = []  # requests without a slot yet
     self.is_new = np.zeros(count, bool)
+    self.has_jobs = True  # as far as is known
     self.unverified: dict[int, list[Expansion]] = {}  # by tree: expanded, verdicts under way
     self.counters = Counters()
 
@@ -176,6 +191,7 @@ class _Loop:
     """Starts a job in every free tree place."""
     free = [i for i, tree in enumerate(self.trees) if tree is None]
     started = [(i, job) for i, job in zip(free, self.jobs, strict=False)]
+    self.has_jobs = len(started) == len(free)
     if not started:
       return
     keys = root_key_data(self.base_key, [problem_hash(job.problem.id) for _, job in started],
@@ -197,6 +213,7 @@ class _Loop:
   def grow(self, plan: Any, segments: Segments) -> None:
     """Takes in the sampled children and sends their ends to the verifier."""
     self.counters.rounds += 1
+    self.count_work(plan, segments)
     items, owners = [], []
     for b in np.flatnonzero(plan.num_children):
       slot = self.slots[b]
@@ -205,7 +222,6 @@ class _Loop:
       expansion = cut_segments(tree, slot, int(b), request, segments, self.engine.config)
       slot.expansion = expansion
       self.unverified.setdefault(request.tree_index, []).append(expansion)
-      self.counters.busy_slots += 1
       self.counters.expansions += 1
       self.counters.generated_tokens += expansion.num_tokens
       for child in expansion.ends():
@@ -215,6 +231,20 @@ class _Loop:
     for (expansion, child), future in zip(owners, self.engine.verify_fn(items) if items else [],
                                           strict=True):
       expansion.futures[child] = future
+
+  def count_work(self, plan: Any, segments: Segments) -> None:
+    """Notes what the round kept busy, and how much of what it read was of use."""
+    c, is_busy = self.counters, plan.num_children > 0
+    c.busy_slots += int(is_busy.sum())
+    if self.has_jobs:
+      c.slots_in_demand += len(is_busy)
+      c.busy_in_demand += int(is_busy.sum())
+    lengths = np.where(is_busy, [slot.length for slot in self.slots], 0)
+    for own, ended in zip(np.split(lengths, self.num_shards),
+                          np.split(segments.length, self.num_shards), strict=True):
+      num_steps = max(int(ended.max()) - 1, 0)  # the first token takes no step
+      c.positions_read += num_steps * self.engine.count_read(own)
+      c.positions_valid += num_steps * int(own.sum())
 
   def await_verdicts(self) -> dict[int, list[Expansion]]:
     """Expansions by tree whose verdicts are all in, E at most of each; waits for one at least if
@@ -265,7 +295,7 @@ class _Loop:
         self.ask(i, int(allocation.node[i, a]), int(allocation.first_child[i, a]),
                  int(allocation.num_children[i, a]), keys[i, a], is_fork,
                  How.FORK if is_fork else How(int(how[i])))
-    finished = [i for i in ready if How(int(how[i])) is How.DONE]
+    finished, config = [i for i in ready if How(int(how[i])) is How.DONE], self.engine.config
     if not finished:
       return
     names = ('visit_count', 'value_sum', 'num_ends', 'num_correct', 'collected', 'num_collected',
@@ -281,6 +311,7 @@ class _Loop:
       self.counters.trees += 1
       self.counters.solved += done.is_solved
       self.counters.recomputed_tokens += tree.recomputed_tokens
+      self.counters.out_of_budget += tree.is_out_of_budget(len(done.collected), config)
       self.on_finish(done)
 
   def report(self) -> None:

@@ -12,12 +12,13 @@ from ds_jax.search.tree import Tree, children_of, is_used, mean_value
 NOT_A_CHILD = 0x7fff_ffff
 
 
-def uct_scores(tree: Tree, options: Options) -> jax.Array:
-  """Q_c + lambda_uct * sqrt(ln n_p / n_c) of every node among its siblings; `[N]` float32.
+def uct_scores(tree: Tree, node: jax.Array, options: Options) -> jax.Array:
+  """Q_c + lambda_uct * sqrt(ln n_p / n_c) of the children c of `node` p; `[N]` float32, other
+  entries mean nothing.
 
   The second term is 0 where n_p or n_c is 0. (The released code names it `puct`; it has no prior.)
   """
-  parent_visits = tree.visit_count[tree.parent]
+  parent_visits = tree.visit_count[node]
   log_visits = jnp.log(jnp.maximum(parent_visits, 1).astype(jnp.float32))
   bonus = jnp.sqrt(log_visits / jnp.maximum(tree.visit_count, 1))
   is_counted = (parent_visits > 0) & (tree.visit_count > 0)
@@ -117,7 +118,7 @@ def best_child(tree: Tree, node: jax.Array, rules: Rules,
                options: Options) -> tuple[jax.Array, jax.Array]:
   """The unfinished child of `node` with the highest UCT, or one drawn with probability
   softmax(UCT), as `rules.local_choice` says; see `best`."""
-  scores, eligible = uct_scores(tree, options), children_of(tree, node) & ~tree.is_terminal
+  scores, eligible = uct_scores(tree, node, options), children_of(tree, node) & ~tree.is_terminal
   if rules.local_choice == 'sampled':  # adding Gumbel noise draws from the softmax
     draws = node_draws(tree, moment=1 + tree.visit_count.sum())
     scores += -jnp.log(-jnp.log(jnp.clip(draws, 1e-7, 1 - 1e-6)))

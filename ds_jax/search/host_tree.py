@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ds_jax.config import SearchConfig
 from ds_jax.types import FinishedTree, Problem, Verdict
 
 
@@ -75,6 +76,13 @@ class HostTree:
     self.reward.append(reward)
     self.is_outcome_chosen.append(is_fork or self.is_outcome_chosen[parent])
     return len(self.parent) - 1
+
+  def is_out_of_budget(self, num_collected: int, config: SearchConfig) -> bool:
+    """Whether a budget ended the tree before it had collected all it was to."""
+    num_tokens = sum(map(len, self.tokens))
+    is_spent = (self.num_expansions >= config.max_expansions
+                or 0 < config.max_tokens <= num_tokens)
+    return is_spent and num_collected < config.num_trajectories
 
   def finish(self, fields: Mapping[str, np.ndarray], is_depth_first: bool) -> FinishedTree:
     """Joins the device's statistics of this tree (one row of the batch) to the tokens.

@@ -7,7 +7,6 @@ whose cached path they share most with. All of this is bookkeeping on the host; 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,26 +77,30 @@ def assign(requests: Sequence[Request], trees: Sequence[HostTree | None], slots:
   trees_per_shard, slots_per_shard = len(trees) // num_shards, len(slots) // num_shards
   holders = {(id(slot.tree), node): slot for slot in slots if slot.request is None
              for node in slot.children}
-  held, others, waiting = [], [], []
+  others, waiting = [], []
   for request in requests:
-    tree = trees[request.tree_index]
-    is_held = (id(tree), request.node) in holders
-    (held if is_held else others).append(request)
-  for request in held + others:
+    slot = holders.get((id(trees[request.tree_index]), request.node))
+    if slot is not None and slot.request is None:
+      slot.take(trees[request.tree_index], request)
+    else:
+      others.append(request)
+  for request in others:
     tree = trees[request.tree_index]
     first = request.tree_index // trees_per_shard * slots_per_shard
     free = [s for s in slots[first:first + slots_per_shard] if s.request is None]
-    if not free:
+    if free:
+      _closest(free, tree, request.node).take(tree, request)
+    else:
       waiting.append(request)
-      continue
-    max(free, key=functools.partial(_preference, tree=tree, node=request.node)).take(tree, request)
   return waiting
 
 
-def _preference(slot: Slot, tree: HostTree, node: int) -> tuple[bool, int, bool]:
-  """Larger is better: the node is in the slot's segment cache; shared path; nobody else's path."""
-  return (slot.tree is tree and node in slot.children, slot.shared_length(tree, node),
-          slot.tree is None)
+def _closest(free: Sequence[Slot], tree: HostTree, node: int) -> Slot:
+  """The slot with the longest shared path; without any, one that is nobody else's."""
+  own = [slot for slot in free if slot.tree is tree]
+  if own:
+    return max(own, key=lambda slot: slot.shared_length(tree, node))
+  return next((slot for slot in free if slot.tree is None), free[0])
 
 
 def make_plan(slots: Sequence[Slot], trees: Sequence[HostTree | None], num_shards: int,

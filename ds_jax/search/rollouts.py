@@ -17,7 +17,7 @@ import numpy as np
 from ds_jax.search.backup import backup
 from ds_jax.search.frontier import NOT_A_CHILD
 from ds_jax.search.options import How, Options, Rules
-from ds_jax.search.tree import Tree, children_of, fresh_nodes, is_used, on_path
+from ds_jax.search.tree import Tree, children_of, fresh_nodes, is_used, on_path, while_changing
 
 MAX_FORKS = 4  # of one rollout, the probe not counted
 MAX_ASKED = 16  # nodes that one call asks children for; the others follow in later calls
@@ -114,7 +114,8 @@ def _receive(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, jax.Arra
         collected=tree.collected.at[tree.num_collected].set(end, mode='drop'),
         num_collected=tree.num_collected + 1)
 
-  return jax.lax.while_loop(lambda tree: open_ends(tree).any(), collect_first, tree), is_over
+  changed = ('visit_count', 'value_sum', 'is_collected', 'collected', 'num_collected')
+  return while_changing(changed, lambda t: open_ends(t).any(), collect_first, tree), is_over
 
 
 def _add_rollouts(tree: Tree, wanted: jax.Array, is_next: jax.Array, options: Options) -> Tree:
@@ -142,35 +143,32 @@ def _add_forks(tree: Tree, is_over: jax.Array, options: Options, plan: ForkPlan)
   """Decides on the forks of all rollouts that none have been decided for."""
   ends = rollout_ends(tree)
   solve_rate = (ends & (tree.reward == 1)).sum() / jnp.maximum(ends.sum(), 1)
-  left = (options.max_expansions - tree.num_expansions, options.max_tokens - tree.num_generated)
 
   def add(state):
-    tree, expansions, tokens = state
-    rollout = jnp.argmax(children_of(tree, jnp.int32(Tree.ROOT))
-                         & (tree.child_index == tree.num_planned))
+    children_due, forks_due, planned, expansions, tokens = state
+    rollout = jnp.argmax(children_of(tree, jnp.int32(Tree.ROOT)) & (tree.child_index == planned))
     rank, size = tree.preorder[rollout], tree.subtree_size[rollout]
-    end = jnp.argmax(ends & (tree.preorder >= rank) & (tree.preorder < rank + size))
-    is_known = ends[end] & (tree.preorder[end] >= rank) & (tree.preorder[end] < rank + size)
+    mine = ends & (tree.preorder >= rank) & (tree.preorder < rank + size)
+    end = jnp.argmax(mine)
     depths, is_probe, is_wanted = _fork_depths(tree, rollout, end, solve_rate, options, plan)
-    # Node of the path by depth.
-    nodes = jnp.zeros(plan.is_allowed.shape[0] + 1, jnp.int32).at[
+    is_wanted &= mine.any()
+    path = jnp.zeros(plan.is_allowed.shape[0] + 1, jnp.int32).at[
         jnp.where(on_path(tree, end), tree.depth, tree.capacity)].set(
-            jnp.arange(tree.capacity), mode='drop')
-    node = nodes[depths]
-    reserved = jnp.cumsum(jnp.where(is_wanted, options.max_depth - depths, 0))
-    price = jnp.cumsum(jnp.where(is_wanted, tree.path_tokens[end] - tree.path_tokens[node], 0))
-    is_wanted &= is_known & (reserved <= expansions) & (price <= tokens)
-    expansions -= jnp.where(is_wanted, options.max_depth - depths, 0).sum()
-    tokens -= jnp.where(is_wanted, tree.path_tokens[end] - tree.path_tokens[node], 0).sum()
-    tree = tree.replace(
-        children_due=tree.children_due.at[node].add(is_wanted & is_probe),
-        forks_due=tree.forks_due.at[node].add(is_wanted & ~is_probe),
-        num_planned=tree.num_planned + 1)
-    return tree, expansions, tokens
+            jnp.arange(tree.capacity), mode='drop')  # nodes by depth
+    node = path[depths]
+    segments = options.max_depth - depths  # at most
+    price = tree.path_tokens[end] - tree.path_tokens[node]  # as long as the forked rollout's rest
+    total = lambda values: jnp.cumsum(jnp.where(is_wanted, values, 0))
+    is_wanted &= (total(segments) <= expansions) & (total(price) <= tokens)
+    return (children_due.at[node].add(is_wanted & is_probe),
+            forks_due.at[node].add(is_wanted & ~is_probe), planned + 1,
+            expansions - total(segments)[-1], tokens - total(price)[-1])
 
-  return jax.lax.while_loop(
-      lambda state: is_over & (state[0].num_planned < state[0].num_children[Tree.ROOT]), add,
-      (tree, *left))[0]
+  children_due, forks_due, planned, _, _ = jax.lax.while_loop(
+      lambda state: is_over & (state[2] < tree.num_children[Tree.ROOT]), add,
+      (tree.children_due, tree.forks_due, tree.num_planned,
+       options.max_expansions - tree.num_expansions, options.max_tokens - tree.num_generated))
+  return tree.replace(children_due=children_due, forks_due=forks_due, num_planned=planned)
 
 
 def _fork_depths(tree: Tree, rollout: jax.Array, end: jax.Array, solve_rate: jax.Array,

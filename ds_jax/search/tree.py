@@ -7,6 +7,8 @@ test and needs no walk: it serves backup, tie-breaking and the tree-packed updat
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -99,6 +101,37 @@ def new_tree(capacity: int, max_collected: int, key: jax.Array) -> Tree:
       is_exhausted=jnp.bool_(False), is_done=jnp.bool_(False))
 
 
+def restart(tree: Tree, is_new: jax.Array, blank: Tree) -> Tree:
+  """Starts anew where `is_new`: slots beyond the root are left as they are, unused.
+
+  Args:
+    tree: _unbatched_ tree; nothing is due in it.
+    is_new: `[]` bool.
+    blank: a tree of capacity 1.
+  """
+  def field(name: str) -> jax.Array:
+    old, new = getattr(tree, name), getattr(blank, name)
+    if old.ndim == 0 or name == 'collected':
+      return jnp.where(is_new, new, old)
+    return old.at[Tree.ROOT].set(jnp.where(is_new, new[Tree.ROOT], old[Tree.ROOT]))
+  return Tree(**{f.name: field(f.name) for f in dataclasses.fields(Tree)})
+
+
+def choose(condition: jax.Array, a: Tree, b: Tree) -> Tree:
+  """`a` where the condition holds, else `b`; fields that are the same array cost nothing."""
+  return jax.tree.map(lambda x, y: x if x is y else jnp.where(condition, x, y), a, b)
+
+
+def while_changing(names: Sequence[str], condition: Callable[[Tree], jax.Array],
+                   body: Callable[[Tree], Tree], tree: Tree) -> Tree:
+  """jax.lax.while_loop over a tree of which only the named fields change: only they are carried."""
+  pick = lambda tree: {name: getattr(tree, name) for name in names}
+  carried = jax.lax.while_loop(
+      lambda fields: condition(tree.replace(**fields)),
+      lambda fields: pick(body(tree.replace(**fields))), pick(tree))
+  return tree.replace(**carried)
+
+
 def is_used(tree: Tree) -> jax.Array:
   """`[N]` bool: which slots hold nodes."""
   return jnp.arange(tree.capacity) < tree.num_nodes
@@ -147,7 +180,7 @@ def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
   return tree.replace(
       parent=put(tree.parent, node), depth=put(tree.depth, tree.depth[node] + 1),
       child_index=put(tree.child_index, child_index),
-      num_children=tree.num_children.at[node].add(count),
+      num_children=put(tree.num_children.at[node].add(count), 0),
       preorder=put(preorder, rank + index),
       subtree_size=put(tree.subtree_size + ancestors * count, 1),
       visit_count=put(tree.visit_count, 0), value_sum=put(tree.value_sum, 0.0),
