@@ -139,6 +139,10 @@ class TrainConfig:
   minibatch_problems: int = 96  # problems per optimizer update
   row_length: int = 36  # S of a training row; short trajectories are packed into rows
   micro_rows: int = 64  # rows per forward/backward pass, over all devices
+  packing: str = 'tree'  # 'tree': each distinct token of a tree is forwarded once | 'flat': every
+  #   trajectory on its own; the gradients agree
+  tree_row_length: int = 0  # S of a row of packed trees, tokens, in micro_rows * row_length / S
+  #   rows per pass; 0: row_length, at least 128
   learning_rate: float = 4e-4  # peak, after a linear warm-up
   warmup_steps: int = 5  # optimizer updates
   weight_decay: float = 0.0
@@ -148,11 +152,20 @@ class TrainConfig:
   clip_low: float = 0.2
   clip_high: float = 0.28
   dual_clip: float = 10.0
+  kl_coefficient: float = 0.0  # of a KL to the policy that the run started from; 0: off (paper)
+  entropy_coefficient: float = 0.0  # of an entropy bonus; 0: off (paper)
+  importance_cap: float = 0.0  # bound of the truncated importance weights of stale samples, for
+  #   which every batch is scored again before the step; 0: off
   loss_aggregation: str = 'token_mean'  # 'token_mean' | 'sequence_mean' | 'sequence_sum'
-  advantage: str = 'tree_mean'  # 'q_mean' (released) | 'tree_mean' | 'td'
+  advantage: str = 'tree_mean'  # 'q_mean' (released) | 'tree_mean' | 'td' | 'leave_one_out'
+  granularity: str = 'node'  # 'node': every node has its own advantage | 'outcome': all tokens of a
+  #   trajectory share that of its end (coarse rows of the paper's Table 4)
   normalization: str = 'mean_only'  # 'mean_only' | 'standard' | 'none', of q_mean
+  baseline_ends: str = 'collected'  # ends whose mean q_mean and leave_one_out subtract: the K
+  #   'collected' (released) | 'all' verified
   ends: str = 'all'  # 'collected' (the K collected ends) | 'all' (every verified end)
-  uniform_trees: str = 'drop'  # trees whose ends all have the same outcome: 'drop' | 'keep'
+  uniform_trees: str = 'drop'  # trees whose ends all have the same outcome: 'drop' | 'keep' |
+  #   'centre' (their node values minus the mean of those, whatever the advantage)
   q_temperature: float = 1.0  # eps_q of the soft clipping q_max * tanh(q / eps_q); 0: off
   q_max: float = 1.0
   overlong_buffer: int = 0  # tokens before the response limit where the penalty grows; 0: off
@@ -235,10 +248,13 @@ _CHOICES = {
     'search.ties': ('first', 'confident', 'random'),
     'verify.degenerate': ('drop', 'keep'),
     'train.loss_aggregation': ('token_mean', 'sequence_mean', 'sequence_sum'),
-    'train.advantage': ('q_mean', 'tree_mean', 'td'),
+    'train.advantage': ('q_mean', 'tree_mean', 'td', 'leave_one_out'),
+    'train.granularity': ('node', 'outcome'),
+    'train.baseline_ends': ('collected', 'all'),
     'train.normalization': ('mean_only', 'standard', 'none'),
+    'train.packing': ('tree', 'flat'),
     'train.ends': ('collected', 'all'),
-    'train.uniform_trees': ('drop', 'keep'),
+    'train.uniform_trees': ('drop', 'keep', 'centre'),
     'curriculum.filter_from': ('all', 'hard'),
 }
 
@@ -248,7 +264,8 @@ _MINIMUM = {
     'search.segment_length': 2, 'search.num_trajectories': 1, 'search.max_expansions': 1,
     'search.replay_chunk': 1, 'search.replay_lanes': 1, 'search.path_block': 1,
     'verify.num_workers': 1, 'train.batch_problems': 1, 'train.minibatch_problems': 1,
-    'train.row_length': 2, 'train.micro_rows': 1,
+    'train.row_length': 2, 'train.micro_rows': 1, 'train.tree_row_length': 0,
+    'train.kl_coefficient': 0.0, 'train.entropy_coefficient': 0.0, 'train.importance_cap': 0.0,
     'curriculum.filter_samples': 1, 'evaluate.num_samples': 1,
     'evaluate.num_slots': 1, 'checkpoint.every_steps': 1, 'checkpoint.keep': 1,
     'log.every_steps': 1, 'verify.cpu_seconds': 0.01, 'sampling.temperature': 0.0,
@@ -370,6 +387,10 @@ def _check_values(config: Config) -> None:
         f'prompt_limit + max_depth * segment_length = {config.data.prompt_limit} + '
         f'{search.max_depth} * {search.segment_length} = {context_length(config)} exceeds '
         f'train.row_length = {train.row_length}; raise train.row_length or lower max_depth.')
+  if train.tree_row_length and train.tree_row_length < train.row_length:
+    raise InputError(
+        f'train.tree_row_length = {train.tree_row_length} is below train.row_length = '
+        f'{train.row_length}, which the longest path needs; raise it, or 0: chosen for you.')
   if train.batch_problems % train.minibatch_problems:
     raise InputError(
         f'train.batch_problems = {train.batch_problems} is not a multiple of '

@@ -26,15 +26,19 @@ from ds_jax.search.engine import Counters, Engine, Interrupted
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
 from ds_jax.search.keys import Purpose, base_key_data
+from ds_jax.search.rollouts import ForkPlan
+from ds_jax.search.split_depths import SplitHistory, fork_plan, split_metrics
 from ds_jax.search.statistics import summarize
 from ds_jax.search.trajectories import trajectories
+from ds_jax.sharding import num_slot_shards
 from ds_jax.train.advantages import flat_group, group_advantages
-from ds_jax.train.batch import examples_of, pack, plain_examples, scatter
+from ds_jax.train.batch import pack, plain_examples, row_shape, scatter
 from ds_jax.train.curriculum import batch_of, hard_problems, num_rehearsed
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.replay import ReplayBuffer, cached_trajectory
 from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
 from ds_jax.train.step import make_learner, policy_loss_fn
+from ds_jax.train.trees import PACKINGS
 from ds_jax.types import FinishedTree, SilentProgress, Trajectory
 from ds_jax.workdir import Stopped
 
@@ -48,13 +52,15 @@ class RunState:
   hard_before: tuple[str, ...] = ()  # of the round before
   replay: ReplayBuffer = ReplayBuffer(0)  # solutions that this round may use
   found: ReplayBuffer = ReplayBuffer(0)  # solutions found in this round
+  splits: SplitHistory = SplitHistory()  # of recent steps: where forks pay
   evaluations: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
   metrics_size: int = 0  # bytes of metrics.jsonl that belong to this state
   num_saves: int = 0
 
   def to_json(self) -> dict[str, Any]:
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    return fields | {'replay': self.replay.to_json(), 'found': self.found.to_json()}
+    return fields | {'replay': self.replay.to_json(), 'found': self.found.to_json(),
+                     'splits': self.splits.to_json()}
 
   def solutions(self) -> ReplayBuffer:
     """All cached solutions, those of this round included."""
@@ -67,7 +73,8 @@ class RunState:
         'hard_ids': None if hard is None else tuple(hard),
         'hard_before': tuple(fields['hard_before']),
         'replay': ReplayBuffer.from_json(fields['replay']),
-        'found': ReplayBuffer.from_json(fields['found'])})
+        'found': ReplayBuffer.from_json(fields['found']),
+        'splits': SplitHistory.from_json(fields['splits'])})
 
 
 class Training:
@@ -79,8 +86,10 @@ class Training:
     self.train_prompts = {p.id: (p, tokens) for p, tokens in runtime.prompts('train')}
     self.eval_prompts = _first(runtime.prompts('eval'), config.evaluate.num_problems)
     self.optimizer = make_optimizer(config.train)
-    self.learner = make_learner(self.optimizer, runtime.mesh, micro_rows=config.train.micro_rows,
-                                loss_fn=policy_loss_fn(config.train))
+    self.rows = row_shape(config.train, num_slot_shards(runtime.mesh))
+    self.learner = make_learner(self.optimizer, runtime.mesh, micro_rows=self.rows.micro_rows,
+                                loss_fn=policy_loss_fn(config.train),
+                                temperature=config.sampling.temperature or 1.0)
     self.checkpointer = Checkpointer(runtime.workdir.checkpoints, config.checkpoint.keep,
                                      note=runtime.progress.note)
     self.metrics = MetricsWriter(runtime.workdir.root, config.log.tensorboard)
@@ -166,7 +175,8 @@ class Training:
     return self._search_form[1]
 
   def grow(self, engine: Engine, jobs: Sequence[Job], purpose: Purpose, name: str,
-           phase: str | None) -> tuple[list[FinishedTree], Counters]:
+           phase: str | None, plan: ForkPlan | None = None
+           ) -> tuple[list[FinishedTree], Counters]:
     """Grows trees for jobs; what is finished is journaled. Saves and stops when asked to."""
     journal = Journal(self.runtime.workdir.journal(name))
     self.in_flight.append(journal)
@@ -174,7 +184,7 @@ class Training:
     progress = self.runtime.progress if phase else SilentProgress()
     try:
       return run_journaled(engine, self.params(), jobs, key, journal, phase or name, progress,
-                           self.runtime.should_stop)
+                           self.runtime.should_stop, plan)
     except Interrupted:
       self.stop_if_asked()
       raise
@@ -274,9 +284,12 @@ class Training:
     is_searched = [i < len(hard) and not cached[job.problem.id] for i, job in enumerate(jobs)]
     tree_jobs = list(itertools.compress(jobs, is_searched))
     direct_jobs = [job for job, searched in zip(jobs, is_searched, strict=True) if not searched]
+    depth = config.search.max_depth
     trees, counters = self.grow(self.runtime.search_engine, tree_jobs, Purpose.SEARCH,
-                                f'{name}.search', None)
+                                f'{name}.search', None, fork_plan(self.host.splits, depth))
     rollouts, direct_counters = self.hybrid_rollouts(direct_jobs, cached, f'{name}.direct')
+    # Nothing below can be interrupted, so that a step that is done again counts once.
+    self.host.splits = self.host.splits.add(trees, depth)
     by_job = {(t.problem_id, t.sample): t for t in trees}
     scored = self.score_cached(direct_jobs, cached)
     groups = []
@@ -288,13 +301,12 @@ class Training:
         fresh = [t for tree in rollouts.get(key, ()) for t in trajectories(tree, group)]
         groups.append(flat_group([*scored.get(job.problem.id, ()), *fresh], group))
       self.host.found = self.host.found.add(groups[-1])
-    figures = summarize(trees, config.search.max_depth)
-    busy = counters.busy_slots / max(counters.rounds * self.runtime.search_engine.num_trees, 1)
+    figures = summarize(trees, depth) | split_metrics(self.host.splits, depth)
     generated = counters.generated_tokens + direct_counters.generated_tokens
     seconds = counters.seconds + direct_counters.seconds
-    return groups, figures | {
+    return groups, figures | counters.metrics() | {
         'search/cached_share': sum(bool(cached[job.problem.id]) for job in jobs) / len(jobs),
-        'search/rehearsed_share': len(rehearsed) / len(jobs), 'time/occupancy': busy,
+        'search/rehearsed_share': len(rehearsed) / len(jobs),
         'time/tokens_per_second': generated / max(seconds, 1e-6)}
 
   def hybrid_rollouts(self, jobs: Sequence[Job], cached: Mapping[str, Sequence[Any]],
@@ -323,7 +335,7 @@ class Training:
       return {}
     pairs = [(np.array(s.prompt_tokens, np.int32), np.array(s.response_tokens, np.int32))
              for _, s in wanted]
-    batch, origin = pack(plain_examples(pairs), self.config.train.row_length)
+    batch, origin = pack(plain_examples(pairs), self.rows.row_length)
     lengths = [len(response) for _, response in pairs]
     logprobs, entropies = (scatter(x, origin, lengths)
                            for x in self.learner.score(self.state.params, batch))
@@ -340,9 +352,8 @@ class Training:
     for first in range(0, len(groups), size):
       chunk = [(group, group_advantages(group, config, limit))
                for group in groups[first:first + size] if group]
-      examples = examples_of(chunk, config.loss_aggregation)
-      num_trained += len(examples)
-      batch, _ = pack(examples, config.row_length)
+      num_trained += sum(int(group.is_trained.sum()) for _, group in chunk)
+      batch = PACKINGS[config.packing](chunk, config.loss_aggregation, self.rows.row_length)
       self.state, figures = self.learner.update(self.state, batch)
       rows.append(figures)
     means = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}

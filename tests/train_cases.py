@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -34,6 +36,55 @@ def trajectory(outcomes, values=None, lengths=None, *, correct=False, collected=
       node_lengths=np.asarray(lengths, np.int32), node_values=np.asarray(values, np.float32),
       node_outcomes=np.asarray(outcomes, np.float32), reward=1.0 if correct else -1.0,
       is_correct=correct, is_collected=collected)
+
+
+def random_tree(rng: np.random.Generator, *, width: int = 3, depth: int = 3, length: int = 4,
+                group: int = 0) -> list[Trajectory]:
+  """All ends of a random tree: uneven depths and lengths, mixed verdicts, some not collected."""
+  nodes = [_Node((0,), np.zeros(0, np.int32), np.zeros(0, np.float32), 0.0)]
+  ends, count = [], 1
+  while nodes:
+    node = nodes.pop(0)
+    for _ in range(rng.integers(1, width + 1)):
+      size = rng.integers(1, length + 1)
+      child = _Node((*node.ids, count),
+                    np.append(node.tokens, rng.integers(1, 57, size)).astype(np.int32),
+                    np.append(node.logprobs, -4 + 0.3 * rng.normal(size=size)).astype(np.float32),
+                    rng.normal(), node)
+      count += 1
+      (ends if len(child.ids) > depth or rng.random() < 0.3 else nodes).append(child)
+  return _ends(rng, ends, group)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Node:
+  ids: tuple[int, ...]  # from the root
+  tokens: np.ndarray  # of the whole path
+  logprobs: np.ndarray
+  value: float
+  parent: _Node | None = None
+
+  def path(self):
+    return [*(self.parent.path() if self.parent else ()), self]
+
+
+def _ends(rng: np.random.Generator, ends: list[_Node], group: int) -> list[Trajectory]:
+  correct = rng.random(len(ends)) < rng.choice([0.0, 0.4, 1.0], p=[0.2, 0.6, 0.2])
+  collected = rng.random(len(ends)) < 0.7
+  below = lambda node: [c for e, c in zip(ends, correct, strict=True)
+                        if e.ids[:len(node.ids)] == node.ids]
+  prompt = rng.integers(1, 57, rng.integers(1, 6)).astype(np.int32)
+  trajectories = []
+  for end, right, kept in zip(ends, correct, collected, strict=True):
+    path = end.path()
+    values = [n.value for n in path[:-1]] + [1.0 if right else -1.0]
+    t = trajectory([2 * np.mean(below(n)) - 1 for n in path], values,
+                   np.diff([len(n.tokens) for n in path], prepend=0), correct=bool(right),
+                   collected=bool(kept), group=group, problem=f'p{group}', tokens=end.tokens)
+    trajectories.append(dataclasses.replace(
+        t, prompt_tokens=prompt, behavior_logprobs=end.logprobs,
+        node_ids=np.array(end.ids, np.int32)))
+  return trajectories
 
 
 def random_examples(count: int, seed: int = 0, weight: float = 0.02) -> list[Example]:

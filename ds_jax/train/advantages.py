@@ -30,8 +30,8 @@ def group_advantages(trajectories: Sequence[Trajectory], config: TrainConfig,
 
   Args:
     trajectories: all verified ends of one tree, or one group of direct rollouts (`flat_group`).
-    config: `ends` says which of them train, `uniform_trees` whether a group without contrast
-      does, `advantage` the estimator.
+    config: `ends` says which of them train, `uniform_trees` what becomes of a group without
+      contrast, `advantage` the estimator, `granularity` whether each node has its own value.
     response_limit: max_depth * T, tokens; the overlong penalty counts back from it.
 
   Raises:
@@ -42,15 +42,20 @@ def group_advantages(trajectories: Sequence[Trajectory], config: TrainConfig,
   ends = [t for t, trained in zip(trajectories, is_trained, strict=True) if trained]
   if config.uniform_trees == 'drop' and is_uniform(ends):
     is_trained[:] = False
-  if config.advantage == 'q_mean' and not any(t.is_collected for t in trajectories):
+  if (config.advantage == 'q_mean' and config.baseline_ends == 'collected'
+      and not any(t.is_collected for t in trajectories)):
     is_trained[:] = False  # its baseline is the mean over collected ends: there is none
   if not is_trained.any():
     return GroupAdvantages(tuple(np.zeros(len(t.tokens), np.float32) for t in trajectories),
                            is_trained)
-  per_node = NODE_ADVANTAGES[config.advantage](trajectories, config, response_limit)
+  views = GRANULARITIES[config.granularity](trajectories)
+  if config.uniform_trees == 'centre' and is_uniform(ends):
+    per_node = centred_nodes(views, is_trained, config, response_limit)
+  else:
+    per_node = NODE_ADVANTAGES[config.advantage](views, config, response_limit)
   per_token = tuple(
-      (np.repeat(nodes, t.node_lengths) * trained).astype(np.float32)
-      for nodes, t, trained in zip(per_node, trajectories, is_trained, strict=True))
+      (np.repeat(values, view.node_lengths) * trained).astype(np.float32)
+      for values, view, trained in zip(per_node, views, is_trained, strict=True))
   return GroupAdvantages(per_token, is_trained)
 
 
@@ -77,13 +82,17 @@ def overlong_penalty(length: int, response_limit: int, buffer: int, factor: floa
 
 
 def node_rewards(trajectory: Trajectory, config: TrainConfig, response_limit: int) -> np.ndarray:
-  """Soft-clipped q of inner nodes, the terminal's q as it is, plus the overlong penalty.
+  """Soft-clipped q of inner nodes, the terminal's value as it is, plus the overlong penalty.
+
+  A terminal's value is its q, which the backup leaves at 0 for ends that were not collected (the
+  released code never trains on those): theirs is their reward.
 
   Returns:
     `[depth + 1]` float32, root first.
   """
   values = np.asarray(trajectory.node_values, np.float64)
-  values = np.append(soft_clip(values[:-1], config.q_temperature, config.q_max), values[-1])
+  end = values[-1] if trajectory.is_collected else trajectory.reward
+  values = np.append(soft_clip(values[:-1], config.q_temperature, config.q_max), end)
   return (values + _penalty(trajectory, config, response_limit)).astype(np.float32)
 
 
@@ -103,14 +112,16 @@ def baseline(end_rewards: np.ndarray, normalization: str) -> tuple[float, float]
 
 def q_mean(trajectories: Sequence[Trajectory], config: TrainConfig,
            response_limit: int) -> list[np.ndarray]:
-  """A(s) = (r(s) - mu) / divisor, r the node reward, mu the mean of the collected ends' r.
+  """A(s) = (r(s) - mu) / divisor, r the node reward, mu the mean of the ends' r.
 
-  The released estimator (arXiv:2509.25454, Eq. 9). Inner nodes of an all-wrong tree come out
+  The released estimator (arXiv:2509.25454, Eq. 9) with mu over the collected ends;
+  `baseline_ends` = 'all' takes all verified ends. Inner nodes of an all-wrong tree come out
   positive, since their soft-clipped q lies above the ends' mean of -1.
   """
   rewards = [node_rewards(t, config, response_limit) for t in trajectories]
-  collected = [r[-1] for r, t in zip(rewards, trajectories, strict=True) if t.is_collected]
-  mean, divisor = baseline(np.array(collected), config.normalization)
+  ends = [r[-1] for r, t in zip(rewards, trajectories, strict=True)
+          if t.is_collected or config.baseline_ends == 'all']
+  mean, divisor = baseline(np.array(ends), config.normalization)
   return [(r - mean) / divisor for r in rewards]
 
 
@@ -130,7 +141,54 @@ def td(trajectories: Sequence[Trajectory], config: TrainConfig,
           for t, penalty in zip(trajectories, penalties, strict=True)]
 
 
-NODE_ADVANTAGES = {'q_mean': q_mean, 'tree_mean': tree_mean, 'td': td}
+def leave_one_out(trajectories: Sequence[Trajectory], config: TrainConfig,
+                  response_limit: int) -> list[np.ndarray]:
+  """A(s) = r(s) - mean of the other ends' r (RLOO, arXiv:2402.14740, Eq. 8).
+
+  Other ends are those of `baseline_ends` without the trajectory's own; 0 where there is none.
+  """
+  rewards = [node_rewards(t, config, response_limit) for t in trajectories]
+  counts = np.array([t.is_collected or config.baseline_ends == 'all' for t in trajectories])
+  ends = np.array([r[-1] for r in rewards], np.float64)
+  total, number = (ends * counts).sum() - ends * counts, counts.sum() - counts
+  others = np.where(number > 0, total / np.maximum(number, 1), ends)
+  return [r - mean for r, mean in zip(rewards, others, strict=True)]
+
+
+NODE_ADVANTAGES = {'q_mean': q_mean, 'tree_mean': tree_mean, 'td': td,
+                   'leave_one_out': leave_one_out}
+
+
+def centred_nodes(trajectories: Sequence[Trajectory], is_trained: np.ndarray,
+                  config: TrainConfig, response_limit: int) -> list[np.ndarray]:
+  """A(s) = r(s) minus the mean of r over the trained tokens of the group, copies included.
+
+  For trees of uniform outcome, whatever the estimator: what their nodes are worth is compared among
+  themselves, so that the advantages of the tokens sum to zero and an all-wrong tree does not raise
+  its own tokens.
+  """
+  rewards = [node_rewards(t, config, response_limit) for t in trajectories]
+  trained = [np.repeat(r, t.node_lengths)
+             for r, t, is_in in zip(rewards, trajectories, is_trained, strict=True) if is_in]
+  tokens = np.concatenate(trained)
+  mean = float(tokens.astype(np.float64).mean()) if len(tokens) else 0.0
+  return [r - mean for r in rewards]
+
+
+def nodes(trajectories: Sequence[Trajectory]) -> Sequence[Trajectory]:
+  """Fine-grained credit: every node has its own value."""
+  return trajectories
+
+
+def outcomes(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+  """Coarse credit: one node from the root to the end, so that all its tokens share the outcome."""
+  return [dataclasses.replace(
+      t, node_ids=t.node_ids[[0, -1]], node_lengths=np.array([0, len(t.tokens)], np.int32),
+      node_values=np.array([0.0, t.node_values[-1] if t.is_collected else t.reward], np.float32),
+      node_outcomes=t.node_outcomes[[0, -1]]) for t in trajectories]
+
+
+GRANULARITIES = {'node': nodes, 'outcome': outcomes}
 
 
 def flat_group(trajectories: Sequence[Trajectory], group: int) -> list[Trajectory]:

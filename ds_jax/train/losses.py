@@ -52,6 +52,46 @@ def clipped_loss(logprobs: jax.Array, behavior_logprobs: jax.Array, advantages: 
       is_clipped=clipped > plain, is_clipped_lower=is_bad & (loss > bound))
 
 
+class CollapsedLoss(NamedTuple):
+  """Per distinct token: sums over its copies."""
+  loss: jax.Array  # [...] float32, weighted
+  num_clipped: jax.Array  # [...] float32
+  num_clipped_lower: jax.Array  # [...] float32
+
+
+def collapsed_loss(logprobs: jax.Array, behavior_logprobs: jax.Array, positive: jax.Array,
+                   negative: jax.Array, num_positive: jax.Array, num_negative: jax.Array, *,
+                   clip_low: float, clip_high: float, dual_clip: float) -> CollapsedLoss:
+  """`clipped_loss` summed over copies of each token that differ in weight and advantage alone.
+
+  The loss L is positively homogeneous in the advantage, so
+    sum_c w_c L(A_c) = L(1) sum_c w_c max(A_c, 0) + L(-1) sum_c w_c max(-A_c, 0).
+
+  Args:
+    logprobs: `[...]` of the present policy.
+    behavior_logprobs: `[...]` of the policy that sampled.
+    positive: `[...]` sum of w_c max(A_c, 0). negative: `[...]` sum of w_c max(-A_c, 0).
+    num_positive: `[...]` copies with A_c > 0. num_negative: `[...]` copies with A_c < 0.
+    clip_low, clip_high, dual_clip: as in `clipped_loss`.
+  """
+  clip = {'clip_low': clip_low, 'clip_high': clip_high, 'dual_clip': dual_clip}
+  up = clipped_loss(logprobs, behavior_logprobs, jnp.ones_like(positive), **clip)
+  down = clipped_loss(logprobs, behavior_logprobs, -jnp.ones_like(negative), **clip)
+  return CollapsedLoss(
+      loss=positive * up.loss + negative * down.loss,
+      num_clipped=num_positive * up.is_clipped + num_negative * down.is_clipped,
+      num_clipped_lower=num_negative * down.is_clipped_lower)
+
+
+def reference_kl(logprobs: jax.Array, reference_logprobs: jax.Array) -> jax.Array:
+  """KL(policy || reference) from the sampled token: r - log r - 1, r = reference / policy.
+
+  Unbiased for samples of the policy and never negative (arXiv:2402.03300, Eq. 4).
+  """
+  log_ratio = reference_logprobs - logprobs
+  return jnp.exp(log_ratio) - log_ratio - 1
+
+
 def token_weights(lengths: Sequence[int], aggregation: str) -> np.ndarray:
   """Weight of each response token of each sequence of a minibatch.
 

@@ -17,8 +17,10 @@ def imitation_loss(logprobs: jax.Array, entropies: jax.Array,
                    batch: Batch) -> tuple[jax.Array, Statistics]:
   """Cross entropy: minus the weighted sum of the response tokens' log-probs, `[R, S]` each."""
   loss = -jnp.sum(batch.weight * logprobs)
-  total = lambda x: jnp.sum(jnp.where(batch.token_mask, x, 0), dtype=jnp.float32)
-  return loss, Statistics(loss=loss, num_tokens=total(1.0), entropy=total(entropies))
+  total = lambda x: jnp.sum(batch.num_copies * x)
+  return loss, Statistics(
+      loss=loss, num_tokens=total(1.0), entropy=total(entropies),
+      num_distinct=jnp.sum(batch.num_copies > 0, dtype=jnp.float32))
 
 
 def sft_update(learner: Learner, state: TrainState,

@@ -20,18 +20,20 @@ from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import Decoder, sequence_logprobs
 from ds_jax.sharding import batch_sharding, num_slot_shards, parameter_shardings
 from ds_jax.train.batch import Batch, micro_batches
-from ds_jax.train.losses import clipped_loss
+from ds_jax.train.losses import collapsed_loss, reference_kl
 from ds_jax.train.state import TrainState
 
 
 class Statistics(NamedTuple):
-  """Sums over response tokens (one maximum aside), so that micro-batches add up."""
+  """Sums over copies of response tokens (one maximum aside), so that micro-batches add up."""
   loss: jax.Array  # [] float32, the weighted loss itself
   num_tokens: jax.Array  # [] float32
+  num_distinct: jax.Array  # [] float32, copies of a token counted once
   entropy: jax.Array  # [] float32, nats
   num_clipped: jax.Array | float = 0.0  # [] float32
   num_clipped_lower: jax.Array | float = 0.0  # [] float32
   approx_kl: jax.Array | float = 0.0  # [] float32, behaviour minus policy log-prob
+  reference_kl: jax.Array | float = 0.0  # [] float32
   max_log_ratio: jax.Array | float = 0.0  # [] float32, largest |log ratio|
 
 
@@ -87,7 +89,7 @@ class Learner:
 
 
 def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, *,
-                 micro_rows: int, loss_fn: LossFn) -> Learner:
+                 micro_rows: int, loss_fn: LossFn, temperature: float = 1.0) -> Learner:
   """Returns the learner of one loss on one mesh.
 
   Args:
@@ -95,6 +97,7 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
     mesh: the whole mesh.
     micro_rows: rows per forward and backward pass, over all devices.
     loss_fn: `policy_loss_fn(config)` or `sft.imitation_loss`.
+    temperature: the sampler's, > 0: the policy is the full softmax at that temperature.
 
   Raises:
     InputError: if the rows do not divide the mesh; nothing has been compiled by then.
@@ -102,8 +105,14 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
   check_divides('train.micro_rows', micro_rows, 'mesh data x fsdp', num_slot_shards(mesh))
   shard = lambda tree: jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
 
+  def score(params: Decoder, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    return sequence_logprobs(
+        params, batch.tokens, batch.positions, batch.key_end, batch.tokens,
+        predecessor=batch.predecessor, temperature=temperature,
+        row_shards=num_slot_shards(mesh))
+
   def loss_of(params: Decoder, batch: Batch) -> tuple[jax.Array, Statistics]:
-    return loss_fn(*_score(params, batch), batch)
+    return loss_fn(*score(params, batch), batch)
 
   def start(params: Decoder):
     zeros = Statistics(*[jnp.zeros(())] * len(Statistics._fields))
@@ -125,27 +134,38 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
 
   return Learner(
       mesh, micro_rows, start=jax.jit(start), accumulate=jax.jit(accumulate, donate_argnums=1),
-      apply=jax.jit(apply, donate_argnums=0), score_rows=jax.jit(_score))
+      apply=jax.jit(apply, donate_argnums=0), score_rows=jax.jit(score))
 
 
 def policy_loss_fn(config: TrainConfig) -> LossFn:
-  """The Tree-GRPO loss of a packed batch: sum of weight * clipped loss over response tokens."""
+  """The Tree-GRPO loss of a packed batch, summed over the copies of each response token.
+
+  loss = sum of weight * (clipped loss + kl_coefficient * KL - entropy_coefficient * entropy)
+  """
+  clip = {'clip_low': config.clip_low, 'clip_high': config.clip_high,
+          'dual_clip': config.dual_clip}
 
   def loss_fn(logprobs: jax.Array, entropies: jax.Array,
               batch: Batch) -> tuple[jax.Array, Statistics]:
-    mask = batch.token_mask
+    mask = batch.num_copies > 0
     # Positions that predict nothing get ratio 1 before exp, so that no inf meets a weight of 0.
     logprobs = jnp.where(mask, logprobs, batch.behavior_logprobs)
-    per_token = clipped_loss(
-        logprobs, batch.behavior_logprobs, batch.advantage, clip_low=config.clip_low,
-        clip_high=config.clip_high, dual_clip=config.dual_clip)
-    loss = jnp.sum(batch.weight * per_token.loss)
-    total = lambda x: jnp.sum(jnp.where(mask, x, 0), dtype=jnp.float32)
+    per_token = collapsed_loss(logprobs, batch.behavior_logprobs, batch.positive, batch.negative,
+                               batch.num_positive, batch.num_negative, **clip)
+    loss = jnp.sum(per_token.loss)
+    kl = jnp.zeros_like(logprobs)
+    if config.kl_coefficient:
+      kl = reference_kl(logprobs, jnp.where(mask, batch.reference_logprobs, logprobs))
+      loss += config.kl_coefficient * jnp.sum(batch.weight * kl)
+    if config.entropy_coefficient:
+      loss -= config.entropy_coefficient * jnp.sum(batch.weight * entropies)
+    log_ratio = logprobs - batch.behavior_logprobs
+    total = lambda x: jnp.sum(batch.num_copies * x)
     return loss, Statistics(
-        loss=loss, num_tokens=total(1.0), entropy=total(entropies),
-        num_clipped=total(per_token.is_clipped),
-        num_clipped_lower=total(per_token.is_clipped_lower),
-        approx_kl=total(-per_token.log_ratio), max_log_ratio=jnp.abs(per_token.log_ratio).max())
+        loss=loss, num_tokens=total(1.0), num_distinct=jnp.sum(mask, dtype=jnp.float32),
+        entropy=total(entropies), num_clipped=jnp.sum(per_token.num_clipped),
+        num_clipped_lower=jnp.sum(per_token.num_clipped_lower), approx_kl=total(-log_ratio),
+        reference_kl=total(kl), max_log_ratio=jnp.abs(log_ratio).max())
 
   return loss_fn
 
@@ -156,7 +176,9 @@ def metrics(statistics: Statistics, grad_norm: float, is_applied: bool) -> dict[
   loss: the aggregated loss. clip_fraction: share of tokens whose clipped branch is larger.
   clip_fraction_lower: share that the dual clip bounds. approx_kl: behaviour minus policy log-prob.
   ratio_max_log: largest |log ratio|; 0 up to float noise at the first update on fresh samples.
-  entropy: nats. grad_norm: before clipping. num_tokens: a count. skipped: 1 if not applied.
+  entropy: nats. reference_kl: to the reference policy, if the loss has it. grad_norm: before
+  clipping. num_tokens: a count. copies_per_token: path tokens / distinct tokens. skipped: 1 if not
+  applied.
   """
   s = statistics
   mean = lambda x: float(x) / max(float(s.num_tokens), 1.0)
@@ -167,11 +189,9 @@ def metrics(statistics: Statistics, grad_norm: float, is_applied: bool) -> dict[
       'train/approx_kl': mean(s.approx_kl),
       'train/ratio_max_log': float(s.max_log_ratio),
       'train/entropy': mean(s.entropy),
+      'train/reference_kl': mean(s.reference_kl),
       'train/grad_norm': float(grad_norm),
       'train/num_tokens': float(s.num_tokens),
+      'train/copies_per_token': float(s.num_tokens) / max(float(s.num_distinct), 1.0),
       'train/skipped': float(not is_applied),
   }
-
-
-def _score(params: Decoder, batch: Batch) -> tuple[jax.Array, jax.Array]:
-  return sequence_logprobs(params, batch.tokens, batch.positions, batch.key_end, batch.targets)

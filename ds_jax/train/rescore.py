@@ -1,0 +1,50 @@
+"""What a minibatch needs from further forward passes, before the first update of a step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ds_jax.config import TrainConfig
+from ds_jax.model.decoder import Decoder
+from ds_jax.train.batch import Batch
+from ds_jax.train.step import Learner
+
+
+def rescore(learner: Learner, params: Decoder, reference: Decoder | None, batch: Batch,
+            config: TrainConfig) -> Batch:
+  """Adds what the settings ask for; the batch itself if they ask for nothing.
+
+  Args:
+    learner: whose forward pass is used.
+    params: of the present policy, before the step's first update.
+    reference: parameters of the reference policy; read where `kl_coefficient` > 0.
+    batch: `[R, S]` on the host.
+    config: `kl_coefficient` and `importance_cap`; 0 switches either off.
+  """
+  if config.kl_coefficient:
+    batch = batch._replace(reference_logprobs=learner.score(reference, batch)[0])
+  if config.importance_cap:
+    batch = truncate_importance(batch, learner.score(params, batch)[0], config.importance_cap)
+  return batch
+
+
+def truncate_importance(batch: Batch, logprobs: np.ndarray, cap: float) -> Batch:
+  """Truncated importance weights for samples of an older or otherwise different policy.
+
+  With mu the policy that sampled and pi_0 the present one, a token's advantage is multiplied by
+    min(pi_0 / mu, cap)
+  and the clipped ratio is pi / pi_0: it starts at 1 however stale the sample is. The truncation
+  bounds the variance (Ionides 2008, doi:10.1198/106186008X320456); the split into two ratios is
+  that of arXiv:2110.00641.
+
+  Args:
+    batch: its `behavior_logprobs` are mu's.
+    logprobs: `[R, S]` float32, pi_0's.
+    cap: upper bound of the weight, > 0.
+  """
+  mask = batch.token_mask
+  log_weight = np.where(mask, logprobs - batch.behavior_logprobs, 0)
+  weight = np.exp(np.minimum(log_weight, np.log(cap))).astype(np.float32)
+  return batch._replace(
+      positive=batch.positive * weight, negative=batch.negative * weight,
+      behavior_logprobs=np.where(mask, logprobs, batch.behavior_logprobs))

@@ -1,0 +1,209 @@
+"""The tree-packed form: every path seen as if alone, and the gradients of the flattened form."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from train_cases import random_tree, small_decoder, trajectory
+
+from ds_jax.checks import InputError
+from ds_jax.config import TrainConfig
+from ds_jax.model.decoder import init_decoder
+from ds_jax.sharding import make_mesh
+from ds_jax.train.advantages import GroupAdvantages, flat_group, group_advantages
+from ds_jax.train.batch import Batch, micro_batches, row_shape
+from ds_jax.train.losses import AGGREGATIONS
+from ds_jax.train.optimizer import make_optimizer
+from ds_jax.train.rescore import rescore, truncate_importance
+from ds_jax.train.step import make_learner, policy_loss_fn
+from ds_jax.train.trees import PACKINGS, Branch, lay_out, pack_flat_rows, pack_tree_rows
+
+LIMIT = 12  # response tokens: depth 3, at most 4 a node
+TRAIN = TrainConfig(clip_low=0.1, clip_high=0.15, dual_clip=1.2, kl_coefficient=0.1,
+                    entropy_coefficient=0.01, uniform_trees='keep', packing='tree',
+                    row_length=24, tree_row_length=48)
+
+
+@functools.cache
+def tools():
+  """The learner, its parameters, and those of a reference policy."""
+  mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
+  learner = make_learner(make_optimizer(TRAIN), mesh, micro_rows=8,
+                         loss_fn=policy_loss_fn(TRAIN))
+  decoder = small_decoder()
+  return learner, decoder, init_decoder(decoder.config, jax.random.key(5))
+
+
+def minibatch(seed, config, num_groups=5):
+  """Trees, a group of independent rollouts, and a trajectory that counts twice."""
+  rng = np.random.default_rng(seed)
+  groups = [random_tree(rng, group=i) for i in range(num_groups)]
+  groups[1] = flat_group([t for t in groups[1] if len(t.tokens)], 1)
+  groups[2] = [*groups[2], *groups[2][:1]]
+  return [(group, group_advantages(group, config, LIMIT)) for group in groups]
+
+
+def gradient(batch, config):
+  """Gradient and sums of the whole minibatch."""
+  learner, params, reference = tools()
+  batch = rescore(learner, params, reference, batch, config)
+  total = learner.start(params)
+  for rows in micro_batches(batch, learner.micro_rows):
+    total = learner.accumulate(params, total, rows)
+  return jax.device_get(total)
+
+
+def assert_same_update(groups, config, tree_rows=48):
+  flat, flat_sums = gradient(pack_flat_rows(groups, config.loss_aggregation, 24), config)
+  tree, tree_sums = gradient(pack_tree_rows(groups, config.loss_aggregation, tree_rows), config)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), tree, flat)
+  assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(flat)) > 1e-3
+  for name, a, b in zip(flat_sums._fields, tree_sums, flat_sums, strict=True):
+    if name != 'num_distinct':
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4, err_msg=name)
+  assert tree_sums.num_distinct < flat_sums.num_distinct
+  return flat_sums
+
+
+SETTINGS = list(itertools.product(AGGREGATIONS, ('q_mean', 'tree_mean', 'td'),
+                                  ('collected', 'all'), (0, 6)))
+
+
+@pytest.mark.parametrize('number', range(len(SETTINGS)))
+def test_gradients_and_figures_are_those_of_the_flattened_form(number):
+  aggregation, advantage, ends, buffer = SETTINGS[number]
+  config = dataclasses.replace(
+      TRAIN, loss_aggregation=aggregation, advantage=advantage, ends=ends, overlong_buffer=buffer,
+      normalization=('mean_only', 'none')[number % 2],
+      importance_cap=1.1 * (number % 3 == 0))
+  sums = assert_same_update(minibatch(number, config), config)
+  if not config.importance_cap:
+    assert 0 < sums.num_clipped_lower < sums.num_clipped < sums.num_tokens
+
+
+def test_advantages_of_any_sign_collapse_exactly():
+  """Copies of a token may weigh and count differently in every trajectory."""
+  rng = np.random.default_rng(0)
+  for seed in range(4):
+    groups = []
+    for i in range(4):
+      tree = random_tree(np.random.default_rng([seed, i]), group=i)
+      values = [np.round(rng.normal(size=len(t.tokens)), 1).astype(np.float32) for t in tree]
+      groups.append((tree, GroupAdvantages(tuple(values), rng.random(len(tree)) < 0.8)))
+    assert_same_update(groups, dataclasses.replace(TRAIN, loss_aggregation='sequence_mean'))
+
+
+def test_trees_too_large_for_a_row_are_split():
+  groups = minibatch(3, TRAIN)
+  batches = [pack_tree_rows(groups, 'token_mean', length) for length in (20, 48, 400)]
+  distinct = [int(b.token_mask.sum()) for b in batches]
+  assert distinct[0] > distinct[1] >= distinct[2]
+  assert len({float(np.sum(b.num_copies)) for b in batches}) == 1
+  assert_same_update(groups, TRAIN, tree_rows=20)
+
+
+def seen_by(batch, row, i):
+  """Positions that position i of a row sees."""
+  return [j for j in range(i + 1) if i < batch.key_end[row, j]]
+
+
+def test_every_token_sees_its_own_path_and_nothing_else():
+  groups = minibatch(7, TRAIN)
+  batch = pack_tree_rows(groups, 'token_mean', 48)
+  paths = [(t.prompt_tokens, t.tokens, t.behavior_logprobs) for group, _ in groups for t in group]
+  wanted = {tuple(np.append(p, r[:n])) for p, r, _ in paths for n in range(len(r) + 1)}
+  found = set()
+  for row in range(len(batch.tokens)):
+    for i in range(batch.tokens.shape[1]):
+      seen = seen_by(batch, row, i)
+      if not seen:
+        assert not batch.token_mask[row, i]
+        continue
+      assert seen[-1] == i
+      np.testing.assert_array_equal(batch.positions[row, seen], np.arange(len(seen)))
+      text = tuple(batch.tokens[row, seen])
+      if batch.token_mask[row, i]:
+        found.add(text)
+        assert seen_by(batch, row, batch.predecessor[row, i]) == seen[:-1]
+      assert text in wanted or any(text == w[:len(text)] for w in wanted)
+  assert found >= {tuple(np.append(p, r)) for p, r, _ in paths}
+  copies = {}
+  for p, r, _ in paths:
+    for n in range(1, len(r) + 1):
+      copies[tuple(np.append(p, r[:n]))] = copies.get(tuple(np.append(p, r[:n])), 0) + 1
+  assert batch.num_copies.sum() == sum(copies.values())
+
+
+def test_distinct_tokens_are_forwarded_once():
+  tree = random_tree(np.random.default_rng(1))
+  group = GroupAdvantages(tuple(np.ones(len(t.tokens), np.float32) for t in tree),
+                          np.ones(len(tree), bool))
+  batch = pack_tree_rows([(tree, group)], 'token_mean', 400)
+  nodes = {i: n for t in tree for i, n in zip(t.node_ids.tolist(), t.node_lengths, strict=True)}
+  assert len(batch.tokens) == 1 and batch.token_mask.sum() == sum(nodes.values())
+  used = (batch.key_end[0] > np.arange(400)).sum()
+  assert used == len(tree[0].prompt_tokens) + sum(nodes.values())
+
+
+def test_rows_are_full_where_pieces_can_be_cut():
+  groups = [(tree, GroupAdvantages(tuple(np.ones(len(t.tokens), np.float32) for t in tree),
+                                   np.ones(len(tree), bool)))
+            for tree in (random_tree(np.random.default_rng(s), group=s) for s in range(60))]
+  batch = pack_tree_rows(groups, 'token_mean', 64)
+  used = batch.key_end > np.arange(64)
+  assert used.mean() > 0.85
+
+
+def test_minibatch_without_trained_trajectory_has_no_rows():
+  tree = random_tree(np.random.default_rng(1))
+  none = GroupAdvantages(tuple(np.zeros(len(t.tokens)) for t in tree), np.zeros(len(tree), bool))
+  for form in PACKINGS.values():
+    assert form([(tree, none)], 'token_mean', 48).tokens.shape == (0, 48)
+    assert form([], 'token_mean', 48).tokens.shape == (0, 48)
+
+
+def test_nodes_shared_in_name_only_are_refused():
+  a, b = (trajectory([0.0, 1.0], seed=seed) for seed in (0, 1))
+  with pytest.raises(ValueError, match='number nodes uniquely'):
+    lay_out([Branch(t, 1.0, np.ones(2)) for t in (a, b)], 5)
+
+
+def test_too_long_a_trajectory_is_named():
+  groups = minibatch(0, TRAIN)
+  with pytest.raises(InputError, match='raise train.row_length'):
+    pack_tree_rows(groups, 'token_mean', 8)
+
+
+def test_importance_weights_are_truncated_and_ratios_start_at_one():
+  batch = pack_tree_rows(minibatch(0, TRAIN), 'token_mean', 48)
+  learner, params, _ = tools()
+  logprobs, _ = learner.score(params, batch)
+  after = truncate_importance(batch, logprobs, 1.1)
+  mask = batch.token_mask & (batch.positive > 0)
+  weight = (after.positive / np.where(mask, batch.positive, 1))[mask]
+  expected = np.exp(logprobs - batch.behavior_logprobs)[mask]
+  np.testing.assert_allclose(weight, np.minimum(expected, 1.1), rtol=1e-5)
+  assert (expected > 1.1).any() and (expected < 1.1).any()
+  _, sums = gradient(after, dataclasses.replace(TRAIN, kl_coefficient=0.0))
+  assert sums.max_log_ratio < 1e-5
+
+
+def test_row_shape_keeps_the_tokens_per_pass():
+  assert row_shape(TrainConfig(packing='flat', row_length=36, micro_rows=64), 1) == (64, 36)
+  rows, length = row_shape(TrainConfig(row_length=36, micro_rows=64), 1)
+  assert length >= 36 and 0.9 * 64 * 36 <= rows * length <= 64 * 36
+  assert row_shape(TrainConfig(row_length=18_432, micro_rows=8), 8) == (8, 18_432)
+  assert row_shape(TrainConfig(row_length=8, micro_rows=4, tree_row_length=64), 4) == (4, 64)
+
+
+def test_types_are_those_of_the_flattened_form():
+  groups = minibatch(0, TRAIN)
+  tree, flat = (form(groups, 'token_mean', 48) for form in PACKINGS.values())
+  for name, a, b in zip(Batch._fields, tree, flat, strict=True):
+    assert a.dtype == b.dtype and a.dtype == (
+        np.int32 if name in ('tokens', 'positions', 'key_end', 'predecessor') else np.float32)
