@@ -272,11 +272,12 @@ def test_preemptions_are_capped_too(cloud):
 def test_pauses_grow_between_crashes(cloud):
   cloud.lives(['ACTIVE'])
   cloud.jobs(134, 134, 134, 0)
-  (cloud.folder / 'programs' / 'sleep').write_text('#!/bin/sh\necho "$1" >> "$FAKE_CLOUD/sleeps"\n')
+  (cloud.folder / 'programs' / 'sleep').write_text(
+      '#!/bin/sh\necho "$1" >> "$FAKE_CLOUD/sleeps"\nexec /bin/sleep 0.1\n')
   (cloud.folder / 'programs' / 'sleep').chmod(0o755)
   done = cloud.run('tpu_babysit.sh', 'my-tpu', *PLACE, '--type=v5litepod-16', *TRAIN,
                    PAUSE_SECONDS='30')
-  assert done.returncode == 0
+  assert done.returncode == 0, done.stderr
   pauses = [s for s in (cloud.folder / 'sleeps').read_text().split() if s not in ('0.1', '2')]
   assert pauses == ['30', '60', '120']
 

@@ -108,7 +108,7 @@ def test_td_sums_to_tree_mean_along_a_path():
 
 
 def test_shared_nodes_have_one_advantage():
-  for name in advantages.NODE_ADVANTAGES:
+  for name in set(advantages.NODE_ADVANTAGES) - {'leave_one_out'}:
     first, second, _ = per_token(name, tree())
     np.testing.assert_array_equal(first[:2], second[:2])
 
@@ -153,7 +153,62 @@ def test_overlong_penalty_reaches_every_estimator():
     plain = per_token(name, [short, long], 10)
     fined = per_token(name, [short, long], 10, overlong_buffer=4)
     change = [float(b[0] - a[0]) for a, b in zip(plain, fined, strict=True)]
-    np.testing.assert_allclose(change, [0.375, -0.375], atol=1e-6)  # penalty -3/4, centred
+    # A penalty of -3/4 of the long one, centred; of the others' mean, for leave_one_out.
+    expected = 0.75 if name == 'leave_one_out' else 0.375
+    np.testing.assert_allclose(change, [expected, -expected], atol=1e-6)
+
+
+def test_leave_one_out_is_the_mean_of_the_others():
+  rewards = np.array([1.0, -1.0, -1.0, 1.0, -1.0])
+  rollouts = [trajectory([r, r], correct=r > 0) for r in rewards]
+  flat = flat_group(rollouts, 0)
+  flat[4] = dataclasses.replace(flat[4], is_collected=False)
+  found = per_token('leave_one_out', flat, baseline_ends='all')
+  for i, ours in enumerate(found):
+    np.testing.assert_allclose(ours, rewards[i] - np.delete(rewards, i).mean(), rtol=1e-6)
+  # The end that was not collected is in no baseline, and compared with all that were.
+  found = per_token('leave_one_out', flat)
+  np.testing.assert_allclose(found[4], -1.0 - rewards[:4].mean(), rtol=1e-6)
+  np.testing.assert_allclose(found[0], 1.0 - rewards[1:4].mean(), rtol=1e-6)
+  alone = flat_group(rollouts[:1], 0)
+  assert not per_token('leave_one_out', alone, uniform_trees='keep')[0].any()
+
+
+def test_baseline_over_all_ends_or_over_the_collected():
+  ends = tree()  # rewards 1, -1 (not collected), -1
+  last = lambda **settings: [x[-1] for x in per_token('q_mean', ends, **settings)]
+  np.testing.assert_allclose(last(), [1.0, -1.0, -1.0], atol=1e-6)  # mean of 1 and -1: 0
+  np.testing.assert_allclose(last(baseline_ends='all'), [4 / 3, -2 / 3, -2 / 3], rtol=1e-6)
+  none = [dataclasses.replace(t, is_collected=False) for t in ends]
+  settings = TrainConfig(advantage='q_mean', baseline_ends='all')
+  assert group_advantages(none, settings, 100).is_trained.all()
+
+
+@pytest.mark.parametrize('name', advantages.NODE_ADVANTAGES)
+def test_outcome_gives_all_tokens_that_of_the_end(name):
+  """Coarse rows of the paper's Table 4; where all ends count, tree_mean and td coincide."""
+  fine = per_token(name, tree(), baseline_ends='all')
+  coarse = per_token(name, tree(), baseline_ends='all', granularity='outcome')
+  for node, outcome in zip(fine, coarse, strict=True):
+    assert len(set(outcome.tolist())) == 1
+    if name != 'td':
+      np.testing.assert_allclose(outcome[-1], node[-1], rtol=1e-6)
+  if name != 'leave_one_out':
+    np.testing.assert_allclose([x[0] for x in coarse], [4 / 3, -2 / 3, -2 / 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', advantages.NODE_ADVANTAGES)
+def test_uniform_trees_centred_sum_to_zero(name):
+  """An all-wrong tree does not raise its own tokens; one of mixed outcome is not touched."""
+  wrong = [trajectory([-1.0] * 3, [0.0, value, -1.0], [0, 3, 2]) for value in (-0.2, -0.6)]
+  config = TrainConfig(advantage=name, uniform_trees='centre')
+  result = group_advantages(wrong, config, 100)
+  assert result.is_trained.all()
+  assert abs(np.concatenate(result.per_token).sum(dtype=float)) < 1e-5
+  assert result.per_token[0][0] > result.per_token[1][0] > result.per_token[1][-1]
+  for mine, kept in zip(per_token(name, tree(), uniform_trees='centre'),
+                        per_token(name, tree(), uniform_trees='keep'), strict=True):
+    np.testing.assert_array_equal(mine, kept)
 
 
 def test_flat_group_is_grpo():

@@ -18,24 +18,26 @@ def test_every_token_is_predicted_once_by_its_predecessor():
   examples = random_examples(50)
   batch, origin = pack(examples, 16)
   assert batch.token_mask.sum() == sum(len(e.response_tokens) for e in examples)
-  np.testing.assert_array_equal(batch.token_mask, origin.example >= 0)
-  for row, column in zip(*np.nonzero(batch.token_mask), strict=True):
-    example, token = examples[origin.example[row, column]], origin.token[row, column]
-    assert batch.targets[row, column] == example.response_tokens[token]
-    assert batch.targets[row, column] == batch.tokens[row, column + 1]
-    assert batch.key_end[row, column] == batch.key_end[row, column + 1]
-    assert batch.positions[row, column] == len(example.prompt_tokens) + token - 1
-    assert batch.advantage[row, column] == example.advantage[token]
-    assert batch.behavior_logprobs[row, column] == example.behavior_logprobs[token]
-  assert not batch.weight[~batch.token_mask].any()
+  for example, row, start in zip(examples, *origin, strict=True):
+    where = np.arange(start, start + len(example.response_tokens))
+    assert batch.token_mask[row, where].all()
+    np.testing.assert_array_equal(batch.tokens[row, where], example.response_tokens)
+    np.testing.assert_array_equal(batch.predecessor[row, where], where - 1)
+    np.testing.assert_array_equal(batch.positions[row, where],
+                                  len(example.prompt_tokens) + where - start)
+    assert (batch.key_end[row, where - 1] == where[-1] + 1).all()
+    np.testing.assert_allclose(batch.positive[row, where] - batch.negative[row, where],
+                               example.weight * example.advantage, rtol=1e-6)
+    np.testing.assert_array_equal(batch.behavior_logprobs[row, where], example.behavior_logprobs)
+  for name in ('weight', 'positive', 'negative', 'num_positive', 'num_negative'):
+    assert not getattr(batch, name)[~batch.token_mask].any()
 
 
 def test_types_and_determinism():
   batch, _ = pack(random_examples(20), 16)
   again, _ = pack(random_examples(20), 16)
   for name, a, b in zip(Batch._fields, batch, again, strict=True):
-    kind = {'token_mask': bool}.get(
-        name, np.float32 if name in ('weight', 'advantage', 'behavior_logprobs') else np.int32)
+    kind = np.int32 if name in ('tokens', 'positions', 'key_end', 'predecessor') else np.float32
     assert a.dtype == kind and a.shape[1] == 16
     np.testing.assert_array_equal(a, b)
 
@@ -50,7 +52,7 @@ def test_packing_is_tight():
 def test_packed_log_probs_scatter_back_to_those_of_each_sequence_alone():
   decoder, examples = small_decoder(), random_examples(12)
   forward = jax.jit(lambda b: sequence_logprobs(decoder, b.tokens, b.positions, b.key_end,
-                                                b.targets)[0])
+                                                b.tokens, predecessor=b.predecessor)[0])
   score = lambda b: np.concatenate([forward(rows) for rows in micro_batches(b, 1)])
   lengths = [len(e.response_tokens) for e in examples]
   batch, origin = pack(examples, 24)
@@ -79,7 +81,7 @@ def test_empty_rows_have_finite_gradients():
   rows = next(micro_batches(batch, 2))
   assert not rows.token_mask[1].any()
   loss = lambda d: sequence_logprobs(d, rows.tokens, rows.positions, rows.key_end,
-                                     rows.targets)[0].sum()
+                                     rows.tokens, predecessor=rows.predecessor)[0].sum()
   grads = jax.jit(jax.grad(loss))(decoder)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 

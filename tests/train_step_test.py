@@ -115,7 +115,8 @@ def test_gradient_is_that_of_the_loss(decoder, batch):
   @jax.jit
   @jax.value_and_grad
   def loss(params):
-    scored = sequence_logprobs(params, batch.tokens, batch.positions, batch.key_end, batch.targets)
+    scored = sequence_logprobs(params, batch.tokens, batch.positions, batch.key_end, batch.tokens,
+                               predecessor=batch.predecessor)
     return policy_loss_fn(TRAIN)(*scored, batch)[0]
 
   value, grads = loss(decoder)
@@ -143,7 +144,7 @@ def test_bad_gradient_is_skipped_and_counted(decoder, batch):
   learner, state = start_on(ONE, decoder)
   state, _ = learner.update(state, batch)
   before = jax.device_get(state)
-  broken = batch._replace(advantage=np.full_like(batch.advantage, np.nan))
+  broken = batch._replace(positive=np.full_like(batch.positive, np.nan))
   state, metrics = learner.update(state, broken)
   assert metrics['train/skipped'] == 1
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)
@@ -195,7 +196,8 @@ def test_improves_the_tokens_with_advantage(decoder):
     state, _ = learner.update(state, batch)
   after, _ = learner.score(state.params, batch)
   gain = (after - before)[batch.token_mask]
-  assert np.corrcoef(gain, batch.advantage[batch.token_mask])[0, 1] > 0.2
+  advantage = (batch.positive - batch.negative)[batch.token_mask]
+  assert np.corrcoef(gain, advantage)[0, 1] > 0.2
 
 
 def test_decoder_outlives_the_donated_state(decoder, batch):
