@@ -53,13 +53,15 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def lock(workdir: Workdir) -> Iterator[None]:
-  """Holds the workdir for this process.
+  """Holds the workdir for this process; one that stays empty is not left behind.
 
   Raises:
     InputError: if another process holds it.
   """
+  is_new = not workdir.root.exists()
   workdir.root.mkdir(parents=True, exist_ok=True)
-  with (workdir.root / 'lock').open('a+') as file:
+  path = workdir.root / 'lock'
+  with path.open('a+') as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -69,7 +71,12 @@ def lock(workdir: Workdir) -> Iterator[None]:
     file.truncate(0)
     file.write(f'{os.getpid()}\n')
     file.flush()
-    yield
+    try:
+      yield
+    finally:
+      if is_new and list(workdir.root.iterdir()) == [path]:  # refused before it was claimed
+        path.unlink()
+        workdir.root.rmdir()
 
 
 def check_config(workdir: Workdir, config: Config) -> None:

@@ -48,9 +48,21 @@ def test_help_shows_flags_an_example_and_exit_codes(capsys, name):
     (['search', '--config={config}', '--workdir=x'], 'Missing --problem'),
     (['train', '--config={config}', '--workdir=x', 'stray'], 'stray'),
     (['init', '--config={config}', '--tokenizer=/nowhere', '--output=x'], '/nowhere')])
-def test_a_mistake_is_named_and_exits_with_2(capsys, warm, argv, words):
+def test_a_mistake_is_named_and_exits_with_2(capsys, warm, argv, words, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
   code, _, err = run(capsys, *(a.format(config=warm[0]) for a in argv))
   assert code == 2 and words in err and 'Traceback' not in err
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_run_leaves_no_workdir(capsys, warm, tmp_path):
+  argv = ['train', f'--config={warm[0]}', '--config.model.path=/nowhere']
+  code, _, err = run(capsys, *argv, f'--workdir={tmp_path / "new"}')
+  assert code == 2 and '/nowhere' in err
+  assert not list(tmp_path.iterdir())
+  (tmp_path / 'mine').mkdir()
+  assert run(capsys, *argv, f'--workdir={tmp_path / "mine"}')[0] == 2
+  assert (tmp_path / 'mine').exists()
 
 
 def test_search_prints_a_tree_and_json_last(capsys, warm):
