@@ -36,6 +36,7 @@ from ds_jax.train.batch import pack, plain_examples, row_shape, scatter
 from ds_jax.train.curriculum import batch_of, hard_problems, num_rehearsed
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.replay import ReplayBuffer, cached_trajectory
+from ds_jax.train.rescore import importance_metrics, rescore
 from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
 from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.train.trees import PACKINGS
@@ -94,6 +95,8 @@ class Training:
                                      note=runtime.progress.note)
     self.metrics = MetricsWriter(runtime.workdir.root, config.log.tensorboard)
     self.state, self.host = self.restore()
+    self.reference = (runtime.load_decoder(model_folder(config, runtime.workdir))
+                      if config.train.kl_coefficient else None)  # the policy it started from
     self.metrics.cut(self.host.metrics_size)
     self.journals: list[Journal] = []  # of finished work, which the next checkpoint covers
     self.in_flight: list[Journal] = []  # of the step under way
@@ -347,18 +350,24 @@ class Training:
   def update(self, groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
     """One optimizer update per minibatch of whole problems; means over the updates."""
     config, size = self.config.train, self.config.train.minibatch_problems
-    rows, limit = [], response_limit(self.config)
-    num_trained = 0
-    for first in range(0, len(groups), size):
-      chunk = [(group, group_advantages(group, config, limit))
+    limit = response_limit(self.config)
+    chunks = [[(group, group_advantages(group, config, limit))
                for group in groups[first:first + size] if group]
-      num_trained += sum(int(group.is_trained.sum()) for _, group in chunk)
-      batch = PACKINGS[config.packing](chunk, config.loss_aggregation, self.rows.row_length)
+              for first in range(0, len(groups), size)]
+    packed = [PACKINGS[config.packing](chunk, config.loss_aggregation, self.rows.row_length)
+              for chunk in chunks]
+    # All minibatches before the first update: by the policy that the step began with.
+    batches = [rescore(self.learner, self.state.params, self.reference, batch, config)
+               for batch in packed]
+    rows = []
+    for batch in batches:
       self.state, figures = self.learner.update(self.state, batch)
       rows.append(figures)
+    num_trained = sum(int(group.is_trained.sum()) for chunk in chunks for _, group in chunk)
     means = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
-    return means | {'train/ratio_first': float(np.exp(rows[0]['train/ratio_max_log'])),
-                    'train/trajectories': num_trained}
+    return means | importance_metrics(packed, batches, config) | {
+        'train/ratio_first': float(np.exp(rows[0]['train/ratio_max_log'])),
+        'train/trajectories': num_trained}
 
 
 def _numbered(prompts: Prompts) -> list[Job]:

@@ -19,7 +19,7 @@ from ds_jax.train.advantages import GroupAdvantages, flat_group, group_advantage
 from ds_jax.train.batch import Batch, micro_batches, row_shape
 from ds_jax.train.losses import AGGREGATIONS
 from ds_jax.train.optimizer import make_optimizer
-from ds_jax.train.rescore import rescore, truncate_importance
+from ds_jax.train.rescore import importance_metrics, rescore, truncate_importance
 from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.train.trees import PACKINGS, Branch, lay_out, pack_flat_rows, pack_tree_rows
 
@@ -190,6 +190,13 @@ def test_importance_weights_are_truncated_and_ratios_start_at_one():
   expected = np.exp(logprobs - batch.behavior_logprobs)[mask]
   np.testing.assert_allclose(weight, np.minimum(expected, 1.1), rtol=1e-5)
   assert (expected > 1.1).any() and (expected < 1.1).any()
+  mask, copies = batch.token_mask, batch.num_copies[batch.token_mask]
+  ratio = np.exp(logprobs - batch.behavior_logprobs)[mask]
+  figures = importance_metrics([batch], [after], dataclasses.replace(TRAIN, importance_cap=1.1))
+  assert figures == pytest.approx({
+      'train/importance_mean': np.average(np.minimum(ratio, 1.1), weights=copies),
+      'train/importance_capped': np.average(ratio > 1.1, weights=copies)}, rel=1e-5)
+  assert not importance_metrics([batch], [batch], TRAIN)
   _, sums = gradient(after, dataclasses.replace(TRAIN, kl_coefficient=0.0))
   assert sums.max_log_ratio < 1e-5
 

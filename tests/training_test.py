@@ -113,6 +113,29 @@ def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
       assert len(hard) == 6 and not rehearsed
 
 
+RESCORED = dict(kl_coefficient=0.05, entropy_coefficient=0.01, importance_cap=1.5)
+
+
+def test_a_reference_and_importance_weights_survive_a_stop(warm, tmp_path):
+  cfg = tiny_run.config(train=RESCORED | dict(learning_rate=1e-2))
+  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  for workdir in (plain, stopped):
+    (workdir.root / 'config.json').unlink()
+  tiny_run.train(plain, cfg)
+  rows = [r for r in tiny_run.metrics(plain) if r['kind'] == 'train']
+  # The first minibatch of the first step is scored by the reference itself, later ones are not.
+  assert all(r['train/ratio_first'] < 1.0001 for r in rows)
+  kl = [r['train/reference_kl'] for r in rows]
+  assert 0 <= kl[0] < max(kl) and max(kl) > 1e-4
+  assert all(0.999 < r['train/importance_mean'] < 1.001 for r in rows)  # nothing is stale here
+  assert all(r['train/importance_capped'] == 0 for r in rows)
+  with pytest.raises(Stopped):
+    later = lambda: any((stopped.root / 'journal').glob('step_000004*'))
+    tiny_run.train(stopped, cfg, should_stop=later)
+  tiny_run.train(stopped, cfg)
+  tiny_run.assert_same_run(stopped, plain, cfg)
+
+
 def test_a_finished_run_says_so_and_does_nothing(done):
   workdir, _ = done
   before = (workdir.root / 'metrics.jsonl').read_bytes()

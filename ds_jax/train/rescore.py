@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ds_jax.config import TrainConfig
@@ -48,3 +50,23 @@ def truncate_importance(batch: Batch, logprobs: np.ndarray, cap: float) -> Batch
   return batch._replace(
       positive=batch.positive * weight, negative=batch.negative * weight,
       behavior_logprobs=np.where(mask, logprobs, batch.behavior_logprobs))
+
+
+def importance_metrics(before: Sequence[Batch], after: Sequence[Batch],
+                       config: TrainConfig) -> dict[str, float]:
+  """The weights that `truncate_importance` gave the minibatches of a step; none if it is off.
+
+  Means over copies of response tokens. importance_mean: of the weight. importance_capped: share
+  whose weight was cut to `importance_cap`.
+  """
+  if not config.importance_cap:
+    return {}
+  copies, logs = (np.concatenate([x[a.token_mask] for a, x in pairs] or [np.zeros(0)])
+                  for pairs in ([(a, a.num_copies) for a in before],
+                                [(a, b.behavior_logprobs - a.behavior_logprobs)
+                                 for a, b in zip(before, after, strict=True)]))
+  total = max(copies.sum(), 1.0)
+  weights = np.exp(np.minimum(logs, np.log(config.importance_cap)))
+  return {'train/importance_mean': float((copies * weights).sum() / total),
+          'train/importance_capped': float(copies[logs > np.log(config.importance_cap)].sum()
+                                           / total)}
