@@ -8,6 +8,7 @@ may be continued with other values of them.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -143,12 +144,19 @@ class TrainConfig:
   #   trajectory on its own; the gradients agree
   tree_row_length: int = 0  # S of a row of packed trees, tokens, in micro_rows * row_length / S
   #   rows per pass; 0: row_length, at least 128
+  optimizer: str = 'adamw'  # 'adamw' | 'adafactor' | 'muon' (matrices; AdamW for the rest)
   learning_rate: float = 4e-4  # peak, after a linear warm-up
   warmup_steps: int = 5  # optimizer updates
+  schedule: str = 'constant'  # after the warm-up: 'constant' (paper) | 'linear' | 'cosine', falling
+  #   until the last update of the run
+  final_rate_share: float = 0.1  # of the peak, where a falling schedule ends
   weight_decay: float = 0.0
-  beta1: float = 0.9
-  beta2: float = 0.95
+  beta1: float = 0.9  # of the first moment; muon's momentum
+  beta2: float = 0.95  # of the second moment; adafactor has its own
   max_grad_norm: float = 1.0
+  frozen: str = ''  # regular expression over parameter paths, e.g. 'embedding|layers/.*_scale';
+  #   what it finds is not trained and has no optimizer state. '': everything is trained
+  max_skipped: int = 10  # updates in a row with a gradient that is not finite, then the run stops
   clip_low: float = 0.2
   clip_high: float = 0.28
   dual_clip: float = 10.0
@@ -253,6 +261,8 @@ _CHOICES = {
     'train.baseline_ends': ('collected', 'all'),
     'train.normalization': ('mean_only', 'standard', 'none'),
     'train.packing': ('tree', 'flat'),
+    'train.optimizer': ('adamw', 'adafactor', 'muon'),
+    'train.schedule': ('constant', 'linear', 'cosine'),
     'train.ends': ('collected', 'all'),
     'train.uniform_trees': ('drop', 'keep', 'centre'),
     'curriculum.filter_from': ('all', 'hard'),
@@ -264,6 +274,7 @@ _MINIMUM = {
     'search.segment_length': 2, 'search.num_trajectories': 1, 'search.max_expansions': 1,
     'search.replay_chunk': 1, 'search.replay_lanes': 1, 'search.path_block': 1,
     'verify.num_workers': 1, 'train.batch_problems': 1, 'train.minibatch_problems': 1,
+    'train.max_skipped': 1,
     'train.row_length': 2, 'train.micro_rows': 1, 'train.tree_row_length': 0,
     'train.kl_coefficient': 0.0, 'train.entropy_coefficient': 0.0, 'train.importance_cap': 0.0,
     'curriculum.filter_samples': 1, 'evaluate.num_samples': 1,
@@ -299,6 +310,12 @@ def load_config(path: str) -> Config:
   except KeyError as e:
     raise InputError(f'{path!r} defines no get_config().') from e
   return config_from(fields)
+
+
+def num_updates(config: Config) -> int:
+  """Optimizer updates of a whole run."""
+  per_step = config.train.batch_problems // config.train.minibatch_problems
+  return sum(config.curriculum.round_steps) * per_step
 
 
 def response_limit(config: Config) -> int:
@@ -391,6 +408,11 @@ def _check_values(config: Config) -> None:
     raise InputError(
         f'train.tree_row_length = {train.tree_row_length} is below train.row_length = '
         f'{train.row_length}, which the longest path needs; raise it, or 0: chosen for you.')
+  try:
+    re.compile(train.frozen)
+  except re.error as e:
+    raise InputError(f'Expected train.frozen to be a regular expression over parameter paths, e.g. '
+                     f'embedding|layers/.*_scale; got {train.frozen!r} ({e}).') from e
   if train.batch_problems % train.minibatch_problems:
     raise InputError(
         f'train.batch_problems = {train.batch_problems} is not a multiple of '

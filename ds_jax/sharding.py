@@ -33,6 +33,7 @@ PARAMETER_RULES: tuple[tuple[str, P], ...] = (
     (r'(gate|up)_kernel$', P(None, 'fsdp', 'tensor')),  # [L, M, F]
     (r'down_kernel$', P(None, 'tensor', 'fsdp')),  # [L, F, M]
     (r'scale$', P()),  # norms
+    (r'ns_coeffs$', P()),  # constants in Muon's state
 )
 
 
@@ -77,13 +78,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def parameter_spec(path: str, shape: Sequence[int], mesh: Mesh) -> P:
   """Partition of one parameter by the first rule whose pattern matches its path.
 
-  An axis that the mesh does not divide stays whole (few K/V heads, an odd vocabulary).
+  An axis that the mesh does not divide stays whole (few K/V heads, an odd vocabulary), and so does
+  an array with fewer axes than its parameter (Adafactor's sums over rows and columns).
 
   Raises:
     ValueError: if no rule matches; all parameters must be covered.
   """
   for pattern, spec in PARAMETER_RULES:
     if re.search(pattern, path):
+      if len(shape) < len(spec):
+        return P()
       axes = tuple(spec) + (None,) * (len(shape) - len(spec))
       return P(*(a if a is None or size % mesh.shape[a] == 0 else None
                  for a, size in zip(axes, shape, strict=True)))

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ds_jax.checkpoint import Checkpointer
-from ds_jax.config import response_limit
+from ds_jax.checks import InputError
+from ds_jax.config import num_updates, response_limit
 from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rates
 from ds_jax.evaluate.rollouts import rollout_jobs, run_journaled
 from ds_jax.model.decoder import Decoder, abstract_decoder
@@ -49,6 +50,7 @@ class RunState:
   """The host's part of a checkpoint."""
   round_index: int = 0
   step: int = 0  # training steps done, over all rounds
+  skipped_in_row: int = 0  # updates up to now whose gradient was not finite
   hard_ids: tuple[str, ...] | None = None  # of this round; None: not filtered yet
   hard_before: tuple[str, ...] = ()  # of the round before
   replay: ReplayBuffer = ReplayBuffer(0)  # solutions that this round may use
@@ -86,11 +88,12 @@ class Training:
     self.runtime, self.config = runtime, config
     self.train_prompts = {p.id: (p, tokens) for p, tokens in runtime.prompts('train')}
     self.eval_prompts = _first(runtime.prompts('eval'), config.evaluate.num_problems)
-    self.optimizer = make_optimizer(config.train)
+    self.optimizer = make_optimizer(config.train, num_updates(config))
     self.rows = row_shape(config.train, num_slot_shards(runtime.mesh))
     self.learner = make_learner(self.optimizer, runtime.mesh, micro_rows=self.rows.micro_rows,
                                 loss_fn=policy_loss_fn(config.train),
-                                temperature=config.sampling.temperature or 1.0)
+                                temperature=config.sampling.temperature or 1.0,
+                                frozen=config.train.frozen)
     self.checkpointer = Checkpointer(runtime.workdir.checkpoints, config.checkpoint.keep,
                                      note=runtime.progress.note)
     self.metrics = MetricsWriter(runtime.workdir.root, config.log.tensorboard)
@@ -108,6 +111,7 @@ class Training:
     Raises:
       Stopped: after saving, if asked to stop.
       SaveError: if a checkpoint cannot be written; the one before is good.
+      InputError: after saving, if no gradient is finite any more.
     """
     self.evaluate('before')
     rounds = self.config.curriculum.round_steps
@@ -123,6 +127,7 @@ class Training:
       while self.host.step < last:
         self.stop_if_asked()
         self.train_step()
+        self.stop_if_broken()
         if self.host.step % self.config.checkpoint.every_steps == 0 and self.host.step < last:
           self.save()
       self.runtime.progress.finish()
@@ -140,6 +145,17 @@ class Training:
     if self.runtime.should_stop():
       self.save()
       raise Stopped
+
+  def stop_if_broken(self) -> None:
+    """Saves and raises InputError after too many gradients in a row that are not finite."""
+    count = self.host.skipped_in_row
+    if count >= self.config.train.max_skipped:
+      self.save()
+      raise InputError(
+          f'The last {count} gradients were not finite (train.max_skipped = '
+          f'{self.config.train.max_skipped}). None was applied, and step {self.host.step} is '
+          'saved. See what grew before (train/grad_norm, train/ratio_max_log in metrics.jsonl), '
+          'and start again with a lower train.learning_rate or train.max_grad_norm.')
 
   def restore(self) -> tuple[TrainState, RunState]:
     """The newest good checkpoint, else the initial model."""
@@ -363,6 +379,8 @@ class Training:
     for batch in batches:
       self.state, figures = self.learner.update(self.state, batch)
       rows.append(figures)
+      if len(batch.tokens):
+        self.host.skipped_in_row = (self.host.skipped_in_row + 1) * int(figures['train/skipped'])
     num_trained = sum(int(group.is_trained.sum()) for chunk in chunks for _, group in chunk)
     means = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
     return means | importance_metrics(packed, batches, config) | {

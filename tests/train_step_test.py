@@ -20,8 +20,10 @@ from ds_jax.train import sft
 from ds_jax.train.batch import micro_batches, pack, plain_examples, scatter
 from ds_jax.train.optimizer import (
   decay_mask,
+  frozen_mask,
   linear_warmup,
   make_optimizer,
+  make_schedule,
   make_warmstart_optimizer,
 )
 from ds_jax.train.state import init_state, search_params
@@ -225,6 +227,62 @@ def test_decay_spares_norms_and_biases(decoder):
   updates = step(decoder, jax.tree.map(np.zeros_like, decoder))
   assert np.abs(updates.layers.query_kernel[...]).max() > 0
   assert not np.any(updates.final_scale[...])
+
+
+@pytest.mark.parametrize('name', ['adamw', 'adafactor', 'muon'])
+def test_every_optimizer_learns_alike_on_every_mesh(decoder, batch, name):
+  config = dataclasses.replace(TRAIN, optimizer=name, schedule='cosine', warmup_steps=1)
+  optimizer, ends, losses = make_optimizer(config, num_updates=10), [], []
+  for shape in (ONE, (1, 4, 2)):
+    mesh = mesh_of(*shape)
+    learner = make_learner(optimizer, mesh, micro_rows=16, loss_fn=policy_loss_fn(config))
+    state = init_state(decoder, optimizer, mesh)
+    for _ in range(3):
+      state, figures = learner.update(state, batch)
+      losses.append(figures['train/loss'])
+    ends.append(jax.device_get(state.params))
+  assert losses[2] < losses[1] < losses[0]
+  # Adafactor and Muon divide by norms that are sums in another order.
+  assert_close(ends[0], ends[1], 1e-3)
+  moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), ends[0], jax.device_get(decoder))
+  assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_frozen_parameters_stay_and_have_no_moments(decoder, batch):
+  config = dataclasses.replace(TRAIN, frozen=r'embedding|_bias$')
+  optimizer = make_optimizer(config)
+  learner = make_learner(optimizer, mesh_of(*ONE), micro_rows=64, loss_fn=policy_loss_fn(config),
+                         frozen=config.frozen)
+  state = init_state(decoder, optimizer, learner.mesh)
+  count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+  mask = frozen_mask(decoder, config.frozen)
+  frozen = sum(leaf.size for leaf, is_frozen in zip(
+      jax.tree.leaves(decoder), jax.tree.leaves(mask), strict=True) if is_frozen)
+  assert frozen > 0 and count(state.opt_state) < 2 * (count(decoder) - frozen) + 8
+  gradients, _ = learner.accumulate(decoder, learner.start(decoder),
+                                    next(micro_batches(batch, 64)))
+  state, _ = learner.update(state, batch)
+  for before, after, gradient, is_frozen in zip(*map(jax.tree.leaves, (
+      decoder, jax.device_get(state.params), gradients, mask)), strict=True):
+    assert (np.array_equal(before, after) and not np.any(gradient)) == is_frozen
+
+
+@pytest.mark.parametrize('pattern, words', [('nothing_like_it', 'none'), ('', 'all')])
+def test_a_pattern_that_freezes_all_or_nothing_is_refused(decoder, pattern, words):
+  with pytest.raises(InputError, match=f'finds {words} of the parameters embedding'):
+    frozen_mask(decoder, pattern)
+
+
+@pytest.mark.parametrize('name, middle', [('linear', 0.6), ('cosine', 0.6), ('constant', 1.0)])
+def test_schedules_of_the_policy(name, middle):
+  config = TrainConfig(learning_rate=1.0, warmup_steps=4, schedule=name, final_rate_share=0.2)
+  rate = make_schedule(config, 24)
+  assert [float(rate(n)) for n in (0, 3, 4)] == [0.25, 1.0, 1.0]
+  assert float(rate(14)) == pytest.approx(middle)
+  assert float(rate(24)) == float(rate(99)) == pytest.approx(0.2 if middle < 1 else 1.0)
+  if middle < 1:
+    with pytest.raises(ValueError, match='num_updates'):
+      make_schedule(config, 0)
 
 
 def test_schedules():

@@ -7,6 +7,7 @@ import itertools
 import json
 import shutil
 
+import numpy as np
 import pytest
 import tiny_run
 
@@ -113,6 +114,38 @@ def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
       assert len(hard) == 6 and not rehearsed
 
 
+def test_gradients_that_stay_broken_stop_the_run_and_lose_nothing(warm, tmp_path, monkeypatch):
+  from ds_jax import training as training_lib
+  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(train=dict(max_skipped=3))
+  (workdir.root / 'config.json').unlink()
+  pack, broken = training_lib.PACKINGS['tree'], []
+
+  def pack_nan(*arguments):
+    batch = pack(*arguments)
+    if len(batch.tokens) and len(broken) < 5:
+      broken.append(len(batch.tokens))
+      batch = batch._replace(positive=np.full_like(batch.positive, np.nan))
+    return batch
+
+  monkeypatch.setitem(training_lib.PACKINGS, 'tree', pack_nan)
+  start = load(warm)
+  with pytest.raises(InputError, match=r'The last [34] gradients were not finite.*step . is saved'):
+    tiny_run.train(workdir, cfg)
+  rows = [r for r in tiny_run.metrics(workdir) if r['kind'] == 'train']
+  assert rows and all(r['train/skipped'] > 0 for r in rows)
+  for before, now in zip(start, tiny_run.final_arrays(workdir, cfg), strict=True):
+    np.testing.assert_array_equal(before, now)  # nothing was applied
+  broken.extend([0] * 5)  # whatever it was is gone: the same command goes on
+  assert tiny_run.train(workdir, cfg)['steps'] == 6
+  rows = [r for r in tiny_run.metrics(workdir) if r['kind'] == 'train']
+  assert [r['step'] for r in rows] == [1, 2, 3, 4, 5, 6] and rows[-1]['train/skipped'] < 1
+
+
+def load(workdir: Workdir):
+  """Every array of a state that has not been trained."""
+  return tiny_run.final_arrays(workdir, tiny_run.config())
+
+
 RESCORED = dict(kl_coefficient=0.05, entropy_coefficient=0.01, importance_cap=1.5)
 
 
@@ -186,6 +219,8 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path):
     (dict(search=dict(max_depth=9)), 'train.row_length'),
     (dict(search=dict(max_depth=300), train=dict(row_length=4096)), 'max_position_embeddings'),
     (dict(train=dict(minibatch_problems=4)), 'minibatch_problems'),
+    (dict(train=dict(frozen='(')), 'regular expression'),
+    (dict(train=dict(frozen='nothing')), 'finds none of the parameters'),
     (dict(data=dict(source='nonsense:x')), 'source'),
     (dict(data=dict(prompt_limit=2)), 'prompt_limit')])
 def test_bad_settings_are_refused_before_any_work(warm, tmp_path, sections, words):

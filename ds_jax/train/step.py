@@ -21,6 +21,7 @@ from ds_jax.model.decoder import Decoder, sequence_logprobs
 from ds_jax.sharding import batch_sharding, num_slot_shards, parameter_shardings
 from ds_jax.train.batch import Batch, micro_batches
 from ds_jax.train.losses import collapsed_loss, reference_kl
+from ds_jax.train.optimizer import without_frozen
 from ds_jax.train.state import TrainState
 
 
@@ -89,7 +90,8 @@ class Learner:
 
 
 def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, *,
-                 micro_rows: int, loss_fn: LossFn, temperature: float = 1.0) -> Learner:
+                 micro_rows: int, loss_fn: LossFn, temperature: float = 1.0,
+                 frozen: str = '') -> Learner:
   """Returns the learner of one loss on one mesh.
 
   Args:
@@ -98,6 +100,7 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
     micro_rows: rows per forward and backward pass, over all devices.
     loss_fn: `policy_loss_fn(config)` or `sft.imitation_loss`.
     temperature: the sampler's, > 0: the policy is the full softmax at that temperature.
+    frozen: regular expression over the paths of parameters that are constants; '': none.
 
   Raises:
     InputError: if the rows do not divide the mesh; nothing has been compiled by then.
@@ -112,7 +115,7 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
         row_shards=num_slot_shards(mesh))
 
   def loss_of(params: Decoder, batch: Batch) -> tuple[jax.Array, Statistics]:
-    return loss_fn(*score(params, batch), batch)
+    return loss_fn(*score(without_frozen(params, frozen), batch), batch)
 
   def start(params: Decoder):
     zeros = Statistics(*[jnp.zeros(())] * len(Statistics._fields))
