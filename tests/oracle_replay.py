@@ -5,7 +5,8 @@
 Prints `family: N passed, M failed` for every family and the first difference of every failure;
 exits 1 if there is any. The README of such a folder describes its records. Nothing of the search
 is written again here: children go through `expansion`, decisions through `allocation`, the
-finished tree through `host_tree`, `trajectories` and `train.advantages`.
+finished tree through `host_tree`, `trajectories` and `train.advantages`, a loss through the rows
+and the loss function of the update.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from oracle_learner import close, equal, replay_advantage, replay_policy_loss
 
 from ds_jax.config import SearchConfig, TrainConfig
 from ds_jax.search import frontier
@@ -42,18 +44,7 @@ CAPACITY, MAX_WIDTH, MAX_COLLECTED, MAX_CHAIN = 512, 16, 64, 128
 PLAN = no_forks(MAX_CHAIN)
 VERDICT = {'correct': Verdict.CORRECT, 'wrong': Verdict.WRONG, 'none': Verdict.NO_ANSWER}
 SKIPPED = {'grading': 'the released grader is not implemented',
-           'advantage': 'free-standing tensors', 'policy_loss': 'part of the learner'}
-
-
-def close(name: str, got: Any, wanted: Any, atol: float = 1e-5, rtol: float = 0.0) -> None:
-  got = np.asarray(got, float)
-  wanted = np.array([np.nan if x is None else x for x in np.atleast_1d(wanted).tolist()], float)
-  np.testing.assert_allclose(np.atleast_1d(got), wanted, atol=atol, rtol=rtol, err_msg=name)
-
-
-def equal(name: str, got: Any, wanted: Any) -> None:
-  if got != wanted:
-    raise AssertionError(f'{name}: expected {wanted!r}, got {got!r}')
+           'advantage (alpha_scale_0.5, mean_std)': 'no setting: the recipes do not use them'}
 
 
 def settings(config: dict[str, Any]) -> SearchConfig:
@@ -283,6 +274,12 @@ def replay(folder: pathlib.Path) -> Iterator[tuple[str, str, str | None]]:
     yield attempt(trace['family'], trace['id'], replay_trace, trace)
   for i, case in enumerate(json.loads((folder / 'node_update.json').read_text())['cases']):
     yield attempt('node_update', str(i), replay_node_update, case)
+  for i, case in enumerate(json.loads((folder / 'advantage.json').read_text())['cases']):
+    yield attempt('advantage', str(i), replay_advantage, case)
+  losses = json.loads((folder / 'policy_loss.json').read_text())
+  settings = functools.partial(replay_policy_loss, settings=losses['settings'])
+  for i, case in enumerate(losses['cases']):
+    yield attempt('policy_loss', f'{i} {case["kind"]}', settings, case)
 
 
 def main(arguments: list[str]) -> int:

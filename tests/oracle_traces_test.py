@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,8 @@ def test_every_record_is_reproduced(shared):
   for family, name, difference in oracle_replay.replay(shared / 'oracle'):
     assert difference is None, f'{family} {name}: {difference}'
     families[family] += 1
-  assert families['node_update'] == 24 and families.total() == 54 + 24
+  assert families['advantage'] == 16 and families['policy_loss'] == 24
+  assert families['node_update'] == 24 and families.total() == 54 + 24 + 16 + 24
   assert families['nan_entropy'] and families['crash_config']
 
 
@@ -29,8 +31,19 @@ def test_replay_names_the_first_difference(shared, tmp_path, capsys):
   line = (shared / 'oracle/traces.jsonl').open().readline()
   (tmp_path / 'traces.jsonl').write_text(line.replace('"how":"local"', '"how":"uct"'))
   (tmp_path / 'node_update.json').write_text('{"cases": []}')
+  losses, advantages = (json.loads((shared / f'oracle/{name}.json').read_text())
+                        for name in ('policy_loss', 'advantage'))
+  losses['cases'] = losses['cases'][:1]
+  losses['cases'][0]['results']['seq-mean-token-sum']['grad'][0][1] += 1e-3
+  advantages['cases'] = advantages['cases'][:1]
+  advantages['cases'][0]['results']['sibling_mean'][0][0] += 1e-3
+  (tmp_path / 'policy_loss.json').write_text(json.dumps(losses))
+  (tmp_path / 'advantage.json').write_text(json.dumps(advantages))
   assert oracle_replay.main([str(tmp_path)]) == 1
-  assert "how: expected 'uct', got 'local'" in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert "how: expected 'uct', got 'local'" in said
+  assert 'advantage 0: ' in said and 'sibling_mean of row 0' in said
+  assert 'policy_loss 0 plain: ' in said and 'seq-mean-token-sum gradient of row 0' in said
 
 
 @pytest.mark.parametrize('widths', [(3, 2, 2), (1, 1, 1), (4, 4, 4)])
