@@ -7,15 +7,22 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from train_cases import random_tree, small_decoder, trajectory
 
 from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig
-from ds_jax.model.decoder import init_decoder
+from ds_jax.model.decoder import init_decoder, sequence_logprobs
 from ds_jax.sharding import make_mesh
-from ds_jax.train.advantages import GroupAdvantages, flat_group, group_advantages
+from ds_jax.train.advantages import (
+  GRANULARITIES,
+  NODE_ADVANTAGES,
+  GroupAdvantages,
+  flat_group,
+  group_advantages,
+)
 from ds_jax.train.batch import Batch, micro_batches, row_shape
 from ds_jax.train.losses import AGGREGATIONS
 from ds_jax.train.optimizer import make_optimizer
@@ -70,8 +77,7 @@ def assert_same_update(groups, config, tree_rows=48):
   return flat_sums
 
 
-SETTINGS = list(itertools.product(AGGREGATIONS, ('q_mean', 'tree_mean', 'td'),
-                                  ('collected', 'all'), (0, 6)))
+SETTINGS = list(itertools.product(AGGREGATIONS, NODE_ADVANTAGES, ('collected', 'all'), (0, 6)))
 
 
 @pytest.mark.parametrize('number', range(len(SETTINGS)))
@@ -79,11 +85,81 @@ def test_gradients_and_figures_are_those_of_the_flattened_form(number):
   aggregation, advantage, ends, buffer = SETTINGS[number]
   config = dataclasses.replace(
       TRAIN, loss_aggregation=aggregation, advantage=advantage, ends=ends, overlong_buffer=buffer,
-      normalization=('mean_only', 'none')[number % 2],
-      importance_cap=1.1 * (number % 3 == 0))
-  sums = assert_same_update(minibatch(number, config), config)
+      normalization=('mean_only', 'none', 'standard')[number % 3],
+      uniform_trees=('keep', 'drop', 'drop')[number % 3] if number % 2 else 'centre',
+      granularity=tuple(GRANULARITIES)[number // 3 % 2],
+      baseline_ends=('collected', 'all')[number // 2 % 2],
+      importance_cap=1.1 * (number % 5 == 0))
+  sums = assert_same_update(minibatch(number, config, num_groups=10), config)
   if not config.importance_cap:
     assert 0 < sums.num_clipped_lower < sums.num_clipped < sums.num_tokens
+
+
+@functools.partial(jax.jit, static_argnums=1)
+@jax.value_and_grad
+def dapo(params, length, tokens, behavior, advantages, mask):
+  """DAPO's objective as its paper writes it (arXiv:2503.14476, Eq. 8): every sequence alone."""
+  rows = lambda x: jnp.broadcast_to(x, tokens.shape)
+  logprobs, _ = sequence_logprobs(params, tokens, rows(jnp.arange(length)), rows(length),
+                                  jnp.roll(tokens, -1, 1))
+  ratio = jnp.exp(jnp.where(mask, jnp.roll(logprobs, 1, 1) - behavior, 0.0))
+  clipped = jnp.clip(ratio, 1 - TRAIN.clip_low, 1 + TRAIN.clip_high)
+  gain = jnp.minimum(ratio * advantages[:, None], clipped * advantages[:, None])
+  return -jnp.sum(mask * gain) / jnp.sum(mask)
+
+
+def dapo_of(groups, params, length=24):
+  """Its value and gradient; advantages are Eq. 9's, with the released epsilon."""
+  sequences = [t for group in groups for t in group]
+  tokens = np.zeros((len(sequences), length), np.int32)
+  behavior, mask = np.zeros(tokens.shape, np.float32), np.zeros(tokens.shape, bool)
+  for row, t in enumerate(sequences):
+    span = slice(len(t.prompt_tokens), len(t.prompt_tokens) + len(t.tokens))
+    tokens[row, :span.stop] = np.append(t.prompt_tokens, t.tokens)
+    behavior[row, span], mask[row, span] = t.behavior_logprobs, True
+  rewards = [np.array([1.0 if t.is_correct else -1.0 for t in group]) for group in groups]
+  advantages = np.concatenate([(r - r.mean()) / (r.std() + 1e-6) for r in rewards])
+  return dapo(params, length, tokens, behavior, advantages.astype(np.float32), mask)
+
+
+@pytest.mark.parametrize('packing', PACKINGS)
+def test_outcomes_with_standard_normalization_are_dapo(packing):
+  config = dataclasses.replace(
+      TRAIN, advantage='q_mean', granularity='outcome', normalization='standard', ends='all',
+      baseline_ends='all', uniform_trees='drop', dual_clip=1e9, kl_coefficient=0.0,
+      entropy_coefficient=0.0)
+  trees = [random_tree(np.random.default_rng([8, i]), group=i) for i in range(8)]
+  mixed = [t for t in trees if 0 < sum(x.is_correct for x in t) < len(t)]
+  assert 2 <= len(mixed) < len(trees)  # dynamic sampling leaves the others out
+  learner = make_learner(make_optimizer(config), tools()[0].mesh, micro_rows=8,
+                         loss_fn=policy_loss_fn(config))
+  params = tools()[1]
+  batch = PACKINGS[packing]([(t, group_advantages(t, config, LIMIT)) for t in trees],
+                            'token_mean', 48)
+  total = learner.start(params)
+  for rows in micro_batches(batch, 8):
+    total = learner.accumulate(params, total, rows)
+  loss, gradient = dapo_of(mixed, params)
+  np.testing.assert_allclose(total[1].loss, loss, atol=1e-6)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), total[0], gradient)
+  assert total[1].num_clipped > 0 and abs(loss) > 1e-3
+
+
+@pytest.mark.parametrize('packing', PACKINGS)
+def test_gradients_do_not_depend_on_the_split(packing):
+  groups = minibatch(11, TRAIN, num_groups=9)
+  batch = PACKINGS[packing](groups, 'sequence_mean', 48)
+  learner, params, _ = tools()
+  gradients = []
+  for micro_rows in (1, 3, len(batch.tokens) + 2):
+    total = learner.start(params)
+    for rows in micro_batches(batch, micro_rows):
+      total = learner.accumulate(params, total, rows)
+    gradients.append(jax.device_get(total))
+  assert len(batch.tokens) > 3
+  for other in gradients[1:]:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), other,
+                 gradients[0])
 
 
 def test_advantages_of_any_sign_collapse_exactly():
