@@ -136,7 +136,11 @@ class VerifyConfig:
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
   """The Tree-GRPO update."""
+  objective: str = 'policy'  # 'policy': search and learn from it | 'imitation': no search but
+  #   supervised updates towards worked solutions of the training problems
   batch_problems: int = 96  # problems searched per step
+  max_refills: int = 0  # further batches that a step may draw until batch_problems groups have both
+  #   right and wrong ends, others being left out (DAPO's dynamic sampling); 0: off
   minibatch_problems: int = 96  # problems per optimizer update
   row_length: int = 36  # S of a training row; short trajectories are packed into rows
   micro_rows: int = 64  # rows per forward/backward pass, over all devices
@@ -184,13 +188,13 @@ class TrainConfig:
 class CurriculumConfig:
   """Rounds: filter the hard set, train on it, filter again."""
   round_steps: tuple[int, ...] = (120, 60)  # training steps of each round
-  filter_samples: int = 4  # direct rollouts per problem
+  filter_samples: int = 4  # direct rollouts per problem; 0: no filter, all problems are trained on
   hard_threshold: float = 0.25  # problems with pass@1 below this are hard
   filter_from: str = 'all'  # a later round filters 'all' training problems, or 'hard': those of
   #   the round before, as in the released data, whose round 1 is a subset of round 0
   rehearsal_share: float = 0.5  # of a batch: problems outside the hard set, with K direct
   #   rollouts; 0: none, as in the paper. Hard problems alone cost pass@1 (README)
-  max_cached_per_problem: int = 2  # solutions the replay buffer keeps of one problem
+  max_cached_per_problem: int = 2  # solutions the replay buffer keeps of one problem; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,6 +265,7 @@ _CHOICES = {
     'train.baseline_ends': ('collected', 'all'),
     'train.normalization': ('mean_only', 'standard', 'none'),
     'train.packing': ('tree', 'flat'),
+    'train.objective': ('policy', 'imitation'),
     'train.optimizer': ('adamw', 'adafactor', 'muon'),
     'train.schedule': ('constant', 'linear', 'cosine'),
     'train.ends': ('collected', 'all'),
@@ -274,10 +279,10 @@ _MINIMUM = {
     'search.segment_length': 2, 'search.num_trajectories': 1, 'search.max_expansions': 1,
     'search.replay_chunk': 1, 'search.replay_lanes': 1, 'search.path_block': 1,
     'verify.num_workers': 1, 'train.batch_problems': 1, 'train.minibatch_problems': 1,
-    'train.max_skipped': 1,
+    'train.max_skipped': 1, 'train.max_refills': 0,
     'train.row_length': 2, 'train.micro_rows': 1, 'train.tree_row_length': 0,
     'train.kl_coefficient': 0.0, 'train.entropy_coefficient': 0.0, 'train.importance_cap': 0.0,
-    'curriculum.filter_samples': 1, 'evaluate.num_samples': 1,
+    'curriculum.filter_samples': 0, 'evaluate.num_samples': 1,
     'evaluate.num_slots': 1, 'checkpoint.every_steps': 1, 'checkpoint.keep': 1,
     'log.every_steps': 1, 'verify.cpu_seconds': 0.01, 'sampling.temperature': 0.0,
     'evaluate.temperature': 0.0, 'data.countdown.num_numbers': 2,

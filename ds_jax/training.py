@@ -8,10 +8,12 @@ stopped ends as one that was not.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+import operator
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,12 +34,13 @@ from ds_jax.search.split_depths import SplitHistory, fork_plan, split_metrics
 from ds_jax.search.statistics import summarize
 from ds_jax.search.trajectories import trajectories
 from ds_jax.sharding import num_slot_shards
-from ds_jax.train.advantages import flat_group, group_advantages
-from ds_jax.train.batch import pack, plain_examples, row_shape, scatter
+from ds_jax.train.advantages import flat_group, group_advantages, is_uniform
+from ds_jax.train.batch import Batch, pack, plain_examples, row_shape, scatter
 from ds_jax.train.curriculum import batch_of, hard_problems, num_rehearsed
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.replay import ReplayBuffer, cached_trajectory
 from ds_jax.train.rescore import importance_metrics, rescore
+from ds_jax.train.sft import imitation_loss
 from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
 from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.train.trees import PACKINGS
@@ -50,6 +53,7 @@ class RunState:
   """The host's part of a checkpoint."""
   round_index: int = 0
   step: int = 0  # training steps done, over all rounds
+  batches: int = 0  # of problems, drawn in this round: one per step, and its refills
   skipped_in_row: int = 0  # updates up to now whose gradient was not finite
   hard_ids: tuple[str, ...] | None = None  # of this round; None: not filtered yet
   hard_before: tuple[str, ...] = ()  # of the round before
@@ -80,6 +84,15 @@ class RunState:
         'splits': SplitHistory.from_json(fields['splits'])})
 
 
+class Sampled(NamedTuple):
+  """What was sampled for one batch of problems."""
+  groups: list[list[Trajectory]]  # one per problem
+  trees: list[FinishedTree]
+  counters: tuple[Counters, Counters]  # of trees, of direct rollouts
+  num_cached: int  # problems that used cached solutions
+  num_rehearsed: int  # problems from outside the hard set
+
+
 class Training:
   """One run from its newest checkpoint to its end; `run` is the whole story."""
 
@@ -90,8 +103,10 @@ class Training:
     self.eval_prompts = _first(runtime.prompts('eval'), config.evaluate.num_problems)
     self.optimizer = make_optimizer(config.train, num_updates(config))
     self.rows = row_shape(config.train, num_slot_shards(runtime.mesh))
+    self.worked = self.worked_solutions() if config.train.objective == 'imitation' else {}
+    loss_fn = imitation_loss if self.worked else policy_loss_fn(config.train)
     self.learner = make_learner(self.optimizer, runtime.mesh, micro_rows=self.rows.micro_rows,
-                                loss_fn=policy_loss_fn(config.train),
+                                loss_fn=loss_fn,
                                 temperature=config.sampling.temperature or 1.0,
                                 frozen=config.train.frozen)
     self.checkpointer = Checkpointer(runtime.workdir.checkpoints, config.checkpoint.keep,
@@ -230,14 +245,15 @@ class Training:
     start, curriculum = time.monotonic(), self.config.curriculum
     nested = curriculum.filter_from == 'hard' and self.host.round_index > 0
     before = self.host.hard_before if nested else sorted(self.train_prompts)
+    if not curriculum.filter_samples:
+      self.set_hard(before)
+      return bool(before)
     jobs = rollout_jobs([self.train_prompts[name] for name in before], curriculum.filter_samples)
     rollouts, _ = self.grow(self.runtime.direct_engine, jobs, Purpose.FILTER,
                             f'filter_{self.host.round_index}',
                             f'filter, round {self.host.round_index}')
     rates = pass_rates(count_correct(rollouts))
-    self.host.hard_ids = hard_problems(rates, curriculum.hard_threshold)
-    self.host.replay = self.host.solutions().retain(self.host.hard_ids)
-    self.host.found = ReplayBuffer(curriculum.max_cached_per_problem)
+    self.set_hard(hard_problems(rates, curriculum.hard_threshold))
     self.metrics.write(self.host.step, 'filter', {
         'round': self.host.round_index, 'filter/num_problems': len(before),
         'filter/num_hard': len(self.host.hard_ids),
@@ -249,19 +265,29 @@ class Training:
     self.save()
     return bool(self.host.hard_ids)
 
+  def set_hard(self, names: Sequence[str]) -> None:
+    """The round trains on these, and may use the solutions found so far of them."""
+    self.host.hard_ids = tuple(names)
+    self.host.replay = self.host.solutions().retain(names)
+    self.host.found = ReplayBuffer(self.config.curriculum.max_cached_per_problem)
+
   def end_round(self) -> None:
     """Moves on to the next round, which filters anew."""
     self.host.hard_before = self.host.hard_ids
     self.host.round_index += 1
-    self.host.hard_ids = None
+    self.host.batches, self.host.hard_ids = 0, None
     self.save()
 
   def train_step(self) -> None:
-    """Search, verify, back up, and update on one batch of problems."""
-    start, config = time.monotonic(), self.config
-    groups, figures = self.collect_groups(*self.next_batch())
-    searched = time.monotonic()
-    updates = self.update(groups)
+    """Search, verify, back up, and update on one batch of problems; or imitate solutions."""
+    start = searched = time.monotonic()
+    if self.worked:
+      updates, figures = self.imitate(), {}
+      self.host.batches += 1
+    else:
+      groups, figures = self.sample_groups()
+      searched = time.monotonic()
+      updates = self.update(groups)
     updated = time.monotonic()
     self.host.step += 1
     figures |= updates | {'round': self.host.round_index,
@@ -269,46 +295,77 @@ class Training:
                           'time/step': updated - start}
     self.metrics.write(self.host.step, 'train', figures)
     self.settle()
-    if self.host.step % config.log.every_steps == 0:
-      self.runtime.progress.update(
-          self.step_in_round(),
-          solved=round(figures['search/solve_rate'], 3),
-          reward=round(figures['search/reward'], 3), loss=round(figures['train/loss'], 4),
-          **{'tokens/s': round(figures['time/tokens_per_second'])})
+    if self.host.step % self.config.log.every_steps == 0:
+      shown = {'solved': 'search/solve_rate', 'reward': 'search/reward', 'loss': 'train/loss',
+               'tokens/s': 'time/tokens_per_second'}
+      self.runtime.progress.update(self.step_in_round(), **{
+          label: round(figures[name], 0 if label == 'tokens/s' else 4)
+          for label, name in shown.items() if name in figures})
 
   def step_in_round(self) -> int:
     """Steps finished in this round."""
     return self.host.step - sum(self.config.curriculum.round_steps[:self.host.round_index])
 
-  def next_batch(self) -> tuple[list[str], list[str]]:
-    """Problems of the next step: hard ones, and others that are rehearsed."""
+  def next_batch(self, refill: int = 0) -> tuple[list[str], list[str]]:
+    """Problems of the next step, or of a refill: hard ones, and others that are rehearsed."""
     size, hard = self.config.train.batch_problems, self.host.hard_ids
     easy = sorted(set(self.train_prompts) - set(hard))
     rehearsed = num_rehearsed(size, self.config.curriculum.rehearsal_share, len(easy))
     draw = lambda ids, count: list(batch_of(
         ids, count, seed=self.config.seed, round_index=self.host.round_index,
-        step=self.step_in_round()))
+        step=self.host.batches + refill))
     return draw(hard, size - rehearsed), draw(easy, rehearsed) if rehearsed else []
 
-  def collect_groups(self, hard: Sequence[str], rehearsed: Sequence[str]
-                     ) -> tuple[list[list[Trajectory]], dict[str, float]]:
-    """Trajectories of every problem of the batch, in order.
+  def sample_groups(self) -> tuple[list[list[Trajectory]], dict[str, float]]:
+    """Trajectories of every problem of the step, in order.
+
+    With `max_refills` further batches are drawn until enough groups have contrast, and only those
+    are kept (dynamic sampling, arXiv:2503.14476, Eq. 11).
+    """
+    config, size = self.config, self.config.train.batch_problems
+    parts = [self.collect_groups(*self.next_batch())]
+    contrast = lambda: [g for part in parts for g in part.groups if not is_uniform(g)]
+    while len(parts) <= config.train.max_refills and len(contrast()) < size:
+      parts.append(self.collect_groups(*self.next_batch(len(parts)), refill=len(parts)))
+    # Nothing below can be interrupted, so that a step that is done again counts once.
+    groups = [group for part in parts for group in part.groups]
+    trees = [tree for part in parts for tree in part.trees]
+    self.host.batches += len(parts)
+    self.host.splits = self.host.splits.add(trees, config.search.max_depth)
+    for group in groups:
+      self.host.found = self.host.found.add(group)
+    searched, direct = (functools.reduce(operator.add, counters) for counters in zip(
+        *[part.counters for part in parts], strict=True))
+    both = searched + direct
+    figures = summarize(trees, config.search.max_depth) | split_metrics(
+        self.host.splits, config.search.max_depth) | searched.metrics() | {
+            'search/cached_share': sum(part.num_cached for part in parts) / len(groups),
+            'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / len(groups),
+            'time/tokens_per_second': both.generated_tokens / max(both.seconds, 1e-6)}
+    if config.train.max_refills:
+      figures |= {'search/refills': len(parts) - 1,
+                  'search/contrast_share': len(contrast()) / len(groups)}
+      groups = contrast()[:size]
+    return groups, figures
+
+  def collect_groups(self, hard: Sequence[str], rehearsed: Sequence[str],
+                     refill: int = 0) -> Sampled:
+    """Trajectories of one batch; changes nothing that a checkpoint holds.
 
     Hard problems get a full search. Those with cached solutions get these plus K minus their number
     of direct rollouts (hybrid rollouts); rehearsed ones get K direct rollouts.
     """
-    config, name = self.config, f'step_{self.host.step:06d}'
-    jobs = _numbered([self.train_prompts[i] for i in [*hard, *rehearsed]])
+    name = f'step_{self.host.step:06d}' + (f'_{refill}' if refill else '')
+    jobs = _numbered([self.train_prompts[i] for i in [*hard, *rehearsed]],
+                     first=refill * self.config.train.batch_problems)
     cached = {job.problem.id: self.host.replay.get(job.problem.id) for job in jobs}
     is_searched = [i < len(hard) and not cached[job.problem.id] for i, job in enumerate(jobs)]
     tree_jobs = list(itertools.compress(jobs, is_searched))
     direct_jobs = [job for job, searched in zip(jobs, is_searched, strict=True) if not searched]
-    depth = config.search.max_depth
+    plan = fork_plan(self.host.splits, self.config.search.max_depth)
     trees, counters = self.grow(self.runtime.search_engine, tree_jobs, Purpose.SEARCH,
-                                f'{name}.search', None, fork_plan(self.host.splits, depth))
+                                f'{name}.search', None, plan)
     rollouts, direct_counters = self.hybrid_rollouts(direct_jobs, cached, f'{name}.direct')
-    # Nothing below can be interrupted, so that a step that is done again counts once.
-    self.host.splits = self.host.splits.add(trees, depth)
     by_job = {(t.problem_id, t.sample): t for t in trees}
     scored = self.score_cached(direct_jobs, cached)
     groups = []
@@ -319,14 +376,8 @@ class Training:
       else:
         fresh = [t for tree in rollouts.get(key, ()) for t in trajectories(tree, group)]
         groups.append(flat_group([*scored.get(job.problem.id, ()), *fresh], group))
-      self.host.found = self.host.found.add(groups[-1])
-    figures = summarize(trees, depth) | split_metrics(self.host.splits, depth)
-    generated = counters.generated_tokens + direct_counters.generated_tokens
-    seconds = counters.seconds + direct_counters.seconds
-    return groups, figures | counters.metrics() | {
-        'search/cached_share': sum(bool(cached[job.problem.id]) for job in jobs) / len(jobs),
-        'search/rehearsed_share': len(rehearsed) / len(jobs),
-        'time/tokens_per_second': generated / max(seconds, 1e-6)}
+    return Sampled(groups, trees, (counters, direct_counters),
+                   sum(bool(cached[job.problem.id]) for job in jobs), len(rehearsed))
 
   def hybrid_rollouts(self, jobs: Sequence[Job], cached: Mapping[str, Sequence[Any]],
                       name: str) -> tuple[dict[tuple[str, int], list[FinishedTree]], Counters]:
@@ -375,25 +426,53 @@ class Training:
     # All minibatches before the first update: by the policy that the step began with.
     batches = [rescore(self.learner, self.state.params, self.reference, batch, config)
                for batch in packed]
+    figures = self.apply(batches)
+    num_trained = sum(int(group.is_trained.sum()) for chunk in chunks for _, group in chunk)
+    return figures | importance_metrics(packed, batches, config) | {
+        'train/trajectories': num_trained}
+
+  def apply(self, batches: Sequence[Batch]) -> dict[str, float]:
+    """One optimizer update per batch; means over the updates."""
     rows = []
     for batch in batches:
       self.state, figures = self.learner.update(self.state, batch)
       rows.append(figures)
       if len(batch.tokens):
         self.host.skipped_in_row = (self.host.skipped_in_row + 1) * int(figures['train/skipped'])
-    num_trained = sum(int(group.is_trained.sum()) for chunk in chunks for _, group in chunk)
     means = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
-    return means | importance_metrics(packed, batches, config) | {
-        'train/ratio_first': float(np.exp(rows[0]['train/ratio_max_log'])),
-        'train/trajectories': num_trained}
+    return means | {'train/ratio_first': float(np.exp(rows[0]['train/ratio_max_log']))}
+
+  def imitate(self) -> dict[str, float]:
+    """Supervised updates towards the worked solutions of the next batch of problems."""
+    size = self.config.train.minibatch_problems
+    pairs = [self.worked[name] for names in self.next_batch() for name in names]
+    return self.apply([pack(plain_examples(pairs[first:first + size]), self.rows.row_length)[0]
+                       for first in range(0, len(pairs), size)])
+
+  def worked_solutions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """(prompt, solution) of each training problem; those without one that fits are left out."""
+    encode, limit = self.runtime.tokenizer.encode_response, self.rows.row_length
+    pairs = {name: (tokens, encode(problem.solution))
+             for name, (problem, tokens) in self.train_prompts.items() if problem.solution}
+    fitting = {name: pair for name, pair in pairs.items() if sum(map(len, pair)) <= limit}
+    if not fitting:
+      raise InputError(
+          f'train.objective=imitation needs worked solutions: {len(pairs)} of '
+          f'{len(self.train_prompts)} training problems have one, none of at most {limit} tokens '
+          'with its prompt; raise train.row_length, or name a source with a field `solution`.')
+    self.runtime.progress.note(
+        f'{len(fitting)} of {len(self.train_prompts)} training problems have a worked solution of '
+        f'at most {limit} tokens with its prompt; the others are left out.')
+    self.train_prompts = {name: self.train_prompts[name] for name in fitting}
+    return fitting
 
 
-def _numbered(prompts: Prompts) -> list[Job]:
+def _numbered(prompts: Prompts, first: int) -> list[Job]:
   """One job per prompt; a problem that occurs again gets the next sample number."""
   seen: dict[str, int] = {}
   jobs = []
   for problem, tokens in prompts:
-    jobs.append(Job(problem, tokens, seen.get(problem.id, 0)))
+    jobs.append(Job(problem, tokens, first + seen.get(problem.id, 0)))
     seen[problem.id] = seen.get(problem.id, 0) + 1
   return jobs
 

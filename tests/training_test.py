@@ -104,10 +104,11 @@ def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
       hard, rehearsed = training.next_batch()
       assert len(hard) == len(rehearsed) == 3
       assert set(hard) <= set(everything[:10]) and set(rehearsed) <= set(everything[10:])
-      groups, figures = training.collect_groups(hard, rehearsed)
+      groups, figures = training.sample_groups()
       assert [group[0].problem_id for group in groups] == hard + rehearsed
       assert all(len(group) == cfg.search.num_trajectories for group in groups[3:])
       assert all(len(t.node_ids) == 2 for group in groups[3:] for t in group)
+      assert training.host.batches == 1
       assert figures['search/trees'] == 3 and figures['search/rehearsed_share'] == 0.5
       training.host.hard_ids = tuple(everything)  # nothing is left to rehearse
       hard, rehearsed = training.next_batch()

@@ -109,6 +109,10 @@ class Counters:
   seconds: float = 0.0
   verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
+  def __add__(self, other: Counters) -> Counters:
+    return Counters(**{f.name: getattr(self, f.name) + getattr(other, f.name)
+                       for f in dataclasses.fields(self)})
+
   def metrics(self) -> dict[str, float]:
     """How well the slots were used; names are documented in README. All depends on timing."""
     share = lambda part, whole: part / whole if whole else 1.0
