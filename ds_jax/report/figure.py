@@ -125,9 +125,9 @@ def _draw_expansions(axis: Any, metrics: Metrics) -> None:
 def _draw_shares(axis: Any, metrics: Metrics) -> None:
   _style(axis, 'Shares')
   _percent_axis(axis)
-  _plot(axis, metrics, 'search/occupancy', THIRD, 'slots at work')
+  _plot(axis, metrics, 'time/occupancy', THIRD, 'slots at work')
   _plot(axis, metrics, 'search/yield', TRAIN, 'tokens that are trained on')
-  _plot(axis, metrics, 'search/recomputed_share', SECOND, 'tokens encoded again')
+  _plot(axis, metrics, 'time/recomputed_share', SECOND, 'tokens encoded again')
   _finish(axis, loc='upper left')
   if axis.has_data():
     axis.set_ylim(0, max(1.55, 1.5 * axis.get_ylim()[1]))  # the legend stands above the lines

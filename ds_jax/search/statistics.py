@@ -30,7 +30,7 @@ def summarize(trees: Sequence[FinishedTree], max_depth: int) -> dict[str, float]
       'search/ends_per_tree': total('ends') / count,
       'search/collected_per_tree': sum(len(tree.collected) for tree in trees) / count,
       'search/tokens': total('generated_tokens'),
-      'search/recomputed_share': total('recomputed_tokens') / generated,
+      'time/recomputed_share': total('recomputed_tokens') / generated,
       'search/yield': distinct / generated,
       'search/path_over_distinct': path / max(distinct, 1),
       'search/entropy': _mean_entropy(trees),
