@@ -107,7 +107,8 @@ def children_of_event(event: dict[str, Any], host: HostTree, config: SearchConfi
     expansion.futures[j].set_result(VERDICT[children[j]['ans']])
   expansion.settle(host, config)
   padded = blank_children((), MAX_WIDTH)
-  return padded._replace(**expansion.fields(MAX_WIDTH))
+  expansion.write(padded, ())
+  return padded
 
 
 def check_state(tree: Tree, event: dict[str, Any]) -> None:

@@ -280,8 +280,7 @@ class _Loop:
         expansion.settle(self.trees[i], config)
         self.counters.verdicts.update(v.value for v in expansion.verdicts if v)
         nodes[i, e] = expansion.request.node
-        for name, values in expansion.fields(config.width).items():
-          getattr(children, name)[i, e] = values
+        expansion.write(children, (i, e))
     self.unverified = {i: under_way for i, under_way in self.unverified.items() if under_way}
     is_new = self.is_new & is_ready
     device_trees, allocation, how, next_keys = self.engine.advance(

@@ -57,21 +57,21 @@ class Expansion:
         self.slot.children[node] = j
     tree.num_expansions += 1
 
-  def fields(self, width: int) -> dict[str, Any]:
-    """Values of `Children` for this expansion, padded to W."""
-    pad = lambda values, dtype: np.pad(np.asarray(values, dtype), (0, width - len(self.tokens)))
-    total = lambda values: [v.sum(dtype=np.float64) for v in values]
-    ends = [v[-1] if e else 0.0 for v, e in zip(self.logprobs, self.is_ended, strict=True)]
-    return dict(
-        count=len(self.tokens), first_child=self.request.first_child,
-        num_tokens=pad([len(t) for t in self.tokens], np.int32),
-        logprob_sum=pad(total(self.logprobs), np.float32),
-        entropy_sum=pad(total(self.entropies), np.float32),
-        end_logprob=pad(ends, np.float32), is_ended=pad(self.is_ended, bool),
-        is_terminal=pad(self.is_terminal, bool),
-        is_valid=pad([v is not None and not v.is_masked for v in self.verdicts], bool),
-        is_correct=pad([v is Verdict.CORRECT for v in self.verdicts], bool),
-        reward=pad(self.rewards, np.float32))
+  def write(self, children: Children, index: tuple[int, ...]) -> None:
+    """Puts this expansion into blank host arrays, at `index` of their leading axes."""
+    n, values = len(self.tokens), self.verdicts
+    children.count[index], children.first_child[index] = n, self.request.first_child
+    siblings = (*index, slice(n))
+    children.num_tokens[siblings] = [len(t) for t in self.tokens]
+    children.logprob_sum[siblings] = [v.sum(dtype=np.float64) for v in self.logprobs]
+    children.entropy_sum[siblings] = [v.sum(dtype=np.float64) for v in self.entropies]
+    children.end_logprob[siblings] = [
+        v[-1] if e else 0.0 for v, e in zip(self.logprobs, self.is_ended, strict=True)]
+    children.is_ended[siblings] = self.is_ended
+    children.is_terminal[siblings] = self.is_terminal
+    children.is_valid[siblings] = [v is not None and not v.is_masked for v in values]
+    children.is_correct[siblings] = [v is Verdict.CORRECT for v in values]
+    children.reward[siblings] = self.rewards
 
 
 def reward_of(verdict: Verdict | None, incomplete_score: float) -> float:

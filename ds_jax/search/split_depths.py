@@ -124,7 +124,8 @@ def fork_plan(history: SplitHistory, max_depth: int) -> ForkPlan:
   """Depths at which forks pay: the lower bound of U/x exceeds 1.15 and 12 % of the tokens are left.
 
   The bound is the 10 % quantile over a bootstrap of blocks of trees, so few pairs, or pairs in one
-  block, allow nothing. Deterministic.
+  block, allow nothing. Whether U/x is steep is read off the pooled counts, at the depth with the
+  highest bound: the bound itself takes thousands of pairs to get near. Deterministic.
   """
   if len(history.blocks) < 2:
     return no_forks(max_depth)
@@ -135,6 +136,7 @@ def fork_plan(history: SplitHistory, max_depth: int) -> ForkPlan:
   bound = np.quantile(np.nan_to_num(ratios, nan=-np.inf, posinf=np.finfo(float).max), QUANTILE,
                       axis=0, method='lower')
   total = blocks.sum(0)
+  pooled = unresolved_over_cost(*total)
   share = np.nan_to_num(share_of_tokens(total[0], total[2]))
   is_allowed = (bound > MIN_RATIO) & (share >= MIN_SHARE)
   is_allowed[0] = False
@@ -142,7 +144,7 @@ def fork_plan(history: SplitHistory, max_depth: int) -> ForkPlan:
   best = int(np.argmax(np.where(is_allowed, bound, -np.inf)))
   depths = np.flatnonzero(bins == best)
   return ForkPlan(is_allowed[bins], np.int32(depths[len(depths) // 2]),
-                  np.bool_(is_allowed.any() and bound[best] > STEEP))
+                  np.bool_(is_allowed.any() and pooled[best] > STEEP))
 
 
 def split_metrics(history: SplitHistory, max_depth: int) -> dict[str, float]:
