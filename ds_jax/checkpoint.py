@@ -35,11 +35,13 @@ class SaveError(RuntimeError):
 class Checkpointer:
   """Saves and restores the state of a run.
 
-  `save` returns once the checkpoint is committed: orbax writes beside and renames, so a kill at
-  any moment leaves the earlier checkpoints as they were and no half-written one in their place.
+  Orbax writes beside and renames, so a kill at any moment leaves the earlier checkpoints as they
+  were and no half-written one in their place. `begin_save` goes on while the files are written,
+  `wait` returns once the checkpoint is committed, and `save` is both.
   """
 
-  def __init__(self, folder: str | Path, keep: int | None, note: Callable[[str], None] = print):
+  def __init__(self, folder: str | Path, keep: int | None, note: Callable[[str], None] = print,
+               keep_best: int = 0):
     """Opens (and makes) the folder.
 
     Args:
@@ -47,27 +49,42 @@ class Checkpointer:
       keep: newest checkpoints kept, >= 1; an older one goes only after a newer is committed. None:
         only to be read, by a process beside the one that writes; nothing in it is touched.
       note: told in one line when a checkpoint is passed over.
+      keep_best: checkpoints of the highest score kept besides.
     """
     if keep is not None and keep < 1:
       raise InputError(f'Expected checkpoint.keep >= 1, got {keep}.')
     self._folder = Path(folder).absolute()
-    self._keep = keep
+    self._keep, self._keep_best = keep, keep_best
     self._note = note
+    self._pending: int | None = None  # step that is being written
+    self._hushed = contextlib.ExitStack()  # while it is
     self._damaged: set[int] = set()
     self._manager = None
     self._open()
 
-  def save(self, step: int, state: Any, host: Mapping[str, Any]) -> None:
-    """Writes a checkpoint and waits until it is committed.
+  def save(self, step: int, state: Any, host: Mapping[str, Any],
+           score: float | None = None) -> None:
+    """Writes a checkpoint and waits until it is committed; see `begin_save`."""
+    self.begin_save(step, state, host, score)
+    self.wait()
+
+  def begin_save(self, step: int, state: Any, host: Mapping[str, Any],
+                 score: float | None = None) -> None:
+    """Copies the state and returns; the files are written meanwhile, until `wait`.
+
+    The state may be donated and changed at once. An earlier save is waited for first.
 
     Args:
       step: larger than that of every earlier checkpoint.
       state: pytree of arrays.
       host: JSON-able.
+      score: by which `keep_best` is decided; None: not a candidate.
 
     Raises:
-      SaveError: the disk is full, or it could not be written for another reason.
+      SaveError: the disk is full, or it, or the save before, could not be written for another
+        reason.
     """
+    self.wait()
     self._set_damaged_aside()
     latest = self.latest()
     if latest is not None and step <= latest:
@@ -79,19 +96,34 @@ class Checkpointer:
     items = ocp.args.Composite(**{
         _STATE: ocp.args.StandardSave(named),
         _HOST: ocp.args.JsonSave({'host': dict(host), 'checksums': sums})})
+    metrics = None if score is None else {'score': float(score)}
+    self._pending = step
+    self._hushed.enter_context(_quiet())
     try:
-      with _quiet():
-        self._manager.save(step, args=items)
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+      self._manager.save(step, args=items, metrics=metrics)
       return
     except Exception as error:  # orbax and tensorstore raise many kinds
       message = _save_message(error, step, self._folder)
+    self._give_up(message)
+
+  def wait(self) -> None:
+    """Returns once the save under way, if any, is committed.
+
+    Raises:
+      SaveError: it could not be written; earlier checkpoints are untouched.
+    """
+    if self._pending is None:
+      return
+    try:
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
+      self._pending = None
+      self._hushed.close()
+      return
+    except Exception as error:
+      message = _save_message(error, self._pending, self._folder)
     # Outside the except clause: the error's frames hold what _recover lets go.
-    self._recover(step)
-    latest = self.latest()
-    kept = 'there is no earlier one' if latest is None else f'checkpoint {latest} is still good'
-    raise SaveError(f'{message} {kept[0].upper()}{kept[1:]}.')
+    self._give_up(message)
 
   def latest(self) -> int | None:
     """Step of the newest committed checkpoint that is not known to be damaged; None: none."""
@@ -130,6 +162,8 @@ class Checkpointer:
                      f'{sorted(steps)}); start in a new workdir or restore the files.')
 
   def close(self) -> None:
+    """Waits for the save under way; SaveError if it cannot be written."""
+    self.wait()
     with _quiet():
       self._manager.close()
 
@@ -138,12 +172,23 @@ class Checkpointer:
     if self._keep is None:
       options = ocp.CheckpointManagerOptions(read_only=True)
     else:
-      options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True,
-                                             cleanup_tmp_directories=True)
+      options = ocp.CheckpointManagerOptions(
+          preservation_policy=_kept(self._keep, self._keep_best), create=True,
+          best_fn=_score if self._keep_best else None,  # makes orbax read the scores that it finds
+          cleanup_tmp_directories=True)
     handlers = {_STATE: ocp.StandardCheckpointHandler(), _HOST: ocp.JsonCheckpointHandler()}
     with _quiet():
       self._manager = ocp.CheckpointManager(self._folder, options=options,
                                             item_handlers=handlers)
+
+  def _give_up(self, message: str) -> None:
+    """Tidies up after a save that failed, and says so."""
+    step, self._pending = self._pending, None
+    self._recover(step)
+    self._hushed.close()
+    latest = self.latest()
+    kept = 'there is no earlier one' if latest is None else f'checkpoint {latest} is still good'
+    raise SaveError(f'{message} {kept[0].upper()}{kept[1:]}.')
 
   def _recover(self, step: int) -> None:
     """After a failed save: removes the half-written folder, which holds the space that is short."""
@@ -191,6 +236,20 @@ class Checkpointer:
       raise ValueError(f'checksum of {wrong[0]} (and {len(wrong) - 1} more) does not agree')
     leaves = [arrays[name] for name in named]
     return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves), host['host']
+
+
+def _kept(newest: int, best: int) -> Any:
+  """Which checkpoints stay when a newer one is committed."""
+  from orbax.checkpoint import checkpoint_managers as managers
+  policies = [managers.LatestN(n=newest)]
+  if best:
+    policies.append(managers.BestN(n=best, get_metric_fn=_score,
+                                   keep_checkpoints_without_metrics=False))
+  return managers.AnyPreservationPolicy(policies=policies)
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+  return metrics['score']
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:

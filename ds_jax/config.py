@@ -201,6 +201,7 @@ class CurriculumConfig:
 class EvaluateConfig:
   num_problems: int = 256  # of the evaluation split; 0: all
   num_samples: int = 8  # direct rollouts per problem
+  every_steps: int = 0  # training steps between evaluations; 0: before and after the run only
   temperature: float = 1.0  # 0: greedy
   top_p: float = 1.0  # 1: off
   num_slots: int = 256  # decoder slots per device for direct rollouts (also the filter's)
@@ -217,6 +218,7 @@ class MeshConfig:
 class CheckpointConfig:
   every_steps: int = 10  # training steps between checkpoints; the end of a round always saves
   keep: int = 2  # newest checkpoints kept
+  keep_best: int = 0  # besides, those whose evaluation had the highest pass@1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +286,7 @@ _MINIMUM = {
     'train.kl_coefficient': 0.0, 'train.entropy_coefficient': 0.0, 'train.importance_cap': 0.0,
     'curriculum.filter_samples': 0, 'evaluate.num_samples': 1,
     'evaluate.num_slots': 1, 'checkpoint.every_steps': 1, 'checkpoint.keep': 1,
+    'checkpoint.keep_best': 0, 'evaluate.every_steps': 0,
     'log.every_steps': 1, 'verify.cpu_seconds': 0.01, 'sampling.temperature': 0.0,
     'evaluate.temperature': 0.0, 'data.countdown.num_numbers': 2,
 }

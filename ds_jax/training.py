@@ -110,13 +110,15 @@ class Training:
                                 temperature=config.sampling.temperature or 1.0,
                                 frozen=config.train.frozen)
     self.checkpointer = Checkpointer(runtime.workdir.checkpoints, config.checkpoint.keep,
-                                     note=runtime.progress.note)
+                                     note=runtime.progress.note,
+                                     keep_best=config.checkpoint.keep_best)
     self.metrics = MetricsWriter(runtime.workdir.root, config.log.tensorboard)
     self.state, self.host = self.restore()
     self.reference = (runtime.load_decoder(model_folder(config, runtime.workdir))
                       if config.train.kl_coefficient else None)  # the policy it started from
     self.metrics.cut(self.host.metrics_size)
     self.journals: list[Journal] = []  # of finished work, which the next checkpoint covers
+    self.covered: list[Journal] = []  # by the checkpoint that is being written
     self.in_flight: list[Journal] = []  # of the step under way
     self._search_form: tuple[int, Decoder] | None = None
 
@@ -143,11 +145,15 @@ class Training:
         self.stop_if_asked()
         self.train_step()
         self.stop_if_broken()
+        every = self.config.evaluate.every_steps
+        if every and self.host.step % every == 0 and self.host.step < sum(rounds):
+          self.evaluate(f'step_{self.host.step:06d}')
         if self.host.step % self.config.checkpoint.every_steps == 0 and self.host.step < last:
           self.save()
       self.runtime.progress.finish()
       self.end_round()
     self.evaluate('after')
+    self.commit()
     return self.host
 
   def close(self) -> None:
@@ -159,6 +165,7 @@ class Training:
     """Saves and raises Stopped, if the run was asked to stop."""
     if self.runtime.should_stop():
       self.save()
+      self.commit()
       raise Stopped
 
   def stop_if_broken(self) -> None:
@@ -166,6 +173,7 @@ class Training:
     count = self.host.skipped_in_row
     if count >= self.config.train.max_skipped:
       self.save()
+      self.commit()
       raise InputError(
           f'The last {count} gradients were not finite (train.max_skipped = '
           f'{self.config.train.max_skipped}). None was applied, and step {self.host.step} is '
@@ -184,6 +192,9 @@ class Training:
                               runtime.mesh)
     state, host = self.checkpointer.restore(abstract)
     host = RunState.from_json(host)
+    for path in runtime.workdir.journal('').parent.glob('step_*'):
+      if int(path.name[5:11]) < host.step:  # a kill came before a covered journal was removed
+        path.unlink(missing_ok=True)
     runtime.progress.note(f'Continuing at round {host.round_index}, step {host.step}.')
     return state, host
 
@@ -192,14 +203,20 @@ class Training:
     self.journals += self.in_flight
     self.in_flight = []
 
-  def save(self) -> None:
-    """Commits a checkpoint; journals that it covers are removed after that."""
+  def save(self, score: float | None = None) -> None:
+    """Begins a checkpoint of the present state; `commit` waits until it is written."""
+    self.commit()
     self.host.num_saves += 1
     self.host.metrics_size = self.metrics.size()
-    self.checkpointer.save(self.host.num_saves, self.state, self.host.to_json())
-    for journal in self.journals:
+    self.checkpointer.begin_save(self.host.num_saves, self.state, self.host.to_json(), score)
+    self.covered, self.journals = self.journals, []
+
+  def commit(self) -> None:
+    """Waits for the checkpoint being written; journals that it covers are removed after that."""
+    self.checkpointer.wait()
+    for journal in self.covered:
       journal.remove()
-    self.journals.clear()
+    self.covered = []
 
   def params(self) -> Decoder:
     """The parameters in the form for search, made once per step."""
@@ -224,19 +241,20 @@ class Training:
       raise
 
   def evaluate(self, when: str) -> None:
-    """pass@1 of the present policy on the held-out problems, once per `when`."""
+    """pass@1 of the present policy on the held-out problems, once per `when`, and a checkpoint."""
     if when in self.host.evaluations:
       return
     start = time.monotonic()
     jobs = rollout_jobs(self.eval_prompts, self.config.evaluate.num_samples)
+    phase = f'evaluate ({when} training)' if when in ('before', 'after') else None
     rollouts, _ = self.grow(self.runtime.evaluation_engine, jobs, Purpose.EVALUATE,
-                            f'evaluate_{when}', f'evaluate ({when} training)')
+                            f'evaluate_{when}', phase)
     found = evaluation_metrics(rollouts)
     self.host.evaluations[when] = found
     self.metrics.write(self.host.step, 'evaluate',
                        {'when': when, **found, 'time/evaluate': time.monotonic() - start})
     self.settle()
-    self.save()
+    self.save(score=found['evaluate/pass_at_1'])
 
   def filter_hard(self) -> bool:
     """Sets the round's hard set; False if there is none."""

@@ -87,6 +87,35 @@ def test_keeps_the_newest(checkpointer, tmp_path):
     checkpointer.save(3, simple(), {})
 
 
+def test_the_best_are_kept_besides_the_newest(tmp_path):
+  folder = tmp_path / 'checkpoints'
+  checkpointer = Checkpointer(folder, keep=1, keep_best=1)
+  for step, score in enumerate((0.2, 0.9, None, 0.5, None), 1):
+    checkpointer.save(step, simple(step, size=10), {'step': step}, score=score)
+  kept = lambda: sorted(int(p.name) for p in folder.iterdir())
+  assert kept() == [2, 5]
+  checkpointer.close()
+  checkpointer = Checkpointer(folder, keep=1, keep_best=1)  # scores outlive the process
+  checkpointer.save(6, simple(6, size=10), {'step': 6}, score=0.8)
+  assert kept() == [2, 6]
+  checkpointer.save(7, simple(7, size=10), {'step': 7}, score=1.0)
+  assert kept() == [7]
+  checkpointer.close()
+
+
+def test_what_is_saved_is_the_state_at_the_call(checkpointer):
+  """The write goes on while the next updates overwrite the donated state."""
+  change = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 - 1, tree), donate_argnums=0)
+  state = {'kernel': jnp.full((2000, 1000), 3.0)}
+  checkpointer.begin_save(1, state, {'step': 1})
+  for _ in range(3):
+    state = change(state)
+  jax.block_until_ready(state)
+  checkpointer.wait()
+  restored, _ = checkpointer.restore(abstract(state))
+  assert_equal(restored['kernel'], np.full((2000, 1000), 3.0))
+
+
 def test_train_state_continues_on_another_mesh(tmp_path):
   if len(jax.devices()) < 8:
     pytest.skip('needs 8 devices')
@@ -177,8 +206,10 @@ def test_full_disk_keeps_the_earlier_checkpoint(checkpointer, tmp_path, capfd):
   handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
   try:
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))  # writes fail as on a full disk
-    with pytest.raises(SaveError, match='disk is full.*Checkpoint 1 is still good'):
-      checkpointer.save(2, simple(), {'step': 2})
+    for report in (checkpointer.wait, lambda: checkpointer.begin_save(3, simple(), {'step': 3})):
+      checkpointer.begin_save(2, simple(), {'step': 2})
+      with pytest.raises(SaveError, match='disk is full.*Checkpoint 1 is still good'):
+        report()
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     signal.signal(signal.SIGXFSZ, handler)
