@@ -1,0 +1,201 @@
+"""Kills one run again and again, and compares its end with that of a run that never was killed.
+
+  python tests/benchmarks/kill_anywhere.py [--kills=25] [--terms=5] [--steps=48] [--seed=0]
+
+The tiny run of the tests, lengthened to `steps` (48: about 90 s on a busy core), in processes of its
+own.
+SIGKILL comes at random moments; every other time at a random moment after a chosen one has been
+seen: while a checkpoint is written, in the filter, in a search, in an evaluation, and right after
+a search has ended (backup and update). SIGTERM likewise. Prints one JSON object; exits 1 unless
+parameters, moments, solutions and metrics (`time/…` aside) are the same bits, no finished tree was
+grown twice, and every SIGTERM ended in exit code 42 within 30 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import tiny_run  # noqa: E402
+
+from ds_jax.search.journal import Journal  # noqa: E402
+from ds_jax.workdir import EXIT_TERMINATED, Workdir  # noqa: E402
+
+PATIENCE = 300  # seconds that a process may take to do anything at all
+TERM_LIMIT = 30  # seconds from SIGTERM to the end
+
+
+def config(steps: int):
+  """The tiny run, longer, and evaluated now and then."""
+  return dict(curriculum=dict(round_steps=(steps // 2, steps - steps // 2), filter_samples=8),
+              evaluate=dict(every_steps=max(2, steps // 16)), checkpoint=dict(every_steps=3))
+
+
+class Watch:
+  """What a workdir shows of a run from outside."""
+
+  def __init__(self, workdir: Workdir):
+    self.workdir = workdir
+
+  def phase(self) -> str:
+    """The work under way, as far as files tell."""
+    if list(self.workdir.checkpoints.glob('*tmp*')):
+      return 'checkpoint'
+    names = [p.name for p in self.journals()]
+    for phase in ('evaluate', 'filter'):
+      if any(name.startswith(phase) for name in names):
+        return phase
+    steps = sorted(name[:11] for name in names if name.startswith('step_'))
+    return 'search or update' if steps else 'between'
+
+  def journals(self) -> list[pathlib.Path]:
+    folder = self.workdir.root / 'journal'
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+  def size(self) -> int:
+    """Bytes that the run has written where it only appends."""
+    files = [*self.journals(), self.workdir.root / 'metrics.jsonl']
+    return sum(f.stat().st_size for f in files if f.exists())
+
+  def repeated_trees(self) -> int:
+    """Trees that stand twice in a journal."""
+    count = 0
+    for path in self.journals():
+      trees = collections.Counter((t.problem_id, t.sample) for t in Journal(path).read())
+      count += sum(trees.values()) - len(trees)
+    return count
+
+
+def wait_for(process, is_there) -> bool:
+  """Whether it came before the process ended."""
+  deadline = time.monotonic() + PATIENCE
+  while process.poll() is None:
+    if is_there():
+      return True
+    if time.monotonic() > deadline:
+      process.kill()
+      raise RuntimeError(f'Nothing happened for {PATIENCE} s: {process.communicate()}')
+    time.sleep(0.001)
+  return False
+
+
+def interrupt(path, watch: Watch, number: signal.Signals, target: str | None, delay: float,
+              ) -> dict | None:
+  """One life of the run: started, then signalled at the chosen moment; None if it ended before."""
+  process = tiny_run.start(path, watch.workdir.root)
+  before, first = watch.size(), {f.name for f in watch.workdir.checkpoints.glob('*tmp*')}
+  seen = lambda: watch.size() != before  # it has begun to work
+  if target == 'checkpoint':
+    seen = lambda: any(f.name not in first for f in watch.workdir.checkpoints.glob('*tmp*'))
+  elif target:
+    seen = lambda: watch.size() != before and watch.phase() == target
+  if not wait_for(process, seen):
+    return ended(process)
+  time.sleep(delay)
+  if process.poll() is not None:
+    return ended(process)
+  phase, sent = watch.phase(), time.monotonic()
+  process.send_signal(number)
+  _, err = process.communicate(timeout=PATIENCE)
+  wanted = EXIT_TERMINATED if number == signal.SIGTERM else -signal.SIGKILL
+  if process.returncode == 0:
+    return None
+  if process.returncode != wanted:
+    raise RuntimeError(f'Expected exit code {wanted}, got {process.returncode}: {err}')
+  return {'phase': phase, 'seconds': time.monotonic() - sent}
+
+
+def ended(process) -> None:
+  _, err = process.communicate()
+  if process.returncode:
+    raise RuntimeError(f'Exit code {process.returncode}: {err}')
+
+
+def torture(path, watch: Watch, kills: int, terms: int, rng) -> list[dict]:
+  """Lives of one run until all signals have been sent, or it has ended."""
+  signals = [signal.SIGKILL] * kills + [signal.SIGTERM] * terms
+  rng.shuffle(signals)
+  targets = ['checkpoint', 'search or update', 'evaluate', 'filter', 'search or update']
+  lives = []
+  for i, number in enumerate(signals):
+    target = targets[i // 2 % len(targets)] if i % 2 else None
+    if target == 'filter' and watch.size():
+      target = None  # the filters are two, and may be over
+    delay = rng.uniform(0, 0.03) if target else rng.uniform(0, 2)
+    life = interrupt(path, watch, signal.Signals(number), target, delay)
+    if life is None:
+      print(f'The run ended after {len(lives)} signals.', file=sys.stderr)
+      break
+    life |= {'signal': signal.Signals(number).name, 'target': target,
+             'repeated_trees': watch.repeated_trees()}
+    print(json.dumps(life), file=sys.stderr, flush=True)
+    lives.append(life)
+  return lives
+
+
+def finish(path, workdir: Workdir) -> float:
+  """Runs to the end; seconds."""
+  start = time.monotonic()
+  process = tiny_run.start(path, workdir.root)
+  _, err = process.communicate()
+  if process.returncode:
+    raise RuntimeError(f'Exit code {process.returncode}: {err}')
+  return time.monotonic() - start
+
+
+def is_same(a: Workdir, b: Workdir, cfg) -> str:
+  """'' or what differs."""
+  try:
+    tiny_run.assert_same_run(a, b, cfg)
+  except AssertionError as e:
+    return str(e)[:500] or 'metrics or solutions'
+  return ''
+
+
+def main() -> int:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  for name, default in (('kills', 25), ('terms', 5), ('steps', 48), ('seed', 0)):
+    parser.add_argument(f'--{name}', type=int, default=default)
+  options = parser.parse_args()
+  sections = config(options.steps)
+  cfg, rng = tiny_run.config(**sections), np.random.default_rng(options.seed)
+  with tempfile.TemporaryDirectory() as folder:
+    root = pathlib.Path(folder)
+    path = tiny_run.config_file(root, **sections)
+    tiny_run.warmstart(root / 'killed', cfg)
+    (root / 'killed/config.json').unlink(missing_ok=True)
+    shutil.copytree(root / 'killed', root / 'whole')
+    killed, whole = Workdir(root / 'killed'), Workdir(root / 'whole')
+    seconds = finish(path, whole)
+    print(f'Uninterrupted: {seconds:.0f} s.', file=sys.stderr, flush=True)
+    lives = torture(path, Watch(killed), options.kills, options.terms, rng)
+    finish(path, killed)
+    difference = is_same(killed, whole, cfg)
+    rows = len(tiny_run.metrics(whole))
+  terms = [life['seconds'] for life in lives if life['signal'] == 'SIGTERM']
+  found = {
+      'uninterrupted_seconds': round(seconds, 1), 'metrics_rows': rows,
+      'sigkills': sum(life['signal'] == 'SIGKILL' for life in lives), 'sigterms': len(terms),
+      'phases': dict(collections.Counter(life['phase'] for life in lives)),
+      'repeated_trees': sum(life['repeated_trees'] for life in lives),
+      'slowest_sigterm_seconds': round(max(terms, default=0.0), 2), 'same_bits': not difference,
+      'difference': difference}
+  print(json.dumps(found))
+  return int(bool(difference) or found['repeated_trees'] > 0
+             or found['sigkills'] < options.kills or len(terms) < options.terms
+             or max(terms, default=0.0) > TERM_LIMIT)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
