@@ -2,13 +2,12 @@
 
   python tests/benchmarks/kill_anywhere.py [--kills=25] [--terms=5] [--steps=48] [--seed=0]
 
-The tiny run of the tests, lengthened to `steps` (48: about 90 s on a busy core), in processes of its
-own.
-SIGKILL comes at random moments; every other time at a random moment after a chosen one has been
-seen: while a checkpoint is written, in the filter, in a search, in an evaluation, and right after
-a search has ended (backup and update). SIGTERM likewise. Prints one JSON object; exits 1 unless
-parameters, moments, solutions and metrics (`time/…` aside) are the same bits, no finished tree was
-grown twice, and every SIGTERM ended in exit code 42 within 30 s.
+The tiny run of the tests, lengthened to `steps` (48: about 90 s on a busy core), in processes of
+its own. SIGKILL comes at random moments; every other time at a random moment after a chosen one has
+been seen: while a checkpoint is written, in the filter, in a search or an update, in an evaluation.
+SIGTERM likewise. Prints one JSON object; exits 1 unless parameters, moments, solutions and metrics
+(`time/…` aside) are the same bits, no finished tree was grown twice, and every SIGTERM ended in
+exit code 42 within 30 s.
 """
 
 from __future__ import annotations
