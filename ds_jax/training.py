@@ -447,7 +447,8 @@ class Training:
     figures = self.apply(batches)
     num_trained = sum(int(group.is_trained.sum()) for chunk in chunks for _, group in chunk)
     return figures | importance_metrics(packed, batches, config) | {
-        'train/trajectories': num_trained}
+        'train/trajectories': num_trained,
+        'train/response_tokens': figures['train/num_tokens'] * len(chunks) / max(num_trained, 1)}
 
   def apply(self, batches: Sequence[Batch]) -> dict[str, float]:
     """One optimizer update per batch; means over the updates."""

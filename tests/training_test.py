@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ import tiny_run
 
 from ds_jax.checkpoint import Checkpointer
 from ds_jax.checks import InputError
+from ds_jax.report.metrics import read_metrics
 from ds_jax.runtime import open_runtime
 from ds_jax.search.journal import Journal
 from ds_jax.training import Training
@@ -52,6 +54,14 @@ def test_a_run_ends_with_metrics_report_and_checkpoint(done):
       'metrics.jsonl', 'report.html', 'report.png', 'replay.jsonl', 'summary.json', 'config.json'}
   assert not list((workdir.root / 'journal').iterdir())
   assert Checkpointer(workdir.checkpoints, 2).latest() is not None
+
+
+def test_readme_documents_every_field(done, root):
+  text = (root / 'README.md').read_text()
+  names = set(re.findall(r'`([a-z]+/[a-z_0-9D]+)`', text[text.index('### Metrics'):]))
+  for row in read_metrics(done[0].root / 'metrics.jsonl'):
+    fields = {re.sub(r'_(low|high)$', '', re.sub(r'depth_\d+', 'depth_D', key)) for key in row}
+    assert fields - {'step', 'kind', 'round', 'when'} <= names, sorted(fields - names)
 
 
 def test_the_same_seed_gives_the_same_bits(done, warm, tmp_path):
@@ -148,6 +158,24 @@ def load(workdir: Workdir):
 
 
 RESCORED = dict(kl_coefficient=0.05, entropy_coefficient=0.01, importance_cap=1.5)
+
+
+def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
+  cfg = tiny_run.config(evaluate=dict(every_steps=2), checkpoint=dict(keep=1, keep_best=1))
+  workdir = copy(warm, tmp_path / 'run')
+  (workdir.root / 'config.json').unlink()
+  tiny_run.train(workdir, cfg)
+  found = {r['when']: r['evaluate/pass_at_1'] for r in tiny_run.metrics(workdir)
+           if r['kind'] == 'evaluate'}
+  assert list(found) == ['before', 'step_000002', 'step_000004', 'after']
+  checkpoints = Checkpointer(workdir.checkpoints, keep=None)
+  kept = sorted(int(p.name) for p in workdir.checkpoints.iterdir())
+  evaluations = []
+  for step in kept:
+    host = json.loads((workdir.checkpoints / str(step) / 'host/metadata').read_text())['host']
+    evaluations.append(list(host['evaluations'].values())[-1]['evaluate/pass_at_1'])
+  assert checkpoints.latest() == kept[-1] and max(evaluations) == max(found.values())
+  assert len(kept) == 1 + (evaluations[-1] < max(found.values()))
 
 
 def test_a_reference_and_importance_weights_survive_a_stop(warm, tmp_path):
