@@ -7,7 +7,6 @@ stopped ends as one that was not.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import operator
@@ -24,64 +23,29 @@ from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rate
 from ds_jax.evaluate.rollouts import rollout_jobs, run_journaled
 from ds_jax.model.decoder import Decoder, abstract_decoder
 from ds_jax.report.metrics import MetricsWriter
+from ds_jax.run_state import RunState
 from ds_jax.runtime import Prompts, Runtime, model_folder
 from ds_jax.search.engine import Counters, Engine, Interrupted
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
 from ds_jax.search.keys import Purpose, base_key_data
 from ds_jax.search.rollouts import ForkPlan
-from ds_jax.search.split_depths import SplitHistory, fork_plan, split_metrics
+from ds_jax.search.split_depths import fork_plan, split_metrics
 from ds_jax.search.statistics import summarize
 from ds_jax.search.trajectories import trajectories
 from ds_jax.sharding import num_slot_shards
 from ds_jax.train.advantages import flat_group, group_advantages, is_uniform
-from ds_jax.train.batch import Batch, pack, plain_examples, row_shape, scatter
+from ds_jax.train.batch import Batch, pack, plain_examples, row_shape
 from ds_jax.train.curriculum import batch_of, hard_problems, num_rehearsed
 from ds_jax.train.optimizer import make_optimizer
-from ds_jax.train.replay import ReplayBuffer, cached_trajectory
-from ds_jax.train.rescore import importance_metrics, rescore
+from ds_jax.train.replay import ReplayBuffer
+from ds_jax.train.rescore import importance_metrics, rescore, score_solutions
 from ds_jax.train.sft import imitation_loss
 from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
 from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.train.trees import PACKINGS
 from ds_jax.types import FinishedTree, SilentProgress, Trajectory
 from ds_jax.workdir import Stopped
-
-
-@dataclasses.dataclass
-class RunState:
-  """The host's part of a checkpoint."""
-  round_index: int = 0
-  step: int = 0  # training steps done, over all rounds
-  batches: int = 0  # of problems, drawn in this round: one per step, and its refills
-  skipped_in_row: int = 0  # updates up to now whose gradient was not finite
-  hard_ids: tuple[str, ...] | None = None  # of this round; None: not filtered yet
-  hard_before: tuple[str, ...] = ()  # of the round before
-  replay: ReplayBuffer = ReplayBuffer(0)  # solutions that this round may use
-  found: ReplayBuffer = ReplayBuffer(0)  # solutions found in this round
-  splits: SplitHistory = SplitHistory()  # of recent steps: where forks pay
-  evaluations: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-  metrics_size: int = 0  # bytes of metrics.jsonl that belong to this state
-  num_saves: int = 0
-
-  def to_json(self) -> dict[str, Any]:
-    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    return fields | {'replay': self.replay.to_json(), 'found': self.found.to_json(),
-                     'splits': self.splits.to_json()}
-
-  def solutions(self) -> ReplayBuffer:
-    """All cached solutions, those of this round included."""
-    return _merge(self.replay, self.found)
-
-  @classmethod
-  def from_json(cls, fields: Mapping[str, Any]) -> RunState:
-    hard = fields['hard_ids']
-    return cls(**fields | {
-        'hard_ids': None if hard is None else tuple(hard),
-        'hard_before': tuple(fields['hard_before']),
-        'replay': ReplayBuffer.from_json(fields['replay']),
-        'found': ReplayBuffer.from_json(fields['found']),
-        'splits': SplitHistory.from_json(fields['splits'])})
 
 
 class Sampled(NamedTuple):
@@ -419,17 +383,10 @@ class Training:
     """Cached solutions as trajectories, with log-probs of the present policy."""
     wanted = [(job.problem.id, solution) for job in {j.problem.id: j for j in jobs}.values()
               for solution in cached[job.problem.id]]
-    if not wanted:
-      return {}
-    pairs = [(np.array(s.prompt_tokens, np.int32), np.array(s.response_tokens, np.int32))
-             for _, s in wanted]
-    batch, origin = pack(plain_examples(pairs), self.rows.row_length)
-    lengths = [len(response) for _, response in pairs]
-    logprobs, entropies = (scatter(x, origin, lengths)
-                           for x in self.learner.score(self.state.params, batch))
     scored: dict[str, list[Trajectory]] = {}
-    for (name, solution), *values in zip(wanted, logprobs, entropies, strict=True):
-      scored.setdefault(name, []).append(cached_trajectory(name, solution, *values))
+    for (name, _), trajectory in zip(wanted, score_solutions(
+        self.learner, self.state.params, wanted, self.rows.row_length), strict=True):
+      scored.setdefault(name, []).append(trajectory)
     return scored
 
   def update(self, groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
@@ -498,13 +455,3 @@ def _numbered(prompts: Prompts, first: int) -> list[Job]:
 
 def _first(prompts: Prompts, count: int) -> Prompts:
   return prompts[:count] if count else prompts
-
-
-def _merge(replay: ReplayBuffer, found: ReplayBuffer) -> ReplayBuffer:
-  """Both buffers' solutions, the older ones first, up to the cap."""
-  solutions = dict(replay.solutions)
-  for name, new in found.solutions.items():
-    kept = solutions.get(name, ())
-    fresh = tuple(s for s in new if s not in kept)
-    solutions[name] = (*kept, *fresh)[:replay.max_per_problem]
-  return dataclasses.replace(replay, solutions=solutions)

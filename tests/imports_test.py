@@ -15,8 +15,8 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 # A part of ds_jax is a folder or a module at the top. Every part may import the parts named here.
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
-ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'training', 'warmstart', 'export', 'plan',
-            'experiment', 'search_command', 'data_command',
+ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'run_state', 'training', 'warmstart', 'export',
+            'plan', 'experiment', 'search_command', 'data_command',
             'evaluate_command', 'commands'}
 ARROWS = {
     'types': set(),
@@ -34,7 +34,8 @@ ARROWS = {
     'checkpoint': BASE,
     'workdir': BASE,
     'runtime': BASE | FOLDERS | {'workdir'},
-    'training': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
+    'run_state': {'search', 'train'},
+    'training': BASE | FOLDERS | {'checkpoint', 'run_state', 'runtime', 'workdir'},
     'warmstart': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
     'export': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
     'plan': BASE | FOLDERS | ASSEMBLY,

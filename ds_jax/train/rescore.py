@@ -1,4 +1,4 @@
-"""What a minibatch needs from further forward passes, before the first update of a step."""
+"""What a step needs from further forward passes, before its first update."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import Decoder
-from ds_jax.train.batch import Batch
+from ds_jax.train.batch import Batch, pack, plain_examples, scatter
+from ds_jax.train.replay import Solution, cached_trajectory
 from ds_jax.train.step import Learner
+from ds_jax.types import Trajectory
 
 
 def rescore(learner: Learner, params: Decoder, reference: Decoder | None, batch: Batch,
@@ -50,6 +52,25 @@ def truncate_importance(batch: Batch, logprobs: np.ndarray, cap: float) -> Batch
   return batch._replace(
       positive=batch.positive * weight, negative=batch.negative * weight,
       behavior_logprobs=np.where(mask, logprobs, batch.behavior_logprobs))
+
+
+def score_solutions(learner: Learner, params: Decoder, wanted: Sequence[tuple[str, Solution]],
+                    row_length: int) -> list[Trajectory]:
+  """Cached solutions as trajectories whose behaviour log-probs are the present policy's.
+
+  Args:
+    learner: whose forward pass is used.
+    params: of the present policy.
+    wanted: (problem, solution) pairs.
+    row_length: of the packed rows; that of the updates, so that nothing new is compiled.
+  """
+  pairs = [(np.array(s.prompt_tokens, np.int32), np.array(s.response_tokens, np.int32))
+           for _, s in wanted]
+  batch, origin = pack(plain_examples(pairs), row_length)
+  lengths = [len(response) for _, response in pairs]
+  scores = [scatter(x, origin, lengths) for x in learner.score(params, batch)]
+  return [cached_trajectory(name, solution, *values)
+          for (name, solution), *values in zip(wanted, *scores, strict=True)]
 
 
 def importance_metrics(before: Sequence[Batch], after: Sequence[Batch],
