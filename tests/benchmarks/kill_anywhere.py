@@ -1,8 +1,8 @@
 """Kills one run again and again, and compares its end with that of a run that never was killed.
 
-  python tests/benchmarks/kill_anywhere.py [--kills=25] [--terms=5] [--steps=48] [--seed=0]
+  python tests/benchmarks/kill_anywhere.py [--kills=25] [--terms=5] [--steps=120] [--seed=0]
 
-The tiny run of the tests, lengthened to `steps` (48: about 90 s on a busy core), in processes of
+The tiny run of the tests, lengthened to `steps` (120: about 90 s on one core), in processes of
 its own. SIGKILL comes at random moments; every other time at a random moment after a chosen one has
 been seen: while a checkpoint is written, in the filter, in a search or an update. SIGTERM
 likewise. Prints one JSON object; exits 1 unless parameters, moments, solutions and metrics
@@ -164,7 +164,7 @@ def is_same(a: Workdir, b: Workdir, cfg) -> str:
 
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  for name, default in (('kills', 25), ('terms', 5), ('steps', 48), ('seed', 0)):
+  for name, default in (('kills', 25), ('terms', 5), ('steps', 120), ('seed', 0)):
     parser.add_argument(f'--{name}', type=int, default=default)
   options = parser.parse_args()
   sections = config(options.steps)
