@@ -24,8 +24,9 @@ from ds_jax.types import Problem
 # The paper's shape: W = 8, K = 8, up to 64 segments, about 100-200 expansions per tree, 16 trees at
 # once; segments of 8 tokens instead of 256, everything else in proportion.
 PAPER = SearchConfig(
-    num_slots=16, width=8, max_depth=64, segment_length=8, num_trajectories=8, max_expansions=512,
-    lambda_uct=2.0, incomplete_score=-1.0, replay_chunk=64, replay_lanes=4, path_block=16)
+    num_slots=16, width=8, width_decay=0, max_depth=64, segment_length=8, num_trajectories=8,
+    max_expansions=512, lambda_uct=2.0, incomplete_score=-1.0, replay_chunk=64, replay_lanes=4,
+    path_block=16)
 
 
 @functools.cache

@@ -32,8 +32,8 @@ from ds_jax.search.rollouts import no_forks
 from ds_jax.search.tree import new_tree
 
 WIDTH, DEPTH = 8, 64
-CONFIG = SearchConfig(width=WIDTH, max_depth=DEPTH, segment_length=256, num_trajectories=10**6,
-                      max_expansions=10**6, lambda3=0.01)
+CONFIG = SearchConfig(width=WIDTH, width_decay=0, max_depth=DEPTH, segment_length=256,
+                      num_trajectories=10**6, max_expansions=10**6, lambda3=0.01)
 
 
 class Node:

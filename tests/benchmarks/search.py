@@ -76,9 +76,9 @@ class Setting:
 
   def config(self) -> SearchConfig:
     return SearchConfig(
-        num_slots=self.trees, width=self.width, max_depth=self.depth, segment_length=self.tokens,
-        num_trajectories=8 * self.expansions, max_expansions=self.expansions,
-        replay_chunk=256, replay_lanes=self.trees, path_block=256)
+        num_slots=self.trees, width=self.width, width_decay=0, max_depth=self.depth,
+        segment_length=self.tokens, num_trajectories=8 * self.expansions,
+        max_expansions=self.expansions, replay_chunk=256, replay_lanes=self.trees, path_block=256)
 
   def shape(self) -> ExpandShape:
     c = self.config()
@@ -152,7 +152,7 @@ def generate(setting: Setting, mesh: Any, folder: str,
   del mesh
   import torch
   import transformers
-  torch.set_num_threads(os.cpu_count())
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
   model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
   model.generation_config = transformers.GenerationConfig()
   width, length = setting.width, setting.tokens
