@@ -169,7 +169,7 @@ def _execute(name: str, flags: dict[str, Any], config: Any) -> int:
   try:
     with stop.installed():
       summary = _dispatch(name, flags, config, progress, stop)
-    code = EXIT_DONE
+    code = summary.get('exit_code', EXIT_DONE)
   except Stopped:
     code, summary = stop.exit_code, {'status': 'stopped'}
     progress.note('Saved. The same command continues.')
@@ -203,6 +203,11 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
     return experiment.init(config, flags['tokenizer'], flags['output'], progress)
   if name == 'export':
     return export.export(flags['checkpoint'], flags['output'], flags['dtype'], progress)
+  if name == 'plan':
+    from ds_jax.plan.command import plan
+    summary, text = plan(config, flags['topology'], progress)
+    print(text)
+    return summary
   if name.startswith('data '):
     from ds_jax import data_command
     work = {'data prepare': data_command.prepare, 'data describe': data_command.describe}[name]

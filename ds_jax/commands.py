@@ -72,6 +72,10 @@ COMMANDS = {
          'tokenizer': 'folder or hub name; counts prompt tokens',
          'max_problems': 'rows to read; of gym:NAME, to generate', **_FIELDS}, needs_config=False,
         example='ds-jax data describe --source=tfds:deepmath103k --data_dir=data'),
+    'plan': Command(
+        'Tell whether a run fits a slice: compiles its programs for it, no TPU needed.',
+        {'topology': 'TPU slice, e.g. v5e:4x4 or v5p:2x2x1 (needs libtpu); default: what is here'},
+        example='ds-jax plan --config=configs/deepsearch_1_5b.py --topology=v5p:2x2x1'),
     'report': Command(
         'Write report.html and report.png of a run.', {'workdir': _WORKDIR}, needs_config=False,
         example='ds-jax report --workdir=runs/quickstart'),
@@ -79,4 +83,5 @@ COMMANDS = {
 
 EXIT_CODES = """exit codes
   0 done · 1 a defect of ours · 2 bad input · 42 saved after SIGTERM · 130 saved after Ctrl-C
-  74 could not write (disk full); the earlier checkpoint is good · 134 lost a peer process"""
+  74 could not write (disk full); the earlier checkpoint is good · 134 lost a peer process
+  of plan: 0 fits · 3 does not fit · 4 does not compile"""

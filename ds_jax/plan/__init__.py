@@ -1,0 +1,1 @@
+"""What a config needs on a slice, found by compiling for it: ahead of time, without its chips."""

@@ -1,0 +1,136 @@
+"""The programs of a run, with described instead of real arguments, and the memory they need.
+
+They are the jitted functions that the run itself calls; nothing of the model's size is allocated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ds_jax import sharding
+from ds_jax.config import Config, context_length
+from ds_jax.decode.expand import ExpandShape, compile_expand, compile_slots
+from ds_jax.decode.sampling import sampling_options
+from ds_jax.model.config import DecoderConfig
+from ds_jax.model.decoder import abstract_decoder
+from ds_jax.train.batch import empty_batch, row_shape
+from ds_jax.train.optimizer import make_optimizer
+from ds_jax.train.state import abstract_state, search_form
+from ds_jax.train.step import Statistics, make_learner, policy_loss_fn
+from ds_jax.types import Plan
+
+
+class Part(NamedTuple):
+  """One program, and what of the run lies in memory while it runs."""
+  name: str
+  lower: Callable[[], Any]  # () -> jax.stages.Lowered
+  parameters: int  # bytes per device, of all forms that are there
+  optimizer: int
+  caches: int
+  gradients: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+  """Bytes per device while one program runs."""
+  parameters: int
+  optimizer: int
+  caches: int
+  gradients: int
+  temporaries: int  # with outputs that take no argument's place
+
+  @property
+  def total(self) -> int:
+    return sum(dataclasses.astuple(self))
+
+
+def bytes_per_device(tree: Any) -> int:
+  """Of arguments that are described by shape, dtype and sharding."""
+  return sum(int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
+             for x in jax.tree.leaves(tree))
+
+
+def measure(part: Part) -> Use:
+  """Compiles; JaxRuntimeError if that fails (RESOURCE_EXHAUSTED: it does not fit even alone)."""
+  memory = part.lower().compile().memory_analysis()
+  new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  return Use(part.parameters, part.optimizer, part.caches, part.gradients,
+             memory.temp_size_in_bytes + max(new_outputs, 0))
+
+
+def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Part]:
+  """The programs of a step: search (prefill and replay are part of the expansion) and update.
+
+  Raises:
+    InputError: if rows do not divide the mesh.
+  """
+  optimizer = make_optimizer(config.train, max(1, sum(config.curriculum.round_steps)))
+  state = abstract_state(abstract_decoder(decoder), optimizer, mesh)
+  params, moments = bytes_per_device(state.params), bytes_per_device(state.opt_state)
+  rows = row_shape(config.train, sharding.num_slot_shards(mesh))
+  learner = make_learner(
+      optimizer, mesh, micro_rows=rows.micro_rows, loss_fn=policy_loss_fn(config.train),
+      temperature=config.sampling.temperature or 1.0, frozen=config.train.frozen)
+  form = jax.eval_shape(
+      lambda p: search_form(p, mesh=mesh, dtype=config.model.compute_dtype), state.params)
+  form = described(form, sharding.parameter_shardings(form, mesh, search=True))
+  shape = expand_shape(config)
+  slots = _slots(decoder, mesh, shape)
+  caches, both = bytes_per_device(slots), params + bytes_per_device(form)
+  yield Part('reshard', lambda: search_form.lower(
+      state.params, mesh=mesh, dtype=config.model.compute_dtype), params, moments, 0, 0)
+  yield Part('expand', lambda: compile_expand(mesh, shape).lower(
+      form, slots, *_requests(mesh, shape)), both, moments, caches, 0)
+  batch = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((rows.micro_rows, rows.row_length), x.dtype,
+                                     sharding=sharding.batch_sharding(mesh)), empty_batch(1, 1))
+  grads, statistics = jax.eval_shape(learner.start, state.params)
+  total = (described(grads, sharding.parameter_shardings(grads, mesh)),
+           Statistics(*(_whole(x, mesh) for x in statistics)))
+  gradients = bytes_per_device(total[0])
+  yield Part('forward and backward', lambda: learner.accumulate.lower(
+      state.params, total, batch), params, moments, 0, gradients)
+  yield Part('optimizer', lambda: learner.apply.lower(state, total[0]), params, moments, 0,
+             gradients)
+
+
+def expand_shape(config: Config) -> ExpandShape:
+  """Static sizes of the tree search, as runtime.py has them."""
+  search = config.search
+  return ExpandShape(
+      num_slots=search.num_slots, width=search.width, segment_length=search.segment_length,
+      context_length=context_length(config), replay_chunk=search.replay_chunk,
+      replay_lanes=search.replay_lanes, path_block=search.path_block)
+
+
+def described(tree: Any, shardings: Any) -> Any:
+  return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+                      tree, shardings)
+
+
+def _whole(x: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
+
+
+def _slots(decoder: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Any:
+  make = compile_slots(decoder, mesh, shape)
+  return described(jax.eval_shape(make), make.lower().compile().output_shardings)
+
+
+def _requests(mesh: Mesh, shape: ExpandShape) -> tuple[Any, Any, Any]:
+  """A plan, the sampling options and two stop ids."""
+  num_slots = shape.num_slots * sharding.num_slot_shards(mesh)
+  of = lambda dtype, *rest: jax.ShapeDtypeStruct((num_slots, *rest), dtype,
+                                                 sharding=sharding.batch_sharding(mesh))
+  count = of(jnp.int32)
+  plan = Plan(count, count, of(jnp.int32, shape.replay_chunk), count, count, count, count,
+              of(jnp.uint32, 2))
+  options = jax.tree.map(lambda x: _whole(x, mesh), sampling_options())
+  return plan, options, _whole(jax.ShapeDtypeStruct((2,), jnp.int32), mesh)
