@@ -107,11 +107,9 @@ class Training:
                                   rounds[self.host.round_index])
       while self.host.step < last:
         self.stop_if_asked()
+        self.evaluate_if_due()
         self.train_step()
         self.stop_if_broken()
-        every = self.config.evaluate.every_steps
-        if every and self.host.step % every == 0 and self.host.step < sum(rounds):
-          self.evaluate(f'step_{self.host.step:06d}')
         if self.host.step % self.config.checkpoint.every_steps == 0 and self.host.step < last:
           self.save()
       self.runtime.progress.finish()
@@ -219,6 +217,12 @@ class Training:
                        {'when': when, **found, 'time/evaluate': time.monotonic() - start})
     self.settle()
     self.save(score=found['evaluate/pass_at_1'])
+
+  def evaluate_if_due(self) -> None:
+    """Evaluates before a step, so that a run stopped in the middle of it evaluates again."""
+    step, every = self.host.step, self.config.evaluate.every_steps
+    if every and step and step % every == 0:
+      self.evaluate(f'step_{step:06d}')
 
   def filter_hard(self) -> bool:
     """Sets the round's hard set; False if there is none."""

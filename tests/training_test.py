@@ -176,6 +176,13 @@ def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
     evaluations.append(list(host['evaluations'].values())[-1]['evaluate/pass_at_1'])
   assert checkpoints.latest() == kept[-1] and max(evaluations) == max(found.values())
   assert len(kept) == 1 + (evaluations[-1] < max(found.values()))
+  stopped = copy(warm, tmp_path / 'stopped')
+  (stopped.root / 'config.json').unlink()
+  evaluates = lambda: any((stopped.root / 'journal').glob('evaluate_step_000002*'))
+  with pytest.raises(Stopped):
+    tiny_run.train(stopped, cfg, should_stop=evaluates)
+  tiny_run.train(stopped, cfg)
+  tiny_run.assert_same_run(stopped, workdir, cfg)
 
 
 def test_a_reference_and_importance_weights_survive_a_stop(warm, tmp_path):
