@@ -38,7 +38,7 @@ ARROWS = {
     'training': BASE | FOLDERS | {'checkpoint', 'run_state', 'runtime', 'workdir'},
     'warmstart': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
     'export': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
-    'plan': BASE | {'model', 'decode', 'train'},
+    'plan': BASE | {'model', 'decode', 'train', 'evaluate'},
     'experiment': BASE | FOLDERS | ASSEMBLY,
     'search_command': BASE | FOLDERS | ASSEMBLY,
     'data_command': BASE | {'data'},

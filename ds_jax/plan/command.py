@@ -18,6 +18,7 @@ EXIT_FITS, EXIT_TOO_LARGE, EXIT_NOT_COMPILED = 0, 3, 4
 REMEDIES = {
     'reshard': 'raise mesh.tensor',
     'expand': 'lower search.num_slots, or raise mesh.tensor',
+    'direct rollouts': 'lower evaluate.num_slots, or raise mesh.tensor',
     'forward and backward': 'raise mesh.fsdp, lower train.micro_rows, or set model.remat=full',
     'optimizer': 'raise mesh.fsdp',
 }

@@ -15,9 +15,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ds_jax import sharding
-from ds_jax.config import Config, context_length
+from ds_jax.config import Config, SearchConfig, context_length
 from ds_jax.decode.expand import ExpandShape, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
+from ds_jax.evaluate.rollouts import direct_config
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import abstract_decoder
 from ds_jax.train.batch import empty_batch, row_shape
@@ -81,13 +82,18 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
   form = jax.eval_shape(
       lambda p: search_form(p, mesh=mesh, dtype=config.model.compute_dtype), state.params)
   form = described(form, sharding.parameter_shardings(form, mesh, search=True))
-  shape = expand_shape(config)
-  slots = _slots(decoder, mesh, shape)
-  caches, both = bytes_per_device(slots), params + bytes_per_device(form)
+  both = params + bytes_per_device(form)
+
+  def expansion(name: str, search: SearchConfig) -> Part:
+    shape = expand_shape(config, search)
+    slots = _slots(decoder, mesh, shape)
+    lower = lambda: compile_expand(mesh, shape).lower(form, slots, *_requests(mesh, shape))
+    return Part(name, lower, both, moments, bytes_per_device(slots), 0)
+
   yield Part('reshard', lambda: search_form.lower(
       state.params, mesh=mesh, dtype=config.model.compute_dtype), params, moments, 0, 0)
-  yield Part('expand', lambda: compile_expand(mesh, shape).lower(
-      form, slots, *_requests(mesh, shape)), both, moments, caches, 0)
+  yield expansion('expand', _tree_search(config.search))
+  yield expansion('direct rollouts', direct_config(config.search, config.evaluate.num_slots))
   batch = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct((rows.micro_rows, rows.row_length), x.dtype,
                                      sharding=sharding.batch_sharding(mesh)), empty_batch(1, 1))
@@ -101,9 +107,14 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
              gradients)
 
 
-def expand_shape(config: Config) -> ExpandShape:
-  """Static sizes of the tree search, as runtime.py has them."""
-  search = config.search
+def _tree_search(search: SearchConfig) -> SearchConfig:
+  """As runtime.py: one child at a time under these policies."""
+  one = search.policy in ('direct', 'fork')
+  return dataclasses.replace(search, width=1, width_decay=0) if one else search
+
+
+def expand_shape(config: Config, search: SearchConfig) -> ExpandShape:
+  """Static sizes of an expansion, as runtime.py has them."""
   return ExpandShape(
       num_slots=search.num_slots, width=search.width, segment_length=search.segment_length,
       context_length=context_length(config), replay_chunk=search.replay_chunk,
