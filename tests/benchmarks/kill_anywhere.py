@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import pathlib
 import shutil
@@ -65,7 +66,11 @@ class Watch:
   def size(self) -> int:
     """Bytes that the run has written where it only appends."""
     files = [*self.journals(), self.workdir.root / 'metrics.jsonl']
-    return sum(f.stat().st_size for f in files if f.exists())
+    total = 0
+    for file in files:
+      with contextlib.suppress(FileNotFoundError):  # the run removes journals that it has covered
+        total += file.stat().st_size
+    return total
 
   def repeated_trees(self) -> int:
     """Trees that stand twice in a journal."""
@@ -169,7 +174,7 @@ def main() -> int:
   options = parser.parse_args()
   sections = config(options.steps)
   cfg, rng = tiny_run.config(**sections), np.random.default_rng(options.seed)
-  with tempfile.TemporaryDirectory() as folder:
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     root = pathlib.Path(folder)
     path = tiny_run.config_file(root, **sections)
     tiny_run.warmstart(root / 'killed', cfg)
