@@ -39,12 +39,12 @@ from ds_jax.search.trajectories import trajectories
 from ds_jax.search.tree import Tree, add_children, children_of, fresh_nodes, new_tree, uncertainty
 from ds_jax.train.advantages import group_advantages, node_rewards, overlong_penalty, soft_clip
 from ds_jax.types import Problem, Segments, Verdict
+from ds_jax.verify import grade_released
 
 CAPACITY, MAX_WIDTH, MAX_COLLECTED, MAX_CHAIN = 512, 16, 64, 128
 PLAN = no_forks(MAX_CHAIN)
 VERDICT = {'correct': Verdict.CORRECT, 'wrong': Verdict.WRONG, 'none': Verdict.NO_ANSWER}
-SKIPPED = {'grading': 'the released grader is not implemented',
-           'advantage (alpha_scale_0.5, mean_std)': 'no setting: the recipes do not use them'}
+SKIPPED = {'advantage (alpha_scale_0.5, mean_std)': 'no setting: the recipes do not use them'}
 
 
 def settings(config: dict[str, Any]) -> SearchConfig:
@@ -261,6 +261,16 @@ def replay_node_update(case: dict[str, Any]) -> None:
     close('q', tree.value_sum[depth], total)
 
 
+def replay_grading(case: dict[str, Any]) -> None:
+  equal('pred', grade_released.parse_response(case['solution']), case['pred'])
+  equal('parsed_truth', grade_released.normalize(case['truth']), case['parsed_truth'])
+  verdict = grade_released.verify(case['truth'], case['solution'])
+  equal('correct', verdict is Verdict.CORRECT, case['correct'])
+  if verdict is Verdict.NO_ANSWER:
+    equal('no answer', case['pred'], grade_released.INVALID)
+  equal('score', 1 if verdict is Verdict.CORRECT else -1, case['score'])
+
+
 def replay(folder: pathlib.Path) -> Iterator[tuple[str, str, str | None]]:
   """(family, id, first difference or None) of every record."""
   def attempt(family: str, name: str, function: Callable[[Any], None], record: Any):
@@ -281,6 +291,9 @@ def replay(folder: pathlib.Path) -> Iterator[tuple[str, str, str | None]]:
   settings = functools.partial(replay_policy_loss, settings=losses['settings'])
   for i, case in enumerate(losses['cases']):
     yield attempt('policy_loss', f'{i} {case["kind"]}', settings, case)
+  if (folder / 'grading.json').exists():
+    for i, case in enumerate(json.loads((folder / 'grading.json').read_text())['cases']):
+      yield attempt('grading', str(i), replay_grading, case)
 
 
 def main(arguments: list[str]) -> int:

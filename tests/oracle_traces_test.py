@@ -23,7 +23,8 @@ def test_every_record_is_reproduced(shared):
     assert difference is None, f'{family} {name}: {difference}'
     families[family] += 1
   assert families['advantage'] == 16 and families['policy_loss'] == 24
-  assert families['node_update'] == 24 and families.total() == 54 + 24 + 16 + 24
+  assert families['node_update'] == 24 and families['grading'] == 70
+  assert families.total() == 54 + 24 + 16 + 24 + 70
   assert families['nan_entropy'] and families['crash_config']
 
 

@@ -16,6 +16,7 @@ _BUILT_IN = {
     'math': 'ds_jax.verify.grade_math',
     'countdown': 'ds_jax.verify.grade_countdown',
     'exact': 'ds_jax.verify.grade_exact',
+    'released': 'ds_jax.verify.grade_released',
 }
 
 
