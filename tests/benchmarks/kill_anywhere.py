@@ -4,10 +4,9 @@
 
 The tiny run of the tests, lengthened to `steps` (120: about 90 s on one core), in processes of
 its own. SIGKILL comes at random moments; every other time at a random moment after a chosen one has
-been seen: while a checkpoint is written, in the filter, in a search or an update. SIGTERM
-likewise. Prints one JSON object; exits 1 unless parameters, moments, solutions and metrics
-(`time/…` aside) are the same bits, no finished tree was grown twice, and every SIGTERM ended in
-exit code 42 within 30 s.
+been seen: while a checkpoint is written, in a search or an update. SIGTERM likewise. Prints one
+JSON object; exits 1 unless parameters, moments, solutions and metrics (`time/…` aside) are the same
+bits, no finished tree was grown twice, and every SIGTERM ended in exit code 42 within 30 s.
 """
 
 from __future__ import annotations
@@ -130,12 +129,10 @@ def torture(path, watch: Watch, kills: int, terms: int, rng) -> list[dict]:
   """Lives of one run until all signals have been sent, or it has ended."""
   signals = [signal.SIGKILL] * kills + [signal.SIGTERM] * terms
   rng.shuffle(signals)
-  targets = ['checkpoint', 'search or update', 'filter', 'checkpoint', 'search or update']
+  targets = ['checkpoint', 'search or update']
   lives = []
   for i, number in enumerate(signals):
     target = targets[i // 2 % len(targets)] if i % 2 else None
-    if target == 'filter' and watch.size():
-      target = None  # the filters are two, and may be over
     delay = rng.uniform(0, 0.03) if target else rng.uniform(0, 1.2)
     life = interrupt(path, watch, signal.Signals(number), target, delay)
     if life is None:
