@@ -64,6 +64,7 @@ FENCE = {
     'sympy': ('ds_jax/verify/',),
     'math_verify': ('ds_jax/verify/',),
     'latex2sympy2_extended': ('ds_jax/verify/',),
+    'mpmath': ('ds_jax/verify/',),
     'optax': ('ds_jax/train/',),
     'orbax': ('ds_jax/checkpoint.py',),
     'ml_collections': ('configs/', 'ds_jax/config.py', 'ds_jax/cli.py'),
@@ -84,7 +85,7 @@ ONLY = {
     'decode': CORE,
     'search': CORE,
     'train': CORE,
-    'verify': {'numpy', 'sympy', 'math_verify', 'latex2sympy2_extended'},
+    'verify': {'numpy', 'sympy', 'mpmath', 'math_verify', 'latex2sympy2_extended'},
 }
 
 HEAVY = ('jax', 'tensorflow_datasets', 'transformers', 'sympy', 'flax', 'orbax', 'matplotlib')

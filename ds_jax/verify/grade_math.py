@@ -8,7 +8,8 @@ From cheap to dear, and the first stage that can decide does:
 4. relations: an equation is never equal to its right side alone, unless its left side is a name
    (`x = 5` and `5`) or a calculation (`\sqrt{4} = 2`);
 5. `guards`: what could explode is wrong from here on;
-6. math-verify (on sympy): sets, intervals, tuples, matrices, algebra.
+6. `forms`: expressions, lists and relations, by their values at random points (milliseconds);
+7. math-verify (on sympy): sets, intervals, tuples, matrices, algebra.
 
 Units and currency: ignored when one side has none; when both name one, the names must agree, and
 a percent sign may be left out or carried out (28 %, 28, 0.28). math-verify parses LaTeX with its
@@ -23,7 +24,7 @@ import re
 from fractions import Fraction
 
 from ds_jax.types import Verdict
-from ds_jax.verify import extract, guards
+from ds_jax.verify import extract, forms, guards
 from ds_jax.verify.normalize import join_thousands, normalize, parse_rational, split_unit, squeeze
 
 _TRUE, _FALSE = ('yes', 'true'), ('no', 'false')
@@ -34,9 +35,6 @@ _DOTS = re.compile(r'\\[lcv]?dots|\.\.\.')
 _QUANTIFIER = re.compile(r'\\(?:forall|exists)|\\in\s*\\mathbb')
 _RELATION = re.compile(r'(?<![<>!:\\])=|<|>|\\(?:leq|geq|neq|approx|equiv|sim)(?![a-z])|!=')
 _EQUALS = re.compile(r'(?<![<>!:\\])=(?!=)|\\approx(?![a-z])')
-_NAME = re.compile(r'(?:\\Delta\s*)?(?:\\?[A-Za-z]+|\|[A-Za-z]+\||[A-Za-z]:[A-Za-z])'
-                   r"(?:_(?:\{[^{}]*\}|\w)|'|\\text\{[^{}]*\}|\((?:\\?[A-Za-z0-9]+,?)*\))*"
-                   r'|\((?:\\?[A-Za-z]+(?:_\w|_\{\w*\})?,?)+\)')
 _MEMBERSHIP = re.compile(r'[A-Za-z]\s*\\in\s*(?=[\[({\\])')
 
 
@@ -83,7 +81,9 @@ def is_equal(gold: str, answer: str) -> bool:
       return decision
   if guards.excess(gold) or guards.excess(answer):
     return False
-  return _compare_algebra(*_without_units(gold, answer))
+  gold, answer = _without_units(gold, answer)
+  decision = forms.decide(gold, answer)
+  return _compare_algebra(gold, answer) if decision is None else decision
 
 
 def _compare_words(gold: str, answer: str) -> bool | None:
@@ -95,8 +95,8 @@ def _compare_words(gold: str, answer: str) -> bool | None:
   option = _OPTION.fullmatch(gold_words)
   if option and _OPTION.fullmatch(answer_words):
     return _OPTION.fullmatch(answer_words)[1] == option[1]
-  is_prose = '\\text' in gold or '\\text' in answer or len(max(gold_words.split(), key=len,
-                                                                default='')) > 3
+  lengths = sorted(map(len, gold_words.split()))
+  is_prose = '\\text' in gold or '\\text' in answer or lengths[-1:] > [3] or lengths[-2:-1] > [2]
   if is_prose and _WORDS.fullmatch(gold_words) and _WORDS.fullmatch(answer_words):
     return gold_words.casefold().split() == answer_words.casefold().split()
   return None
@@ -160,11 +160,11 @@ def _compare_as_text_only(gold: str, answer: str) -> bool | None:
 
 def _is_assignment(text: str) -> bool:
   """Every equation in a list has a name or a calculation without letters on its left."""
-  if _NAME.fullmatch(squeeze(_EQUALS.split(text)[0])):
+  if forms.is_name(squeeze(_EQUALS.split(text)[0])):
     return True  # (p, q) = (3, 2) too, which holds a comma
   parts = re.split(r'[,;]\s*(?=[^,;]*=)|\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b', text)
   lefts = [squeeze(_EQUALS.split(part)[0]).strip(' $') for part in parts if _EQUALS.search(part)]
-  return all(_NAME.fullmatch(left) or not re.search(r'(?<!\\)\b[A-Za-z]', left) for left in lefts)
+  return all(forms.is_name(left) or not re.search(r'(?<!\\)\b[A-Za-z]', left) for left in lefts)
 
 
 def _without_units(gold: str, answer: str) -> tuple[str, str]:

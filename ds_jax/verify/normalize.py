@@ -7,7 +7,8 @@ become the same text are equal. The rules:
   roots, signs and Greek letters are their LaTeX; controls and invisible characters go.
 * Layout: $, \(…\), \left, \displaystyle, thin spaces, \dfrac, … go or become the plain command.
 * Numbers: thousands separators and leading zeros go.
-* Currency signs and degrees around a number go; so do units behind it (`split_unit`).
+* Currency signs and degrees around a number go (but `\sin 30^\circ` keeps them), and so do units
+  behind it (`split_unit`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _SUBSCRIPTS = dict(zip('₀₁₂₃₄₅₆₇₈₉', '0123456789', strict=Tr
 _LAYOUT = re.compile(
     r'\\(?:displaystyle|textstyle|left|right|bigl?|bigr|Bigl?|Bigr|limits|nolimits)(?![A-Za-z])'
     r'|\\[!,;:>]|\\\(|\\\)|\\\[|\\\]|(?<!\\)\$')
-_SPACE = re.compile(r'\\ |~|\\q?quad(?![A-Za-z])|\s+')
+_SPACE = re.compile(r'(?<!\\)\\ |~|\\q?quad(?![A-Za-z])|\s+')
 _COMMANDS = {
     r'\dfrac': r'\frac', r'\tfrac': r'\frac', r'\cfrac': r'\frac', r'\lt': '<', r'\gt': '>',
     r'\le': r'\leq', r'\ge': r'\geq', r'\ne': r'\neq', r'\textbf': r'\text', r'\mbox': r'\text',
@@ -40,6 +41,7 @@ _COMMANDS = {
     r'\percent': '%', r'\land': r'\wedge',
 }
 _COMMAND = re.compile(r'\\[A-Za-z]+')
+_ESCAPED_TWICE = re.compile(r'\\\\(?=[A-Za-z()\[\]])')  # of a string within a string
 _SHORT_FRACTION = re.compile(r'\\frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))')
 _SHORT_ROOT = re.compile(r'\\sqrt\s*(\d)')
 _ROUND_ROOT = re.compile(r'(?:\\sqrt|(?<![A-Za-z\\])sqrt)\s*\(([^(){}]*)\)')
@@ -51,6 +53,7 @@ _RATIO = re.compile(r'([-+]?)\s*(?:\\frac\{\s*([-+]?\d+)\s*\}\{\s*([-+]?\d+)\s*\
 _MIXED = re.compile(r'([-+]?)(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}', re.ASCII)
 _CURRENCY = re.compile(r'^([-+]?)\s*(?:\\?\$|€|£|¥|₹)\s*(?=[\d.])|(?<=\d)\s*(?:\\?\$|€|£|¥|₹)$')
 _DEGREES = re.compile(r'(?<=[\d})])\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*$')
+_TRIG = re.compile(r'\\(?:sin|cos|tan|sec|csc|cot)')
 _UNIT = re.compile(
     r'^(?P<value>[-+]?[^A-Za-z]*?(?:\\(?:frac|sqrt|pi)[^A-Za-z]*?)*)\s*'
     r'(?P<unit>(?:\\text\s*\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]+(?:\s[A-Za-z]+){0,3})'
@@ -64,7 +67,8 @@ _PLAIN_NAMES = {
     'asin': r'\arcsin ', 'acos': r'\arccos ', 'atan': r'\arctan ', 'infinity': r'\infty ',
     'Infinity': r'\infty ', 'inf': r'\infty ', 'oo': r'\infty ',
 }
-_PLAIN_NAME = re.compile(rf'(?<![A-Za-z\\])(?:{"|".join(_PLAIN_NAMES)})(?![A-Za-z])')
+_PLAIN_NAME = re.compile(
+    rf'(?<![A-Za-z\\])(?!atan2)(?:{"|".join(_PLAIN_NAMES)})(?![A-Za-z])')
 _INVERSE = re.compile(r'\\(sin|cos|tan)\s*\^\s*(?:\{\s*-\s*1\s*\}|\(\s*-\s*1\s*\))')
 
 # Bare words that count as units behind a number; in \text{…} any word does.
@@ -79,10 +83,12 @@ _UNITS = frozenset((
 def normalize(text: str) -> str:
   """Returns `text` in one spelling (module docstring). Linear in its length."""
   text = _plain_unicode(text)
+  if '\\begin' not in text:  # there `\\` ends a row
+    text = _ESCAPED_TWICE.sub(r'\\', text)
   text = _LAYOUT.sub(lambda m: ' ' if m[0] in (r'\;', r'\:', r'\>') else '', text)
   text = _COMMAND.sub(lambda m: _COMMANDS.get(m[0], m[0]), text)
   text = _SPACE.sub(' ', text).strip()
-  text = text.rstrip('.,; ') if not text.endswith('\\,') else text
+  text = text.rstrip('.,; \\')
   text = _SHORT_FRACTION.sub(lambda m: rf'\frac{{{m[1] or m[2]}}}{{{m[3] or m[4]}}}', text)
   text = _SHORT_ROOT.sub(r'\\sqrt{\1}', text)
   text = _ROUND_ROOT.sub(r'\\sqrt{\1}', text)
@@ -90,7 +96,7 @@ def normalize(text: str) -> str:
     text = _PLAIN_NAME.sub(lambda m: _PLAIN_NAMES[m[0]], text.replace('**', '^'))
   text = _INVERSE.sub(r'\\arc\1', text)
   text = _CURRENCY.sub(r'\1', text)
-  text = _DEGREES.sub('', text)
+  text = text if _TRIG.search(text) else _DEGREES.sub('', text)
   return text.strip()
 
 
