@@ -35,6 +35,19 @@ class RunState:
     """All cached solutions, those of this round included."""
     return _merge(self.replay, self.found)
 
+  def covers(self, work: str) -> bool:
+    """Whether a journal's work is part of this state.
+
+    Args:
+      work: 'evaluate_before', 'filter_0', 'step_000012' or 'step_000012_1' (a refill).
+    """
+    kind, _, rest = work.partition('_')
+    if kind == 'evaluate':
+      return rest in self.evaluations
+    if kind == 'filter':
+      return (int(rest), self.hard_ids is None) < (self.round_index, True)
+    return kind == 'step' and int(rest[:6]) < self.step
+
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> RunState:
     hard = fields['hard_ids']

@@ -154,8 +154,8 @@ class Training:
                               runtime.mesh)
     state, host = self.checkpointer.restore(abstract)
     host = RunState.from_json(host)
-    for path in runtime.workdir.journal('').parent.glob('step_*'):
-      if int(path.name[5:11]) < host.step:  # a kill came before a covered journal was removed
+    for path in runtime.workdir.journal('').parent.glob('*.process_*'):
+      if host.covers(path.name.split('.')[0]):  # a kill came before it was removed
         path.unlink(missing_ok=True)
     runtime.progress.note(f'Continuing at round {host.round_index}, step {host.step}.')
     return state, host

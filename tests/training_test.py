@@ -15,6 +15,7 @@ import tiny_run
 from ds_jax.checkpoint import Checkpointer
 from ds_jax.checks import InputError
 from ds_jax.report.metrics import read_metrics
+from ds_jax.run_state import RunState
 from ds_jax.runtime import open_runtime
 from ds_jax.search.journal import Journal
 from ds_jax.training import Training
@@ -103,6 +104,16 @@ def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path, mo
       training.run()
   assert {name for name, *_ in kept} <= {name for name, *_ in grown}  # the step was gone on with
   assert not kept & grown
+
+
+def test_a_state_knows_the_journals_that_it_covers():
+  state = RunState(round_index=1, step=3, evaluations={'before': {}})
+  works = ('evaluate_before', 'evaluate_after', 'evaluate', 'filter_0', 'filter_1', 'filter_2',
+           'step_000002', 'step_000002_1', 'step_000003', 'search')
+  covered = lambda state: [work for work in works if state.covers(work)]
+  assert covered(state) == ['evaluate_before', 'filter_0', 'step_000002', 'step_000002_1']
+  state.hard_ids = ('a',)
+  assert 'filter_1' in covered(state) and 'filter_2' not in covered(state)
 
 
 def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
