@@ -5,6 +5,7 @@ Parses and checks, calls experiment.py, prints the summary, and turns outcomes i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,6 +18,9 @@ from typing import Any
 
 from ds_jax.checks import InputError, suggest
 from ds_jax.commands import COMMANDS, EXIT_CODES
+from ds_jax.types import Alone, SilentProgress, Team
+
+ALONE = Alone()
 
 _SHORTHANDS = {'--samples': '--config.evaluate.num_samples',
                '--temperature': '--config.evaluate.temperature',
@@ -160,30 +164,54 @@ def _check_overrides(arguments: Sequence[str]) -> None:
 
 
 def _execute(name: str, flags: dict[str, Any], config: Any) -> int:
-  """Runs the command with its lock and signal handlers; prints the summary."""
+  """Runs the command, alone or in a team, and prints the summary."""
   _set_environment(flags)
-  from ds_jax.checkpoint import SaveError
-  from ds_jax.report.progress import make_progress
-  from ds_jax.workdir import EXIT_CANNOT_WRITE, EXIT_DONE, Stopped, StopRequest
-  progress, stop = make_progress(), StopRequest()
-  try:
-    with stop.installed():
-      summary = _dispatch(name, flags, config, progress, stop)
-    code = summary.get('exit_code', EXIT_DONE)
-  except Stopped:
-    code, summary = stop.exit_code, {'status': 'stopped'}
-    progress.note('Saved. The same command continues.')
-  except KeyboardInterrupt:
-    code, summary = stop.exit_code, {'status': 'interrupted'}
-    progress.note('Interrupted; the same command continues from the last checkpoint.')
-  except (SaveError, OSError) as e:
-    if not isinstance(e, SaveError) and e.errno is None:
-      raise
-    code, summary = EXIT_CANNOT_WRITE, {'status': 'cannot_write', 'error': str(e)}
-    progress.note(f'ds-jax: {e}')
+  if not COMMANDS[name].is_team:
+    code, summary = _outcome(name, flags, config, ALONE)
+  else:
+    from ds_jax import distributed
+    team = distributed.join(distributed.cluster_from(flags))
+    with distributed.ending_together(team):
+      code, summary = _outcome(name, flags, config, team)
+    if team.count > 1 and summary['status'] in ('interrupted', 'cannot_write'):
+      distributed.leave(code)  # the others may know nothing of it
+    if team.index:
+      return code
   if flags['json']:
     print(json.dumps(summary | {'exit_code': code}, sort_keys=True))
   return code
+
+
+def _outcome(name: str, flags: dict[str, Any], config: Any, team: Team
+             ) -> tuple[int, dict[str, Any]]:
+  """Runs the command with its lock and signal handlers; returns exit code and summary."""
+  from ds_jax.checkpoint import SaveError
+  from ds_jax.report.progress import make_progress
+  from ds_jax.workdir import (
+    EXIT_CANNOT_WRITE,
+    EXIT_DONE,
+    Stopped,
+    StoppedAlone,
+    StopRequest,
+  )
+  progress, stop = SilentProgress() if team.index else make_progress(), StopRequest()
+  try:
+    with stop.installed():
+      summary = _dispatch(name, flags, config, progress, stop, team)
+    return summary.get('exit_code', EXIT_DONE), summary
+  except StoppedAlone:
+    raise
+  except Stopped:
+    progress.note('Saved. The same command continues.')
+    return stop.exit_code, {'status': 'stopped'}
+  except KeyboardInterrupt:
+    progress.note('Interrupted; the same command continues from the last checkpoint.')
+    return stop.exit_code, {'status': 'interrupted'}
+  except (SaveError, OSError) as e:
+    if not isinstance(e, SaveError) and e.errno is None:
+      raise
+    progress.note(f'ds-jax: {e}')
+    return EXIT_CANNOT_WRITE, {'status': 'cannot_write', 'error': str(e)}
 
 
 def _set_environment(flags: dict[str, Any]) -> None:
@@ -195,7 +223,7 @@ def _set_environment(flags: dict[str, Any]) -> None:
 
 
 def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
-              stop: Callable[[], bool]) -> dict[str, Any]:
+              stop: Callable[[], bool], team: Team) -> dict[str, Any]:
   from ds_jax import experiment, export
   from ds_jax.warmstart import warmstart
   from ds_jax.workdir import Workdir, lock
@@ -231,11 +259,11 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
         config, workdir, list(names), flags['output'], progress, stop)
     print(text)
     return summary
-  with lock(workdir):
+  with contextlib.nullcontext() if team.index else lock(workdir):
     if name == 'warmstart':
       return warmstart(config, workdir, progress, stop)
     if name == 'train':
-      return experiment.train(config, workdir, progress, stop)
+      return experiment.train(config, workdir, progress, stop, team)
     summary = experiment.evaluate(config, workdir, progress, stop)
     print('pass@1 {evaluate/pass_at_1:.3f} [{evaluate/pass_at_1_low:.3f}, '
           '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems'.format(**summary))

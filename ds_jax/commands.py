@@ -12,10 +12,13 @@ class Command:
   flags: dict[str, str]
   needs_config: bool = True
   stops_gently: bool = False  # Ctrl-C and SIGTERM save first
+  is_team: bool = False  # may be run by several processes together
   example: str = ''
 
 
 _WORKDIR = 'folder of the run'
+_CLUSTER = {'coordinator': 'HOST:PORT of process 0; TPU VMs, GKE and Slurm need none of these',
+            'num_processes': 'how many run this command together', 'process_id': '0, 1, …'}
 _FIELDS = {'prompt_field': 'where the question stands in a row (default: the usual names)',
            'answer_field': 'where the gold answer stands', 'id_field': 'where the id stands'}
 COMMANDS = {
@@ -29,7 +32,7 @@ COMMANDS = {
         example='ds-jax warmstart --config=configs/quickstart.py --workdir=runs/quickstart'),
     'train': Command(
         'The main job: evaluate, filter, search, learn, evaluate, report. Continues where it was.',
-        {'workdir': _WORKDIR}, stops_gently=True,
+        {'workdir': _WORKDIR, **_CLUSTER}, stops_gently=True, is_team=True,
         example='ds-jax train --config=configs/quickstart.py --workdir=runs/quickstart'),
     'evaluate': Command(
         'pass@1 of the newest parameters, on the evaluation split or on prepared benchmarks.',

@@ -24,7 +24,7 @@ from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.report.metrics import read_metrics
 from ds_jax.report.plots import write_report
 from ds_jax.report.summary import make_summary, summary_table
-from ds_jax.runtime import Runtime, model_folder, open_runtime
+from ds_jax.runtime import ALONE, Runtime, model_folder, open_runtime
 from ds_jax.search.engine import Engine
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
@@ -32,7 +32,15 @@ from ds_jax.search.journal import Journal
 from ds_jax.search.keys import Purpose, base_key_data
 from ds_jax.train.state import search_form
 from ds_jax.training import Stopped, Training
-from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress, Verdict, VerifyFn
+from ds_jax.types import (
+  FinishedTree,
+  Problem,
+  Progress,
+  SilentProgress,
+  Team,
+  Verdict,
+  VerifyFn,
+)
 from ds_jax.warmstart import new_decoder_config
 from ds_jax.workdir import Workdir, check_config, claim, write_json
 
@@ -57,10 +65,11 @@ def init(config: Config, tokenizer_folder: str, output: str, progress: Progress)
 
 
 def train(config: Config, workdir: Workdir, progress: Progress,
-          should_stop: Callable[[], bool]) -> Summary:
+          should_stop: Callable[[], bool], team: Team = ALONE) -> Summary:
   """The main job: evaluate, filter, search and learn for some rounds, evaluate, report.
 
-  A finished workdir says so and does nothing; an unfinished one goes on.
+  A finished workdir says so and does nothing; an unfinished one goes on. The processes of `team`
+  share the workdir; the first of them writes the reports.
   """
   check_config(workdir, config)
   if workdir.summary.exists():
@@ -68,18 +77,25 @@ def train(config: Config, workdir: Workdir, progress: Progress,
     progress.note(f'{workdir.root} is finished; nothing to do.')
     return summary | {'status': 'finished'}
   start = time.monotonic()
-  with open_runtime(config, workdir, progress, should_stop) as runtime:
+  with open_runtime(config, workdir, progress, should_stop, team) as runtime:
     announce(runtime)
     with contextlib.closing(Training(runtime)) as training:
-      claim(workdir, config)
+      if not team.index:
+        claim(workdir, config)
       host = training.run()
+      training.params()  # a resharding in which all take part, if it is due
+      if team.index:
+        team.gather(b'')  # process 0 has the reports to write
+        return {'status': 'done', 'process': team.index}
       examples = example_trees(training)
     host.solutions().write_jsonl(workdir.root / 'replay.jsonl', runtime.tokenizer.decode_response)
   summary = make_summary(read_metrics(workdir.root / 'metrics.jsonl')) | {
       'status': 'done', 'rounds': host.round_index, 'time/train': time.monotonic() - start}
   write_json(workdir.root / 'examples.json', examples)
   write_json(workdir.summary, summary)
-  return summary | report(workdir, progress)
+  summary |= report(workdir, progress)
+  team.gather(b'')
+  return summary
 
 
 def announce(runtime: Runtime) -> None:

@@ -27,10 +27,11 @@ from ds_jax.model.convert import load_decoder, read_config
 from ds_jax.model.decoder import Decoder
 from ds_jax.model.hub import local_folder
 from ds_jax.search.engine import Engine
-from ds_jax.types import ExpandFn, Problem, Progress, Tokenizer
+from ds_jax.types import Alone, ExpandFn, Problem, Progress, Team, Tokenizer
 from ds_jax.verify.pool import VerifierPool
 from ds_jax.workdir import Workdir
 
+ALONE = Alone()
 Prompts = tuple[tuple[Problem, np.ndarray], ...]
 
 
@@ -45,6 +46,12 @@ class Runtime:
   pool: VerifierPool
   progress: Progress
   should_stop: Callable[[], bool]
+  team: Team = ALONE
+
+  @functools.cached_property
+  def search_mesh(self) -> jax.sharding.Mesh:
+    """The part of the mesh on which this process searches."""
+    return sharding.local_mesh(self.mesh)
 
   @functools.cached_property
   def search_engine(self) -> Engine:
@@ -79,7 +86,11 @@ class Runtime:
   def prompts(self, split: str) -> Prompts:
     """Problems of 'train', 'eval' or 'warmstart' with their prompt tokens; long ones are dealt
     with as config.data says, and counted."""
+    if self.team.index:
+      self.team.gather(b'')  # process 0 goes first: it may have to build the files
     loaded = load_problems(self.config.data, split, self.data_dir, self.progress)
+    if not self.team.index:
+      self.team.gather(b'')
     prepared = prompts_lib.prepare_prompts(loaded.problems, self.tokenizer, self.config.data)
     if prepared.skipped:
       self.progress.note(
@@ -100,12 +111,12 @@ class Runtime:
 
   def _engine(self, search: SearchConfig, sampling: SamplingConfig) -> Engine:
     return Engine(
-        config=search, mesh=self.mesh, expand_fn=self._expand_fn(search, sampling),
-        make_slots=compile_slots(self.decoder_config, self.mesh, self._shape(search)),
+        config=search, mesh=self.search_mesh, expand_fn=self._expand_fn(search, sampling),
+        make_slots=compile_slots(self.decoder_config, self.search_mesh, self._shape(search)),
         verify_fn=self.pool.verify, decode_text=self.tokenizer.decode_response)
 
   def _expand_fn(self, search: SearchConfig, sampling: SamplingConfig) -> ExpandFn:
-    program = compile_expand(self.mesh, self._shape(search))
+    program = compile_expand(self.search_mesh, self._shape(search))
     options = sampling_options(sampling.temperature, sampling.top_p, sampling.top_k)
     return bind_sampling(program, options, self.tokenizer.stop_ids)
 
@@ -123,7 +134,8 @@ def model_folder(config: Config, workdir: Workdir) -> pathlib.Path:
 
 @contextlib.contextmanager
 def open_runtime(config: Config, workdir: Workdir, progress: Progress,
-                 should_stop: Callable[[], bool] = lambda: False) -> Iterator[Runtime]:
+                 should_stop: Callable[[], bool] = lambda: False,
+                 team: Team = ALONE) -> Iterator[Runtime]:
   """Checks the config against mesh, model and tokenizer, and starts the verifier.
 
   Raises:
@@ -145,7 +157,8 @@ def open_runtime(config: Config, workdir: Workdir, progress: Progress,
   if config.search.policy == 'faithful':  # the released code has no such rule
     verify = dataclasses.replace(verify, degenerate='keep')
   with VerifierPool(verify) as pool:
-    yield Runtime(config, workdir, mesh, tokenizer, decoder_config, pool, progress, should_stop)
+    yield Runtime(config, workdir, mesh, tokenizer, decoder_config, pool, progress, should_stop,
+                  team)
 
 
 def open_mesh(config: Config) -> jax.sharding.Mesh:

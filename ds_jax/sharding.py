@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -59,6 +60,52 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1,
         f'divisors of {count}: {[d for d in range(1, count + 1) if count % d == 0]}.')
   return jax.make_mesh(tuple(sizes), AXES, devices=devices,
                        axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def local_mesh(mesh: Mesh) -> Mesh:
+  """The part of a mesh that belongs to this process: the mesh of its search, without collectives
+  between processes. Its groups of `tensor` devices are those of the whole mesh.
+
+  Raises:
+    InputError: if a group of `tensor` devices belongs to several processes.
+  """
+  groups = mesh.devices.reshape(-1, mesh.shape['tensor'])  # [data x fsdp, tensor]
+  owners = [{device.process_index for device in group} for group in groups]
+  if any(len(owner) > 1 for owner in owners):
+    raise InputError(f'mesh.tensor = {mesh.shape["tensor"]} splits the model over several '
+                     'processes; lower it so that each process holds whole groups.')
+  here = jax.process_index()
+  own = [group for group, owner in zip(groups, owners, strict=True) if owner == {here}]
+  if len(own) == len(groups):
+    return mesh
+  devices = [device for group in own for device in group]
+  return Mesh(np.array(devices).reshape(len(own), 1, mesh.shape['tensor']), AXES,
+              axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def local_view(tree: Any, mesh: Mesh, local: Mesh) -> Any:
+  """Arrays in the form for search, seen from this process: the shards it holds, nothing copied.
+
+  Args:
+    tree: arrays on `mesh`, whole over data and fsdp.
+    mesh: the whole mesh.
+    local: from `local_mesh`.
+  """
+  if local is mesh:
+    return tree
+
+  def view(leaf):
+    return jax.make_array_from_single_device_arrays(
+        leaf.shape, NamedSharding(local, leaf.sharding.spec),
+        [shard.data for shard in leaf.addressable_shards])
+  return jax.tree.map(view, tree)
+
+
+def put_rows(tree: Any, mesh: Mesh) -> Any:
+  """Host arrays that every process holds, on the mesh: first axis over data x fsdp."""
+  target = batch_sharding(mesh)
+  return jax.tree.map(
+      lambda x: jax.make_array_from_callback(x.shape, target, lambda index: x[index]), tree)
 
 
 def num_slot_shards(mesh: Mesh) -> int:

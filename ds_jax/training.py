@@ -22,7 +22,7 @@ from ds_jax.config import num_updates, response_limit
 from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rates
 from ds_jax.evaluate.rollouts import rollout_jobs, run_journaled
 from ds_jax.model.decoder import Decoder, abstract_decoder
-from ds_jax.report.metrics import MetricsWriter
+from ds_jax.report.metrics import MetricsWriter, NoMetrics
 from ds_jax.run_state import RunState
 from ds_jax.runtime import Prompts, Runtime, model_folder
 from ds_jax.search.engine import Counters, Engine, Interrupted
@@ -33,7 +33,7 @@ from ds_jax.search.rollouts import ForkPlan
 from ds_jax.search.split_depths import fork_plan, split_metrics
 from ds_jax.search.statistics import summarize
 from ds_jax.search.trajectories import trajectories
-from ds_jax.sharding import num_slot_shards
+from ds_jax.sharding import local_view, num_slot_shards
 from ds_jax.train.advantages import flat_group, group_advantages, is_uniform
 from ds_jax.train.batch import Batch, pack, plain_examples, row_shape
 from ds_jax.train.curriculum import batch_of, hard_problems, num_rehearsed
@@ -45,7 +45,7 @@ from ds_jax.train.state import TrainState, abstract_state, init_state, search_pa
 from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.train.trees import PACKINGS
 from ds_jax.types import FinishedTree, SilentProgress, Trajectory
-from ds_jax.workdir import Stopped
+from ds_jax.workdir import Stopped, StoppedAlone
 
 
 class Sampled(NamedTuple):
@@ -76,7 +76,8 @@ class Training:
     self.checkpointer = Checkpointer(runtime.workdir.checkpoints, config.checkpoint.keep,
                                      note=runtime.progress.note,
                                      keep_best=config.checkpoint.keep_best)
-    self.metrics = MetricsWriter(runtime.workdir.root, config.log.tensorboard)
+    self.metrics = (NoMetrics() if runtime.team.index
+                    else MetricsWriter(runtime.workdir.root, config.log.tensorboard))
     self.state, self.host = self.restore()
     self.reference = (runtime.load_decoder(model_folder(config, runtime.workdir))
                       if config.train.kl_coefficient else None)  # the policy it started from
@@ -124,8 +125,9 @@ class Training:
     self.checkpointer.close()
 
   def stop_if_asked(self) -> None:
-    """Saves and raises Stopped, if the run was asked to stop."""
-    if self.runtime.should_stop():
+    """Saves and raises Stopped, if the run was asked to stop: all processes at the same step."""
+    asked = b'1' if self.runtime.should_stop() else b''
+    if any(self.runtime.team.gather(asked)):
       self.save()
       self.commit()
       raise Stopped
@@ -181,24 +183,28 @@ class Training:
     self.covered = []
 
   def params(self) -> Decoder:
-    """The parameters in the form for search, made once per step."""
+    """The parameters in the form for search, on this process's devices; made once per step."""
+    runtime = self.runtime
     if self._search_form is None or self._search_form[0] != self.host.step:
-      self._search_form = (self.host.step, search_params(
-          self.state, self.runtime.mesh, self.config.model.compute_dtype))
+      whole = search_params(self.state, runtime.mesh, self.config.model.compute_dtype)
+      self._search_form = (self.host.step,
+                           local_view(whole, runtime.mesh, runtime.search_mesh))
     return self._search_form[1]
 
   def grow(self, engine: Engine, jobs: Sequence[Job], purpose: Purpose, name: str,
            phase: str | None, plan: ForkPlan | None = None
            ) -> tuple[list[FinishedTree], Counters]:
     """Grows trees for jobs; what is finished is journaled. Saves and stops when asked to."""
-    journal = Journal(self.runtime.workdir.journal(name))
+    journal = Journal(self.runtime.workdir.journal(name, self.runtime.team.index))
     self.in_flight.append(journal)
     key = base_key_data(self.config.seed, purpose, self.host.round_index, self.host.step)
     progress = self.runtime.progress if phase else SilentProgress()
     try:
       return run_journaled(engine, self.params(), jobs, key, journal, phase or name, progress,
-                           self.runtime.should_stop, plan)
+                           self.runtime.should_stop, plan, self.runtime.team)
     except Interrupted:
+      if self.runtime.team.count > 1:
+        raise StoppedAlone from None
       self.stop_if_asked()
       raise
 

@@ -198,6 +198,24 @@ class SilentProgress:
     del message
 
 
+class Team(Protocol):
+  """The processes of one job; each runs the same program. Implemented in distributed.py."""
+  index: int  # of this process; process 0 writes what there is one of
+  count: int
+
+  def gather(self, data: bytes) -> list[bytes]:
+    """The data of every process, in their order. All must call it, equally often; waits for all."""
+    ...
+
+
+class Alone:
+  """The Team of a job of one process."""
+  index, count = 0, 1
+
+  def gather(self, data: bytes) -> list[bytes]:
+    return [data]
+
+
 class Tokenizer(Protocol):
   """What the search, the warm start and the reports need of a tokenizer (data/prompts.py)."""
   num_ids: int  # ids at or beyond this are masked in sampler and learner alike

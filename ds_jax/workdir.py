@@ -51,6 +51,10 @@ class Stopped(Exception):
   """The run was asked to stop and has saved."""
 
 
+class StoppedAlone(Stopped):
+  """This process was asked to stop amid a search: it has its journal, its peers may be anywhere."""
+
+
 @contextlib.contextmanager
 def lock(workdir: Workdir) -> Iterator[None]:
   """Holds the workdir for this process; one that stays empty is not left behind.
@@ -128,7 +132,8 @@ class StopRequest:
 
   @property
   def exit_code(self) -> int:
-    return EXIT_TERMINATED if self.signal == signal.SIGTERM else EXIT_INTERRUPTED
+    # No signal here: a peer had one.
+    return EXIT_INTERRUPTED if self.signal == signal.SIGINT else EXIT_TERMINATED
 
   @contextlib.contextmanager
   def installed(self) -> Iterator[StopRequest]:

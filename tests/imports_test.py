@@ -15,9 +15,9 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 # A part of ds_jax is a folder or a module at the top. Every part may import the parts named here.
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
-ASSEMBLY = {'checkpoint', 'workdir', 'runtime', 'run_state', 'training', 'warmstart', 'export',
-            'plan', 'experiment', 'search_command', 'data_command',
-            'evaluate_command', 'commands'}
+ASSEMBLY = {'checkpoint', 'commands', 'data_command', 'distributed', 'evaluate_command',
+            'experiment', 'export', 'plan', 'run_state', 'runtime', 'search_command', 'training',
+            'warmstart', 'workdir'}
 ARROWS = {
     'types': set(),
     'checks': set(),
@@ -33,6 +33,7 @@ ARROWS = {
     'report': BASE,
     'checkpoint': BASE,
     'workdir': BASE,
+    'distributed': BASE | {'workdir'},
     'runtime': BASE | FOLDERS | {'workdir'},
     'run_state': {'search', 'train'},
     'training': BASE | FOLDERS | {'checkpoint', 'run_state', 'runtime', 'workdir'},

@@ -11,9 +11,11 @@ import numpy as np
 from ds_jax.config import SearchConfig
 from ds_jax.search import engine as engine_lib
 from ds_jax.search.host_tree import Job
-from ds_jax.search.journal import Journal
+from ds_jax.search.journal import Journal, tree_from_line, tree_to_line
 from ds_jax.search.rollouts import ForkPlan
-from ds_jax.types import FinishedTree, Problem, Progress
+from ds_jax.types import Alone, FinishedTree, Problem, Progress, Team
+
+ALONE = Alone()
 
 
 def direct_config(search: SearchConfig, num_slots: int) -> SearchConfig:
@@ -25,30 +27,38 @@ def direct_config(search: SearchConfig, num_slots: int) -> SearchConfig:
 
 def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
                   base_key: np.ndarray, journal: Journal, phase: str, progress: Progress,
-                  should_stop: Callable[[], bool], plan: ForkPlan | None = None
-                  ) -> tuple[list[FinishedTree], engine_lib.Counters]:
+                  should_stop: Callable[[], bool], plan: ForkPlan | None = None,
+                  team: Team = ALONE) -> tuple[list[FinishedTree], engine_lib.Counters]:
   """Grows a tree for every job; trees that the journal holds already are not grown again.
 
-  `plan` is for the policy 'fork': where forks pay.
+  `plan` is for the policy 'fork': where forks pay. Jobs are dealt to the processes of `team` in
+  turn, and every process gets all trees. A tree does not depend on the process that grew it, nor
+  on their number.
 
   Returns:
-    The trees in the order of `jobs`, and the counters of what was grown now.
+    The trees in the order of `jobs`, and the counters of what this process grew now.
 
   Raises:
     engine.Interrupted: if asked to stop; the journal keeps what was finished.
   """
-  kept = {(tree.problem_id, tree.sample): tree for tree in journal.read()}
-  todo = [job for job in jobs if (job.problem.id, job.sample) not in kept]
+  dealt = jobs[team.index::team.count]
+  kept = {(tree.problem_id, tree.sample): tree for tree in journal.read_all()}
+  todo = [job for job in dealt if (job.problem.id, job.sample) not in kept]
 
   def keep(tree: FinishedTree) -> None:
     journal.append(tree)
     kept[tree.problem_id, tree.sample] = tree
 
-  progress.start(phase, len(jobs))
-  shifted = Shifted(progress, len(jobs) - len(todo))
+  progress.start(phase, len(dealt))
+  shifted = Shifted(progress, len(dealt) - len(todo))
   counters = engine_lib.run(engine, params, todo, base_key, on_finish=keep, progress=shifted,
                             should_stop=should_stop, plan=plan)
   progress.finish()
+  if team.count > 1:
+    own = [kept[job.problem.id, job.sample] for job in dealt]
+    for lines in team.gather('\n'.join(map(tree_to_line, own)).encode()):
+      for tree in map(tree_from_line, lines.decode().splitlines()):
+        kept[tree.problem_id, tree.sample] = tree
   return [kept[job.problem.id, job.sample] for job in jobs], counters
 
 

@@ -116,6 +116,22 @@ class MetricsWriter:
       self._events = None
 
 
+class NoMetrics:
+  """Stands for a MetricsWriter in the processes that write none."""
+
+  def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+    del step, kind, values
+
+  def size(self) -> int:
+    return 0
+
+  def cut(self, size: int) -> None:
+    del size
+
+  def close(self) -> None:
+    pass
+
+
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
   """Returns the lines of a metrics file in order; null is None.
 

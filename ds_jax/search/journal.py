@@ -44,7 +44,11 @@ def _array(value: dict[str, Any]) -> np.ndarray:
 
 
 class Journal:
-  """Appends finished trees to a file; what `append` wrote survives a kill."""
+  """Appends finished trees to a file; what `append` wrote survives a kill.
+
+  Each process of a job writes a file of its own, `NAME.process_I.jsonl`; `read_all` and `remove`
+  are about those of all processes, of an earlier start with another number of them as well.
+  """
 
   def __init__(self, path: str | os.PathLike[str]):
     self.path = pathlib.Path(path)
@@ -58,18 +62,36 @@ class Journal:
     """Trees of all whole lines; a line broken by a kill is cut off, so that appending goes on."""
     if not self.path.exists():
       return []
-    trees, kept = [], 0
-    with self.path.open('rb') as file:
-      for line in file:
-        if not line.endswith(b'\n'):
-          break
-        try:
-          trees.append(tree_from_line(line.decode()))
-        except (ValueError, KeyError, TypeError):
-          break
-        kept += len(line)
+    trees, kept = _whole_trees(self.path.read_bytes())
     os.truncate(self.path, kept)
     return trees
 
+  def read_all(self) -> list[FinishedTree]:
+    """Trees of this process's file and, as far as they are written, of the others'."""
+    trees = self.read()
+    for path in self._of_all_processes():
+      if path != self.path:
+        trees += _whole_trees(path.read_bytes())[0]
+    return trees
+
   def remove(self) -> None:
-    self.path.unlink(missing_ok=True)
+    for path in [self.path, *self._of_all_processes()]:
+      path.unlink(missing_ok=True)
+
+  def _of_all_processes(self) -> list[pathlib.Path]:
+    name, mark, _ = self.path.name.rpartition('.process_')
+    return sorted(self.path.parent.glob(f'{name}{mark}*.jsonl')) if mark else []
+
+
+def _whole_trees(content: bytes) -> tuple[list[FinishedTree], int]:
+  """Trees of the whole lines up to a broken one, and the bytes that these take."""
+  trees, kept = [], 0
+  for line in content.splitlines(keepends=True):
+    if not line.endswith(b'\n'):
+      break
+    try:
+      trees.append(tree_from_line(line.decode()))
+    except (ValueError, KeyError, TypeError):
+      break
+    kept += len(line)
+  return trees, kept

@@ -18,7 +18,7 @@ import optax
 from ds_jax.checks import check_divides
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import Decoder, sequence_logprobs
-from ds_jax.sharding import batch_sharding, num_slot_shards, parameter_shardings
+from ds_jax.sharding import num_slot_shards, parameter_shardings, put_rows, replicated
 from ds_jax.train.batch import Batch, micro_batches
 from ds_jax.train.losses import collapsed_loss, reference_kl
 from ds_jax.train.optimizer import without_frozen
@@ -86,7 +86,7 @@ class Learner:
     return tuple(np.concatenate(x)[:num_rows] for x in zip(*jax.device_get(scored), strict=True))
 
   def _on_mesh(self, batch: Batch) -> Batch:
-    return jax.device_put(batch, batch_sharding(self.mesh))
+    return put_rows(batch, self.mesh)
 
 
 def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, *,
@@ -137,7 +137,8 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
 
   return Learner(
       mesh, micro_rows, start=jax.jit(start), accumulate=jax.jit(accumulate, donate_argnums=1),
-      apply=jax.jit(apply, donate_argnums=0), score_rows=jax.jit(score))
+      apply=jax.jit(apply, donate_argnums=0),
+      score_rows=jax.jit(score, out_shardings=replicated(mesh)))
 
 
 def policy_loss_fn(config: TrainConfig) -> LossFn:
