@@ -79,12 +79,16 @@ def _plot_evaluations(axis: Any, metrics: Metrics) -> None:
 
 
 def _mark_rounds(axis: Any, metrics: Metrics) -> None:
-  """A thin line where a later round starts."""
-  for row in metrics:
-    if row['kind'] == 'filter' and row['step'] > 0:
-      axis.axvline(row['step'], color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
-      axis.annotate('re-filtered', (row['step'], 1), xycoords=('data', 'axes fraction'),
-                    xytext=(4, -4), textcoords='offset points', va='top', fontsize=9, color=MUTED)
+  """A thin line where a later round starts, on problems that are still hard."""
+  for step in _round_ends(metrics):
+    axis.axvline(step, color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
+    axis.annotate('only what is\nstill hard', (step, 0.62), xycoords=('data', 'axes fraction'),
+                  xytext=(5, 0), textcoords='offset points', fontsize=9, color=MUTED)
+
+
+def _round_ends(metrics: Metrics) -> list[int]:
+  """The last steps of all rounds but the last one."""
+  return [row['step'] for row in metrics if row['kind'] == 'filter' and row['step'] > 0]
 
 
 def _draw_bars(axis: Any, summary: Mapping[str, Any]) -> None:
@@ -144,9 +148,10 @@ def _draw_depths(axis: Any, metrics: Metrics) -> None:
   if medians:
     axis.bar(list(medians), list(medians.values()), width=0.6, color=TRAIN)
     axis.axhline(1, color=EVALUATE, linewidth=1.2, linestyle=(0, (4, 3)))
-    axis.annotate('above 1: forking pays', (0.02, 1), xycoords=('axes fraction', 'data'),
-                  xytext=(0, 3), textcoords='offset points', fontsize=8.5, color=EVALUATE)
-    axis.set_ylim(0, max(1.3, 1.1 * max(medians.values())))
+    top = max(1.3, 1.25 * max(medians.values()))
+    axis.annotate('above the line: forking pays', (1, top), xycoords=('axes fraction', 'data'),
+                  ha='right', va='top', fontsize=8.5, color=EVALUATE)
+    axis.set_ylim(0, top)
     axis.xaxis.get_major_locator().set_params(integer=True)
   _finish(axis)
 
@@ -183,14 +188,18 @@ def _draw_norm(axis: Any, metrics: Metrics) -> None:
 
 def _plot(axis: Any, metrics: Metrics, name: str, colour: str, label: str | None = None,
           transform: Callable[[np.ndarray], np.ndarray] = np.asarray) -> None:
-  """Each step as a faint line, and a running mean over it."""
+  """Each step as a faint line, and a running mean over it, apart for every round."""
   steps, values = series(metrics, 'train', name)
   if not steps:
     return
   values = transform(np.array(values))
   axis.plot(steps, values, color=colour, linewidth=0.9, alpha=0.3)
-  axis.plot(steps, running_mean(values, max(1, len(values) // 12)), color=colour, linewidth=2,
-            label=label, marker='o' if len(steps) == 1 else None)
+  ends = np.searchsorted(steps, _round_ends(metrics), side='right')
+  radius = max(1, len(values) // 12)
+  rounds = zip(np.split(np.array(steps), ends), np.split(values, ends), strict=True)
+  for number, (x, y) in enumerate(part for part in rounds if len(part[0])):
+    axis.plot(x, running_mean(y, radius), color=colour, linewidth=2,
+              label=label if number == 0 else None, marker='o' if len(x) == 1 else None)
 
 
 def running_mean(values: np.ndarray, radius: int) -> np.ndarray:
