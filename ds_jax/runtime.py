@@ -26,6 +26,7 @@ from ds_jax.model.config import DecoderConfig
 from ds_jax.model.convert import load_decoder, read_config
 from ds_jax.model.decoder import Decoder
 from ds_jax.model.hub import local_folder
+from ds_jax.model.path_attention import positions_read
 from ds_jax.search.engine import Engine
 from ds_jax.types import Alone, ExpandFn, Problem, Progress, Team, Tokenizer
 from ds_jax.verify.pool import VerifierPool
@@ -110,10 +111,12 @@ class Runtime:
     return self.config.data.data_dir or str(self.workdir.data)
 
   def _engine(self, search: SearchConfig, sampling: SamplingConfig) -> Engine:
+    shape = self._shape(search)
     return Engine(
         config=search, mesh=self.search_mesh, expand_fn=self._expand_fn(search, sampling),
-        make_slots=compile_slots(self.decoder_config, self.search_mesh, self._shape(search)),
-        verify_fn=self.pool.verify, decode_text=self.tokenizer.decode_response)
+        make_slots=compile_slots(self.decoder_config, self.search_mesh, shape),
+        verify_fn=self.pool.verify, decode_text=self.tokenizer.decode_response,
+        count_read=functools.partial(positions_read, block=min(shape.path_block, shape.capacity)))
 
   def _expand_fn(self, search: SearchConfig, sampling: SamplingConfig) -> ExpandFn:
     program = compile_expand(self.search_mesh, self._shape(search))

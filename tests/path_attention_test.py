@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from ds_jax.model import attention
-from ds_jax.model.path_attention import attend_path, positions_read, row_counts
+from ds_jax.model.caches import decode_step, encode_chunk, init_slots
+from ds_jax.model.config import DecoderConfig
+from ds_jax.model.decoder import init_decoder
+from ds_jax.model.path_attention import attend_path, group_size, positions_read
 
 BLOCK, CAPACITY = 4, 32
 
@@ -61,14 +64,28 @@ def test_neighbours_do_not_change_a_bit(inputs, attend):
 def test_positions_read_counts_the_blocks():
   rng = np.random.default_rng(3)
   for _ in range(50):
-    lengths = rng.integers(0, 33, 16)
+    lengths = rng.integers(0, 33, 16)  # groups of two slots
     want = 16 * BLOCK + sum(
-        min(c for c in row_counts(16) if c >= (lengths > start).sum()) * BLOCK
-        for start in range(BLOCK, int(lengths.max()), BLOCK))
+        2 * -(-(lengths > start).sum() // 2) * BLOCK for start in range(BLOCK, 32, BLOCK))
     assert positions_read(lengths, BLOCK) == want
 
 
-@pytest.mark.parametrize('num_slots', [1, 2, 3, 4, 16, 64])
-def test_row_counts_end_with_everyone(num_slots):
-  counts = row_counts(num_slots)
-  assert counts[-1] == num_slots and counts[0] >= 1 and list(counts) == sorted(set(counts))
+@pytest.mark.parametrize('num_slots, size', [(1, 1), (7, 1), (16, 2), (48, 6), (52, 4), (64, 8)])
+def test_groups_divide_the_slots(num_slots, size):
+  assert group_size(num_slots) == size
+
+
+def test_decoding_and_replay_leave_blocks_beyond_a_path_alone():
+  """Those blocks are NaN here: weights of 0 would not hide that they were read."""
+  config = DecoderConfig(vocab_size=16, num_ids=16, num_layers=2, width=8, mlp_width=8,
+                         num_heads=2, num_kv_heads=1, head_width=4)
+  decoder = init_decoder(config, jax.random.key(0))
+  lengths = jnp.array([5, 20, 3, 0])
+  slots = init_slots(config, 4, 2, 4, CAPACITY)._replace(path_length=lengths)
+  is_beyond = jnp.arange(CAPACITY) >= jnp.maximum(-(-lengths // BLOCK), 1)[:, None] * BLOCK
+  poison = lambda cache: jnp.where(is_beyond[None, :, None, :, None], jnp.nan, cache)
+  slots = slots._replace(path_keys=poison(slots.path_keys), path_values=poison(slots.path_values))
+  tokens = jnp.ones((4, 2), jnp.int32)
+  for found in (decode_step(decoder, slots, tokens, jnp.int32(0), BLOCK),
+                encode_chunk(decoder, slots, jnp.arange(4), tokens, BLOCK)):
+    assert all(jnp.isfinite(x).all() for x in found)

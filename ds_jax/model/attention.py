@@ -74,31 +74,3 @@ def join(a: Partial, b: Partial) -> Partial:
   return Partial(
       a.weighted_values * scale_a[..., None] + b.weighted_values * scale_b[..., None],
       max_score, a.sum_exp * scale_a + b.sum_exp * scale_b)
-
-
-def attend_path(q_BxCxQxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
-                length: jax.Array, block: int) -> Partial:
-  """Partial attention over path caches that are filled to different lengths.
-
-  Reads the cache in blocks of `block` positions, up to the longest of the B paths: a short batch
-  does not pay for the capacity S.
-
-  Args:
-    q_BxCxQxGxD: queries; every query of slot b sees the first `length[b]` positions.
-    k_BxCxSxD: keys; S is a multiple of `block`, or at most one block.
-    v_BxCxSxD: values.
-    length: `[B]` int32.
-    block: positions read at a time.
-  """
-  num_positions = k_BxCxSxD.shape[2]
-
-  def part(start, size):
-    seen = start + jnp.arange(size)[None, None, :] < length[:, None, None]
-    k, v = (jax.lax.dynamic_slice_in_dim(x, start, size, axis=2) for x in (k_BxCxSxD, v_BxCxSxD))
-    return attend_part(q_BxCxQxGxD, k, v, seen)
-
-  if num_positions <= block:
-    return part(0, num_positions)
-  num_blocks = (length.max() + block - 1) // block
-  return jax.lax.fori_loop(1, num_blocks, lambda i, whole: join(whole, part(i * block, block)),
-                           part(0, block))
