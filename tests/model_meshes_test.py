@@ -15,6 +15,7 @@ from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, com
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder, sequence_logprobs
+from ds_jax.model.fsdp import mesh_logprobs
 from ds_jax.model.rope import Llama3Scaling, YarnScaling
 from ds_jax.types import Plan
 
@@ -117,9 +118,12 @@ def test_a_mesh_grows_the_same_children(family, mesh_shape):
   np.testing.assert_allclose(found[2], entropies, atol=1e-5)
 
 
-@jax.jit
-def loss_and_gradient(decoder, rows):
-  return jax.value_and_grad(lambda d: score(d, rows)[0].mean())(decoder)
+@functools.partial(jax.jit, static_argnames='mesh')
+def loss_and_gradient(decoder, rows, mesh):
+  positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
+  arguments = (rows, positions, jnp.full(rows.shape, rows.shape[1]), jnp.roll(rows, -1, 1),
+               positions)
+  return jax.value_and_grad(lambda d: mesh_logprobs(d, *arguments, mesh=mesh)[0].mean())(decoder)
 
 
 @pytest.mark.parametrize('family, mesh_shape', CASES)
@@ -127,8 +131,9 @@ def test_a_mesh_learns_the_same(family, mesh_shape):
   decoder = make_decoder(family)
   mesh = sharding.make_mesh(*mesh_shape, devices=jax.devices()[:8])
   rows = np.random.default_rng(0).integers(0, 29, (8, 20)).astype(np.int32)
-  expected = loss_and_gradient(decoder, rows)
+  one = sharding.make_mesh(devices=jax.devices()[:1])
+  expected = loss_and_gradient(decoder, rows, one)
   found = loss_and_gradient(
       jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh)),
-      jax.device_put(rows, sharding.batch_sharding(mesh)))
+      jax.device_put(rows, sharding.batch_sharding(mesh)), mesh)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)

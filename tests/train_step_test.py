@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,21 @@ def test_update_is_the_same_on_every_mesh(decoder, batch, reference, shape):
   wanted = parameter_shardings(state, learner.mesh)
   jax.tree.map(lambda leaf, sharding: leaf.sharding.is_equivalent_to(sharding, leaf.ndim) or
                pytest.fail(f'{leaf.sharding} != {sharding}'), state, wanted)
+
+
+@pytest.mark.parametrize('shape', [(1, 8, 1), (2, 4, 1)])
+def test_parameters_travel_and_rows_stay(shape, decoder):
+  """What crosses devices has no axis of the rows' length, but for tokens and their embeddings."""
+  length = 37  # no parameter has such an axis
+  learner, state = start_on(shape, decoder)
+  rows = jax.tree.map(lambda x: np.zeros((8, length), x.dtype), pack(random_examples(1), 16)[0])
+  program = learner.accumulate.lower(state.params, learner.start(state.params), rows).compile()
+  found = re.findall(r'= \(?(\w+)\[([\d,]*)\].* (all-gather|all-reduce|reduce-scatter|all-to-all|'
+                     r'collective-permute)(?:-start)?\(', program.as_text())
+  assert {kind for *_, kind in found} >= {'all-gather', 'reduce-scatter', 'all-to-all'}
+  moved = [(dtype, axes, kind) for dtype, axes, kind in found if str(length) in axes.split(',')]
+  assert {(dtype, kind) for dtype, _, kind in moved} <= {('s32', 'all-gather'),
+                                                         ('f32', 'all-to-all')}, moved
 
 
 def test_split_into_micro_batches_does_not_matter(decoder, batch, reference):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -160,14 +160,21 @@ def embed(decoder: Decoder, tokens: jax.Array) -> jax.Array:
   return decoder.embedding[...][tokens].astype(decoder.config.compute_dtype)
 
 
-def compute_logits(decoder: Decoder, hidden: jax.Array) -> jax.Array:
-  """`[..., M]` final hidden states -> `[..., V]` float32; ids the tokenizer lacks are masked."""
+def head_table(decoder: Decoder) -> jax.Array:
+  """`[M, V]`, or `[V, M]` where the embedding is the head."""
+  return (decoder.embedding if decoder.head is None else decoder.head)[...]
+
+
+def compute_logits(decoder: Decoder, hidden: jax.Array,
+                   table: jax.Array | None = None) -> jax.Array:
+  """`[..., M]` final hidden states -> `[..., V]` float32; ids the tokenizer lacks are masked.
+
+  `table`: of `head_table`, where the decoder itself holds a part of it only.
+  """
   config = decoder.config
   hidden = rms_norm(hidden, decoder.final_scale[...], config.norm_epsilon)
-  if decoder.head is None:
-    table, spec = decoder.embedding[...], '...m,vm->...v'
-  else:
-    table, spec = decoder.head[...], '...m,mv->...v'
+  table = head_table(decoder) if table is None else table
+  spec = '...m,vm->...v' if decoder.head is None else '...m,mv->...v'
   logits = jnp.einsum(spec, hidden, table.astype(hidden.dtype),
                       preferred_element_type=jnp.float32)
   if config.num_ids == config.vocab_size:
@@ -175,8 +182,18 @@ def compute_logits(decoder: Decoder, hidden: jax.Array) -> jax.Array:
   return jnp.where(jnp.arange(config.vocab_size) < config.num_ids, logits, MASKED)
 
 
-def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
-            key_end: jax.Array) -> jax.Array:
+class Parts(NamedTuple):
+  """How the whole of what a computation needs next is had; by default it is there (else: fsdp)."""
+  embed: Callable[[Decoder, jax.Array], jax.Array] = embed
+  layer: Callable[[Layers], Layers] = lambda layer: layer
+  head_table: Callable[[Decoder], jax.Array] = head_table
+
+
+WHOLE = Parts()
+
+
+def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array, key_end: jax.Array,
+            parts: Parts = WHOLE) -> jax.Array:
   """Training form: all positions of all rows at once.
 
   Args:
@@ -184,6 +201,7 @@ def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
     tokens: `[R, S]` int32.
     positions: `[R, S]` int32 for the rotation.
     key_end: `[R, S]` int32; query i sees key j iff j <= i < key_end[j] (see training_attention).
+    parts: how the parameters are had whole.
 
   Returns:
     `[R, S, M]` hidden states before the final norm, compute dtype.
@@ -193,19 +211,19 @@ def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
 
   def body(x, layer):
     attend_fn = lambda q, k, v: attend(q, k, v, key_end, seen_blocks)
-    return apply_layer(layer, config, x, positions, attend_fn)[0], None
+    return apply_layer(parts.layer(layer), config, x, positions, attend_fn)[0], None
 
   if config.remat != 'none':
     # Inside a loop nothing can be merged with the forward pass; layers written out could be.
     body = jax.checkpoint(body, policy=REMAT_POLICIES[config.remat],
                           prevent_cse=config.num_layers <= MAX_UNROLLED)
-  return scan_layers(body, embed(decoder, tokens), decoder.layers, config.num_layers)[0]
+  return scan_layers(body, parts.embed(decoder, tokens), decoder.layers, config.num_layers)[0]
 
 
 def sequence_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
                       key_end: jax.Array, targets: jax.Array, *,
                       predecessor: jax.Array | None = None, temperature: float = 1.0,
-                      row_shards: int = 1) -> tuple[jax.Array, jax.Array]:
+                      parts: Parts = WHOLE) -> tuple[jax.Array, jax.Array]:
   """Log-probs of `targets` and entropies, under the full softmax.
 
   Args:
@@ -215,20 +233,19 @@ def sequence_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
     predecessor: `[R, S]` int32; if given, `targets[r, i]` is scored by what position
       `predecessor[r, i]` sees: in a tree, one position has several successors.
     temperature: that of the sampler; logits are divided by it, as the sampler does.
-    row_shards: devices that the rows are split over.
+    parts: how the parameters are had whole.
 
   Returns:
     Log-probs and entropies (nats), `[R, S]` float32. `[R, S, V]` never exists in full: positions
     go through the head in chunks, recomputed in the backward pass.
   """
-  hidden = forward(decoder, tokens, positions, key_end)
+  hidden = forward(decoder, tokens, positions, key_end, parts)
   if predecessor is not None:
     hidden = jnp.take_along_axis(hidden, predecessor[..., None], axis=1)
   num_rows, num_positions = tokens.shape
-  score = lambda x: score_targets(compute_logits(decoder, x[0]), x[1], temperature)
-  rows_per_device = -(-num_rows // row_shards)
-  chunk = max(1, min(num_positions,
-                     MAX_LOGITS // (rows_per_device * decoder.config.vocab_size)))
+  table = parts.head_table(decoder)
+  score = lambda x: score_targets(compute_logits(decoder, x[0], table), x[1], temperature)
+  chunk = max(1, min(num_positions, MAX_LOGITS // (num_rows * decoder.config.vocab_size)))
   if chunk >= num_positions:
     return score((hidden, targets))
   padding = -num_positions % chunk

@@ -17,7 +17,8 @@ import optax
 
 from ds_jax.checks import check_divides
 from ds_jax.config import TrainConfig
-from ds_jax.model.decoder import Decoder, sequence_logprobs
+from ds_jax.model.decoder import Decoder
+from ds_jax.model.fsdp import mesh_logprobs
 from ds_jax.sharding import num_slot_shards, parameter_shardings, put_rows, replicated
 from ds_jax.train.batch import Batch, micro_batches
 from ds_jax.train.losses import collapsed_loss, reference_kl
@@ -109,10 +110,8 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
   shard = lambda tree: jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
 
   def score(params: Decoder, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    return sequence_logprobs(
-        params, batch.tokens, batch.positions, batch.key_end, batch.tokens,
-        predecessor=batch.predecessor, temperature=temperature,
-        row_shards=num_slot_shards(mesh))
+    return mesh_logprobs(params, batch.tokens, batch.positions, batch.key_end, batch.tokens,
+                         batch.predecessor, mesh=mesh, temperature=temperature)
 
   def loss_of(params: Decoder, batch: Batch) -> tuple[jax.Array, Statistics]:
     return loss_fn(*score(without_frozen(params, frozen), batch), batch)
