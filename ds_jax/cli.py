@@ -81,9 +81,11 @@ def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], Any]:
     rest = values(['ds-jax', *argv])[1:]
   except (absl_flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
     raise InputError(f'{e} (`ds-jax {name} --help` lists the flags.)') from e
+  flags = {flag: values[flag].value for flag in ('json', *command.flags)}
+  if rest and command.positional and not flags[command.positional]:
+    flags[command.positional] = rest.pop(0)
   if rest:
     raise InputError(f'Unexpected argument {rest[0]!r}; flags are written --name=value.')
-  flags = {flag: values[flag].value for flag in ('json', *command.flags)}
   missing = sorted(flag for flag in _required(name, flags) if not flags[flag])
   if run:
     flags['workdir'] = run
@@ -128,10 +130,10 @@ def _config_of_run(folder: str) -> Any:
 def _required(name: str, flags: dict[str, Any]) -> set[str]:
   """Flags that must be given."""
   if name != 'search':
-    optional = {'data describe': {'data_dir', 'tokenizer'},
+    optional = {'data describe': {'data_dir', 'tokenizer'}, 'grade': {'output'},
                 'evaluate': {'checkpoint', 'output', 'data_dir',
                              *(['workdir'] if flags.get('checkpoint') else [])}}.get(name, set())
-    return {'workdir', 'tokenizer', 'checkpoint', 'output', 'from', 'source', 'data_dir'
+    return {'workdir', 'tokenizer', 'checkpoint', 'output', 'from', 'source', 'data_dir', 'file'
             } & set(flags) - optional
   if flags['problem'] and (flags['problems'] or flags['output']):
     raise InputError('--problem searches one problem and prints its tree; --problems=FILE and '
@@ -234,6 +236,12 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
   if name == 'plan':
     from ds_jax.plan.command import plan
     summary, text = plan(config, flags['topology'], progress)
+    print(text)
+    return summary
+  if name == 'grade':
+    from ds_jax.grade_command import grade
+    summary, text = grade(flags['file'], flags['mode'], flags['output'], flags['workers'],
+                          progress, stop)
     print(text)
     return summary
   if name.startswith('data '):

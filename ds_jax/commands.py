@@ -13,6 +13,7 @@ class Command:
   needs_config: bool = True
   stops_gently: bool = False  # Ctrl-C and SIGTERM save first
   is_team: bool = False  # may be run by several processes together
+  positional: str = ''  # a flag whose name may be left out
   example: str = ''
 
 
@@ -75,6 +76,14 @@ COMMANDS = {
          'tokenizer': 'folder or hub name; counts prompt tokens',
          'max_problems': 'rows to read; of gym:NAME, to generate', **_FIELDS}, needs_config=False,
         example='ds-jax data describe --source=tfds:deepmath103k --data_dir=data'),
+    'grade': Command(
+        'Verdicts on a file of golds and predictions; accuracy where it says what is right.',
+        {'file': 'rows with gold, prediction and, if known, equivalent; --file= may be left out',
+         'mode': 'math (default), released (the released grader, defects included), or a verifier',
+         'output': '.jsonl of verdicts, which the same command continues (default: beside FILE)',
+         'workers': 'processes (default: 2)'},
+        needs_config=False, stops_gently=True, positional='file',
+        example='ds-jax grade answers.jsonl --mode=math'),
     'plan': Command(
         'Tell whether a run fits a slice: compiles its programs for it, no TPU needed.',
         {'topology': 'TPU slice, e.g. v5e:4x4 or v5p:2x2x1 (needs libtpu); default: what is here'},

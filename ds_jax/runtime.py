@@ -159,7 +159,7 @@ def open_runtime(config: Config, workdir: Workdir, progress: Progress,
   verify = config.verify
   if config.search.policy == 'faithful':  # the released code has no such rule
     verify = dataclasses.replace(verify, degenerate='keep')
-  with VerifierPool(verify) as pool:
+  with VerifierPool(verify, progress.note) as pool:
     yield Runtime(config, workdir, mesh, tokenizer, decoder_config, pool, progress, should_stop,
                   team)
 

@@ -16,8 +16,8 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
 ASSEMBLY = {'checkpoint', 'commands', 'data_command', 'distributed', 'evaluate_command',
-            'experiment', 'export', 'plan', 'run_state', 'runtime', 'search_command', 'training',
-            'warmstart', 'workdir'}
+            'experiment', 'export', 'grade_command', 'plan', 'run_state', 'runtime',
+            'search_command', 'training', 'warmstart', 'workdir'}
 ARROWS = {
     'types': set(),
     'checks': set(),
@@ -44,6 +44,7 @@ ARROWS = {
     'search_command': BASE | FOLDERS | ASSEMBLY,
     'data_command': BASE | {'data'},
     'evaluate_command': BASE | FOLDERS | ASSEMBLY,
+    'grade_command': BASE | {'data', 'evaluate', 'verify', 'workdir', PROJECT},
     'commands': set(),
     'cli': BASE | FOLDERS | ASSEMBLY | {PROJECT},
     '__main__': {'cli'},

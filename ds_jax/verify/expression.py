@@ -57,6 +57,7 @@ _MAX_WORD = 3  # letters of an unknown word that are read as a product
 _MAX_SUBSCRIPT = 8  # tokens
 _DIGITS = frozenset('0123456789.')
 MAX_NUMERAL = 400  # characters
+ROUNDED_DIGITS = 6  # significant ones of a decimal that may be rounded
 
 
 def read(text: str) -> Node:
@@ -80,10 +81,14 @@ def subtract(left: Node, right: Node) -> Node:
 
 
 def number(text: str) -> Node:
-  """The exact value of a numeral."""
+  """The value of a numeral; a long decimal with half a unit of its last digit."""
   if len(text) > MAX_NUMERAL:
     raise UnreadableError('numeral')
-  return ('number', Fraction(text))
+  digits, _, exponent = text.partition('E')
+  places = len(digits.partition('.')[2])
+  if not places or len(digits.replace('.', '').lstrip('0')) < ROUNDED_DIGITS:
+    return ('number', Fraction(text))
+  return ('decimal', Fraction(text), Fraction(10) ** (int(exponent or 0) - places) / 2)
 
 
 def _tokens(text: str) -> list[str]:
@@ -114,8 +119,9 @@ def _repeating_decimal(match: re.Match) -> str:
 class Reader:
   """A recursive-descent reader over tokens. Each method reads one construct and returns its node.
 
-  Nodes: ('number', Fraction), ('constant', name), ('symbol', name), ('+', …), ('*', …), ('-', a),
-  ('/', a, b), ('^', a, b), ('!', a), ('call', function, …), ('unknown', name, a).
+  Nodes: ('number', Fraction), ('decimal', Fraction, half a unit), ('constant', name),
+  ('symbol', name), ('+', …), ('*', …), ('-', a), ('/', a, b), ('^', a, b), ('!', a),
+  ('call', function, …), ('unknown', name, a).
   """
 
   def __init__(self, tokens: list[str]):

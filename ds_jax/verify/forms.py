@@ -3,7 +3,7 @@ r"""Decides, without an algebra system, answers made of expressions: lists, tupl
 Read are one expression; several between commas, `;` or `and`, bare or in brackets of any kind; and
 one relation between two expressions. The rules:
 
-* Expressions are equal when their values are (`values`).
+* Expressions are equal when their values are (`compare`).
 * In round and square brackets, mixed ones too, the order counts, the brackets must be the same
   ones, and as many must stand in them. In braces and without brackets the order does not count.
 * Equations are equal when one is a multiple of the other; inequalities when the factor's sign and
@@ -18,15 +18,14 @@ import re
 from collections import Counter
 from fractions import Fraction
 
-from ds_jax.verify import values
+from ds_jax.verify.compare import constant_ratio, has_other_roots, is_constant, same_value
 from ds_jax.verify.expression import Node, UnreadableError, read, subtract
 from ds_jax.verify.normalize import parse_rational, squeeze
 
-_SEPARATOR = re.compile(r'[,;]|\\text\s*\{\s*(?:and|or|,)\s*\}|\b(?:and|or)\b')
+_SEPARATOR = re.compile(r'[,;]|\\cup(?![A-Za-z])|\\text\s*\{\s*(?:and|or|,)\s*\}|\b(?:and|or)\b')
 _RELATION = re.compile(r'\\(?:leq|geq|neq|approx)(?![A-Za-z])|<=|>=|!=|[<>=]')
 _SIGNS = {r'\leq': '<=', r'\geq': '>=', r'\neq': '!=', r'\approx': '='}
 _FLIPPED = {'<': '>', '>': '<', '<=': '>=', '>=': '<='}
-_DECIMAL = re.compile(r'\d*\.(\d+)', re.ASCII)
 _NAME = re.compile(r'(?:\\Delta\s*)?(?:\\?[A-Za-z]+|\|[A-Za-z]+\||[A-Za-z]:[A-Za-z])'
                    r"(?:_(?:\{[^{}]*\}|\w)|'|\\text\{[^{}]*\}|\((?:\\?[A-Za-z0-9]+,?)*\))*"
                    r'|\((?:\\?[A-Za-z]+(?:_\w|_\{\w*\})?,?)+\)')
@@ -39,9 +38,8 @@ def decide(gold: str, answer: str) -> bool | None:
   """Whether two answers, normalized and within `guards`, are equal; None: undecided."""
   if '%' in gold or '%' in answer:
     return None
-  decimals = max((len(match[1]) for match in _DECIMAL.finditer(gold + ' ' + answer)), default=0)
   try:
-    return _decide(gold, answer, decimals)
+    return _decide(gold, answer)
   except UnreadableError:
     return None
 
@@ -51,16 +49,17 @@ def is_name(text: str) -> bool:
   return _NAME.fullmatch(text) is not None
 
 
-def _decide(gold: str, answer: str, decimals: int) -> bool | None:
+def _decide(gold: str, answer: str) -> bool | None:
   relations = [_RELATION.findall(text) for text in (gold, answer)]
   if any(relations):
-    return _decide_relations(gold, answer, relations, decimals)
+    return _decide_relations(gold, answer, relations)
   (brackets, parts), (answer_brackets, answer_parts) = _split(gold), _split(answer)
   if brackets != answer_brackets:
-    return None
+    is_interval = len(parts) == len(answer_parts) == 2 and brackets and answer_brackets
+    return False if is_interval else None
   if brackets:
-    return _decide_ordered(parts, answer_parts, decimals)
-  return _decide_unordered(parts, answer_parts, decimals)
+    return _decide_ordered(parts, answer_parts)
+  return _decide_unordered(parts, answer_parts)
 
 
 def _split(text: str) -> tuple[str, list[str]]:
@@ -121,29 +120,29 @@ def _both_signs(parts: list[str]) -> list[str]:
           for sign in ('+-' if part.count(r'\pm') == 1 else (r'\pm',))]
 
 
-def _decide_part(gold: str, answer: str, decimals: int) -> bool | None:
+def _decide_part(gold: str, answer: str) -> bool | None:
   if squeeze(gold) == squeeze(answer):
     return True
   if any(len(_split(text)[1]) > 1 for text in (gold, answer)):  # tuples of tuples
-    return _decide(gold, answer, decimals)
-  return values.same_value(read(gold), read(answer), decimals)
+    return _decide(gold, answer)
+  return same_value(read(gold), read(answer))
 
 
-def _decide_ordered(gold: list[str], answer: list[str], decimals: int) -> bool | None:
+def _decide_ordered(gold: list[str], answer: list[str]) -> bool | None:
   if len(gold) != len(answer):
     return None
-  verdicts = [_decide_part(g, a, decimals) for g, a in zip(gold, answer, strict=True)]
+  verdicts = [_decide_part(g, a) for g, a in zip(gold, answer, strict=True)]
   return False if False in verdicts else None if None in verdicts else True
 
 
-def _decide_unordered(gold: list[str], answer: list[str], decimals: int) -> bool | None:
+def _decide_unordered(gold: list[str], answer: list[str]) -> bool | None:
   """Pairs the parts off: the same numbers and texts first, then whatever has the same value."""
   gold_keys, answer_keys = (Counter(map(_key, parts)) for parts in (gold, answer))
   missing, left = _unmatched(gold, answer_keys), _unmatched(answer, gold_keys)
   if len(missing) * len(left) > _MAX_PAIRS:
     return None
   for part in missing:
-    verdicts = [_decide_part(part, other, decimals) for other in left]
+    verdicts = [_decide_part(part, other) for other in left]
     if True in verdicts:
       del left[verdicts.index(True)]
     else:
@@ -168,19 +167,18 @@ def _key(part: str) -> Fraction | str:
   return squeeze(part) if value is None else value
 
 
-def _decide_relations(gold: str, answer: str, relations: list[list[str]],
-                      decimals: int) -> bool | None:
+def _decide_relations(gold: str, answer: str, relations: list[list[str]]) -> bool | None:
   if max(map(len, relations)) > 1:
     return None
   if not all(relations):
-    return _decide_assignment(gold, answer, relations, decimals)
+    return _decide_assignment(gold, answer, relations)
   first, sign = _difference(gold, relations[0][0])
   second, answer_sign = _difference(answer, relations[1][0])
   if '=' in (sign, answer_sign) and sign != answer_sign:
     return None
-  ratio = values.constant_ratio(first, second)
+  ratio = constant_ratio(first, second)
   if ratio is None or ratio.imag:
-    return None
+    return False if has_other_roots(first, second) else None
   if sign in _FLIPPED and ratio < 0:
     answer_sign = _FLIPPED.get(answer_sign, answer_sign)
   return sign == answer_sign
@@ -191,16 +189,15 @@ def _difference(text: str, relation: str) -> tuple[Node, str]:
   return subtract(read(left), read(right)), _SIGNS.get(relation, relation)
 
 
-def _decide_assignment(gold: str, answer: str, relations: list[list[str]],
-                       decimals: int) -> bool | None:
+def _decide_assignment(gold: str, answer: str, relations: list[list[str]]) -> bool | None:
   related, other = (gold, answer) if relations[0] else (answer, gold)
   sign = (relations[0] or relations[1])[0]
   left, right = related.split(sign)
   if _SIGNS.get(sign, sign) != '=':
     return None
   if is_name(squeeze(left)):
-    return _decide(*((right, other) if related is gold else (other, right)), decimals)
+    return _decide(*((right, other) if related is gold else (other, right)))
   # `\sqrt{4} = 2` is 2, but what is not a number on both sides is an equation.
   trees = [read(text) for text in (left, right, other)]
-  is_calculation = all(map(values.is_constant, trees)) and values.same_value(*trees[1:], decimals)
+  is_calculation = all(map(is_constant, trees)) and same_value(*trees[1:])
   return True if is_calculation else None

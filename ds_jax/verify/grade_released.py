@@ -49,6 +49,11 @@ def verify(gold: str, response: str) -> Verdict:
   return Verdict.NO_ANSWER if answer == INVALID else Verdict.WRONG
 
 
+def verify_bare(gold: str, prediction: str) -> Verdict:
+  """Like `verify`, for predictions that may be the bare answer."""
+  return verify(gold, prediction if _BOX in prediction else f'{_BOX}{prediction}}}')
+
+
 def parse_response(response: str) -> str:
   """The normalized answer of a response, or INVALID."""
   tail = response[-TAIL:]

@@ -7,6 +7,9 @@ it is blamed.
 * TIMEOUT: the deadline, the wall-clock back-stop, exhausted memory or stack, or a second death by
   a signal (a crash in C, the kernel's memory killer): a too expensive answer must not pay.
 * ERROR: the verifier raised, or left the process: our fault, noted once per kind.
+
+An alert is noted when ALERT answers in a row end in one of these two: a broken verifier would
+otherwise pass for a model that learns nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import collections
 import dataclasses
 import hashlib
 import logging
+import math
 import signal
 import threading
 import weakref
@@ -29,7 +33,10 @@ from ds_jax.verify.process import WorkerDiedError, WorkerProcess
 
 CACHE_SIZE = 1 << 17  # verdicts kept
 MAX_BATCH = 64  # items per message to a worker
+ALERT = 16  # answers in a row
 _START_TRIES = 3
+
+Observer = Callable[[str, str, Verdict, float], None]
 
 
 @dataclasses.dataclass
@@ -53,12 +60,15 @@ class VerifierPool:
       assert futures[0].result() is Verdict.CORRECT
   """
 
-  def __init__(self, config: VerifyConfig, note: Callable[[str], None] | None = None):
+  def __init__(self, config: VerifyConfig, note: Callable[[str], None] | None = None,
+               observe: Observer | None = None):
     """Checks the settings; starts nothing.
 
     Args:
       config: the verifier's name, deadlines and limits.
-      note: receives one line per kind of verifier error; default: the log.
+      note: receives alerts, and one line per kind of verifier error; default: the log.
+      observe: is told (gold, response, verdict, milliseconds in the worker) of every answer that a
+        worker checked, before its future is done and from any thread; cached ones are not told.
 
     Raises:
       InputError: for an unknown verifier or a bound that is not positive.
@@ -67,7 +77,7 @@ class VerifierPool:
     for field in ('num_workers', 'cpu_seconds', 'wall_seconds', 'memory_mb', 'recycle_after'):
       if getattr(config, field) <= 0:
         raise InputError(f'Expected verify.{field} > 0, got {getattr(config, field)}.')
-    self._desk = _Desk(config, note or logging.getLogger(__name__).warning)
+    self._desk = _Desk(config, note or logging.getLogger(__name__).warning, observe)
     self._finalizer = weakref.finalize(self, _Desk.close, self._desk)  # also at exit
 
   def verify(self, items: Sequence[tuple[str, str]]) -> list[Future]:
@@ -111,15 +121,16 @@ class VerifierPool:
 class _Desk:
   """What the threads share. They never hold the pool itself, so that it can be collected."""
 
-  def __init__(self, config: VerifyConfig, note: Callable[[str], None]):
+  def __init__(self, config: VerifyConfig, note: Callable[[str], None], observe: Observer | None):
     self.config = config
-    self._note = note
+    self._note, self._observe = note, observe
     self._changed = threading.Condition()
     self._queue: collections.deque[_Item] = collections.deque()
     self._in_work: dict[bytes, _Item] = {}
     self._cache: collections.OrderedDict[bytes, Verdict] = collections.OrderedDict()
     self._counts = collections.Counter()
     self._noted: set[str] = set()
+    self._num_failing = 0  # timeouts and errors since the last answer that was judged
     self._threads: list[threading.Thread] = []
     self._workers: set[WorkerProcess] = set()
     self._failure: Exception | None = None
@@ -183,7 +194,10 @@ class _Desk:
       self._queue.extendleft(reversed(items))
       self._changed.notify_all()
 
-  def answer(self, item: _Item, verdict: Verdict, note: str | None = None) -> None:
+  def answer(self, item: _Item, verdict: Verdict, note: str | None = None,
+             milliseconds: float = math.nan) -> None:
+    if self._observe is not None:
+      self._observe(item.gold, item.response, verdict, milliseconds)
     with self._changed:
       if self._in_work.pop(item.key, None) is None:
         return  # closed meanwhile
@@ -192,10 +206,17 @@ class _Desk:
         if len(self._cache) > CACHE_SIZE:
           self._cache.popitem(last=False)
       self._counts[verdict] += len(item.futures)
+      is_judged = verdict not in (Verdict.TIMEOUT, Verdict.ERROR)
+      self._num_failing = 0 if is_judged else self._num_failing + 1
+      is_alert = self._num_failing == ALERT
     for future in item.futures:
       _settle(future, verdict)
     if note is not None:
       self._note_once(note)
+    if is_alert:
+      self._note(f'The last {ALERT} answers all ended in a timeout or an error of verifier '
+                 f'{self.config.verifier!r}: nothing can be learnt from such rewards. Look at the '
+                 'golds, verify.cpu_seconds and verify.memory_mb.')
 
   def _note_once(self, note: str) -> None:
     kind = note.strip().rpartition('\n')[2].partition(':')[0]
@@ -313,7 +334,7 @@ def _grade_batch(desk: _Desk, worker: WorkerProcess, batch: list[_Item]) -> bool
       desk.give_back(batch[done + 1:])
       _blame(desk, item, end)
       return False
-    desk.answer(item, Verdict(report['verdict']), report.get('note'))
+    desk.answer(item, Verdict(report['verdict']), report.get('note'), report['ms'])
   return True
 
 

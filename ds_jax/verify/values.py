@@ -1,12 +1,8 @@
-"""Whether two expressions have the same value everywhere, by their values at random points.
+"""The values of expressions at points, with so many digits that nothing written gets lost.
 
-Two functions that agree at a few points drawn at random agree everywhere, but for unlucky draws
-(Schwartz 1980, for polynomials); that takes a fraction of a millisecond where algebra takes a
-hundred. Computed with DIGITS digits, numbers between 1/LIMIT and LIMIT only, so that what is added
-to such a number and must not get lost (2^100 and 2^100 + 1) is seen. Undecided are, and therefore
-None: values beyond that, decimals that nearly agree (is it rounding?), and expressions of different
-domains (ln x^2 and 2 ln x). Letters are real, and so is every step unless `i` is written; odd roots
-of negative numbers are the real ones.
+Computed with DIGITS digits, and with numbers between 1/LIMIT and LIMIT only, so that what is added
+to such a number is seen (10^39 and 10^39 + 1). Letters are real, and so is every step unless `i` is
+written; odd roots of negative numbers are the real ones.
 """
 
 from __future__ import annotations
@@ -14,20 +10,15 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ds_jax.verify.expression import Node, UnreadableError
 
 DIGITS = 100
 LIMIT = 1e40
-NUM_POINTS = 9
-ENOUGH = 4  # of them, where both have values
 _NOISE = 1e-85  # below are rounding errors: products of two allowed numbers are above
 _LOST = 1e-90  # of the largest term: a sum below is 0
-_SAME, _DIFFERENT = 1e-80, 1e-30  # relative differences
-_NEAR = 1e-3  # of decimals: perhaps rounded
-_ROUNDED = 1e-9  # of long decimals: certainly rounded
 _MAX_EXPONENT = 90.0  # e^90 < LIMIT
 _MAX_GAMMA = 40.0
 _MAX_NODES = 400
@@ -43,89 +34,11 @@ class Point(NamedTuple):
   """Where expressions are evaluated."""
   values: Mapping[str, Value]
   is_complex: bool  # else what is not real has no value
+  rounding: int = 0  # -1, 1: long decimals are half a unit of their last digit lower, higher
 
 
-def same_value(gold: Node, answer: Node, decimals: int = 0) -> bool | None:
-  """Whether two expressions agree as functions of their symbols; None: undecided.
-
-  Args:
-    gold: tree of `expression.read`.
-    answer: likewise.
-    decimals: the most digits behind a decimal point that either text has.
-  """
-  num_agreeing = num_open = 0
-  try:
-    drawn = list(points(gold, answer))
-  except UnreadableError:
-    return None
-  for point in drawn:
-    try:
-      u, v = value_or_none(gold, point), value_or_none(answer, point)
-    except UnreadableError:  # too large here
-      continue
-    if u is None and v is None:
-      continue
-    is_same = None if u is None or v is None else _agree(u, v, decimals)
-    if is_same is False and (len(drawn) == 1 or not (u.imag or v.imag)):
-      return False  # with letters, complex values may differ by the branch of a root only
-    num_agreeing += is_same is True
-    num_open += is_same is not True
-    if num_agreeing == ENOUGH:
-      break
-  return True if num_agreeing >= min(ENOUGH, len(drawn)) and not num_open else None
-
-
-def constant_ratio(gold: Node, answer: Node) -> Value | None:
-  """The number c with answer = c gold everywhere, if there is one and it is not 0."""
-  ratios = []
-  try:
-    for point in points(gold, answer):
-      top, bottom = value_or_none(answer, point), value_or_none(gold, point)
-      if top and bottom:
-        ratios.append(top / bottom)
-  except UnreadableError:
-    return None
-  is_constant = len(ratios) >= ENOUGH and all(_difference(ratios[0], r) < _SAME for r in ratios)
-  return ratios[0] if is_constant else None
-
-
-def _agree(u: Value, v: Value, decimals: int) -> bool | None:
-  difference = _difference(u, v)
-  if difference < _SAME or (decimals >= 10 and difference < _ROUNDED):
-    return True
-  return None if difference < (_NEAR if decimals else _DIFFERENT) else False
-
-
-def _difference(u: Value, v: Value) -> float:
-  size = max(abs(u), abs(v))
-  return float(abs(u - v) / size) if size else 0.0
-
-
-def is_constant(node: Node) -> bool:
-  """Whether no symbol stands in a tree."""
-  return all(kind == 'constant' for kind, _ in _leaves(node))
-
-
-def points(*nodes: Node) -> Iterator[Point]:
-  """Values for the symbols of some trees, the same ones for each name always.
-
-  One point where there is no symbol. They come in three sizes, since powers grow, and every other
-  one is positive, where roots and logarithms are real.
-  """
-  leaves = set().union(*map(_leaves, nodes))
-  names = sorted(name for kind, name in leaves if kind == 'symbol')
-  is_complex = ('constant', 'i') in leaves
-  for i in range(NUM_POINTS if names else 1):
-    drawn = {}
-    for name in names:
-      rng = random.Random(f'{name} {i}')
-      sign = rng.choice((-1, 1)) if i % 2 else 1
-      drawn[name] = _context().mpf(sign * rng.uniform(0.2, 1.0) * (1, 0.5, 3)[i % 3])
-    yield Point(drawn, is_complex)
-
-
-def _leaves(node: Node) -> set[tuple[str, str]]:
-  """Kind and name of the symbols and constants in a tree.
+def leaves(node: Node) -> set[tuple[str, str]]:
+  """Kind and name of all symbols, constants, unknown functions and decimals in a tree.
 
   Raises:
     UnreadableError: the tree is too large.
@@ -134,12 +47,27 @@ def _leaves(node: Node) -> set[tuple[str, str]]:
   while stack:
     node = stack.pop()
     num_nodes += 1
-    if node[0] in ('symbol', 'constant'):
-      found.add(node)
+    if node[0] in ('symbol', 'constant', 'unknown', 'decimal'):
+      found.add((node[0], str(node[1])))
     stack += [part for part in node[1:] if isinstance(part, tuple)]
   if num_nodes > _MAX_NODES:
     raise UnreadableError('size')
   return found
+
+
+def draw(names: list[str], number: int, is_complex: bool) -> Point:
+  """Point `number`: a name's value there is always the same one.
+
+  They come in three sizes, since powers grow, and every other one is positive, where roots and
+  logarithms are real.
+  """
+  drawn = {}
+  for name in names:
+    rng = random.Random(f'{name} {number}')
+    sign = rng.choice((-1, 1)) if number % 2 else 1
+    size = (1, 0.5, 3)[number % 3] * rng.uniform(0.2, 1.0)
+    drawn[name] = _context().mpf(sign * size)
+  return Point(drawn, is_complex)
 
 
 def value_or_none(node: Node, point: Point) -> Value | None:
@@ -160,6 +88,9 @@ def value(node: Node, point: Point) -> Value:
   mp = _context()
   if kind == 'number':
     return _bounded(mp.mpf(operands[0].numerator) / operands[0].denominator)
+  if kind == 'decimal':
+    x = operands[0] + point.rounding * operands[1]
+    return _bounded(mp.mpf(x.numerator) / x.denominator)
   if kind == 'constant':
     return {'pi': +mp.pi, 'e': +mp.e, 'i': mp.mpc(0, 1)}[operands[0]]
   if kind == 'symbol':

@@ -13,10 +13,12 @@ Verifier = Callable[[str, str], Verdict]
 
 _PYTHON = 'python:'
 _BUILT_IN = {
-    'math': 'ds_jax.verify.grade_math',
-    'countdown': 'ds_jax.verify.grade_countdown',
-    'exact': 'ds_jax.verify.grade_exact',
-    'released': 'ds_jax.verify.grade_released',
+    'math': 'ds_jax.verify.grade_math.verify',
+    'math_bare': 'ds_jax.verify.grade_math.verify_bare',  # the answer need not be boxed
+    'released': 'ds_jax.verify.grade_released.verify',
+    'released_bare': 'ds_jax.verify.grade_released.verify_bare',
+    'exact': 'ds_jax.verify.grade_exact.verify',
+    'countdown': 'ds_jax.verify.grade_countdown.verify',
 }
 
 
@@ -34,7 +36,7 @@ def resolve(name: str) -> Verifier:
   """Imports the verifier `name`.
 
   Args:
-    name: 'math', 'countdown', 'exact', or 'python:MODULE.FUNCTION' for a function of yours that
+    name: of _BUILT_IN, or 'python:MODULE.FUNCTION' for a function of yours that
       takes (gold, response) and returns a bool, a Verdict or a verdict's name.
 
   Returns:
@@ -45,14 +47,14 @@ def resolve(name: str) -> Verifier:
   """
   check_name(name)
   if name in _BUILT_IN:
-    return importlib.import_module(_BUILT_IN[name]).verify
+    return _import_function(_BUILT_IN[name])
   return functools.partial(_call_user, _import_function(name.removeprefix(_PYTHON)))
 
 
 def warm_up(name: str) -> None:
   """Imports and compiles what the first answer would otherwise pay for (worker start)."""
-  if name == 'math':
-    importlib.import_module(_BUILT_IN[name]).warm_up()
+  if name in ('math', 'math_bare'):
+    _import_function('ds_jax.verify.grade_math.warm_up')()
 
 
 def _import_function(path: str) -> Callable[[str, str], object]:

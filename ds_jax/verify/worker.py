@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import time
 import traceback
 
 from ds_jax.checks import InputError
@@ -44,7 +45,10 @@ def main() -> None:
   try:
     while True:
       for gold, response in receiver.receive():
-        wire.send(outgoing, _grade(verifier, gold, response, settings))
+        start = time.perf_counter()
+        report = _grade(verifier, gold, response, settings)
+        report['ms'] = 1e3 * (time.perf_counter() - start)
+        wire.send(outgoing, report)
   except (EOFError, BrokenPipeError):
     return  # the parent closed the pipe, or is gone
 
