@@ -7,11 +7,14 @@ within HEARTBEAT_SECONDS and a little: they abort with EXIT_LOST_PEER and name i
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -25,6 +28,12 @@ from ds_jax.workdir import EXIT_BAD_INPUT, EXIT_TERMINATED, StoppedAlone
 # others wait for minutes; much less, and a busy machine is taken for a dead one.
 HEARTBEAT_SECONDS = 30
 SHUTDOWN_SECONDS = 30  # how long a process that has finished waits for the others
+
+# jax's runtime does not say in one line which process it missed, so we keep beats of our own.
+BEAT_SECONDS = 3
+SILENT_SECONDS = 15  # without a beat, until we name a process; jax ends the job after this
+BEATS = 'ds_jax/beats'  # folder of the coordinator's key-value store
+ENDED = 'ended'  # the last beat of a process that waits for the others to end
 
 # Process 0 coordinates: when it leaves the others abort. It gives those that were asked to stop as
 # well this long to leave before it.
@@ -123,7 +132,58 @@ def join(cluster: Cluster | None) -> Team:
                          'jax.distributed.initialize first, or use the command ds-jax.') from e
       return Alone()
   count = jax.process_count()
-  return Processes(jax.process_index(), count) if count > 1 else Alone()
+  if count == 1:
+    return Alone()
+  watch_peers(jax.process_index())
+  return Processes(jax.process_index(), count)
+
+
+def watch_peers(index: int) -> None:
+  """Starts the thread that beats for process `index`, and names processes that fall silent."""
+  from jax._src.distributed import global_state  # there is no public way to the store
+  ending = threading.Event()
+  thread = threading.Thread(target=_beat, args=(global_state.client, index, ending), daemon=True)
+  thread.start()
+
+  def end() -> None:  # a thread inside jax's runtime would crash the interpreter's own end
+    ending.set()
+    thread.join()
+  atexit.register(end)  # after jax's, so it runs before
+
+
+def _beat(client: Any, index: int, ending: threading.Event) -> None:
+  heard: dict[str, tuple[str, float]] = {}
+  named: set[str] = set()
+  beats = map(str, itertools.count())
+  try:
+    while True:
+      beat = ENDED if ending.is_set() else next(beats)
+      client.key_value_set(f'{BEATS}/{index}', beat, allow_overwrite=True)
+      if beat == ENDED:
+        return
+      now = time.monotonic()
+      heard = last_heard(heard, dict(client.key_value_dir_get(BEATS)), now)
+      silent = silent_peers(heard, now)
+      for peer in sorted(silent - named):
+        os.write(2, f'ds-jax: process {peer} has not been heard of for {SILENT_SECONDS} s. If it '
+                 f'is dead, the job ends soon, with exit code {EXIT_LOST_PEER}.\n'.encode())
+      named = silent
+      ending.wait(BEAT_SECONDS)
+  except RuntimeError:  # jax.errors.JaxRuntimeError: without its coordinator jax ends this process
+    return
+
+
+def last_heard(heard: Mapping[str, tuple[str, float]], beats: Mapping[str, str],
+               now: float) -> dict[str, tuple[str, float]]:
+  """For every process its newest beat, and when we saw that for the first time (seconds)."""
+  return {key: heard[key] if key in heard and heard[key][0] == beat else (beat, now)
+          for key, beat in beats.items()}
+
+
+def silent_peers(heard: Mapping[str, tuple[str, float]], now: float) -> set[str]:
+  """Processes, by their numbers, that have neither ended nor been heard of for SILENT_SECONDS."""
+  return {key.rpartition('/')[2] for key, (beat, since) in heard.items()
+          if beat != ENDED and now - since > SILENT_SECONDS}
 
 
 @contextlib.contextmanager

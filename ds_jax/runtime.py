@@ -87,11 +87,8 @@ class Runtime:
   def prompts(self, split: str) -> Prompts:
     """Problems of 'train', 'eval' or 'warmstart' with their prompt tokens; long ones are dealt
     with as config.data says, and counted."""
-    if self.team.index:
-      self.team.gather(b'')  # process 0 goes first: it may have to build the files
-    loaded = load_problems(self.config.data, split, self.data_dir, self.progress)
-    if not self.team.index:
-      self.team.gather(b'')
+    with first_process_first(self.team):  # it may have to build the files
+      loaded = load_problems(self.config.data, split, self.data_dir, self.progress)
     prepared = prompts_lib.prepare_prompts(loaded.problems, self.tokenizer, self.config.data)
     if prepared.skipped:
       self.progress.note(
@@ -130,6 +127,16 @@ class Runtime:
         replay_lanes=search.replay_lanes, path_block=search.path_block)
 
 
+@contextlib.contextmanager
+def first_process_first(team: Team) -> Iterator[None]:
+  """Lets the other processes of a job wait here until the first has been through."""
+  if team.index:
+    team.gather(b'')
+  yield
+  if not team.index:
+    team.gather(b'')
+
+
 def model_folder(config: Config, workdir: Workdir) -> pathlib.Path:
   """Folder of config.model.path, or what `ds-jax warmstart` leaves in the workdir."""
   return local_folder(config.model.path) if config.model.path else workdir.warmstart
@@ -145,7 +152,8 @@ def open_runtime(config: Config, workdir: Workdir, progress: Progress,
     InputError: for anything that does not fit, before any work is done.
   """
   mesh = open_mesh(config)
-  folder = model_folder(config, workdir)
+  with first_process_first(team):  # it may have to download, into a folder that all share
+    folder = model_folder(config, workdir)
   read_config(folder)  # a missing folder is named before the tokenizer that it lacks
   tokenizer = prompts_lib.load_tokenizer(str(folder))
   decoder_config = dataclasses.replace(

@@ -73,7 +73,10 @@ def wait(processes: Sequence[subprocess.Popen], grace: float) -> None:
   """Waits for all; once one has failed, for `grace` seconds at most."""
   deadline = None
   while any(p.poll() is None for p in processes):
-    if deadline is None and any(p.returncode for p in processes):
+    first = next((i for i, p in enumerate(processes) if p.returncode), None)
+    if deadline is None and first is not None:
+      print(f'Process {first} was the first to fail, with exit code {exit_code(processes[first])}.',
+            file=sys.stderr)
       deadline = time.monotonic() + grace
     if deadline is not None and time.monotonic() > deadline:
       _send(processes, signal.SIGKILL)

@@ -20,7 +20,14 @@ import pytest
 import tiny_run
 
 from ds_jax.checks import InputError
-from ds_jax.distributed import Cluster, cluster_from
+from ds_jax.distributed import (
+  ENDED,
+  SILENT_SECONDS,
+  Cluster,
+  cluster_from,
+  last_heard,
+  silent_peers,
+)
 from ds_jax.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -54,6 +61,15 @@ def test_flags_come_before_variables_and_none_is_a_single_process():
 def test_a_cluster_named_in_part_or_wrongly_is_refused(flags, said):
   with pytest.raises(InputError, match=said):
     cluster_from(flags, {})
+
+
+def test_processes_without_a_new_beat_are_silent_unless_they_have_ended():
+  late = SILENT_SECONDS + 1.0
+  heard = last_heard({}, {'b/0': '7', 'b/1': '7', 'b/2': ENDED}, now=0.0)
+  heard = last_heard(heard, {'b/0': '8', 'b/1': '7', 'b/2': ENDED}, now=late)
+  assert silent_peers(heard, late) == {'1'}
+  heard = last_heard(heard, {'b/0': '9', 'b/1': '8', 'b/2': ENDED}, now=late + 1)
+  assert not silent_peers(heard, late + 1)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -174,6 +190,8 @@ def test_a_fault_ends_the_job_in_time_and_it_goes_on(fault, long_runs, tmp_path)
   codes, outputs = end(processes, PROMISED)
   assert time.monotonic() - since < PROMISED
   assert all(code in codes_ for code, codes_ in zip(codes, allowed, strict=True)), (codes, outputs)
+  if fault == 'kill -9 of a worker':
+    assert 'process 1 has not been heard of' in outputs[0]
   codes, outputs = end(start(workdir, LONG, 2))
   assert codes == [0, 0], outputs
   assert 'Continuing' in outputs[0]
