@@ -326,20 +326,27 @@ def _quiet() -> Iterator[None]:
   What goes wrong reaches us as an exception and is reported once, in words.
   """
   loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
-  levels, hook = [logger.level for logger in loggers], sys.unraisablehook
-
-  def forward(unraisable):
-    # The other writes of a failed save end after their event loop has been closed.
-    if 'Event loop is closed' not in str(unraisable.exc_value) and not asyncio.iscoroutine(
-        unraisable.object):
-      hook(unraisable)
-
+  levels = [logger.level for logger in loggers]
+  _other_hooks.append(sys.unraisablehook)
   for logger in loggers:
     logger.setLevel(logging.CRITICAL)
-  sys.unraisablehook = forward
+  sys.unraisablehook = _forward
   try:
     yield
   finally:
-    sys.unraisablehook = hook
+    sys.unraisablehook = _other_hooks.pop()
     for logger, level in zip(loggers, levels, strict=True):
       logger.setLevel(level)
+
+
+_other_hooks: list[Callable[[Any], object]] = []
+
+
+# Not a closure: orbax's threads may call it while the hook is set back, and the interpreter (3.12.1)
+# crashed when its closure was gone.
+def _forward(unraisable: Any) -> None:
+  # The other writes of a failed save end after their event loop has been closed.
+  is_expected = 'Event loop is closed' in str(unraisable.exc_value) or asyncio.iscoroutine(
+      unraisable.object)
+  if not is_expected and _other_hooks:
+    _other_hooks[0](unraisable)  # the outermost: these contexts may be nested
