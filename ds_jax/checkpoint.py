@@ -342,8 +342,8 @@ def _quiet() -> Iterator[None]:
 _other_hooks: list[Callable[[Any], object]] = []
 
 
-# Not a closure: orbax's threads may call it while the hook is set back, and the interpreter (3.12.1)
-# crashed when its closure was gone.
+# Not a closure: orbax's threads may call it while the hook is set back, and Python 3.12.1 crashed
+# when its closure was gone.
 def _forward(unraisable: Any) -> None:
   # The other writes of a failed save end after their event loop has been closed.
   is_expected = 'Event loop is closed' in str(unraisable.exc_value) or asyncio.iscoroutine(
