@@ -254,8 +254,9 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
   if name == 'report':
     return experiment.report(workdir, progress)
   if name == 'search':
-    summary, text = _search(flags, config, workdir, progress, stop)
-    print(text)
+    summary, text = _search(flags, config, workdir, progress, stop, team)
+    if not team.index:
+      print(text)
     return summary
   if name == 'evaluate' and flags['output'] and not flags['benchmarks']:
     raise InputError('--output keeps the samples of --benchmarks; name some, or leave it out.')
@@ -264,22 +265,25 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
     from ds_jax.data.benchmarks import BENCHMARKS
     names = BENCHMARKS if flags['benchmarks'] == 'all' else flags['benchmarks'].split(',')
     summary, text = evaluate_command.evaluate_benchmarks(
-        config, workdir, list(names), flags['output'], progress, stop)
-    print(text)
+        config, workdir, list(names), flags['output'], progress, stop, team)
+    if not team.index:
+      print(text)
     return summary
   with contextlib.nullcontext() if team.index else lock(workdir):
     if name == 'warmstart':
       return warmstart(config, workdir, progress, stop)
     if name == 'train':
       return experiment.train(config, workdir, progress, stop, team)
-    summary = experiment.evaluate(config, workdir, progress, stop)
-    print('pass@1 {evaluate/pass_at_1:.3f} [{evaluate/pass_at_1_low:.3f}, '
-          '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems'.format(**summary))
+    summary = experiment.evaluate(config, workdir, progress, stop, team)
+    if not team.index:
+      print('pass@1 {evaluate/pass_at_1:.3f} [{evaluate/pass_at_1_low:.3f}, '
+            '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems'.format(
+                **summary))
     return summary
 
 
 def _search(flags: dict[str, Any], config: Any, workdir: Any, progress: Any,
-            stop: Callable[[], bool]) -> tuple[dict[str, Any], str]:
+            stop: Callable[[], bool], team: Team) -> tuple[dict[str, Any], str]:
   from ds_jax import search_command
   from ds_jax.checks import check_choice
   from ds_jax.evaluate.answers import SELECTIONS
@@ -287,7 +291,10 @@ def _search(flags: dict[str, Any], config: Any, workdir: Any, progress: Any,
   check_choice('--select', select, SELECTIONS)
   if flags['problems']:
     return search_command.search_file(config, workdir, flags['problems'], flags['output'], select,
-                                      progress, stop)
+                                      progress, stop, team)
+  if team.count > 1:
+    raise InputError('--problem grows one tree, which one process does; start one, or give '
+                     '--problems=FILE --output=FILE.jsonl.')
   return search_command.search_one(config, workdir, flags['problem'], flags['answer'], select,
                                    progress, stop)
 

@@ -43,8 +43,8 @@ COMMANDS = {
          'samples': 'per problem: config.evaluate.num_samples',
          'temperature': 'config.evaluate.temperature', 'top_p': 'config.evaluate.top_p',
          'data_dir': 'folder of prepared benchmarks: config.data.data_dir',
-         'output': 'folder of samples and tables (default: one in the workdir)'},
-        stops_gently=True,
+         'output': 'folder of samples and tables (default: one in the workdir)', **_CLUSTER},
+        stops_gently=True, is_team=True,
         example='ds-jax evaluate --checkpoint=runs/deepsearch --benchmarks=aime2024,aime2025 '
                 '--samples=32 --temperature=0.6 --top_p=0.95 --data_dir=data'),
     'search': Command(
@@ -53,8 +53,8 @@ COMMANDS = {
          'answer': 'its gold answer, if known; not needed for the embedded task',
          'problems': 'instead of --problem: .jsonl, .json, .parquet, .csv; answers may be missing',
          'output': 'with --problems: .jsonl, a line per finished tree; the same command continues',
-         'select': 'the answer: first_correct (default; the vote where none is), best_q or vote'},
-        stops_gently=True,
+         'select': 'the answer: first_correct (default; the vote where none is), best_q or vote',
+         **_CLUSTER}, stops_gently=True, is_team=True,
         example='ds-jax search --config=configs/quickstart.py --workdir=runs/quickstart '
                 '--problem="24 from 3 5 7 2"'),
     'export': Command(

@@ -24,23 +24,23 @@ from ds_jax.data import prompts as prompts_lib
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data_command import load_benchmark
 from ds_jax.evaluate import answers, table
-from ds_jax.evaluate.results_file import ResultsFile
+from ds_jax.evaluate.results_file import ResultsFile, close_parts, open_results, share_keys
 from ds_jax.evaluate.rollouts import Shifted, rollout_jobs
 from ds_jax.evaluate.samples import TEXT_FIELDS, average, sample_row, summarize_samples
 from ds_jax.experiment import Summary, announce, trained_params
-from ds_jax.runtime import Runtime, open_runtime
+from ds_jax.runtime import ALONE, Runtime, open_runtime
 from ds_jax.search.engine import Interrupted
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.keys import Purpose, base_key_data
-from ds_jax.types import FinishedTree, Problem, Progress
-from ds_jax.workdir import Stopped, Workdir, write_json
+from ds_jax.types import FinishedTree, Problem, Progress, Team
+from ds_jax.workdir import Workdir, stopped, write_json
 
 Prompt = tuple[Problem, np.ndarray]  # tokens [P] int32
 Files = Mapping[str, ResultsFile]  # by benchmark
 
 
 def evaluate_benchmarks(config: Config, workdir: Workdir, names: Sequence[str], output: str | None,
-                        progress: Progress, should_stop: Callable[[], bool]
+                        progress: Progress, should_stop: Callable[[], bool], team: Team = ALONE
                         ) -> tuple[Summary, str]:
   """Draws the samples that are missing; returns the figures, and the table as text.
 
@@ -52,6 +52,7 @@ def evaluate_benchmarks(config: Config, workdir: Workdir, names: Sequence[str], 
     output: folder of the results; None: one in the workdir that belongs to these settings.
     progress: is told how far it is.
     should_stop: polled.
+    team: its processes deal the samples among themselves; the first writes the tables.
 
   Raises:
     InputError: for an unknown or unprepared benchmark, a prompt that is too long, a verifier that
@@ -63,7 +64,7 @@ def evaluate_benchmarks(config: Config, workdir: Workdir, names: Sequence[str], 
   if config.verify.verifier == 'countdown':
     raise InputError('The answers of benchmarks are mathematics; set '
                      '--config.verify.verifier=math.')
-  with open_runtime(config, workdir, progress, should_stop) as runtime:
+  with open_runtime(config, workdir, progress, should_stop, team) as runtime:
     prompts = {name: _prompts(runtime, name) for name in dict.fromkeys(names)}
     params, parameters = trained_params(runtime)
     settings = sample_settings(config)
@@ -71,10 +72,12 @@ def evaluate_benchmarks(config: Config, workdir: Workdir, names: Sequence[str], 
     folder = pathlib.Path(output) if output else (
         workdir.root / 'evaluations' / _digest([parameters, settings]))
     with contextlib.ExitStack() as stack:
-      files = {name: stack.enter_context(ResultsFile(folder / f'{name}.jsonl', run, TEXT_FIELDS))
-               for name in prompts}
+      files = {name: stack.enter_context(open_results(folder / f'{name}.jsonl', run, team,
+                                                      TEXT_FIELDS)) for name in prompts}
       announce(runtime)
       _draw_missing(runtime, params, prompts, files)
+      if team.index:
+        return {'status': 'done', 'process': team.index}, ''
       results = {name: summarize_samples(_wanted_rows(files[name], prompts[name], config))
                  for name in prompts}
   if set(results) == set(BENCHMARKS):
@@ -130,6 +133,7 @@ def _draw_missing(runtime: Runtime, params: Any, prompts: Mapping[str, Sequence[
   """
   home = {problem.id: (name, problem) for name, pairs in prompts.items() for problem, _ in pairs}
   kept = {(row['id'], row['sample']) for file in files.values() for row in file.rows}
+  kept = share_keys(runtime.team, kept)
   jobs = rollout_jobs([pair for pairs in prompts.values() for pair in pairs],
                       runtime.config.evaluate.num_samples)
   todo = [job for job in jobs if (job.problem.id, job.sample) not in kept]
@@ -144,13 +148,15 @@ def _draw_missing(runtime: Runtime, params: Any, prompts: Mapping[str, Sequence[
   if num_before:
     runtime.progress.note(f'{num_before} of {len(jobs)} samples are there already.')
   runtime.progress.start('evaluate', len(jobs))
+  todo = todo[runtime.team.index::runtime.team.count]
   if todo:
     key = base_key_data(runtime.config.seed, Purpose.EVALUATE, 0, 0)
     try:
       run_engine(runtime.evaluation_engine, params, todo, key, on_finish=keep,
                  progress=Shifted(runtime.progress, num_before), should_stop=runtime.should_stop)
     except Interrupted:
-      raise Stopped from None
+      raise stopped(runtime.team) from None
+  close_parts(runtime.team, files.values())
   runtime.progress.update(len(jobs))
   runtime.progress.finish()
 

@@ -30,8 +30,9 @@ from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
 from ds_jax.search.keys import Purpose, base_key_data
+from ds_jax.sharding import local_view
 from ds_jax.train.state import search_form
-from ds_jax.training import Stopped, Training
+from ds_jax.training import Training
 from ds_jax.types import (
   FinishedTree,
   Problem,
@@ -42,7 +43,7 @@ from ds_jax.types import (
   VerifyFn,
 )
 from ds_jax.warmstart import new_decoder_config
-from ds_jax.workdir import Workdir, check_config, claim, write_json
+from ds_jax.workdir import Workdir, check_config, claim, stopped, write_json
 
 Summary = dict[str, Any]
 
@@ -142,33 +143,37 @@ def trained_params(runtime: Runtime) -> tuple[Decoder, str]:
                             runtime.progress)
   if restored is not None:
     params, step = restored
-    return (search_form(params, mesh=runtime.mesh, dtype=dtype),
+    whole = search_form(params, mesh=runtime.mesh, dtype=dtype)
+    return (local_view(whole, runtime.mesh, runtime.search_mesh),
             f'{runtime.workdir.checkpoints} (step {step})')
   path = model_folder(runtime.config, runtime.workdir)
   params = load_decoder(
       path, num_ids=runtime.tokenizer.num_ids, mesh=runtime.mesh, dtype=dtype, for_search=True,
       compute_dtype=dtype, remat=runtime.config.model.remat)
-  return params, str(path)
+  return local_view(params, runtime.mesh, runtime.search_mesh), str(path)
 
 
 def evaluate(config: Config, workdir: Workdir, progress: Progress,
-             should_stop: Callable[[], bool]) -> Summary:
-  """pass@1 of the newest parameters on the evaluation split; resumable within the same settings."""
+             should_stop: Callable[[], bool], team: Team = ALONE) -> Summary:
+  """pass@1 of the newest parameters on the evaluation split; resumable within the same settings.
+
+  The processes of `team` share the workdir and deal the samples among themselves.
+  """
   from ds_jax.search.engine import Interrupted
-  with open_runtime(config, workdir, progress, should_stop) as runtime:
+  with open_runtime(config, workdir, progress, should_stop, team) as runtime:
     prompts = runtime.prompts('eval')
     prompts = prompts[:config.evaluate.num_problems] if config.evaluate.num_problems else prompts
     params, name = trained_params(runtime)
     announce(runtime)
     key = base_key_data(config.seed, Purpose.EVALUATE, 0, 0)
-    journal = Journal(workdir.journal(f'evaluate.{_digest(config, name)}'))
+    journal = Journal(workdir.journal(f'evaluate.{_digest(config, name)}', team.index))
     jobs = rollout_jobs(prompts, config.evaluate.num_samples)
     try:
       rollouts, _ = run_journaled(runtime.evaluation_engine, params, jobs, key, journal,
-                                  'evaluate', progress, should_stop)
+                                  'evaluate', progress, should_stop, team=team)
     except Interrupted:
-      raise Stopped from None
-    journal.remove()
+      raise stopped(team) from None
+    journal.remove()  # of all; nobody needs it once all have all samples
   found = evaluation_metrics(rollouts)
   return {'status': 'done', 'parameters': name, **found}
 

@@ -20,21 +20,21 @@ from ds_jax.data.layouts import RowError
 from ds_jax.data.sources import load_questions
 from ds_jax.data.vocabulary import unknown_words
 from ds_jax.evaluate import answers
-from ds_jax.evaluate.results_file import ResultsFile
+from ds_jax.evaluate.results_file import ResultsFile, close_parts, open_results, share_keys
 from ds_jax.evaluate.rollouts import Shifted
 from ds_jax.experiment import Summary, announce, engine_for_questions, search_jobs, trained_params
 from ds_jax.report.inspect import format_split_depths, format_table, format_tree, tree_to_dict
 from ds_jax.report.text import percent
-from ds_jax.runtime import Runtime, open_runtime
+from ds_jax.runtime import ALONE, Runtime, open_runtime
 from ds_jax.search import statistics
 from ds_jax.search.allocation import POLICIES
-from ds_jax.search.engine import Interrupted
+from ds_jax.search.engine import Counters, Interrupted
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
 from ds_jax.search.keys import Purpose, base_key_data
-from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress
+from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress, Team
 from ds_jax.verify import grade_countdown
-from ds_jax.workdir import Stopped, Workdir
+from ds_jax.workdir import Workdir, stopped
 
 # Columns of the paper's Table 3, one number per tree; mean and deviation are over trees.
 TABLE = ('search_depth', 'trajectory_entropy', 'trajectory_reward', 'iterations',
@@ -69,8 +69,11 @@ def search_one(config: Config, workdir: Workdir, text: str, answer: str | None, 
 
 
 def search_file(config: Config, workdir: Workdir, path: str, output: str, selection: str,
-                progress: Progress, should_stop: Callable[[], bool]) -> tuple[Summary, str]:
+                progress: Progress, should_stop: Callable[[], bool], team: Team = ALONE
+                ) -> tuple[Summary, str]:
   """Grows a tree for every problem of a file, and writes each as a line when it is finished.
+
+  The processes of `team` deal the problems among themselves; the first writes the output.
 
   Problems whose line is in `output` already are not searched again. Returns the summary over all
   of them, and a table as text.
@@ -79,15 +82,17 @@ def search_file(config: Config, workdir: Workdir, path: str, output: str, select
     InputError: if no row can be used, or `output` belongs to something else.
     Stopped: if asked to; the same command goes on.
   """
-  with open_runtime(config, workdir, progress, should_stop) as opened:
+  with open_runtime(config, workdir, progress, should_stop, team) as opened:
     accept = functools.partial(accept_problem, runtime=opened)
     loaded = load_questions(path, config.data, accept, progress)
     per_device = -(-len(loaded.problems) // sharding.num_slot_shards(opened.mesh))
     runtime = dataclasses.replace(opened, config=with_slots(config, per_device))
     params, name = trained_params(runtime)
-    with ResultsFile(output, run_name(config, name)) as file:
+    with open_results(output, run_name(config, name), team) as file:
       announce(runtime)
       rows, work = _search_missing(runtime, params, loaded.problems, file, selection)
+  if team.index:
+    return {'status': 'done', 'process': team.index}, ''
   found = summarize(rows) | work
   text = '\n'.join([format_table(found['table']), format_split_depths(*split_figures(rows)),
                     _accuracy_line(found)])
@@ -147,43 +152,48 @@ def _search_missing(runtime: Runtime, params: Any, problems: Sequence[Problem], 
   key_of = lambda row: (row['id'], row['question'], row['gold'])
   kept = {key_of(row): row for row in file.rows}
   wanted = {(p.id, p.prompt, p.answer or None): p for p in problems}
-  todo = {p.id: p for key, p in wanted.items() if key not in kept}
+  done = share_keys(runtime.team, set(kept))
+  todo = {p.id: p for key, p in wanted.items() if key not in done}
+  num_before = len(wanted) - len(todo)
+  todo = dict(list(todo.items())[runtime.team.index::runtime.team.count])
 
   def keep(tree: FinishedTree, seconds: float) -> None:
     file.append(tree_row(tree, todo[tree.problem_id], runtime, selection, seconds))
-    kept[key_of(file.rows[-1])] = file.rows[-1]
 
-  progress, num_before = runtime.progress, len(wanted) - len(todo)
+  progress = runtime.progress
   if num_before:
     progress.note(f'{file.path}: {num_before} of {len(wanted)} trees are there already.')
   progress.start('search', len(wanted))
-  work = {}
+  counters = Counters()
   if todo:
-    work = _grow(runtime, params, list(todo.values()), keep, Shifted(progress, num_before))
+    counters = _grow(runtime, params, list(todo.values()), keep, Shifted(progress, num_before))
+  counters = counters.over_team(runtime.team)
+  close_parts(runtime.team, [file])
   progress.update(len(wanted))
   progress.finish()
-  return [kept[key] for key in wanted], work
+  if runtime.team.index:
+    return [], {}
+  kept = {key_of(row): row for row in file.rows}
+  work = counters.metrics() | {'search/out_of_budget': counters.out_of_budget}
+  return [kept[key] for key in wanted], work if counters.trees else {}
 
 
 def _grow(runtime: Runtime, params: Any, problems: Sequence[Problem],
-          keep: Callable[[FinishedTree, float], None], progress: Progress) -> dict[str, float]:
+          keep: Callable[[FinishedTree, float], None], progress: Progress) -> Counters:
   """Grows a tree per problem; `keep` gets each with the seconds from its start to its end.
-
-  Returns metrics of the engine's work.
 
   Raises:
     Stopped: if asked to.
   """
   clock = _Clock()
   try:
-    counters = run_engine(
+    return run_engine(
         engine_for_questions(runtime), params, clock.watch(search_jobs(runtime, problems)),
         base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0),
         on_finish=lambda tree: keep(tree, clock.seconds(tree.problem_id)),
         progress=progress, should_stop=runtime.should_stop)
-    return counters.metrics() | {'search/out_of_budget': counters.out_of_budget}
   except Interrupted:
-    raise Stopped from None
+    raise stopped(runtime.team) from None
 
 
 class _Clock:

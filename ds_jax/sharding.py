@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -43,7 +44,7 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1,
   """Returns the mesh of shape (data, fsdp, tensor); one size may be -1 and takes what is left.
 
   Raises:
-    InputError: if the sizes do not use exactly the devices there are.
+    InputError: if the sizes do not use exactly the devices there are, or `data` not all slices.
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes, count = [data, fsdp, tensor], len(devices)
@@ -58,8 +59,42 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1,
         f'mesh {sizes[0]} x {sizes[1]} x {sizes[2]} (data x fsdp x tensor) = {math.prod(sizes)} '
         f'devices, but there are {count}; set one size to -1 and choose the others among the '
         f'divisors of {count}: {[d for d in range(1, count + 1) if count % d == 0]}.')
+  if len(slices_of(devices)) > 1:
+    return Mesh(slice_mesh(sizes, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
   return jax.make_mesh(tuple(sizes), AXES, devices=devices,
                        axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def slices_of(devices: Sequence[jax.Device]) -> set[int]:
+  """Numbers of the TPU slices that the devices belong to; {0} where there are none."""
+  return {getattr(device, 'slice_index', 0) for device in devices}
+
+
+def slice_mesh(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+  """Devices of several slices: `data` goes over the slow network between them, the rest stays in.
+
+  Args:
+    sizes: data, fsdp, tensor; their product is the number of devices.
+    devices: each knows its slice.
+
+  Returns:
+    `[data, fsdp, tensor]` devices; a slice holds data / number of slices rows in succession.
+
+  Raises:
+    InputError: if data is no multiple of the number of slices.
+  """
+  data, fsdp, tensor = sizes
+  count = len(slices_of(devices))
+  if data % count:
+    inside = len(devices) // count
+    fitting = [d for d in range(count, len(devices) + 1, count)
+               if len(devices) % (d * tensor) == 0]
+    raise InputError(
+        f'mesh.data = {data} must be a multiple of the {count} slices (of {inside} devices): '
+        f'fsdp and tensor stay inside a slice. With mesh.tensor={tensor} and mesh.fsdp=-1, '
+        f'mesh.data may be {fitting or "nothing: lower mesh.tensor"}.')
+  return mesh_utils.create_hybrid_device_mesh(
+      (data // count, fsdp, tensor), (count, 1, 1), devices, allow_split_physical_axes=True)
 
 
 def local_mesh(mesh: Mesh) -> Mesh:

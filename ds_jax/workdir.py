@@ -14,6 +14,7 @@ from types import FrameType
 
 from ds_jax.checks import InputError
 from ds_jax.config import Config, config_from, differing_fields
+from ds_jax.types import Team
 
 EXIT_DONE = 0
 EXIT_BAD_INPUT = 2
@@ -53,6 +54,11 @@ class Stopped(Exception):
 
 class StoppedAlone(Stopped):
   """This process was asked to stop amid a search: it has its journal, its peers may be anywhere."""
+
+
+def stopped(team: Team) -> Stopped:
+  """What a process raises that was asked to stop amid a search and has kept what is finished."""
+  return StoppedAlone() if team.count > 1 else Stopped()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ over devices has another order. Trees, solutions, evaluations and keys are the s
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pathlib
 import shutil
@@ -28,6 +29,8 @@ from ds_jax.distributed import (
   last_heard,
   silent_peers,
 )
+from ds_jax.evaluate.results_file import ResultsFile, open_results, part_path
+from ds_jax.types import Alone
 from ds_jax.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -98,10 +101,10 @@ def copy(workdir, folder):
   return Workdir(folder / 'run')
 
 
-def start(workdir, sections, count):
+def start(workdir, sections, count, name='train', *flags):
   """The processes of a job with one device each, as launch/run_local.py starts them."""
   path = tiny_run.config_file(workdir.root.parent, **sections)
-  command = ['train', f'--config={path}', f'--workdir={workdir.root}']
+  command = [name, f'--config={path}', f'--workdir={workdir.root}', *flags]
   address = f'127.0.0.1:{run_local.free_port()}'
   return [run_local.start(command, 1, address, count, i) for i in range(count)]
 
@@ -148,6 +151,52 @@ def test_four_processes_make_the_run_of_one(warm, alone, tmp_path):
   codes, outputs = end(start(workdir, SHORT, 4))
   assert codes == [0] * 4, outputs
   assert_same(workdir, alone, SHORT)
+
+
+def test_rows_of_other_processes_become_rows_of_the_first_each_once(tmp_path):
+  path = tmp_path / 'a[1].jsonl'
+  with ResultsFile(part_path(path, 1), 'run', ()) as part:
+    for i in range(3):
+      part.append({'id': i, 'sample': 0, 'text': f'long {i}'})
+  with open_results(path, 'run', Alone(), drop=('text',)) as file:
+    assert [row['id'] for row in file.rows] == [0, 1, 2]
+  # The same part again, as after a kill between taking in and removing.
+  with ResultsFile(part_path(path, 3), 'run', ()) as part:
+    part.append({'id': 2, 'sample': 0, 'text': 'long 2'})
+    part.append({'id': 2, 'sample': 1, 'text': 'long 2'})
+  with open_results(path, 'run', Alone(), drop=('text',)) as file:
+    assert [(row['id'], row['sample']) for row in file.rows] == [(0, 0), (1, 0), (2, 0), (2, 1)]
+  assert path.read_text().count('long') == 4
+  assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('count', [2, 4])
+def test_several_processes_evaluate_and_search_as_one(warm, tmp_path, count):
+  """Figures, rows and keys; with two processes, first a part that an earlier start has left."""
+  workdir, found = copy(warm, tmp_path), {}
+  problems = tmp_path / 'problems.jsonl'
+  problems.write_text(''.join(
+      json.dumps({'id': f'p{i}', 'problem': f'{7 + i} from 1 2 {3 + i}', 'answer': ''}) + '\n'
+      for i in range(5)))
+  for n in (1, count):
+    output = tmp_path / f'trees_{n}.jsonl'
+    codes, said = end(start(workdir, SHORT, n, 'evaluate', '--json'))
+    assert codes == [0] * n, said
+    summary = json.loads(said[0].strip().splitlines()[-1])
+    if n == 2:  # what an earlier start of four has left is not grown again
+      lines = (tmp_path / 'trees_1.jsonl').read_text().splitlines(keepends=True)
+      part_path(output, 3).write_text(lines[0])
+    codes, said = end(start(workdir, SHORT, n, 'search', f'--problems={problems}',
+                            f'--output={output}', '--json'))
+    assert codes == [0] * n, said
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    for row in rows:
+      del row['table']  # has times
+    found[n] = summary, sorted(rows, key=lambda row: row['id'])
+    assert len(rows) == 5
+    assert not list(tmp_path.glob('*.process_*'))
+  assert found[count] == found[1]
 
 
 @pytest.fixture(scope='module')

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import glob
 import json
 import os
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 from ds_jax.checks import InputError
+from ds_jax.types import Team
+
+# What tells rows of one file from each other, as far as they have these fields.
+IDENTITY = ('id', 'sample', 'question', 'gold')
+
+
+def part_path(path: str | os.PathLike[str], process: int) -> pathlib.Path:
+  """The file of one process of a job: process 0 writes the results, the others parts beside it."""
+  path = pathlib.Path(path)
+  return path.with_name(f'{path.name}.process_{process}') if process else path
 
 
 class ResultsFile:
@@ -51,11 +63,29 @@ class ResultsFile:
     self._file.flush()
     self.rows.append(self._kept(row))
 
+  def take_in_parts(self) -> None:
+    """Makes rows that other processes wrote (see `part_path`) rows of this file, each once.
+
+    Their files are removed. Nobody may be writing them; a kill on the way loses nothing.
+    """
+    names = [name for name in IDENTITY if name not in self._drop]
+    identity = lambda row: tuple(row.get(name) for name in names)
+    known = {identity(row) for row in self.rows}
+    for path in sorted(self.path.parent.glob(f'{glob.escape(self.path.name)}.process_*')):
+      with ResultsFile(path, self.run) as part:
+        for row in part.rows:
+          if identity(row) not in known:
+            self.append(row)
+      path.unlink()
+
   def __enter__(self) -> ResultsFile:
     return self
 
   def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                trace: TracebackType | None) -> None:
+    self.close()
+
+  def close(self) -> None:
     self._file.close()
 
   def _read(self) -> list[dict[str, Any]]:
@@ -90,3 +120,36 @@ class ResultsFile:
       raise InputError(f'{self.path} holds results of other settings or other parameters '
                        f'({row["run"]!r:.80}, now {self.run!r}); choose another --output.')
     return row
+
+
+@contextlib.contextmanager
+def open_results(path: str | os.PathLike[str], run: str, team: Team, drop: Collection[str] = ()
+                 ) -> Iterator[ResultsFile]:
+  """This process's file among those of its team; the parts of an earlier start are taken in first.
+
+  Arguments and errors are those of ResultsFile. All processes must call it, in the same order.
+  """
+  if team.index:
+    team.gather(b'')  # until the first has taken in what there is
+  with ResultsFile(part_path(path, team.index), run, drop) as file:
+    if not team.index:
+      file.take_in_parts()
+      team.gather(b'')
+    yield file
+
+
+def share_keys(team: Team, keys: Collection[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
+  """The keys of all processes, which all must call."""
+  data = json.dumps(sorted(keys, key=str)).encode()
+  return {tuple(key) for part in team.gather(data) for key in json.loads(part)}
+
+
+def close_parts(team: Team, files: Iterable[ResultsFile]) -> None:
+  """After the work: the first process takes in what the others wrote. All must call it."""
+  if team.index:
+    for file in files:
+      file.close()
+  team.gather(b'')
+  if not team.index:
+    for file in files:
+      file.take_in_parts()

@@ -36,7 +36,7 @@ def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
   on their number.
 
   Returns:
-    The trees in the order of `jobs`, and the counters of what this process grew now.
+    The trees in the order of `jobs`, and the counters of what the team grew now.
 
   Raises:
     engine.Interrupted: if asked to stop; the journal keeps what was finished.
@@ -59,7 +59,7 @@ def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
     for lines in team.gather('\n'.join(map(tree_to_line, own)).encode()):
       for tree in map(tree_from_line, lines.decode().splitlines()):
         kept[tree.problem_id, tree.sample] = tree
-  return [kept[job.problem.id, job.sample] for job in jobs], counters
+  return [kept[job.problem.id, job.sample] for job in jobs], counters.over_team(team)
 
 
 def rollout_jobs(prompts: Sequence[tuple[Problem, np.ndarray]], num_samples: int) -> list[Job]:

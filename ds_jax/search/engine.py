@@ -12,6 +12,8 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
+import json
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -32,7 +34,15 @@ from ds_jax.search.keys import problem_hash, root_key_data
 from ds_jax.search.options import How, options_from, rules_from
 from ds_jax.search.rollouts import ForkPlan, no_forks, num_asked_at_once
 from ds_jax.search.tree import Tree, new_tree
-from ds_jax.types import ExpandFn, FinishedTree, Progress, Segments, SilentProgress, VerifyFn
+from ds_jax.types import (
+  ExpandFn,
+  FinishedTree,
+  Progress,
+  Segments,
+  SilentProgress,
+  Team,
+  VerifyFn,
+)
 
 # How long a round waits for verdicts before trees that have theirs go on without the others.
 VERIFY_GRACE_SECONDS = 0.05
@@ -112,6 +122,16 @@ class Counters:
   def __add__(self, other: Counters) -> Counters:
     return Counters(**{f.name: getattr(self, f.name) + getattr(other, f.name)
                        for f in dataclasses.fields(self)})
+
+  def over_team(self, team: Team) -> Counters:
+    """The sum over the processes of a job, which all must call; seconds are of the slowest."""
+    if team.count == 1:
+      return self
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    rows = [json.loads(data) for data in team.gather(json.dumps(fields).encode())]
+    parts = [Counters(**row | {'verdicts': collections.Counter(row['verdicts'])}) for row in rows]
+    return dataclasses.replace(functools.reduce(operator.add, parts),
+                               seconds=max(part.seconds for part in parts))
 
   def metrics(self) -> dict[str, float]:
     """How well the slots were used; names are documented in README. All depends on timing."""
