@@ -36,7 +36,15 @@ from ds_jax.search.lanes import Request, Slot
 from ds_jax.search.options import How, Options, Rules, options_from, rules_from, width_at
 from ds_jax.search.rollouts import no_forks
 from ds_jax.search.trajectories import trajectories
-from ds_jax.search.tree import Tree, add_children, children_of, fresh_nodes, new_tree, uncertainty
+from ds_jax.search.tree import (
+  Tree,
+  add_children,
+  children_of,
+  fresh_nodes,
+  new_tree,
+  path_to,
+  uncertainty,
+)
 from ds_jax.train.advantages import group_advantages, node_rewards, overlong_penalty, soft_clip
 from ds_jax.types import Problem, Segments, Verdict
 from ds_jax.verify import grade_released
@@ -66,7 +74,7 @@ def settings(config: dict[str, Any]) -> SearchConfig:
 
 @jax.jit
 def jitted_add(tree: Tree, node: jax.Array, children: Any) -> Tree:
-  return add_children(tree, node, children)
+  return add_children(tree, node, children, 0)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -75,12 +83,13 @@ def jitted_step(tree: Tree, is_fresh: jax.Array, rules: Rules, options: Options,
   """One recorded backup event: (its candidates, the tree after it, what it was decided by)."""
   uncollected = children_of(tree, tree.current) & ~tree.is_collected
   candidates = jnp.where(is_fresh, fresh_nodes(tree), uncollected)
-  tree = step(tree, candidates, rules, options).replace(num_fresh=jnp.int32(0))
+  tree = step(tree, jnp.bool_(True), rules, options).replace(num_fresh=jnp.int32(0))
   values = {'term': uncertainty(tree, options.is_end_token_counted),
-            'uct': frontier.uct_scores(tree, parent, options),
+            'uct': frontier.uct_scores(tree, tree.visit_count[parent], options),
             'scores': frontier.frontier_scores(tree, rules, options)}
-  return candidates, tree, values, {False: frontier.open_nodes(tree),
-                                    True: frontier.frontier(tree, options)}
+  eligible = {is_strict: frontier.frontier(tree, jnp.bool_(is_strict), options)
+              for is_strict in (False, True)}
+  return candidates, tree, values, eligible
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -159,7 +168,8 @@ def replay_trace(trace: dict[str, Any]) -> None:
   config = settings(trace['config'])
   rules, options = rules_from(config), options_from(config)
   host = HostTree(Job(Problem(trace['id'], '', ''), np.zeros(0, np.int32)), np.zeros(2, np.uint32))
-  stepped = begin(new_tree(CAPACITY, MAX_COLLECTED, jnp.zeros(2, jnp.uint32)), rules, options)
+  stepped = begin(new_tree(CAPACITY, MAX_COLLECTED, jnp.zeros(2, jnp.uint32), MAX_CHAIN, MAX_WIDTH),
+                  rules, options)
   whole, asked = stepped, (0, int(POLICIES['faithful'].first_children(options)))
   if not trace['events']:  # crashed before anything was generated; ours goes on
     widths = [int(width_at(options, np.int32(d))) for d in range(config.max_depth)]
@@ -242,7 +252,9 @@ def learner_settings(config: dict[str, Any]) -> tuple[TrainConfig, int]:
   ), config['max_depth'] * config['step_len']
 
 
-jitted_backup = jax.jit(functools.partial(backup, rules=Rules(policy='faithful')))
+@jax.jit
+def jitted_backup(tree: Tree, end: jax.Array, value: jax.Array, options: Options) -> Tree:
+  return backup(tree, path_to(tree, end), value, Rules(policy='faithful'), options)
 
 
 def replay_node_update(case: dict[str, Any]) -> None:
@@ -256,7 +268,7 @@ def replay_node_update(case: dict[str, Any]) -> None:
     if end is None:
       tree = tree.replace(visit_count=tree.visit_count.at[depth].add(1))
     else:
-      tree = jitted_backup(tree, np.int32(end), np.float32(value), options=options)
+      tree = jitted_backup(tree, np.int32(end), np.float32(value), options)
     equal('n', int(tree.visit_count[depth]), visits)
     close('q', tree.value_sum[depth], total)
 

@@ -14,7 +14,11 @@ import pytest
 from ds_jax.search import tree as tree_lib
 from ds_jax.search.expansion import blank_children
 
-jitted_add = jax.jit(tree_lib.add_children)
+
+@jax.jit
+def jitted_add(tree, node, children):
+  elder = tree_lib.elder_nodes(tree, node, children.first_child)
+  return tree_lib.add_children(tree, node, children, elder)
 
 
 def test_every_record_is_reproduced(shared):

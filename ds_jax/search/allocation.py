@@ -2,8 +2,9 @@
 
 A policy is a pure function of one tree (new children included, not yet backed up), the rules, the
 options and what is known of where forks pay. It returns the tree after its bookkeeping and an
-`Allocation`. Trees that are done allocate nothing. The serial policies wait for one expansion and
-then ask for the next; the policies of rollouts.py ask for many at once, in waves.
+`Allocation`. A tree without new children is left as it is. Trees that are done allocate nothing.
+The serial policies wait for one expansion and then ask for the next; the policies of rollouts.py
+ask for many at once, in waves.
 """
 
 from __future__ import annotations
@@ -16,24 +17,18 @@ import jax.numpy as jnp
 
 from ds_jax.search import frontier as frontier_lib
 from ds_jax.search import rollouts
-from ds_jax.search.backup import collect
+from ds_jax.search.backup import choose_end, collect, collect_children
 from ds_jax.search.options import How, Options, Rules, width_at
 from ds_jax.search.rollouts import Allocation, ForkPlan, is_spent
-from ds_jax.search.tree import (
-  Tree,
-  children_of,
-  choose,
-  fresh_nodes,
-  is_used,
-  while_changing,
-)
+from ds_jax.search.tree import Tree, choose, is_used, keep_means, path_to, while_changing
 
 # (tree, rules, options, plan) -> (tree, Allocation)
 AllocateFn = Callable[[Tree, Rules, Options, ForkPlan], tuple[Tree, Allocation]]
 
 
-CHANGED_BY_STEP = ('visit_count', 'value_sum', 'is_collected', 'collected', 'num_collected',
-                   'current', 'how', 'is_exhausted', 'is_done')
+CHANGED_BY_COLLECTING = ('visit_count', 'value_sum', 'parent_mean', 'is_collected', 'collected',
+                         'num_collected')
+CHANGED_BY_STEP = (*CHANGED_BY_COLLECTING, 'current', 'how', 'is_exhausted', 'is_done')
 
 
 class Policy(NamedTuple):
@@ -89,27 +84,41 @@ def _serial(tree: Tree, rules: Rules, options: Options, drains: bool) -> tuple[T
 
   `drains` is static: whether what is owed at the end is taken from passed-over ends.
   """
-  tree = tree.replace(is_exhausted=tree.is_exhausted | is_spent(tree, options))
-  tree = step(tree, fresh_nodes(tree), rules, options).replace(num_fresh=jnp.int32(0))
+  has_news = tree.num_fresh > 0
+  tree = tree.replace(is_exhausted=tree.is_exhausted | (has_news & is_spent(tree, options)),
+                      num_fresh=jnp.int32(0))
+  tree = step(tree, has_news, rules, options)
 
   def needs_step(tree: Tree) -> jax.Array:
-    return ~tree.is_done & (tree.is_exhausted | (missing_children(tree, options) <= 0))
+    return has_news & ~tree.is_done & ~tree.is_exhausted & (missing_children(tree, options) <= 0)
 
-  def revisit(tree: Tree) -> Tree:
-    uncollected = is_used(tree) & ~tree.is_collected
-    below = children_of(tree, tree.current) & uncollected
-    passed_over = uncollected & tree.is_terminal & tree.is_valid
-    is_over = tree.is_exhausted & (~passed_over.any() if drains else True)
-    candidates = jnp.where(tree.is_exhausted, passed_over, below)
-    after = step(tree, candidates, rules, options)
-    return choose(is_over, tree.replace(is_done=jnp.bool_(True), how=jnp.int32(How.DONE)), after)
-
-  tree = while_changing(CHANGED_BY_STEP, needs_step, revisit, tree)
-  count = jnp.where(tree.is_done, 0, missing_children(tree, options))
+  tree = while_changing(CHANGED_BY_STEP, needs_step,
+                        lambda tree: step(tree, jnp.bool_(True), rules, options), tree)
+  tree = drain(tree, rules, options) if drains else tree
+  is_done = tree.is_done | tree.is_exhausted
+  tree = tree.replace(is_done=is_done, how=jnp.where(is_done, How.DONE, tree.how).astype(jnp.int32))
+  count = jnp.where(has_news & ~is_done, missing_children(tree, options), 0)
   tree = tree.replace(num_asked=tree.num_asked.at[tree.current].add(count),
                       num_in_flight=tree.num_in_flight + count)
   first = tree.num_children[tree.current]
   return tree, Allocation(tree.current[None], first[None], count[None], jnp.zeros(1, bool))
+
+
+def drain(tree: Tree, rules: Rules, options: Options) -> Tree:
+  """Where a tree is exhausted, collects passed-over ends, best first, while any are owed."""
+  def passed_over(tree: Tree) -> jax.Array:
+    return is_used(tree) & ~tree.is_collected & tree.is_terminal & tree.is_valid
+
+  def is_owed(tree: Tree) -> jax.Array:
+    return (tree.is_exhausted & (tree.num_collected < options.num_trajectories)
+            & passed_over(tree).any())
+
+  def collect_best(tree: Tree) -> Tree:
+    end, _ = choose_end(tree, passed_over(tree), rules, options)
+    path = path_to(tree, end)
+    return keep_means(collect(tree, path, rules, options), path)
+
+  return while_changing(CHANGED_BY_COLLECTING, is_owed, collect_best, tree)
 
 
 def missing_children(tree: Tree, options: Options) -> jax.Array:
@@ -117,17 +126,20 @@ def missing_children(tree: Tree, options: Options) -> jax.Array:
   return width_at(options, tree.depth[tree.current]) - tree.num_children[tree.current]
 
 
-def step(tree: Tree, candidates: jax.Array, rules: Rules, options: Options) -> Tree:
-  """One backup-and-select step over `candidates` `[N]` bool; sets `current`, `how`, `is_done`."""
-  tree, has_end = collect(tree, candidates, rules, options)
-  is_done = tree.num_collected >= options.num_trajectories
-  node, how, is_found = select(tree, has_end, rules, options)
+def step(tree: Tree, is_wanted: jax.Array, rules: Rules, options: Options) -> Tree:
+  """One backup-and-select step over the current node's children, those collected before left out;
+  sets `current`, `how`, `is_done`. Nothing is changed unless `is_wanted` `[]` bool."""
+  after, has_end = collect_children(tree, is_wanted, rules, options)
+  is_done = after.num_collected >= options.num_trajectories
+  node, how, is_found = select(after, has_end, rules, options)
   is_exhausted = tree.is_exhausted | ~is_found
   how = jnp.where(is_exhausted, How.DRAIN, how)
-  return tree.replace(
+  decided = after.replace(
       current=jnp.where(is_done | is_exhausted, tree.current, node),
       how=jnp.where(is_done, How.DONE, how).astype(jnp.int32),
       is_exhausted=is_exhausted, is_done=tree.is_done | is_done)
+  unchanged = {name: getattr(tree, name) for name in ('current', 'how', 'is_exhausted', 'is_done')}
+  return choose(is_wanted, decided, after.replace(**unchanged))
 
 
 def select(tree: Tree, has_end: jax.Array, rules: Rules,
@@ -141,15 +153,13 @@ def select(tree: Tree, has_end: jax.Array, rules: Rules,
   Returns:
     `[]` int32 node, `[]` int32 How, `[]` bool whether a node was found.
   """
-  scores = frontier_lib.frontier_scores(tree, rules, options)
-  strict = frontier_lib.frontier(tree, options)
-  pool = jnp.where(options.is_frontier_strict, strict, frontier_lib.open_nodes(tree))
   child, has_child = frontier_lib.best_child(tree, tree.current, rules, options)
-  fallback, has_fallback = frontier_lib.best(tree, scores, strict, rules)
+  # One pass over all nodes: a fallback is strict, a jump as the option says.
+  eligible = frontier_lib.frontier(tree, ~has_end | options.is_frontier_strict, options)
+  scores = frontier_lib.frontier_scores(tree, rules, options)
+  fallback, has_fallback = jump, has_jump = frontier_lib.best(tree, scores, eligible, rules)
   if rules.backtrack == 'uct':
     jump, has_jump = frontier_lib.best_child(tree, jnp.int32(Tree.ROOT), rules, options)
-  else:
-    jump, has_jump = frontier_lib.best(tree, scores, pool, rules)
   jump_how = How.UCT if rules.backtrack == 'uct' else How.GLOBAL
   # An invalid end is no candidate: with nothing else below, the search jumps as after an end.
   node = jnp.where(has_end, jump, jnp.where(has_child, child, fallback))

@@ -7,10 +7,18 @@ import jax.numpy as jnp
 
 from ds_jax.search.frontier import node_draws
 from ds_jax.search.options import Options, Rules
-from ds_jax.search.tree import Tree, choose, on_path, uncertainty
+from ds_jax.search.tree import (
+  Tree,
+  child_rows,
+  first_lowest,
+  keep_means,
+  path_to,
+  rows,
+  uncertainty,
+)
 
 
-def choose_end(tree: Tree, candidates: jax.Array, rules: Rules,
+def choose_end(candidates: Tree, is_candidate: jax.Array, rules: Rules,
                options: Options) -> tuple[jax.Array, jax.Array]:
   """Picks the one end whose value is backed up and whose trajectory is collected.
 
@@ -22,17 +30,17 @@ def choose_end(tree: Tree, candidates: jax.Array, rules: Rules,
   the released code, whose running minimum is replaced only by something smaller.
 
   Args:
-    tree: _unbatched_ tree.
-    candidates: `[N]` bool.
+    candidates: rows of a tree in order of creation, C of them.
+    is_candidate: `[C]` bool.
     rules, options: `negatives` replaces the choice among wrong ends.
 
   Returns:
-    `[]` int32 node and `[]` bool, whether there was any.
+    `[]` int32 row and `[]` bool, whether there was any.
   """
-  ends = candidates & tree.is_terminal & tree.is_valid
-  is_correct, is_wrong = ends & (tree.reward == 1), ends & (tree.reward == -1)
+  ends = is_candidate & candidates.is_terminal & candidates.is_valid
+  is_correct, is_wrong = ends & (candidates.reward == 1), ends & (candidates.reward == -1)
   pool = jnp.where(is_correct.any(), is_correct, jnp.where(is_wrong.any(), is_wrong, ends))
-  cost = uncertainty(tree, options.is_end_token_counted)
+  cost = uncertainty(candidates, options.is_end_token_counted)
   if rules.policy == 'faithful':
     first = jnp.argmax(pool)
     cost = cost.at[first].set(jnp.where(jnp.isnan(cost[first]), -jnp.inf, cost[first]))
@@ -41,12 +49,12 @@ def choose_end(tree: Tree, candidates: jax.Array, rules: Rules,
     if rules.negatives == 'least_confident':
       other = -jnp.maximum(cost, jnp.finfo(jnp.float32).min)
     else:  # random: a draw that belongs to the node, so that it repeats with the seed
-      other = node_draws(tree)
+      other = node_draws(candidates)
     cost = jnp.where(is_correct.any(), cost, other)
-  return jnp.argmin(jnp.where(pool, cost, jnp.inf)), ends.any()
+  return first_lowest(jnp.where(pool, cost, jnp.inf)), ends.any()
 
 
-def backup(tree: Tree, leaf: jax.Array, value: jax.Array, rules: Rules, options: Options) -> Tree:
+def backup(tree: Tree, path: jax.Array, value: jax.Array, rules: Rules, options: Options) -> Tree:
   """Credits one finished trajectory to every node from its end to the root.
 
   The node at depth i on a path that ends at depth l receives w(i, l) * value,
@@ -56,42 +64,53 @@ def backup(tree: Tree, leaf: jax.Array, value: jax.Array, rules: Rules, options:
 
   Args:
     tree: _unbatched_ tree.
-    leaf: `[]` int32, the terminal.
+    path: `[P]` int32, from the terminal to the root; places beyond the capacity are none.
     value: `[]` float32 in [-1, 1]; 0 only counts the visit.
     rules, options: `backup_rule`, `backup_threshold`.
   """
-  path = on_path(tree, leaf)
-  weight = jnp.maximum((tree.depth + 1) / (tree.depth[leaf] + 1), options.backup_threshold)
-  old, new = tree.value_sum, weight * value
+  depth = tree.depth[path]
+  weight = jnp.maximum((depth + 1) / (depth[0] + 1), options.backup_threshold)
+  old, new = tree.value_sum[path], weight * value
   if rules.backup_rule == 'constrained':
     on_conflict = jnp.where(value > 0, new, old)
     credited = jnp.where(old * value >= 0, old + new, on_conflict)
   else:
     credited = old + new
-  return tree.replace(value_sum=jnp.where(path, credited, old),
-                      visit_count=tree.visit_count + path)
+  return tree.replace(value_sum=tree.value_sum.at[path].set(credited, mode='drop'),
+                      visit_count=tree.visit_count.at[path].add(1, mode='drop'))
 
 
-def collect(tree: Tree, candidates: jax.Array, rules: Rules,
-            options: Options) -> tuple[Tree, jax.Array]:
-  """One backup step over some candidates.
+def collect(tree: Tree, path: jax.Array, rules: Rules, options: Options) -> Tree:
+  """Backs up the end of a path (see `backup`) and counts it as collected; no end, no change."""
+  end, is_end = path[0], path[0] < tree.capacity
+  place = jnp.where(is_end, tree.num_collected, tree.collected.shape[0])
+  return backup(tree, path, tree.reward[end], rules, options).replace(
+      is_collected=tree.is_collected.at[end].set(True, mode='drop'),
+      collected=tree.collected.at[place].set(end, mode='drop'),
+      num_collected=tree.num_collected + is_end)
+
+
+def collect_children(tree: Tree, is_wanted: jax.Array, rules: Rules,
+                     options: Options) -> tuple[Tree, jax.Array]:
+  """One backup step over the current node's children, those collected before left out.
 
   Every unfinished candidate gets a visit (its ancestors do not); the chosen end is backed up and
   joins the collected ones. Ends that are not chosen stay as they are and can be collected later.
 
   Args:
     tree: _unbatched_ tree.
-    candidates: `[N]` bool.
+    is_wanted: `[]` bool, False: nothing is changed.
 
   Returns:
     The tree, and `[]` bool: whether any candidate was an end.
   """
-  chosen, has_end = choose_end(tree, candidates, rules, options)
-  unfinished = candidates & ~tree.is_terminal
-  visited = tree.replace(visit_count=tree.visit_count + unfinished)
-  credited = backup(visited, chosen, tree.reward[chosen], rules, options)
-  credited = credited.replace(
-      is_collected=credited.is_collected.at[chosen].set(True),
-      collected=credited.collected.at[credited.num_collected].set(chosen, mode='drop'),
-      num_collected=credited.num_collected + 1)
-  return choose(has_end, credited, visited), has_end
+  slots, is_child = child_rows(tree, tree.current)
+  candidates = rows(tree, slots)
+  is_candidate = is_wanted & is_child & ~candidates.is_collected
+  end, has_end = choose_end(candidates, is_candidate, rules, options)
+  visited = jnp.where(is_candidate & ~candidates.is_terminal, slots, tree.capacity)
+  above = path_to(tree, tree.current)
+  path = jnp.where(has_end, jnp.append(slots[end], above), tree.capacity)
+  tree = tree.replace(visit_count=tree.visit_count.at[visited].add(1, mode='drop'))
+  tree = collect(tree, path, rules, options)
+  return keep_means(tree, jnp.concatenate([tree.current[None], visited, path])), has_end

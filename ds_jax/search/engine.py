@@ -96,7 +96,8 @@ class Engine:
   @functools.cached_property
   def make_trees(self) -> Callable[[], Tree]:
     """Returns a batch of blank trees on the mesh."""
-    one = lambda _: new_tree(self.capacity, self.max_collected, jnp.zeros(2, jnp.uint32))
+    one = lambda _: new_tree(self.capacity, self.max_collected, jnp.zeros(2, jnp.uint32),
+                             self.config.max_depth, self.config.width)
     return jax.jit(lambda: jax.vmap(one)(jnp.arange(self.num_trees)),
                    out_shardings=sharding.batch_sharding(self.mesh))
 
@@ -304,7 +305,7 @@ class _Loop:
     self.unverified = {i: under_way for i, under_way in self.unverified.items() if under_way}
     is_new = self.is_new & is_ready
     device_trees, allocation, how, next_keys = self.engine.advance(
-        device_trees, is_new, keys, nodes, children, is_ready, self.options, self.plan)
+        device_trees, is_new, keys, nodes, children, self.options, self.plan)
     self.is_new &= ~is_ready
     self.dispatch(list(ready), *jax.device_get((allocation, how, next_keys)), device_trees)
     return device_trees

@@ -6,30 +6,36 @@ import jax
 import jax.numpy as jnp
 
 from ds_jax.search.options import Options, Rules, width_at
-from ds_jax.search.tree import Tree, children_of, is_used, mean_value
+from ds_jax.search.tree import Tree, child_rows, first_lowest, is_used, mean_value, rows
 
 # What a node's key is folded with where a number is wanted, not a child's key (indices from 0).
 NOT_A_CHILD = 0x7fff_ffff
 
 
-def uct_scores(tree: Tree, node: jax.Array, options: Options) -> jax.Array:
-  """Q_c + lambda_uct * sqrt(ln n_p / n_c) of the children c of `node` p; `[N]` float32, other
-  entries mean nothing.
+def uct_scores(children: Tree, parent_visits: jax.Array, options: Options) -> jax.Array:
+  """Q_c + lambda_uct * sqrt(ln n_p / n_c) of the children c of a node p with n_p visits.
 
   The second term is 0 where n_p or n_c is 0. (The released code names it `puct`; it has no prior.)
+
+  Args:
+    children: rows of a tree, C of them.
+    parent_visits: `[]` int32.
+    options: `lambda_uct`.
+
+  Returns:
+    `[C]` float32.
   """
-  parent_visits = tree.visit_count[node]
   log_visits = jnp.log(jnp.maximum(parent_visits, 1).astype(jnp.float32))
-  bonus = jnp.sqrt(log_visits / jnp.maximum(tree.visit_count, 1))
-  is_counted = (parent_visits > 0) & (tree.visit_count > 0)
-  return mean_value(tree) + options.lambda_uct * jnp.where(is_counted, bonus, 0.0)
+  bonus = jnp.sqrt(log_visits / jnp.maximum(children.visit_count, 1))
+  is_counted = (parent_visits > 0) & (children.visit_count > 0)
+  return mean_value(children) + options.lambda_uct * jnp.where(is_counted, bonus, 0.0)
 
 
 def quality(tree: Tree, options: Options) -> jax.Array:
   """lambda1 * tanh(Q_parent) + lambda4 * tanh(Q_own); `[N]` float32. The released code counts the
   second only for lambda4 > 0."""
-  q = jnp.tanh(mean_value(tree))
-  return options.lambda1 * q[tree.parent] + jnp.maximum(options.lambda4, 0.0) * q
+  own = jnp.maximum(options.lambda4, 0.0) * jnp.tanh(mean_value(tree))
+  return options.lambda1 * jnp.tanh(tree.parent_mean) + own
 
 
 def segment_uncertainty(tree: Tree, rules: Rules, options: Options) -> jax.Array:
@@ -59,14 +65,11 @@ def frontier_scores(tree: Tree, rules: Rules, options: Options) -> jax.Array:
           + depth_bonus(tree, rules, options))
 
 
-def frontier(tree: Tree, options: Options) -> jax.Array:
-  """`[N]` bool: unfinished nodes other than the root that still lack children."""
-  return open_nodes(tree) & (tree.num_children < width_at(options, tree.depth))
-
-
-def open_nodes(tree: Tree) -> jax.Array:
-  """`[N]` bool: unfinished nodes other than the root."""
-  return is_used(tree) & ~tree.is_terminal & (tree.depth > 0)
+def frontier(tree: Tree, is_strict: jax.Array, options: Options) -> jax.Array:
+  """`[N]` bool: unfinished nodes other than the root; where `is_strict` `[]` bool, only those that
+  still lack children."""
+  is_open = is_used(tree) & ~tree.is_terminal & (tree.depth > 0)
+  return is_open & (~is_strict | (tree.num_children < width_at(options, tree.depth)))
 
 
 def best(tree: Tree, scores: jax.Array, eligible: jax.Array,
@@ -77,12 +80,12 @@ def best(tree: Tree, scores: jax.Array, eligible: jax.Array,
   A score that is not a number (from a log-prob that is none) counts as the lowest.
 
   Args:
-    tree: _unbatched_ tree.
+    tree: _unbatched_ tree, or rows of one.
     scores: `[N]` float32.
     eligible: `[N]` bool.
 
   Returns:
-    `[]` int32 node and `[]` bool, whether any was eligible.
+    `[]` int32 node (or row) and `[]` bool, whether any was eligible.
   """
   lowest = jnp.finfo(jnp.float32).min
   masked = jnp.where(eligible, jnp.nan_to_num(scores, nan=lowest, neginf=lowest), -jnp.inf)
@@ -92,7 +95,7 @@ def best(tree: Tree, scores: jax.Array, eligible: jax.Array,
     score = jnp.where(is_best, score, -jnp.inf)
     is_best &= score == score.max()
   rank = jnp.where(is_best, tree.preorder, jnp.iinfo(jnp.int32).max)
-  return jnp.argmin(rank), eligible.any()
+  return first_lowest(rank), eligible.any()
 
 
 def confidence(tree: Tree) -> jax.Array:
@@ -118,8 +121,11 @@ def best_child(tree: Tree, node: jax.Array, rules: Rules,
                options: Options) -> tuple[jax.Array, jax.Array]:
   """The unfinished child of `node` with the highest UCT, or one drawn with probability
   softmax(UCT), as `rules.local_choice` says; see `best`."""
-  scores, eligible = uct_scores(tree, node, options), children_of(tree, node) & ~tree.is_terminal
+  slots, is_child = child_rows(tree, node)
+  children = rows(tree, slots)
+  scores = uct_scores(children, tree.visit_count[node], options)
   if rules.local_choice == 'sampled':  # adding Gumbel noise draws from the softmax
-    draws = node_draws(tree, moment=1 + tree.visit_count.sum())
+    draws = node_draws(children, moment=1 + tree.visit_count.sum())
     scores += -jnp.log(-jnp.log(jnp.clip(draws, 1e-7, 1 - 1e-6)))
-  return best(tree, scores, eligible, rules)
+  child, is_any = best(children, scores, is_child & ~children.is_terminal, rules)
+  return slots[child], is_any

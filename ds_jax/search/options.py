@@ -101,5 +101,7 @@ def options_from(config: SearchConfig) -> Options:
 def width_at(options: Options, depth: jax.Array) -> jax.Array:
   """Children a node of this depth gets: max(min_width, W - width_decay * floor(d / s)), where
   s = floor(max_depth / W) as released (at least 1 here; the released code divides by zero)."""
-  stage = depth // jnp.maximum(options.max_depth // options.width, 1)
+  # A floor of floats, exact for depths below 2**20: integer division is many times slower.
+  length = jnp.maximum(options.max_depth // options.width, 1)
+  stage = jnp.floor((depth + 0.5) / length).astype(jnp.int32)
   return jnp.maximum(options.min_width, options.width - options.width_decay * stage)

@@ -14,10 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds_jax.search.backup import backup
+from ds_jax.search.backup import collect
 from ds_jax.search.frontier import NOT_A_CHILD
 from ds_jax.search.options import How, Options, Rules
-from ds_jax.search.tree import Tree, children_of, fresh_nodes, is_used, on_path, while_changing
+from ds_jax.search.tree import (
+  Tree,
+  children_of,
+  choose,
+  fresh_nodes,
+  is_used,
+  on_path,
+  path_to,
+  while_changing,
+)
 
 MAX_FORKS = 4  # of one rollout, the probe not counted
 MAX_ASKED = 16  # nodes that one call asks children for; the others follow in later calls
@@ -66,9 +75,9 @@ def direct(tree: Tree, rules: Rules, options: Options,
   more follow while what is left allows for them.
   """
   del plan
-  tree, is_over = _receive(tree, rules, options)
-  missing = options.num_trajectories - tree.num_asked[Tree.ROOT]
-  return _ask(_add_rollouts(tree, missing, is_over, options))
+  received, is_over = _receive(tree, rules, options)
+  missing = options.num_trajectories - received.num_asked[Tree.ROOT]
+  return _ask(tree, _add_rollouts(received, missing, is_over, options))
 
 
 def fork(tree: Tree, rules: Rules, options: Options, plan: ForkPlan) -> tuple[Tree, Allocation]:
@@ -85,11 +94,11 @@ def fork(tree: Tree, rules: Rules, options: Options, plan: ForkPlan) -> tuple[Tr
 
   An addition of ours; neither paper nor released code has it.
   """
-  tree, is_over = _receive(tree, rules, options)
-  tree = _add_forks(tree, is_over, options, plan)
+  received, is_over = _receive(tree, rules, options)
+  forked = _add_forks(received, is_over, options, plan)
   is_bounded = options.max_tokens < jnp.iinfo(jnp.int32).max
-  is_next = is_over & (tree.children_due.sum() + tree.forks_due.sum() == 0) & is_bounded
-  return _ask(_add_rollouts(tree, options.num_trajectories, is_next, options))
+  is_next = is_over & (forked.children_due.sum() + forked.forks_due.sum() == 0) & is_bounded
+  return _ask(tree, _add_rollouts(forked, options.num_trajectories, is_next, options))
 
 
 def _receive(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, jax.Array]:
@@ -108,11 +117,7 @@ def _receive(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, jax.Arra
 
   def collect_first(tree: Tree) -> Tree:
     end = jnp.argmin(jnp.where(open_ends(tree), tree.preorder, jnp.iinfo(jnp.int32).max))
-    tree = backup(tree, end, tree.reward[end], rules, options)
-    return tree.replace(
-        is_collected=tree.is_collected.at[end].set(True),
-        collected=tree.collected.at[tree.num_collected].set(end, mode='drop'),
-        num_collected=tree.num_collected + 1)
+    return collect(tree, path_to(tree, end), rules, options)
 
   changed = ('visit_count', 'value_sum', 'is_collected', 'collected', 'num_collected')
   return while_changing(changed, lambda t: open_ends(t).any(), collect_first, tree), is_over
@@ -218,10 +223,11 @@ def num_asked_at_once(max_collected: int) -> int:
   return min(max_collected, MAX_ASKED)
 
 
-def _ask(tree: Tree) -> tuple[Tree, Allocation]:
+def _ask(given: Tree, tree: Tree) -> tuple[Tree, Allocation]:
   """Turns what is due into an Allocation of A nodes; what does not fit is asked for later.
 
   What is due whatever the outcomes were goes first, so that child indices do not depend on when.
+  Where `given` has no new children, it is returned as it is, and nothing is asked for.
   """
   due = jnp.concatenate([tree.children_due, tree.forks_due])
   order = jnp.concatenate([tree.preorder, tree.preorder + tree.capacity])
@@ -240,4 +246,6 @@ def _ask(tree: Tree) -> tuple[Tree, Allocation]:
       num_asked=tree.num_asked.at[node].add(count),
       num_in_flight=tree.num_in_flight + count.sum(),
       is_done=is_done, how=jnp.where(is_done, How.DONE, How.ROLLOUT).astype(jnp.int32))
-  return tree, Allocation(node, first, count, is_fork)
+  has_news = given.num_fresh > 0
+  return (choose(has_news, tree, given),
+          Allocation(node, first, jnp.where(has_news, count, 0), is_fork))

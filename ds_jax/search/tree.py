@@ -1,8 +1,9 @@
 """The search tree as a struct of arrays: allocated once, node order is creation order.
 
 Every function is written for one tree; use jax.vmap for a batch. Nodes also carry their rank in
-depth-first pre-order and the size of their subtree, so that "is an ancestor of" is an interval
-test and needs no walk: it serves backup, tie-breaking and the tree-packed update alike.
+depth-first pre-order, which decides ties, and the size of their subtree, so that "is an ancestor
+of" is an interval test. What changes in a step are a few rows: the newest nodes, and the path above
+them, which is found by climbing and written by index, so that trees stay where they are in memory.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ class Tree:
   depth: jax.Array  # [N] int32, root 0
   child_index: jax.Array  # [N] int32, place among the siblings
   num_children: jax.Array  # [N] int32
+  first_slot: jax.Array  # [N] int32, of the child that came first; those that came with it follow
   preorder: jax.Array  # [N] int32, rank in depth-first pre-order, siblings by age
   subtree_size: jax.Array  # [N] int32, the node itself included
   visit_count: jax.Array  # [N] int32
   value_sum: jax.Array  # [N] float32, the released q: a running sum under the backup rule
+  parent_mean: jax.Array  # [N] float32, Q of the parent; kept by the serial policies
   num_ends: jax.Array  # [N] int32, verified ends at or below
   num_correct: jax.Array  # [N] int32, correct ones of them
   num_tokens: jax.Array  # [N] int32, of the node's segment, end token included
@@ -62,10 +65,16 @@ class Tree:
   num_collected: jax.Array  # [] int32
   is_exhausted: jax.Array  # [] bool, no node can get children any more, or the budget is spent
   is_done: jax.Array  # [] bool
+  max_depth: int = struct.field(pytree_node=False)  # D, room for paths
+  max_width: int = struct.field(pytree_node=False)  # W, room for children that come at once
 
   @property
   def capacity(self) -> int:
     return self.parent.shape[-1]
+
+
+ARRAYS = tuple(f.name for f in dataclasses.fields(Tree) if f.metadata.get('pytree_node', True))
+NODE_ARRAYS = ARRAYS[:ARRAYS.index('num_nodes')]  # those with an entry per node come first
 
 
 class Children(NamedTuple):
@@ -83,14 +92,24 @@ class Children(NamedTuple):
   reward: jax.Array  # [W] float32
 
 
-def new_tree(capacity: int, max_collected: int, key: jax.Array) -> Tree:
-  """A tree of a root; `key` is the root's key data, `[2]` uint32."""
+def new_tree(capacity: int, max_collected: int, key: jax.Array, max_depth: int | None = None,
+             max_width: int | None = None) -> Tree:
+  """A tree of a root.
+
+  Args:
+    capacity: N, node slots.
+    max_collected: K.
+    key: `[2]` uint32, key data of the root.
+    max_depth: D, of the deepest node; None: as deep as there are slots.
+    max_width: W, most children that come at once; None: as many as there are slots.
+  """
   ints, floats = jnp.zeros(capacity, jnp.int32), jnp.zeros(capacity, jnp.float32)
   no, zero = jnp.zeros(capacity, bool), jnp.int32(0)
   return Tree(
       parent=jnp.full(capacity, Tree.NO_PARENT), depth=ints, child_index=ints, num_children=ints,
-      preorder=ints, subtree_size=ints.at[Tree.ROOT].set(1), visit_count=ints, value_sum=floats,
-      num_ends=ints, num_correct=ints, num_tokens=ints, logprob_sum=floats, entropy_sum=floats,
+      first_slot=ints, preorder=ints, subtree_size=ints.at[Tree.ROOT].set(1), visit_count=ints,
+      value_sum=floats, parent_mean=floats, num_ends=ints, num_correct=ints, num_tokens=ints,
+      logprob_sum=floats, entropy_sum=floats,
       path_tokens=ints, path_logprob=floats, trailing_tokens=ints, trailing_logprob=floats,
       is_terminal=no, is_valid=no, is_collected=no, reward=floats,
       key=jnp.zeros((capacity, 2), jnp.uint32).at[Tree.ROOT].set(key),
@@ -98,7 +117,9 @@ def new_tree(capacity: int, max_collected: int, key: jax.Array) -> Tree:
       num_nodes=jnp.int32(1), num_fresh=zero, num_in_flight=zero, num_planned=zero,
       num_expansions=zero, num_generated=zero, current=zero, how=zero,
       collected=jnp.full(max_collected, -1), num_collected=zero,
-      is_exhausted=jnp.bool_(False), is_done=jnp.bool_(False))
+      is_exhausted=jnp.bool_(False), is_done=jnp.bool_(False),
+      max_depth=capacity - 1 if max_depth is None else max_depth,
+      max_width=capacity if max_width is None else max_width)
 
 
 def restart(tree: Tree, is_new: jax.Array, blank: Tree) -> Tree:
@@ -114,7 +135,7 @@ def restart(tree: Tree, is_new: jax.Array, blank: Tree) -> Tree:
     if old.ndim == 0 or name == 'collected':
       return jnp.where(is_new, new, old)
     return old.at[Tree.ROOT].set(jnp.where(is_new, new[Tree.ROOT], old[Tree.ROOT]))
-  return Tree(**{f.name: field(f.name) for f in dataclasses.fields(Tree)})
+  return tree.replace(**{name: field(name) for name in ARRAYS})
 
 
 def choose(condition: jax.Array, a: Tree, b: Tree) -> Tree:
@@ -124,12 +145,31 @@ def choose(condition: jax.Array, a: Tree, b: Tree) -> Tree:
 
 def while_changing(names: Sequence[str], condition: Callable[[Tree], jax.Array],
                    body: Callable[[Tree], Tree], tree: Tree) -> Tree:
-  """jax.lax.while_loop over a tree of which only the named fields change: only they are carried."""
+  """jax.lax.while_loop over a tree of which only the named fields change: only they are carried.
+
+  The barrier keeps what the body computes of other fields inside it: most often the loop does not
+  turn at all.
+  """
   pick = lambda tree: {name: getattr(tree, name) for name in names}
   carried = jax.lax.while_loop(
       lambda fields: condition(tree.replace(**fields)),
-      lambda fields: pick(body(tree.replace(**fields))), pick(tree))
+      lambda fields: pick(body(jax.lax.optimization_barrier(tree.replace(**fields)))), pick(tree))
   return tree.replace(**carried)
+
+
+def first_lowest(values: jax.Array) -> jax.Array:
+  """Index of the lowest of `[N]` numbers, the first of equals; none may be NaN. `[]` int32.
+
+  What jnp.argmin gives, by two plain reductions: XLA's argmin is several times slower on CPUs.
+  """
+  index = jnp.arange(values.shape[0], dtype=jnp.int32)
+  return jnp.where(values == values.min(), index, values.shape[0] - 1).min()
+
+
+def rows(tree: Tree, nodes: jax.Array) -> Tree:
+  """The tree with the rows of `nodes` `[C]` int32 alone in its per-node arrays: for what is
+  computed node by node. Compiled, only the rows that are used are read."""
+  return tree.replace(**{name: getattr(tree, name)[nodes] for name in NODE_ARRAYS})
 
 
 def is_used(tree: Tree) -> jax.Array:
@@ -144,7 +184,23 @@ def on_path(tree: Tree, node: jax.Array) -> jax.Array:
   return (is_used(tree) & (tree.preorder <= rank) & (rank < tree.preorder + tree.subtree_size))
 
 
-def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
+def path_to(tree: Tree, node: jax.Array) -> jax.Array:
+  """`node`, its parent and so on up to the root, then indices beyond the capacity, of which writes
+  are dropped; `[D + 1]` int32."""
+  def climb(node: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+    is_below = (node != Tree.ROOT) & (node < tree.capacity)
+    return jnp.where(is_below, tree.parent[node], tree.capacity), node
+  return jax.lax.scan(climb, node.astype(jnp.int32), length=tree.max_depth + 1)[1]
+
+
+def elder_nodes(tree: Tree, node: jax.Array, child_index: jax.Array) -> jax.Array:
+  """Nodes at and below those children of `node` whose place is before `child_index`, `[]` int32."""
+  elder = children_of(tree, node) & (tree.child_index < child_index)
+  return jnp.where(elder, tree.subtree_size, 0).sum()
+
+
+def add_children(tree: Tree, node: jax.Array, children: Children,
+                 num_elder: jax.Array | int) -> Tree:
   """Appends up to W children to `node`, which may be any node and may have children already.
 
   Siblings may come in any order: their rank in pre-order follows from `first_child`, not from
@@ -154,6 +210,7 @@ def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
     tree: _unbatched_ tree with room for W more nodes.
     node: `[]` int32.
     children: what is known of them, terminal values included. A count of 0 changes nothing.
+    num_elder: `[]` int32, see `elder_nodes`; 0 where all siblings come at once.
 
   Returns:
     The tree; ends that are verified are counted along the path to the root.
@@ -165,9 +222,12 @@ def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
   slot = jnp.where(is_new, tree.num_nodes + index, tree.capacity)  # beyond: dropped
   put = lambda array, value: array.at[slot].set(value, mode='drop')
 
-  ancestors = on_path(tree, node)
-  elder = children_of(tree, node) & (tree.child_index < children.first_child)
-  rank = tree.preorder[node] + 1 + jnp.where(elder, tree.subtree_size, 0).sum()
+  # Climbed after the writing: reading an array before it is written costs a copy of it.
+  parent = put(tree.parent, node)
+  num_children = put(tree.num_children.at[node].add(count), 0)
+  path = path_to(tree.replace(parent=parent), node)
+  add_above = lambda array, value: array.at[path].add(value, mode='drop')
+  rank = tree.preorder[node] + 1 + num_elder
   preorder = tree.preorder + jnp.where(is_used(tree) & (tree.preorder >= rank), count, 0)
   child_index = children.first_child + index
   parent_key = jax.random.wrap_key_data(tree.key[node])
@@ -178,15 +238,17 @@ def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
   is_end = is_new & children.is_terminal & children.is_valid
   is_correct = is_end & children.is_correct
   return tree.replace(
-      parent=put(tree.parent, node), depth=put(tree.depth, tree.depth[node] + 1),
+      parent=parent, depth=put(tree.depth, tree.depth[node] + 1),
       child_index=put(tree.child_index, child_index),
-      num_children=put(tree.num_children.at[node].add(count), 0),
+      num_children=num_children,
+      first_slot=put(tree.first_slot.at[jnp.where(
+          num_children[node] == count, node, tree.capacity)].set(tree.num_nodes, mode='drop'), 0),
       preorder=put(preorder, rank + index),
-      subtree_size=put(tree.subtree_size + ancestors * count, 1),
+      subtree_size=put(add_above(tree.subtree_size, count), 1),
       visit_count=put(tree.visit_count, 0), value_sum=put(tree.value_sum, 0.0),
-      num_ends=put(tree.num_ends + ancestors * is_end.sum(), is_end.astype(jnp.int32)),
-      num_correct=put(tree.num_correct + ancestors * is_correct.sum(),
-                      is_correct.astype(jnp.int32)),
+      parent_mean=put(tree.parent_mean, 0.0),
+      num_ends=put(add_above(tree.num_ends, is_end.sum()), is_end.astype(jnp.int32)),
+      num_correct=put(add_above(tree.num_correct, is_correct.sum()), is_correct.astype(jnp.int32)),
       num_tokens=put(tree.num_tokens, children.num_tokens),
       logprob_sum=put(tree.logprob_sum, children.logprob_sum),
       entropy_sum=put(tree.entropy_sum, children.entropy_sum),
@@ -212,6 +274,27 @@ def add_children(tree: Tree, node: jax.Array, children: Children) -> Tree:
 def children_of(tree: Tree, node: jax.Array) -> jax.Array:
   """`[N]` bool."""
   return is_used(tree) & (tree.parent == node)
+
+
+def child_rows(tree: Tree, node: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Slots of the children of a node whose children came all at once, as the serial policies ask.
+
+  Returns:
+    `[W]` int32 and `[W]` bool, which of them are children.
+  """
+  index = jnp.arange(tree.max_width, dtype=jnp.int32)
+  slots = jnp.minimum(tree.first_slot[node] + index, tree.capacity - 1)
+  return slots, index < tree.num_children[node]
+
+
+def keep_means(tree: Tree, nodes: jax.Array) -> Tree:
+  """Hands the mean values of `nodes` `[C]` int32 (beyond the capacity: none) to their children,
+  which came at once. Copies, so that scoring all nodes needs no look at their parents."""
+  slots, is_child = jax.vmap(child_rows, in_axes=(None, 0))(tree, nodes)
+  is_meant = is_child & (nodes < tree.capacity)[:, None]
+  means = jnp.broadcast_to(mean_value(rows(tree, nodes))[:, None], slots.shape)
+  return tree.replace(parent_mean=tree.parent_mean.at[
+      jnp.where(is_meant, slots, tree.capacity).ravel()].set(means.ravel(), mode='drop'))
 
 
 def fresh_nodes(tree: Tree) -> jax.Array:

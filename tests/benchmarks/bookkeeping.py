@@ -3,9 +3,12 @@
   python tests/benchmarks/bookkeeping.py [--trees=64] [--nodes=16384] [--repeats=20]
 
 In one run: `advance` (one expansion taken in, its chosen end backed up, the whole frontier scored)
-over B trees of N nodes on the device, against a tree of Python objects under the same rules on one
-tree. Prints the time per tree and step of both, their ratio, and the share of `advance` in an
-expansion at paper scale. The time of that is its least possible one: the weights of a 1.5B decoder
+over B trees of N nodes on the device, against a tree of Python objects on one tree: the same rules,
+and the same nodes scored, those of the frontier, found as in the released code by a walk over all.
+Prints the time per tree and step of both, their ratio, and the share of `advance` in an expansion
+at paper scale. Times are processor time: pin it to one core (taskset -c 0), so that both use one,
+and the neighbours on the machine do not count. On another device than a CPU `advance` is timed by
+the clock. The time of that is its least possible one: the weights of a 1.5B decoder
 and the caches of all slots are read once per token at the given bandwidth. The share means
 something only where `advance` was measured on a device of that bandwidth.
 """
@@ -38,11 +41,11 @@ CONFIG = SearchConfig(width=WIDTH, width_decay=0, max_depth=DEPTH, segment_lengt
 
 class Node:
   """A node with pointers to its parent and children."""
-  __slots__ = ('parent', 'children', 'depth', 'visits', 'value', 'is_terminal', 'reward',
+  __slots__ = ('index', 'parent', 'children', 'depth', 'visits', 'value', 'is_terminal', 'reward',
                'uncertainty', 'is_collected')
 
-  def __init__(self, parent, depth, is_terminal=False, reward=0.0, uncertainty=0.0):
-    self.parent, self.children, self.depth = parent, [], depth
+  def __init__(self, index, parent, depth, is_terminal=False, reward=0.0, uncertainty=0.0):
+    self.index, self.parent, self.children, self.depth = index, parent, [], depth
     self.visits, self.value, self.is_collected = 0, 0.0, False
     self.is_terminal, self.reward, self.uncertainty = is_terminal, reward, uncertainty
 
@@ -50,10 +53,10 @@ class Node:
     return self.value / self.visits if self.visits else 0.0
 
 
-def step_pointers(root, current, children, config):
+def step_pointers(root, current, num_nodes, children, config):
   """One step of the search on Python objects; returns the node to expand next."""
-  for depth_reward in children:
-    current.children.append(Node(current, current.depth + 1, *depth_reward))
+  for i, known in enumerate(children):
+    current.children.append(Node(num_nodes + i, current, current.depth + 1, *known))
   ends = [c for c in current.children if c.is_terminal]
   for child in current.children:
     child.visits += not child.is_terminal
@@ -103,9 +106,10 @@ def grow_shape(num_nodes, rng):
 
 
 def pointer_tree(parent, depth, is_end, values, visits, current):
-  nodes = [Node(None, 0)]
+  nodes = [Node(0, None, 0)]
+  nodes[0].value, nodes[0].visits = float(values[0]), int(visits[0])
   for i in range(1, len(parent)):
-    nodes.append(Node(nodes[parent[i]], int(depth[i]), bool(is_end[i]), -1.0, 1.0))
+    nodes.append(Node(i, nodes[parent[i]], int(depth[i]), bool(is_end[i]), -1.0, 1.0))
     nodes[parent[i]].children.append(nodes[-1])
     nodes[-1].value, nodes[-1].visits = float(values[i]), int(visits[i])
   return nodes[0], nodes[current]
@@ -124,10 +128,14 @@ def device_trees(shapes, num_nodes, mesh):
       preorder[i] = preorder[parent[i]] + 1 + seen[parent[i]]
       seen[parent[i]] += size[i]
     children = np.bincount(parent[1:], minlength=count)
+    first_slot = np.zeros(count, np.int32)
+    first_slot[parent[:0:-1]] = np.arange(count - 1, 0, -1)
+    mean = np.where(visits > 0, np.float32(values) / np.maximum(visits, 1).astype(np.float32), 0)
     pad = functools.partial(_pad, size=num_nodes)
-    rows.append(new_tree(num_nodes, 64, jnp.zeros(2, jnp.uint32)).replace(
+    rows.append(new_tree(num_nodes, 64, jnp.zeros(2, jnp.uint32), DEPTH, WIDTH).replace(
         parent=pad(parent, np.int32), depth=pad(depth, np.int32), preorder=pad(preorder, np.int32),
         subtree_size=pad(size, np.int32), num_children=pad(children, np.int32),
+        first_slot=pad(first_slot, np.int32), parent_mean=pad(mean[parent], np.float32),
         is_terminal=pad(is_end, bool), is_valid=pad(is_end, bool), reward=pad(-1.0 * is_end, float),
         is_collected=pad(is_end, bool), value_sum=pad(values, np.float32),
         visit_count=pad(visits, np.int32), num_nodes=np.int32(count),
@@ -170,22 +178,23 @@ def main():
       logprob_sum=np.full((*shape, WIDTH), -128, np.float32), reward=np.where(ended, -1, 0).astype(
           np.float32))
   arguments = (np.zeros(args.trees, bool), np.zeros((args.trees, 2), np.uint32),
-               np.array([[s[-1]] for s in shapes], np.int32), children, np.ones(args.trees, bool),
+               np.array([[s[-1]] for s in shapes], np.int32), children,
                options_from(CONFIG), no_forks(DEPTH))
-  ours, theirs, chosen = [], [], None
+  ours, theirs = [], []
+  now = time.process_time if jax.default_backend() == 'cpu' else time.perf_counter
   for i in range(args.repeats + 1):
     trees = jax.block_until_ready(make())
-    start = time.perf_counter()
-    _, allocation, _, _ = jax.block_until_ready(advance(trees, *arguments))
-    ours.append(time.perf_counter() - start)
+    start = now()
+    trees, allocation, _, _ = jax.block_until_ready(advance(trees, *arguments))
+    ours.append(now() - start)
     chosen = np.asarray(allocation.node[:, 0])
     b = i % args.trees
     root, current = pointer_tree(*shapes[b])
-    start = time.perf_counter()
-    node = step_pointers(root, current, [(bool(e), -1.0 * e, 0.5) for e in ended[0, 0]], CONFIG)
-    theirs.append(time.perf_counter() - start)
-    path = [n.depth for n in (node, current)]
-    assert path[0] == shape_depth(shapes[b], chosen[b]), (path, chosen[b])
+    start = time.process_time()
+    node = step_pointers(root, current, len(shapes[b][0]),
+                         [(bool(e), -1.0 * e, 0.5) for e in ended[0, 0]], CONFIG)
+    theirs.append(time.process_time() - start)
+    assert node.index == chosen[b], (node.index, chosen[b])
   step, pointer = statistics.median(ours[1:]), statistics.median(theirs[1:])
   expansion = paper_expansion_seconds(args.trees, args.bandwidth)
   print(json.dumps({
@@ -196,10 +205,6 @@ def main():
       'times_faster_per_tree': round(pointer * args.trees / step, 1),
       'least_paper_expansion_seconds': round(expansion, 3),
       'share_of_paper_expansion': round(step / expansion, 4)}))
-
-
-def shape_depth(shape, node):
-  return int(shape[1][node]) if node < len(shape[1]) else int(shape[1][shape[-1]]) + 1
 
 
 if __name__ == '__main__':
