@@ -76,7 +76,9 @@ def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], Any]:
                                     sys_argv=['ds-jax', *argv])
   absl_flags.DEFINE_bool('json', False, 'print one JSON object last', flag_values=values)
   for flag, text in command.flags.items():
-    absl_flags.DEFINE_string(flag, None, text, flag_values=values)
+    define = (absl_flags.DEFINE_multi_string if flag in command.repeated
+              else absl_flags.DEFINE_string)
+    define(flag, None, text, flag_values=values)
   try:
     rest = values(['ds-jax', *argv])[1:]
   except (absl_flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
@@ -235,7 +237,7 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
     return export.export(flags['checkpoint'], flags['output'], flags['dtype'], progress)
   if name == 'plan':
     from ds_jax.plan.command import plan
-    summary, text = plan(config, flags['topology'], progress)
+    summary, text = plan(config, flags['topology'] or [], flags['meshes'] or 'config', progress)
     print(text)
     return summary
   if name == 'grade':

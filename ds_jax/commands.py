@@ -15,6 +15,7 @@ class Command:
   is_team: bool = False  # may be run by several processes together
   positional: str = ''  # a flag whose name may be left out
   example: str = ''
+  repeated: tuple[str, ...] = ()  # flags that may be given several times
 
 
 _WORKDIR = 'folder of the run'
@@ -85,8 +86,11 @@ COMMANDS = {
         needs_config=False, stops_gently=True, positional='file',
         example='ds-jax grade answers.jsonl --mode=math'),
     'plan': Command(
-        'Tell whether a run fits a slice: compiles its programs for it, no TPU needed.',
-        {'topology': 'TPU slice, e.g. v5e:4x4 or v5p:2x2x1 (needs libtpu); default: what is here'},
+        'Tell whether a run fits a slice and how fast it can be: compiles for it, no TPU needed.',
+        {'topology': 'TPU slice, e.g. v5e:4x4 (needs libtpu); several flags: several slices; '
+                     'default: what is here',
+         'meshes': "'config' (default), or 'all': every sensible mesh of the slice"},
+        repeated=('topology',),
         example='ds-jax plan --config=configs/deepsearch_1_5b.py --topology=v5p:2x2x1'),
     'report': Command(
         'Write report.html and report.png of a run.', {'workdir': _WORKDIR}, needs_config=False,

@@ -150,7 +150,8 @@ def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape) -> Sl
     slots = write_path(slots, lanes, keys, values)
     return slots._replace(path_length=slots.path_length + plan.replay_length)
 
-  return jax.lax.cond(jnp.any(plan.replay_length > 0), run, lambda slots: slots, slots)
+  with jax.named_scope('replay'):
+    return jax.lax.cond(jnp.any(plan.replay_length > 0), run, lambda slots: slots, slots)
 
 
 def encode_pending(decoder: Decoder, slots: Slots, plan: Plan,
@@ -192,7 +193,8 @@ def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
     return draw(state, compute_logits(decoder, hidden))
 
   state = draw(state, jnp.broadcast_to(logits[:, None], (num_slots, width, logits.shape[-1])))
-  state = jax.lax.while_loop(lambda s: (s.step < length) & ~jnp.all(s.is_ended), step, state)
+  with jax.named_scope('decode_tokens'):
+    state = jax.lax.while_loop(lambda s: (s.step < length) & ~jnp.all(s.is_ended), step, state)
   slots = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
   return slots, state.segments
 

@@ -68,9 +68,12 @@ def draw_tokens(keys: jax.Array, logits: jax.Array, options: SamplingOptions) ->
   temperature = jnp.where(is_greedy, 1.0, options.temperature)
   # Not normalised: the most likely token has weight 1.
   weights = jnp.exp((logits - logits.max(-1, keepdims=True)) / temperature)
-  kept = jax.lax.cond(options.top_k > 0, lambda w: keep_top_k(w, options.top_k), lambda w: w,
-                      weights)
-  kept = jax.lax.cond(options.top_p < 1, lambda w: keep_top_p(w, options.top_p), lambda w: w, kept)
+  with jax.named_scope('top_k'):
+    kept = jax.lax.cond(options.top_k > 0, lambda w: keep_top_k(w, options.top_k), lambda w: w,
+                        weights)
+  with jax.named_scope('top_p'):
+    kept = jax.lax.cond(options.top_p < 1, lambda w: keep_top_p(w, options.top_p), lambda w: w,
+                        kept)
   uniform = jax.vmap(jax.vmap(jax.random.uniform))(keys)
   token = jnp.where(is_greedy, jnp.argmax(logits, -1), invert(kept, uniform)).astype(jnp.int32)
   logprob, entropy = score_targets(logits, token, temperature)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ds_jax.model import attention
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, apply_layer, embed, scan_layers
-from ds_jax.model.path_attention import attend_path
+from ds_jax.model.path_attention import attend_layer, attend_path
 
 
 class Slots(NamedTuple):
@@ -143,14 +143,14 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
       *(x[:, :, 0].reshape(num_slots, width, *x[:, :, 0].shape[1:]).swapaxes(1, 2) for x in part))
 
   def body(x, xs):
-    layer, path_keys, path_values, segment_keys, segment_values = xs
+    layer, index, segment_keys, segment_values = xs
 
     def attend_fn(q, k, v):
       q_child = attention.group_heads(per_child(q)[:, None], config.num_kv_heads)
       own = [per_child(x)[:, :, None] for x in (k, v)]  # [B * W, C, 1, D]
       return attention.merge([
-          attend_path(attention.group_heads(q, config.num_kv_heads), path_keys, path_values,
-                      slots.path_length, block),
+          attend_layer(attention.group_heads(q, config.num_kv_heads), slots.path_keys,
+                       slots.path_values, index, slots.path_length, block),
           per_slot(attention.attend_part(q_child, per_child(segment_keys),
                                          per_child(segment_values), in_segment)),
           per_slot(attention.attend_part(q_child, *own, itself))])
@@ -159,6 +159,6 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
 
   hidden, (keys, values) = scan_layers(
       body, embed(decoder, tokens),
-      (decoder.layers, slots.path_keys, slots.path_values, slots.segment_keys,
-       slots.segment_values), config.num_layers)
+      (decoder.layers, jnp.arange(config.num_layers), slots.segment_keys, slots.segment_values),
+      config.num_layers)
   return keys, values, hidden

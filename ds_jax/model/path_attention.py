@@ -26,18 +26,26 @@ def group_size(num_slots: int) -> int:
 
 def attend_path(q_BxCxQxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
                 length: jax.Array, block: int) -> Partial:
+  """`attend_layer` where the caches of one layer stand alone."""
+  return attend_layer(q_BxCxQxGxD, k_BxCxSxD[None], v_BxCxSxD[None], 0, length, block)
+
+
+def attend_layer(q_BxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax.Array,
+                 layer: jax.Array | int, length: jax.Array, block: int) -> Partial:
   """Partial attention over path caches that are filled to different lengths.
 
   Slots of length 0 see nothing and get weights of 0. The first block is read for all slots.
 
   Args:
     q_BxCxQxGxD: queries; every query of slot b sees the first `length[b]` positions.
-    k_BxCxSxD: keys; S is a multiple of `block`, or at most one block.
-    v_BxCxSxD: values.
+    k_LxBxCxSxD: keys of all layers; S is a multiple of `block`, or at most one block. Blocks are
+      cut out of the whole: a layer cut out first would be copied, at whatever length.
+    v_LxBxCxSxD: values.
+    layer: `[]` int32, whose caches are read.
     length: `[B]` int32.
     block: positions read at a time.
   """
-  num_slots, _, num_positions, _ = k_BxCxSxD.shape
+  _, num_slots, num_heads, num_positions, head_width = k_LxBxCxSxD.shape
   width, size = group_size(num_slots), min(block, num_positions)
   longest_first = jnp.argsort(-length, stable=True)
 
@@ -48,8 +56,9 @@ def attend_path(q_BxCxQxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Arr
 
   def read_group(rows: jax.Array, start: jax.Array, whole: Partial) -> Partial:
     read = lambda cache: jax.vmap(lambda row: jax.lax.dynamic_slice(
-        cache, (row, 0, start, 0), (1, cache.shape[1], size, cache.shape[3]))[0])(rows)
-    part = attend_rows(q_BxCxQxGxD[rows], read(k_BxCxSxD), read(v_BxCxSxD), start, length[rows])
+        cache, (layer, row, 0, start, 0), (1, 1, num_heads, size, head_width))[0, 0])(rows)
+    part = attend_rows(q_BxCxQxGxD[rows], read(k_LxBxCxSxD), read(v_LxBxCxSxD), start,
+                       length[rows])
     joined = join(jax.tree.map(lambda x: x[rows], whole), part)
     return jax.tree.map(lambda x, new: x.at[rows].set(new, unique_indices=True), whole, joined)
 
@@ -57,13 +66,17 @@ def attend_path(q_BxCxQxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Arr
     num_rows = (length > i * block).sum()
     group = lambda j, whole: read_group(
         jax.lax.dynamic_slice_in_dim(longest_first, j * width, width), i * block, whole)
-    return jax.lax.fori_loop(0, (num_rows + width - 1) // width, group, whole)
+    with jax.named_scope('path_groups'):
+      return jax.lax.fori_loop(0, (num_rows + width - 1) // width, group, whole)
 
-  first = attend_rows(q_BxCxQxGxD, k_BxCxSxD[:, :, :size], v_BxCxSxD[:, :, :size], 0, length)
+  read_first = lambda cache: jax.lax.dynamic_slice(
+      cache, (layer, 0, 0, 0, 0), (1, num_slots, num_heads, size, head_width))[0]
+  first = attend_rows(q_BxCxQxGxD, read_first(k_LxBxCxSxD), read_first(v_LxBxCxSxD), 0, length)
   if num_positions <= block:
     return first
   num_blocks = (length.max() + block - 1) // block
-  return jax.lax.fori_loop(1, num_blocks, read_block, first)
+  with jax.named_scope('path_blocks'):
+    return jax.lax.fori_loop(1, num_blocks, read_block, first)
 
 
 def positions_read(lengths: np.ndarray, block: int) -> int:

@@ -102,7 +102,8 @@ def _forward(q, k, v, key_end, seen_blocks):
       part = lambda: attend_part(q_block, _block(k, j), _block(v, j), mask)
       return jax.lax.cond(seen_blocks[i, j], lambda: join(whole, part()), lambda: whole)
 
-    whole = jax.lax.fori_loop(0, i + 1, add, nothing)
+    with jax.named_scope('key_blocks'):
+      whole = jax.lax.fori_loop(0, i + 1, add, nothing)
     total = jnp.maximum(whole.sum_exp, 1e-30)
     return ((whole.weighted_values / total[..., None]).astype(q.dtype),
             jnp.where(whole.sum_exp > 0, whole.max_score + jnp.log(total), 0.0))
@@ -144,7 +145,8 @@ def _attend_blocks_backward(residuals, d_out):
     guarded = lambda j, carry: jax.lax.cond(
         seen_blocks[i, j], lambda: add(j, carry), lambda: carry)
     start = (jnp.zeros(q_block.shape, jnp.float32), *sums)
-    dq_block, *sums = jax.lax.fori_loop(0, i + 1, guarded, start)
+    with jax.named_scope('key_blocks'):
+      dq_block, *sums = jax.lax.fori_loop(0, i + 1, guarded, start)
     return tuple(sums), dq_block.astype(q.dtype)
 
   (dk, dv), dq = jax.lax.scan(of_queries, (zeros, zeros), jnp.arange(q.shape[2] // BLOCK))

@@ -1,24 +1,34 @@
-"""`ds-jax plan`: does a run fit a slice, and by how much; no chip and no weights are needed."""
+"""`ds-jax plan`: does a run fit a slice, how fast can it be, what travels; no chip, no weights."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from ds_jax.config import Config
+from ds_jax import sharding
+from ds_jax.checks import check_choice
+from ds_jax.config import Config, context_length
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.convert import read_config
-from ds_jax.plan.programs import Use, measure, parts_of
-from ds_jax.plan.topology import Place, open_place
+from ds_jax.plan import tables
+from ds_jax.plan.capacity import largest_slots
+from ds_jax.plan.programs import Measured, Part, measure, parts_of
+from ds_jax.plan.speed import EXPANSIONS_PER_TREE, Work, Workload, predict
+from ds_jax.plan.topology import Place, open_place, sensible_meshes
+from ds_jax.train.batch import row_shape
 from ds_jax.types import Progress
 
 EXIT_FITS, EXIT_TOO_LARGE, EXIT_NOT_COMPILED = 0, 3, 4
+STATUSES = {EXIT_FITS: 'fits', EXIT_TOO_LARGE: 'does_not_fit',
+            EXIT_NOT_COMPILED: 'does_not_compile'}
 REMEDIES = {
     'reshard': 'raise mesh.tensor',
     'expand': 'lower search.num_slots, or raise mesh.tensor',
     'direct rollouts': 'lower evaluate.num_slots, or raise mesh.tensor',
+    'forward': 'lower train.micro_rows, or raise mesh.fsdp',
     'forward and backward': 'raise mesh.fsdp, lower train.micro_rows, or set model.remat=full',
     'optimizer': 'raise mesh.fsdp',
 }
@@ -42,50 +52,136 @@ def decoder_of(config: Config) -> DecoderConfig:
                        **{name: getattr(model, name) for name in names})
 
 
-def plan(config: Config, topology: str | None, progress: Progress) -> tuple[dict[str, Any], str]:
-  """Compiles every program of a step; returns the summary with its exit code, and a table.
+def plan(config: Config, topologies: Sequence[str], meshes: str, progress: Progress
+         ) -> tuple[dict[str, Any], str]:
+  """Compiles every program of a step; returns the summary with its exit code, and tables.
+
+  Args:
+    config: of the run.
+    topologies: TPU slices; none: the devices that are here.
+    meshes: 'config', or 'all': every sensible one, of which one that fits is enough.
+    progress: hears what is being compiled.
+
+  Returns:
+    One plan's summary, or with several {'plans': [...]}; the worst slice gives the exit code.
 
   Raises:
     InputError: for a bad topology or mesh, before anything is compiled.
   """
-  place, decoder = open_place(topology, config.mesh), decoder_of(config)
-  uses: dict[str, Use] = {}
+  check_choice('--meshes', meshes, ('config', 'all'))
+  decoder = decoder_of(config)
+  places: list[list[Place]] = []
+  for topology in topologies or [None]:
+    chosen = [config.mesh] if meshes == 'config' else sensible_meshes(
+        topology, decoder.num_kv_heads)
+    places.append([open_place(topology, mesh) for mesh in chosen])
+  plans = [[_plan_one(config, decoder, place, progress) for place in same] for same in places]
+  code = max(min(one['exit_code'] for one in same) for same in plans)
+  flat = [one for same in plans for one in same]
+  text = '\n\n'.join(tables.memory(one, REMEDIES) + '\n' + tables.work(one) for one in flat)
+  if len(flat) == 1:
+    return flat[0], text
+  return ({'status': STATUSES[code], 'exit_code': code, 'plans': flat},
+          text + '\n\n' + tables.scaling(flat))
+
+
+def _plan_one(config: Config, decoder: DecoderConfig, place: Place, progress: Progress
+              ) -> dict[str, Any]:
+  """One mesh on one slice."""
+  found: dict[str, Measured] = {}
   faults: dict[str, str] = {}
+  slots: dict[str, dict[str, Any]] = {}
+  unavoidable: dict[str, float] = {}
   code = EXIT_FITS
   for part in parts_of(config, decoder, place.mesh):
     progress.note(f'Compiling {part.name} for {place.name}.')
     try:
-      uses[part.name] = measure(part)
+      found[part.name] = measure(part)
     except jax.errors.JaxRuntimeError as e:
       is_memory = 'RESOURCE_EXHAUSTED' in str(e)
       faults[part.name] = str(e)[:300]
       code = max(code, EXIT_TOO_LARGE if is_memory else EXIT_NOT_COMPILED)
-  if max((use.total for use in uses.values()), default=0) > place.memory:
+      if not is_memory:
+        continue
+    if part.with_slots:
+      unavoidable[part.name] = part.unavoidable
+      slots[part.name] = _slots_of(part, found.get(part.name), place)
+  if max((one.use.total for one in found.values()), default=0) > place.memory:
     code = max(code, EXIT_TOO_LARGE)
-  summary = {
-      'status': {EXIT_FITS: 'fits', EXIT_TOO_LARGE: 'does_not_fit',
-                 EXIT_NOT_COMPILED: 'does_not_compile'}[code],
-      'place': place.name, 'mesh': dict(place.mesh.shape), 'memory': place.memory,
-      'memory_source': place.source, 'faults': faults, 'exit_code': code,
-      'parts': {name: dataclasses.asdict(use) | {
-          'total': use.total, 'spare': 1 - use.total / place.memory}
-                for name, use in uses.items()}}
-  return summary, table(place, uses, faults)
+  return {
+      'status': STATUSES[code], 'place': place.name, 'mesh': dict(place.mesh.shape),
+      'memory': place.memory, 'memory_source': place.source, 'faults': faults,
+      'exit_code': code, 'slots': slots,
+      'parts': {name: _part_summary(one, place, unavoidable.get(name))
+                for name, one in found.items()},
+      'fsdp_minimum': fsdp_minimum(decoder, place), **_prediction(config, decoder, place, found)}
 
 
-def table(place: Place, uses: dict[str, Use], faults: dict[str, str]) -> str:
-  """GiB per device of every program, and what to do about those that do not fit."""
-  gib = lambda size: f'{size / 2**30:10.2f}'
-  fields = [field.name for field in dataclasses.fields(Use)]
-  mesh = ' '.join(f'{name}={size}' for name, size in place.mesh.shape.items())
-  lines = [f'{place.name}, {mesh}: GiB of {place.memory / 2**30:.2f} per device ({place.source})',
-           f'{"":<22}' + ''.join(f'{name:>14}' for name in [*fields, 'total', 'spare'])]
-  for name, use in uses.items():
-    sizes = [gib(size) for size in (*dataclasses.astuple(use), use.total)]
-    share = f'{1 - use.total / place.memory:.0%}'
-    lines.append(f'{name:<22}' + ''.join(f'{text:>14}' for text in [*sizes, share]))
-  bad = [name for name, use in uses.items() if use.total > place.memory]
-  lines += [f'{name} does not fit: {REMEDIES[name]}.' for name in bad]
-  lines += [f'{name} was refused by the compiler ({REMEDIES[name]}): {text}'
-            for name, text in faults.items()]
-  return '\n'.join(lines)
+def _slots_of(part: Part, found: Measured | None, place: Place) -> dict[str, Any]:
+  largest, is_compiled = largest_slots(part, found and found.use, place.memory)
+  return {'configured': part.num_slots, 'largest': largest, 'is_compiled': is_compiled}
+
+
+def _part_summary(one: Measured, place: Place, unavoidable: float | None) -> dict[str, Any]:
+  of = lambda work: {
+      'flops': work.flops, 'bytes': work.traffic.bytes, 'sent': work.traffic.sent,
+      'collectives': {kind: dataclasses.asdict(c) for kind, c in work.traffic.collectives.items()},
+      'loops_counted_once': work.traffic.loops_counted_once,
+      'seconds': work.seconds(place.limits) if place.limits else None,
+      'bound': work.bound(place.limits)[0] if place.limits else None}
+  summary = dataclasses.asdict(one.use) | {
+      'total': one.use.total, 'spare': 1 - one.use.total / place.memory} | of(one.work)
+  if one.decode_step is None:
+    return summary
+  ratio = one.decode_step.traffic.bytes / unavoidable
+  return summary | {'decode_step': of(one.decode_step) | {'bytes_over_unavoidable': ratio}}
+
+
+def fsdp_minimum(decoder: DecoderConfig, place: Place) -> float:
+  """Bytes that a device must send in one forward and backward pass of a fully sharded model.
+
+  Parameters are gathered for the forward and again for the backward pass in the compute dtype,
+  gradients are summed in float32; over `data`, sums of what a device holds.
+  """
+  fsdp, data = place.mesh.shape['fsdp'], place.mesh.shape['data']
+  size = decoder.num_parameters() / place.mesh.shape['tensor']
+  gathered = 2 * jax.numpy.dtype(decoder.compute_dtype).itemsize
+  return size * ((fsdp - 1) / fsdp * (gathered + 4) + 2 * 4 * (data - 1) / data / fsdp)
+
+
+def _prediction(config: Config, decoder: DecoderConfig, place: Place, found: dict[str, Measured]
+                ) -> dict[str, Any]:
+  """Ratios to what must be computed, and times where limits are published."""
+  names = ('expand', 'forward and backward', 'optimizer', 'reshard')
+  if any(name not in found for name in names):
+    return {}
+  expand, update, optimizer, reshard = (found[name] for name in names)
+  num_groups = sharding.num_slot_shards(place.mesh)
+  rows = row_shape(config.train, num_groups)
+  needed = update_flops(decoder, rows.micro_rows / num_groups, rows.row_length)
+  summary: dict[str, Any] = {
+      'micro_rows': rows.micro_rows, 'row_length': rows.row_length,
+      'update_flops_over_needed': update.work.flops / (needed / place.mesh.shape['tensor'])}
+  if place.limits is None:
+    return summary
+  workload = Workload.of(config, num_groups, rows.micro_rows, rows.row_length)
+  step: Work = expand.decode_step
+  return summary | {
+      'assumed': {'expansions_per_tree': EXPANSIONS_PER_TREE,
+                  'tokens_per_path': context_length(config) // 2},
+      'predicted': predict(config, workload, place.limits, num_groups, place.num_chips, step,
+                           update.work, optimizer.work, reshard.work)}
+
+
+def update_flops(decoder: DecoderConfig, rows: float, row_length: int) -> float:
+  """6ND with attention over whole causal rows, plus a forward pass where remat repeats it.
+
+  Embedding lookups are no products; the head counts (arXiv:2203.15556, appendix F).
+  """
+  c = decoder
+  heads = c.num_heads * c.head_width
+  layer = c.width * (2 * heads + 2 * c.num_kv_heads * c.head_width + 3 * c.mlp_width)
+  per_token = 2 * (c.num_layers * layer + c.width * c.vocab_size)
+  attention = c.num_layers * 4 * heads * row_length / 2
+  passes = 4 if c.remat == 'full' else 3
+  return rows * row_length * passes * (per_token + attention)

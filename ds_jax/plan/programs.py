@@ -1,4 +1,4 @@
-"""The programs of a run, with described instead of real arguments, and the memory they need.
+"""The programs of a run, with described instead of real arguments: their memory and their work.
 
 They are the jitted functions that the run itself calls; nothing of the model's size is allocated.
 """
@@ -6,21 +6,26 @@ They are the jitted functions that the run itself calls; nothing of the model's 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ds_jax import sharding
 from ds_jax.config import Config, SearchConfig, context_length
-from ds_jax.decode.expand import ExpandShape, compile_expand, compile_slots
+from ds_jax.decode.expand import ExpandShape, compile_expand, compile_slots, slots_spec
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.evaluate.rollouts import direct_config
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import abstract_decoder
+from ds_jax.model.path_attention import group_size
+from ds_jax.model.training_attention import BLOCK
+from ds_jax.plan.hlo import read_traffic
+from ds_jax.plan.products import count_flops
+from ds_jax.plan.speed import Work
 from ds_jax.train.batch import empty_batch, row_shape
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import abstract_state, search_form
@@ -31,11 +36,18 @@ from ds_jax.types import Plan
 class Part(NamedTuple):
   """One program, and what of the run lies in memory while it runs."""
   name: str
-  lower: Callable[[], Any]  # () -> jax.stages.Lowered
+  trace: Callable[[], Any]  # () -> jax.stages.Traced
   parameters: int  # bytes per device, of all forms that are there
   optimizer: int
   caches: int
   gradients: int
+  num_devices: int
+  trips: Mapping[str, float]  # how often loops run, by their named scopes
+  split: int = 1  # devices that share a product by tensor parallelism
+  num_slots: int = 0  # per device, of an expansion
+  with_slots: Callable[[int], Part] | None = None  # the same expansion with other slots
+  loop: str | None = None  # of an expansion: the loop whose body is a decode step
+  unavoidable: float = 0.0  # bytes of a decode step: parameters and valid caches read once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +70,34 @@ def bytes_per_device(tree: Any) -> int:
              for x in jax.tree.leaves(tree))
 
 
-def measure(part: Part) -> Use:
+class Measured(NamedTuple):
+  """What the compiler says of a part."""
+  use: Use
+  work: Work
+  decode_step: Work | None  # of one step of an expansion
+
+
+def measure(part: Part) -> Measured:
   """Compiles; JaxRuntimeError if that fails (RESOURCE_EXHAUSTED: it does not fit even alone)."""
-  memory = part.lower().compile().memory_analysis()
+  traced = part.trace()
+  compiled = traced.lower().compile()
+  memory, text = compiled.memory_analysis(), compiled.as_text()
   new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-  return Use(part.parameters, part.optimizer, part.caches, part.gradients,
-             memory.temp_size_in_bytes + max(new_outputs, 0))
+  use = Use(part.parameters, part.optimizer, part.caches, part.gradients,
+            memory.temp_size_in_bytes + max(new_outputs, 0))
+  work = Work(count_flops(traced.jaxpr, part.trips) / part.split,
+              read_traffic(text, part.trips, part.num_devices))
+  if part.loop is None:
+    return Measured(use, work, None)
+  step = Work(count_flops(traced.jaxpr, part.trips, part.loop) / part.split,
+              read_traffic(text, part.trips, part.num_devices, part.loop))
+  return Measured(use, work, step)
 
 
 def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Part]:
   """The programs of a step: search (prefill and replay are part of the expansion) and update.
+
+  Paths are taken as half full on average: that says how often their caches' blocks are read.
 
   Raises:
     InputError: if rows do not divide the mesh.
@@ -83,15 +113,26 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
       lambda p: search_form(p, mesh=mesh, dtype=config.model.compute_dtype), state.params)
   form = described(form, sharding.parameter_shardings(form, mesh, search=True))
   both = params + bytes_per_device(form)
+  path_length = context_length(config) // 2
+  read = bytes_per_device(form) - (
+      0 if decoder.tie_embeddings else bytes_per_device(form.embedding))
 
   def expansion(name: str, search: SearchConfig) -> Part:
     shape = expand_shape(config, search)
     slots = _slots(decoder, mesh, shape)
-    lower = lambda: compile_expand(mesh, shape).lower(form, slots, *_requests(mesh, shape))
-    return Part(name, lower, both, moments, bytes_per_device(slots), 0)
+    trace = lambda: compile_expand(mesh, shape).trace(form, slots, *_requests(mesh, shape))
+    valid = (bytes_per_device((slots.path_keys, slots.path_values)) * path_length / shape.capacity
+             + bytes_per_device((slots.segment_keys, slots.segment_values)) / 2)
+    sampled = config.evaluate if search.policy == 'direct' else config.sampling
+    chosen = {'top_k': float(config.sampling.top_k > 0), 'top_p': float(sampled.top_p < 1)}
+    again = lambda count: expansion(name, dataclasses.replace(search, num_slots=count))
+    return Part(name, trace, both, moments, bytes_per_device(slots), 0, mesh.size,
+                expand_trips(shape, path_length) | chosen, mesh.shape['tensor'],
+                shape.num_slots, again, 'decode_tokens', read + valid)
 
-  yield Part('reshard', lambda: search_form.lower(
-      state.params, mesh=mesh, dtype=config.model.compute_dtype), params, moments, 0, 0)
+  yield Part('reshard', lambda: search_form.trace(
+      state.params, mesh=mesh, dtype=config.model.compute_dtype), params, moments, 0, 0,
+      mesh.size, {})
   yield expansion('expand', _tree_search(config.search))
   yield expansion('direct rollouts', direct_config(config.search, config.evaluate.num_slots))
   batch = jax.tree.map(
@@ -101,10 +142,14 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
   total = (described(grads, sharding.parameter_shardings(grads, mesh)),
            Statistics(*(_whole(x, mesh) for x in statistics)))
   gradients = bytes_per_device(total[0])
-  yield Part('forward and backward', lambda: learner.accumulate.lower(
-      state.params, total, batch), params, moments, 0, gradients)
-  yield Part('optimizer', lambda: learner.apply.lower(state, total[0]), params, moments, 0,
-             gradients)
+  trips = {'key_blocks': (-(-rows.row_length // BLOCK) + 1) / 2}
+  rest = (mesh.size, trips, mesh.shape['tensor'])
+  yield Part('forward', lambda: learner.score_rows.trace(state.params, batch), params, moments, 0,
+             0, *rest)
+  yield Part('forward and backward', lambda: learner.accumulate.trace(
+      state.params, total, batch), params, moments, 0, gradients, *rest)
+  yield Part('optimizer', lambda: learner.apply.trace(state, total[0]), params, moments, 0,
+             gradients, mesh.size, {}, mesh.size)
 
 
 def _tree_search(search: SearchConfig) -> SearchConfig:
@@ -121,6 +166,16 @@ def expand_shape(config: Config, search: SearchConfig) -> ExpandShape:
       replay_lanes=search.replay_lanes, path_block=search.path_block)
 
 
+def expand_trips(shape: ExpandShape, path_length: int) -> dict[str, float]:
+  """How often the loops of an expansion run for paths of that length (the first block apart).
+
+  Replays are left out: they are rare (README: 0.8 % of the tokens).
+  """
+  return {'decode_tokens': shape.segment_length, 'replay': 0.0,
+          'path_blocks': max(0, -(-path_length // shape.path_block) - 1),
+          'path_groups': shape.num_slots // group_size(shape.num_slots)}
+
+
 def described(tree: Any, shardings: Any) -> Any:
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
                       tree, shardings)
@@ -131,8 +186,9 @@ def _whole(x: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
 
 
 def _slots(decoder: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Any:
-  make = compile_slots(decoder, mesh, shape)
-  return described(jax.eval_shape(make), make.lower().compile().output_shardings)
+  shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), slots_spec(),
+                           is_leaf=lambda x: isinstance(x, PartitionSpec))
+  return described(jax.eval_shape(compile_slots(decoder, mesh, shape)), shardings)
 
 
 def _requests(mesh: Mesh, shape: ExpandShape) -> tuple[Any, Any, Any]:

@@ -13,20 +13,29 @@ from jax.sharding import Mesh
 from ds_jax import sharding
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import MeshConfig
+from ds_jax.plan.speed import Limits
 
 
 class Chip(NamedTuple):
-  """Published limits of one device; a 7x chip is two devices."""
-  memory: int  # bytes of HBM
+  """Published limits of one chip."""
+  memory: float  # GiB of HBM
+  bandwidth: float  # GB/s of it
+  flops: float  # TFLOP/s, bfloat16
+  network: float  # GB/s to its neighbours, both directions together
   num_axes: int  # of the topology
   source: str
+  num_devices: int = 1
 
 
-_DOCS = 'cloud.google.com/tpu/docs/'
+# Looked up in November 2026. v4's page lacks the network: 6 links of 50 GB/s each way, from
+# arXiv:2304.01433. The pages say GB where they mean GiB of memory.
+_DOCS = 'docs.cloud.google.com/tpu/docs/'
 CHIPS = {
-    'v4': Chip(32 * 2**30, 3, _DOCS + 'v4'), 'v5e': Chip(16 * 2**30, 2, _DOCS + 'v5e'),
-    'v5p': Chip(95 * 2**30, 3, _DOCS + 'v5p'), 'v6e': Chip(32 * 2**30, 2, _DOCS + 'v6e'),
-    'tpu7x': Chip(96 * 2**30, 3, _DOCS + 'tpu7x'),
+    'v4': Chip(32, 1200, 275, 600, 3, _DOCS + 'v4'),
+    'v5e': Chip(16, 819, 197, 400, 2, _DOCS + 'v5e'),
+    'v5p': Chip(95, 2765, 459, 1200, 3, _DOCS + 'v5p'),
+    'v6e': Chip(32, 1638, 918, 800, 2, _DOCS + 'v6e'),
+    'tpu7x': Chip(192, 7380, 2307, 1200, 3, _DOCS + 'tpu7x', num_devices=2),
 }
 
 
@@ -36,6 +45,8 @@ class Place(NamedTuple):
   mesh: Mesh
   memory: int  # bytes per device
   source: str  # of that number
+  limits: Limits | None = None  # None: not published for what is here
+  num_chips: int = 1
 
 
 def parse_topology(name: str) -> tuple[str, tuple[int, ...]]:
@@ -64,13 +75,35 @@ def open_place(topology: str | None, config: MeshConfig) -> Place:
   """
   if topology is None:
     devices, memory, source = jax.devices(), *_memory_here()
-    name = f'{len(devices)} {devices[0].platform} here'
+    name, limits, num_chips = f'{len(devices)} {devices[0].platform} here', None, len(devices)
   else:
     generation, _ = parse_topology(topology)
     devices, name = _slice_devices(topology), topology
-    memory, source = CHIPS[generation].memory, CHIPS[generation].source
+    chip = CHIPS[generation]
+    memory, source = int(chip.memory * 2**30) // chip.num_devices, chip.source
+    limits, num_chips = device_limits(chip), len(devices) // chip.num_devices
   mesh = sharding.make_mesh(config.data, config.fsdp, config.tensor, devices)
-  return Place(name, mesh, memory, source)
+  return Place(name, mesh, memory, source, limits, num_chips)
+
+
+def device_limits(chip: Chip) -> Limits:
+  """Of one device, in FLOP/s and bytes/s; what it sends is half of both directions."""
+  return Limits(*(x / chip.num_devices for x in (
+      chip.flops * 1e12, chip.bandwidth * 1e9, chip.network * 1e9 / 2)))
+
+
+def sensible_meshes(topology: str | None, num_kv_heads: int) -> list[MeshConfig]:
+  """Fully sharded, replicas of groups of 8, and those with K/V heads over `tensor`.
+
+  Raises:
+    InputError: as `open_place`.
+  """
+  count = open_place(topology, MeshConfig(1, -1, 1)).mesh.size
+  splits = [t for t in (1, 2, 4, 8) if num_kv_heads % t == 0 and count % t == 0]
+  whole = [MeshConfig(1, count // t, t) for t in splits]
+  replicas = [MeshConfig(count // 8 // t, 8, t) for t in splits
+              if count > 8 * t and count % (8 * t) == 0]
+  return whole + replicas
 
 
 def _slice_devices(topology: str) -> list[jax.Device]:

@@ -1,0 +1,75 @@
+"""FLOPs of the matrix products of a program, from its jaxpr: per device, loops multiplied out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jax.extend.core import jaxprs_in_params
+
+
+def count_flops(jaxpr: Any, trips: Mapping[str, float], loop: str | None = None) -> float:
+  """FLOPs (a multiplication and an addition are two) of every matrix product.
+
+  Of `lax.cond`, the branch with more counts, or the share of it that `trips` names. What is
+  recomputed in the backward pass counts as often as it is computed. Shapes are those of the jaxpr:
+  inside `shard_map` those of a device.
+
+  Args:
+    jaxpr: `jax.stages.Traced.jaxpr`, or one inside it.
+    trips: how often `lax.while_loop`s run, by the `jax.named_scope` right around them.
+    loop: if given, one run of the body of the loop of that scope instead of the whole.
+
+  Raises:
+    ValueError: for a while loop whose scope is not in `trips`, or if there is none of `loop`.
+  """
+  jaxpr = getattr(jaxpr, 'jaxpr', jaxpr)
+  if loop is not None:
+    body = _find_body(jaxpr, loop)
+    if body is None:
+      raise ValueError(f'The program has no loop under the scope {loop!r}.')
+    return count_flops(body, trips)
+  return sum(_of_equation(equation, trips) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation: Any, trips: Mapping[str, float]) -> float:
+  name, params = equation.primitive.name, equation.params
+  if name == 'dot_general':
+    (contracted, _), _ = params['dimension_numbers']
+    left = equation.invars[0].aval.shape
+    size = math.prod(equation.outvars[0].aval.shape)
+    return 2.0 * size * math.prod(left[axis] for axis in contracted)
+  if name == 'scan':
+    return params['length'] * count_flops(params['jaxpr'], trips)
+  if name == 'cond':
+    branches = [count_flops(branch, trips) for branch in params['branches']]
+    share = trips.get(_scope(equation), 1.0)
+    return share * max(branches) + (1 - share) * min(branches)
+  if name == 'while':
+    inside = count_flops(params['body_jaxpr'], trips)
+    return inside * _trips_of(equation, trips) if inside else 0.0
+  return sum(count_flops(inner, trips) for inner in jaxprs_in_params(params))
+
+
+def _trips_of(equation: Any, trips: Mapping[str, float]) -> float:
+  scope = _scope(equation)
+  if scope not in trips:
+    raise ValueError(f'The length of the loop under the scope {scope!r} is not known; known: '
+                     f'{sorted(trips)}.')
+  return trips[scope]
+
+
+def _scope(equation: Any) -> str:
+  """The innermost named scope, without the transforms around it."""
+  return str(equation.source_info.name_stack).rstrip(')').replace('(', '/').split('/')[-1]
+
+
+def _find_body(jaxpr: Any, loop: str) -> Any:
+  for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
+    if equation.primitive.name == 'while' and _scope(equation) == loop:
+      return equation.params['body_jaxpr']
+    found = [_find_body(inner, loop) for inner in jaxprs_in_params(equation.params)]
+    if any(x is not None for x in found):
+      return next(x for x in found if x is not None)
+  return None
