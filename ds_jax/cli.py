@@ -204,7 +204,11 @@ def _outcome(name: str, flags: dict[str, Any], config: Any, team: Team
       summary = _dispatch(name, flags, config, progress, stop, team)
     return summary.get('exit_code', EXIT_DONE), summary
   except StoppedAlone:
-    raise
+    if team.count > 1:
+      raise
+    progress.note('Stopped amid the updates of a step, which would have taken too long. Finished '
+                  'trees are kept. The same command continues from the last checkpoint.')
+    return stop.exit_code, {'status': 'stopped'}
   except Stopped:
     progress.note('Saved. The same command continues.')
     return stop.exit_code, {'status': 'stopped'}

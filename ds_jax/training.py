@@ -7,12 +7,9 @@ stopped ends as one that was not.
 
 from __future__ import annotations
 
-import functools
-import itertools
-import operator
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,40 +18,31 @@ from ds_jax.checks import InputError
 from ds_jax.config import num_updates, response_limit
 from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rates
 from ds_jax.evaluate.rollouts import rollout_jobs, run_journaled
+from ds_jax.groups import Sampler, next_batch
 from ds_jax.model.decoder import Decoder, abstract_decoder
 from ds_jax.report.metrics import MetricsWriter, NoMetrics
 from ds_jax.run_state import RunState
-from ds_jax.runtime import Prompts, Runtime, model_folder
+from ds_jax.runtime import Runtime, model_folder
 from ds_jax.search.engine import Counters, Engine, Interrupted
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
 from ds_jax.search.keys import Purpose, base_key_data
 from ds_jax.search.rollouts import ForkPlan
-from ds_jax.search.split_depths import fork_plan, split_metrics
-from ds_jax.search.statistics import summarize
-from ds_jax.search.trajectories import trajectories
 from ds_jax.sharding import local_view, num_slot_shards
-from ds_jax.train.advantages import flat_group, group_advantages, is_uniform
 from ds_jax.train.batch import Batch, pack, plain_examples, row_shape
-from ds_jax.train.curriculum import batch_of, hard_problems, num_rehearsed
+from ds_jax.train.curriculum import hard_problems
 from ds_jax.train.optimizer import make_optimizer
-from ds_jax.train.replay import ReplayBuffer
+from ds_jax.train.replay import ReplayBuffer, Solution
 from ds_jax.train.rescore import importance_metrics, rescore, score_solutions
-from ds_jax.train.sft import imitation_loss
+from ds_jax.train.sft import Pairs, imitation_loss, worked_solutions
 from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
 from ds_jax.train.step import make_learner, policy_loss_fn
-from ds_jax.train.trees import PACKINGS
+from ds_jax.train.trees import pack_minibatches
 from ds_jax.types import FinishedTree, SilentProgress, Trajectory
 from ds_jax.workdir import Stopped, StoppedAlone
 
-
-class Sampled(NamedTuple):
-  """What was sampled for one batch of problems."""
-  groups: list[list[Trajectory]]  # one per problem
-  trees: list[FinishedTree]
-  counters: tuple[Counters, Counters]  # of trees, of direct rollouts
-  num_cached: int  # problems that used cached solutions
-  num_rehearsed: int  # problems from outside the hard set
+# An update that has begun to change the parameters may go on this long after a request to stop.
+UPDATE_GRACE = 15.0  # seconds
 
 
 class Training:
@@ -64,15 +52,20 @@ class Training:
     config = runtime.config
     self.runtime, self.config = runtime, config
     self.train_prompts = {p.id: (p, tokens) for p, tokens in runtime.prompts('train')}
-    self.eval_prompts = _first(runtime.prompts('eval'), config.evaluate.num_problems)
+    self.eval_prompts = runtime.prompts('eval')[:config.evaluate.num_problems or None]
     self.optimizer = make_optimizer(config.train, num_updates(config))
     self.rows = row_shape(config.train, num_slot_shards(runtime.mesh))
-    self.worked = self.worked_solutions() if config.train.objective == 'imitation' else {}
+    self.worked: Pairs = {}
+    if config.train.objective == 'imitation':
+      self.worked = worked_solutions(self.train_prompts, runtime.tokenizer.encode_response,
+                                     self.rows.row_length, runtime.progress.note)
+      self.train_prompts = {name: self.train_prompts[name] for name in self.worked}
     loss_fn = imitation_loss if self.worked else policy_loss_fn(config.train)
     self.learner = make_learner(self.optimizer, runtime.mesh, micro_rows=self.rows.micro_rows,
                                 loss_fn=loss_fn,
                                 temperature=config.sampling.temperature or 1.0,
-                                frozen=config.train.frozen)
+                                frozen=config.train.frozen, before_pass=self.poll)
+    self.sampler = Sampler(runtime, self.train_prompts, grow=self.grow, score=self.score)
     self.checkpointer = Checkpointer(runtime.workdir.checkpoints, config.checkpoint.keep,
                                      note=runtime.progress.note,
                                      keep_best=config.checkpoint.keep_best)
@@ -85,6 +78,8 @@ class Training:
     self.journals: list[Journal] = []  # of finished work, which the next checkpoint covers
     self.covered: list[Journal] = []  # by the checkpoint that is being written
     self.in_flight: list[Journal] = []  # of the step under way
+    self.is_mid_step = False  # the parameters have moved on from the host's state
+    self.asked_at: float | None = None  # when an update first saw that it should stop
     self._search_form: tuple[int, Decoder] | None = None
 
   def run(self) -> RunState:
@@ -131,6 +126,21 @@ class Training:
       self.save()
       self.commit()
       raise Stopped
+
+  def poll(self) -> None:
+    """Stops an update if the run was asked to stop: before it begins, or when it takes too long.
+
+    Raises:
+      Stopped: after saving the state before the step; its trees are journaled.
+      StoppedAlone: amid the updates of a step, or in one of several processes.
+    """
+    if not self.runtime.should_stop():
+      return
+    if not self.is_mid_step and self.runtime.team.count == 1:
+      self.stop_if_asked()
+    self.asked_at = self.asked_at or time.monotonic()
+    if time.monotonic() > self.asked_at + UPDATE_GRACE:
+      raise StoppedAlone
 
   def stop_if_broken(self) -> None:
     """Saves and raises InputError after too many gradients in a row that are not finite."""
@@ -274,14 +284,18 @@ class Training:
     """Search, verify, back up, and update on one batch of problems; or imitate solutions."""
     start = searched = time.monotonic()
     if self.worked:
-      updates, figures = self.imitate(), {}
-      self.host.batches += 1
+      figures, after = {}, dataclasses.replace(self.host, batches=self.host.batches + 1)
+      batches = self.imitation_batches()
     else:
-      groups, figures = self.sample_groups()
+      groups, figures, after = self.sampler.sample(self.host)
       searched = time.monotonic()
-      updates = self.update(groups)
+      batches, trained = self.policy_batches(groups)
+      figures |= trained
+    updates, skipped_in_row = self.apply(batches)
     updated = time.monotonic()
-    self.host.step += 1
+    # The state of the step as a whole: it was that of the step before until here.
+    self.host = dataclasses.replace(after, step=after.step + 1, skipped_in_row=skipped_in_row)
+    self.is_mid_step = False
     figures |= updates | {'round': self.host.round_index,
                           'time/search': searched - start, 'time/update': updated - searched,
                           'time/step': updated - start}
@@ -290,178 +304,48 @@ class Training:
     if self.host.step % self.config.log.every_steps == 0:
       shown = {'solved': 'search/solve_rate', 'reward': 'search/reward', 'loss': 'train/loss',
                'tokens/s': 'time/tokens_per_second'}
-      self.runtime.progress.update(self.step_in_round(), **{
+      done = self.host.step - sum(self.config.curriculum.round_steps[:self.host.round_index])
+      self.runtime.progress.update(done, **{
           label: round(figures[name], 0 if label == 'tokens/s' else 4)
           for label, name in shown.items() if name in figures})
 
-  def step_in_round(self) -> int:
-    """Steps finished in this round."""
-    return self.host.step - sum(self.config.curriculum.round_steps[:self.host.round_index])
+  def score(self, solutions: Sequence[tuple[str, Solution]]) -> list[Trajectory]:
+    """Cached (problem, solution) pairs as trajectories, with log-probs of the present policy."""
+    return score_solutions(self.learner, self.state.params, solutions, self.rows.row_length)
 
-  def next_batch(self, refill: int = 0) -> tuple[list[str], list[str]]:
-    """Problems of the next step, or of a refill: hard ones, and others that are rehearsed."""
-    size, hard = self.config.train.batch_problems, self.host.hard_ids
-    easy = sorted(set(self.train_prompts) - set(hard))
-    rehearsed = num_rehearsed(size, self.config.curriculum.rehearsal_share, len(easy))
-    draw = lambda ids, count: list(batch_of(
-        ids, count, seed=self.config.seed, round_index=self.host.round_index,
-        step=self.host.batches + refill))
-    return draw(hard, size - rehearsed), draw(easy, rehearsed) if rehearsed else []
+  def policy_batches(self, groups: Sequence[Sequence[Trajectory]]
+                     ) -> tuple[list[Batch], dict[str, float]]:
+    """Minibatches of whole problems, and their metrics.
 
-  def sample_groups(self) -> tuple[list[list[Trajectory]], dict[str, float]]:
-    """Trajectories of every problem of the step, in order.
-
-    With `max_refills` further batches are drawn until enough groups have contrast, and only those
-    are kept (dynamic sampling, arXiv:2503.14476, Eq. 11).
+    All are scored here, before the first update: by the policy that the step began with.
     """
-    config, size = self.config, self.config.train.batch_problems
-    parts = [self.collect_groups(*self.next_batch())]
-    contrast = lambda: [g for part in parts for g in part.groups if not is_uniform(g)]
-    while len(parts) <= config.train.max_refills and len(contrast()) < size:
-      parts.append(self.collect_groups(*self.next_batch(len(parts)), refill=len(parts)))
-    # Nothing below can be interrupted, so that a step that is done again counts once.
-    groups = [group for part in parts for group in part.groups]
-    trees = [tree for part in parts for tree in part.trees]
-    self.host.batches += len(parts)
-    self.host.splits = self.host.splits.add(trees, config.search.max_depth)
-    for group in groups:
-      self.host.found = self.host.found.add(group)
-    searched, direct = (functools.reduce(operator.add, counters) for counters in zip(
-        *[part.counters for part in parts], strict=True))
-    both = searched + direct
-    figures = summarize(trees, config.search.max_depth) | split_metrics(
-        self.host.splits, config.search.max_depth) | searched.metrics() | {
-            'search/cached_share': sum(part.num_cached for part in parts) / len(groups),
-            'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / len(groups),
-            'time/tokens_per_second': both.generated_tokens / max(both.seconds, 1e-6)}
-    if config.train.max_refills:
-      figures |= {'search/refills': len(parts) - 1,
-                  'search/contrast_share': len(contrast()) / len(groups)}
-      groups = contrast()[:size]
-    return groups, figures
-
-  def collect_groups(self, hard: Sequence[str], rehearsed: Sequence[str],
-                     refill: int = 0) -> Sampled:
-    """Trajectories of one batch; changes nothing that a checkpoint holds.
-
-    Hard problems get a full search. Those with cached solutions get these plus K minus their number
-    of direct rollouts (hybrid rollouts); rehearsed ones get K direct rollouts.
-    """
-    name = f'step_{self.host.step:06d}' + (f'_{refill}' if refill else '')
-    jobs = _numbered([self.train_prompts[i] for i in [*hard, *rehearsed]],
-                     first=refill * self.config.train.batch_problems)
-    cached = {job.problem.id: self.host.replay.get(job.problem.id) for job in jobs}
-    is_searched = [i < len(hard) and not cached[job.problem.id] for i, job in enumerate(jobs)]
-    tree_jobs = list(itertools.compress(jobs, is_searched))
-    direct_jobs = [job for job, searched in zip(jobs, is_searched, strict=True) if not searched]
-    plan = fork_plan(self.host.splits, self.config.search.max_depth)
-    trees, counters = self.grow(self.runtime.search_engine, tree_jobs, Purpose.SEARCH,
-                                f'{name}.search', None, plan)
-    rollouts, direct_counters = self.hybrid_rollouts(direct_jobs, cached, f'{name}.direct')
-    by_job = {(t.problem_id, t.sample): t for t in trees}
-    scored = self.score_cached(direct_jobs, cached)
-    groups = []
-    for group, job in enumerate(jobs):
-      key = (job.problem.id, job.sample)
-      if key in by_job:
-        groups.append(trajectories(by_job[key], group))
-      else:
-        fresh = [t for tree in rollouts.get(key, ()) for t in trajectories(tree, group)]
-        groups.append(flat_group([*scored.get(job.problem.id, ()), *fresh], group))
-    return Sampled(groups, trees, (counters, direct_counters),
-                   sum(bool(cached[job.problem.id]) for job in jobs), len(rehearsed))
-
-  def hybrid_rollouts(self, jobs: Sequence[Job], cached: Mapping[str, Sequence[Any]],
-                      name: str) -> tuple[dict[tuple[str, int], list[FinishedTree]], Counters]:
-    """K minus the number of cached solutions direct rollouts for each problem."""
-    count = self.config.search.num_trajectories
-    wanted = [(job, job.sample * count + i) for job in jobs
-              for i in range(max(0, count - len(cached[job.problem.id])))]
-    if not wanted:
-      return {}, Counters()
-    grown, counters = self.grow(
-        self.runtime.direct_engine,
-        [Job(job.problem, job.prompt_tokens, sample) for job, sample in wanted],
-        Purpose.DIRECT, name, None)
-    rollouts: dict[tuple[str, int], list[FinishedTree]] = {}
-    for (job, _), tree in zip(wanted, grown, strict=True):
-      rollouts.setdefault((job.problem.id, job.sample), []).append(tree)
-    return rollouts, counters
-
-  def score_cached(self, jobs: Sequence[Job],
-                   cached: Mapping[str, Sequence[Any]]) -> dict[str, list[Trajectory]]:
-    """Cached solutions as trajectories, with log-probs of the present policy."""
-    wanted = [(job.problem.id, solution) for job in {j.problem.id: j for j in jobs}.values()
-              for solution in cached[job.problem.id]]
-    scored: dict[str, list[Trajectory]] = {}
-    for (name, _), trajectory in zip(wanted, score_solutions(
-        self.learner, self.state.params, wanted, self.rows.row_length), strict=True):
-      scored.setdefault(name, []).append(trajectory)
-    return scored
-
-  def update(self, groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
-    """One optimizer update per minibatch of whole problems; means over the updates."""
-    config, size = self.config.train, self.config.train.minibatch_problems
-    limit = response_limit(self.config)
-    chunks = [[(group, group_advantages(group, config, limit))
-               for group in groups[first:first + size] if group]
-              for first in range(0, len(groups), size)]
-    packed = [PACKINGS[config.packing](chunk, config.loss_aggregation, self.rows.row_length)
-              for chunk in chunks]
-    # All minibatches before the first update: by the policy that the step began with.
+    config = self.config.train
+    packed, num_trained = pack_minibatches(groups, config, response_limit(self.config),
+                                           self.rows.row_length)
     batches = [rescore(self.learner, self.state.params, self.reference, batch, config)
                for batch in packed]
-    figures = self.apply(batches)
-    num_trained = sum(int(group.is_trained.sum()) for chunk in chunks for _, group in chunk)
-    return figures | importance_metrics(packed, batches, config) | {
+    num_tokens = sum(float(batch.num_copies.sum()) for batch in packed)
+    return batches, importance_metrics(packed, batches, config) | {
         'train/trajectories': num_trained,
-        'train/response_tokens': figures['train/num_tokens'] * len(chunks) / max(num_trained, 1)}
+        'train/response_tokens': num_tokens / max(num_trained, 1)}
 
-  def apply(self, batches: Sequence[Batch]) -> dict[str, float]:
-    """One optimizer update per batch; means over the updates."""
-    rows = []
+  def imitation_batches(self) -> list[Batch]:
+    """Minibatches of worked solutions of the next problems."""
+    size = self.config.train.minibatch_problems
+    pairs = [self.worked[name]
+             for names in next_batch(self.config, self.train_prompts, self.host) for name in names]
+    return [pack(plain_examples(pairs[first:first + size]), self.rows.row_length)[0]
+            for first in range(0, len(pairs), size)]
+
+  def apply(self, batches: Sequence[Batch]) -> tuple[dict[str, float], int]:
+    """One optimizer update per batch; means over them, and gradients skipped in a row by now."""
+    rows, skipped_in_row = [], self.host.skipped_in_row
     for batch in batches:
       self.state, figures = self.learner.update(self.state, batch)
+      self.is_mid_step = True
       rows.append(figures)
       if len(batch.tokens):
-        self.host.skipped_in_row = (self.host.skipped_in_row + 1) * int(figures['train/skipped'])
+        skipped_in_row = (skipped_in_row + 1) * int(figures['train/skipped'])
     means = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
-    return means | {'train/ratio_first': float(np.exp(rows[0]['train/ratio_max_log']))}
-
-  def imitate(self) -> dict[str, float]:
-    """Supervised updates towards the worked solutions of the next batch of problems."""
-    size = self.config.train.minibatch_problems
-    pairs = [self.worked[name] for names in self.next_batch() for name in names]
-    return self.apply([pack(plain_examples(pairs[first:first + size]), self.rows.row_length)[0]
-                       for first in range(0, len(pairs), size)])
-
-  def worked_solutions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """(prompt, solution) of each training problem; those without one that fits are left out."""
-    encode, limit = self.runtime.tokenizer.encode_response, self.rows.row_length
-    pairs = {name: (tokens, encode(problem.solution))
-             for name, (problem, tokens) in self.train_prompts.items() if problem.solution}
-    fitting = {name: pair for name, pair in pairs.items() if sum(map(len, pair)) <= limit}
-    if not fitting:
-      raise InputError(
-          f'train.objective=imitation needs worked solutions: {len(pairs)} of '
-          f'{len(self.train_prompts)} training problems have one, none of at most {limit} tokens '
-          'with its prompt; raise train.row_length, or name a source with a field `solution`.')
-    self.runtime.progress.note(
-        f'{len(fitting)} of {len(self.train_prompts)} training problems have a worked solution of '
-        f'at most {limit} tokens with its prompt; the others are left out.')
-    self.train_prompts = {name: self.train_prompts[name] for name in fitting}
-    return fitting
-
-
-def _numbered(prompts: Prompts, first: int) -> list[Job]:
-  """One job per prompt; a problem that occurs again gets the next sample number."""
-  seen: dict[str, int] = {}
-  jobs = []
-  for problem, tokens in prompts:
-    jobs.append(Job(problem, tokens, first + seen.get(problem.id, 0)))
-    seen[problem.id] = seen.get(problem.id, 0) + 1
-  return jobs
-
-
-def _first(prompts: Prompts, count: int) -> Prompts:
-  return prompts[:count] if count else prompts
+    return means | {'train/ratio_first': float(np.exp(rows[0]['train/ratio_max_log']))
+                    }, skipped_in_row

@@ -53,7 +53,8 @@ class Stopped(Exception):
 
 
 class StoppedAlone(Stopped):
-  """This process was asked to stop amid a search: it has its journal, its peers may be anywhere."""
+  """Asked to stop where it cannot save: amid a search while its peers may be anywhere, or amid the
+  updates of a step. The newest checkpoint and the journals of finished trees are kept."""
 
 
 def stopped(team: Team) -> Stopped:

@@ -81,7 +81,7 @@ def plain_advantages(name, outcomes):
 def test_advantages_are_the_papers(root, warm, tmp_path, name):
   cfg = tiny(root, name, max_refills=0)
   with opened(copy(warm, tmp_path / 'run'), cfg) as training:
-    groups, _ = training.sample_groups()
+    groups, _, _ = training.sampler.sample(training.host)
   assert len(groups) == cfg.train.batch_problems
   mixed = 0
   for group in groups:
@@ -101,15 +101,16 @@ def test_advantages_are_the_papers(root, warm, tmp_path, name):
 def test_dynamic_sampling_fills_the_batch_with_contrast(root, warm, tmp_path):
   cfg = tiny(root, 'dapo')
   with opened(copy(warm, tmp_path / 'run'), cfg) as training:
-    groups, figures = training.sample_groups()
-    plain = training.host.batches
+    groups, figures, after = training.sampler.sample(training.host)
+    plain = after.batches
     assert plain == 1 + figures['search/refills'] > 1  # one batch has too few
     assert all(0 < sum(t.is_correct for t in group) < len(group) for group in groups)
     share = figures['search/contrast_share']
     assert 0 < share < 1
     assert len(groups) == min(cfg.train.batch_problems,
                               round(share * plain * cfg.train.batch_problems))
-    again, _ = training.sample_groups()  # goes on where the refills ended
+    # The next step goes on where the refills ended.
+    again, _, _ = training.sampler.sample(dataclasses.replace(after, step=1))
     ids = lambda groups: [group[0].problem_id for group in groups]
     assert ids(again) != ids(groups)
 

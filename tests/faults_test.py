@@ -5,22 +5,30 @@ Gradients that are not finite: training_test.py. Kills: kill_test.py.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import dataclasses
+import json
 import os
 import resource
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import tiny_run
 
+from ds_jax import training as training_lib
 from ds_jax.checkpoint import Checkpointer, SaveError
 from ds_jax.report.metrics import read_metrics
 from ds_jax.runtime import open_runtime
+from ds_jax.search import engine as engine_lib
+from ds_jax.search.engine import Interrupted
+from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
 from ds_jax.training import Training
 from ds_jax.types import SilentProgress
-from ds_jax.workdir import Stopped, Workdir
+from ds_jax.workdir import Stopped, StoppedAlone, Workdir
 
 CONFIG = tiny_run.config(curriculum=dict(round_steps=(4,)), checkpoint=dict(every_steps=1))
 
@@ -61,6 +69,26 @@ def notes_of(workdir):
       host.solutions().write_jsonl(workdir.root / 'replay.jsonl',
                                    runtime.tokenizer.decode_response)
   return notes
+
+
+def request_in_update(monkeypatch, *, is_mid_step):
+  """A `should_stop` that says so from the first, or the second, minibatch of step 2 on."""
+  asked, poll = [], Training.poll
+
+  def ask(training):
+    if training.host.step == 2 and training.is_mid_step == is_mid_step:
+      asked.append(True)
+    poll(training)
+
+  monkeypatch.setattr(Training, 'poll', ask)
+  return lambda: bool(asked)
+
+
+def saved_step(workdir):
+  """Steps in the newest checkpoint."""
+  newest = max(int(p.name) for p in workdir.checkpoints.iterdir())
+  path = workdir.checkpoints / str(newest) / 'host/metadata'
+  return json.loads(path.read_text())['host']['step']
 
 
 @contextlib.contextmanager
@@ -145,3 +173,45 @@ def test_killed_verifier_workers_are_replaced(done, workdir):
                                              runtime.tokenizer.decode_response)
   assert len(set(kills)) >= 3
   tiny_run.assert_same_run(workdir, done[1], CONFIG)
+
+
+@pytest.mark.parametrize('is_mid_step, grace, error, step', [
+    (False, 0, Stopped, 2),  # nothing has been changed: the state before the step is saved
+    (True, 60, Stopped, 3),  # there is time to finish the step
+    (True, 0, StoppedAlone, 0)])  # there is not: the newest checkpoint and the journals are good
+def test_a_request_to_stop_is_heard_inside_an_update(done, workdir, monkeypatch, is_mid_step,
+                                                     grace, error, step):
+  rare = tiny_run.config(curriculum=dict(round_steps=(4,)), checkpoint=dict(every_steps=9))
+  should_stop = request_in_update(monkeypatch, is_mid_step=is_mid_step)
+  monkeypatch.setattr(training_lib, 'UPDATE_GRACE', grace)
+  with pytest.raises(Stopped) as raised:
+    tiny_run.train(workdir, rare, should_stop=should_stop)
+  assert raised.type is error and saved_step(workdir) == step
+  monkeypatch.undo()
+  grown, append = [], Journal.append
+  monkeypatch.setattr(Journal, 'append', lambda self, tree: (
+      grown.append(self.path.name[:11]), append(self, tree)))
+  notes_of(workdir)
+  assert set(grown) == {'step_000003', 'evaluate_af'}  # all trees of the steps before were kept
+  tiny_run.assert_same_run(workdir, done[1], CONFIG)
+
+
+def test_a_request_to_stop_is_heard_while_verdicts_are_awaited(workdir):
+  started, asked = [], []
+
+  def verdicts_that_never_come(items):
+    started.append(len(items))
+    return [concurrent.futures.Future() for _ in items]
+
+  def should_stop():
+    asked.append(bool(started))
+    return sum(asked) > 3
+
+  with open_runtime(CONFIG, workdir, SilentProgress(), should_stop) as runtime:
+    engine = dataclasses.replace(runtime.search_engine, verify_fn=verdicts_that_never_come)
+    with contextlib.closing(Training(runtime)) as training:
+      jobs = [Job(*prompt) for prompt in training.eval_prompts[:2]]
+      with pytest.raises(Interrupted):
+        engine_lib.run(engine, training.params(), jobs, np.zeros(2, np.uint32),
+                       on_finish=lambda tree: None, should_stop=should_stop)
+  assert started

@@ -16,7 +16,7 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
 ASSEMBLY = {'checkpoint', 'commands', 'data_command', 'distributed', 'evaluate_command',
-            'experiment', 'export', 'grade_command', 'plan', 'run_state', 'runtime',
+            'experiment', 'export', 'grade_command', 'groups', 'plan', 'run_state', 'runtime',
             'search_command', 'training', 'warmstart', 'workdir'}
 ARROWS = {
     'types': set(),
@@ -36,7 +36,8 @@ ARROWS = {
     'distributed': BASE | {'workdir'},
     'runtime': BASE | FOLDERS | {'workdir'},
     'run_state': {'search', 'train'},
-    'training': BASE | FOLDERS | {'checkpoint', 'run_state', 'runtime', 'workdir'},
+    'groups': BASE | FOLDERS | {'run_state', 'runtime'},
+    'training': BASE | FOLDERS | {'checkpoint', 'groups', 'run_state', 'runtime', 'workdir'},
     'warmstart': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
     'export': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
     'plan': BASE | {'model', 'decode', 'train', 'evaluate'},

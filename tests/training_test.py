@@ -14,10 +14,12 @@ import tiny_run
 
 from ds_jax.checkpoint import Checkpointer
 from ds_jax.checks import InputError
+from ds_jax.groups import next_batch
 from ds_jax.report.metrics import read_metrics
 from ds_jax.run_state import RunState
 from ds_jax.runtime import open_runtime
 from ds_jax.search.journal import Journal
+from ds_jax.train.trees import PACKINGS
 from ds_jax.training import Training
 from ds_jax.types import SilentProgress
 from ds_jax.warmstart import warmstart
@@ -122,25 +124,24 @@ def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
     with contextlib.closing(Training(runtime)) as training:
       everything = sorted(training.train_prompts)
       training.host.hard_ids = tuple(everything[:10])
-      hard, rehearsed = training.next_batch()
+      hard, rehearsed = next_batch(cfg, training.train_prompts, training.host)
       assert len(hard) == len(rehearsed) == 3
       assert set(hard) <= set(everything[:10]) and set(rehearsed) <= set(everything[10:])
-      groups, figures = training.sample_groups()
+      groups, figures, after = training.sampler.sample(training.host)
       assert [group[0].problem_id for group in groups] == hard + rehearsed
       assert all(len(group) == cfg.search.num_trajectories for group in groups[3:])
       assert all(len(t.node_ids) == 2 for group in groups[3:] for t in group)
-      assert training.host.batches == 1
+      assert (training.host.batches, after.batches) == (0, 1)
       assert figures['search/trees'] == 3 and figures['search/rehearsed_share'] == 0.5
       training.host.hard_ids = tuple(everything)  # nothing is left to rehearse
-      hard, rehearsed = training.next_batch()
+      hard, rehearsed = next_batch(cfg, training.train_prompts, training.host)
       assert len(hard) == 6 and not rehearsed
 
 
 def test_gradients_that_stay_broken_stop_the_run_and_lose_nothing(warm, tmp_path, monkeypatch):
-  from ds_jax import training as training_lib
   workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(train=dict(max_skipped=3))
   (workdir.root / 'config.json').unlink()
-  pack, broken = training_lib.PACKINGS['tree'], []
+  pack, broken = PACKINGS['tree'], []
 
   def pack_nan(*arguments):
     batch = pack(*arguments)
@@ -149,7 +150,7 @@ def test_gradients_that_stay_broken_stop_the_run_and_lose_nothing(warm, tmp_path
       batch = batch._replace(positive=np.full_like(batch.positive, np.nan))
     return batch
 
-  monkeypatch.setitem(training_lib.PACKINGS, 'tree', pack_nan)
+  monkeypatch.setitem(PACKINGS, 'tree', pack_nan)
   start = load(warm)
   with pytest.raises(InputError, match=r'The last [34] gradients were not finite.*step . is saved'):
     tiny_run.train(workdir, cfg)

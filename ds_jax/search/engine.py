@@ -204,7 +204,7 @@ class _Loop:
                                config.replay_lanes)
         caches, segments = self.engine.expand_fn(params, caches, plan)
         self.grow(plan, jax.device_get(segments))
-      ready = self.await_verdicts()
+      ready = self.await_verdicts(should_stop)
       if ready:
         device_trees = self.advance(device_trees, ready)
         self.refill()
@@ -271,13 +271,14 @@ class _Loop:
       c.positions_read += num_steps * self.engine.count_read(own)
       c.positions_valid += num_steps * int(own.sum())
 
-  def await_verdicts(self) -> dict[int, list[Expansion]]:
+  def await_verdicts(self, should_stop: Callable[[], bool]) -> dict[int, list[Expansion]]:
     """Expansions by tree whose verdicts are all in, E at most of each; waits for one at least if
     there is nothing else to do, and a little for the others."""
     pending = [f for e in self.expansions() for f in e.futures.values() if not f.done()]
     concurrent.futures.wait(pending, timeout=VERIFY_GRACE_SECONDS)
     has_work = any(slot.request is not None for slot in self.slots) or self.waiting
-    while self.unverified and not has_work and not any(e.is_verified() for e in self.expansions()):
+    while (self.unverified and not has_work and not should_stop()
+           and not any(e.is_verified() for e in self.expansions())):
       concurrent.futures.wait([f for f in pending if not f.done()], timeout=0.2,
                               return_when=concurrent.futures.FIRST_COMPLETED)
     ready = {i: [e for e in under_way if e.is_verified()][:self.engine.num_results]

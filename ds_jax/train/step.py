@@ -52,6 +52,7 @@ class Learner:
   accumulate: Callable[..., Any]  # (params, (grads, statistics), batch) -> the same, summed
   apply: Callable[..., Any]  # (state, grads) -> (state, gradient norm, is_applied); state donated
   score_rows: Callable[..., Any]  # (params, batch) -> (logprobs, entropies), [micro_rows, S]
+  before_pass: Callable[[], None]  # called when the pass before has ended; may raise
 
   def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float]]:
     """Runs one optimizer update over a whole minibatch.
@@ -71,7 +72,10 @@ class Learner:
       return state, metrics(zeros, grad_norm=0.0, is_applied=False)
     total = self.start(state.params)
     for micro in micro_batches(batch, self.micro_rows):
-      total = self.accumulate(state.params, total, self._on_mesh(micro))
+      rows = self._on_mesh(micro)
+      jax.block_until_ready(total)
+      self.before_pass()
+      total = self.accumulate(state.params, total, rows)
     grads, statistics = total
     del total
     state, grad_norm, is_applied = self.apply(state, grads)
@@ -82,9 +86,11 @@ class Learner:
     num_rows = len(batch.tokens)
     if not num_rows:
       return tuple(np.zeros(batch.tokens.shape, np.float32) for _ in range(2))
-    scored = [self.score_rows(params, self._on_mesh(micro))
-              for micro in micro_batches(batch, self.micro_rows)]
-    return tuple(np.concatenate(x)[:num_rows] for x in zip(*jax.device_get(scored), strict=True))
+    scored = []
+    for micro in micro_batches(batch, self.micro_rows):
+      self.before_pass()
+      scored.append(jax.device_get(self.score_rows(params, self._on_mesh(micro))))
+    return tuple(np.concatenate(x)[:num_rows] for x in zip(*scored, strict=True))
 
   def _on_mesh(self, batch: Batch) -> Batch:
     return put_rows(batch, self.mesh)
@@ -92,7 +98,7 @@ class Learner:
 
 def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, *,
                  micro_rows: int, loss_fn: LossFn, temperature: float = 1.0,
-                 frozen: str = '') -> Learner:
+                 frozen: str = '', before_pass: Callable[[], None] = lambda: None) -> Learner:
   """Returns the learner of one loss on one mesh.
 
   Args:
@@ -102,6 +108,8 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
     loss_fn: `policy_loss_fn(config)` or `sft.imitation_loss`.
     temperature: the sampler's, > 0: the policy is the full softmax at that temperature.
     frozen: regular expression over the paths of parameters that are constants; '': none.
+    before_pass: called before each pass over rows, when the one before has ended. What it raises
+      ends the update, which has changed nothing by then.
 
   Raises:
     InputError: if the rows do not divide the mesh; nothing has been compiled by then.
@@ -137,7 +145,7 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
   return Learner(
       mesh, micro_rows, start=jax.jit(start), accumulate=jax.jit(accumulate, donate_argnums=1),
       apply=jax.jit(apply, donate_argnums=0),
-      score_rows=jax.jit(score, out_shardings=replicated(mesh)))
+      score_rows=jax.jit(score, out_shardings=replicated(mesh)), before_pass=before_pass)
 
 
 def policy_loss_fn(config: TrainConfig) -> LossFn:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ds_jax.config import TrainConfig
+from ds_jax.train.advantages import group_advantages
 from ds_jax.train.batch import (
   Batch,
   Minibatch,
@@ -77,6 +79,29 @@ def pack_flat_rows(groups: Minibatch, aggregation: str, row_length: int) -> Batc
 
 
 PACKINGS = {'tree': pack_tree_rows, 'flat': pack_flat_rows}
+
+
+def pack_minibatches(groups: Sequence[Sequence[Trajectory]], config: TrainConfig,
+                     response_limit: int, row_length: int) -> tuple[list[Batch], int]:
+  """The minibatches of a step, each of `minibatch_problems` whole problems.
+
+  Args:
+    groups: trajectories of each problem; a group without any counts as a problem.
+    config: says how advantages are formed, aggregated and packed.
+    response_limit: max_depth * T, tokens.
+    row_length: S, positions per row.
+
+  Returns:
+    The batches, and the number of trajectories that they train on.
+  """
+  size = config.minibatch_problems
+  minibatches = [[(group, group_advantages(group, config, response_limit))
+                  for group in groups[first:first + size] if group]
+                 for first in range(0, len(groups), size)]
+  num_trained = sum(int(advantages.is_trained.sum())
+                    for minibatch in minibatches for _, advantages in minibatch)
+  return [PACKINGS[config.packing](minibatch, config.loss_aggregation, row_length)
+          for minibatch in minibatches], num_trained
 
 
 def lay_out(branches: Sequence[Branch], size: int) -> Batch:
