@@ -72,7 +72,7 @@ def train(config: Config, workdir: Workdir, progress: Progress,
   A finished workdir says so and does nothing; an unfinished one goes on. The processes of `team`
   share the workdir; the first of them writes the reports.
   """
-  check_config(workdir, config)
+  moved = check_config(workdir, config)
   if workdir.summary.exists():
     summary = json.loads(workdir.summary.read_text())
     progress.note(f'{workdir.root} is finished; nothing to do.')
@@ -80,6 +80,8 @@ def train(config: Config, workdir: Workdir, progress: Progress,
   start = time.monotonic()
   with open_runtime(config, workdir, progress, should_stop, team) as runtime:
     announce(runtime)
+    if moved:
+      progress.note(f'Other machine settings than before ({moved}): the last bits will differ.')
     with contextlib.closing(Training(runtime)) as training:
       if not team.index:
         claim(workdir, config)

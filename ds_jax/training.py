@@ -121,8 +121,7 @@ class Training:
 
   def stop_if_asked(self) -> None:
     """Saves and raises Stopped, if the run was asked to stop: all processes at the same step."""
-    asked = b'1' if self.runtime.should_stop() else b''
-    if any(self.runtime.team.gather(asked)):
+    if any(self.runtime.team.gather(b'1' if self.runtime.should_stop() else b'')):
       self.save()
       self.commit()
       raise Stopped

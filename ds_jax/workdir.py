@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config, config_from, differing_fields
+from ds_jax.config import MACHINE_FIELDS, Config, config_from, differing_fields
 from ds_jax.types import Team
 
 EXIT_DONE = 0
@@ -90,21 +90,27 @@ def lock(workdir: Workdir) -> Iterator[None]:
         workdir.root.rmdir()
 
 
-def check_config(workdir: Workdir, config: Config) -> None:
+def check_config(workdir: Workdir, config: Config) -> str:
   """Checks that a workdir which has a config belongs to this one.
 
+  Returns:
+    What differs, where it may: fields that suit the machine. '': nothing.
+
   Raises:
-    InputError: names the fields that differ (those that do not change results aside).
+    InputError: names the other fields that differ (those that do not change results aside).
   """
   path, ours = workdir.root / 'config.json', dataclasses.asdict(config)
-  if path.exists():
-    theirs = json.loads(path.read_text())
-    faults = [f'{name}: workdir {theirs_!r}, now {ours_!r}'
-              for name, (theirs_, ours_) in differing_fields(theirs, ours).items()]
-    if faults:
-      raise InputError(
-          f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
-          'another --workdir, or the same settings to continue.')
+  if not path.exists():
+    return ''
+  differing = differing_fields(json.loads(path.read_text()), ours)
+  words = {name: f'{name}: workdir {theirs!r}, now {ours!r}'
+           for name, (theirs, ours) in differing.items()}
+  faults = [text for name, text in words.items() if name not in MACHINE_FIELDS]
+  if faults:
+    raise InputError(
+        f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
+        'another --workdir, or the same settings to continue.')
+  return '; '.join(words.values())
 
 
 def workdir_config(workdir: Workdir) -> Config:

@@ -21,7 +21,8 @@ ASSEMBLY = {'checkpoint', 'commands', 'data_command', 'distributed', 'evaluate_c
 ARROWS = {
     'types': set(),
     'checks': set(),
-    'config': {'checks'},
+    'config': {'checks', 'config_checks'},
+    'config_checks': {'checks', 'config'},  # the latter for its types alone
     'sharding': {'checks', 'config', 'types'},
     'data': BASE,
     'model': BASE,

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import tiny_run
@@ -50,6 +51,7 @@ def test_a_run_ends_with_metrics_report_and_checkpoint(done):
   rows = tiny_run.metrics(workdir)
   assert [r['kind'] for r in rows] == (
       ['evaluate', 'filter'] + ['train'] * 3 + ['filter'] + ['train'] * 3 + ['evaluate'])
+  assert [r['filter/num_problems'] for r in rows if r['kind'] == 'filter'] == [24, 24]
   train = [r for r in rows if r['kind'] == 'train']
   assert [r['step'] for r in train] == [1, 2, 3, 4, 5, 6]
   assert all(r['train/ratio_first'] < 1.001 for r in train)
@@ -232,6 +234,22 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields(done):
   assert tiny_run.train(workdir, neutral)['status'] == 'finished'
 
 
+def test_a_run_goes_on_with_another_mesh_and_other_slots(done, warm, tmp_path):
+  if len(jax.devices()) < 8:
+    pytest.skip('needs 8 devices')
+  workdir = copy(warm, tmp_path / 'run')
+  later = lambda: any((workdir.root / 'journal').glob('step_000003*'))
+  with pytest.raises(Stopped):
+    tiny_run.train(workdir, tiny_run.config(), should_stop=later)
+  before = tiny_run.metrics(workdir)
+  moved = tiny_run.config(mesh=dict(data=2, fsdp=2, tensor=2), train=dict(micro_rows=4),
+                          search=dict(num_slots=8), evaluate=dict(num_slots=4))
+  assert tiny_run.train(workdir, moved)['steps'] == 6
+  rows = tiny_run.metrics(workdir)
+  assert rows[:len(before)] == before == tiny_run.metrics(done[0])[:len(before)]
+  assert all(r['train/ratio_first'] < 1.001 for r in rows if r['kind'] == 'train')
+
+
 def test_a_second_process_is_refused(tmp_path):
   with lock(Workdir(tmp_path)), pytest.raises(InputError, match='in use by process'):
     with lock(Workdir(tmp_path)):
@@ -249,13 +267,17 @@ def test_nothing_hard_left_is_a_clear_end(warm, tmp_path):
 def test_cached_problems_get_hybrid_rollouts(warm, tmp_path):
   """Solutions found in a round are used in the next one, if the problem is still hard."""
   workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(
-      curriculum=dict(hard_threshold=1.1, round_steps=(4, 4)))  # every problem stays
+      curriculum=dict(hard_threshold=1.0, round_steps=(4, 4), filter_from='hard'))
   (workdir.root / 'config.json').unlink()
   tiny_run.train(workdir, cfg)
   rows = tiny_run.metrics(workdir)
   filters = [r for r in rows if r['kind'] == 'filter']
   train = [r for r in rows if r['kind'] == 'train']
   assert filters[0]['replay/num_problems'] == 0
+  # Problems are counted per round; the second filter looks at what the first one left.
+  assert [r['round'] for r in filters] == [0, 1] and filters[0]['filter/num_problems'] == 24
+  assert 0 < filters[1]['filter/num_hard'] <= filters[1]['filter/num_problems']
+  assert filters[1]['filter/num_problems'] == filters[0]['filter/num_hard']
   if filters[1]['replay/num_problems']:
     assert any(r['search/cached_share'] > 0 for r in train[4:])
   assert all(r['search/cached_share'] == 0 for r in train[:4])
