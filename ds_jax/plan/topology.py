@@ -115,6 +115,9 @@ def _slice_devices(topology: str) -> list[jax.Device]:
   try:
     return topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
   except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as e:
+    if 'lockfile' in str(e):
+      raise InputError('Another process uses libtpu (another plan, or a job on this TPU): wait for '
+                       'it, or plan on a machine without a TPU.') from e
     raise InputError(f'libtpu knows no slice {topology!r}: {str(e).splitlines()[0]:.300}') from e
 
 
