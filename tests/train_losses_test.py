@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from ds_jax.checks import InputError
+from ds_jax.config import TrainConfig
+from ds_jax.train.batch import Batch, add_copy, empty_batch
 from ds_jax.train.losses import clipped_loss, padded_sum_weights, token_weights
+from ds_jax.train.step import policy_loss_fn
 
 MODES = {'token-mean': 'token_mean', 'seq-mean-token-mean': 'sequence_mean',
          'seq-mean-token-sum': 'sequence_sum', 'seq-mean-token-sum-norm': None}
@@ -72,6 +75,24 @@ def test_on_policy_gradient_is_the_policy_gradient():
   logprobs, advantages = jnp.array([-1.0, -2.0, -0.1]), jnp.array([0.5, -0.5, 2.0])
   grad = jax.grad(lambda x: clipped_loss(x, logprobs, advantages, **CLIP).loss.sum())(logprobs)
   np.testing.assert_allclose(grad, -advantages, rtol=1e-6)
+
+
+def test_kl_and_entropy_terms_are_their_definitions():
+  rng = np.random.default_rng(1)
+  batch = empty_batch(2, 6)
+  for row, start in enumerate((2, 3)):
+    add_copy(Batch(*(field[row] for field in batch)), slice(start, None), 0.1 + row, 0.0)
+  new, reference, entropies = rng.normal(-1, 0.5, (3, 2, 6)).astype(np.float32)
+  batch = batch._replace(reference_logprobs=reference)
+  config = TrainConfig(kl_coefficient=0.3, entropy_coefficient=0.2)
+  loss_of = lambda x, h: policy_loss_fn(config)(x, h, batch)[0]
+  loss, (by_logprob, by_entropy) = jax.value_and_grad(loss_of, (0, 1))(new, entropies)
+  ratio = np.exp(reference - new)  # KL(policy || reference): r - log r - 1
+  kl = ratio - np.log(ratio) - 1
+  expected = np.sum(batch.weight * (0.3 * kl - 0.2 * entropies))
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  np.testing.assert_allclose(by_logprob, batch.weight * 0.3 * (1 - ratio), rtol=1e-5, atol=1e-7)
+  np.testing.assert_allclose(by_entropy, -0.2 * batch.weight, rtol=1e-6)
 
 
 def test_weights_sum_as_their_names_say():
