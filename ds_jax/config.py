@@ -123,7 +123,8 @@ class SearchConfig:
 @dataclasses.dataclass(frozen=True)
 class VerifyConfig:
   """Answer checking in killable worker processes."""
-  verifier: str = 'countdown'  # 'countdown' | 'math' | 'exact' | 'python:MODULE.FUNCTION'
+  verifier: str = 'countdown'  # 'countdown' | 'math' | 'released' | 'exact' | 'gym:TASK' |
+  #   'python:MODULE.FUNCTION'
   num_workers: int = 2  # processes
   cpu_seconds: float = 3.0  # deadline per answer, of the worker's CPU time
   wall_seconds: float = 30.0  # back-stop per answer

@@ -89,7 +89,8 @@ ONLY = {
     'decode': CORE,
     'search': CORE,
     'train': CORE,
-    'verify': {'numpy', 'sympy', 'mpmath', 'math_verify', 'latex2sympy2_extended'},
+    'verify': {'numpy', 'sympy', 'mpmath', 'math_verify', 'latex2sympy2_extended',
+               'reasoning_gym'},
 }
 
 HEAVY = ('jax', 'tensorflow_datasets', 'transformers', 'sympy', 'flax', 'orbax', 'matplotlib')

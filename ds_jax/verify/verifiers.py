@@ -11,7 +11,7 @@ from ds_jax.types import Verdict
 
 Verifier = Callable[[str, str], Verdict]
 
-_PYTHON = 'python:'
+_PYTHON, _GYM = 'python:', 'gym:'
 _BUILT_IN = {
     'math': 'ds_jax.verify.grade_math.verify',
     'math_bare': 'ds_jax.verify.grade_math.verify_bare',  # the answer need not be boxed
@@ -26,9 +26,10 @@ def check_name(name: str) -> None:
   """Raises InputError unless `name` has the form of a verifier; imports nothing."""
   is_python = name.startswith(_PYTHON) and all(
       part.isidentifier() for part in name.removeprefix(_PYTHON).split('.')) and '.' in name
-  if name not in _BUILT_IN and not is_python:
+  is_gym = name.startswith(_GYM) and name != _GYM
+  if name not in _BUILT_IN and not is_python and not is_gym:
     raise InputError(
-        f'Expected verifier to be one of {sorted(_BUILT_IN)} or python:MODULE.FUNCTION, '
+        f'Expected verifier to be one of {sorted(_BUILT_IN)}, gym:TASK or python:MODULE.FUNCTION, '
         f'got {name!r}.{suggest(name, _BUILT_IN)}')
 
 
@@ -36,8 +37,9 @@ def resolve(name: str) -> Verifier:
   """Imports the verifier `name`.
 
   Args:
-    name: of _BUILT_IN, or 'python:MODULE.FUNCTION' for a function of yours that
-      takes (gold, response) and returns a bool, a Verdict or a verdict's name.
+    name: of _BUILT_IN, 'gym:TASK' for the scorer of a task of reasoning-gym, or
+      'python:MODULE.FUNCTION' for a function of yours that takes (gold, response) and returns a
+      bool, a Verdict or a verdict's name.
 
   Returns:
     The verifier.
@@ -48,6 +50,9 @@ def resolve(name: str) -> Verifier:
   check_name(name)
   if name in _BUILT_IN:
     return _import_function(_BUILT_IN[name])
+  if name.startswith(_GYM):
+    from ds_jax.verify.grade_gym import verifier
+    return verifier(name.removeprefix(_GYM))
   return functools.partial(_call_user, _import_function(name.removeprefix(_PYTHON)))
 
 

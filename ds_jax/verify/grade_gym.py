@@ -1,0 +1,91 @@
+"""The verifier `gym:NAME`: the own scorer of a task of reasoning-gym (an extra).
+
+Some of its scorers hand the answer to Python's `eval`, or to sympy's parser, which comes to `eval`.
+Here `eval` reads literals only, unless the text stands in the entry, and tasks that use sympy see
+only answers made of numbers, names and operators. Full marks are correct, less is wrong.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ds_jax.checks import InputError, suggest
+from ds_jax.types import Verdict
+from ds_jax.verify import extract
+
+_FULL_MARKS = 1 - 1e-9
+_TAG = re.compile(r'<answer>((?:(?!</?answer>).)*)</answer>', re.DOTALL)
+_EXPRESSION = re.compile(r'[0-9A-Za-z+\-*/^()., =\n]{0,1000}')
+_ATTRIBUTE = re.compile(r'\.\s*[A-Za-z]')
+
+Scorer = Callable[[str, dict[str, Any]], float]
+
+
+def verifier(task: str) -> Callable[[str, str], Verdict]:
+  """Returns the verifier of a task; golds are entries as `data.external.gym_rows` writes them.
+
+  Raises:
+    InputError: if `reasoning-gym` is not installed, or has no such task.
+  """
+  try:
+    from reasoning_gym.factory import DATASETS
+  except ImportError as e:
+    raise InputError(f"The verifier gym:{task} needs `reasoning-gym`: pip install 'ds_jax[gym]'."
+                     ) from e
+  if task not in DATASETS:
+    raise InputError(f'reasoning-gym has no task {task!r}.{suggest(task, DATASETS)}')
+  dataset, config = DATASETS[task]
+  modules = [sys.modules[c.__module__] for c in dataset.__mro__
+             if c.__module__.startswith('reasoning_gym.')]
+  uses_sympy = any(_is_of_sympy(x) for module in modules for x in vars(module).values())
+  return functools.partial(_verify, dataset(config=config()).score_answer, modules, uses_sympy)
+
+
+def _verify(score: Scorer, modules: list[Any], uses_sympy: bool, gold: str,
+            response: str) -> Verdict:
+  answer = _answer(response)
+  if not answer:
+    return Verdict.NO_ANSWER
+  if uses_sympy and (not _EXPRESSION.fullmatch(answer) or _ATTRIBUTE.search(answer)):
+    return Verdict.WRONG
+  entry = json.loads(gold)
+  for module in modules:  # found before the built-in one
+    module.eval = functools.partial(_evaluate, frozenset(_texts(entry)))
+  try:
+    return Verdict.CORRECT if score(answer, entry) >= _FULL_MARKS else Verdict.WRONG
+  finally:
+    for module in modules:
+      del module.eval
+
+
+def _answer(response: str) -> str:
+  r"""In the last `\boxed{}`, the last <answer> tags, or all there is."""
+  text = response[-extract.MAX_RESPONSE:]
+  boxed = extract.last_boxed(text)
+  tagged = _TAG.findall(text)
+  return (boxed or (tagged[-1] if tagged else text)).strip()[:extract.MAX_ANSWER]
+
+
+def _is_of_sympy(x: Any) -> bool:
+  names = (getattr(x, '__name__', None), getattr(x, '__module__', None))
+  return any(isinstance(name, str) and name.split('.')[0] == 'sympy' for name in names)
+
+
+def _texts(x: Any) -> Iterator[str]:
+  """All texts in an entry."""
+  if isinstance(x, str):
+    yield x
+  for part in x.values() if isinstance(x, dict) else x if isinstance(x, list) else ():
+    yield from _texts(part)
+
+
+def _evaluate(trusted: frozenset[str], text: str, *names: Any) -> Any:
+  """`eval` of an entry's own texts; of any other text, its value if it is a literal."""
+  return builtins.eval(text, *names) if text in trusted else ast.literal_eval(text)

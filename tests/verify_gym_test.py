@@ -1,0 +1,56 @@
+"""The verifier `gym:TASK` with the real package: its scores, and no `eval` of model output."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ds_jax.checks import InputError
+from ds_jax.config import VerifyConfig
+from ds_jax.data.external import gym_rows
+from ds_jax.types import Verdict
+from ds_jax.verify import verifiers
+from ds_jax.verify.pool import VerifierPool
+
+pytest.importorskip('reasoning_gym', reason="needs the extra 'gym': pip install reasoning-gym")
+
+# Scorers that read literals by eval, that use sympy, that evaluate the entry, and plain ones.
+TASKS = ('n_queens', 'spiral_matrix', 'puzzle24', 'simple_integration', 'bitwise_arithmetic',
+         'leg_counting')
+
+
+def answer_of(row):
+  return json.loads(row['answer'])['answer']
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_answers_of_the_gym_are_correct_and_others_are_not(task):
+  verify = verifiers.resolve(f'gym:{task}')
+  rows = [row for _, row in gym_rows(task, 4, seed=1)]
+  for row in rows:
+    gold, answer = row['answer'], answer_of(row)
+    assert verify(gold, f'so <answer>{answer}</answer>') is Verdict.CORRECT
+    assert verify(gold, 'so <answer>nonsense</answer>') is Verdict.WRONG
+    assert verify(gold, ' ') is Verdict.NO_ANSWER
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_hostile_answers_do_not_run(task, tmp_path):
+  trace = tmp_path / 'trace'
+  codes = [f"__import__('pathlib').Path({str(trace)!r}).touch()", f"open({str(trace)!r}, 'w')",
+           f"[open({str(trace)!r}, 'w')]", f"(1).__class__ and open({str(trace)!r}, 'w')",
+           '9**9**9**9', '(' * 900 + '1' + ')' * 900]
+  (_, row), = gym_rows(task, 1, seed=1)
+  config = VerifyConfig(verifier=f'gym:{task}', num_workers=1, cpu_seconds=2.0)
+  with VerifierPool(config) as pool:
+    for future in pool.verify([(row['answer'], code) for code in codes]):
+      assert future.result(60) is not Verdict.CORRECT
+    good, = pool.verify([(row['answer'], answer_of(row))])
+    assert good.result(60) is Verdict.CORRECT
+  assert not trace.exists()
+
+
+def test_unknown_tasks_are_named():
+  with pytest.raises(InputError, match='leg_counting'):
+    verifiers.resolve('gym:leg_countin')
