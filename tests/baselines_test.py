@@ -115,6 +115,7 @@ def test_dynamic_sampling_fills_the_batch_with_contrast(root, warm, tmp_path):
     assert ids(again) != ids(groups)
 
 
+@pytest.mark.long
 def test_dynamic_sampling_goes_on_after_a_stop(root, warm, tmp_path):
   cfg = tiny(root, 'dapo')
   plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))

@@ -102,6 +102,7 @@ def test_a_decoder_split_over_tensor_grows_the_same_trees(grown):
     assert_same_tree(trees[name], other[name], bits=False)
 
 
+@pytest.mark.long
 def test_one_slot_grows_the_same_trees(grown):
   _, jobs, trees, _ = grown
   alone, _ = fakes.grow(fakes.make_engine(dataclasses.replace(fakes.SEARCH, num_slots=1)), jobs[:3])

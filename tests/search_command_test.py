@@ -194,6 +194,7 @@ def test_hostile_answers_are_compared_without_being_read():
   assert answers.compared_form('(' * 9999) == '(' * 9999
 
 
+@pytest.mark.long
 def test_path_quality_and_ends_of_a_tree(warm):
   import fakes
   tree = next(iter(fakes.grow(fakes.make_engine(), fakes.make_jobs(1))[0].values()))

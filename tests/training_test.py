@@ -199,6 +199,7 @@ def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
   tiny_run.assert_same_run(stopped, workdir, cfg)
 
 
+@pytest.mark.long
 def test_a_reference_and_importance_weights_survive_a_stop(warm, tmp_path):
   cfg = tiny_run.config(train=RESCORED | dict(learning_rate=1e-2))
   plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
