@@ -243,7 +243,7 @@ def test_a_run_goes_on_with_another_mesh_and_other_slots(done, warm, tmp_path):
   with pytest.raises(Stopped):
     tiny_run.train(workdir, tiny_run.config(), should_stop=later)
   before = tiny_run.metrics(workdir)
-  moved = tiny_run.config(mesh=dict(data=2, fsdp=2, tensor=2), train=dict(micro_rows=4),
+  moved = tiny_run.config(mesh=dict(data=4, fsdp=2), train=dict(micro_rows=16),
                           search=dict(num_slots=8), evaluate=dict(num_slots=4))
   assert tiny_run.train(workdir, moved)['steps'] == 6
   rows = tiny_run.metrics(workdir)
