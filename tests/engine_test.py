@@ -14,10 +14,14 @@ import pytest
 
 from ds_jax.model.decoder import sequence_logprobs
 from ds_jax.search.engine import Interrupted
+from ds_jax.search.expansion import cut_segments
+from ds_jax.search.host_tree import HostTree
 from ds_jax.search.journal import Journal, tree_from_line, tree_to_line
+from ds_jax.search.keys import problem_hash, root_key_data
+from ds_jax.search.lanes import Request, Slot
 from ds_jax.search.statistics import split_counts, summarize
 from ds_jax.search.trajectories import trajectories
-from ds_jax.types import FinishedTree, Verdict
+from ds_jax.types import FinishedTree, Segments, Verdict
 
 
 @pytest.fixture(scope='module')
@@ -164,6 +168,45 @@ def test_a_slow_verdict_delays_its_own_tree_only(grown):
   assert order[-1] == 'p0'
   for name in trees:
     assert_same_tree(trees[name], found[name])
+
+
+def test_numbers_that_fail_in_one_tree_leave_the_others_alone(grown):
+  """Log-probs and entropies of one tree's segments are no numbers, whatever slot it is in."""
+  engine, jobs, trees, _ = grown
+  base = fakes.base_key_data(0, fakes.Purpose.SEARCH, 0, 0)
+  roots = root_key_data(base, [problem_hash(job.problem.id) for job in jobs], [0] * len(jobs))
+  is_broken = np.zeros(engine.num_trees, bool)
+
+  def expand(params, slots, plan):
+    for b, key in enumerate(np.asarray(plan.key)):
+      starts = (roots == key).all(1)
+      is_broken[b] = starts[0] if starts.any() else is_broken[b]  # a slot stays with its tree
+    slots, segments = engine.expand_fn(params, slots, plan)
+    spoil = lambda values: np.where(is_broken[:, None, None], np.nan, values)
+    return slots, segments._replace(logprobs=spoil(segments.logprobs),
+                                    entropies=spoil(segments.entropies))
+
+  found, _ = fakes.grow(dataclasses.replace(engine, expand_fn=expand), jobs)
+  broken = found.pop(jobs[0].problem.id)
+  assert np.isnan(broken.logprobs).all() and len(broken.collected)
+  assert np.isfinite(broken.value_sum).all()
+  for name, tree in found.items():
+    assert_same_tree(trees[name], tree)
+
+
+@pytest.mark.parametrize('policy, is_seen', [('deepsearch', True), ('faithful', False)])
+def test_an_end_token_in_the_last_place_is_seen(policy, is_seen):
+  """Children: an end in the last place, a lone end token, and none at all."""
+  config = dataclasses.replace(fakes.SEARCH, policy=policy, width=3, segment_length=4, max_depth=9)
+  numbers = {name: np.zeros((1, 3, 4), np.float32) for name in Segments._fields}
+  segments = Segments(**numbers)._replace(
+      tokens=np.ones((1, 3, 4), np.int32), length=np.array([[4, 1, 4]], np.int32),
+      is_ended=np.array([[True, True, False]]))
+  tree = HostTree(fakes.make_jobs(1)[0], np.zeros(2, np.uint32))
+  expansion = cut_segments(
+      tree, Slot(), 0, Request(0, 0, 0, 3, np.zeros(2, np.uint32)), segments, config)
+  assert expansion.ends() == ([0, 1] if is_seen else [1])
+  assert [len(tokens) for tokens in expansion.tokens] == [4, 1, 4]
 
 
 def test_failed_verification_masks_the_end():
