@@ -25,7 +25,7 @@ def inputs():
 
 @pytest.fixture(scope='module')
 def attend():
-  return jax.jit(lambda q, k, v, length: attend_path(q, k, v, length, BLOCK))
+  return jax.jit(lambda q, k, v, length: attend_path(q, k[None], v[None], 0, length, BLOCK))
 
 
 LENGTHS = {

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ds_jax.model import attention
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, apply_layer, embed, scan_layers
-from ds_jax.model.path_attention import attend_layer, attend_path
+from ds_jax.model.path_attention import attend_path
 
 
 class Slots(NamedTuple):
@@ -59,19 +59,19 @@ def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array, tokens: 
   causal = jnp.tri(num_queries, dtype=bool)[None]
 
   def body(x, xs):
-    layer, path_keys, path_values = xs
+    layer, index = xs
 
     def attend_fn(q, k, v):
       q = attention.group_heads(q, config.num_kv_heads)
       return attention.merge([
-          attend_path(q, path_keys[slot_index], path_values[slot_index], length, block),
+          attend_path(q, slots.path_keys, slots.path_values, index, length, block, slot_index),
           attention.attend_part(q, k.swapaxes(1, 2), v.swapaxes(1, 2), causal)])
 
     x, (k, v) = apply_layer(layer, config, x, positions, attend_fn)
     return x, (k.swapaxes(1, 2), v.swapaxes(1, 2))
 
   hidden, (keys, values) = scan_layers(
-      body, embed(decoder, tokens), (decoder.layers, slots.path_keys, slots.path_values),
+      body, embed(decoder, tokens), (decoder.layers, jnp.arange(config.num_layers)),
       config.num_layers)
   return keys, values, hidden
 
@@ -149,8 +149,8 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
       q_child = attention.group_heads(per_child(q)[:, None], config.num_kv_heads)
       own = [per_child(x)[:, :, None] for x in (k, v)]  # [B * W, C, 1, D]
       return attention.merge([
-          attend_layer(attention.group_heads(q, config.num_kv_heads), slots.path_keys,
-                       slots.path_values, index, slots.path_length, block),
+          attend_path(attention.group_heads(q, config.num_kv_heads), slots.path_keys,
+                      slots.path_values, index, slots.path_length, block),
           per_slot(attention.attend_part(q_child, per_child(segment_keys),
                                          per_child(segment_values), in_segment)),
           per_slot(attention.attend_part(q_child, *own, itself))])

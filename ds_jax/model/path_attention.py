@@ -24,29 +24,25 @@ def group_size(num_slots: int) -> int:
   return max(d for d in range(1, largest + 1) if num_slots % d == 0)
 
 
-def attend_path(q_BxCxQxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
-                length: jax.Array, block: int) -> Partial:
-  """`attend_layer` where the caches of one layer stand alone."""
-  return attend_layer(q_BxCxQxGxD, k_BxCxSxD[None], v_BxCxSxD[None], 0, length, block)
-
-
-def attend_layer(q_BxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax.Array,
-                 layer: jax.Array | int, length: jax.Array, block: int) -> Partial:
+def attend_path(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax.Array,
+                layer: jax.Array | int, length: jax.Array, block: int,
+                slot_index: jax.Array | None = None) -> Partial:
   """Partial attention over path caches that are filled to different lengths.
 
-  Slots of length 0 see nothing and get weights of 0. The first block is read for all slots.
+  Rows of length 0 see nothing and get weights of 0. The first block is read for all rows.
 
   Args:
-    q_BxCxQxGxD: queries; every query of slot b sees the first `length[b]` positions.
+    q_RxCxQxGxD: queries; every query of row r sees the first `length[r]` positions.
     k_LxBxCxSxD: keys of all layers; S is a multiple of `block`, or at most one block. Blocks are
       cut out of the whole: a layer cut out first would be copied, at whatever length.
     v_LxBxCxSxD: values.
     layer: `[]` int32, whose caches are read.
-    length: `[B]` int32.
+    length: `[R]` int32.
     block: positions read at a time.
+    slot_index: `[R]` int32, the slot whose path each row sees; None: rows are the B slots.
   """
   _, num_slots, num_heads, num_positions, head_width = k_LxBxCxSxD.shape
-  width, size = group_size(num_slots), min(block, num_positions)
+  width, size = group_size(len(length)), min(block, num_positions)
   longest_first = jnp.argsort(-length, stable=True)
 
   def attend_rows(q: jax.Array, k: jax.Array, v: jax.Array, start: jax.Array | int,
@@ -54,11 +50,14 @@ def attend_layer(q_BxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: ja
     seen = start + jnp.arange(size)[None, None, :] < lengths[:, None, None]
     return attend_part(q, k, v, seen)
 
+  def read(slots: jax.Array, start: jax.Array | int) -> list[jax.Array]:
+    cut = lambda cache: jax.vmap(lambda slot: jax.lax.dynamic_slice(
+        cache, (layer, slot, 0, start, 0), (1, 1, num_heads, size, head_width))[0, 0])(slots)
+    return [cut(cache) for cache in (k_LxBxCxSxD, v_LxBxCxSxD)]
+
   def read_group(rows: jax.Array, start: jax.Array, whole: Partial) -> Partial:
-    read = lambda cache: jax.vmap(lambda row: jax.lax.dynamic_slice(
-        cache, (layer, row, 0, start, 0), (1, 1, num_heads, size, head_width))[0, 0])(rows)
-    part = attend_rows(q_BxCxQxGxD[rows], read(k_LxBxCxSxD), read(v_LxBxCxSxD), start,
-                       length[rows])
+    slots = rows if slot_index is None else slot_index[rows]
+    part = attend_rows(q_RxCxQxGxD[rows], *read(slots, start), start, length[rows])
     joined = join(jax.tree.map(lambda x: x[rows], whole), part)
     return jax.tree.map(lambda x, new: x.at[rows].set(new, unique_indices=True), whole, joined)
 
@@ -69,9 +68,11 @@ def attend_layer(q_BxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: ja
     with jax.named_scope('path_groups'):
       return jax.lax.fori_loop(0, (num_rows + width - 1) // width, group, whole)
 
-  read_first = lambda cache: jax.lax.dynamic_slice(
+  first_of_all = lambda cache: jax.lax.dynamic_slice(
       cache, (layer, 0, 0, 0, 0), (1, num_slots, num_heads, size, head_width))[0]
-  first = attend_rows(q_BxCxQxGxD, read_first(k_LxBxCxSxD), read_first(v_LxBxCxSxD), 0, length)
+  first = attend_rows(
+      q_RxCxQxGxD, *(map(first_of_all, (k_LxBxCxSxD, v_LxBxCxSxD)) if slot_index is None
+                     else read(slot_index, 0)), 0, length)
   if num_positions <= block:
     return first
   num_blocks = (length.max() + block - 1) // block
