@@ -7,6 +7,7 @@ stopped ends as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -66,15 +67,19 @@ class Training:
                                 temperature=config.sampling.temperature or 1.0,
                                 frozen=config.train.frozen, before_pass=self.poll)
     self.sampler = Sampler(runtime, self.train_prompts, grow=self.grow, score=self.score)
-    self.checkpointer = Checkpointer(runtime.workdir.checkpoints, config.checkpoint.keep,
-                                     note=runtime.progress.note,
-                                     keep_best=config.checkpoint.keep_best)
-    self.metrics = (NoMetrics() if runtime.team.index
-                    else MetricsWriter(runtime.workdir.root, config.log.tensorboard))
-    self.state, self.host = self.restore()
-    self.reference = (runtime.load_decoder(model_folder(config, runtime.workdir))
-                      if config.train.kl_coefficient else None)  # the policy it started from
-    self.metrics.cut(self.host.metrics_size)
+    with contextlib.ExitStack() as opened:  # closed if a later line refuses the run
+      self.checkpointer = Checkpointer(runtime.workdir.checkpoints, config.checkpoint.keep,
+                                       note=runtime.progress.note,
+                                       keep_best=config.checkpoint.keep_best)
+      opened.callback(self.checkpointer.close)
+      self.metrics = (NoMetrics() if runtime.team.index
+                      else MetricsWriter(runtime.workdir.root, config.log.tensorboard))
+      opened.callback(self.metrics.close)
+      self.state, self.host = self.restore()
+      self.reference = (runtime.load_decoder(model_folder(config, runtime.workdir))
+                        if config.train.kl_coefficient else None)  # the policy it started from
+      self.metrics.cut(self.host.metrics_size)
+      self._opened = opened.pop_all()
     self.journals: list[Journal] = []  # of finished work, which the next checkpoint covers
     self.covered: list[Journal] = []  # by the checkpoint that is being written
     self.in_flight: list[Journal] = []  # of the step under way
@@ -116,8 +121,7 @@ class Training:
 
   def close(self) -> None:
     """Closes files; use `contextlib.closing`."""
-    self.metrics.close()
-    self.checkpointer.close()
+    self._opened.close()
 
   def stop_if_asked(self) -> None:
     """Saves and raises Stopped, if the run was asked to stop: all processes at the same step."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import pathlib
 import re
 import shutil
 
@@ -302,6 +304,9 @@ def test_bad_settings_are_refused_before_any_work(warm, tmp_path, sections, word
   (workdir.root / 'config.json').unlink()
   with pytest.raises(InputError, match=words):
     tiny_run.train(workdir, config_from(dataclasses.asdict(tiny_run.config(**sections))))
+  if (descriptors := pathlib.Path('/proc/self/fd')).exists():  # Linux
+    opened = [os.path.realpath(d) for d in descriptors.iterdir()]
+    assert not [name for name in opened if name.startswith(str(tmp_path))]
   assert not workdir.checkpoints.exists() or not list(workdir.checkpoints.iterdir())
 
 
