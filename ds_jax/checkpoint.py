@@ -14,6 +14,7 @@ import gc
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ds_jax.sharding import path_name
 
 _STATE, _HOST = 'state', 'host'
 _DAMAGED = 'damaged.'  # prefix of a checkpoint set aside; orbax ignores such names
+_LAST_WRITES = 5.0  # seconds that writers of a failed save are waited for
 
 
 class SaveError(RuntimeError):
@@ -92,6 +94,7 @@ class Checkpointer:
                       f'got {step}; remove the later checkpoints to go back.')
     named = _named_leaves(state)
     sums = {name: int(value) for name, value in jax.device_get(_checksums(named)).items()}
+    self._remove_half_written(step)
     import orbax.checkpoint as ocp
     items = ocp.args.Composite(**{
         _STATE: ocp.args.StandardSave(named),
@@ -195,10 +198,19 @@ class Checkpointer:
     with _quiet(), contextlib.suppress(Exception):  # closing repeats the error being reported
       self._manager.close()
     _collect_abandoned()
-    if jax.process_index() == 0:
-      for folder in self._folder.glob(f'{step}.orbax-checkpoint-tmp*'):
-        shutil.rmtree(folder, ignore_errors=True)
+    self._remove_half_written(step)
     self._open()
+
+  def _remove_half_written(self, step: int) -> None:
+    """Removes what a failed save of `step` left; writers that outlive it may still add files."""
+    if jax.process_index():
+      return
+    give_up = time.monotonic() + _LAST_WRITES
+    while (left := list(self._folder.glob(f'{step}.orbax-checkpoint-tmp*'))
+           ) and time.monotonic() < give_up:
+      for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+      time.sleep(0.1)  # it is gone when it stays away this long
 
   def _steps(self) -> list[int]:
     return [s for s in self._manager.all_steps() if s not in self._damaged]

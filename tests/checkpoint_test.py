@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -57,6 +59,26 @@ def checkpointer(tmp_path, notes):
 
 def files_of(folder, step):
   return [f for f in sorted((folder / str(step)).rglob('*')) if f.is_file()]
+
+
+def test_writers_that_outlive_a_failed_save_do_not_spoil_the_next(checkpointer, tmp_path):
+  """Tensorstore's threads may still write when the error of another file is known."""
+  folder, ends = tmp_path / 'checkpoints' / '1.orbax-checkpoint-tmp/state/d', time.monotonic() + 1.0
+
+  def write():
+    while time.monotonic() < ends:
+      with contextlib.suppress(FileNotFoundError):  # removed under its hands
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / str(time.monotonic_ns())).touch()
+
+  writer = threading.Thread(target=write)
+  writer.start()
+  while not folder.exists():
+    time.sleep(0.01)
+  checkpointer.save(1, simple(), HOST)
+  writer.join()
+  restored, _ = checkpointer.restore(abstract(simple()))
+  assert_equal(restored, simple())
 
 
 def largest(folder, step):
