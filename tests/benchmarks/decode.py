@@ -3,7 +3,7 @@ r"""Tokens per second of batched expansion beside transformers `generate`, in on
   .venv/bin/python tests/benchmarks/decode.py --sizes=1M,17M --prefixes=64,1024,4096
 
 B prefixes, W siblings of each, T tokens of every sibling, temperature 1, no stop token; the prefill
-of the prefix counts on both sides. Theirs: torch on as many threads as there are cores, the same
+of the prefix counts on both sides. Theirs: torch on as many threads as cores it may use, the same
 weights (written to a folder and loaded from it), `num_return_sequences=W`, no static shapes. Runs
 are warm and alternate; figures are medians, the ratio is of medians. A run of theirs longer than
 `--patience` seconds is not repeated.
@@ -82,7 +82,7 @@ def generation(folder: str, prefixes: np.ndarray, width: int,
   """The same with transformers on torch."""
   import torch
   import transformers
-  torch.set_num_threads(os.cpu_count())
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
   model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
   model.generation_config = transformers.GenerationConfig()
   inputs = torch.tensor(prefixes)
