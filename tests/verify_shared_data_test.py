@@ -1,4 +1,4 @@
-"""The math verifier through the pool on the shared rows and hostile strings, and its throughput."""
+"""The math verifier through the pool on the shared rows, and the throughput of a simple one."""
 
 from __future__ import annotations
 
@@ -43,39 +43,6 @@ def test_accuracy_and_false_positives_on_the_dev_rows(dev_rows, capsys):
           f'positives; math-verify: {peer_false_positives} false positives')
   assert accuracy >= 0.93
   assert false_positives <= peer_false_positives
-
-
-def hostile_answers(canary: Path) -> list[str]:
-  """What peer_robustness.jsonl names (it holds no texts), written again."""
-  run = f"__import__('os').system('touch {canary}')"
-  codes = ','.join(f'chr({ord(c)})' for c in run)
-  return [
-      run, f'eval("{run}")', f'N("{run}")', f'eval(bytes([{codes}]))', rf'\text{{{run}}}',
-      f"open('{canary}','w')", '().__class__.__base__.__subclasses__()', 'exit()', f'$({run})$',
-      '9^{9^{9^9}}', '((9!)!)!', '(10^8)!', r'\binom{10^9}{5 \cdot 10^8}', '(x+y+z)^{500}',
-      r'\prod_{n=1}^{100000000} n', r'\int e^{e^{e^x}} dx', r'\sin(10^{10^8})',
-      r'\sum_{n=0}^{800} x^n', r'\sqrt{' * 60 + '2' + '}' * 60, r'\log(' * 12 + '9' + ')' * 12,
-      '(x+1)^{59}(y+2)^{59}(z+3)^{59}', '9' * 10 ** 6, '{' * 10_000, 'x+' * 50_000 + 'x',
-      r'\{' + ','.join(map(str, range(3000))) + r'\}',
-      r'\begin{pmatrix}' + r'1 & 2 \\' * 600 + r'\end{pmatrix}',
-  ]
-
-
-def test_hostile_answers_neither_run_nor_hang(tmp_path):
-  canary = tmp_path / 'canary'
-  config = VerifyConfig(verifier='math', cpu_seconds=1.0, num_workers=2)
-  with VerifierPool(config) as pool:
-    pool.verify([('x^2-1', r'\boxed{(x-1)(x+1)}')])[0].result(timeout=60)  # started
-    for answer in hostile_answers(canary):
-      start = time.monotonic()
-      # As prediction and as gold; a plain answer behind them is served at once.
-      futures = pool.verify([('x+1', rf'\boxed{{{answer}}}'), (answer, r'\boxed{x+1}'),
-                             ('1/2', rf'\boxed{{0.5}} {time.time()}')])
-      verdicts = [future.result(timeout=60) for future in futures]
-      assert verdicts[2] is Verdict.CORRECT
-      assert not {Verdict.CORRECT, Verdict.ERROR} & set(verdicts[:2]), (answer[:60], verdicts)
-      assert time.monotonic() - start < 8, answer[:60]  # 2 deadlines; the CPU is shared
-  assert not canary.exists()
 
 
 def test_every_training_gold_equals_itself(shared):

@@ -25,13 +25,14 @@ class Chip(NamedTuple):
   num_axes: int  # of the topology
   source: str
   num_devices: int = 1
+  config: str = ''  # of libtpu; '': its default
 
 
 # Looked up in November 2026. v4's page lacks the network: 6 links of 50 GB/s each way, from
 # arXiv:2304.01433. The pages say GB where they mean GiB of memory.
 _DOCS = 'docs.cloud.google.com/tpu/docs/'
 CHIPS = {
-    'v4': Chip(32, 1200, 275, 600, 3, _DOCS + 'v4'),
+    'v4': Chip(32, 1200, 275, 600, 3, _DOCS + 'v4', config='megacore'),  # as on a TPU VM
     'v5e': Chip(16, 819, 197, 400, 2, _DOCS + 'v5e'),
     'v5p': Chip(95, 2765, 459, 1200, 3, _DOCS + 'v5p'),
     'v6e': Chip(32, 1638, 918, 800, 2, _DOCS + 'v6e'),
@@ -113,7 +114,10 @@ def _slice_devices(topology: str) -> list[jax.Device]:
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # there is no metadata server to ask
   from jax.experimental import topologies
   try:
-    return topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
+    chip = CHIPS[parse_topology(topology)[0]]
+    options = {'chip_config_name': chip.config} if chip.config else {}
+    return topologies.get_topology_desc(
+        platform='tpu', topology_name=topology, **options).devices
   except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as e:
     if 'lockfile' in str(e):
       raise InputError('Another process uses libtpu (another plan, or a job on this TPU): wait for '
