@@ -157,6 +157,11 @@ def test_bare_predictions(prediction):
   assert grade_math.verify_bare('33', prediction) is CORRECT
 
 
+def test_a_gold_of_words_is_not_searched_for_a_number():
+  assert grade_math.verify_bare('Player 2', r'So it is \boxed{Player 2}.') is CORRECT
+  assert grade_math.verify_bare('The answer is 33', '33') is CORRECT
+
+
 def test_equality_of_simple_answers_is_symmetric():
   answers = ['1/2', '0.5', r'\frac12', '½', '50%', '2', 'x', 'Yes', 'A', r'\text{odd}', '1,000']
   for left, right in itertools.combinations(answers, 2):

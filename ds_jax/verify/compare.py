@@ -22,7 +22,7 @@ _SAME, _DIFFERENT = 1e-80, 1e-30  # relative differences
 _SLACK = 1.001  # of a rounding
 _NUM_ROOTS = 2
 _MAX_STEPS = 40
-_CONVERGED = 1e-50
+_CONVERGED = 1e-25  # values below 1 / LIMIT cannot be computed
 _FAR = 1e6
 
 
@@ -143,8 +143,10 @@ def _root_along(node: Node, point: Point, name: str) -> Point | None:
     next_x = x * 1.1
     for _ in range(_MAX_STEPS):
       moved = point._replace(values={**point.values, name: next_x})
+      if abs(next_x - x) < _CONVERGED * abs(next_x):  # and far closer to the root: superlinear
+        return moved
       next_fx = value(node, moved)
-      if not next_fx or abs(next_x - x) < _CONVERGED * abs(next_x):
+      if not next_fx:
         return moved
       x, next_x, fx = next_x, next_x - next_fx * (next_x - x) / (next_fx - fx), next_fx
       if abs(next_x) > _FAR:

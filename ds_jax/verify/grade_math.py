@@ -59,7 +59,9 @@ def verify_bare(gold: str, prediction: str) -> Verdict:
   answer = extract.final_answer(prediction)
   if not answer:
     return Verdict.NO_ANSWER
-  return Verdict.CORRECT if is_equal(extract.final_answer(gold), answer) else Verdict.WRONG
+  if len(gold) > extract.MAX_ANSWER or squeeze(_spelling(gold)) != squeeze(_spelling(answer)):
+    gold = extract.final_answer(gold)  # else it is a bare answer, as in "Player 2"
+  return Verdict.CORRECT if is_equal(gold, answer) else Verdict.WRONG
 
 
 def _bare_gold(gold: str) -> str:
@@ -70,7 +72,7 @@ def is_equal(gold: str, answer: str) -> bool:
   """Whether two bare answers mean the same; False if either is empty."""
   if max(len(gold), len(answer)) > extract.MAX_ANSWER:
     return False
-  gold, answer = join_thousands(normalize(gold)), join_thousands(normalize(answer))
+  gold, answer = _spelling(gold), _spelling(answer)
   if not gold or not answer:
     return False
   if squeeze(gold) == squeeze(answer):
@@ -84,6 +86,10 @@ def is_equal(gold: str, answer: str) -> bool:
   gold, answer = _without_units(gold, answer)
   decision = forms.decide(gold, answer)
   return _compare_algebra(gold, answer) if decision is None else decision
+
+
+def _spelling(answer: str) -> str:
+  return join_thousands(normalize(answer))
 
 
 def _compare_words(gold: str, answer: str) -> bool | None:
