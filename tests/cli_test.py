@@ -94,7 +94,8 @@ def test_evaluate_reports_pass_at_1(capsys, warm):
   assert summary['evaluate/num_problems'] == 6
 
 
-@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 42), (signal.SIGINT, 130)])
+@pytest.mark.parametrize('number, code', [
+    (signal.SIGTERM, 42), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)])
 def test_a_signal_saves_and_the_same_command_continues(warm, tmp_path, number, code):
   config = tiny_run.config_file(tmp_path, curriculum=dict(round_steps=(400,)))
   workdir = tiny_run.warmstart(

@@ -76,7 +76,9 @@ def loss(decoder, tokens, positions, key_end, targets):
 
 def compiled(function, length, config):
   integers = jax.ShapeDtypeStruct((1, length), jnp.int32)
-  return jax.jit(function).lower(abstract_decoder(config), *[integers] * 4).compile()
+  lowered = jax.jit(function).lower(abstract_decoder(config), *[integers] * 4)
+  # The code is made when the memory has been planned; making it slow saves a minute.
+  return lowered.compile(compiler_options={'xla_backend_optimization_level': 0})
 
 
 def temporaries(length, config):
@@ -88,7 +90,7 @@ def temporaries(length, config):
 def test_memory_grows_linearly_with_length():
   """At 18,432 positions the scores of one head alone would be 1,296 MiB."""
   config = dataclasses.replace(CONFIG, remat='full')
-  lengths = (2048, 4096, 8192, 18_432)
+  lengths = (2048, 8192, 18_432)
   for used in zip(*[temporaries(length, config) for length in lengths], strict=True):
     slopes = np.diff(used) / np.diff(lengths)  # bytes per position
     assert slopes.max() < 2 * slopes.min(), (used, slopes)  # [S, S] would be 4.3 times
