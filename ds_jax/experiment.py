@@ -91,7 +91,6 @@ def train(config: Config, workdir: Workdir, progress: Progress,
         team.gather(b'')  # process 0 has the reports to write
         return {'status': 'done', 'process': team.index}
       examples = example_trees(training)
-    host.solutions().write_jsonl(workdir.root / 'replay.jsonl', runtime.tokenizer.decode_response)
   summary = make_summary(read_metrics(workdir.root / 'metrics.jsonl')) | {
       'status': 'done', 'rounds': host.round_index, 'time/train': time.monotonic() - start}
   write_json(workdir.root / 'examples.json', examples)

@@ -117,6 +117,7 @@ class Training:
       self.end_round()
     self.evaluate('after')
     self.commit()
+    self.export_solutions()
     return self.host
 
   def close(self) -> None:
@@ -282,6 +283,13 @@ class Training:
     self.host.round_index += 1
     self.host.batches, self.host.hard_ids = 0, None
     self.save()
+    self.export_solutions()
+
+  def export_solutions(self) -> None:
+    """Writes the cached solutions for people to read; the checkpoint has them, too."""
+    if not self.runtime.team.index:
+      self.host.solutions().write_jsonl(self.runtime.workdir.root / 'replay.jsonl',
+                                        self.runtime.tokenizer.decode_response)
 
   def train_step(self) -> None:
     """Search, verify, back up, and update on one batch of problems; or imitate solutions."""

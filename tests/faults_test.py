@@ -65,9 +65,7 @@ def notes_of(workdir):
   progress.note = notes.append
   with open_runtime(CONFIG, workdir, progress) as runtime:
     with contextlib.closing(Training(runtime)) as training:
-      host = training.run()
-      host.solutions().write_jsonl(workdir.root / 'replay.jsonl',
-                                   runtime.tokenizer.decode_response)
+      training.run()
   return notes
 
 
@@ -172,8 +170,7 @@ def test_killed_verifier_workers_are_replaced(done, workdir):
   with open_runtime(CONFIG, workdir, SilentProgress(), should_stop=kill_workers) as runtime:
     runtimes.append(runtime)
     with contextlib.closing(Training(runtime)) as training:
-      training.run().solutions().write_jsonl(workdir.root / 'replay.jsonl',
-                                             runtime.tokenizer.decode_response)
+      training.run()
   assert len({pid for pid, _ in kills}) >= 3
   tiny_run.assert_same_run(workdir, done[1], CONFIG)
 

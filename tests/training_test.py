@@ -267,8 +267,15 @@ def test_nothing_hard_left_is_a_clear_end(warm, tmp_path):
   assert summary['status'] == 'done' and summary['steps'] == 0
 
 
-def test_cached_problems_get_hybrid_rollouts(warm, tmp_path):
+def test_cached_problems_get_hybrid_rollouts(warm, tmp_path, monkeypatch):
   """Solutions found in a round are used in the next one, if the problem is still hard."""
+  exists, filter_hard = [], Training.filter_hard
+
+  def looking(training):
+    exists.append((workdir.root / 'replay.jsonl').exists())
+    return filter_hard(training)
+
+  monkeypatch.setattr(Training, 'filter_hard', looking)
   workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(
       curriculum=dict(hard_threshold=1.0, round_steps=(4, 4), filter_from='hard'))
   (workdir.root / 'config.json').unlink()
@@ -284,6 +291,7 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path):
   if filters[1]['replay/num_problems']:
     assert any(r['search/cached_share'] > 0 for r in train[4:])
   assert all(r['search/cached_share'] == 0 for r in train[:4])
+  assert exists == [False, True]  # people can read it after each round
   exported = (workdir.root / 'replay.jsonl').read_text().splitlines()
   assert all(json.loads(line)['problem_id'].startswith('countdown/') for line in exported)
 
