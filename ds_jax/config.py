@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ds_jax.checks import InputError, suggest
-from ds_jax.config_checks import check_values
+from ds_jax.config_checks import check_rows, check_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DataConfig:
   #   'hf:NAME[:SUBSET]' (with `datasets`), 'gym:NAME' (with `reasoning-gym`)
   eval_source: str = ''  # '': the held-out split of `source`
   train_split: str = 'train'  # of tfds and hf sources and of 'countdown'
-  eval_split: str = 'heldout'
+  eval_split: str = 'heldout'  # likewise; a benchmark has but one
   data_dir: str = ''  # where TFDS builders keep their files, or a bucket; '': WORKDIR/data
   max_problems: int = 0  # 0: all; of gym sources: how many are generated
   prompt_field: str = ''  # of all but countdown; 'a.b' is b within a; '': known layouts are tried
@@ -261,7 +261,7 @@ def config_from(fields: Mapping[str, Any]) -> Config:
       range, or fields that contradict each other.
   """
   config = _convert(Config, fields, prefix='')
-  check_values(config, flatten(dataclasses.asdict(config)), context_length(config))
+  check_values(config, flatten(dataclasses.asdict(config)))
   return config
 
 
@@ -295,6 +295,11 @@ def response_limit(config: Config) -> int:
 def context_length(config: Config) -> int:
   """Positions of the longest path, prompt included."""
   return config.data.prompt_limit + response_limit(config)
+
+
+def check_training(config: Config) -> None:
+  """Raises InputError for what only a training run cannot do with this config."""
+  check_rows(config, context_length(config))
 
 
 def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

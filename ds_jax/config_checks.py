@@ -56,13 +56,12 @@ _MINIMUM = {
 }
 
 
-def check_values(config: Config, flat: Mapping[str, Any], context_length: int) -> None:
+def check_values(config: Config, flat: Mapping[str, Any]) -> None:
   """Raises InputError for a value out of range and for fields that contradict each other.
 
   Args:
     config: a whole run's.
     flat: the same by names like 'search.width'.
-    context_length: positions of the longest path, prompt included.
   """
   for name, choices in _CHOICES.items():
     check_choice(name, flat[name], choices)
@@ -81,15 +80,6 @@ def check_values(config: Config, flat: Mapping[str, Any], context_length: int) -
   if not 0 <= config.curriculum.rehearsal_share < 1:
     raise InputError('Expected curriculum.rehearsal_share in [0, 1), got '
                      f'{config.curriculum.rehearsal_share}.')
-  if context_length > train.row_length:
-    raise InputError(
-        f'prompt_limit + max_depth * segment_length = {config.data.prompt_limit} + '
-        f'{search.max_depth} * {search.segment_length} = {context_length} exceeds '
-        f'train.row_length = {train.row_length}; raise train.row_length or lower max_depth.')
-  if train.tree_row_length and train.tree_row_length < train.row_length:
-    raise InputError(
-        f'train.tree_row_length = {train.tree_row_length} is below train.row_length = '
-        f'{train.row_length}, which the longest path needs; raise it, or 0: chosen for you.')
   try:
     re.compile(train.frozen)
   except re.error as e:
@@ -101,3 +91,22 @@ def check_values(config: Config, flat: Mapping[str, Any], context_length: int) -
         f'train.minibatch_problems = {train.minibatch_problems}; use one that divides it.')
   if not 0 < config.sampling.top_p <= 1 or not 0 < config.evaluate.top_p <= 1:
     raise InputError('Expected top_p in (0, 1]; 1 switches it off.')
+
+
+def check_rows(config: Config, context_length: int) -> None:
+  """Raises InputError if the longest path does not fit a training row.
+
+  Args:
+    config: of a run that trains.
+    context_length: positions of the longest path, prompt included.
+  """
+  search, train = config.search, config.train
+  if context_length > train.row_length:
+    raise InputError(
+        f'prompt_limit + max_depth * segment_length = {config.data.prompt_limit} + '
+        f'{search.max_depth} * {search.segment_length} = {context_length} exceeds '
+        f'train.row_length = {train.row_length}; raise train.row_length or lower max_depth.')
+  if train.tree_row_length and train.tree_row_length < train.row_length:
+    raise InputError(
+        f'train.tree_row_length = {train.tree_row_length} is below train.row_length = '
+        f'{train.row_length}, which the longest path needs; raise it, or 0: chosen for you.')

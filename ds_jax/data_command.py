@@ -74,8 +74,8 @@ def load_benchmark(name: str, data_dir: str, config: DataConfig,
         f'{name} is not prepared under {data_dir!r}: ds-jax data prepare --benchmark={name} '
         f'--from=FILE --data_dir={data_dir}')
   loaded = load_problems(
-      dataclasses.replace(config, eval_source=f'tfds:{name}', eval_split='test', max_problems=0,
-                          prompt_field='', answer_field='', id_field=''),
+      dataclasses.replace(config, eval_source=f'tfds:{name}', max_problems=0, prompt_field='',
+                          answer_field='', id_field=''),
       'eval', data_dir, progress)
   check_count(name, len(loaded.problems), f'{data_dir}/{name}')
   return loaded.problems
@@ -105,7 +105,7 @@ def _count(overlaps: list[Overlap], field: str) -> int:
 def describe(flags: dict[str, Any], progress: Progress) -> tuple[Summary, str]:
   """Statistics of a source as it would be trained on (benchmarks: evaluated), and as text."""
   config = dataclasses.replace(_data_config(flags), source=flags['source'],
-                               eval_source=flags['source'], eval_split='test')
+                               eval_source=flags['source'])
   kind, _, name = flags['source'].partition(':')
   if kind in ('tfds', 'countdown') and not flags['data_dir']:
     raise InputError(f'Missing --data_dir: where {flags["source"]} lies.')

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config
+from ds_jax.config import Config, check_training
 from ds_jax.data import prompts as prompts_lib
 from ds_jax.evaluate.metrics import evaluation_metrics
 from ds_jax.evaluate.rollouts import rollout_jobs, run_journaled
@@ -72,6 +72,7 @@ def train(config: Config, workdir: Workdir, progress: Progress,
   A finished workdir says so and does nothing; an unfinished one goes on. The processes of `team`
   share the workdir; the first of them writes the reports.
   """
+  check_training(config)
   moved = check_config(workdir, config)
   if workdir.summary.exists():
     summary = json.loads(workdir.summary.read_text())

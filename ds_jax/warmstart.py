@@ -14,7 +14,7 @@ import numpy as np
 
 from ds_jax.checkpoint import Checkpointer
 from ds_jax.checks import InputError
-from ds_jax.config import Config, context_length
+from ds_jax.config import Config, check_training, context_length
 from ds_jax.data import prompts as prompts_lib
 from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.data.sources import load_problems
@@ -43,6 +43,7 @@ def warmstart(config: Config, workdir: Workdir, progress: Progress,
   Raises:
     Stopped: after saving, if asked to stop.
   """
+  check_training(config)
   check_config(workdir, config)
   if workdir.warmstart.exists():
     progress.note(f'{workdir.warmstart} exists already; nothing to do.')

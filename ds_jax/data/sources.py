@@ -18,6 +18,7 @@ from typing import Any
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import DataConfig
 from ds_jax.data import countdown, external, flaws
+from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.files import Row, find_files, read_rows
 from ds_jax.data.layouts import RowError, read_problem, read_question, with_instruction
 from ds_jax.types import Problem, Progress
@@ -54,9 +55,10 @@ def load_problems(config: DataConfig, split: str, data_dir: str,
   """
   check_choice('split', split, ('train', 'eval', 'warmstart'))
   source = (config.eval_source if split == 'eval' else '') or config.source
-  name_of_split = {'train': config.train_split, 'eval': config.eval_split, 'warmstart': 'warmstart'}
-  limit = config.max_problems if split != 'warmstart' else 0
   kind, _, name = source.partition(':')
+  name_of_split = {'train': config.train_split, 'warmstart': 'warmstart',
+                   'eval': 'test' if name in BENCHMARKS else config.eval_split}
+  limit = config.max_problems if split != 'warmstart' else 0
   progress.start(f'load {split} problems')
   try:
     if source == 'countdown':
@@ -175,8 +177,8 @@ def _tfds_rows(name: str, split: str, data_dir: str) -> Iterator[tuple[str, Row]
   except (ValueError, NotImplementedError, ImportError) as e:
     raise InputError(
         f'Cannot read split {split!r} of TFDS data set {name!r}: {_first_line(e)} Expected a split '
-        f"of a data set prepared under {data_dir!r} (or as a folder) with "
-        "file_format='array_record'; other formats need TensorFlow.") from e
+        f'(data.train_split, data.eval_split) of a data set prepared under {data_dir!r} (or as a '
+        "folder) with file_format='array_record'; other formats need TensorFlow.") from e
   return (('', row) for row in enumerate(_source_rows(source), start=1))
 
 

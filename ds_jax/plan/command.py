@@ -10,7 +10,7 @@ import jax
 
 from ds_jax import sharding
 from ds_jax.checks import check_choice
-from ds_jax.config import Config, context_length
+from ds_jax.config import Config, check_training, context_length
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.convert import read_config
 from ds_jax.plan import tables
@@ -68,6 +68,7 @@ def plan(config: Config, topologies: Sequence[str], meshes: str, progress: Progr
   Raises:
     InputError: for a bad topology or mesh, before anything is compiled.
   """
+  check_training(config)
   check_choice('--meshes', meshes, ('config', 'all'))
   decoder = decoder_of(config)
   places: list[list[Place]] = []
