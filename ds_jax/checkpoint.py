@@ -94,7 +94,6 @@ class Checkpointer:
                       f'got {step}; remove the later checkpoints to go back.')
     named = _named_leaves(state)
     sums = {name: int(value) for name, value in jax.device_get(_checksums(named)).items()}
-    self._remove_half_written(step)
     import orbax.checkpoint as ocp
     items = ocp.args.Composite(**{
         _STATE: ocp.args.StandardSave(named),
@@ -103,7 +102,7 @@ class Checkpointer:
     self._pending = step
     self._hushed.enter_context(_quiet())
     try:
-      self._manager.save(step, args=items, metrics=metrics)
+      self._start(step, items, metrics)
       return
     except Exception as error:  # orbax and tensorstore raise many kinds
       message = _save_message(error, step, self._folder)
@@ -183,6 +182,19 @@ class Checkpointer:
     with _quiet():
       self._manager = ocp.CheckpointManager(self._folder, options=options,
                                             item_handlers=handlers)
+
+  def _start(self, step: int, items: Any, metrics: dict[str, float] | None) -> None:
+    """Starts orbax's save; again, where writers of a failed save spoil its new folder."""
+    give_up = time.monotonic() + _LAST_WRITES
+    while True:
+      self._remove_half_written(step)
+      try:
+        self._manager.save(step, args=items, metrics=metrics)
+        return
+      except OSError as error:
+        is_spoilt = error.errno == errno.ENOTEMPTY and jax.process_count() == 1
+        if not is_spoilt or time.monotonic() > give_up:
+          raise
 
   def _give_up(self, message: str) -> None:
     """Tidies up after a save that failed, and says so."""

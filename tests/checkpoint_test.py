@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import re
 import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -61,22 +60,23 @@ def files_of(folder, step):
   return [f for f in sorted((folder / str(step)).rglob('*')) if f.is_file()]
 
 
-def test_writers_that_outlive_a_failed_save_do_not_spoil_the_next(checkpointer, tmp_path):
+def test_writers_that_outlive_a_failed_save_do_not_spoil_the_next(checkpointer, tmp_path,
+                                                                  monkeypatch):
   """Tensorstore's threads may still write when the error of another file is known."""
-  folder, ends = tmp_path / 'checkpoints' / '1.orbax-checkpoint-tmp/state/d', time.monotonic() + 1.0
+  half_written = tmp_path / 'checkpoints' / '1.orbax-checkpoint-tmp/state'
+  half_written.mkdir(parents=True)
+  save, spoilt = checkpointer._manager.save, [True, True, False]
 
-  def write():
-    while time.monotonic() < ends:
-      with contextlib.suppress(FileNotFoundError):  # removed under its hands
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / str(time.monotonic_ns())).touch()
+  def save_beside_a_writer(*args, **kwargs):
+    assert not half_written.exists()
+    if spoilt.pop(0):
+      half_written.mkdir(parents=True)
+      raise OSError(errno.ENOTEMPTY, 'Directory not empty', 'state')
+    return save(*args, **kwargs)
 
-  writer = threading.Thread(target=write)
-  writer.start()
-  while not folder.exists():
-    time.sleep(0.01)
+  monkeypatch.setattr(checkpointer._manager, 'save', save_beside_a_writer)
   checkpointer.save(1, simple(), HOST)
-  writer.join()
+  assert not spoilt
   restored, _ = checkpointer.restore(abstract(simple()))
   assert_equal(restored, simple())
 
