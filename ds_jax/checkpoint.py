@@ -186,8 +186,8 @@ class Checkpointer:
   def _start(self, step: int, items: Any, metrics: dict[str, float] | None) -> None:
     """Starts orbax's save; again, where writers of a failed save spoil its new folder."""
     give_up = time.monotonic() + _LAST_WRITES
+    self._remove_half_written(step)
     while True:
-      self._remove_half_written(step)
       try:
         self._manager.save(step, args=items, metrics=metrics)
         return
@@ -195,6 +195,7 @@ class Checkpointer:
         is_spoilt = error.errno == errno.ENOTEMPTY and jax.process_count() == 1
         if not is_spoilt or time.monotonic() > give_up:
           raise
+      self._recover(step)  # this manager would repeat its error
 
   def _give_up(self, message: str) -> None:
     """Tidies up after a save that failed, and says so."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from train_cases import CONFIG, random_examples, small_decoder
 
@@ -65,7 +66,7 @@ def test_writers_that_outlive_a_failed_save_do_not_spoil_the_next(checkpointer, 
   """Tensorstore's threads may still write when the error of another file is known."""
   half_written = tmp_path / 'checkpoints' / '1.orbax-checkpoint-tmp/state'
   half_written.mkdir(parents=True)
-  save, spoilt = checkpointer._manager.save, [True, True, False]
+  save, spoilt = ocp.CheckpointManager.save, [True, True, False]
 
   def save_beside_a_writer(*args, **kwargs):
     assert not half_written.exists()
@@ -74,7 +75,7 @@ def test_writers_that_outlive_a_failed_save_do_not_spoil_the_next(checkpointer, 
       raise OSError(errno.ENOTEMPTY, 'Directory not empty', 'state')
     return save(*args, **kwargs)
 
-  monkeypatch.setattr(checkpointer._manager, 'save', save_beside_a_writer)
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', save_beside_a_writer)
   checkpointer.save(1, simple(), HOST)
   assert not spoilt
   restored, _ = checkpointer.restore(abstract(simple()))
