@@ -99,9 +99,13 @@ def _gather_forward(x, axis, dtype):
 
 
 def _gather_backward(axis, dtype, _, cotangent):
+  """A matrix's axis is cut in two: else a TPU's compiler sums all of a large one, then drops most."""
   del dtype
-  return (jax.lax.psum_scatter(cotangent.astype(jnp.float32), 'fsdp', scatter_dimension=axis,
-                               tiled=True),)
+  whole, is_matrix = cotangent.astype(jnp.float32), cotangent.ndim == 2
+  if is_matrix:
+    num = jax.lax.axis_size('fsdp')
+    whole = whole.reshape(*whole.shape[:axis], num, -1, *whole.shape[axis + 1:])
+  return (jax.lax.psum_scatter(whole, 'fsdp', scatter_dimension=axis, tiled=not is_matrix),)
 
 
 gather.defvjp(_gather_forward, _gather_backward)

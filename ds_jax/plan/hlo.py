@@ -186,7 +186,7 @@ class _Reader:
     if line.opcode.endswith(('-done', '-update')) or line.opcode in _FREE:
       return Traffic()
     called = line.attribute(r'(?:calls|to_apply)=%?([\w.\-]+)')
-    if line.opcode in ('call', 'async-start') and called:
+    if line.opcode in ('call', 'async-start', 'call-start') and called:
       return self.traffic(called)
     if line.opcode == 'fusion':
       return Traffic(self._fusion(line, where))
@@ -194,11 +194,11 @@ class _Reader:
 
   def _fused_collectives(self, line: Instruction) -> dict[str, tuple[str, Collective]]:
     """Kind and size by channel: a TPU's asynchronous one stands in up to three fusions."""
-    called = line.attribute(r'calls=%?([\w.\-]+)')
+    called = line.attribute(r'(?:calls|to_apply)=%?([\w.\-]+)')
     found = {}
     for inner in self._computations[called].values():
       kind = inner.opcode.removesuffix('-start')
-      if inner.opcode == 'fusion':
+      if inner.opcode in ('fusion', 'call-start'):
         found |= self._fused_collectives(inner)
       elif kind in COLLECTIVES:
         if called.startswith('all-reduce-scatter'):  # how a TPU writes it
@@ -269,7 +269,7 @@ class _Reader:
       for user in lines.values():
         if current not in user.operands:
           continue
-        if user.opcode == 'bitcast':
+        if user.opcode == 'bitcast' or (self._relays_out(user) and not user.is_root):
           waiting.append(user.name)
         elif user.opcode in _SLICING and user.operands[0] == current:
           read += array_bytes(user.result, everywhere=True)
@@ -281,6 +281,13 @@ class _Reader:
           return whole
     return min(read, whole)
 
+  def _relays_out(self, line: Instruction) -> bool:
+    """Whether an instruction in a fusion only changes the layout, of what is read of it."""
+    if line.opcode != 'fusion':
+      return line.opcode == 'copy'
+    inside = self._computations[line.attribute(r'calls=%?([\w.\-]+)')].values()
+    return all(x.opcode in ('parameter', 'copy', 'bitcast') for x in inside)
+
   def _written(self, name: str, type_text: str) -> float:
     """Bytes that a fused computation writes; an update in place writes what is new."""
     lines = self._computations[name]
@@ -288,8 +295,10 @@ class _Reader:
     written = 0.0
     while waiting:
       line = waiting.pop()
-      if line.opcode in ('tuple', 'bitcast'):
-        waiting += [lines[operand] for operand in line.operands]
+      sources = [lines[operand] for operand in line.operands if operand in lines]
+      if line.opcode in ('tuple', 'bitcast') or (
+          self._relays_out(line) and sources[0].opcode != 'parameter'):
+        waiting += sources
       elif line.opcode == 'fusion':
         written += self._written(line.attribute(r'calls=%?([\w.\-]+)'), line.result)
       elif line.opcode == 'dynamic-update-slice':

@@ -25,7 +25,8 @@ import dataclasses
 import functools
 import json
 import os
-import resource
+import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -293,7 +294,9 @@ def run_alone(driver: str, setting: Setting) -> None:
   with tempfile.TemporaryDirectory() as folder:
     save_decoder(weights(setting.size), folder, stop_ids=(0,), pad_id=0)
     prepare(driver, setting, folder)()
-  print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+  # Not getrusage: its maximum is handed down by the process that started this one.
+  high_water = re.search(r'VmHWM:\s+(\d+) kB', pathlib.Path('/proc/self/status').read_text())
+  print(int(high_water.group(1)) // 1024)
 
 
 def growth(base: Setting) -> list[Setting]:
