@@ -158,7 +158,7 @@ def encode_pending(decoder: Decoder, slots: Slots, plan: Plan,
                    path_block: int) -> tuple[Slots, jax.Array]:
   """Encodes the path's last token once for all siblings; returns logits `[B, V]` after it."""
   everyone = jnp.arange(plan.pending_token.shape[0])
-  keys, values, hidden = encode_chunk(decoder, slots, everyone, plan.pending_token[:, None],
+  keys, values, hidden = encode_chunk(decoder, slots, None, plan.pending_token[:, None],
                                       path_block)
   slots = write_path(slots, everyone, keys, values)
   is_active = plan.num_children > 0

@@ -38,14 +38,14 @@ def init_slots(config: DecoderConfig, num_slots: int, width: int, segment_length
                jnp.zeros(segment, dtype), jnp.zeros(segment, dtype))
 
 
-def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array, tokens: jax.Array,
+def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array | None, tokens: jax.Array,
                  block: int) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Encodes a chunk of tokens after the paths of some slots.
 
   Args:
     decoder: the parameters, in the form for search.
     slots: the caches, not changed.
-    slot_index: `[R]` int32, the slot that each lane extends.
+    slot_index: `[R]` int32, the slot that each lane extends; None: lanes are the B slots.
     tokens: `[R, Q]` int32; trailing padding does no harm, since nothing before sees it.
     block: path positions that attention reads at a time.
 
@@ -54,7 +54,7 @@ def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array, tokens: 
   """
   config = decoder.config
   num_queries = tokens.shape[1]
-  length = slots.path_length[slot_index]
+  length = slots.path_length if slot_index is None else slots.path_length[slot_index]
   positions = length[:, None] + jnp.arange(num_queries)
   causal = jnp.tri(num_queries, dtype=bool)[None]
 
