@@ -108,6 +108,40 @@ def test_collectives_in_loops_and_their_bytes():
   assert found['reduce-scatter'] == Collective(1, rows * away)
 
 
+# How 7x writes: collectives run on its sparse cores, layouts change inside fusions.
+SPARSE_CORES = """
+%relayout (whole: bf16[64,128]) -> bf16[64,128] {
+  %whole = bf16[64,128]{1,0:T(16,128)(2,1)} parameter(0)
+  ROOT %copy.1 = bf16[64,128]{1,0:T(8,128)(2,1)} copy(%whole)
+}
+%cut (cache: bf16[64,128], at: s32[]) -> bf16[8,128] {
+  %cache = bf16[64,128]{1,0:T(16,128)(2,1)} parameter(0)
+  %at = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %fusion.1 = bf16[64,128]{1,0:T(8,128)(2,1)} fusion(%cache), kind=kLoop, calls=%relayout
+  ROOT %slice.1 = bf16[8,128]{1,0} dynamic-slice(%fusion.1, %at, %zero)
+}
+%offloaded (part: f32[8]) -> f32[32] {
+  %part = f32[8]{0} parameter(0)
+  ROOT %all-gather.1 = f32[32]{0} all-gather(%part), channel_id=1, replica_groups={{0,1,2,3}}
+}
+ENTRY %main (caches: bf16[64,128], position: s32[], mine: f32[8]) -> bf16[8,128] {
+  %caches = bf16[64,128]{1,0:T(16,128)(2,1)} parameter(0)
+  %position = s32[] parameter(1)
+  %mine = f32[8]{0} parameter(2)
+  %start = ((f32[8]{0}), f32[32]{0}, u32[]) call-start(%mine), to_apply=%offloaded
+  %done = f32[32]{0} call-done(%start)
+  ROOT %out = bf16[8,128]{1,0} fusion(%caches, %position), kind=kLoop, calls=%cut
+}
+"""
+
+
+def test_what_sparse_cores_send_and_what_a_slice_reads_of_another_layout():
+  found = read_traffic(SPARSE_CORES, {}, 4)
+  assert found.collectives == {'all-gather': Collective(1, 3 * 8 * 4)}
+  assert found.bytes == 2 * (8 * 128 * 2) + 4 + (8 + 32) * 4  # the slice, its place, the gathered
+
+
 @pytest.mark.parametrize('text, size', [
     ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, x", 4),
     ('replica_groups={{0,1,2},{3,4,5}}, x', 3), ('replica_groups=[2,4]<=[8]', 4),

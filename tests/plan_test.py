@@ -95,6 +95,8 @@ def test_the_scarcest_resource_is_the_bound():
 def test_sensible_meshes_of_a_slice():
   sizes = [(m.data, m.fsdp, m.tensor) for m in topology.sensible_meshes('v5e:4x4', 2)]
   assert sizes == [(1, 16, 1), (1, 8, 2), (2, 8, 1)]
+  many = [(m.data, m.fsdp, m.tensor) for m in topology.sensible_meshes('v5e:8x8', 1)]
+  assert many == [(1, 64, 1), (8, 8, 1), (2, 32, 1)]
 
 
 def test_missing_libtpu_is_named(capsys, monkeypatch, config_path):
