@@ -99,7 +99,7 @@ def _gather_forward(x, axis, dtype):
 
 
 def _gather_backward(axis, dtype, _, cotangent):
-  """A matrix's axis is cut in two: else a TPU's compiler sums all of a large one, then drops most."""
+  """A matrix's axis is cut in two: else TPUs' compiler sums all of a large one, then drops most."""
   del dtype
   whole, is_matrix = cotangent.astype(jnp.float32), cotangent.ndim == 2
   if is_matrix:
