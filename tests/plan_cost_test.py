@@ -144,6 +144,7 @@ def test_what_sparse_cores_send_and_what_a_slice_reads_of_another_layout():
 
 @pytest.mark.parametrize('text, size', [
     ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, x", 4),
+    ("replica_groups=mesh['a'=1,'b'=4,'c'=2], device_ids=([2,4]T(1,0)) {'b'}, dims={1}", 4),
     ('replica_groups={{0,1,2},{3,4,5}}, x', 3), ('replica_groups=[2,4]<=[8]', 4),
     ('replica_groups={}', 8)])
 def test_sizes_of_replica_groups(text, size):

@@ -11,6 +11,7 @@ import tiny_run
 
 from ds_jax.checks import InputError
 from ds_jax.cli import main
+from ds_jax.config import MeshConfig
 from ds_jax.plan import capacity, command, programs, speed, topology
 from ds_jax.plan.hlo import Collective, Traffic
 
@@ -97,6 +98,8 @@ def test_sensible_meshes_of_a_slice():
   assert sizes == [(1, 16, 1), (1, 8, 2), (2, 8, 1)]
   many = [(m.data, m.fsdp, m.tensor) for m in topology.sensible_meshes('v5e:8x8', 1)]
   assert many == [(1, 64, 1), (8, 8, 1), (2, 32, 1)]
+  cube = topology.open_place('v5p:4x4x4', MeshConfig(2, 32, 1)).mesh  # splits an axis of the slice
+  assert cube.devices.shape == (2, 32, 1)
 
 
 def test_missing_libtpu_is_named(capsys, monkeypatch, config_path):

@@ -310,7 +310,7 @@ class _Reader:
 
 def group_size(rest: str, num_devices: int) -> int:
   """Devices of one replica group; all, where none are named."""
-  axes = re.search(r'replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}', rest)
+  axes = re.search(r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', rest)
   if axes:
     sizes = dict(re.findall(r"'(\w+)'=(\d+)", axes.group(1)))
     return math.prod(int(sizes[a]) for a in re.findall(r"'(\w+)'", axes.group(2)))
