@@ -107,6 +107,7 @@ def test_log_probs_of_a_large_vocabulary_never_exist_in_full(monkeypatch):
   assert forward < whole / 4 and backward < whole / 4 + 3 * table, (forward / MB, backward / MB)
 
 
+@pytest.mark.long
 def test_remat_saves_memory_and_changes_no_gradient():
   length, used, gradients = BLOCK + 88, {}, {}
   tokens = jnp.asarray(np.random.default_rng(0).integers(0, 61, (1, length)), jnp.int32)

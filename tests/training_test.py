@@ -237,6 +237,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields(done):
   assert tiny_run.train(workdir, neutral)['status'] == 'finished'
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_another_mesh_and_other_slots(done, warm, tmp_path):
   if len(jax.devices()) < 8:
     pytest.skip('needs 8 devices')
