@@ -52,9 +52,8 @@ def attend_path(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax
 
   def read(slots: jax.Array, start: jax.Array | int) -> list[jax.Array]:
     # Not one gather: for that, v6e and 7x copy the whole caches into another layout.
-    cut = lambda cache: jnp.concatenate([jax.lax.dynamic_slice(
-        cache, (layer, slots[i], 0, start, 0), (1, 1, num_heads, size, head_width))[0]
-                                         for i in range(len(slots))])
+    cut = lambda cache: jax.lax.map(lambda slot: jax.lax.dynamic_slice(
+        cache, (layer, slot, 0, start, 0), (1, 1, num_heads, size, head_width))[0, 0], slots)
     return [cut(cache) for cache in (k_LxBxCxSxD, v_LxBxCxSxD)]
 
   def read_group(rows: jax.Array, start: jax.Array, whole: Partial) -> Partial:
