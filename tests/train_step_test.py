@@ -90,7 +90,9 @@ def assert_close(a, b, tolerance):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance), a, b)
 
 
-@pytest.mark.parametrize('shape', [(2, 2, 2), (1, 8, 1)])
+@pytest.mark.parametrize('shape', [
+    (2, 2, 2), (1, 8, 1), (1, 1, 2), *[pytest.param(shape, marks=pytest.mark.long)
+                                       for shape in ((2, 1, 2), (1, 2, 2))]])
 def test_update_is_the_same_on_every_mesh(decoder, batch, reference, shape):
   learner, state = start_on(shape, decoder)
   for expected in reference[1]:

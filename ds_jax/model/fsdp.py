@@ -26,7 +26,7 @@ from ds_jax.model.decoder import (
   head_table,
   sequence_logprobs,
 )
-from ds_jax.sharding import AXES, BATCH_AXES, parameter_shardings
+from ds_jax.sharding import AXES, BATCH_AXES, num_slot_shards, parameter_shardings
 
 _UNSPLIT = -1  # instead of an axis: this parameter is not split over fsdp
 
@@ -57,6 +57,8 @@ def mesh_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array, key
     return sequence_logprobs(decoder, tokens, positions, key_end, targets,
                              predecessor=predecessor, temperature=temperature, parts=parts)
 
+  if num_slot_shards(mesh) == 1 < mesh.shape['tensor']:  # XLA fails on a map over nothing
+    return local(decoder, tokens, positions, key_end, targets, predecessor)
   rows = P(BATCH_AXES)
   mapped = jax.shard_map(local, mesh=mesh, in_specs=(specs, *[rows] * 5), out_specs=rows,
                          axis_names=manual, check_vma=False)
