@@ -94,9 +94,10 @@ class Processes:
     from jax.experimental import multihost_utils
     sizes = multihost_utils.process_allgather(np.array([len(data)], np.int32)).ravel()
     parts: list[list[bytes]] = [[] for _ in sizes]
-    for start in range(0, int(sizes.max()), GATHER_BYTES):
-      piece = np.frombuffer(data[start:start + GATHER_BYTES], np.uint8)
-      width = min(GATHER_BYTES, int(sizes.max()) - start)
+    # Few sizes, as each is a program of its own; lockstep.py gathers a little every round.
+    width = min(GATHER_BYTES, 2**max(8, int(sizes.max() - 1).bit_length()))
+    for start in range(0, int(sizes.max()), width):
+      piece = np.frombuffer(data[start:start + width], np.uint8)
       rows = multihost_utils.process_allgather(np.pad(piece, (0, width - len(piece))))
       for part, row, size in zip(parts, rows, sizes, strict=True):
         part.append(row.tobytes()[:max(0, int(size) - start)])

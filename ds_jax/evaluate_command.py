@@ -32,6 +32,7 @@ from ds_jax.runtime import ALONE, Runtime, open_runtime
 from ds_jax.search.engine import Interrupted
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.keys import Purpose, base_key_data
+from ds_jax.search.lockstep import deal
 from ds_jax.types import FinishedTree, Problem, Progress, Team
 from ds_jax.workdir import Workdir, stopped, write_json
 
@@ -148,7 +149,7 @@ def _draw_missing(runtime: Runtime, params: Any, prompts: Mapping[str, Sequence[
   if num_before:
     runtime.progress.note(f'{num_before} of {len(jobs)} samples are there already.')
   runtime.progress.start('evaluate', len(jobs))
-  todo = todo[runtime.team.index::runtime.team.count]
+  todo = deal(todo, runtime.team, runtime.search_team)
   if todo:
     key = base_key_data(runtime.config.seed, Purpose.EVALUATE, 0, 0)
     try:

@@ -28,7 +28,7 @@ from ds_jax.runtime import ALONE, Runtime, model_folder, open_runtime
 from ds_jax.search.engine import Engine
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
-from ds_jax.search.journal import Journal
+from ds_jax.search.journal import Journal, share_trees
 from ds_jax.search.keys import Purpose, base_key_data
 from ds_jax.sharding import local_view
 from ds_jax.train.state import search_form
@@ -87,11 +87,10 @@ def train(config: Config, workdir: Workdir, progress: Progress,
       if not team.index:
         claim(workdir, config)
       host = training.run()
-      training.params()  # a resharding in which all take part, if it is due
+      examples = example_trees(training)
       if team.index:
         team.gather(b'')  # process 0 has the reports to write
         return {'status': 'done', 'process': team.index}
-      examples = example_trees(training)
   summary = make_summary(read_metrics(workdir.root / 'metrics.jsonl')) | {
       'status': 'done', 'rounds': host.round_index, 'time/train': time.monotonic() - start}
   write_json(workdir.root / 'examples.json', examples)
@@ -199,11 +198,11 @@ def search_problems(runtime: Runtime, params: Decoder, problems: Sequence[Proble
   Raises:
     InputError: if a prompt exceeds data.prompt_limit.
   """
-  found: dict[str, FinishedTree] = {}
+  trees: list[FinishedTree] = []
   run_engine(engine_for_questions(runtime), params, search_jobs(runtime, problems),
-             base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0),
-             on_finish=lambda tree: found.__setitem__(tree.problem_id, tree),
+             base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0), on_finish=trees.append,
              progress=progress or SilentProgress())
+  found = {tree.problem_id: tree for tree in share_trees(runtime.search_team, trees)}
   return [found[problem.id] for problem in problems]
 
 

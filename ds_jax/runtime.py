@@ -52,7 +52,12 @@ class Runtime:
   @functools.cached_property
   def search_mesh(self) -> jax.sharding.Mesh:
     """The part of the mesh on which this process searches."""
-    return sharding.local_mesh(self.mesh)
+    return sharding.search_mesh(self.mesh)
+
+  @property
+  def search_team(self) -> Team:
+    """The processes that search on that part together."""
+    return self.team if sharding.is_shared(self.search_mesh) else ALONE
 
   @functools.cached_property
   def search_engine(self) -> Engine:
@@ -113,7 +118,8 @@ class Runtime:
         config=search, mesh=self.search_mesh, expand_fn=self._expand_fn(search, sampling),
         make_slots=compile_slots(self.decoder_config, self.search_mesh, shape),
         verify_fn=self.pool.verify, decode_text=self.tokenizer.decode_response,
-        count_read=functools.partial(positions_read, block=min(shape.path_block, shape.capacity)))
+        count_read=functools.partial(positions_read, block=min(shape.path_block, shape.capacity)),
+        team=self.search_team)
 
   def _expand_fn(self, search: SearchConfig, sampling: SamplingConfig) -> ExpandFn:
     program = compile_expand(self.search_mesh, self._shape(search))
@@ -124,7 +130,8 @@ class Runtime:
     return ExpandShape(
         num_slots=search.num_slots, width=search.width, segment_length=search.segment_length,
         context_length=context_length(self.config), replay_chunk=search.replay_chunk,
-        replay_lanes=search.replay_lanes, path_block=search.path_block)
+        replay_lanes=search.replay_lanes, path_block=search.path_block,
+        num_kv_heads=self.decoder_config.num_kv_heads)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from ds_jax.search.engine import Counters, Interrupted
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
 from ds_jax.search.keys import Purpose, base_key_data
+from ds_jax.search.lockstep import deal
 from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress, Team
 from ds_jax.verify import grade_countdown
 from ds_jax.workdir import Workdir, stopped
@@ -58,7 +59,8 @@ def search_one(config: Config, workdir: Workdir, text: str, answer: str | None, 
     params, name = trained_params(runtime)
     announce(runtime)
     grown: list[tuple[FinishedTree, float]] = []
-    _grow(runtime, params, [problem], lambda *found: grown.append(found), SilentProgress())
+    _grow(runtime, params, search_jobs(runtime, [problem]),
+          lambda *found: grown.append(found), SilentProgress())
     (tree, seconds), = grown
     row = tree_row(tree, problem, runtime, selection, seconds)
     shown = '\n'.join([format_tree(tree, runtime.tokenizer.decode_response),
@@ -155,7 +157,7 @@ def _search_missing(runtime: Runtime, params: Any, problems: Sequence[Problem], 
   done = share_keys(runtime.team, set(kept))
   todo = {p.id: p for key, p in wanted.items() if key not in done}
   num_before = len(wanted) - len(todo)
-  todo = dict(list(todo.items())[runtime.team.index::runtime.team.count])
+  jobs = deal(search_jobs(runtime, list(todo.values())), runtime.team, runtime.search_team)
 
   def keep(tree: FinishedTree, seconds: float) -> None:
     file.append(tree_row(tree, todo[tree.problem_id], runtime, selection, seconds))
@@ -165,8 +167,8 @@ def _search_missing(runtime: Runtime, params: Any, problems: Sequence[Problem], 
     progress.note(f'{file.path}: {num_before} of {len(wanted)} trees are there already.')
   progress.start('search', len(wanted))
   counters = Counters()
-  if todo:
-    counters = _grow(runtime, params, list(todo.values()), keep, Shifted(progress, num_before))
+  if jobs:
+    counters = _grow(runtime, params, jobs, keep, Shifted(progress, num_before))
   counters = counters.over_team(runtime.team)
   close_parts(runtime.team, [file])
   progress.update(len(wanted))
@@ -178,9 +180,9 @@ def _search_missing(runtime: Runtime, params: Any, problems: Sequence[Problem], 
   return [kept[key] for key in wanted], work if counters.trees else {}
 
 
-def _grow(runtime: Runtime, params: Any, problems: Sequence[Problem],
+def _grow(runtime: Runtime, params: Any, jobs: Sequence[Job],
           keep: Callable[[FinishedTree, float], None], progress: Progress) -> Counters:
-  """Grows a tree per problem; `keep` gets each with the seconds from its start to its end.
+  """Grows a tree per job; `keep` gets each with the seconds from its start to its end.
 
   Raises:
     Stopped: if asked to.
@@ -188,7 +190,7 @@ def _grow(runtime: Runtime, params: Any, problems: Sequence[Problem],
   clock = _Clock()
   try:
     return run_engine(
-        engine_for_questions(runtime), params, clock.watch(search_jobs(runtime, problems)),
+        engine_for_questions(runtime), params, clock.watch(jobs),
         base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0),
         on_finish=lambda tree: keep(tree, clock.seconds(tree.problem_id)),
         progress=progress, should_stop=runtime.should_stop)

@@ -8,6 +8,7 @@ Explicit, where a product with a sharded contraction raises instead of inserting
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -97,25 +98,27 @@ def slice_mesh(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarra
       (data // count, fsdp, tensor), (count, 1, 1), devices, allow_split_physical_axes=True)
 
 
-def local_mesh(mesh: Mesh) -> Mesh:
-  """The part of a mesh that belongs to this process: the mesh of its search, without collectives
-  between processes. Its groups of `tensor` devices are those of the whole mesh.
+def search_mesh(mesh: Mesh) -> Mesh:
+  """The part of a mesh on which this process searches.
 
-  Raises:
-    InputError: if a group of `tensor` devices belongs to several processes.
+  Its own part, without collectives between processes, if every group of `tensor` devices lies in
+  one process; the groups are those of the whole mesh. Otherwise the whole, on which all processes
+  search together.
   """
   groups = mesh.devices.reshape(-1, mesh.shape['tensor'])  # [data x fsdp, tensor]
   owners = [{device.process_index for device in group} for group in groups]
-  if any(len(owner) > 1 for owner in owners):
-    raise InputError(f'mesh.tensor = {mesh.shape["tensor"]} splits the model over several '
-                     'processes; lower it so that each process holds whole groups.')
   here = jax.process_index()
   own = [group for group, owner in zip(groups, owners, strict=True) if owner == {here}]
-  if len(own) == len(groups):
+  if len(own) == len(groups) or any(len(owner) > 1 for owner in owners):
     return mesh
   devices = [device for group in own for device in group]
   return Mesh(np.array(devices).reshape(len(own), 1, mesh.shape['tensor']), AXES,
               axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def is_shared(mesh: Mesh) -> bool:
+  """Whether devices of several processes belong to the mesh."""
+  return len({device.process_index for device in mesh.devices.flat}) > 1
 
 
 def local_view(tree: Any, mesh: Mesh, local: Mesh) -> Any:
@@ -124,7 +127,7 @@ def local_view(tree: Any, mesh: Mesh, local: Mesh) -> Any:
   Args:
     tree: arrays on `mesh`, whole over data and fsdp.
     mesh: the whole mesh.
-    local: from `local_mesh`.
+    local: from `search_mesh`.
   """
   if local is mesh:
     return tree
@@ -141,6 +144,16 @@ def put_rows(tree: Any, mesh: Mesh) -> Any:
   target = batch_sharding(mesh)
   return jax.tree.map(
       lambda x: jax.make_array_from_callback(x.shape, target, lambda index: x[index]), tree)
+
+
+def gather_rows(tree: Any, mesh: Mesh) -> Any:
+  """Device arrays that are split over data x fsdp, whole on every device of the mesh."""
+  return _gather(mesh)(tree)
+
+
+@functools.cache
+def _gather(mesh: Mesh) -> Any:
+  return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
 def num_slot_shards(mesh: Mesh) -> int:

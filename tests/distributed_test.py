@@ -101,12 +101,12 @@ def copy(workdir, folder):
   return Workdir(folder / 'run')
 
 
-def start(workdir, sections, count, name='train', *flags):
-  """The processes of a job with one device each, as launch/run_local.py starts them."""
+def start(workdir, sections, count, name='train', *flags, devices=1):
+  """The processes of a job with `devices` each, as launch/run_local.py starts them."""
   path = tiny_run.config_file(workdir.root.parent, **sections)
   command = [name, f'--config={path}', f'--workdir={workdir.root}', *flags]
   address = f'127.0.0.1:{run_local.free_port()}'
-  return [run_local.start(command, 1, address, count, i) for i in range(count)]
+  return [run_local.start(command, devices, address, count, i) for i in range(count)]
 
 
 def end(processes, patience=PATIENCE):
@@ -171,24 +171,25 @@ def test_rows_of_other_processes_become_rows_of_the_first_each_once(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('count', [2, 4])
-def test_several_processes_evaluate_and_search_as_one(warm, tmp_path, count):
+@pytest.mark.parametrize('count, tensor', [(2, 1), (4, 1), (2, 2)])
+def test_several_processes_evaluate_and_search_as_one(warm, tmp_path, count, tensor):
   """Figures, rows and keys; with two processes, first a part that an earlier start has left."""
-  workdir, found = copy(warm, tmp_path), {}
+  workdir, sections, found = copy(warm, tmp_path), SHORT | {'mesh': {'tensor': tensor}}, {}
   problems = tmp_path / 'problems.jsonl'
   problems.write_text(''.join(
       json.dumps({'id': f'p{i}', 'problem': f'{7 + i} from 1 2 {3 + i}', 'answer': ''}) + '\n'
       for i in range(5)))
   for n in (1, count):
     output = tmp_path / f'trees_{n}.jsonl'
-    codes, said = end(start(workdir, SHORT, n, 'evaluate', '--json'))
+    devices = tensor if n == 1 else 1
+    codes, said = end(start(workdir, sections, n, 'evaluate', '--json', devices=devices))
     assert codes == [0] * n, said
     summary = json.loads(said[0].strip().splitlines()[-1])
     if n == 2:  # what an earlier start of four has left is not grown again
       lines = (tmp_path / 'trees_1.jsonl').read_text().splitlines(keepends=True)
       part_path(output, 3).write_text(lines[0])
-    codes, said = end(start(workdir, SHORT, n, 'search', f'--problems={problems}',
-                            f'--output={output}', '--json'))
+    codes, said = end(start(workdir, sections, n, 'search', f'--problems={problems}',
+                            f'--output={output}', '--json', devices=devices))
     assert codes == [0] * n, said
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     for row in rows:
@@ -197,6 +198,31 @@ def test_several_processes_evaluate_and_search_as_one(warm, tmp_path, count):
     assert len(rows) == 5
     assert not list(tmp_path.glob('*.process_*'))
   assert found[count] == found[1]
+
+
+def test_processes_that_share_a_model_evaluate_together(warm, tmp_path):
+  """Each has one of the two devices over which the model is split."""
+  workdir, sections = copy(warm, tmp_path), SHORT | {'mesh': {'tensor': 2}}
+  found = []
+  for processes, devices in ((1, 2), (2, 1)):
+    codes, said = end(start(workdir, sections, processes, 'evaluate', '--json', devices=devices))
+    assert codes == [0] * processes, said
+    found.append(json.loads(said[0].strip().splitlines()[-1]))
+  assert found[0] == found[1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('count', [2, 4])
+def test_processes_that_share_a_model_make_the_run_of_one(warm, tmp_path, count):
+  """Two processes with one model, and four with two."""
+  sections, runs = SHORT | {'mesh': {'tensor': 2}}, []
+  for processes, devices in ((1, count), (count, 1)):
+    (tmp_path / str(processes)).mkdir()
+    workdir = copy(warm, tmp_path / str(processes))
+    codes, outputs = end(start(workdir, sections, processes, devices=devices))
+    assert codes == [0] * processes, outputs
+    runs.append(workdir)
+  assert_same(*runs, sections)
 
 
 @pytest.fixture(scope='module')
@@ -245,6 +271,25 @@ def test_a_fault_ends_the_job_in_time_and_it_goes_on(fault, long_runs, tmp_path)
   assert codes == [0, 0], outputs
   assert 'Continuing' in outputs[0]
   assert_same(workdir, long_alone, LONG)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('index', [0, 1])
+def test_a_stop_of_one_that_shares_a_model_stops_all_and_they_go_on(long_runs, tmp_path, index):
+  """Both leave with 42: amid a search all hear of it in the same round."""
+  warm, sections = long_runs[0], LONG | {'mesh': {'tensor': 2}}
+  (tmp_path / 'alone').mkdir()
+  workdir, alone = copy(warm, tmp_path), copy(warm, tmp_path / 'alone')
+  codes, outputs = end(start(alone, sections, 1, devices=2))
+  assert codes == [0], outputs
+  processes = start(workdir, sections, 2)
+  until_training(workdir, processes)
+  processes[index].send_signal(signal.SIGTERM)
+  codes, outputs = end(processes, PROMISED)
+  assert codes == [42, 42], outputs
+  codes, outputs = end(start(workdir, sections, 2))
+  assert codes == [0, 0], outputs
+  assert_same(workdir, alone, sections)
 
 
 RAISES = """

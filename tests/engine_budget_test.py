@@ -39,7 +39,7 @@ def test_a_token_budget_ends_a_tree_with_what_it_has(grown):
 
 def test_an_expansion_stops_once_all_children_have_ended():
   shape = ExpandShape(num_slots=2, width=3, segment_length=5, context_length=20, replay_chunk=4,
-                      replay_lanes=2, path_block=8)
+                      replay_lanes=2, path_block=8, num_kv_heads=fakes.DECODER.num_kv_heads)
   mesh = make_mesh(devices=jax.devices()[:1])
   everything = tuple(range(fakes.DECODER.num_ids))
   expand_fn = bind_sampling(compile_expand(mesh, shape), sampling_options(), everything)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fakes import assert_same_tree
 
 from ds_jax.model.decoder import sequence_logprobs
 from ds_jax.search.engine import Interrupted
@@ -21,7 +22,7 @@ from ds_jax.search.keys import problem_hash, root_key_data
 from ds_jax.search.lanes import Request, Slot
 from ds_jax.search.statistics import split_counts, summarize
 from ds_jax.search.trajectories import trajectories
-from ds_jax.types import FinishedTree, Segments, Verdict
+from ds_jax.types import Segments, Verdict
 
 
 @pytest.fixture(scope='module')
@@ -29,19 +30,6 @@ def grown():
   engine, jobs = fakes.make_engine(), fakes.make_jobs(7)
   trees, counters = fakes.grow(engine, jobs)
   return engine, jobs, trees, counters
-
-
-def assert_same_tree(a: FinishedTree, b: FinishedTree, bits: bool = True):
-  for field in dataclasses.fields(FinishedTree):
-    x, y = getattr(a, field.name), getattr(b, field.name)
-    if field.name == 'statistics':
-      x, y = ({k: v for k, v in s.items() if k != 'recomputed_tokens'} for s in (x, y))
-    if not isinstance(x, np.ndarray):
-      assert x == y, field.name
-    elif bits:
-      np.testing.assert_array_equal(x, y, err_msg=field.name)
-    else:
-      np.testing.assert_allclose(x, y, atol=1e-4, err_msg=field.name)
 
 
 def test_every_tree_is_grown_and_all_its_tokens_are_what_a_full_forward_scores(grown):
@@ -100,10 +88,23 @@ def test_number_of_devices_does_not_change_a_bit(grown):
 
 
 def test_a_decoder_split_over_tensor_grows_the_same_trees(grown):
+  """Two groups of two devices; each group's loops end with its own children."""
   _, jobs, trees, _ = grown
-  other, _ = fakes.grow(fakes.make_engine(num_devices=2, tensor=2), jobs)
+  engine = fakes.make_engine(num_devices=4, tensor=2)
+  other, _ = fakes.grow(engine, jobs)
   for name in trees:
     assert_same_tree(trees[name], other[name], bits=False)
+  count = fakes.CompileCounter()
+  fakes.grow(engine, jobs[:2])
+  assert count.compilations() == 0
+
+
+def test_caches_are_split_over_tensor_where_that_divides_the_heads():
+  for tensor, heads in ((2, 1), (4, 2)):  # of 2 heads
+    slots = fakes.make_engine(num_devices=4, tensor=tensor).make_slots()
+    shards = jax.tree.map(lambda cache: cache.addressable_shards[0].data.shape, slots)
+    assert shards.path_keys[2] == shards.path_values[2] == heads
+    assert shards.segment_keys[3] == shards.segment_values[3] == heads
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import functools
 import zlib
 
@@ -18,7 +19,7 @@ from ds_jax.model.decoder import init_decoder
 from ds_jax.search.engine import Engine, run
 from ds_jax.search.host_tree import Job
 from ds_jax.search.keys import Purpose, base_key_data
-from ds_jax.types import Problem, Verdict
+from ds_jax.types import FinishedTree, Problem, Verdict
 
 STOP_ID = 3
 DECODER = DecoderConfig(vocab_size=24, num_ids=22, num_layers=2, width=16, mlp_width=24,
@@ -52,7 +53,7 @@ def make_engine(config=SEARCH, num_devices=1, verify_fn=scripted_verify, prompt_
       num_slots=config.num_slots, width=config.width, segment_length=config.segment_length,
       context_length=prompt_limit + config.max_depth * config.segment_length,
       replay_chunk=config.replay_chunk, replay_lanes=config.replay_lanes,
-      path_block=config.path_block)
+      path_block=config.path_block, num_kv_heads=DECODER.num_kv_heads)
   program = compile_expand(mesh, shape)
   return Engine(config=config, mesh=mesh,
                 expand_fn=bind_sampling(program, sampling_options(), [STOP_ID]),
@@ -74,6 +75,19 @@ def grow(engine, jobs, **kwargs):
   counters = run(engine, params, jobs, base_key_data(0, Purpose.SEARCH, 0, 0),
                  on_finish=lambda tree: trees.__setitem__(tree.problem_id, tree), **kwargs)
   return trees, counters
+
+
+def assert_same_tree(a: FinishedTree, b: FinishedTree, bits: bool = True):
+  for field in dataclasses.fields(FinishedTree):
+    x, y = getattr(a, field.name), getattr(b, field.name)
+    if field.name == 'statistics':
+      x, y = ({k: v for k, v in s.items() if k != 'recomputed_tokens'} for s in (x, y))
+    if not isinstance(x, np.ndarray):
+      assert x == y, field.name
+    elif bits:
+      np.testing.assert_array_equal(x, y, err_msg=field.name)
+    else:
+      np.testing.assert_allclose(x, y, atol=1e-4, err_msg=field.name)
 
 
 class CompileCounter:

@@ -54,11 +54,11 @@ def expand_twice(family, mesh_shape):
   """Tokens, log-probs and entropies `[2, B, W, T]`: W children, and W of the second of them."""
   count = int(np.prod(mesh_shape))
   mesh = sharding.make_mesh(*mesh_shape, devices=jax.devices()[:count])
+  decoder = make_decoder(family)
   shape = ExpandShape(
       num_slots=NUM_SLOTS // sharding.num_slot_shards(mesh), width=WIDTH, segment_length=LENGTH,
       context_length=PROMPT + 2 * LENGTH, replay_chunk=PROMPT, replay_lanes=NUM_SLOTS,
-      path_block=8)
-  decoder = make_decoder(family)
+      path_block=8, num_kv_heads=decoder.config.num_kv_heads)
   params = jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh, search=True))
   expand = bind_sampling(compile_expand(mesh, shape), sampling_options(), [31])  # 31: never
   slots = compile_slots(decoder.config, mesh, shape)()

@@ -36,7 +36,7 @@ def paper_search():
   mesh = make_mesh(devices=jax.devices()[:1])
   shape = ExpandShape(
       num_slots=PAPER.num_slots, width=8, segment_length=8, context_length=8 + 64 * 8,
-      replay_chunk=64, replay_lanes=4, path_block=16)
+      replay_chunk=64, replay_lanes=4, path_block=16, num_kv_heads=decoder.num_kv_heads)
   engine = Engine(
       config=PAPER, mesh=mesh, make_slots=compile_slots(decoder, mesh, shape),
       expand_fn=bind_sampling(compile_expand(mesh, shape), sampling_options(), [3]),

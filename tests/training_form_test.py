@@ -152,7 +152,7 @@ def expansion(compute_dtype, temperature_and_more, length=24):
   config = dataclasses.replace(CONFIG, compute_dtype=compute_dtype)
   shape = ExpandShape(num_slots=slots, width=width, segment_length=length,
                       context_length=prompt + length, replay_chunk=prompt, replay_lanes=slots,
-                      path_block=8)
+                      path_block=8, num_kv_heads=config.num_kv_heads)
   mesh = make_mesh(devices=jax.devices()[:1])
   decoder = init_decoder(config, jax.random.key(0))
   decoder.final_scale[...] = jnp.full(config.width, 3.0)  # logits three times as far apart

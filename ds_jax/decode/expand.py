@@ -49,6 +49,7 @@ class ExpandShape:
   replay_chunk: int  # tokens one lane encodes per expansion
   replay_lanes: int  # slots that may replay in one expansion
   path_block: int  # path positions that attention reads at a time
+  num_kv_heads: int  # C; `tensor` splits the caches where it divides
 
   @property
   def capacity(self) -> int:
@@ -90,7 +91,7 @@ def compile_expand(mesh: Mesh, shape: ExpandShape) -> Any:
                          out_specs=(slot_specs, batch), axis_names=manual, check_vma=False)
   # Without out_shardings the returned slots differ in name from the first ones: a second program.
   return jax.jit(mapped, donate_argnums=1,
-                 out_shardings=(_named(slot_specs, mesh), NamedSharding(mesh, batch)))
+                 out_shardings=(slots_sharding(mesh, shape), NamedSharding(mesh, batch)))
 
 
 def bind_sampling(program: Any, options: SamplingOptions, stop_ids: Sequence[int]) -> ExpandFn:
@@ -112,20 +113,23 @@ def bind_sampling(program: Any, options: SamplingOptions, stop_ids: Sequence[int
 def compile_slots(config: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Callable[[], Slots]:
   """Returns a jitted function that makes empty slots: `shape.num_slots` per device group."""
   num_slots = shape.num_slots * sharding.num_slot_shards(mesh)
-  shardings = _named(slots_spec(), mesh)
   init = lambda: init_slots(config, num_slots, shape.width, shape.segment_length, shape.capacity)
-  return jax.jit(init, out_shardings=shardings)
-
-
-def _named(specs: Any, mesh: Mesh) -> Any:
-  return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs,
-                      is_leaf=lambda x: isinstance(x, P))
+  return jax.jit(init, out_shardings=slots_sharding(mesh, shape))
 
 
 def slots_spec() -> Slots:
-  """Partition of every field of Slots."""
+  """Partition of every field of Slots over the axes under which slots are independent."""
   cache, count = P(None, sharding.BATCH_AXES), P(sharding.BATCH_AXES)
   return Slots(cache, cache, count, cache, cache)
+
+
+def slots_sharding(mesh: Mesh, shape: ExpandShape) -> Slots:
+  """Sharding of every field of Slots, heads over `tensor` included."""
+  heads = 'tensor' if shape.num_kv_heads % mesh.shape['tensor'] == 0 else None
+  named = lambda *axes: NamedSharding(mesh, P(*axes))
+  path = named(None, sharding.BATCH_AXES, heads)
+  segment = named(None, sharding.BATCH_AXES, None, heads)
+  return Slots(path, path, named(sharding.BATCH_AXES), segment, segment)
 
 
 def expand(decoder: Decoder, slots: Slots, plan: Plan, options: SamplingOptions,

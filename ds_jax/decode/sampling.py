@@ -108,8 +108,10 @@ def invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
   no running sum over V is formed. An index of weight 0 is never returned.
   """
   size = weights.shape[-1]
-  blocks = jnp.pad(weights, ((0, 0),) * (weights.ndim - 1) + ((0, -size % SUM_BLOCK),))
-  blocks = blocks.reshape(*weights.shape[:-1], -1, SUM_BLOCK)
+  # Not jnp.pad: of a vocabulary split over devices XLA would make a permutation among all of them,
+  # for which they would wait, though each ends its loop when its own children have ended.
+  whole = jnp.zeros((*weights.shape[:-1], size + -size % SUM_BLOCK), weights.dtype)
+  blocks = whole.at[..., :size].set(weights).reshape(*weights.shape[:-1], -1, SUM_BLOCK)
   sums = blocks.sum(-1)
   block, rest = _pass(sums, uniform * sums.sum(-1))
   members = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
@@ -122,7 +124,7 @@ def _pass(weights: jax.Array, level: jax.Array) -> tuple[jax.Array, jax.Array]:
   Rounding may leave the level above all sums: then it is the last index with a weight.
   """
   running = jnp.cumsum(weights, -1)
-  last = weights.shape[-1] - 1 - jnp.argmax(weights[..., ::-1] > 0, -1)
+  last = jnp.where(weights > 0, jnp.arange(weights.shape[-1]), 0).max(-1)
   index = jnp.minimum(jnp.sum(running <= level[..., None], -1), last)
   at = lambda x: jnp.take_along_axis(x, index[..., None], -1)[..., 0]
   return index, level - (at(running) - at(weights))

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from ds_jax.config import SearchConfig
+from ds_jax.evaluate.results_file import share_keys
 from ds_jax.search import engine as engine_lib
 from ds_jax.search.host_tree import Job
-from ds_jax.search.journal import Journal, tree_from_line, tree_to_line
+from ds_jax.search.journal import Journal, share_trees
+from ds_jax.search.lockstep import deal
 from ds_jax.search.rollouts import ForkPlan
 from ds_jax.types import Alone, FinishedTree, Problem, Progress, Team
 
@@ -41,25 +43,27 @@ def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
   Raises:
     engine.Interrupted: if asked to stop; the journal keeps what was finished.
   """
-  dealt = jobs[team.index::team.count]
+  key_of = lambda job: (job.problem.id, job.sample)
+  own = jobs[team.index::team.count]
   kept = {(tree.problem_id, tree.sample): tree for tree in journal.read_all()}
-  todo = [job for job in dealt if (job.problem.id, job.sample) not in kept]
+  done = {key_of(job) for job in own} & kept.keys()
+  num_before = len(done)
+  if engine.team.count > 1:
+    done = share_keys(team, done)
+  todo = [job for job in deal(jobs, team, engine.team) if key_of(job) not in done]
 
   def keep(tree: FinishedTree) -> None:
     journal.append(tree)
     kept[tree.problem_id, tree.sample] = tree
 
-  progress.start(phase, len(dealt))
-  shifted = Shifted(progress, len(dealt) - len(todo))
-  counters = engine_lib.run(engine, params, todo, base_key, on_finish=keep, progress=shifted,
-                            should_stop=should_stop, plan=plan)
+  progress.start(phase, len(own))
+  counters = engine_lib.run(engine, params, todo, base_key, on_finish=keep,
+                            progress=Shifted(progress, num_before), should_stop=should_stop,
+                            plan=plan)
   progress.finish()
-  if team.count > 1:
-    own = [kept[job.problem.id, job.sample] for job in dealt]
-    for lines in team.gather('\n'.join(map(tree_to_line, own)).encode()):
-      for tree in map(tree_from_line, lines.decode().splitlines()):
-        kept[tree.problem_id, tree.sample] = tree
-  return [kept[job.problem.id, job.sample] for job in jobs], counters.over_team(team)
+  trees = share_trees(team, [kept[key_of(job)] for job in own])
+  found = {(tree.problem_id, tree.sample): tree for tree in trees}
+  return [found[key_of(job)] for job in jobs], counters.over_team(team)
 
 
 def rollout_jobs(prompts: Sequence[tuple[Problem, np.ndarray]], num_samples: int) -> list[Job]:

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from ds_jax import sharding
 from ds_jax.config import Config, SearchConfig, context_length
-from ds_jax.decode.expand import ExpandShape, compile_expand, compile_slots, slots_spec
+from ds_jax.decode.expand import ExpandShape, compile_expand, compile_slots, slots_sharding
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.evaluate.rollouts import direct_config
 from ds_jax.model.config import DecoderConfig
@@ -118,7 +118,7 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
       0 if decoder.tie_embeddings else bytes_per_device(form.embedding))
 
   def expansion(name: str, search: SearchConfig) -> Part:
-    shape = expand_shape(config, search)
+    shape = expand_shape(config, search, decoder)
     slots = _slots(decoder, mesh, shape)
     trace = lambda: compile_expand(mesh, shape).trace(form, slots, *_requests(mesh, shape))
     valid = (bytes_per_device((slots.path_keys, slots.path_values)) * path_length / shape.capacity
@@ -158,12 +158,13 @@ def _tree_search(search: SearchConfig) -> SearchConfig:
   return dataclasses.replace(search, width=1, width_decay=0) if one else search
 
 
-def expand_shape(config: Config, search: SearchConfig) -> ExpandShape:
+def expand_shape(config: Config, search: SearchConfig, decoder: DecoderConfig) -> ExpandShape:
   """Static sizes of an expansion, as runtime.py has them."""
   return ExpandShape(
       num_slots=search.num_slots, width=search.width, segment_length=search.segment_length,
       context_length=context_length(config), replay_chunk=search.replay_chunk,
-      replay_lanes=search.replay_lanes, path_block=search.path_block)
+      replay_lanes=search.replay_lanes, path_block=search.path_block,
+      num_kv_heads=decoder.num_kv_heads)
 
 
 def expand_trips(shape: ExpandShape, path_length: int) -> dict[str, float]:
@@ -186,9 +187,8 @@ def _whole(x: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
 
 
 def _slots(decoder: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Any:
-  shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), slots_spec(),
-                           is_leaf=lambda x: isinstance(x, PartitionSpec))
-  return described(jax.eval_shape(compile_slots(decoder, mesh, shape)), shardings)
+  return described(jax.eval_shape(compile_slots(decoder, mesh, shape)),
+                   slots_sharding(mesh, shape))
 
 
 def _requests(mesh: Mesh, shape: ExpandShape) -> tuple[Any, Any, Any]:

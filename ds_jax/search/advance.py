@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -49,8 +50,11 @@ def advance_tree(tree: Tree, nodes: jax.Array, children: Children, options: Opti
   return tree, allocation, tree.how, tree.key[allocation.node]
 
 
+@functools.cache
 def make_advance(mesh: Mesh, rules: Rules) -> Callable[..., Any]:
   """Returns the jitted step of a batch of trees; each device steps its own.
+
+  The same arguments return the same function, so engines that differ in less share its programs.
 
   Its arguments: trees, is_new, key (see `start_tree`), and those of `advance_tree`. All but options
   and plan have a leading `[B]`, as the results have; trees are donated.

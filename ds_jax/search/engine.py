@@ -31,10 +31,12 @@ from ds_jax.search.allocation import POLICIES, Allocation, Policy
 from ds_jax.search.expansion import Expansion, blank_children, cut_segments
 from ds_jax.search.host_tree import HostTree, Job
 from ds_jax.search.keys import problem_hash, root_key_data
+from ds_jax.search.lockstep import Lockstep
 from ds_jax.search.options import How, options_from, rules_from
 from ds_jax.search.rollouts import ForkPlan, no_forks, num_asked_at_once
 from ds_jax.search.tree import Tree, new_tree
 from ds_jax.types import (
+  Alone,
   ExpandFn,
   FinishedTree,
   Progress,
@@ -43,6 +45,8 @@ from ds_jax.types import (
   Team,
   VerifyFn,
 )
+
+ALONE = Alone()
 
 # How long a round waits for verdicts before trees that have theirs go on without the others.
 VERIFY_GRACE_SECONDS = 0.05
@@ -63,6 +67,8 @@ class Engine:
   decode_text: Callable[[np.ndarray], str]  # response tokens -> response text
   # Path lengths `[B]` of one device's slots -> cache positions that a decode step reads for them.
   count_read: Callable[[np.ndarray], int] = lambda lengths: int(lengths.sum())
+  # The processes that search `mesh` together: they must call `run` with the same jobs.
+  team: Team = ALONE
 
   @property
   def num_trees(self) -> int:
@@ -89,7 +95,7 @@ class Engine:
     """E, expansions of one tree that one advance takes in."""
     return 1 if self.policy.is_serial else num_asked_at_once(self.max_collected)
 
-  @functools.cached_property
+  @property
   def advance(self) -> Callable[..., Any]:
     return make_advance(self.mesh, rules_from(self.config))
 
@@ -100,6 +106,14 @@ class Engine:
                              self.config.max_depth, self.config.width)
     return jax.jit(lambda: jax.vmap(one)(jnp.arange(self.num_trees)),
                    out_shardings=sharding.batch_sharding(self.mesh))
+
+  def put(self, tree: Any) -> Any:
+    """Host arrays `[B, …]` as the programs take them."""
+    return tree if self.team.count == 1 else sharding.put_rows(tree, self.mesh)
+
+  def read(self, tree: Any) -> Any:
+    """Device arrays `[B, …]` as host arrays, all rows on every process."""
+    return jax.device_get(tree if self.team.count == 1 else sharding.gather_rows(tree, self.mesh))
 
 
 @dataclasses.dataclass
@@ -153,31 +167,34 @@ def run(engine: Engine, params: Any, jobs: Iterable[Job], base_key: np.ndarray, 
     params: the decoder's parameters in the form for search.
     jobs: read as slots become free, so that an iterator may be long.
     base_key: `[2]` uint32, see keys.base_key_data.
-    on_finish: called with each finished tree, in order of completion (which may depend on timing;
-      its content does not). When it returns, the tree is considered kept.
+    on_finish: called with each finished tree of this process's jobs, in order of completion (which
+      may depend on timing; its content does not). When it returns, the tree is considered kept.
     progress: gets updates; the caller starts and finishes the phase.
     should_stop: polled every round.
     plan: where forks pay, for the policy 'fork'; None: nowhere.
 
   Returns:
-    Counters of this call.
+    Counters of this call, of this process's jobs.
 
   Raises:
     Interrupted: if `should_stop` said so. Trees in flight are dropped; running their jobs again
       gives the same trees.
   """
   loop = _Loop(engine, iter(jobs), base_key, on_finish, progress or SilentProgress(),
+               Lockstep(engine.team, engine.verify_fn, should_stop),
                no_forks(engine.config.max_depth) if plan is None else plan)
-  return loop.run(params, should_stop)
+  return loop.run(params)
 
 
 class _Loop:
   """State of one `run`, split into the phases of a round."""
 
   def __init__(self, engine: Engine, jobs: Iterator[Job], base_key: np.ndarray,
-               on_finish: Callable[[FinishedTree], None], progress: Progress, plan: ForkPlan):
+               on_finish: Callable[[FinishedTree], None], progress: Progress,
+               lockstep: Lockstep, plan: ForkPlan):
     self.engine, self.jobs, self.base_key = engine, jobs, base_key
-    self.on_finish, self.progress, self.plan = on_finish, progress, plan
+    self.on_finish, self.progress = on_finish, progress
+    self.lockstep, self.plan = lockstep, plan
     self.num_shards = sharding.num_slot_shards(engine.mesh)
     self.options = options_from(engine.config)
     self.first_children = int(engine.policy.first_children(self.options))
@@ -190,21 +207,21 @@ class _Loop:
     self.unverified: dict[int, list[Expansion]] = {}  # by tree: expanded, verdicts under way
     self.counters = Counters()
 
-  def run(self, params: Any, should_stop: Callable[[], bool]) -> Counters:
+  def run(self, params: Any) -> Counters:
     start = time.monotonic()
     caches, device_trees = self.engine.make_slots(), self.engine.make_trees()
     self.refill()
     while any(tree is not None for tree in self.trees):
-      if should_stop():
+      if self.lockstep.should_stop():
         raise Interrupted
       self.waiting = lanes.assign(self.waiting, self.trees, self.slots, self.num_shards)
       if any(slot.request is not None for slot in self.slots):
         config = self.engine.config
         plan = lanes.make_plan(self.slots, self.trees, self.num_shards, config.replay_chunk,
                                config.replay_lanes)
-        caches, segments = self.engine.expand_fn(params, caches, plan)
-        self.grow(plan, jax.device_get(segments))
-      ready = self.await_verdicts(should_stop)
+        caches, segments = self.engine.expand_fn(params, caches, self.engine.put(plan))
+        self.grow(plan, self.engine.read(segments))
+      ready = self.await_verdicts()
       if ready:
         device_trees = self.advance(device_trees, ready)
         self.refill()
@@ -247,13 +264,14 @@ class _Loop:
       expansion = cut_segments(tree, slot, int(b), request, segments, self.engine.config)
       slot.expansion = expansion
       self.unverified.setdefault(request.tree_index, []).append(expansion)
-      self.counters.expansions += 1
-      self.counters.generated_tokens += expansion.num_tokens
+      if self.is_own(tree):
+        self.counters.expansions += 1
+        self.counters.generated_tokens += expansion.num_tokens
       for child in expansion.ends():
         tokens = [tree.response_tokens(request.node), expansion.tokens[child]]
         items.append((tree.job.problem.answer, self.engine.decode_text(np.concatenate(tokens))))
         owners.append((expansion, child))
-    for (expansion, child), future in zip(owners, self.engine.verify_fn(items) if items else [],
+    for (expansion, child), future in zip(owners, self.lockstep.verify(items) if items else [],
                                           strict=True):
       expansion.futures[child] = future
 
@@ -271,16 +289,20 @@ class _Loop:
       c.positions_read += num_steps * self.engine.count_read(own)
       c.positions_valid += num_steps * int(own.sum())
 
-  def await_verdicts(self, should_stop: Callable[[], bool]) -> dict[int, list[Expansion]]:
+  def is_own(self, tree: HostTree) -> bool:
+    """Whether the tree belongs to this process, which keeps and counts it."""
+    return tree.job.process == self.engine.team.index
+
+  def await_verdicts(self) -> dict[int, list[Expansion]]:
     """Expansions by tree whose verdicts are all in, E at most of each; waits for one at least if
     there is nothing else to do, and a little for the others."""
     pending = [f for e in self.expansions() for f in e.futures.values() if not f.done()]
-    concurrent.futures.wait(pending, timeout=VERIFY_GRACE_SECONDS)
+    self.lockstep.wait(pending, VERIFY_GRACE_SECONDS)
     has_work = any(slot.request is not None for slot in self.slots) or self.waiting
-    while (self.unverified and not has_work and not should_stop()
+    while (self.unverified and not has_work and not self.lockstep.should_stop()
            and not any(e.is_verified() for e in self.expansions())):
-      concurrent.futures.wait([f for f in pending if not f.done()], timeout=0.2,
-                              return_when=concurrent.futures.FIRST_COMPLETED)
+      self.lockstep.wait([f for f in pending if not f.done()], 0.2,
+                         concurrent.futures.FIRST_COMPLETED)
     ready = {i: [e for e in under_way if e.is_verified()][:self.engine.num_results]
              for i, under_way in self.unverified.items()}
     return {i: expansions for i, expansions in ready.items() if expansions}
@@ -300,15 +322,16 @@ class _Loop:
       is_ready[i], keys[i] = True, self.trees[i].key
       for e, expansion in enumerate(expansions):
         expansion.settle(self.trees[i], config)
-        self.counters.verdicts.update(v.value for v in expansion.verdicts if v)
+        if self.is_own(self.trees[i]):
+          self.counters.verdicts.update(v.value for v in expansion.verdicts if v)
         nodes[i, e] = expansion.request.node
         expansion.write(children, (i, e))
     self.unverified = {i: under_way for i, under_way in self.unverified.items() if under_way}
     is_new = self.is_new & is_ready
     device_trees, allocation, how, next_keys = self.engine.advance(
-        device_trees, is_new, keys, nodes, children, self.options, self.plan)
+        device_trees, *self.engine.put((is_new, keys, nodes, children)), self.options, self.plan)
     self.is_new &= ~is_ready
-    self.dispatch(list(ready), *jax.device_get((allocation, how, next_keys)), device_trees)
+    self.dispatch(list(ready), *self.engine.read((allocation, how, next_keys)), device_trees)
     return device_trees
 
   def dispatch(self, ready: list[int], allocation: Allocation, how: np.ndarray,
@@ -325,12 +348,14 @@ class _Loop:
       return
     names = ('visit_count', 'value_sum', 'num_ends', 'num_correct', 'collected', 'num_collected',
              'preorder')
-    fields = jax.device_get({name: getattr(device_trees, name) for name in names})
+    fields = self.engine.read({name: getattr(device_trees, name) for name in names})
     for i in finished:
       tree, self.trees[i] = self.trees[i], None
       for slot in self.slots:
         if slot.tree is tree:
           slot.release()
+      if not self.is_own(tree):
+        continue
       done = tree.finish({name: np.array(value[i]) for name, value in fields.items()},
                          is_depth_first=not self.engine.policy.is_serial)
       self.counters.trees += 1

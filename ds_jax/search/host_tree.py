@@ -22,6 +22,7 @@ class Job:
   problem: Problem
   prompt_tokens: np.ndarray  # [P] int32
   sample: int = 0  # which of several trees of this problem
+  process: int = 0  # to which the tree belongs, of those that search together
 
 
 @dataclasses.dataclass

@@ -7,11 +7,12 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ds_jax.types import FinishedTree
+from ds_jax.types import FinishedTree, Team
 
 SCHEMA = 1
 
@@ -37,6 +38,14 @@ def tree_from_line(line: str) -> FinishedTree:
   decoded['verdict'] = tuple(decoded['verdict'])
   decoded['selections'] = tuple((int(node), how) for node, how in decoded['selections'])
   return FinishedTree(**decoded)
+
+
+def share_trees(team: Team, trees: Sequence[FinishedTree]) -> list[FinishedTree]:
+  """The trees of all processes of a team, all of which must call it."""
+  if team.count == 1:
+    return list(trees)
+  parts = team.gather('\n'.join(map(tree_to_line, trees)).encode())
+  return [tree_from_line(line) for part in parts for line in part.decode().splitlines()]
 
 
 def _array(value: dict[str, Any]) -> np.ndarray:

@@ -46,7 +46,8 @@ def expansion(decoder: Decoder, prefixes: np.ndarray, width: int, num_tokens: in
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   shape = ExpandShape(num_slots=num_slots, width=width, segment_length=num_tokens,
                       context_length=length + num_tokens, replay_chunk=chunk,
-                      replay_lanes=num_slots, path_block=block)
+                      replay_lanes=num_slots, path_block=block,
+                      num_kv_heads=decoder.config.num_kv_heads)
   expand_fn = bind_sampling(compile_expand(mesh, shape), sampling_options(), [STOP_ID])
   make_slots = compile_slots(decoder.config, mesh, shape)
   decoder = jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh, search=True))

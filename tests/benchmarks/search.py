@@ -86,7 +86,8 @@ class Setting:
     return ExpandShape(
         num_slots=self.trees, width=self.width, segment_length=self.tokens,
         context_length=self.prompt + self.depth * self.tokens, replay_chunk=c.replay_chunk,
-        replay_lanes=c.replay_lanes, path_block=c.path_block)
+        replay_lanes=c.replay_lanes, path_block=c.path_block,
+        num_kv_heads=SIZES[self.size].num_kv_heads)
 
 
 class Prefixes:
