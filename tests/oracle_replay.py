@@ -86,8 +86,8 @@ def jitted_step(tree: Tree, is_fresh: jax.Array, rules: Rules, options: Options,
   tree = step(tree, jnp.bool_(True), rules, options).replace(num_fresh=jnp.int32(0))
   values = {'term': uncertainty(tree, options.is_end_token_counted),
             'uct': frontier.uct_scores(tree, tree.visit_count[parent], options),
-            'scores': frontier.frontier_scores(tree, rules, options)}
-  eligible = {is_strict: frontier.frontier(tree, jnp.bool_(is_strict), options)
+            'scores': tree.score}
+  eligible = {is_strict: frontier.frontier(tree, jnp.bool_(is_strict))
               for is_strict in (False, True)}
   return candidates, tree, values, eligible
 

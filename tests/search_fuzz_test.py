@@ -15,9 +15,10 @@ import pytest
 
 from ds_jax.search.advance import advance_tree
 from ds_jax.search.allocation import POLICIES, begin
-from ds_jax.search.options import Options, Rules
+from ds_jax.search.frontier import as_number, frontier_scores
+from ds_jax.search.options import Options, Rules, width_at
 from ds_jax.search.rollouts import ForkPlan, num_asked_at_once
-from ds_jax.search.tree import Children, add_children, new_tree
+from ds_jax.search.tree import Children, add_children, mean_value, new_tree
 
 CAPACITY, WIDTH, MAX_COLLECTED, MAX_DEPTH = 192, 8, 16, 64
 
@@ -132,13 +133,24 @@ def check(tree, options, policy):
     assert len(siblings) == n - 1
 
 
-def check_kept(tree):
-  """What serial policies rely on: siblings side by side, the kept means those of the parents."""
-  visits = np.maximum(tree.visit_count, 1).astype(np.float32)
-  mean = np.where(tree.visit_count > 0, tree.value_sum / visits, np.float32(0))
+@functools.partial(jax.jit, static_argnames='rules')
+def compute_anew(tree, options, rules):
+  """Scores (-inf: not on the frontier) and full widths of all nodes of all trees, `[B, N]`."""
+  def of_one(tree, options):
+    scores = frontier_scores(tree, mean_value(tree)[tree.parent], rules, options)
+    is_open = (tree.depth > 0) & ~tree.is_terminal
+    return jnp.where(is_open, as_number(scores), -jnp.inf), width_at(options, tree.depth)
+  return jax.device_get(jax.vmap(of_one)(tree, options))
+
+
+def check_kept(tree, options, rules):
+  """What serial policies rely on: all children of a node side by side or none; kept scores."""
+  scores, widths = compute_anew(tree, options, rules)
   for b in range(len(tree.num_nodes)):
-    parents = tree.parent[b, 1:int(tree.num_nodes[b])]
-    np.testing.assert_array_equal(tree.parent_mean[b, 1:1 + len(parents)], mean[b, parents])
+    n = int(tree.num_nodes[b])
+    np.testing.assert_allclose(tree.score[b, :n], scores[b, :n], rtol=1e-6, atol=1e-6)
+    counts, parents = tree.num_children[b, :n], tree.parent[b, 1:n]
+    assert ((counts == 0) | (counts == widths[b, :n])).all()
     slots = tree.first_slot[b, parents] + tree.child_index[b, 1:1 + len(parents)]
     np.testing.assert_array_equal(slots, np.arange(1, 1 + len(parents)))
 
@@ -155,7 +167,7 @@ def fuzz(policy, rules, num_trees, batch, seed):
     assert not is_bad.any(), np.flatnonzero(is_bad)
     check(tree, options, policy)
     if POLICIES[policy].is_serial:
-      check_kept(tree)
+      check_kept(tree, options, rules)
   return keys, options, plan, rates, tree
 
 

@@ -20,13 +20,13 @@ from ds_jax.search import rollouts
 from ds_jax.search.backup import choose_end, collect, collect_children
 from ds_jax.search.options import How, Options, Rules, width_at
 from ds_jax.search.rollouts import Allocation, ForkPlan, is_spent
-from ds_jax.search.tree import Tree, choose, is_used, keep_means, path_to, while_changing
+from ds_jax.search.tree import Tree, choose, is_used, path_to, while_changing
 
 # (tree, rules, options, plan) -> (tree, Allocation)
 AllocateFn = Callable[[Tree, Rules, Options, ForkPlan], tuple[Tree, Allocation]]
 
 
-CHANGED_BY_COLLECTING = ('visit_count', 'value_sum', 'parent_mean', 'is_collected', 'collected',
+CHANGED_BY_COLLECTING = ('visit_count', 'value_sum', 'score', 'is_collected', 'collected',
                          'num_collected')
 CHANGED_BY_STEP = (*CHANGED_BY_COLLECTING, 'current', 'how', 'is_exhausted', 'is_done')
 
@@ -98,8 +98,7 @@ def _serial(tree: Tree, rules: Rules, options: Options, drains: bool) -> tuple[T
   is_done = tree.is_done | tree.is_exhausted
   tree = tree.replace(is_done=is_done, how=jnp.where(is_done, How.DONE, tree.how).astype(jnp.int32))
   count = jnp.where(has_news & ~is_done, missing_children(tree, options), 0)
-  tree = tree.replace(num_asked=tree.num_asked.at[tree.current].add(count),
-                      num_in_flight=tree.num_in_flight + count)
+  tree = tree.replace(num_in_flight=tree.num_in_flight + count)
   first = tree.num_children[tree.current]
   return tree, Allocation(tree.current[None], first[None], count[None], jnp.zeros(1, bool))
 
@@ -111,12 +110,12 @@ def drain(tree: Tree, rules: Rules, options: Options) -> Tree:
 
   def is_owed(tree: Tree) -> jax.Array:
     return (tree.is_exhausted & (tree.num_collected < options.num_trajectories)
-            & passed_over(tree).any())
+            & (tree.num_collected < tree.num_ends[Tree.ROOT]))
 
   def collect_best(tree: Tree) -> Tree:
     end, _ = choose_end(tree, passed_over(tree), rules, options)
     path = path_to(tree, end)
-    return keep_means(collect(tree, path, rules, options), path)
+    return frontier_lib.keep_scores(collect(tree, path, rules, options), path, rules, options)
 
   return while_changing(CHANGED_BY_COLLECTING, is_owed, collect_best, tree)
 
@@ -154,10 +153,9 @@ def select(tree: Tree, has_end: jax.Array, rules: Rules,
     `[]` int32 node, `[]` int32 How, `[]` bool whether a node was found.
   """
   child, has_child = frontier_lib.best_child(tree, tree.current, rules, options)
-  # One pass over all nodes: a fallback is strict, a jump as the option says.
-  eligible = frontier_lib.frontier(tree, ~has_end | options.is_frontier_strict, options)
-  scores = frontier_lib.frontier_scores(tree, rules, options)
-  fallback, has_fallback = jump, has_jump = frontier_lib.best(tree, scores, eligible, rules)
+  # One choice over all nodes: a fallback is strict, a jump as the option says.
+  eligible = frontier_lib.frontier(tree, ~has_end | options.is_frontier_strict)
+  fallback, has_fallback = jump, has_jump = frontier_lib.best(tree, tree.score, eligible, rules)
   if rules.backtrack == 'uct':
     jump, has_jump = frontier_lib.best_child(tree, jnp.int32(Tree.ROOT), rules, options)
   jump_how = How.UCT if rules.backtrack == 'uct' else How.GLOBAL

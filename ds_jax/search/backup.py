@@ -5,13 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ds_jax.search.frontier import node_draws
+from ds_jax.search.frontier import keep_scores, node_draws
 from ds_jax.search.options import Options, Rules
 from ds_jax.search.tree import (
   Tree,
   child_rows,
   first_lowest,
-  keep_means,
   path_to,
   rows,
   uncertainty,
@@ -113,4 +112,6 @@ def collect_children(tree: Tree, is_wanted: jax.Array, rules: Rules,
   path = jnp.where(has_end, jnp.append(slots[end], above), tree.capacity)
   tree = tree.replace(visit_count=tree.visit_count.at[visited].add(1, mode='drop'))
   tree = collect(tree, path, rules, options)
-  return keep_means(tree, jnp.concatenate([tree.current[None], visited, path])), has_end
+  parent = jnp.where(is_wanted, tree.current, tree.capacity)
+  touched = jnp.concatenate([parent[None], visited, path])
+  return keep_scores(tree, touched, rules, options), has_end

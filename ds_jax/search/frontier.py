@@ -1,11 +1,15 @@
-"""Selection: UCT among siblings and the global frontier score, over all nodes at once."""
+"""Selection: UCT among siblings and the global frontier score, over all nodes at once.
+
+A score changes only where the node's or its parent's mean value does. So the scores of those few
+are written anew after each backup (`keep_scores`), and the choice over all nodes reads them.
+"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from ds_jax.search.options import Options, Rules, width_at
+from ds_jax.search.options import Options, Rules
 from ds_jax.search.tree import Tree, child_rows, first_lowest, is_used, mean_value, rows
 
 # What a node's key is folded with where a number is wanted, not a child's key (indices from 0).
@@ -31,11 +35,11 @@ def uct_scores(children: Tree, parent_visits: jax.Array, options: Options) -> ja
   return mean_value(children) + options.lambda_uct * jnp.where(is_counted, bonus, 0.0)
 
 
-def quality(tree: Tree, options: Options) -> jax.Array:
+def quality(tree: Tree, parent_mean: jax.Array, options: Options) -> jax.Array:
   """lambda1 * tanh(Q_parent) + lambda4 * tanh(Q_own); `[N]` float32. The released code counts the
   second only for lambda4 > 0."""
   own = jnp.maximum(options.lambda4, 0.0) * jnp.tanh(mean_value(tree))
-  return options.lambda1 * jnp.tanh(tree.parent_mean) + own
+  return options.lambda1 * jnp.tanh(parent_mean) + own
 
 
 def segment_uncertainty(tree: Tree, rules: Rules, options: Options) -> jax.Array:
@@ -59,17 +63,47 @@ def depth_bonus(tree: Tree, rules: Rules, options: Options) -> jax.Array:
   return options.lambda3 * bonus
 
 
-def frontier_scores(tree: Tree, rules: Rules, options: Options) -> jax.Array:
-  """F(s) = quality + uncertainty + depth bonus of every node (paper, Eq. 7); `[N]` float32."""
-  return (quality(tree, options) + segment_uncertainty(tree, rules, options)
+def frontier_scores(tree: Tree, parent_mean: jax.Array, rules: Rules,
+                    options: Options) -> jax.Array:
+  """F(s) = quality + uncertainty + depth bonus of every node (paper, Eq. 7); `[N]` float32.
+
+  Args:
+    tree: _unbatched_ tree, or rows of one.
+    parent_mean: `[N]` float32, Q of each node's parent.
+    rules, options: the kinds of terms and their weights.
+  """
+  return (quality(tree, parent_mean, options) + segment_uncertainty(tree, rules, options)
           + depth_bonus(tree, rules, options))
 
 
-def frontier(tree: Tree, is_strict: jax.Array, options: Options) -> jax.Array:
+def keep_scores(tree: Tree, nodes: jax.Array, rules: Rules, options: Options) -> Tree:
+  """The tree with the scores of the children of `nodes` written anew. Ends and the root have none.
+
+  Args:
+    tree: _unbatched_ tree in which the children of a node came all at once.
+    nodes: `[C]` int32, with every node whose mean value has changed, and its parent; beyond the
+      capacity: none.
+    rules, options: see `frontier_scores`.
+  """
+  slots, is_child = jax.vmap(child_rows, in_axes=(None, 0))(tree, nodes)  # [C, W]
+  slots = jnp.where(is_child & (nodes < tree.capacity)[:, None], slots, tree.capacity).ravel()
+  children = rows(tree, slots)
+  parent_mean = jnp.repeat(mean_value(rows(tree, nodes)), tree.max_width)
+  score = jnp.where(children.is_terminal, -jnp.inf, as_number(
+      frontier_scores(children, parent_mean, rules, options)))
+  return tree.replace(score=tree.score.at[slots].set(score, mode='drop'))
+
+
+def as_number(scores: jax.Array) -> jax.Array:
+  """A score that is not a number (from a log-prob that is none) counts as the lowest."""
+  lowest = jnp.finfo(jnp.float32).min
+  return jnp.nan_to_num(scores, nan=lowest, neginf=lowest)
+
+
+def frontier(tree: Tree, is_strict: jax.Array) -> jax.Array:
   """`[N]` bool: unfinished nodes other than the root; where `is_strict` `[]` bool, only those that
-  still lack children."""
-  is_open = is_used(tree) & ~tree.is_terminal & (tree.depth > 0)
-  return is_open & (~is_strict | (tree.num_children < width_at(options, tree.depth)))
+  still lack children, which come all at once."""
+  return is_used(tree) & (tree.score > -jnp.inf) & (~is_strict | (tree.num_children == 0))
 
 
 def best(tree: Tree, scores: jax.Array, eligible: jax.Array,
@@ -77,25 +111,24 @@ def best(tree: Tree, scores: jax.Array, eligible: jax.Array,
   """The eligible node with the highest score; equal ones as `rules.ties` says.
 
   Ties decide most global selections of the released code (95 %), so the order is part of the rule.
-  A score that is not a number (from a log-prob that is none) counts as the lowest.
 
   Args:
     tree: _unbatched_ tree, or rows of one.
-    scores: `[N]` float32.
+    scores: `[N]` float32, see `as_number`.
     eligible: `[N]` bool.
 
   Returns:
     `[]` int32 node (or row) and `[]` bool, whether any was eligible.
   """
-  lowest = jnp.finfo(jnp.float32).min
-  masked = jnp.where(eligible, jnp.nan_to_num(scores, nan=lowest, neginf=lowest), -jnp.inf)
-  is_best = eligible & (masked == masked.max())
+  masked = jnp.where(eligible, scores, -jnp.inf)
+  highest = masked.max()
+  is_best = masked == highest
   if rules.ties != 'first':
     score = confidence(tree) if rules.ties == 'confident' else node_draws(tree)
     score = jnp.where(is_best, score, -jnp.inf)
     is_best &= score == score.max()
-  rank = jnp.where(is_best, tree.preorder, jnp.iinfo(jnp.int32).max)
-  return first_lowest(rank), eligible.any()
+  return first_lowest(jnp.where(is_best, tree.preorder, jnp.iinfo(jnp.int32).max)), (
+      highest > -jnp.inf)
 
 
 def confidence(tree: Tree) -> jax.Array:
@@ -127,5 +160,5 @@ def best_child(tree: Tree, node: jax.Array, rules: Rules,
   if rules.local_choice == 'sampled':  # adding Gumbel noise draws from the softmax
     draws = node_draws(children, moment=1 + tree.visit_count.sum())
     scores += -jnp.log(-jnp.log(jnp.clip(draws, 1e-7, 1 - 1e-6)))
-  child, is_any = best(children, scores, is_child & ~children.is_terminal, rules)
+  child, is_any = best(children, as_number(scores), is_child & ~children.is_terminal, rules)
   return slots[child], is_any

@@ -34,7 +34,7 @@ class Tree:
   subtree_size: jax.Array  # [N] int32, the node itself included
   visit_count: jax.Array  # [N] int32
   value_sum: jax.Array  # [N] float32, the released q: a running sum under the backup rule
-  parent_mean: jax.Array  # [N] float32, Q of the parent; kept by the serial policies
+  score: jax.Array  # [N] float32, -inf where none; kept by the serial policies (frontier.py)
   num_ends: jax.Array  # [N] int32, verified ends at or below
   num_correct: jax.Array  # [N] int32, correct ones of them
   num_tokens: jax.Array  # [N] int32, of the node's segment, end token included
@@ -49,7 +49,7 @@ class Tree:
   is_collected: jax.Array  # [N] bool
   reward: jax.Array  # [N] float32, of terminals
   key: jax.Array  # [N, 2] uint32, key data; key(child j) = fold_in(key(node), j)
-  num_asked: jax.Array  # [N] int32, children asked for, those under way included
+  num_asked: jax.Array  # [N] int32, children asked for, those under way too; by policies in waves
   children_due: jax.Array  # [N] int32, to be asked for, whatever the outcomes were
   forks_due: jax.Array  # [N] int32, to be asked for because of an outcome
   is_rollout: jax.Array  # [N] bool, first line below a child of the root, not a fork
@@ -108,8 +108,8 @@ def new_tree(capacity: int, max_collected: int, key: jax.Array, max_depth: int |
   return Tree(
       parent=jnp.full(capacity, Tree.NO_PARENT), depth=ints, child_index=ints, num_children=ints,
       first_slot=ints, preorder=ints, subtree_size=ints.at[Tree.ROOT].set(1), visit_count=ints,
-      value_sum=floats, parent_mean=floats, num_ends=ints, num_correct=ints, num_tokens=ints,
-      logprob_sum=floats, entropy_sum=floats,
+      value_sum=floats, score=jnp.full(capacity, -jnp.inf), num_ends=ints, num_correct=ints,
+      num_tokens=ints, logprob_sum=floats, entropy_sum=floats,
       path_tokens=ints, path_logprob=floats, trailing_tokens=ints, trailing_logprob=floats,
       is_terminal=no, is_valid=no, is_collected=no, reward=floats,
       key=jnp.zeros((capacity, 2), jnp.uint32).at[Tree.ROOT].set(key),
@@ -246,7 +246,7 @@ def add_children(tree: Tree, node: jax.Array, children: Children,
       preorder=put(preorder, rank + index),
       subtree_size=put(add_above(tree.subtree_size, count), 1),
       visit_count=put(tree.visit_count, 0), value_sum=put(tree.value_sum, 0.0),
-      parent_mean=put(tree.parent_mean, 0.0),
+      score=put(tree.score, -jnp.inf),
       num_ends=put(add_above(tree.num_ends, is_end.sum()), is_end.astype(jnp.int32)),
       num_correct=put(add_above(tree.num_correct, is_correct.sum()), is_correct.astype(jnp.int32)),
       num_tokens=put(tree.num_tokens, children.num_tokens),
@@ -285,16 +285,6 @@ def child_rows(tree: Tree, node: jax.Array) -> tuple[jax.Array, jax.Array]:
   index = jnp.arange(tree.max_width, dtype=jnp.int32)
   slots = jnp.minimum(tree.first_slot[node] + index, tree.capacity - 1)
   return slots, index < tree.num_children[node]
-
-
-def keep_means(tree: Tree, nodes: jax.Array) -> Tree:
-  """Hands the mean values of `nodes` `[C]` int32 (beyond the capacity: none) to their children,
-  which came at once. Copies, so that scoring all nodes needs no look at their parents."""
-  slots, is_child = jax.vmap(child_rows, in_axes=(None, 0))(tree, nodes)
-  is_meant = is_child & (nodes < tree.capacity)[:, None]
-  means = jnp.broadcast_to(mean_value(rows(tree, nodes))[:, None], slots.shape)
-  return tree.replace(parent_mean=tree.parent_mean.at[
-      jnp.where(is_meant, slots, tree.capacity).ravel()].set(means.ravel(), mode='drop'))
 
 
 def fresh_nodes(tree: Tree) -> jax.Array:

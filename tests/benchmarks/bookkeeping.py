@@ -30,6 +30,7 @@ from ds_jax import sharding
 from ds_jax.config import SearchConfig
 from ds_jax.search.advance import make_advance
 from ds_jax.search.expansion import blank_children
+from ds_jax.search.frontier import keep_scores
 from ds_jax.search.options import options_from, rules_from
 from ds_jax.search.rollouts import no_forks
 from ds_jax.search.tree import new_tree
@@ -37,6 +38,7 @@ from ds_jax.search.tree import new_tree
 WIDTH, DEPTH = 8, 64
 CONFIG = SearchConfig(width=WIDTH, width_decay=0, max_depth=DEPTH, segment_length=256,
                       num_trajectories=10**6, max_expansions=10**6, lambda3=0.01)
+RULES, OPTIONS = rules_from(CONFIG), options_from(CONFIG)
 
 
 class Node:
@@ -117,6 +119,7 @@ def pointer_tree(parent, depth, is_end, values, visits, current):
 
 def device_trees(shapes, num_nodes, mesh):
   """The same trees as arrays, one expansion short of their capacity."""
+  keep = jax.jit(lambda tree: keep_scores(tree, jnp.arange(num_nodes), RULES, OPTIONS))
   rows = []
   for parent, depth, is_end, values, visits, current in shapes:
     count = len(parent)
@@ -130,16 +133,16 @@ def device_trees(shapes, num_nodes, mesh):
     children = np.bincount(parent[1:], minlength=count)
     first_slot = np.zeros(count, np.int32)
     first_slot[parent[:0:-1]] = np.arange(count - 1, 0, -1)
-    mean = np.where(visits > 0, np.float32(values) / np.maximum(visits, 1).astype(np.float32), 0)
     pad = functools.partial(_pad, size=num_nodes)
-    rows.append(new_tree(num_nodes, 64, jnp.zeros(2, jnp.uint32), DEPTH, WIDTH).replace(
+    tree = new_tree(num_nodes, 64, jnp.zeros(2, jnp.uint32), DEPTH, WIDTH).replace(
         parent=pad(parent, np.int32), depth=pad(depth, np.int32), preorder=pad(preorder, np.int32),
         subtree_size=pad(size, np.int32), num_children=pad(children, np.int32),
-        first_slot=pad(first_slot, np.int32), parent_mean=pad(mean[parent], np.float32),
+        first_slot=pad(first_slot, np.int32),
         is_terminal=pad(is_end, bool), is_valid=pad(is_end, bool), reward=pad(-1.0 * is_end, float),
         is_collected=pad(is_end, bool), value_sum=pad(values, np.float32),
         visit_count=pad(visits, np.int32), num_nodes=np.int32(count),
-        num_in_flight=np.int32(WIDTH), current=np.int32(current)))
+        num_in_flight=np.int32(WIDTH), current=np.int32(current))
+    rows.append(keep(jax.tree.map(jnp.asarray, tree)))
   batch = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(rows))
   return lambda: jax.device_put(batch, sharding.batch_sharding(mesh))
 
@@ -168,7 +171,7 @@ def main():
     visits = rng.integers(0, 30, len(parent))
     shapes.append((parent, depth, is_end, rng.normal(size=len(parent)), visits, current))
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  advance, make = make_advance(mesh, rules_from(CONFIG)), device_trees(shapes, args.nodes, mesh)
+  advance, make = make_advance(mesh, RULES), device_trees(shapes, args.nodes, mesh)
   shape = (args.trees, 1)
   ended = np.zeros((*shape, WIDTH), bool)
   ended[..., 2:4] = True
@@ -179,7 +182,7 @@ def main():
           np.float32))
   arguments = (np.zeros(args.trees, bool), np.zeros((args.trees, 2), np.uint32),
                np.array([[s[-1]] for s in shapes], np.int32), children,
-               options_from(CONFIG), no_forks(DEPTH))
+               OPTIONS, no_forks(DEPTH))
   ours, theirs = [], []
   now = time.process_time if jax.default_backend() == 'cpu' else time.perf_counter
   for i in range(args.repeats + 1):
