@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
+from ds_jax.attendant import Attendant
 from ds_jax.checks import InputError
 from ds_jax.types import Alone, Team
 from ds_jax.workdir import EXIT_BAD_INPUT, EXIT_TERMINATED, StoppedAlone
@@ -29,7 +30,8 @@ from ds_jax.workdir import EXIT_BAD_INPUT, EXIT_TERMINATED, StoppedAlone
 HEARTBEAT_SECONDS = 30
 SHUTDOWN_SECONDS = 30  # how long a process that has finished waits for the others
 
-# jax's runtime does not say in one line which process it missed, so we keep beats of our own.
+# jax's runtime does not say in one line which process it missed, so we keep beats of our own, and
+# have attendants for the loss of process 0.
 BEAT_SECONDS = 3
 SILENT_SECONDS = 15  # without a beat, until we name a process; jax ends the job after this
 BEATS = 'ds_jax/beats'  # folder of the coordinator's key-value store
@@ -113,6 +115,7 @@ def join(cluster: Cluster | None) -> Team:
     InputError: if such a program is one of several processes, which can no longer be joined.
   """
   import jax
+  atexit.register(dismiss_attendants)  # before jax's, so it runs after that has left the job
   if not jax.distributed.is_initialized():
     named: dict[str, Any] = {}
     if cluster:
@@ -140,8 +143,11 @@ def join(cluster: Cluster | None) -> Team:
 
 
 def watch_peers(index: int) -> None:
-  """Starts the thread that beats for process `index`, and names processes that fall silent."""
+  """Starts the thread that beats for process `index`, and names processes that fall silent; and
+  the attendant that names process 0, if that is not this one."""
   from jax._src.distributed import global_state  # there is no public way to the store
+  if index:
+    _attendants.append(Attendant(global_state.coordinator_address, index))
   ending = threading.Event()
   thread = threading.Thread(target=_beat, args=(global_state.client, index, ending), daemon=True)
   thread.start()
@@ -150,6 +156,15 @@ def watch_peers(index: int) -> None:
     ending.set()
     thread.join()
   atexit.register(end)  # after jax's, so it runs before
+
+
+_attendants: list[Attendant] = []
+
+
+def dismiss_attendants() -> None:
+  """What ends this process from now on is its own affair."""
+  for attendant in _attendants:
+    attendant.dismiss()
 
 
 def _beat(client: Any, index: int, ending: threading.Event) -> None:
@@ -168,6 +183,7 @@ def _beat(client: Any, index: int, ending: threading.Event) -> None:
       for peer in sorted(silent - named):
         os.write(2, f'ds-jax: process {peer} has not been heard of for {SILENT_SECONDS} s. If it '
                  f'is dead, the job ends soon, with exit code {EXIT_LOST_PEER}.\n'.encode())
+        dismiss_attendants()  # process 0 will be gone as well, for that reason
       named = silent
       ending.wait(BEAT_SECONDS)
   except RuntimeError:  # jax.errors.JaxRuntimeError: without its coordinator jax ends this process
@@ -230,6 +246,7 @@ def is_lost_peer(error: BaseException) -> bool:
 
 def leave(code: int) -> NoReturn:
   """Ends this process now, without waiting for others."""
+  dismiss_attendants()
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(code)

@@ -267,6 +267,10 @@ def test_a_fault_ends_the_job_in_time_and_it_goes_on(fault, long_runs, tmp_path)
   assert all(code in codes_ for code, codes_ in zip(codes, allowed, strict=True)), (codes, outputs)
   if fault == 'kill -9 of a worker':
     assert 'process 1 has not been heard of' in outputs[0]
+  if fault == 'kill -9 of process 0':
+    assert 'process 0, the coordinator at' in outputs[1]
+  elif 'worker' in fault:
+    assert 'process 0, the coordinator at' not in outputs[0] + outputs[1]
   codes, outputs = end(start(workdir, LONG, 2))
   assert codes == [0, 0], outputs
   assert 'Continuing' in outputs[0]

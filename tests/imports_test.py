@@ -15,7 +15,7 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 # A part of ds_jax is a folder or a module at the top. Every part may import the parts named here.
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
-ASSEMBLY = {'checkpoint', 'commands', 'data_command', 'distributed', 'evaluate_command',
+ASSEMBLY = {'attendant', 'checkpoint', 'commands', 'data_command', 'distributed', 'evaluate_command',
             'experiment', 'export', 'grade_command', 'groups', 'plan', 'run_state', 'runtime',
             'search_command', 'training', 'warmstart', 'workdir'}
 ARROWS = {
@@ -34,7 +34,8 @@ ARROWS = {
     'report': BASE,
     'checkpoint': BASE,
     'workdir': BASE,
-    'distributed': BASE | {'workdir'},
+    'attendant': set(),
+    'distributed': BASE | {'attendant', 'workdir'},
     'runtime': BASE | FOLDERS | {'workdir'},
     'run_state': {'search', 'train'},
     'groups': BASE | FOLDERS | {'run_state', 'runtime'},
