@@ -15,9 +15,9 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 # A part of ds_jax is a folder or a module at the top. Every part may import the parts named here.
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
-ASSEMBLY = {'attendant', 'checkpoint', 'commands', 'data_command', 'distributed', 'evaluate_command',
-            'experiment', 'export', 'grade_command', 'groups', 'plan', 'run_state', 'runtime',
-            'search_command', 'training', 'warmstart', 'workdir'}
+ASSEMBLY = {'attendant', 'checkpoint', 'commands', 'data_command', 'distributed',
+            'evaluate_command', 'experiment', 'export', 'grade_command', 'groups', 'plan',
+            'run_state', 'runtime', 'search_command', 'training', 'warmstart', 'workdir'}
 ARROWS = {
     'types': set(),
     'checks': set(),
