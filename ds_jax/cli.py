@@ -18,9 +18,7 @@ from typing import Any
 
 from ds_jax.checks import InputError, suggest
 from ds_jax.commands import COMMANDS, EXIT_CODES
-from ds_jax.types import Alone, SilentProgress, Team
-
-ALONE = Alone()
+from ds_jax.types import ALONE, SilentProgress, Team
 
 _SHORTHANDS = {'--samples': '--config.evaluate.num_samples',
                '--temperature': '--config.evaluate.temperature',

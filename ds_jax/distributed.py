@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from ds_jax.attendant import Attendant
 from ds_jax.checks import InputError
-from ds_jax.types import Alone, Team
+from ds_jax.types import ALONE, Team
 from ds_jax.workdir import EXIT_BAD_INPUT, EXIT_TERMINATED, StoppedAlone
 
 # Silence after which a process is taken for lost. jax's own 100 s (and 300 s at the end) let the
@@ -127,17 +127,17 @@ def join(cluster: Cluster | None) -> Team:
     except ValueError as e:
       if named or 'coordinator_address' not in str(e):
         raise
-      return Alone()  # nothing was detected
+      return ALONE  # nothing was detected
     except RuntimeError as e:
       if 'must be called before' not in str(e):
         raise
       if named or jax.process_count() > 1:
         raise InputError('jax was used before this process joined its job; call '
                          'jax.distributed.initialize first, or use the command ds-jax.') from e
-      return Alone()
+      return ALONE
   count = jax.process_count()
   if count == 1:
-    return Alone()
+    return ALONE
   watch_peers(jax.process_index())
   return Processes(jax.process_index(), count)
 

@@ -28,12 +28,12 @@ from ds_jax.evaluate.results_file import ResultsFile, close_parts, open_results,
 from ds_jax.evaluate.rollouts import Shifted, rollout_jobs
 from ds_jax.evaluate.samples import TEXT_FIELDS, average, sample_row, summarize_samples
 from ds_jax.experiment import Summary, announce, trained_params
-from ds_jax.runtime import ALONE, Runtime, open_runtime
+from ds_jax.runtime import Runtime, open_runtime
 from ds_jax.search.engine import Interrupted
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.keys import Purpose, base_key_data
 from ds_jax.search.lockstep import deal
-from ds_jax.types import FinishedTree, Problem, Progress, Team
+from ds_jax.types import ALONE, FinishedTree, Problem, Progress, Team
 from ds_jax.workdir import Workdir, stopped, write_json
 
 Prompt = tuple[Problem, np.ndarray]  # tokens [P] int32

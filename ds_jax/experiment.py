@@ -24,7 +24,7 @@ from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.report.metrics import read_metrics
 from ds_jax.report.plots import write_report
 from ds_jax.report.summary import make_summary, summary_table
-from ds_jax.runtime import ALONE, Runtime, model_folder, open_runtime
+from ds_jax.runtime import Runtime, model_folder, open_runtime
 from ds_jax.search.engine import Engine
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
@@ -34,6 +34,7 @@ from ds_jax.sharding import local_view
 from ds_jax.train.state import search_form
 from ds_jax.training import Training
 from ds_jax.types import (
+  ALONE,
   FinishedTree,
   Problem,
   Progress,

@@ -18,7 +18,7 @@ import numpy as np
 from ds_jax.config import Config
 from ds_jax.run_state import RunState
 from ds_jax.runtime import Runtime
-from ds_jax.search.engine import Counters
+from ds_jax.search.counters import Counters
 from ds_jax.search.host_tree import Job
 from ds_jax.search.keys import Purpose
 from ds_jax.search.split_depths import fork_plan, split_metrics

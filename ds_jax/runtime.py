@@ -28,11 +28,10 @@ from ds_jax.model.decoder import Decoder
 from ds_jax.model.hub import local_folder
 from ds_jax.model.path_attention import positions_read
 from ds_jax.search.engine import Engine
-from ds_jax.types import Alone, ExpandFn, Problem, Progress, Team, Tokenizer
+from ds_jax.types import ALONE, ExpandFn, Problem, Progress, Team, Tokenizer
 from ds_jax.verify.pool import VerifierPool
 from ds_jax.workdir import Workdir
 
-ALONE = Alone()
 Prompts = tuple[tuple[Problem, np.ndarray], ...]
 
 

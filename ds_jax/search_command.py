@@ -25,15 +25,16 @@ from ds_jax.evaluate.rollouts import Shifted
 from ds_jax.experiment import Summary, announce, engine_for_questions, search_jobs, trained_params
 from ds_jax.report.inspect import format_split_depths, format_table, format_tree, tree_to_dict
 from ds_jax.report.text import percent
-from ds_jax.runtime import ALONE, Runtime, open_runtime
+from ds_jax.runtime import Runtime, open_runtime
 from ds_jax.search import statistics
 from ds_jax.search.allocation import POLICIES
-from ds_jax.search.engine import Counters, Interrupted
+from ds_jax.search.counters import Counters
+from ds_jax.search.engine import Interrupted
 from ds_jax.search.engine import run as run_engine
 from ds_jax.search.host_tree import Job
 from ds_jax.search.keys import Purpose, base_key_data
 from ds_jax.search.lockstep import deal
-from ds_jax.types import FinishedTree, Problem, Progress, SilentProgress, Team
+from ds_jax.types import ALONE, FinishedTree, Problem, Progress, SilentProgress, Team
 from ds_jax.verify import grade_countdown
 from ds_jax.workdir import Workdir, stopped
 

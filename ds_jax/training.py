@@ -24,7 +24,8 @@ from ds_jax.model.decoder import Decoder, abstract_decoder
 from ds_jax.report.metrics import MetricsWriter, NoMetrics
 from ds_jax.run_state import RunState
 from ds_jax.runtime import Runtime, model_folder
-from ds_jax.search.engine import Counters, Engine, Interrupted
+from ds_jax.search.counters import Counters
+from ds_jax.search.engine import Engine, Interrupted
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal
 from ds_jax.search.keys import Purpose, base_key_data

@@ -216,6 +216,9 @@ class Alone:
     return [data]
 
 
+ALONE = Alone()
+
+
 class Tokenizer(Protocol):
   """What the search, the warm start and the reports need of a tokenizer (data/prompts.py)."""
   num_ids: int  # ids at or beyond this are masked in sampler and learner alike

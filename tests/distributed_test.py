@@ -30,7 +30,7 @@ from ds_jax.distributed import (
   silent_peers,
 )
 from ds_jax.evaluate.results_file import ResultsFile, open_results, part_path
-from ds_jax.types import Alone
+from ds_jax.types import ALONE
 from ds_jax.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -158,13 +158,13 @@ def test_rows_of_other_processes_become_rows_of_the_first_each_once(tmp_path):
   with ResultsFile(part_path(path, 1), 'run', ()) as part:
     for i in range(3):
       part.append({'id': i, 'sample': 0, 'text': f'long {i}'})
-  with open_results(path, 'run', Alone(), drop=('text',)) as file:
+  with open_results(path, 'run', ALONE, drop=('text',)) as file:
     assert [row['id'] for row in file.rows] == [0, 1, 2]
   # The same part again, as after a kill between taking in and removing.
   with ResultsFile(part_path(path, 3), 'run', ()) as part:
     part.append({'id': 2, 'sample': 0, 'text': 'long 2'})
     part.append({'id': 2, 'sample': 1, 'text': 'long 2'})
-  with open_results(path, 'run', Alone(), drop=('text',)) as file:
+  with open_results(path, 'run', ALONE, drop=('text',)) as file:
     assert [(row['id'], row['sample']) for row in file.rows] == [(0, 0), (1, 0), (2, 0), (2, 1)]
   assert path.read_text().count('long') == 4
   assert list(tmp_path.iterdir()) == [path]

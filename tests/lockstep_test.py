@@ -14,7 +14,7 @@ from fakes import assert_same_tree
 
 from ds_jax.search.engine import Interrupted
 from ds_jax.search.lockstep import Lockstep, deal
-from ds_jax.types import Alone, Verdict
+from ds_jax.types import ALONE, Verdict
 
 COUNT = 2
 
@@ -62,7 +62,7 @@ def slow_verify(items, pool, seed):
 
 def test_jobs_are_dealt_in_turn_or_to_all_with_their_owner():
   jobs, team = fakes.make_jobs(5), Threads(1, threading.Barrier(COUNT), [])
-  assert deal(jobs, team, Alone()) == jobs[1::2]
+  assert deal(jobs, team, ALONE) == jobs[1::2]
   shared = deal(jobs, team, team)
   assert [job.process for job in shared] == [0, 1, 0, 1, 0]
   assert [job.problem for job in shared] == [job.problem for job in jobs]

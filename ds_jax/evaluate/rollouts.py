@@ -11,13 +11,12 @@ import numpy as np
 from ds_jax.config import SearchConfig
 from ds_jax.evaluate.results_file import share_keys
 from ds_jax.search import engine as engine_lib
+from ds_jax.search.counters import Counters
 from ds_jax.search.host_tree import Job
 from ds_jax.search.journal import Journal, share_trees
 from ds_jax.search.lockstep import deal
 from ds_jax.search.rollouts import ForkPlan
-from ds_jax.types import Alone, FinishedTree, Problem, Progress, Team
-
-ALONE = Alone()
+from ds_jax.types import ALONE, FinishedTree, Problem, Progress, Team
 
 
 def direct_config(search: SearchConfig, num_slots: int) -> SearchConfig:
@@ -30,7 +29,7 @@ def direct_config(search: SearchConfig, num_slots: int) -> SearchConfig:
 def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
                   base_key: np.ndarray, journal: Journal, phase: str, progress: Progress,
                   should_stop: Callable[[], bool], plan: ForkPlan | None = None,
-                  team: Team = ALONE) -> tuple[list[FinishedTree], engine_lib.Counters]:
+                  team: Team = ALONE) -> tuple[list[FinishedTree], Counters]:
   """Grows a tree for every job; trees that the journal holds already are not grown again.
 
   `plan` is for the policy 'fork': where forks pay. Jobs are dealt to the processes of `team` in

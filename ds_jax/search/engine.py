@@ -3,17 +3,15 @@
 A round is one expansion on the device, verification of the new ends on the host, and one advance
 (backup and selection) on the device. Trees whose verdicts are slow sit out a round or more; the
 others go on. Policies in waves have many expansions of a tree under way, each in a slot of its
-own. A tree's result does not depend on its neighbours, its slots, or on timing.
+own. A tree's result does not depend on its neighbours, its slots, or on timing. Where a model is
+split over several processes, all of them run the same rounds (lockstep.py).
 """
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import dataclasses
 import functools
-import json
-import operator
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -28,6 +26,7 @@ from ds_jax.config import SearchConfig
 from ds_jax.search import lanes
 from ds_jax.search.advance import make_advance
 from ds_jax.search.allocation import POLICIES, Allocation, Policy
+from ds_jax.search.counters import Counters
 from ds_jax.search.expansion import Expansion, blank_children, cut_segments
 from ds_jax.search.host_tree import HostTree, Job
 from ds_jax.search.keys import problem_hash, root_key_data
@@ -36,7 +35,7 @@ from ds_jax.search.options import How, options_from, rules_from
 from ds_jax.search.rollouts import ForkPlan, no_forks, num_asked_at_once
 from ds_jax.search.tree import Tree, new_tree
 from ds_jax.types import (
-  Alone,
+  ALONE,
   ExpandFn,
   FinishedTree,
   Progress,
@@ -45,8 +44,6 @@ from ds_jax.types import (
   Team,
   VerifyFn,
 )
-
-ALONE = Alone()
 
 # How long a round waits for verdicts before trees that have theirs go on without the others.
 VERIFY_GRACE_SECONDS = 0.05
@@ -114,46 +111,6 @@ class Engine:
   def read(self, tree: Any) -> Any:
     """Device arrays `[B, …]` as host arrays, all rows on every process."""
     return jax.device_get(tree if self.team.count == 1 else sharding.gather_rows(tree, self.mesh))
-
-
-@dataclasses.dataclass
-class Counters:
-  """Of one `run`; what depends on timing is named so by `metrics`."""
-  trees: int = 0
-  solved: int = 0
-  expansions: int = 0
-  generated_tokens: int = 0
-  recomputed_tokens: int = 0
-  rounds: int = 0
-  busy_slots: int = 0  # summed over rounds
-  slots_in_demand: int = 0  # all slots, summed over rounds in which jobs were waiting
-  busy_in_demand: int = 0  # those of them that expanded
-  positions_read: int = 0  # of path caches, summed over decode steps
-  positions_valid: int = 0  # those of them on the path of a slot that expanded
-  out_of_budget: int = 0  # trees that a budget ended before they had all they were to collect
-  seconds: float = 0.0
-  verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-
-  def __add__(self, other: Counters) -> Counters:
-    return Counters(**{f.name: getattr(self, f.name) + getattr(other, f.name)
-                       for f in dataclasses.fields(self)})
-
-  def over_team(self, team: Team) -> Counters:
-    """The sum over the processes of a job, which all must call; seconds are of the slowest."""
-    if team.count == 1:
-      return self
-    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    rows = [json.loads(data) for data in team.gather(json.dumps(fields).encode())]
-    parts = [Counters(**row | {'verdicts': collections.Counter(row['verdicts'])}) for row in rows]
-    return dataclasses.replace(functools.reduce(operator.add, parts),
-                               seconds=max(part.seconds for part in parts))
-
-  def metrics(self) -> dict[str, float]:
-    """How well the slots were used; names are documented in README. All depends on timing."""
-    share = lambda part, whole: part / whole if whole else 1.0
-    return {'time/occupancy': share(self.busy_in_demand, self.slots_in_demand),
-            'time/path_read_over_valid': share(self.positions_read, self.positions_valid),
-            'time/tokens_per_second': self.generated_tokens / max(self.seconds, 1e-6)}
 
 
 def run(engine: Engine, params: Any, jobs: Iterable[Job], base_key: np.ndarray, *,
