@@ -118,6 +118,8 @@ class SearchConfig:
   replay_chunk: int = 32  # tokens a lane encodes per expansion when a slot jumps or starts
   replay_lanes: int = 48  # slots per device that may replay in one expansion
   path_block: int = 128  # path positions that attention reads at a time
+  cache_kernel: str = 'auto'  # decode steps read caches by the TPU's kernel: 'on', 'off', or
+  #   'auto', where it moves fewer bytes (v5p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +252,8 @@ RESULT_NEUTRAL = ('log', 'checkpoint')
 
 # Fields that suit the machine: a run may go on with others. Sums of floats, so last bits, differ.
 MACHINE_FIELDS = ('mesh.data', 'mesh.fsdp', 'mesh.tensor', 'train.micro_rows', 'search.num_slots',
-                  'search.replay_lanes', 'evaluate.num_slots', 'verify.num_workers')
+                  'search.replay_lanes', 'search.cache_kernel', 'evaluate.num_slots',
+                  'verify.num_workers')
 
 
 def config_from(fields: Mapping[str, Any]) -> Config:

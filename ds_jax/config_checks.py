@@ -23,6 +23,7 @@ _CHOICES = {
     'search.backup_rule': ('constrained', 'vanilla'),
     'search.negatives': ('most_confident', 'random', 'least_confident'),
     'search.local_choice': ('best', 'sampled'),
+    'search.cache_kernel': ('auto', 'on', 'off'),
     'search.ties': ('first', 'confident', 'random'),
     'verify.degenerate': ('drop', 'keep'),
     'train.loss_aggregation': ('token_mean', 'sequence_mean', 'sequence_sum'),

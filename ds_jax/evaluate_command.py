@@ -102,7 +102,7 @@ def sample_settings(config: Config) -> dict[str, Any]:
       'seed': config.seed, 'response_limit': response_limit(config),
       **pick('data', 'instruction', 'prompt_limit', 'overlong_prompts'),
       **pick('model', 'compute_dtype'), **pick('mesh', 'tensor'),
-      **pick('search', 'segment_length', 'replay_chunk', 'path_block'),
+      **pick('search', 'segment_length', 'replay_chunk', 'path_block', 'cache_kernel'),
       **pick('evaluate', 'temperature', 'top_p', 'num_slots'),
       **pick('verify', 'verifier', 'degenerate', 'cpu_seconds')}
 

@@ -130,7 +130,7 @@ class Runtime:
         num_slots=search.num_slots, width=search.width, segment_length=search.segment_length,
         context_length=context_length(self.config), replay_chunk=search.replay_chunk,
         replay_lanes=search.replay_lanes, path_block=search.path_block,
-        num_kv_heads=self.decoder_config.num_kv_heads)
+        num_kv_heads=self.decoder_config.num_kv_heads, cache_kernel=search.cache_kernel)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -26,6 +27,7 @@ from ds_jax.decode.sampling import (
   draw_tokens,
   token_keys,
 )
+from ds_jax.model import cache_kernel
 from ds_jax.model.caches import (
   Slots,
   append_segments,
@@ -50,6 +52,7 @@ class ExpandShape:
   replay_lanes: int  # slots that may replay in one expansion
   path_block: int  # path positions that attention reads at a time
   num_kv_heads: int  # C; `tensor` splits the caches where it divides
+  cache_kernel: str = 'auto'  # whether a decode step reads caches by the TPU's kernel
 
   @property
   def capacity(self) -> int:
@@ -79,11 +82,15 @@ def compile_expand(mesh: Mesh, shape: ExpandShape) -> Any:
   Args:
     mesh: the mesh; slots are split over data x fsdp, the decoder may be split over tensor.
     shape: static sizes.
+
+  Raises:
+    InputError: if the kernel is asked for where it cannot run.
   """
   slot_specs, batch = slots_spec(), P(sharding.BATCH_AXES)
+  has_kernel = cache_kernel.is_used(shape.cache_kernel, mesh)
 
   def local(decoder, slots, plan, options, stop_ids):
-    return expand(decoder, slots, plan, options, stop_ids, shape)
+    return expand(decoder, slots, plan, options, stop_ids, shape, has_kernel)
 
   # With tensor parallelism that axis stays automatic: XLA inserts its all-reduces.
   manual = set(sharding.AXES if mesh.shape['tensor'] == 1 else sharding.BATCH_AXES)
@@ -133,13 +140,14 @@ def slots_sharding(mesh: Mesh, shape: ExpandShape) -> Slots:
 
 
 def expand(decoder: Decoder, slots: Slots, plan: Plan, options: SamplingOptions,
-           stop_ids: jax.Array, shape: ExpandShape) -> tuple[Slots, Segments]:
+           stop_ids: jax.Array, shape: ExpandShape,
+           has_kernel: bool = False) -> tuple[Slots, Segments]:
   """One expansion on one device; see Plan for the order of events."""
   slots = append_segments(slots, plan.append_child)
   slots = slots._replace(path_length=plan.keep_length)
   slots = replay(decoder, slots, plan, shape)
   slots, logits = encode_pending(decoder, slots, plan, shape.path_block)
-  return decode(decoder, slots, plan, logits, options, stop_ids, shape)
+  return decode(decoder, slots, plan, logits, options, stop_ids, shape, has_kernel)
 
 
 def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape) -> Slots:
@@ -171,8 +179,8 @@ def encode_pending(decoder: Decoder, slots: Slots, plan: Plan,
 
 
 def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
-           options: SamplingOptions, stop_ids: jax.Array,
-           shape: ExpandShape) -> tuple[Slots, Segments]:
+           options: SamplingOptions, stop_ids: jax.Array, shape: ExpandShape,
+           has_kernel: bool = False) -> tuple[Slots, Segments]:
   """Samples up to T tokens of every child; stops early once all of this device's have ended."""
   num_slots, width, length = plan.num_children.shape[0], shape.width, shape.segment_length
   keys = child_keys(plan.key, plan.first_child, width)
@@ -186,12 +194,16 @@ def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
   def draw(state: DecodeState, logits: jax.Array) -> DecodeState:
     return record(state, draw_tokens(token_keys(keys, state.step), logits, options), stop_ids)
 
+  # XLA would lay the caches out for the write, and copy all of them for the kernel in every step.
+  row_major = lambda cache: with_layout_constraint(
+      cache, Layout(tuple(range(cache.ndim)))) if has_kernel else cache
+
   def step(state: DecodeState) -> DecodeState:
     current = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
     place = state.step - 1
     new_keys, new_values, hidden = decode_step(decoder, current, state.token, place,
-                                               shape.path_block)
-    put = lambda cache, new: _put_active(cache, new[:, :, :, :, None], place, is_asked)
+                                               shape.path_block, has_kernel)
+    put = lambda cache, new: row_major(_put_active(cache, new[:, :, :, :, None], place, is_asked))
     state = state._replace(segment_keys=put(state.segment_keys, new_keys),
                            segment_values=put(state.segment_values, new_values))
     return draw(state, compute_logits(decoder, hidden))

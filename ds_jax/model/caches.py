@@ -14,6 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from ds_jax.model import attention
+from ds_jax.model.cache_kernel import (
+  PATH_KERNEL,
+  SEGMENT_KERNEL,
+  attend_caches,
+  segment_block,
+)
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, apply_layer, embed, scan_layers
 from ds_jax.model.path_attention import attend_path
@@ -115,8 +121,8 @@ def append_segments(slots: Slots, child: jax.Array) -> Slots:
   return slots._replace(path_length=slots.path_length + added)
 
 
-def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Array,
-                block: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Array, block: int,
+                has_kernel: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Encodes one token of each of the W children of every slot.
 
   The W siblings read the shared path once; each also reads its own segment.
@@ -127,6 +133,7 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
     tokens: `[B, W]` int32, the children's tokens at place `step` of their segments.
     step: `[]` int32, tokens already in the segment caches.
     block: path positions that attention reads at a time.
+    has_kernel: whether caches are read by the TPU's kernel.
 
   Returns:
     New keys and values `[L, B, W, C, D]` and hidden states `[B, W, M]`.
@@ -142,23 +149,36 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
   per_slot = lambda part: attention.Partial(
       *(x[:, :, 0].reshape(num_slots, width, *x[:, :, 0].shape[1:]).swapaxes(1, 2) for x in part))
 
+  def attend_slots(q, index):
+    path = slots.path_keys, slots.path_values, index, slots.path_length
+    if has_kernel:
+      return attend_caches(q, *path, block=block, name=PATH_KERNEL)
+    return attend_path(q, *path, block)
+
+  def attend_segments(q_child, index, caches):
+    if has_kernel:
+      children = (x.reshape(x.shape[0], -1, *x.shape[3:])
+                  for x in (slots.segment_keys, slots.segment_values))
+      return attend_caches(q_child, *children, index, jnp.full(num_slots * width, step),
+                           block=segment_block(segment_length), rows=width, name=SEGMENT_KERNEL)
+    return attention.attend_part(q_child, *map(per_child, caches), in_segment)
+
   def body(x, xs):
-    layer, index, segment_keys, segment_values = xs
+    layer, index, *caches = xs
 
     def attend_fn(q, k, v):
       q_child = attention.group_heads(per_child(q)[:, None], config.num_kv_heads)
       own = [per_child(x)[:, :, None] for x in (k, v)]  # [B * W, C, 1, D]
       return attention.merge([
-          attend_path(attention.group_heads(q, config.num_kv_heads), slots.path_keys,
-                      slots.path_values, index, slots.path_length, block),
-          per_slot(attention.attend_part(q_child, per_child(segment_keys),
-                                         per_child(segment_values), in_segment)),
+          attend_slots(attention.group_heads(q, config.num_kv_heads), index),
+          per_slot(attend_segments(q_child, index, caches)),
           per_slot(attention.attend_part(q_child, *own, itself))])
 
     return apply_layer(layer, config, x, positions, attend_fn)
 
+  # The kernel reads a layer's segments where they lie.
+  cut = () if has_kernel else (slots.segment_keys, slots.segment_values)
   hidden, (keys, values) = scan_layers(
-      body, embed(decoder, tokens),
-      (decoder.layers, jnp.arange(config.num_layers), slots.segment_keys, slots.segment_values),
+      body, embed(decoder, tokens), (decoder.layers, jnp.arange(config.num_layers), *cut),
       config.num_layers)
   return keys, values, hidden

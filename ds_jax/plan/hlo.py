@@ -77,7 +77,8 @@ def read_traffic(text: str, trips: Mapping[str, float], num_devices: int,
   Args:
     text: of `jax.stages.Compiled.as_text()`.
     trips: how often loops run whose length the compiler does not know, by their named scope;
-      of a conditional, the share of runs that take its dearer branch (not named: all).
+      of a conditional, the share of runs that take its dearer branch, and of a kernel, the share
+      of what it may read (not named: all).
     num_devices: of the program; for collectives that name no groups.
     loop: if given, one run of the body of the loop of this scope instead of the whole program.
 
@@ -190,7 +191,15 @@ class _Reader:
       return self.traffic(called)
     if line.opcode == 'fusion':
       return Traffic(self._fusion(line, where))
+    if line.opcode == 'custom-call' and line.attribute(r'"(bytes_accessed)"'):
+      return Traffic(self._kernel(line))
     return Traffic(self._moved(line, where))
+
+  def _kernel(self, line: Instruction) -> float:
+    """Bytes of a Pallas kernel: what it declares, times the share that is known by its scope."""
+    declared = float(line.attribute(r'"bytes_accessed":"(\d+)"'))
+    share = self._trips.get(line.attribute(r'op_name="[^"]*/(\w+)/pallas_call"') or '', 1.0)
+    return share * declared + array_bytes(line.result)
 
   def _fused_collectives(self, line: Instruction) -> dict[str, tuple[str, Collective]]:
     """Kind and size by channel: a TPU's asynchronous one stands in up to three fusions."""

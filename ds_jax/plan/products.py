@@ -12,7 +12,8 @@ from jax.extend.core import jaxprs_in_params
 def count_flops(jaxpr: Any, trips: Mapping[str, float], loop: str | None = None) -> float:
   """FLOPs (a multiplication and an addition are two) of every matrix product.
 
-  Of `lax.cond`, the branch with more counts, or the share of it that `trips` names. What is
+  Of `lax.cond`, the branch with more counts, or the share of it that `trips` names; of a kernel,
+  what it declares, or the share of it that `trips` names by its scope. What is
   recomputed in the backward pass counts as often as it is computed. Shapes are those of the jaxpr:
   inside `shard_map` those of a device.
 
@@ -40,6 +41,8 @@ def _of_equation(equation: Any, trips: Mapping[str, float]) -> float:
     left = equation.invars[0].aval.shape
     size = math.prod(equation.outvars[0].aval.shape)
     return 2.0 * size * math.prod(left[axis] for axis in contracted)
+  if name == 'pallas_call':
+    return trips.get(_scope(equation), 1.0) * params['cost_estimate'].flops
   if name == 'scan':
     return params['length'] * count_flops(params['jaxpr'], trips)
   if name == 'cond':

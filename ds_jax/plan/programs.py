@@ -19,6 +19,7 @@ from ds_jax.config import Config, SearchConfig, context_length
 from ds_jax.decode.expand import ExpandShape, compile_expand, compile_slots, slots_sharding
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.evaluate.rollouts import direct_config
+from ds_jax.model.cache_kernel import PATH_KERNEL, SEGMENT_KERNEL, segment_block
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import abstract_decoder
 from ds_jax.model.path_attention import group_size
@@ -164,15 +165,20 @@ def expand_shape(config: Config, search: SearchConfig, decoder: DecoderConfig) -
       num_slots=search.num_slots, width=search.width, segment_length=search.segment_length,
       context_length=context_length(config), replay_chunk=search.replay_chunk,
       replay_lanes=search.replay_lanes, path_block=search.path_block,
-      num_kv_heads=decoder.num_kv_heads)
+      num_kv_heads=decoder.num_kv_heads, cache_kernel=search.cache_kernel)
 
 
 def expand_trips(shape: ExpandShape, path_length: int) -> dict[str, float]:
   """How often the loops of an expansion run for paths of that length (the first block apart).
 
+  Of kernels: the share of the caches that they read; of segments, on average over all steps.
   Replays are left out: they are rare (README: 0.8 % of the tokens).
   """
-  return {'decode_tokens': shape.segment_length, 'replay': 0.0,
+  block, length = min(shape.path_block, shape.capacity), shape.segment_length
+  part = segment_block(length)
+  return {'decode_tokens': length, 'replay': 0.0,
+          PATH_KERNEL: -(-path_length // block) * block / shape.capacity,
+          SEGMENT_KERNEL: sum(max(1, -(-n // part)) for n in range(length)) * part / length**2,
           'path_blocks': max(0, -(-path_length // shape.path_block) - 1),
           'path_groups': shape.num_slots // group_size(shape.num_slots)}
 
