@@ -14,7 +14,7 @@ arguments=()
 for argument in "$@"; do
   case "$argument" in
     --help | -h) print_usage "${BASH_SOURCE[0]}"; exit ;;
-    --all) arguments+=(-m '') ;;
+    --all) arguments+=(-m '' -o faulthandler_timeout=0) ;;  # some take longer than a hang is let
     *) arguments+=("$argument") ;;
   esac
 done
@@ -22,6 +22,8 @@ done
 install_ds_jax test
 cd "$ROOT"
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
-# Tests of one file share compiled programs, so a file stays on one worker.
+# Tests of one file share compiled programs, so a file stays on one worker. One that hung ends its worker,
+# and is tried once more.
 exec "$VENV/bin/python" -m pytest -n logical --maxprocesses 8 --dist loadfile \
+  --max-worker-restart 1 \
   ${arguments[@]+"${arguments[@]}"}

