@@ -22,8 +22,8 @@ done
 install_ds_jax test
 cd "$ROOT"
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
-# Tests of one file share compiled programs, so a file stays on one worker. One that hung ends its worker,
-# and is tried once more.
+# Tests of one file share compiled programs, so a file stays on one worker. A test that hung ends
+# its worker, and is tried once more.
 exec "$VENV/bin/python" -m pytest -n logical --maxprocesses 8 --dist loadfile \
   --max-worker-restart 1 \
   ${arguments[@]+"${arguments[@]}"}
