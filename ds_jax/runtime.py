@@ -117,7 +117,8 @@ class Runtime:
         config=search, mesh=self.search_mesh, expand_fn=self._expand_fn(search, sampling),
         make_slots=compile_slots(self.decoder_config, self.search_mesh, shape),
         verify_fn=self.pool.verify, decode_text=self.tokenizer.decode_response,
-        count_read=functools.partial(positions_read, block=min(shape.path_block, shape.capacity)),
+        count_read=functools.partial(positions_read, block=shape.path_block,
+                                     capacity=shape.capacity),
         team=self.search_team)
 
   def _expand_fn(self, search: SearchConfig, sampling: SamplingConfig) -> ExpandFn:

@@ -65,9 +65,9 @@ def test_positions_read_counts_the_blocks():
   rng = np.random.default_rng(3)
   for _ in range(50):
     lengths = rng.integers(0, 33, 16)  # groups of two slots
-    want = 16 * BLOCK + sum(
-        2 * -(-(lengths > start).sum() // 2) * BLOCK for start in range(BLOCK, 32, BLOCK))
-    assert positions_read(lengths, BLOCK) == want
+    want = sum(2 * -(-(lengths > start).sum() // 2) * BLOCK for start in range(0, 32, BLOCK))
+    assert positions_read(lengths, BLOCK, CAPACITY) == want
+    assert positions_read(lengths, BLOCK, BLOCK - 1) == 16 * (BLOCK - 1)
 
 
 @pytest.mark.parametrize('num_slots, size', [(1, 1), (7, 1), (16, 2), (48, 6), (52, 4), (64, 8)])
@@ -82,7 +82,7 @@ def test_decoding_and_replay_leave_blocks_beyond_a_path_alone():
   decoder = init_decoder(config, jax.random.key(0))
   lengths = jnp.array([5, 20, 3, 0])
   slots = init_slots(config, 4, 2, 4, CAPACITY)._replace(path_length=lengths)
-  is_beyond = jnp.arange(CAPACITY) >= jnp.maximum(-(-lengths // BLOCK), 1)[:, None] * BLOCK
+  is_beyond = jnp.arange(CAPACITY) >= -(-lengths // BLOCK)[:, None] * BLOCK
   poison = lambda cache: jnp.where(is_beyond[None, :, None, :, None], jnp.nan, cache)
   slots = slots._replace(path_keys=poison(slots.path_keys), path_values=poison(slots.path_values))
   tokens = jnp.ones((4, 2), jnp.int32)

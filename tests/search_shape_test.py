@@ -41,7 +41,8 @@ def paper_search():
       config=PAPER, mesh=mesh, make_slots=compile_slots(decoder, mesh, shape),
       expand_fn=bind_sampling(compile_expand(mesh, shape), sampling_options(), [3]),
       verify_fn=fakes.scripted_verify, decode_text=lambda tokens: tokens.tobytes().hex(),
-      count_read=functools.partial(positions_read, block=PAPER.path_block))
+      count_read=functools.partial(positions_read, block=PAPER.path_block,
+                                   capacity=shape.capacity))
   rng = np.random.default_rng(0)
   jobs = [Job(Problem(id=str(i), prompt='', answer=str(i)),
               rng.integers(4, 1024, rng.integers(2, 8)).astype(np.int32)) for i in range(40)]

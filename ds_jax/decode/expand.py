@@ -33,6 +33,7 @@ from ds_jax.model.caches import (
   append_segments,
   decode_step,
   encode_chunk,
+  index_after,
   init_slots,
   write_path,
 )
@@ -157,8 +158,8 @@ def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape) -> Sl
   def run(slots):
     # The slots that replay come first; lanes left over write stale entries of distinct slots.
     lanes = jnp.argsort(plan.replay_length == 0, stable=True)[:num_lanes]
-    keys, values, _ = encode_chunk(decoder, slots, lanes, plan.replay_tokens[lanes],
-                                   shape.path_block)
+    keys, values, _ = encode_chunk(decoder, read_by(slots, plan.replay_length > 0), lanes,
+                                   plan.replay_tokens[lanes], shape.path_block)
     slots = write_path(slots, lanes, keys, values)
     return slots._replace(path_length=slots.path_length + plan.replay_length)
 
@@ -169,13 +170,18 @@ def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape) -> Sl
 def encode_pending(decoder: Decoder, slots: Slots, plan: Plan,
                    path_block: int) -> tuple[Slots, jax.Array]:
   """Encodes the path's last token once for all siblings; returns logits `[B, V]` after it."""
-  everyone = jnp.arange(plan.pending_token.shape[0])
-  keys, values, hidden = encode_chunk(decoder, slots, None, plan.pending_token[:, None],
-                                      path_block)
-  slots = write_path(slots, everyone, keys, values)
-  is_active = plan.num_children > 0
-  slots = slots._replace(path_length=slots.path_length + is_active)
+  everyone, is_active = jnp.arange(plan.pending_token.shape[0]), plan.num_children > 0
+  keys, values, hidden = encode_chunk(decoder, read_by(slots, is_active), None,
+                                      plan.pending_token[:, None], path_block)
+  length = index_after(slots.path_length, hidden)
+  slots = write_path(slots._replace(path_length=length), everyone, keys, values)
+  slots = slots._replace(path_length=length + is_active)
   return slots, compute_logits(decoder, hidden[:, 0])
+
+
+def read_by(slots: Slots, is_reader: jax.Array) -> Slots:
+  """Slots as they are read if only those of `is_reader` [B] need to see their paths."""
+  return slots._replace(path_length=jnp.where(is_reader, slots.path_length, 0))
 
 
 def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
@@ -201,8 +207,10 @@ def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
   def step(state: DecodeState) -> DecodeState:
     current = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
     place = state.step - 1
+    current = read_by(current, ~jnp.all(state.is_ended, -1))
     new_keys, new_values, hidden = decode_step(decoder, current, state.token, place,
                                                shape.path_block, has_kernel)
+    place = index_after(place, hidden)
     put = lambda cache, new: row_major(_put_active(cache, new[:, :, :, :, None], place, is_asked))
     state = state._replace(segment_keys=put(state.segment_keys, new_keys),
                            segment_values=put(state.segment_values, new_values))

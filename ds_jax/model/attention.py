@@ -60,6 +60,12 @@ def attend_part(q_BxCxQxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Arr
   return Partial(weighted, max_score, weights.sum(-1))
 
 
+def attend_nothing(q_BxCxQxGxD: jax.Array) -> Partial:
+  """Partial attention over no keys: what partial attentions are joined to."""
+  zeros = jnp.zeros(q_BxCxQxGxD.shape, jnp.float32)
+  return Partial(zeros, zeros[..., 0] + 0.1 * MASKED, zeros[..., 0])
+
+
 def merge(parts: Sequence[Partial]) -> jax.Array:
   """Normalised attention [B, Q, H, D] float32 over the union of the parts' keys."""
   whole = functools.reduce(join, parts)

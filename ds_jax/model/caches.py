@@ -22,7 +22,7 @@ from ds_jax.model.cache_kernel import (
 )
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, apply_layer, embed, scan_layers
-from ds_jax.model.path_attention import attend_path
+from ds_jax.model.path_attention import attend_path, group_size
 
 
 class Slots(NamedTuple):
@@ -64,6 +64,13 @@ def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array | None, t
   positions = length[:, None] + jnp.arange(num_queries)
   causal = jnp.tri(num_queries, dtype=bool)[None]
 
+  def attend_chunk(q, k, v):
+    # Lanes in groups, as in attend_path: the scores of all would not stay in a CPU's cache.
+    size = group_size(len(q))
+    grouped = [x.reshape(-1, size, *x.shape[1:]) for x in (q, k.swapaxes(1, 2), v.swapaxes(1, 2))]
+    parts = jax.lax.map(lambda group: attention.attend_part(*group, causal), grouped)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
+
   def body(x, xs):
     layer, index = xs
 
@@ -71,7 +78,7 @@ def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array | None, t
       q = attention.group_heads(q, config.num_kv_heads)
       return attention.merge([
           attend_path(q, slots.path_keys, slots.path_values, index, length, block, slot_index),
-          attention.attend_part(q, k.swapaxes(1, 2), v.swapaxes(1, 2), causal)])
+          attend_chunk(q, k, v)])
 
     x, (k, v) = apply_layer(layer, config, x, positions, attend_fn)
     return x, (k.swapaxes(1, 2), v.swapaxes(1, 2))
@@ -80,6 +87,15 @@ def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array | None, t
       body, embed(decoder, tokens), (decoder.layers, jnp.arange(config.num_layers)),
       config.num_layers)
   return keys, values, hidden
+
+
+def index_after(index: jax.Array, hidden: jax.Array) -> jax.Array:
+  """`index` [...] int32, known to XLA only when `hidden` is: what is written there comes later.
+
+  New keys and values do not need what the last layer reads from the caches. On CPUs (where
+  optimization barriers are gone by then) XLA copies a cache that it may write before it is read.
+  """
+  return index + jnp.minimum(jnp.isnan(hidden).sum(), 0)
 
 
 def write_path(slots: Slots, slot_index: jax.Array, keys: jax.Array, values: jax.Array) -> Slots:

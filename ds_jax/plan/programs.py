@@ -169,7 +169,7 @@ def expand_shape(config: Config, search: SearchConfig, decoder: DecoderConfig) -
 
 
 def expand_trips(shape: ExpandShape, path_length: int) -> dict[str, float]:
-  """How often the loops of an expansion run for paths of that length (the first block apart).
+  """How often the loops of an expansion run for paths of that length.
 
   Of kernels: the share of the caches that they read; of segments, on average over all steps.
   Replays are left out: they are rare (README: 0.8 % of the tokens).
@@ -179,7 +179,7 @@ def expand_trips(shape: ExpandShape, path_length: int) -> dict[str, float]:
   return {'decode_tokens': length, 'replay': 0.0,
           PATH_KERNEL: -(-path_length // block) * block / shape.capacity,
           SEGMENT_KERNEL: sum(max(1, -(-n // part)) for n in range(length)) * part / length**2,
-          'path_blocks': max(0, -(-path_length // shape.path_block) - 1),
+          'path_blocks': -(-path_length // shape.path_block),
           'path_groups': shape.num_slots // group_size(shape.num_slots)}
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -239,12 +240,14 @@ class _Loop:
     if self.has_jobs:
       c.slots_in_demand += len(is_busy)
       c.busy_in_demand += int(is_busy.sum())
-    lengths = np.where(is_busy, [slot.length for slot in self.slots], 0)
-    for own, ended in zip(np.split(lengths, self.num_shards),
-                          np.split(segments.length, self.num_shards), strict=True):
-      num_steps = max(int(ended.max()) - 1, 0)  # the first token takes no step
-      c.positions_read += num_steps * self.engine.count_read(own)
-      c.positions_valid += num_steps * int(own.sum())
+    lengths = np.array([slot.length for slot in self.slots])
+    steps = np.maximum(segments.length.max(-1) - 1, 0)  # the first token takes no step
+    for own, last in zip(np.split(lengths, self.num_shards), np.split(steps, self.num_shards),
+                         strict=True):
+      for start, end in itertools.pairwise([0, *np.unique(last)]):
+        read = np.where(last > start, own, 0)  # slots stop reading when their children have ended
+        c.positions_read += int(end - start) * self.engine.count_read(read)
+        c.positions_valid += int(end - start) * int(read.sum())
 
   def is_own(self, tree: HostTree) -> bool:
     """Whether the tree belongs to this process, which keeps and counts it."""
