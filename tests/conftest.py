@@ -31,6 +31,11 @@ os.environ.setdefault('HF_HUB_OFFLINE', '1')  # no test needs a network
 os.environ.setdefault('MPLBACKEND', 'agg')
 
 
+def pytest_configure() -> None:
+  from ds_jax.runtime import keep_freed_memory  # jax reads the variables above when imported
+  keep_freed_memory()
+
+
 @pytest.fixture(scope='session')
 def root() -> Path:
   """The checkout."""

@@ -28,6 +28,7 @@ from ds_jax.decode.sampling import sampling_options
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.convert import save_decoder
 from ds_jax.model.decoder import Decoder, init_decoder
+from ds_jax.runtime import keep_freed_memory
 from ds_jax.types import Plan
 
 SIZES = {
@@ -139,11 +140,12 @@ def main() -> None:
   parser.add_argument('--width', type=int, default=8, help='W, siblings of each')
   parser.add_argument('--tokens', type=int, default=64, help='T, sampled tokens of each sibling')
   parser.add_argument('--chunk', type=int, default=256, help='prefix tokens encoded at a time')
-  parser.add_argument('--block', type=int, default=512, help='path positions read at a time')
+  parser.add_argument('--block', type=int, default=256, help='path positions read at a time')
   parser.add_argument('--repeats', type=int, default=5)
   parser.add_argument('--patience', type=float, default=60, help='seconds')
   parser.add_argument('--ours-only', action='store_true')
   arguments = parser.parse_args()
+  keep_freed_memory()  # as a run does; torch's memory comes from there too
   for name in arguments.sizes.split(','):
     for prefix in map(int, arguments.prefixes.split(',')):
       print(json.dumps(compare(name, prefix, arguments)), flush=True)
