@@ -16,6 +16,7 @@ from ds_jax.decode.sampling import (
   sampling_options,
   token_keys,
 )
+from ds_jax.model.attention import MASKED
 
 PROBABILITIES = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
 LOGITS = jnp.log(jnp.asarray(PROBABILITIES))
@@ -47,6 +48,19 @@ def test_frequencies_and_scores_follow_the_options(options, expected):
   policy /= policy.sum()  # what truncation leaves out does not enter
   np.testing.assert_allclose(drawn.logprob.ravel(), np.log(policy)[tokens], atol=1e-5)
   np.testing.assert_allclose(drawn.entropy, -(policy * np.log(policy)).sum(), atol=1e-5)
+
+
+def test_greedy_is_the_first_of_the_largest():
+  """Neighbouring floats are told apart, equal ones are not drawn from."""
+  rng = np.random.default_rng(0)
+  logits = rng.normal(0, 1e-3, (64, 1, 300)).astype(np.float32)
+  logits[:, :, 150] = logits.max(-1)  # twice the largest, or alone
+  logits[::2, :, 200] = np.nextafter(logits[::2, :, 150], np.float32(9))
+  logits[:, :, 290:] = MASKED
+  keys = jax.random.split(jax.random.key(0), (64, 1))
+  drawn = jax.jit(draw_tokens)(keys, jnp.asarray(logits), sampling_options(temperature=0.0))
+  np.testing.assert_array_equal(drawn.token, logits.argmax(-1))
+  assert not np.asarray(drawn.sampled_logprob).any()
 
 
 @pytest.mark.parametrize('size', [7, 128, 1000])

@@ -57,9 +57,9 @@ def attend_path(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax
 
   def read(slots: jax.Array, start: jax.Array | int) -> list[jax.Array]:
     # Not one gather: for that, v6e and 7x copy the whole caches into another layout.
-    cut = lambda cache: jax.lax.map(lambda slot: jax.lax.dynamic_slice(
-        cache, (layer, slot, 0, start, 0), (1, 1, num_heads, size, head_width))[0, 0], slots)
-    return [cut(cache) for cache in caches]
+    cut = lambda cache, slot: jax.lax.dynamic_slice(
+        cache, (layer, slot, 0, start, 0), (1, 1, num_heads, size, head_width))[0]
+    return [jnp.concatenate([cut(cache, slot) for slot in slots]) for cache in caches]
 
   def attend_group(rows: jax.Array) -> Partial:
     q, lengths = q_RxCxQxGxD[rows], length[rows]
