@@ -206,10 +206,9 @@ def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
 
   def step(state: DecodeState) -> DecodeState:
     current = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
-    place = state.step - 1
-    current = read_by(current, ~jnp.all(state.is_ended, -1))
-    new_keys, new_values, hidden = decode_step(decoder, current, state.token, place,
-                                               shape.path_block, has_kernel)
+    place, is_running = state.step - 1, ~jnp.all(state.is_ended, -1)
+    new_keys, new_values, hidden = decode_step(decoder, read_by(current, is_running), state.token,
+                                               place, shape.path_block, has_kernel)
     place = index_after(place, hidden)
     put = lambda cache, new: row_major(_put_active(cache, new[:, :, :, :, None], place, is_asked))
     state = state._replace(segment_keys=put(state.segment_keys, new_keys),

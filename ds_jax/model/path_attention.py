@@ -42,7 +42,7 @@ def attend_path(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax
     block: positions read at a time.
     slot_index: `[R]` int32, the slot whose path each row sees; None: rows are the B slots.
   """
-  _, num_slots, num_heads, num_positions, head_width = k_LxBxCxSxD.shape
+  num_heads, num_positions, head_width = k_LxBxCxSxD.shape[2:]
   size = min(block, num_positions)
   caches = k_LxBxCxSxD, v_LxBxCxSxD
 
@@ -56,7 +56,7 @@ def attend_path(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax
     return attend_rows(q_RxCxQxGxD, *map(whole, caches), 0, length)
 
   def read(slots: jax.Array, start: jax.Array | int) -> list[jax.Array]:
-    # Not one gather: for that, v6e and 7x copy the whole caches into another layout.
+    # Not one gather: for that, v6e and tpu7x copy the whole caches into another layout.
     cut = lambda cache, slot: jax.lax.dynamic_slice(
         cache, (layer, slot, 0, start, 0), (1, 1, num_heads, size, head_width))[0]
     return [jnp.concatenate([cut(cache, slot) for slot in slots]) for cache in caches]

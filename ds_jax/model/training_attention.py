@@ -20,7 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ds_jax.model.attention import (
   MASKED,
-  Partial,
+  attend_nothing,
   attend_part,
   group_heads,
   join,
@@ -94,8 +94,6 @@ def _forward(q, k, v, key_end, seen_blocks):
 
   def of_queries(i):
     q_block = _block(q, i)
-    zeros = jnp.zeros(q_block.shape, jnp.float32)
-    nothing = Partial(zeros, zeros[..., 0] + 0.1 * MASKED, zeros[..., 0])
 
     def add(j, whole):
       mask = _mask(_block(key_end, j, axis=1), i * BLOCK, BLOCK, j * BLOCK)
@@ -103,7 +101,7 @@ def _forward(q, k, v, key_end, seen_blocks):
       return jax.lax.cond(seen_blocks[i, j], lambda: join(whole, part()), lambda: whole)
 
     with jax.named_scope('key_blocks'):
-      whole = jax.lax.fori_loop(0, i + 1, add, nothing)
+      whole = jax.lax.fori_loop(0, i + 1, add, attend_nothing(q_block))
     total = jnp.maximum(whole.sum_exp, 1e-30)
     return ((whole.weighted_values / total[..., None]).astype(q.dtype),
             jnp.where(whole.sum_exp > 0, whole.max_score + jnp.log(total), 0.0))
