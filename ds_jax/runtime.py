@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -198,8 +199,9 @@ def keep_freed_memory() -> None:
 
   XLA's CPU programs ask malloc for their temporaries in every call. glibc gets what is larger than
   32 MiB from the kernel each time and gives it back, page by page: a third of the quickstart's warm
-  start. Other C libraries are left alone.
+  start. Other C libraries are left alone, and so is who sets MALLOC_TRIM_THRESHOLD_ (bytes).
   """
-  if (set_option := getattr(ctypes.CDLL(None), 'mallopt', None)) is not None:
+  set_option = getattr(ctypes.CDLL(None), 'mallopt', None)
+  if set_option is not None and 'MALLOC_TRIM_THRESHOLD_' not in os.environ:
     for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
       set_option(option, 2**30)
