@@ -80,7 +80,7 @@ def test_a_decode_step_is_the_same_with_it(monkeypatch):
           for x in empty]
   clean = caches.Slots(*full)
   tokens = jnp.arange(6, dtype=jnp.int32).reshape(3, 2)
-  with_kernel = jax.jit(functools.partial(caches.decode_step, block=BLOCK, has_kernel=True))
+  with_kernel = jax.jit(functools.partial(caches.decode_step, block=BLOCK, kernel='tpu'))
   without = jax.jit(functools.partial(caches.decode_step, block=BLOCK))
   beyond = jnp.arange(CAPACITY) >= -(-clean.path_length // BLOCK)[:, None] * BLOCK
   beyond = beyond[:, None, :, None]
@@ -100,18 +100,20 @@ def _mesh(platform: str, kind: str, tensor: int = 1):
   return types.SimpleNamespace(devices=np.array([device]), shape={'tensor': tensor})
 
 
-@pytest.mark.parametrize('choice, mesh, is_used', [
-    ('auto', _mesh('tpu', 'TPU v5'), True), ('auto', _mesh('tpu', 'TPU v5', 2), False),
-    ('auto', _mesh('tpu', 'TPU v5 lite'), False), ('auto', _mesh('cpu', 'cpu'), False),
-    ('off', _mesh('tpu', 'TPU v5'), False), ('on', _mesh('tpu', 'TPU v4'), True)])
-def test_where_it_is_used(choice, mesh, is_used):
-  assert cache_kernel.is_used(choice, mesh) == is_used
+@pytest.mark.parametrize('choice, mesh, kernel', [
+    ('auto', _mesh('tpu', 'TPU v5'), 'tpu'), ('auto', _mesh('tpu', 'TPU v5', 2), ''),
+    ('auto', _mesh('tpu', 'TPU v5 lite'), ''), ('auto', _mesh('cpu', 'cpu'), ''),
+    ('off', _mesh('tpu', 'TPU v5'), ''), ('on', _mesh('tpu', 'TPU v4'), 'tpu'),
+    ('auto', _mesh('gpu', 'NVIDIA H200'), 'gpu'), ('auto', _mesh('gpu', 'NVIDIA H200', 2), ''),
+    ('off', _mesh('gpu', 'NVIDIA H200'), '')])
+def test_where_it_is_used(choice, mesh, kernel):
+  assert cache_kernel.kernel_for(choice, mesh) == kernel
 
 
 def test_it_is_refused_where_it_cannot_run():
   shape = ExpandShape(num_slots=2, width=2, segment_length=4, context_length=8, replay_chunk=4,
                       replay_lanes=2, path_block=8, num_kv_heads=2, cache_kernel='on')
-  with pytest.raises(InputError, match='needs TPUs and mesh.tensor = 1, got cpu'):
+  with pytest.raises(InputError, match='needs TPUs or GPUs and mesh.tensor = 1, got cpu'):
     compile_expand(sharding.make_mesh(devices=jax.devices()[:1]), shape)
 
 

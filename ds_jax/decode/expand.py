@@ -38,7 +38,7 @@ from ds_jax.model.caches import (
   write_path,
 )
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import Decoder, compute_logits
+from ds_jax.model.decoder import Decoder, compute_logits, split_layers
 from ds_jax.types import ExpandFn, Plan, Segments
 
 
@@ -53,7 +53,7 @@ class ExpandShape:
   replay_lanes: int  # slots that may replay in one expansion
   path_block: int  # path positions that attention reads at a time
   num_kv_heads: int  # C; `tensor` splits the caches where it divides
-  cache_kernel: str = 'auto'  # whether a decode step reads caches by the TPU's kernel
+  cache_kernel: str = 'auto'  # whether caches are read by a TPU's or GPU's kernel
 
   @property
   def capacity(self) -> int:
@@ -88,10 +88,13 @@ def compile_expand(mesh: Mesh, shape: ExpandShape) -> Any:
     InputError: if the kernel is asked for where it cannot run.
   """
   slot_specs, batch = slots_spec(), P(sharding.BATCH_AXES)
-  has_kernel = cache_kernel.is_used(shape.cache_kernel, mesh)
+  kernel = cache_kernel.kernel_for(shape.cache_kernel, mesh)
 
   def local(decoder, slots, plan, options, stop_ids):
-    return expand(decoder, slots, plan, options, stop_ids, shape, has_kernel)
+    fits = cache_kernel.kernel_that_fits(
+        kernel, shape.cache_kernel, (shape.capacity, shape.segment_length),
+        slots.path_keys.shape[-1])
+    return expand(decoder, slots, plan, options, stop_ids, shape, fits)
 
   # With tensor parallelism that axis stays automatic: XLA inserts its all-reduces.
   manual = set(sharding.AXES if mesh.shape['tensor'] == 1 else sharding.BATCH_AXES)
@@ -142,16 +145,17 @@ def slots_sharding(mesh: Mesh, shape: ExpandShape) -> Slots:
 
 def expand(decoder: Decoder, slots: Slots, plan: Plan, options: SamplingOptions,
            stop_ids: jax.Array, shape: ExpandShape,
-           has_kernel: bool = False) -> tuple[Slots, Segments]:
+           kernel: str = '') -> tuple[Slots, Segments]:
   """One expansion on one device; see Plan for the order of events."""
   slots = append_segments(slots, plan.append_child)
   slots = slots._replace(path_length=plan.keep_length)
-  slots = replay(decoder, slots, plan, shape)
-  slots, logits = encode_pending(decoder, slots, plan, shape.path_block)
-  return decode(decoder, slots, plan, logits, options, stop_ids, shape, has_kernel)
+  slots = replay(decoder, slots, plan, shape, kernel)
+  slots, logits = encode_pending(decoder, slots, plan, shape.path_block, kernel)
+  return decode(decoder, slots, plan, logits, options, stop_ids, shape, kernel)
 
 
-def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape) -> Slots:
+def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape,
+           kernel: str = '') -> Slots:
   """Encodes `replay_tokens` in at most R lanes; skipped when no slot replays."""
   num_lanes = min(shape.replay_lanes, plan.replay_length.shape[0])
 
@@ -159,7 +163,7 @@ def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape) -> Sl
     # The slots that replay come first; lanes left over write stale entries of distinct slots.
     lanes = jnp.argsort(plan.replay_length == 0, stable=True)[:num_lanes]
     keys, values, _ = encode_chunk(decoder, read_by(slots, plan.replay_length > 0), lanes,
-                                   plan.replay_tokens[lanes], shape.path_block)
+                                   plan.replay_tokens[lanes], shape.path_block, kernel)
     slots = write_path(slots, lanes, keys, values)
     return slots._replace(path_length=slots.path_length + plan.replay_length)
 
@@ -167,12 +171,12 @@ def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape) -> Sl
     return jax.lax.cond(jnp.any(plan.replay_length > 0), run, lambda slots: slots, slots)
 
 
-def encode_pending(decoder: Decoder, slots: Slots, plan: Plan,
-                   path_block: int) -> tuple[Slots, jax.Array]:
+def encode_pending(decoder: Decoder, slots: Slots, plan: Plan, path_block: int,
+                   kernel: str = '') -> tuple[Slots, jax.Array]:
   """Encodes the path's last token once for all siblings; returns logits `[B, V]` after it."""
   everyone, is_active = jnp.arange(plan.pending_token.shape[0]), plan.num_children > 0
   keys, values, hidden = encode_chunk(decoder, read_by(slots, is_active), None,
-                                      plan.pending_token[:, None], path_block)
+                                      plan.pending_token[:, None], path_block, kernel)
   length = index_after(slots.path_length, hidden)
   slots = write_path(slots._replace(path_length=length), everyone, keys, values)
   slots = slots._replace(path_length=length + is_active)
@@ -186,7 +190,7 @@ def read_by(slots: Slots, is_reader: jax.Array) -> Slots:
 
 def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
            options: SamplingOptions, stop_ids: jax.Array, shape: ExpandShape,
-           has_kernel: bool = False) -> tuple[Slots, Segments]:
+           kernel: str = '') -> tuple[Slots, Segments]:
   """Samples up to T tokens of every child; stops early once all of this device's have ended."""
   num_slots, width, length = plan.num_children.shape[0], shape.width, shape.segment_length
   keys = child_keys(plan.key, plan.first_child, width)
@@ -202,13 +206,15 @@ def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
 
   # XLA would lay the caches out for the write, and copy all of them for the kernel in every step.
   row_major = lambda cache: with_layout_constraint(
-      cache, Layout(tuple(range(cache.ndim)))) if has_kernel else cache
+      cache, Layout(tuple(range(cache.ndim)))) if kernel else cache
+
+  layers = split_layers(decoder) if kernel == 'gpu' else None
 
   def step(state: DecodeState) -> DecodeState:
     current = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
     place, is_running = state.step - 1, ~jnp.all(state.is_ended, -1)
     new_keys, new_values, hidden = decode_step(decoder, read_by(current, is_running), state.token,
-                                               place, shape.path_block, has_kernel)
+                                               place, shape.path_block, kernel, layers)
     place = index_after(place, hidden)
     put = lambda cache, new: row_major(_put_active(cache, new[:, :, :, :, None], place, is_asked))
     state = state._replace(segment_keys=put(state.segment_keys, new_keys),

@@ -11,6 +11,7 @@ would be cut out of the whole, and gives no maximum and sum to merge two caches 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,10 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh
 
 from ds_jax.checks import InputError
+from ds_jax.model import gpu_cache_kernel
 from ds_jax.model.attention import MASKED, Partial
 
-# Device kinds on which it moves fewer bytes than XLA's programs do (README, 'What fits where').
+# TPUs on which it moves fewer bytes than XLA's programs do (README, 'What fits where').
 _PAYS_ON = ('TPU v5', 'TPU v5p')
 
 
@@ -31,22 +33,40 @@ PATH_KERNEL, SEGMENT_KERNEL = 'path_kernel', 'segment_kernel'
 _SEGMENT_BLOCK = 128
 
 
-def is_used(choice: str, mesh: Mesh) -> bool:
-  """Whether decode steps on a mesh read their caches by the kernel; the one place that chooses.
+def kernel_for(choice: str, mesh: Mesh) -> str:
+  """The kernel by which a mesh reads caches: 'tpu', 'gpu' or ''; the one place that chooses.
 
   Args:
     choice: 'auto': where it moves fewer bytes; 'on'; 'off'.
     mesh: XLA cannot split a kernel, so that caches split over `tensor` are left to it.
 
   Raises:
-    InputError: for 'on' where it cannot run.
+    InputError: for 'on' where none can run.
   """
   device, tensor = mesh.devices.flat[0], mesh.shape['tensor']
-  if choice == 'on' and (device.platform != 'tpu' or tensor > 1):
-    raise InputError(f"search.cache_kernel = 'on' needs TPUs and mesh.tensor = 1, got "
+  can_run = device.platform in ('tpu', 'gpu') and tensor == 1
+  if choice == 'on' and not can_run:
+    raise InputError(f"search.cache_kernel = 'on' needs TPUs or GPUs and mesh.tensor = 1, got "
                      f"{device.platform} and mesh.tensor = {tensor}; set it to 'auto'.")
-  return choice == 'on' or (
-      choice == 'auto' and device.device_kind in _PAYS_ON and tensor == 1)
+  pays = device.platform == 'gpu' or device.device_kind in _PAYS_ON
+  return device.platform if can_run and (choice == 'on' or choice == 'auto' and pays) else ''
+
+
+def kernel_that_fits(kernel: str, choice: str, lengths: Sequence[int], width: int) -> str:
+  """`kernel`, or '' for a GPU's that cannot read caches of these capacities and this head width.
+
+  Raises:
+    InputError: if it was asked for by `choice`.
+  """
+  if kernel != 'gpu' or gpu_cache_kernel.can_read(lengths, width):
+    return kernel
+  if choice == 'on':
+    raise InputError(
+        f"search.cache_kernel = 'on' needs segments and path blocks of a multiple of "
+        f'{gpu_cache_kernel.FEWEST} tokens and heads whose width is a power of 2 from '
+        f"{gpu_cache_kernel.FEWEST}, got capacities {', '.join(map(str, lengths))} and width "
+        f"{width}; change search.segment_length or search.path_block, or set it to 'auto'.")
+  return ''
 
 
 def segment_block(segment_length: int) -> int:

@@ -8,12 +8,13 @@ instead of 0.6 times their size in temporaries on a TPU: design.md section 2).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ds_jax.model import attention
+from ds_jax.model import attention, gpu_cache_kernel
 from ds_jax.model.cache_kernel import (
   PATH_KERNEL,
   SEGMENT_KERNEL,
@@ -21,7 +22,7 @@ from ds_jax.model.cache_kernel import (
   segment_block,
 )
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import Decoder, apply_layer, embed, scan_layers
+from ds_jax.model.decoder import Decoder, Layers, apply_layer, embed, scan_layers
 from ds_jax.model.path_attention import attend_path, group_size
 
 
@@ -45,7 +46,7 @@ def init_slots(config: DecoderConfig, num_slots: int, width: int, segment_length
 
 
 def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array | None, tokens: jax.Array,
-                 block: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+                 block: int, kernel: str = '') -> tuple[jax.Array, jax.Array, jax.Array]:
   """Encodes a chunk of tokens after the paths of some slots.
 
   Args:
@@ -54,6 +55,7 @@ def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array | None, t
     slot_index: `[R]` int32, the slot that each lane extends; None: lanes are the B slots.
     tokens: `[R, Q]` int32; trailing padding does no harm, since nothing before sees it.
     block: path positions that attention reads at a time.
+    kernel: of `cache_kernel.kernel_for`; a GPU's reads the paths here too.
 
   Returns:
     New keys and values `[L, R, C, Q, D]` and hidden states `[R, Q, M]`.
@@ -71,14 +73,18 @@ def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array | None, t
     parts = jax.lax.map(lambda group: attention.attend_part(*group, causal), grouped)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
 
+  def attend_paths(q, index):
+    path = slots.path_keys, slots.path_values, index, length
+    if kernel == 'gpu':
+      return gpu_cache_kernel.attend_caches(q, *path, slot_index, name=PATH_KERNEL)
+    return attend_path(q, *path, block, slot_index)
+
   def body(x, xs):
     layer, index = xs
 
     def attend_fn(q, k, v):
       q = attention.group_heads(q, config.num_kv_heads)
-      return attention.merge([
-          attend_path(q, slots.path_keys, slots.path_values, index, length, block, slot_index),
-          attend_chunk(q, k, v)])
+      return attention.merge([attend_paths(q, index), attend_chunk(q, k, v)])
 
     x, (k, v) = apply_layer(layer, config, x, positions, attend_fn)
     return x, (k.swapaxes(1, 2), v.swapaxes(1, 2))
@@ -138,7 +144,8 @@ def append_segments(slots: Slots, child: jax.Array) -> Slots:
 
 
 def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Array, block: int,
-                has_kernel: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
+                kernel: str = '', layers: Sequence[Layers] | None = None
+                ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Encodes one token of each of the W children of every slot.
 
   The W siblings read the shared path once; each also reads its own segment.
@@ -149,7 +156,8 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
     tokens: `[B, W]` int32, the children's tokens at place `step` of their segments.
     step: `[]` int32, tokens already in the segment caches.
     block: path positions that attention reads at a time.
-    has_kernel: whether caches are read by the TPU's kernel.
+    kernel: by which caches are read, of `cache_kernel.kernel_for`.
+    layers: of `split_layers`; None: the decoder's, stacked.
 
   Returns:
     New keys and values `[L, B, W, C, D]` and hidden states `[B, W, M]`.
@@ -167,16 +175,21 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
 
   def attend_slots(q, index):
     path = slots.path_keys, slots.path_values, index, slots.path_length
-    if has_kernel:
+    if kernel == 'gpu':
+      return gpu_cache_kernel.attend_caches(q, *path, name=PATH_KERNEL)
+    if kernel == 'tpu':
       return attend_caches(q, *path, block=block, name=PATH_KERNEL)
     return attend_path(q, *path, block)
 
   def attend_segments(q_child, index, caches):
-    if has_kernel:
+    if kernel:
       children = (x.reshape(x.shape[0], -1, *x.shape[3:])
                   for x in (slots.segment_keys, slots.segment_values))
-      return attend_caches(q_child, *children, index, jnp.full(num_slots * width, step),
-                           block=segment_block(segment_length), rows=width, name=SEGMENT_KERNEL)
+      written = *children, index, jnp.full(num_slots * width, step)
+      if kernel == 'gpu':
+        return gpu_cache_kernel.attend_caches(q_child, *written, name=SEGMENT_KERNEL)
+      return attend_caches(q_child, *written, block=segment_block(segment_length), rows=width,
+                           name=SEGMENT_KERNEL)
     return attention.attend_part(q_child, *map(per_child, caches), in_segment)
 
   def body(x, xs):
@@ -192,9 +205,9 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
 
     return apply_layer(layer, config, x, positions, attend_fn)
 
-  # The kernel reads a layer's segments where they lie.
-  cut = () if has_kernel else (slots.segment_keys, slots.segment_values)
+  # Kernels read a layer's segments where they lie.
+  cut = () if kernel else (slots.segment_keys, slots.segment_values)
   hidden, (keys, values) = scan_layers(
-      body, embed(decoder, tokens), (decoder.layers, jnp.arange(config.num_layers), *cut),
-      config.num_layers)
+      body, embed(decoder, tokens),
+      (layers or decoder.layers, jnp.arange(config.num_layers), *cut), config.num_layers)
   return keys, values, hidden

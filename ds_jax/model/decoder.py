@@ -144,8 +144,22 @@ def scan_layers(body: Callable, x: jax.Array, xs: Any, num_layers: int) -> tuple
   """`jax.lax.scan` over stacked layers; a few layers are written out.
 
   XLA compiles one body for many layers, but on CPU products inside a loop run at half speed.
+  Layers that lie apart (`split_layers`) are written out, too.
   """
+  layers, *rest = xs if isinstance(xs, tuple) else (xs,)
+  if isinstance(layers, list):
+    outputs = []
+    for layer, *others in zip(layers, *rest, strict=True):
+      x, output = body(x, (layer, *others))
+      outputs.append(output)
+    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
   return jax.lax.scan(body, x, xs, unroll=num_layers if num_layers <= MAX_UNROLLED else 1)
+
+
+def split_layers(decoder: Decoder) -> list[Layers]:
+  """The layers one by one. A GPU's loop over stacked layers copies each before it is multiplied."""
+  return [jax.tree.map(lambda leaf, i=i: leaf[i], decoder.layers)
+          for i in range(decoder.config.num_layers)]
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
@@ -187,6 +201,7 @@ class Parts(NamedTuple):
   embed: Callable[[Decoder, jax.Array], jax.Array] = embed
   layer: Callable[[Layers], Layers] = lambda layer: layer
   head_table: Callable[[Decoder], jax.Array] = head_table
+  heads_are_whole: bool = True  # on every device
 
 
 WHOLE = Parts()
@@ -210,7 +225,7 @@ def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array, key_end: 
   seen_blocks = find_seen_blocks(key_end)  # here, not in every layer: it looks at all rows
 
   def body(x, layer):
-    attend_fn = lambda q, k, v: attend(q, k, v, key_end, seen_blocks)
+    attend_fn = lambda q, k, v: attend(q, k, v, key_end, seen_blocks, parts.heads_are_whole)
     return apply_layer(parts.layer(layer), config, x, positions, attend_fn)[0], None
 
   if config.remat != 'none':

@@ -52,6 +52,7 @@ def mesh_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array, key
   axes = jax.tree.map(lambda spec: np.int32(spec.index('fsdp') if 'fsdp' in spec else _UNSPLIT),
                       specs, is_leaf=lambda x: isinstance(x, P))
   parts = _gathered(axes, decoder.config.compute_dtype) if mesh.shape['fsdp'] > 1 else WHOLE
+  parts = parts._replace(heads_are_whole=mesh.shape['tensor'] == 1)
 
   def local(decoder, tokens, positions, key_end, targets, predecessor):
     return sequence_logprobs(decoder, tokens, positions, key_end, targets,

@@ -4,7 +4,8 @@ Query i sees key j iff j <= i < key_end[j]. With `key_end` the end of the key's 
 sequences share a row; with nodes of a tree in depth-first order and `key_end` the end of the key's
 subtree, every path of the tree is forwarded at once. This is the one place that chooses how it is
 computed: short rows in one piece, long ones in blocks of queries and keys with the softmax
-carried along and recomputed in the backward pass (arXiv:2205.14135, arXiv:2307.08691).
+carried along and recomputed in the backward pass (arXiv:2205.14135, arXiv:2307.08691), by loops
+that XLA compiles or, on GPUs, by kernels.
 
 What jax ships was looked at first (0.10): `jax.nn.dot_product_attention` takes a dense mask, and
 splash attention's segment ids tell sequences apart but not the paths of a tree: neither is used.
@@ -13,11 +14,13 @@ splash attention's segment ids tell sequences apart but not the paths of a tree:
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from ds_jax.model import gpu_training_kernel
 from ds_jax.model.attention import (
   MASKED,
   attend_nothing,
@@ -35,13 +38,14 @@ RESIDUALS = 'attention'
 
 
 def attend(q_BxSxHxD: jax.Array, k_BxSxCxD: jax.Array, v_BxSxCxD: jax.Array, key_end: jax.Array,
-           seen_blocks: jax.Array | None = None) -> jax.Array:
+           seen_blocks: jax.Array | None = None, has_kernels: bool = True) -> jax.Array:
   """Attention of all positions of all rows at once.
 
   Args:
     q_BxSxHxD: queries, rotated. k_BxSxCxD, v_BxSxCxD: keys and values.
     key_end: `[B, S]` int32, one past the last query index that sees the key.
     seen_blocks: of `find_seen_blocks(key_end)`, where a caller has many layers to attend in.
+    has_kernels: False where heads are split over devices, since XLA cannot split a kernel.
 
   Returns:
     `[B, S, H, D]` float32. Each query sees itself at least if `key_end[i] > i`; a query that sees
@@ -58,7 +62,8 @@ def attend(q_BxSxHxD: jax.Array, k_BxSxCxD: jax.Array, v_BxSxCxD: jax.Array, key
   padding = -num_positions % BLOCK  # padded keys end at 0: nothing sees them
   pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 3))
   key_end = jnp.pad(key_end, ((0, 0), (0, padding)))
-  out = _attend_blocks(pad(q), pad(k), pad(v), key_end, seen_blocks)
+  has_kernels = has_kernels and gpu_training_kernel.tile_size(q.shape[-1], q.dtype.itemsize) > 0
+  out = _attend_blocks(pad(q), pad(k), pad(v), key_end, seen_blocks, has_kernels)
   return ungroup_heads(out[:, :, :num_positions].astype(jnp.float32))
 
 
@@ -83,10 +88,23 @@ def _mask(key_end: jax.Array, query_start: jax.Array | int, num_queries: int,
   return (key <= query) & (query < key_end[:, None, :])
 
 
-@jax.custom_vjp
-def _attend_blocks(q, k, v, key_end, seen_blocks):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attend_blocks(q, k, v, key_end, seen_blocks, has_kernels):
   """[B, C, S, G, D] of q, in its dtype; k and v are [B, C, S, D], S a multiple of BLOCK."""
-  return _forward(q, k, v, key_end, seen_blocks)[0]
+  return _choose_forward(has_kernels)(q, k, v, key_end, seen_blocks)[0]
+
+
+def _choose_forward(has_kernels: bool) -> Callable:
+  """By the platform that is compiled for, which need not be here."""
+  kernel = lambda q, k, v, key_end, _: gpu_training_kernel.forward(q, k, v, key_end)
+  return functools.partial(jax.lax.platform_dependent, cuda=kernel,
+                           default=_forward) if has_kernels else _forward
+
+
+def _choose_backward(has_kernels: bool) -> Callable:
+  kernel = lambda q, k, v, key_end, _, *rest: gpu_training_kernel.backward(q, k, v, key_end, *rest)
+  return functools.partial(jax.lax.platform_dependent, cuda=kernel,
+                           default=_backward) if has_kernels else _backward
 
 
 def _forward(q, k, v, key_end, seen_blocks):
@@ -110,15 +128,18 @@ def _forward(q, k, v, key_end, seen_blocks):
   return _unblock(out), _unblock(normalizer)
 
 
-def _attend_blocks_forward(q, k, v, key_end, seen_blocks):
-  out, normalizer = (checkpoint_name(x, RESIDUALS)
-                     for x in _forward(q, k, v, key_end, seen_blocks))
+def _attend_blocks_forward(q, k, v, key_end, seen_blocks, has_kernels):
+  out, normalizer = (checkpoint_name(x, RESIDUALS) for x in _choose_forward(has_kernels)(
+      q, k, v, key_end, seen_blocks))
   return out, (q, k, v, key_end, seen_blocks, out, normalizer)
 
 
-def _attend_blocks_backward(residuals, d_out):
+def _attend_blocks_backward(has_kernels, residuals, d_out):
+  return *_choose_backward(has_kernels)(*residuals, d_out), None, None
+
+
+def _backward(q, k, v, key_end, seen_blocks, out, normalizer, d_out):
   """With p the weights and delta = sum(d_out * out): dv = p' d_out, ds = p * (d_out v' - delta)."""
-  q, k, v, key_end, seen_blocks, out, normalizer = residuals
   scale = q.shape[-1] ** -0.5
   product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   zeros = jnp.zeros(k.shape, jnp.float32)
@@ -148,7 +169,7 @@ def _attend_blocks_backward(residuals, d_out):
     return tuple(sums), dq_block.astype(q.dtype)
 
   (dk, dv), dq = jax.lax.scan(of_queries, (zeros, zeros), jnp.arange(q.shape[2] // BLOCK))
-  return _unblock(dq), dk.astype(k.dtype), dv.astype(v.dtype), None, None
+  return _unblock(dq), dk.astype(k.dtype), dv.astype(v.dtype)
 
 
 _attend_blocks.defvjp(_attend_blocks_forward, _attend_blocks_backward)

@@ -71,7 +71,7 @@ class Traffic:
 
 
 def read_traffic(text: str, trips: Mapping[str, float], num_devices: int,
-                 loop: str | None = None) -> Traffic:
+                 loop: str | None = None, declared: Mapping[str, float] | None = None) -> Traffic:
   """What a compiled program moves.
 
   Args:
@@ -81,12 +81,13 @@ def read_traffic(text: str, trips: Mapping[str, float], num_devices: int,
       of what it may read (not named: all).
     num_devices: of the program; for collectives that name no groups.
     loop: if given, one run of the body of the loop of this scope instead of the whole program.
+    declared: of `products.declared_bytes`, for GPUs.
 
   Raises:
     ValueError: if there is no loop of that scope.
   """
   entry, computations = parse(text)
-  reader = _Reader(computations, trips, num_devices)
+  reader = _Reader(computations, trips, num_devices, declared or {})
   if loop is None:
     return reader.traffic(entry)
   for computation in computations.values():
@@ -151,12 +152,17 @@ def scope_of(line: Instruction) -> str | None:
   return line.attribute(r'op_name="(?:[^"]*[/(])?(\w+)\)*/(?:while|cond)"')
 
 
+def _kernel_scope(line: Instruction) -> str | None:
+  return line.attribute(r'op_name="[^"]*/(\w+)/pallas_call"')
+
+
 class _Reader:
   """Traffic of computations, each found once."""
 
   def __init__(self, computations: dict[str, Computation], trips: Mapping[str, float],
-               num_devices: int):
+               num_devices: int, declared: Mapping[str, float]):
     self._computations, self._trips, self._num_devices = computations, trips, num_devices
+    self._declared = declared
     self._found: dict[str, Traffic] = {}
 
   def traffic(self, name: str) -> Traffic:
@@ -191,15 +197,15 @@ class _Reader:
       return self.traffic(called)
     if line.opcode == 'fusion':
       return Traffic(self._fusion(line, where))
-    if line.opcode == 'custom-call' and line.attribute(r'"(bytes_accessed)"'):
+    if line.opcode == 'custom-call' and _kernel_scope(line):
       return Traffic(self._kernel(line))
     return Traffic(self._moved(line, where))
 
   def _kernel(self, line: Instruction) -> float:
     """Bytes of a Pallas kernel: what it declares, times the share that is known by its scope."""
-    declared = float(line.attribute(r'"bytes_accessed":"(\d+)"'))
-    share = self._trips.get(line.attribute(r'op_name="[^"]*/(\w+)/pallas_call"') or '', 1.0)
-    return share * declared + array_bytes(line.result)
+    scope = _kernel_scope(line)
+    declared = line.attribute(r'"bytes_accessed":"(\d+)"') or self._declared[scope]
+    return self._trips.get(scope, 1.0) * float(declared) + array_bytes(line.result)
 
   def _fused_collectives(self, line: Instruction) -> dict[str, tuple[str, Collective]]:
     """Kind and size by channel: a TPU's asynchronous one stands in up to three fusions."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax.extend.core import jaxprs_in_params
 
 
-def count_flops(jaxpr: Any, trips: Mapping[str, float], loop: str | None = None) -> float:
+def count_flops(jaxpr: Any, trips: Mapping[str, float], loop: str | None = None,
+                platform: str = '') -> float:
   """FLOPs (a multiplication and an addition are two) of every matrix product.
 
   Of `lax.cond`, the branch with more counts, or the share of it that `trips` names; of a kernel,
@@ -21,6 +22,7 @@ def count_flops(jaxpr: Any, trips: Mapping[str, float], loop: str | None = None)
     jaxpr: `jax.stages.Traced.jaxpr`, or one inside it.
     trips: how often `lax.while_loop`s run, by the `jax.named_scope` right around them.
     loop: if given, one run of the body of the loop of that scope instead of the whole.
+    platform: of the devices, for what differs between them.
 
   Raises:
     ValueError: for a while loop whose scope is not in `trips`, or if there is none of `loop`.
@@ -30,12 +32,24 @@ def count_flops(jaxpr: Any, trips: Mapping[str, float], loop: str | None = None)
     body = _find_body(jaxpr, loop)
     if body is None:
       raise ValueError(f'The program has no loop under the scope {loop!r}.')
-    return count_flops(body, trips)
-  return sum(_of_equation(equation, trips) for equation in jaxpr.eqns)
+    return count_flops(body, trips, None, platform)
+  return sum(_of_equation(equation, trips, platform) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: Any, trips: Mapping[str, float]) -> float:
+def declared_bytes(jaxpr: Any) -> dict[str, float]:
+  """Bytes that kernels declare to read, by their scope: a GPU's compiled program does not say."""
+  found: dict[str, float] = {}
+  for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
+    if equation.primitive.name == 'pallas_call':
+      found[_scope(equation)] = equation.params['cost_estimate'].bytes_accessed
+    for inner in jaxprs_in_params(equation.params):
+      found |= declared_bytes(inner)
+  return found
+
+
+def _of_equation(equation: Any, trips: Mapping[str, float], platform: str) -> float:
   name, params = equation.primitive.name, equation.params
+  count = lambda inner: count_flops(inner, trips, None, platform)
   if name == 'dot_general':
     (contracted, _), _ = params['dimension_numbers']
     left = equation.invars[0].aval.shape
@@ -44,15 +58,23 @@ def _of_equation(equation: Any, trips: Mapping[str, float]) -> float:
   if name == 'pallas_call':
     return trips.get(_scope(equation), 1.0) * params['cost_estimate'].flops
   if name == 'scan':
-    return params['length'] * count_flops(params['jaxpr'], trips)
+    return params['length'] * count(params['jaxpr'])
   if name == 'cond':
-    branches = [count_flops(branch, trips) for branch in params['branches']]
+    branches = [count(branch) for branch in params['branches']]
+    if params.get('branches_platforms'):  # of lax.platform_dependent
+      return branches[_branch_of(params['branches_platforms'], platform)]
     share = trips.get(_scope(equation), 1.0)
     return share * max(branches) + (1 - share) * min(branches)
   if name == 'while':
-    inside = count_flops(params['body_jaxpr'], trips)
+    inside = count(params['body_jaxpr'])
     return inside * _trips_of(equation, trips) if inside else 0.0
-  return sum(count_flops(inner, trips) for inner in jaxprs_in_params(params))
+  return sum(map(count, jaxprs_in_params(params)))
+
+
+def _branch_of(platforms: Sequence[tuple[str, ...] | None], platform: str) -> int:
+  """Index of the branch of `lax.platform_dependent`; None is its default."""
+  name = {'gpu': 'cuda'}.get(platform, platform)
+  return next(i for i, names in enumerate(platforms) if names is None or name in names)
 
 
 def _trips_of(equation: Any, trips: Mapping[str, float]) -> float:

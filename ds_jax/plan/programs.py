@@ -25,7 +25,7 @@ from ds_jax.model.decoder import abstract_decoder
 from ds_jax.model.path_attention import group_size
 from ds_jax.model.training_attention import BLOCK
 from ds_jax.plan.hlo import read_traffic
-from ds_jax.plan.products import count_flops
+from ds_jax.plan.products import count_flops, declared_bytes
 from ds_jax.plan.speed import Work
 from ds_jax.train.batch import empty_batch, row_shape
 from ds_jax.train.optimizer import make_optimizer
@@ -86,13 +86,16 @@ def measure(part: Part) -> Measured:
   new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
   use = Use(part.parameters, part.optimizer, part.caches, part.gradients,
             memory.temp_size_in_bytes + max(new_outputs, 0))
-  work = Work(count_flops(traced.jaxpr, part.trips) / part.split,
-              read_traffic(text, part.trips, part.num_devices))
-  if part.loop is None:
-    return Measured(use, work, None)
-  step = Work(count_flops(traced.jaxpr, part.trips, part.loop) / part.split,
-              read_traffic(text, part.trips, part.num_devices, part.loop))
-  return Measured(use, work, step)
+
+  devices = jax.tree.leaves(compiled.input_shardings)[0].device_set
+  platform = next(iter(devices)).platform
+
+  def work(loop: str | None) -> Work:
+    return Work(count_flops(traced.jaxpr, part.trips, loop, platform) / part.split,
+                read_traffic(text, part.trips, part.num_devices, loop,
+                             declared_bytes(traced.jaxpr)))
+
+  return Measured(use, work(None), part.loop and work(part.loop))
 
 
 def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Part]:

@@ -1,4 +1,4 @@
-"""Names of TPU slices ('v5p:2x2x1'), the memory of their devices, and meshes over them."""
+"""Names of TPU slices ('v5p:2x2x1') and GPU hosts ('h200:8'), their memory, meshes over them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ds_jax import sharding
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import MeshConfig
+from ds_jax.plan.gpu_target import TARGETS, target_config
 from ds_jax.plan.speed import Limits
 
 
@@ -37,6 +38,10 @@ CHIPS = {
     'v5p': Chip(95, 2765, 459, 1200, 3, _DOCS + 'v5p'),
     'v6e': Chip(32, 1638, 918, 800, 2, _DOCS + 'v6e'),
     'tpu7x': Chip(192, 7380, 2307, 1200, 3, _DOCS + 'tpu7x', num_devices=2),
+    # SXM modules of one host; FLOP/s without sparsity. Memory is what the device reports.
+    'a100': Chip(79, 2039, 312, 600, 1, 'nvidia.com/en-us/data-center/a100'),
+    'h100': Chip(79, 3350, 989, 900, 1, 'nvidia.com/en-us/data-center/h100'),
+    'h200': Chip(141, 4800, 989, 900, 1, 'nvidia.com/en-us/data-center/h200'),
 }
 
 
@@ -51,19 +56,19 @@ class Place(NamedTuple):
 
 
 def parse_topology(name: str) -> tuple[str, tuple[int, ...]]:
-  """'v5p:2x2x1' -> ('v5p', (2, 2, 1)).
+  """'v5p:2x2x1' -> ('v5p', (2, 2, 1)); 'h200:8' -> ('h200', (8,)).
 
   Raises:
     InputError: for another form, an unknown generation, or the wrong number of axes.
   """
   generation, _, sizes = name.partition(':')
-  if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)+', sizes):
-    raise InputError(f'Expected --topology=GENERATION:AxB or AxBxC, e.g. v5e:4x4 or v5p:2x2x1, '
-                     f'got {name!r}.')
+  if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', sizes):
+    raise InputError(f'Expected --topology=GENERATION:AxB or AxBxC, e.g. v5e:4x4 or v5p:2x2x1, or '
+                     f'GPU:COUNT, e.g. h200:8, got {name!r}.')
   check_choice('the generation of --topology', generation, CHIPS)
   axes = tuple(map(int, sizes.split('x')))
   if len(axes) != CHIPS[generation].num_axes:
-    raise InputError(f'A slice of {generation} has {CHIPS[generation].num_axes} axes, got '
+    raise InputError(f'The size of {generation} has {CHIPS[generation].num_axes} axes, got '
                      f'{name!r}.')
   return generation, axes
 
@@ -72,14 +77,15 @@ def open_place(topology: str | None, config: MeshConfig) -> Place:
   """The mesh of the config over a slice that need not be here, or over the devices that are.
 
   Raises:
-    InputError: for a bad name, without libtpu, or if the mesh does not fit the slice.
+    InputError: for a bad name, without its compiler, or if the mesh does not fit the slice.
   """
   if topology is None:
     devices, memory, source = jax.devices(), *_memory_here()
     name, limits, num_chips = f'{len(devices)} {devices[0].platform} here', None, len(devices)
   else:
     generation, _ = parse_topology(topology)
-    devices, name = _slice_devices(topology), topology
+    find_devices = _gpu_devices if generation in TARGETS else _slice_devices
+    devices, name = find_devices(topology), topology
     chip = CHIPS[generation]
     memory, source = int(chip.memory * 2**30) // chip.num_devices, chip.source
     limits, num_chips = device_limits(chip), len(devices) // chip.num_devices
@@ -126,6 +132,19 @@ def _slice_devices(topology: str) -> list[jax.Device]:
       raise InputError('Another process uses libtpu (another plan, or a job on this TPU): wait for '
                        'it, or plan on a machine without a TPU.') from e
     raise InputError(f'libtpu knows no slice {topology!r}: {str(e).splitlines()[0]:.300}') from e
+
+
+def _gpu_devices(topology: str) -> list[jax.Device]:
+  if not any(importlib.util.find_spec(f'jax_cuda{version}_plugin') for version in (13, 12)):
+    raise InputError("--topology of GPUs needs jax's CUDA plugin (no GPU): pip install "
+                     "'ds_jax[cuda13]'. Without --topology the devices of this machine are "
+                     'planned for.')
+  from jax.experimental import topologies
+  generation, (count,) = parse_topology(topology)
+  chip = CHIPS[generation]
+  target = target_config(generation, int(chip.memory * 2**30), chip.bandwidth * 1e9)
+  return topologies.get_topology_desc(
+      topology, 'cuda', target_config=target, topology=f'1x1x{count}').devices
 
 
 def _memory_here() -> tuple[int, str]:

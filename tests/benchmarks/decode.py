@@ -5,8 +5,13 @@ r"""Tokens per second of batched expansion beside transformers `generate`, in on
 B prefixes, W siblings of each, T tokens of every sibling, temperature 1, no stop token; the prefill
 of the prefix counts on both sides. Theirs: torch on as many threads as cores it may use, the same
 weights (written to a folder and loaded from it), `num_return_sequences=W`, no static shapes, in a
-process of its own. Runs are warm and alternate; figures are medians, the ratio is of medians. A run
-of theirs longer than `--patience` seconds is not repeated.
+process of its own. Ours: on all devices that jax sees; one XLA program uses little more than one
+core for a decode step, so on a CPU let each core be a device:
+
+  XLA_FLAGS=--xla_force_host_platform_device_count=2 .venv/bin/python tests/benchmarks/decode.py
+
+Runs are warm and alternate; figures are medians, the ratio is of medians. A run of theirs longer
+than `--patience` seconds is not repeated.
 
 A run of ours keeps freed memory (`runtime.keep_freed_memory`), torch gives it back to the kernel
 after each operation; where pages are dear, in virtual machines, that is half of its time. With
@@ -30,6 +35,7 @@ import jax
 import numpy as np
 
 from ds_jax import sharding
+from ds_jax.checks import check_divides
 from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.model.config import DecoderConfig
@@ -50,8 +56,10 @@ STOP_ID = 1_000_000  # no token: every sibling runs to its end
 def expansion(decoder: Decoder, prefixes: np.ndarray, width: int, num_tokens: int,
               chunk: int, block: int) -> Callable[[], np.ndarray]:
   """Returns a function that encodes the prefixes [B, P] and samples [B, W, T] tokens."""
-  num_slots, length = prefixes.shape
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  num_prefixes, length = prefixes.shape
+  mesh = sharding.make_mesh(data=-1)
+  check_divides('--batch', num_prefixes, 'devices', mesh.size)
+  num_slots = num_prefixes // mesh.size
   shape = ExpandShape(num_slots=num_slots, width=width, segment_length=num_tokens,
                       context_length=length + num_tokens, replay_chunk=chunk,
                       replay_lanes=num_slots, path_block=block,
