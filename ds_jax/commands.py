@@ -86,9 +86,10 @@ COMMANDS = {
         needs_config=False, stops_gently=True, positional='file',
         example='ds-jax grade answers.jsonl --mode=math'),
     'plan': Command(
-        'Tell whether a run fits a slice and how fast it can be: compiles for it, no TPU needed.',
-        {'topology': 'TPU slice, e.g. v5e:4x4 (needs libtpu); several flags: several slices; '
-                     'default: what is here',
+        'Tell whether a run fits a slice and how fast it can be: compiles for it, no TPU or GPU '
+        'needed.',
+        {'topology': "TPU slice, e.g. v5e:4x4 (needs libtpu), or GPUs, e.g. h200:8 (needs jax's "
+                     'CUDA plugin); several flags: several slices; default: what is here',
          'meshes': "'config' (default), or 'all': every sensible mesh of the slice"},
         repeated=('topology',),
         example='ds-jax plan --config=configs/deepsearch_1_5b.py --topology=v5p:2x2x1'),

@@ -118,8 +118,8 @@ class SearchConfig:
   replay_chunk: int = 32  # tokens a lane encodes per expansion when a slot jumps or starts
   replay_lanes: int = 48  # slots per device that may replay in one expansion
   path_block: int = 128  # path positions that attention reads at a time
-  cache_kernel: str = 'auto'  # decode steps read caches by the TPU's kernel: 'on', 'off', or
-  #   'auto', where it moves fewer bytes (v5p)
+  cache_kernel: str = 'auto'  # caches are read by a kernel (TPU: in decode steps; GPU): 'on', 'off',
+  #   or 'auto', where it moves fewer bytes (v5p and GPUs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,6 +67,15 @@ def test_recomputation_counts_as_often_as_it_happens():
   assert count_flops(traced.jaxpr, {}) == 4 * forward  # forward, again, and two gradients
 
 
+def test_what_differs_between_platforms_counts_for_that_of_the_devices():
+  twice, once = (lambda x, k: x @ k @ k), (lambda x, k: x @ k)
+  traced = jax.jit(functools.partial(jax.lax.platform_dependent, cuda=twice, default=once)).trace(
+      ARGUMENTS[0], ARGUMENTS[1][0])
+  product = 2 * 128 * WIDTH * WIDTH
+  assert count_flops(traced.jaxpr, {}, platform='gpu') == 2 * product
+  assert count_flops(traced.jaxpr, {}, platform='tpu') == product
+
+
 def test_a_loop_of_unknown_length_is_named():
   with pytest.raises(ValueError, match="'steps'"):
     count_flops(jax.jit(_dynamic).trace(*ARGUMENTS, LAYERS).jaxpr, {})

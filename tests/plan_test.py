@@ -19,9 +19,11 @@ from ds_jax.plan.hlo import Collective, Traffic
 def test_names_of_slices():
   assert topology.parse_topology('v5p:2x2x1') == ('v5p', (2, 2, 1))
   assert topology.parse_topology('v5e:16x16') == ('v5e', (16, 16))
+  assert topology.parse_topology('h200:8') == ('h200', (8,))
 
 
-@pytest.mark.parametrize('name', ['v5p', 'v5p:2', 'v5e:0x2', 'v5e:2x2x1', 'v9:2x2', 'v5e:2x2 '])
+@pytest.mark.parametrize('name', ['v5p', 'v5p:2', 'v5e:0x2', 'v5e:2x2x1', 'v9:2x2', 'v5e:2x2 ',
+                                  'h200:2x8', 'h200:0'])
 def test_bad_names_of_slices_are_refused(name):
   with pytest.raises(InputError):
     topology.parse_topology(name)
@@ -102,10 +104,11 @@ def test_sensible_meshes_of_a_slice():
   assert cube.devices.shape == (2, 32, 1)
 
 
-def test_missing_libtpu_is_named(capsys, monkeypatch, config_path):
+@pytest.mark.parametrize('name, extra', [('v5e:2x2', 'tpu'), ('h200:8', 'cuda13')])
+def test_a_missing_compiler_is_named(capsys, monkeypatch, config_path, name, extra):
   monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: None)
-  assert main(['plan', f'--config={config_path}', '--topology=v5e:2x2']) == 2
-  assert "pip install 'ds_jax[tpu]'" in capsys.readouterr().err
+  assert main(['plan', f'--config={config_path}', f'--topology={name}']) == 2
+  assert f"pip install 'ds_jax[{extra}]'" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')

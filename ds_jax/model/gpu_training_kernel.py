@@ -46,7 +46,7 @@ def forward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
   tiles = _Tiles(q_BxCxSxGxD)
   whole = (*_listed(_seen_tiles(key_end, tiles.size)), key_end)
   out, normalizer = _call(
-      _forward_tile, 'attention_forward', tiles.of_queries(), whole,
+      _forward_tile, 'attention_forward', tiles.query_grid(), whole,
       [(q_BxCxSxGxD, tiles.queries()), (k_BxCxSxD, None), (v_BxCxSxD, None)],
       [(q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries()),
        (q_BxCxSxGxD.shape[:4], jnp.float32, tiles.query_numbers())],
@@ -67,12 +67,12 @@ def backward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
   of_query = [(q_BxCxSxGxD, tiles.queries()), (d_out, tiles.queries()),
               (normalizer, tiles.query_numbers()), (delta, tiles.query_numbers())]
   d_q, = _call(
-      _backward_queries, 'attention_backward_q', tiles.of_queries(), (*_listed(is_seen), key_end),
+      _backward_queries, 'attention_backward_q', tiles.query_grid(), (*_listed(is_seen), key_end),
       [*of_query, (k_BxCxSxD, None), (v_BxCxSxD, None)],
       [(q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries())], products=3, interpret=interpret)
   d_k, d_v = _call(
       functools.partial(_backward_keys, group=q_BxCxSxGxD.shape[3]), 'attention_backward_kv',
-      tiles.of_keys(), (*_listed(is_seen.swapaxes(1, 2)), key_end),
+      tiles.key_grid(), (*_listed(is_seen.swapaxes(1, 2)), key_end),
       [*((x, None) for x, _ in of_query), (k_BxCxSxD, tiles.keys()), (v_BxCxSxD, tiles.keys())],
       [(x.shape, x.dtype, tiles.keys()) for x in (k_BxCxSxD, v_BxCxSxD)], products=4,
       interpret=interpret)
@@ -87,10 +87,10 @@ class _Tiles:
     self.size = tile_size(self.width, q.dtype.itemsize)
     self.count = positions // self.size
 
-  def of_queries(self) -> tuple[int, ...]:
+  def query_grid(self) -> tuple[int, ...]:
     return self.count, self.heads * self.group, self.rows
 
-  def of_keys(self) -> tuple[int, ...]:
+  def key_grid(self) -> tuple[int, ...]:
     return self.count, self.heads, self.rows
 
   def queries(self) -> pl.BlockSpec:

@@ -58,7 +58,7 @@ def plan(config: Config, topologies: Sequence[str], meshes: str, progress: Progr
 
   Args:
     config: of the run.
-    topologies: TPU slices; none: the devices that are here.
+    topologies: TPU slices, GPUs of a host; none: the devices that are here.
     meshes: 'config', or 'all': every sensible one, of which one that fits is enough.
     progress: hears what is being compiled.
 
