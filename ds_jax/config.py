@@ -57,6 +57,8 @@ class ModelConfig:
   compute_dtype: str = 'float32'  # search copy and activations: float32 | bfloat16
   remat: str = 'none'  # what the backward pass computes again: 'none', 'full' (all of a layer),
   #   'attention' (all but attention), 'dots' (all but attention and the weights' products)
+  attention_kernel: str = 'auto'  # attention of long rows in updates: 'auto', on GPUs by kernels;
+  #   'off', left to XLA
   # Shape of a new model (`ds-jax init`, `ds-jax warmstart`); a loaded one brings its own.
   num_layers: int = 2  # L
   width: int = 96  # M
@@ -66,6 +68,12 @@ class ModelConfig:
   head_width: int = 32  # D
   tie_embeddings: bool = True
   rope_theta: float = 10_000.0
+
+  @property
+  def formats(self) -> dict[str, str]:
+    """What a decoder takes from here, whatever its shape: fields of DecoderConfig."""
+    return {'compute_dtype': self.compute_dtype, 'remat': self.remat,
+            'attention_kernel': self.attention_kernel}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +126,8 @@ class SearchConfig:
   replay_chunk: int = 32  # tokens a lane encodes per expansion when a slot jumps or starts
   replay_lanes: int = 48  # slots per device that may replay in one expansion
   path_block: int = 128  # path positions that attention reads at a time
-  cache_kernel: str = 'auto'  # caches are read by a kernel (TPU: in decode steps; GPU): 'on', 'off',
-  #   or 'auto', where it moves fewer bytes (v5p and GPUs)
+  cache_kernel: str = 'auto'  # caches are read by a kernel (TPU: in decode steps; GPU): 'on',
+  #   'off', or 'auto', where it moves fewer bytes (v5p and GPUs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,8 +260,8 @@ RESULT_NEUTRAL = ('log', 'checkpoint')
 
 # Fields that suit the machine: a run may go on with others. Sums of floats, so last bits, differ.
 MACHINE_FIELDS = ('mesh.data', 'mesh.fsdp', 'mesh.tensor', 'train.micro_rows', 'search.num_slots',
-                  'search.replay_lanes', 'search.cache_kernel', 'evaluate.num_slots',
-                  'verify.num_workers')
+                  'search.replay_lanes', 'search.cache_kernel', 'model.attention_kernel',
+                  'evaluate.num_slots', 'verify.num_workers')
 
 
 def config_from(fields: Mapping[str, Any]) -> Config:

@@ -16,6 +16,7 @@ _CHOICES = {
     'data.flaws': ('drop', 'keep'),
     'model.compute_dtype': ('float32', 'bfloat16'),
     'model.remat': ('none', 'full', 'attention', 'dots'),
+    'model.attention_kernel': ('auto', 'off'),
     'search.policy': ('deepsearch', 'faithful', 'direct', 'fork'),
     'search.backtrack': ('global', 'uct'),
     'search.depth_bonus': ('sqrt', 'log', 'linear'),

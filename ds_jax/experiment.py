@@ -151,7 +151,7 @@ def trained_params(runtime: Runtime) -> tuple[Decoder, str]:
   path = model_folder(runtime.config, runtime.workdir)
   params = load_decoder(
       path, num_ids=runtime.tokenizer.num_ids, mesh=runtime.mesh, dtype=dtype, for_search=True,
-      compute_dtype=dtype, remat=runtime.config.model.remat)
+      **runtime.config.model.formats | {'compute_dtype': dtype})
   return local_view(params, runtime.mesh, runtime.search_mesh), str(path)
 
 

@@ -90,8 +90,7 @@ class Runtime:
   def load_decoder(self, folder: pathlib.Path) -> Decoder:
     """The initial parameters in float32, on the mesh."""
     return load_decoder(folder, num_ids=self.tokenizer.num_ids, mesh=self.mesh,
-                        compute_dtype=self.config.model.compute_dtype,
-                        remat=self.config.model.remat)
+                        **self.config.model.formats)
 
   def prompts(self, split: str) -> Prompts:
     """Problems of 'train', 'eval' or 'warmstart' with their prompt tokens; long ones are dealt
@@ -169,8 +168,7 @@ def open_runtime(config: Config, workdir: Workdir, progress: Progress,
   read_config(folder)  # a missing folder is named before the tokenizer that it lacks
   tokenizer = prompts_lib.load_tokenizer(str(folder))
   decoder_config = dataclasses.replace(
-      read_config(folder, tokenizer.num_ids), compute_dtype=config.model.compute_dtype,
-      remat=config.model.remat)
+      read_config(folder, tokenizer.num_ids), **config.model.formats)
   if context_length(config) > decoder_config.context_limit:
     raise InputError(
         f'prompt_limit + max_depth * segment_length = {context_length(config)} exceeds the '

@@ -72,7 +72,7 @@ def new_decoder_config(config: Config, tokenizer: Tokenizer) -> DecoderConfig:
       num_layers=m.num_layers, width=m.width, mlp_width=m.mlp_width, num_heads=m.num_heads,
       num_kv_heads=m.num_kv_heads, head_width=m.head_width, rope_theta=m.rope_theta,
       max_positions=max(2048, context_length(config)),
-      tie_embeddings=m.tie_embeddings, compute_dtype='float32', remat=m.remat)
+      tie_embeddings=m.tie_embeddings, **m.formats | {'compute_dtype': 'float32'})
 
 
 def worked_solutions(config: Config, workdir: Workdir, tokenizer: Tokenizer,

@@ -180,6 +180,15 @@ def test_heads_that_are_split_and_odd_ones_are_left_to_xla():
   assert 'pallas_call' not in text(*rows, width=12)
 
 
+def test_updates_can_be_left_to_xla():
+  model = decoder.abstract_decoder(CONFIG)
+  ends = jnp.full((1, 1024), 1024)
+  for choice, is_there in (('auto', True), ('off', False)):
+    model.config = dataclasses.replace(CONFIG, attention_kernel=choice)
+    text = str(jax.make_jaxpr(decoder.forward)(model, ends, ends, ends))
+    assert ('pallas_call' in text) == is_there
+
+
 @pytest.mark.skipif(not has_plugin, reason="jax's CUDA plugin is not installed")
 @pytest.mark.parametrize('name, dtype', [('a100', 'bfloat16'), ('h100', 'float32'),
                                          ('h200', 'bfloat16')])

@@ -45,6 +45,7 @@ class DecoderConfig:
   tie_embeddings: bool = True
   compute_dtype: str = 'float32'  # of activations and matrix products
   remat: str = 'none'  # what the backward pass recomputes (config.ModelConfig)
+  attention_kernel: str = 'auto'  # of the training form (config.ModelConfig)
 
   def __post_init__(self):
     check_choice('family', self.family, FAMILIES)

@@ -223,9 +223,10 @@ def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array, key_end: 
   """
   config = decoder.config
   seen_blocks = find_seen_blocks(key_end)  # here, not in every layer: it looks at all rows
+  has_kernels = parts.heads_are_whole and config.attention_kernel != 'off'
 
   def body(x, layer):
-    attend_fn = lambda q, k, v: attend(q, k, v, key_end, seen_blocks, parts.heads_are_whole)
+    attend_fn = lambda q, k, v: attend(q, k, v, key_end, seen_blocks, has_kernels)
     return apply_layer(parts.layer(layer), config, x, positions, attend_fn)[0], None
 
   if config.remat != 'none':

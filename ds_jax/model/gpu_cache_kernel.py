@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as pltriton
 
 from ds_jax.model.attention import MASKED, Partial
+from ds_jax.model.triton import compiler_params, product, whole
 
 # A tensor core multiplies tiles of at least 16 x 16; with 64 queries keys are read once or twice.
 FEWEST, _MOST_QUERIES = 16, 64
@@ -71,7 +71,6 @@ def attend_caches(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: j
   num_parts = max(1, _PROGRAMS // num_programs)
   size = tile_positions(num_positions, width, itemsize)
 
-  whole = lambda x: pl.BlockSpec(x.shape, lambda *_: (0,) * x.ndim)
   of_queries = pl.BlockSpec((None, None, tile, width),
                             lambda n, i, _: (n // num_heads, n % num_heads, i, 0))
   of_part = lambda *last: pl.BlockSpec(
@@ -89,7 +88,7 @@ def attend_caches(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: j
         in_specs=[*map(whole, scalars), of_queries, whole(k_LxBxCxSxD), whole(v_LxBxCxSxD)],
         out_specs=[of_part(width), of_part(), of_part()],
         out_shape=[as_output(width), as_output(), as_output()],
-        compiler_params=pltriton.CompilerParams(num_warps=4, num_stages=2),
+        compiler_params=compiler_params(),
         cost_estimate=pl.CostEstimate(
             flops=4 * numbers * width, transcendentals=numbers,
             bytes_accessed=2 * k_LxBxCxSxD.nbytes // k_LxBxCxSxD.shape[0]),
@@ -104,9 +103,6 @@ def _attend_part(layer, length, slot_index, q, k, v, weighted, max_score, sum_ex
   """Queries [X, D] of one row and head over one part of what its cache holds."""
   row, head = pl.program_id(0) // num_heads, pl.program_id(0) % num_heads
   layer, length, slot, query = layer[0], length[row], slot_index[row], q[...]
-  # Float32 stays float32; by default its products are rounded to 10 bits.
-  precision = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else None
-  product = functools.partial(jnp.dot, precision=precision, preferred_element_type=jnp.float32)
 
   def attend(i, carry):
     total, highest, count = carry

@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as pltriton
 
 from ds_jax.model.attention import MASKED
+from ds_jax.model.triton import compiler_params, product, whole
 
 
 def tile_size(width: int, itemsize: int) -> int:
@@ -44,9 +44,9 @@ def forward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
     The attention, and `[B, C, S, G]` float32; both 0 for a query that sees nothing.
   """
   tiles = _Tiles(q_BxCxSxGxD)
-  whole = (*_listed(_seen_tiles(key_end, tiles.size)), key_end)
+  scalars = (*_listed(_seen_tiles(key_end, tiles.size)), key_end)
   out, normalizer = _call(
-      _forward_tile, 'attention_forward', tiles.query_grid(), whole,
+      _forward_tile, 'attention_forward', tiles.query_grid(), scalars,
       [(q_BxCxSxGxD, tiles.queries()), (k_BxCxSxD, None), (v_BxCxSxD, None)],
       [(q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries()),
        (q_BxCxSxGxD.shape[:4], jnp.float32, tiles.query_numbers())],
@@ -111,7 +111,6 @@ class _Tiles:
 def _call(kernel: Any, name: str, grid: tuple[int, ...], scalars: tuple[jax.Array, ...],
           inputs: list, outputs: list, *, products: int, interpret: bool) -> list[jax.Array]:
   """One kernel; inputs are arrays with their blocks (None: whole), outputs shape, dtype, block."""
-  whole = lambda x: pl.BlockSpec(x.shape, lambda *_: (0,) * x.ndim)
   arrays = [*scalars, *(x for x, _ in inputs)]
   rows, heads, positions, group, width = inputs[0][0].shape
   pairs = rows * heads * group * positions * positions // 2
@@ -121,7 +120,7 @@ def _call(kernel: Any, name: str, grid: tuple[int, ...], scalars: tuple[jax.Arra
         in_specs=[*map(whole, scalars), *(spec or whole(x) for x, spec in inputs)],
         out_specs=[spec for *_, spec in outputs],
         out_shape=[jax.ShapeDtypeStruct(shape, dtype) for shape, dtype, _ in outputs],
-        compiler_params=pltriton.CompilerParams(num_warps=4, num_stages=2),
+        compiler_params=compiler_params(),
         cost_estimate=pl.CostEstimate(flops=2 * products * pairs * width, transcendentals=pairs,
                                       bytes_accessed=sum(x.nbytes for x in arrays)),
         interpret=interpret, name=name)(*arrays)
@@ -139,16 +138,10 @@ def _listed(chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.argsort(~chosen, axis=-1).astype(jnp.int32), chosen.sum(-1, dtype=jnp.int32)
 
 
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-  # Float32 stays float32; by default its products are rounded to 10 bits.
-  precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-  return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
-
-
 def _scores(query: jax.Array, keys: jax.Array, query_start: Any, key_start: Any,
             key_end: jax.Array) -> jax.Array:
   """Scores [queries, keys] of two tiles, masked."""
-  scores = _product(query, keys.T) * query.shape[-1] ** -0.5
+  scores = product(query, keys.T) * query.shape[-1] ** -0.5
   place = query_start + jnp.arange(len(query))[:, None]
   is_seen = (key_start + jnp.arange(len(keys))[None, :] <= place) & (place < key_end[None, :])
   return jnp.where(is_seen, scores, MASKED)
@@ -168,7 +161,7 @@ def _forward_tile(order, count, key_end, q, k, v, out, normalizer):
     scores = _scores(query, k[row, head, at, :], i * size, start, key_end[row, at])
     new = jnp.maximum(highest, scores.max(1))
     weights, scale = jnp.exp(scores - new[:, None]), jnp.exp(highest - new)
-    total = total * scale[:, None] + _product(weights.astype(v.dtype), v[row, head, at, :])
+    total = total * scale[:, None] + product(weights.astype(v.dtype), v[row, head, at, :])
     return total, new, sum_exp * scale + weights.sum(1)
 
   none = jnp.zeros(size, jnp.float32)
@@ -194,7 +187,7 @@ def _backward_queries(order, count, key_end, q, d_out, normalizer, delta, k, v, 
     scores = _scores(query, keys, i * size, start, key_end[row, at])
     weights = jnp.exp(scores - normalizer[:, None])
     d_scores = _d_scores(weights, delta, d_out, v[row, head, at, :])
-    return total + _product(d_scores.astype(query.dtype), keys)
+    return total + product(d_scores.astype(query.dtype), keys)
 
   d_q[...] = jax.lax.fori_loop(
       0, count[row, i], add, jnp.zeros(query.shape, jnp.float32)).astype(d_q.dtype)
@@ -216,8 +209,8 @@ def _backward_keys(order, count, key_end, q, d_out, normalizer, delta, k, v, d_k
     scores = _scores(query, keys, start, j * size, ends)
     weights = jnp.exp(scores - normalizer[row, head, at, g][:, None])
     d_scores = _d_scores(weights, delta[row, head, at, g], d_out_tile, values)
-    return (d_k + _product(d_scores.astype(query.dtype).T, query),
-            d_v + _product(weights.astype(d_out_tile.dtype).T, d_out_tile))
+    return (d_k + product(d_scores.astype(query.dtype).T, query),
+            d_v + product(weights.astype(d_out_tile.dtype).T, d_out_tile))
 
   none = jnp.zeros(keys.shape, jnp.float32)
   totals = jax.lax.fori_loop(0, count[row, j] * group, add, (none, none))
@@ -227,4 +220,4 @@ def _backward_keys(order, count, key_end, q, d_out, normalizer, delta, k, v, d_k
 def _d_scores(weights: jax.Array, delta: jax.Array, d_out: jax.Array,
               values: jax.Array) -> jax.Array:
   """Gradient of the products of queries and keys."""
-  return weights * (_product(d_out, values.T) - delta[:, None]) * d_out.shape[-1] ** -0.5
+  return weights * (product(d_out, values.T) - delta[:, None]) * d_out.shape[-1] ** -0.5

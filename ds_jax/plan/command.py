@@ -42,13 +42,12 @@ KNOWN = {'Nemotron-Research-Reasoning-Qwen-1.5B': DecoderConfig(
 def decoder_of(config: Config) -> DecoderConfig:
   """Shape of the model: of a known name, a folder with config.json, or a new model's."""
   model = config.model
-  formats = {'compute_dtype': model.compute_dtype, 'remat': model.remat}
   if model.path:
     found = KNOWN.get(model.path.rstrip('/').split('/')[-1]) or read_config(model.path)
-    return dataclasses.replace(found, **formats)
+    return dataclasses.replace(found, **model.formats)
   names = ('num_layers', 'width', 'mlp_width', 'num_heads', 'num_kv_heads', 'head_width',
            'tie_embeddings', 'rope_theta')
-  return DecoderConfig(vocab_size=256, num_ids=256, **formats,
+  return DecoderConfig(vocab_size=256, num_ids=256, **model.formats,
                        **{name: getattr(model, name) for name in names})
 
 

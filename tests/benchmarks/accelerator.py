@@ -1,7 +1,7 @@
 r"""Decode steps and updates at 1.5B in bfloat16 beside the published limits of the GPU or TPU here.
 
   python tests/benchmarks/accelerator.py                 # 8 prefixes of 8,192, 8 siblings each
-  python tests/benchmarks/accelerator.py --kernel=off    # attention left to XLA
+  python tests/benchmarks/accelerator.py --kernel=off --attention=off   # left to XLA
   python tests/benchmarks/accelerator.py --tiny          # tries the script, on a CPU too
 
 `decode`: bytes that a step cannot avoid (parameters, valid positions of paths and segments, each
@@ -126,7 +126,7 @@ def update(config: DecoderConfig, length: int, flags: argparse.Namespace) -> dic
                            + 6 * config.num_layers * length * head_size)
   return {'what': 'update', 'length': length, 'rows': rows, 'seconds': round(seconds, 4),
           'tokens_per_second': round(rows * length / seconds), 'remat': flags.remat,
-          'model_tflop': round(flops / 1e12, 2),
+          'kernel': flags.attention, 'model_tflop': round(flops / 1e12, 2),
           'flop_utilisation': round(flops / seconds / device_limits(chip_here()).flops, 3)}
 
 
@@ -144,15 +144,16 @@ def main() -> None:
     parser.add_argument(f'--{name}', type=int, default=default)
   parser.add_argument('--lengths', default='4096,16384', help='tokens of a row of an update')
   parser.add_argument('--kernel', default='auto', help="search.cache_kernel: 'auto' or 'off'")
+  parser.add_argument('--attention', default='auto', help="model.attention_kernel, or 'off'")
   parser.add_argument('--remat', default='dots', help='model.remat of the update')
   parser.add_argument('--tiny', action='store_true', help='a decoder that any machine runs')
   flags = parser.parse_args()
+  formats = {'remat': flags.remat, 'attention_kernel': flags.attention}
   if flags.tiny:
-    config = dataclasses.replace(TINY, remat=flags.remat)
+    config = dataclasses.replace(TINY, **formats)
     flags.prefix, flags.tokens, flags.row_tokens, flags.lengths = 64, 16, 1024, '1024'
   else:
-    config = dataclasses.replace(next(iter(KNOWN.values())), compute_dtype='bfloat16',
-                                 remat=flags.remat)
+    config = dataclasses.replace(next(iter(KNOWN.values())), compute_dtype='bfloat16', **formats)
   for found in results(config, flags):
     print(json.dumps({'device': jax.devices()[0].device_kind} | found), flush=True)
 
