@@ -45,6 +45,10 @@ CHIPS = {
 }
 
 
+# There is no metadata server to ask, and no cuDNN or cuBLAS to be of the right version.
+_NOT_HERE = {'TPU_SKIP_MDS_QUERY': '1', 'JAX_SKIP_CUDA_CONSTRAINTS_CHECK': '1'}
+
+
 class Place(NamedTuple):
   """Where programs are compiled for."""
   name: str
@@ -84,6 +88,8 @@ def open_place(topology: str | None, config: MeshConfig) -> Place:
     name, limits, num_chips = f'{len(devices)} {devices[0].platform} here', None, len(devices)
   else:
     generation, _ = parse_topology(topology)
+    for name, value in _NOT_HERE.items():
+      os.environ.setdefault(name, value)
     find_devices = _gpu_devices if generation in TARGETS else _slice_devices
     devices, name = find_devices(topology), topology
     chip = CHIPS[generation]
@@ -120,7 +126,6 @@ def _slice_devices(topology: str) -> list[jax.Device]:
   if importlib.util.find_spec('libtpu') is None:
     raise InputError("--topology needs libtpu (no TPU): pip install 'ds_jax[tpu]'. Without "
                      '--topology the devices of this machine are planned for.')
-  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # there is no metadata server to ask
   from jax.experimental import topologies
   try:
     chip = CHIPS[parse_topology(topology)[0]]
@@ -143,8 +148,12 @@ def _gpu_devices(topology: str) -> list[jax.Device]:
   generation, (count,) = parse_topology(topology)
   chip = CHIPS[generation]
   target = target_config(generation, int(chip.memory * 2**30), chip.bandwidth * 1e9)
-  return topologies.get_topology_desc(
-      topology, 'cuda', target_config=target, topology=f'1x1x{count}').devices
+  try:
+    return topologies.get_topology_desc(
+        topology, 'cuda', target_config=target, topology=f'1x1x{count}').devices
+  except (jax.errors.JaxRuntimeError, NotImplementedError) as e:
+    raise InputError(f"jax's CUDA plugin does not describe {topology!r}: "
+                     f'{str(e).splitlines()[0]:.300}') from e
 
 
 def _memory_here() -> tuple[int, str]:
