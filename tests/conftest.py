@@ -26,6 +26,7 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_MAX_SIZE', str(2**30))  # bytes
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 # A process that runs hundreds of tests would keep 4 GB; the value is glibc's own.
 os.environ.setdefault('MALLOC_TRIM_THRESHOLD_', str(2**17))
+os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')  # workers compile beside each other
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')  # silent in forked workers

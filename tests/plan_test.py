@@ -104,6 +104,19 @@ def test_sensible_meshes_of_a_slice():
   assert cube.devices.shape == (2, 32, 1)
 
 
+def test_a_compiler_that_does_not_know_a_gpu_is_named(capsys, monkeypatch, config_path):
+  def refuse(*_, **__):
+    assert topology.os.environ['JAX_SKIP_CUDA_CONSTRAINTS_CHECK'] == '1'
+    raise NotImplementedError('topology not implemented for cuda')
+
+  monkeypatch.setenv('JAX_SKIP_CUDA_CONSTRAINTS_CHECK', '1')  # and undone after the test
+  monkeypatch.delenv('JAX_SKIP_CUDA_CONSTRAINTS_CHECK')
+  monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: name)
+  monkeypatch.setattr('jax.experimental.topologies.get_topology_desc', refuse)
+  assert main(['plan', f'--config={config_path}', '--topology=h200:8']) == 2
+  assert "CUDA plugin does not describe 'h200:8': topology not" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('name, extra', [('v5e:2x2', 'tpu'), ('h200:8', 'cuda13')])
 def test_a_missing_compiler_is_named(capsys, monkeypatch, config_path, name, extra):
   monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: None)
