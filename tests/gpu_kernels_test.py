@@ -24,8 +24,10 @@ from ds_jax.model import (
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.path_attention import attend_path
 from ds_jax.plan import command, programs, topology
+from ds_jax.plan.hlo import read_traffic
+from ds_jax.plan.products import declared_bytes
 
-BLOCK, CAPACITY, ROWS = 16, 64, 6
+BLOCK, CAPACITY, ROWS = 128, 512, 6
 attend = functools.partial(gpu_cache_kernel.attend_caches, name='test', interpret=True)
 attend_once = jax.jit(attend)
 has_plugin = importlib.util.find_spec('jax_cuda13_plugin') is not None
@@ -41,7 +43,7 @@ def inputs():
           draw(2, 3, ROWS, 2, CAPACITY, 16))
 
 
-@pytest.mark.parametrize('lengths', [[0, 1, 15, 16, 33, 64], [13] * ROWS, [0] * ROWS])
+@pytest.mark.parametrize('lengths', [[0, 1, 127, 128, 300, 512], [130] * ROWS, [0] * ROWS])
 @pytest.mark.parametrize('slots', [None, [3, 0, 5, 1, 2, 4]])
 @pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('bfloat16', 2e-2)])
 def test_it_equals_attention_over_paths(inputs, lengths, slots, dtype, tolerance):
@@ -56,7 +58,7 @@ def test_it_equals_attention_over_paths(inputs, lengths, slots, dtype, tolerance
 
 
 def test_queries_beyond_a_tile_are_done_in_tiles(inputs):
-  query, length = draw(3, ROWS, 2, 50, 2, 16), jnp.arange(ROWS) * 12  # 100 rows: two tiles of 64
+  query, length = draw(3, ROWS, 2, 50, 2, 16), jnp.arange(ROWS) * 100  # 100 rows: two tiles of 64
   got = attend_once(query, *inputs[1:], 0, length)
   for a, b in zip(got, attend_path(query, *inputs[1:], 0, length, BLOCK), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -64,8 +66,8 @@ def test_queries_beyond_a_tile_are_done_in_tiles(inputs):
 
 def test_neighbours_do_not_change_a_bit(inputs):
   results = []
-  for others in (0, 7, 64):
-    part = attend_once(*inputs, 1, jnp.full(ROWS, others).at[2].set(39))
+  for others in (0, 7, 512):
+    part = attend_once(*inputs, 1, jnp.full(ROWS, others).at[2].set(390))
     results.append([np.asarray(x[2]) for x in part])
   for other in results[1:]:
     for a, b in zip(results[0], other, strict=True):
@@ -87,6 +89,17 @@ def test_caches_that_it_cannot_read_are_left_to_xla_or_refused():
     fit('gpu', 'on', (512, 9), 32)
 
 
+def test_a_plan_counts_the_share_of_the_caches_that_is_read(inputs):
+  traced = jax.jit(attend).trace(*inputs, 1, jnp.full(ROWS, 5))
+  declared = declared_bytes(traced.jaxpr)
+  assert declared == {'test': 2 * inputs[1].nbytes / 3}
+  call = ('ENTRY %main (p: f32[4]) -> f32[8] {\n  %p = f32[4]{0} parameter(0)\n'
+          '  ROOT %k = f32[8]{0} custom-call(%p), custom_call_target="triton", '
+          'metadata={op_name="jit(f)/test/test/pallas_call"}\n}')
+  found = read_traffic(call, {'test': 0.25}, 1, declared=declared)
+  assert found.bytes == 0.25 * declared['test'] + 8 * 4
+
+
 CONFIG = DecoderConfig(vocab_size=16, num_ids=16, num_layers=2, width=32, mlp_width=16,
                        num_heads=4, num_kv_heads=2, head_width=16)
 
@@ -96,7 +109,7 @@ def slots(monkeypatch):
   monkeypatch.setattr(gpu_cache_kernel, 'attend_caches', functools.partial(
       gpu_cache_kernel.attend_caches, interpret=True))
   empty = caches.init_slots(CONFIG, 3, 2, 16, CAPACITY)
-  return caches.Slots(*(draw(i, *x.shape) if x.ndim > 1 else jnp.array([0, 20, 9])
+  return caches.Slots(*(draw(i, *x.shape) if x.ndim > 1 else jnp.array([0, 200, 9])
                         for i, x in enumerate(empty)))
 
 
