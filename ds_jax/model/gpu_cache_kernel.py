@@ -1,7 +1,7 @@
 """Attention over caches as one GPU kernel (Pallas, by Triton): scores never leave the chip.
 
-Left to XLA, one decode step at 1.5B runs 30,000 small programs on an H200 and moves 4.7 times the
-bytes that it must: blocks are cut out of the caches before they are multiplied, scores are written
+Left to XLA, one decode step at 1.5B runs 44,000 small programs on an H200 (606 with this kernel)
+and moves 4.7 times the bytes that it must: blocks are cut out of the caches before they are multiplied, scores are written
 and read, and a loop whose length follows from the paths asks the host before every block.
 
 What jax ships was looked at first (0.10): `pallas.ops.gpu.decode_attention` takes the caches of one
