@@ -1,8 +1,9 @@
 """Attention over caches as one GPU kernel (Pallas, by Triton): scores never leave the chip.
 
 Left to XLA, one decode step at 1.5B runs 44,000 small programs on an H200 (606 with this kernel)
-and moves 4.7 times the bytes that it must: blocks are cut out of the caches before they are multiplied, scores are written
-and read, and a loop whose length follows from the paths asks the host before every block.
+and moves 4.7 times the bytes that it must: blocks are cut out of the caches before they are
+multiplied, scores are written and read, and a loop whose length follows from the paths asks the
+host before every block.
 
 What jax ships was looked at first (0.10): `pallas.ops.gpu.decode_attention` takes the caches of one
 layer, which would be cut out of the whole, and splits the capacity instead of what is filled.
