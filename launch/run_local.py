@@ -13,6 +13,7 @@ failed for a reason of its own; those that lost a peer (134) come last.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import pathlib
 import signal
@@ -64,9 +65,16 @@ def start(command: Sequence[str], num_devices: int, address: str, num_processes:
       'XLA_FLAGS': ' '.join([*kept, f'--xla_force_host_platform_device_count={num_devices}'])}
   peers = [f'--coordinator={address}', f'--num_processes={num_processes}', f'--process_id={index}']
   return subprocess.Popen(
-      [sys.executable, '-m', 'ds_jax', *command, *(peers if num_processes > 1 else [])],
+      [interpreter(), '-m', 'ds_jax', *command, *(peers if num_processes > 1 else [])],
       env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
       start_new_session=True)
+
+
+def interpreter() -> str:
+  """This one, or if it lacks jax that of the environment which the other scripts install into."""
+  installed = pathlib.Path(os.environ.get('VENV', ROOT / '.venv')) / 'bin' / 'python'
+  has_jax = importlib.util.find_spec('jax') is not None
+  return sys.executable if has_jax or not installed.exists() else str(installed)
 
 
 def wait(processes: Sequence[subprocess.Popen], grace: float) -> None:

@@ -46,6 +46,17 @@ SHORT = {'curriculum': {'round_steps': (2,)}}
 LONG = {'curriculum': {'round_steps': (30,), 'hard_threshold': 1.1}}
 
 
+def test_a_python_without_jax_gives_way_to_the_installed_one(monkeypatch, tmp_path):
+  """README starts the script without the environment's being active."""
+  assert run_local.interpreter() == sys.executable
+  monkeypatch.setattr(run_local.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setenv('VENV', str(tmp_path))
+  assert run_local.interpreter() == sys.executable  # nothing is installed there
+  (tmp_path / 'bin').mkdir()
+  (tmp_path / 'bin' / 'python').touch()
+  assert run_local.interpreter() == str(tmp_path / 'bin' / 'python')
+
+
 def test_flags_come_before_variables_and_none_is_a_single_process():
   variables = {'JAX_COORDINATOR_ADDRESS': 'a:1', 'JAX_NUM_PROCESSES': '3', 'JAX_PROCESS_ID': '2'}
   assert cluster_from({}, {}) is None
