@@ -13,6 +13,8 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.config import Config, MeshConfig
+from ds_jax.decode.expand import ExpandShape, expand
+from ds_jax.decode.sampling import sampling_options
 from ds_jax.model import (
   cache_kernel,
   caches,
@@ -26,6 +28,7 @@ from ds_jax.model.path_attention import attend_path
 from ds_jax.plan import command, programs, topology
 from ds_jax.plan.hlo import read_traffic
 from ds_jax.plan.products import declared_bytes
+from ds_jax.types import Plan
 
 BLOCK, CAPACITY, ROWS = 128, 512, 6
 attend = functools.partial(gpu_cache_kernel.attend_caches, name='test', interpret=True)
@@ -134,6 +137,26 @@ def test_a_chunk_is_the_same_with_it(slots, lanes):
   for a, b in zip(run(model, slots, index, tokens, block=BLOCK, kernel='gpu'),
                   run(model, slots, index, tokens, block=BLOCK), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize('replay_length', [[0, 3, 4], [0, 0, 0]])
+def test_an_expansion_is_the_same_with_it(slots, replay_length):
+  """Replay in a loop of one round, layers one by one, kernels: what a GPU does otherwise."""
+  model = decoder.init_decoder(CONFIG, jax.random.key(0))
+  shape = ExpandShape(num_slots=3, width=2, segment_length=16, context_length=400, replay_chunk=4,
+                      replay_lanes=2, path_block=BLOCK, num_kv_heads=2)
+  plan = Plan(
+      append_child=jnp.array([1, -1, -1]), keep_length=jnp.array([15, 200, 9]),
+      replay_tokens=jnp.arange(12, dtype=jnp.int32).reshape(3, 4),
+      replay_length=jnp.array(replay_length), pending_token=jnp.array([1, 2, 3]),
+      num_children=jnp.array([2, 1, 0]), first_child=jnp.zeros(3, jnp.int32),
+      key=jax.random.key_data(jax.random.split(jax.random.key(1), 3)))
+  run = jax.jit(functools.partial(expand, options=sampling_options(), stop_ids=jnp.array([5]),
+                                  shape=shape), static_argnames='kernel')
+  with_it, without = (run(model, slots, plan, kernel=kernel) for kernel in ('gpu', ''))
+  np.testing.assert_array_equal(with_it[1].tokens, without[1].tokens)
+  for a, b in zip(jax.tree.leaves(with_it), jax.tree.leaves(without), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def training_inputs(dtype: str = 'float32') -> tuple[jax.Array, ...]:

@@ -167,8 +167,11 @@ def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape,
     slots = write_path(slots, lanes, keys, values)
     return slots._replace(path_length=slots.path_length + plan.replay_length)
 
+  is_needed = jnp.any(plan.replay_length > 0)
   with jax.named_scope('replay'):
-    return jax.lax.cond(jnp.any(plan.replay_length > 0), run, lambda slots: slots, slots)
+    if kernel == 'gpu':  # there a conditional copies the caches, whichever branch it takes
+      return jax.lax.fori_loop(0, is_needed.astype(jnp.int32), lambda _, slots: run(slots), slots)
+    return jax.lax.cond(is_needed, run, lambda slots: slots, slots)
 
 
 def encode_pending(decoder: Decoder, slots: Slots, plan: Plan, path_block: int,
