@@ -195,7 +195,7 @@ def test_tiles_of_the_training_form_fit_shared_memory(width, itemsize, size):
 
 def test_only_tiles_that_are_seen_are_visited():
   *_, ends = training_inputs()
-  order, count = gpu_training_kernel._listed(gpu_training_kernel._seen_tiles(ends, 64))
+  order, count = gpu_training_kernel._listed(gpu_training_kernel.seen_tiles(ends, 64))
   index = np.arange(1024)
   is_seen = (index <= index[:, None]) & (index[:, None] < np.asarray(ends)[:, None, :])
   tiles = is_seen.reshape(2, 16, 64, 16, 64).any((2, 4))

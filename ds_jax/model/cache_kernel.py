@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from ds_jax.checks import InputError
 from ds_jax.model import gpu_cache_kernel
 from ds_jax.model.attention import MASKED, Partial
+from ds_jax.model.triton import FEWEST
 
 # TPUs on which it moves fewer bytes than XLA's programs do (README, 'What fits where').
 _PAYS_ON = ('TPU v5', 'TPU v5p')
@@ -63,8 +64,8 @@ def kernel_that_fits(kernel: str, choice: str, lengths: Sequence[int], width: in
   if choice == 'on':
     raise InputError(
         f"search.cache_kernel = 'on' needs segments and path blocks of a multiple of "
-        f'{gpu_cache_kernel.FEWEST} tokens and heads whose width is a power of 2 from '
-        f"{gpu_cache_kernel.FEWEST}, got capacities {', '.join(map(str, lengths))} and width "
+        f'{FEWEST} tokens and heads whose width is a power of 2 from '
+        f"{FEWEST}, got capacities {', '.join(map(str, lengths))} and width "
         f"{width}; change search.segment_length or search.path_block, or set it to 'auto'.")
   return ''
 

@@ -19,28 +19,31 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from ds_jax.model.attention import MASKED, Partial
-from ds_jax.model.triton import compiler_params, product, whole
+from ds_jax.model.triton import (
+  FEWEST,
+  TILE_BYTES,
+  attend_nothing,
+  attend_tile,
+  compiler_params,
+  product,
+  tile_sizes,
+  whole,
+)
 
-# A tensor core multiplies tiles of at least 16 x 16; with 64 queries keys are read once or twice.
-FEWEST, _MOST_QUERIES = 16, 64
-# Of the keys that are multiplied at a time, and twice that of queries: what a program holds fits
-# the 100 KiB of any GPU that has bfloat16.
-_TILE_BYTES = 2**14
+# With so many, keys are read once or twice.
+_MOST_QUERIES = 64
 # Programs that keep a GPU busy: two for each of an H100's 132 processors.
 _PROGRAMS = 256
 
 
 def tile_positions(num_positions: int, width: int, itemsize: int) -> int:
-  """Positions of a cache that are multiplied at a time: a power of 2, 0 where none of 16 fits."""
-  fits = [n for n in (128, 64, 32, 16)
-          if num_positions % n == 0 and n * width * itemsize <= _TILE_BYTES]
-  return max(fits, default=0)
+  """Positions of a cache that are multiplied at a time; 0 where no tile divides them."""
+  return next((n for n in tile_sizes(width, itemsize) if num_positions % n == 0), 0)
 
 
 def can_read(lengths: Sequence[int], width: int) -> bool:
   """Whether it reads caches of these capacities and heads of this width."""
-  is_power = width & (width - 1) == 0 and width >= FEWEST
-  return is_power and all(tile_positions(n, width, 4) for n in lengths)
+  return all(tile_positions(n, width, 4) for n in lengths)
 
 
 def attend_caches(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax.Array,
@@ -63,7 +66,7 @@ def attend_caches(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: j
   num_rows, num_heads, num_queries, group, width = q_RxCxQxGxD.shape
   num_positions, queries = k_LxBxCxSxD.shape[3], num_queries * group
   itemsize = k_LxBxCxSxD.dtype.itemsize
-  most = min(_MOST_QUERIES, 2 * _TILE_BYTES // (width * itemsize))
+  most = min(_MOST_QUERIES, 2 * TILE_BYTES // (width * itemsize))
   tile = min(most, max(FEWEST, pl.next_power_of_2(queries)))
   padded = pl.cdiv(queries, tile) * tile
   q = q_RxCxQxGxD.reshape(num_rows, num_heads, queries, width)
@@ -106,24 +109,17 @@ def _attend_part(layer, length, slot_index, q, k, v, weighted, max_score, sum_ex
   layer, length, slot, query = layer[0], length[row], slot_index[row], q[...]
 
   def attend(i, carry):
-    total, highest, count = carry
     at = pl.ds(i * size, size)
     scores = product(query, k[layer, slot, head, at, :].T) * query.shape[-1] ** -0.5
     position = i * size + jnp.arange(size)
     scores = jnp.where(position[None, :] < length, scores, MASKED)
-    new = jnp.maximum(highest, scores.max(1))
-    weights, scale = jnp.exp(scores - new[:, None]), jnp.exp(highest - new)
-    total = total * scale[:, None] + product(
-        weights.astype(v.dtype), v[layer, slot, head, at, :])
-    return total, new, count * scale + weights.sum(1)
+    return attend_tile(carry, scores, v[layer, slot, head, at, :])
 
   num_blocks = pl.cdiv(length, size)
   each = pl.cdiv(num_blocks, pl.num_programs(2))
   first = pl.program_id(2) * each
-  none = jnp.zeros(query.shape[0], jnp.float32)
   weighted[...], max_score[...], sum_exp[...] = jax.lax.fori_loop(
-      first, jnp.minimum(first + each, num_blocks), attend,
-      (jnp.zeros(query.shape, jnp.float32), none + 0.1 * MASKED, none))
+      first, jnp.minimum(first + each, num_blocks), attend, attend_nothing(query))
 
 
 def _join_parts(parts: Partial) -> Partial:

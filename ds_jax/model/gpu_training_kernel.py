@@ -19,16 +19,19 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from ds_jax.model.attention import MASKED
-from ds_jax.model.triton import compiler_params, product, whole
+from ds_jax.model.triton import (
+  attend_nothing,
+  attend_tile,
+  compiler_params,
+  product,
+  tile_sizes,
+  whole,
+)
 
 
 def tile_size(width: int, itemsize: int) -> int:
-  """Queries, and keys, of a tile of heads of this width; 0: left to XLA.
-
-  So that a query tile and two of keys and values each fit the 100 KiB of any GPU with bfloat16.
-  """
-  is_power = width & (width - 1) == 0 and width >= 16
-  return next((n for n in (64, 32, 16) if is_power and n * width * itemsize <= 2**14), 0)
+  """Queries, and keys, of a tile of heads of this width; 0: left to XLA."""
+  return next((n for n in tile_sizes(width, itemsize) if n <= 64), 0)
 
 
 def forward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
@@ -44,7 +47,7 @@ def forward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
     The attention, and `[B, C, S, G]` float32; both 0 for a query that sees nothing.
   """
   tiles = _Tiles(q_BxCxSxGxD)
-  scalars = (*_listed(_seen_tiles(key_end, tiles.size)), key_end)
+  scalars = (*_listed(seen_tiles(key_end, tiles.size)), key_end)
   out, normalizer = _call(
       _forward_tile, 'attention_forward', tiles.query_grid(), scalars,
       [(q_BxCxSxGxD, tiles.queries()), (k_BxCxSxD, None), (v_BxCxSxD, None)],
@@ -62,7 +65,7 @@ def backward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
   With p the weights and delta = sum(d_out * out): dv = p' d_out, ds = p * (d_out v' - delta).
   """
   tiles = _Tiles(q_BxCxSxGxD)
-  is_seen = _seen_tiles(key_end, tiles.size)
+  is_seen = seen_tiles(key_end, tiles.size)
   delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1)
   of_query = [(q_BxCxSxGxD, tiles.queries()), (d_out, tiles.queries()),
               (normalizer, tiles.query_numbers()), (delta, tiles.query_numbers())]
@@ -80,7 +83,10 @@ def backward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
 
 
 class _Tiles:
-  """Grids and blocks over tiles of queries [B, C, S, G, D] and their keys."""
+  """Grids and blocks over tiles of queries [B, C, S, G, D] and their keys.
+
+  The last queries come first, as in `_query_tile`: they see most.
+  """
 
   def __init__(self, q: jax.Array):
     self.rows, self.heads, positions, self.group, self.width = q.shape
@@ -95,17 +101,14 @@ class _Tiles:
 
   def queries(self) -> pl.BlockSpec:
     return pl.BlockSpec((None, None, self.size, None, self.width), lambda i, h, b: (
-        b, h // self.group, self._last_first(i), h % self.group, 0))
+        b, h // self.group, self.count - 1 - i, h % self.group, 0))
 
   def query_numbers(self) -> pl.BlockSpec:
     return pl.BlockSpec((None, None, self.size, None), lambda i, h, b: (
-        b, h // self.group, self._last_first(i), h % self.group))
+        b, h // self.group, self.count - 1 - i, h % self.group))
 
   def keys(self) -> pl.BlockSpec:
     return pl.BlockSpec((None, None, self.size, self.width), lambda j, c, b: (b, c, j, 0))
-
-  def _last_first(self, i: Any) -> Any:  # they have most to do
-    return self.count - 1 - i
 
 
 def _call(kernel: Any, name: str, grid: tuple[int, ...], scalars: tuple[jax.Array, ...],
@@ -126,7 +129,7 @@ def _call(kernel: Any, name: str, grid: tuple[int, ...], scalars: tuple[jax.Arra
         interpret=interpret, name=name)(*arrays)
 
 
-def _seen_tiles(key_end: jax.Array, size: int) -> jax.Array:
+def seen_tiles(key_end: jax.Array, size: int) -> jax.Array:
   """`[B, query tiles, key tiles]` bool: False where no query of a tile sees a key of the other."""
   last_end = key_end.reshape(len(key_end), -1, size).max(-1)
   index = jnp.arange(last_end.shape[1])
@@ -147,27 +150,25 @@ def _scores(query: jax.Array, keys: jax.Array, query_start: Any, key_start: Any,
   return jnp.where(is_seen, scores, MASKED)
 
 
+def _query_tile(k: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Row, head of keys, and tile of queries of a program of `_Tiles.query_grid`."""
+  head = pl.program_id(1) * k.shape[1] // pl.num_programs(1)
+  return pl.program_id(2), head, pl.num_programs(0) - 1 - pl.program_id(0)
+
+
 def _forward_tile(order, count, key_end, q, k, v, out, normalizer):
   """One tile of queries of one head over the tiles of keys that it sees."""
-  row, head = pl.program_id(2), pl.program_id(1) * k.shape[1] // pl.num_programs(1)
-  i = pl.num_programs(0) - 1 - pl.program_id(0)
+  row, head, i = _query_tile(k)
   query = q[...]
   size = len(query)
 
   def attend(n, carry):
-    total, highest, sum_exp = carry
     start = order[row, i, n] * size
     at = pl.ds(start, size)
     scores = _scores(query, k[row, head, at, :], i * size, start, key_end[row, at])
-    new = jnp.maximum(highest, scores.max(1))
-    weights, scale = jnp.exp(scores - new[:, None]), jnp.exp(highest - new)
-    total = total * scale[:, None] + product(weights.astype(v.dtype), v[row, head, at, :])
-    return total, new, sum_exp * scale + weights.sum(1)
+    return attend_tile(carry, scores, v[row, head, at, :])
 
-  none = jnp.zeros(size, jnp.float32)
-  total, highest, sum_exp = jax.lax.fori_loop(
-      0, count[row, i], attend,
-      (jnp.zeros(query.shape, jnp.float32), none + 0.1 * MASKED, none))
+  total, highest, sum_exp = jax.lax.fori_loop(0, count[row, i], attend, attend_nothing(query))
   divisor = jnp.maximum(sum_exp, 1e-30)
   out[...] = (total / divisor[:, None]).astype(out.dtype)
   normalizer[...] = jnp.where(sum_exp > 0, highest + jnp.log(divisor), 0.0)
@@ -175,8 +176,7 @@ def _forward_tile(order, count, key_end, q, k, v, out, normalizer):
 
 def _backward_queries(order, count, key_end, q, d_out, normalizer, delta, k, v, d_q):
   """The gradient of one tile of queries of one head."""
-  row, head = pl.program_id(2), pl.program_id(1) * k.shape[1] // pl.num_programs(1)
-  i = pl.num_programs(0) - 1 - pl.program_id(0)
+  row, head, i = _query_tile(k)
   query, d_out, normalizer, delta = q[...], d_out[...], normalizer[...], delta[...]
   size = len(query)
 

@@ -73,11 +73,8 @@ def find_seen_blocks(key_end: jax.Array) -> jax.Array:
   One small reduction over all rows; blocks without a pair are skipped, whatever the layout of the
   rows (causal, packed, trees).
   """
-  num_rows, num_positions = key_end.shape
-  padded = jnp.pad(key_end, ((0, 0), (0, -num_positions % BLOCK)))
-  last_end = padded.reshape(num_rows, -1, BLOCK).max((0, 2))
-  index = jnp.arange(len(last_end))
-  return (index[None, :] <= index[:, None]) & (index[:, None] * BLOCK < last_end[None, :])
+  padded = jnp.pad(key_end.max(0, keepdims=True), ((0, 0), (0, -key_end.shape[1] % BLOCK)))
+  return gpu_training_kernel.seen_tiles(padded, BLOCK)[0]
 
 
 def _mask(key_end: jax.Array, query_start: jax.Array | int, num_queries: int,
@@ -91,20 +88,15 @@ def _mask(key_end: jax.Array, query_start: jax.Array | int, num_queries: int,
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _attend_blocks(q, k, v, key_end, seen_blocks, has_kernels):
   """[B, C, S, G, D] of q, in its dtype; k and v are [B, C, S, D], S a multiple of BLOCK."""
-  return _choose_forward(has_kernels)(q, k, v, key_end, seen_blocks)[0]
+  return _choose(has_kernels, gpu_training_kernel.forward, _forward)(
+      q, k, v, key_end, seen_blocks)[0]
 
 
-def _choose_forward(has_kernels: bool) -> Callable:
-  """By the platform that is compiled for, which need not be here."""
-  kernel = lambda q, k, v, key_end, _: gpu_training_kernel.forward(q, k, v, key_end)
-  return functools.partial(jax.lax.platform_dependent, cuda=kernel,
-                           default=_forward) if has_kernels else _forward
-
-
-def _choose_backward(has_kernels: bool) -> Callable:
-  kernel = lambda q, k, v, key_end, _, *rest: gpu_training_kernel.backward(q, k, v, key_end, *rest)
-  return functools.partial(jax.lax.platform_dependent, cuda=kernel,
-                           default=_backward) if has_kernels else _backward
+def _choose(has_kernels: bool, kernel: Callable, loops: Callable) -> Callable:
+  """By the platform that is compiled for, which need not be here; a kernel finds its own tiles."""
+  without_blocks = lambda q, k, v, key_end, _, *rest: kernel(q, k, v, key_end, *rest)
+  return functools.partial(jax.lax.platform_dependent, cuda=without_blocks,
+                           default=loops) if has_kernels else loops
 
 
 def _forward(q, k, v, key_end, seen_blocks):
@@ -129,13 +121,15 @@ def _forward(q, k, v, key_end, seen_blocks):
 
 
 def _attend_blocks_forward(q, k, v, key_end, seen_blocks, has_kernels):
-  out, normalizer = (checkpoint_name(x, RESIDUALS) for x in _choose_forward(has_kernels)(
-      q, k, v, key_end, seen_blocks))
+  attend_fn = _choose(has_kernels, gpu_training_kernel.forward, _forward)
+  out, normalizer = (checkpoint_name(x, RESIDUALS)
+                     for x in attend_fn(q, k, v, key_end, seen_blocks))
   return out, (q, k, v, key_end, seen_blocks, out, normalizer)
 
 
 def _attend_blocks_backward(has_kernels, residuals, d_out):
-  return *_choose_backward(has_kernels)(*residuals, d_out), None, None
+  gradients_fn = _choose(has_kernels, gpu_training_kernel.backward, _backward)
+  return *gradients_fn(*residuals, d_out), None, None
 
 
 def _backward(q, k, v, key_end, seen_blocks, out, normalizer, d_out):

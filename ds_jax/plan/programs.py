@@ -71,6 +71,21 @@ def bytes_per_device(tree: Any) -> int:
              for x in jax.tree.leaves(tree))
 
 
+def unavoidable_bytes(decoder: Any, slots: Any, path_length: float) -> float:
+  """Bytes per device that a decode step must read: parameters and what is valid of the caches.
+
+  Args:
+    decoder: in the form for search; of an embedding that is not the head only a few rows are read.
+    slots: the caches; segments are half written on average.
+    path_length: valid positions of a path, on average.
+  """
+  table = 0 if decoder.head is None else bytes_per_device(decoder.embedding)
+  share = path_length / slots.path_keys.shape[3]
+  return (bytes_per_device(decoder) - table
+          + bytes_per_device((slots.path_keys, slots.path_values)) * share
+          + bytes_per_device((slots.segment_keys, slots.segment_values)) / 2)
+
+
 class Measured(NamedTuple):
   """What the compiler says of a part."""
   use: Use
@@ -86,14 +101,12 @@ def measure(part: Part) -> Measured:
   new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
   use = Use(part.parameters, part.optimizer, part.caches, part.gradients,
             memory.temp_size_in_bytes + max(new_outputs, 0))
-
   devices = jax.tree.leaves(compiled.input_shardings)[0].device_set
-  platform = next(iter(devices)).platform
+  platform, declared = next(iter(devices)).platform, declared_bytes(traced.jaxpr)
 
   def work(loop: str | None) -> Work:
     return Work(count_flops(traced.jaxpr, part.trips, loop, platform) / part.split,
-                read_traffic(text, part.trips, part.num_devices, loop,
-                             declared_bytes(traced.jaxpr)))
+                read_traffic(text, part.trips, part.num_devices, loop, declared))
 
   return Measured(use, work(None), part.loop and work(part.loop))
 
@@ -118,21 +131,18 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
   form = described(form, sharding.parameter_shardings(form, mesh, search=True))
   both = params + bytes_per_device(form)
   path_length = context_length(config) // 2
-  read = bytes_per_device(form) - (
-      0 if decoder.tie_embeddings else bytes_per_device(form.embedding))
 
   def expansion(name: str, search: SearchConfig) -> Part:
     shape = expand_shape(config, search, decoder)
     slots = _slots(decoder, mesh, shape)
     trace = lambda: compile_expand(mesh, shape).trace(form, slots, *_requests(mesh, shape))
-    valid = (bytes_per_device((slots.path_keys, slots.path_values)) * path_length / shape.capacity
-             + bytes_per_device((slots.segment_keys, slots.segment_values)) / 2)
     sampled = config.evaluate if search.policy == 'direct' else config.sampling
     chosen = {'top_k': float(config.sampling.top_k > 0), 'top_p': float(sampled.top_p < 1)}
     again = lambda count: expansion(name, dataclasses.replace(search, num_slots=count))
     return Part(name, trace, both, moments, bytes_per_device(slots), 0, mesh.size,
                 expand_trips(shape, path_length) | chosen, mesh.shape['tensor'],
-                shape.num_slots, again, 'decode_tokens', read + valid)
+                shape.num_slots, again, 'decode_tokens',
+                unavoidable_bytes(form, slots, path_length))
 
   yield Part('reshard', lambda: search_form.trace(
       state.params, mesh=mesh, dtype=config.model.compute_dtype), params, moments, 0, 0,

@@ -88,8 +88,8 @@ def open_place(topology: str | None, config: MeshConfig) -> Place:
     name, limits, num_chips = f'{len(devices)} {devices[0].platform} here', None, len(devices)
   else:
     generation, _ = parse_topology(topology)
-    for name, value in _NOT_HERE.items():
-      os.environ.setdefault(name, value)
+    for variable, value in _NOT_HERE.items():
+      os.environ.setdefault(variable, value)
     find_devices = _gpu_devices if generation in TARGETS else _slice_devices
     devices, name = find_devices(topology), topology
     chip = CHIPS[generation]

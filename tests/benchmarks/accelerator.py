@@ -30,8 +30,8 @@ from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, com
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
-from ds_jax.plan.command import KNOWN
-from ds_jax.plan.programs import bytes_per_device
+from ds_jax.plan.command import KNOWN, update_flops
+from ds_jax.plan.programs import unavoidable_bytes
 from ds_jax.plan.topology import CHIPS, Chip, device_limits
 from ds_jax.train.batch import empty_batch
 from ds_jax.train.optimizer import make_optimizer
@@ -80,11 +80,7 @@ def decode(config: DecoderConfig, flags: argparse.Namespace) -> dict[str, Any]:
               first_child=full(0), key=np.asarray(jax.random.key_data(
                   jax.random.split(jax.random.key(1), flags.slots))))
   slots = [compile_slots(config, mesh, shape)()]
-  table = 0 if config.tie_embeddings else bytes_per_device(model.embedding)
-  path = bytes_per_device((slots[0].path_keys, slots[0].path_values))
-  segments = bytes_per_device((slots[0].segment_keys, slots[0].segment_values))
-  unavoidable = (bytes_per_device(model) - table + path * flags.prefix / shape.capacity
-                 + segments / 2)
+  unavoidable = unavoidable_bytes(model, slots[0], flags.prefix)
 
   def run() -> Any:
     slots[0], sampled = expand_fn(model, slots[0], plan)
@@ -120,10 +116,7 @@ def update(config: DecoderConfig, length: int, flags: argparse.Namespace) -> dic
     return total[0]
 
   seconds = median_seconds(run, flags.repeats)
-  head_size = config.num_heads * config.head_width
-  table = 0 if config.tie_embeddings else config.vocab_size * config.width
-  flops = rows * length * (6 * (config.num_parameters() - table)
-                           + 6 * config.num_layers * length * head_size)
+  flops = update_flops(dataclasses.replace(config, remat='none'), rows, length)
   return {'what': 'update', 'length': length, 'rows': rows, 'seconds': round(seconds, 4),
           'tokens_per_second': round(rows * length / seconds), 'remat': flags.remat,
           'kernel': flags.attention, 'model_tflop': round(flops / 1e12, 2),
