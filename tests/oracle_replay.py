@@ -27,14 +27,15 @@ import numpy as np
 from oracle_learner import close, equal, replay_advantage, replay_policy_loss
 
 from ds_jax.config import SearchConfig, TrainConfig
-from ds_jax.search import frontier
-from ds_jax.search.allocation import POLICIES, begin, step
+from ds_jax.interfaces import Segments
+from ds_jax.search import selection as frontier
 from ds_jax.search.backup import backup
-from ds_jax.search.expansion import blank_children, cut_segments
-from ds_jax.search.host_tree import HostTree, Job
-from ds_jax.search.lanes import Request, Slot
-from ds_jax.search.options import How, Options, Rules, options_from, rules_from, width_at
-from ds_jax.search.rollouts import no_forks
+from ds_jax.search.engine.expansion import blank_children, cut_segments
+from ds_jax.search.engine.host_tree import HostTree, Job
+from ds_jax.search.engine.slots import Request, Slot
+from ds_jax.search.policies.serial import POLICIES, begin, step
+from ds_jax.search.policies.waves import no_forks
+from ds_jax.search.settings import How, Options, Rules, options_from, rules_from, width_at
 from ds_jax.search.trajectories import trajectories
 from ds_jax.search.tree import (
   Tree,
@@ -46,7 +47,7 @@ from ds_jax.search.tree import (
   uncertainty,
 )
 from ds_jax.train.advantages import group_advantages, node_rewards, overlong_penalty, soft_clip
-from ds_jax.types import Problem, Segments, Verdict
+from ds_jax.types import Problem, Verdict
 from ds_jax.verify import grade_released
 
 CAPACITY, MAX_WIDTH, MAX_COLLECTED, MAX_CHAIN = 512, 16, 64, 128

@@ -18,7 +18,8 @@ import numpy as np
 
 from ds_jax.checks import InputError
 from ds_jax.config import DataConfig
-from ds_jax.types import Problem, Tokenizer
+from ds_jax.interfaces import Tokenizer
+from ds_jax.types import Problem
 
 # A folder must have one of these …
 _VOCABULARIES = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'vocab.txt')

@@ -21,7 +21,8 @@ from ds_jax.data import countdown, external, flaws
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.files import Row, find_files, read_rows
 from ds_jax.data.layouts import RowError, read_problem, read_question, with_instruction
-from ds_jax.types import Problem, Progress
+from ds_jax.interfaces import Progress
+from ds_jax.types import Problem
 
 _NUM_SHOWN = 5  # skipped rows named in a report
 _CHUNK = 1024  # rows read from a TFDS data source at a time

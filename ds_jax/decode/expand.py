@@ -27,7 +27,8 @@ from ds_jax.decode.sampling import (
   draw_tokens,
   token_keys,
 )
-from ds_jax.model import cache_kernel
+from ds_jax.interfaces import ExpandFn, Segments, SlotPlan
+from ds_jax.model.attention.kernels import tpu_cache as cache_kernel
 from ds_jax.model.caches import (
   Slots,
   append_segments,
@@ -39,7 +40,6 @@ from ds_jax.model.caches import (
 )
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, compute_logits, split_layers
-from ds_jax.types import ExpandFn, Plan, Segments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ def bind_sampling(program: Any, options: SamplingOptions, stop_ids: Sequence[int
   """
   ids = np.asarray(stop_ids, np.int32)
 
-  def expand_fn(decoder: Decoder, slots: Slots, plan: Plan) -> tuple[Slots, Segments]:
+  def expand_fn(decoder: Decoder, slots: Slots, plan: SlotPlan) -> tuple[Slots, Segments]:
     return program(decoder, slots, plan, options, ids)
 
   return expand_fn
@@ -143,10 +143,10 @@ def slots_sharding(mesh: Mesh, shape: ExpandShape) -> Slots:
   return Slots(path, path, named(sharding.BATCH_AXES), segment, segment)
 
 
-def expand(decoder: Decoder, slots: Slots, plan: Plan, options: SamplingOptions,
+def expand(decoder: Decoder, slots: Slots, plan: SlotPlan, options: SamplingOptions,
            stop_ids: jax.Array, shape: ExpandShape,
            kernel: str = '') -> tuple[Slots, Segments]:
-  """One expansion on one device; see Plan for the order of events."""
+  """One expansion on one device; see SlotPlan for the order of events."""
   slots = append_segments(slots, plan.append_child)
   slots = slots._replace(path_length=plan.keep_length)
   slots = replay(decoder, slots, plan, shape, kernel)
@@ -154,7 +154,7 @@ def expand(decoder: Decoder, slots: Slots, plan: Plan, options: SamplingOptions,
   return decode(decoder, slots, plan, logits, options, stop_ids, shape, kernel)
 
 
-def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape,
+def replay(decoder: Decoder, slots: Slots, plan: SlotPlan, shape: ExpandShape,
            kernel: str = '') -> Slots:
   """Encodes `replay_tokens` in at most R lanes; skipped when no slot replays."""
   num_lanes = min(shape.replay_lanes, plan.replay_length.shape[0])
@@ -174,7 +174,7 @@ def replay(decoder: Decoder, slots: Slots, plan: Plan, shape: ExpandShape,
     return jax.lax.cond(is_needed, run, lambda slots: slots, slots)
 
 
-def encode_pending(decoder: Decoder, slots: Slots, plan: Plan, path_block: int,
+def encode_pending(decoder: Decoder, slots: Slots, plan: SlotPlan, path_block: int,
                    kernel: str = '') -> tuple[Slots, jax.Array]:
   """Encodes the path's last token once for all siblings; returns logits `[B, V]` after it."""
   everyone, is_active = jnp.arange(plan.pending_token.shape[0]), plan.num_children > 0
@@ -191,7 +191,7 @@ def read_by(slots: Slots, is_reader: jax.Array) -> Slots:
   return slots._replace(path_length=jnp.where(is_reader, slots.path_length, 0))
 
 
-def decode(decoder: Decoder, slots: Slots, plan: Plan, logits: jax.Array,
+def decode(decoder: Decoder, slots: Slots, plan: SlotPlan, logits: jax.Array,
            options: SamplingOptions, stop_ids: jax.Array, shape: ExpandShape,
            kernel: str = '') -> tuple[Slots, Segments]:
   """Samples up to T tokens of every child; stops early once all of this device's have ended."""

@@ -27,7 +27,7 @@ class SamplingOptions(NamedTuple):
 
 
 class Draw(NamedTuple):
-  """One token per row, and what is known of it; see types.Segments."""
+  """One token per row, and what is known of it; see interfaces.Segments."""
   token: jax.Array  # [B, W] int32
   logprob: jax.Array  # [B, W] float32, of the full softmax at the sampling temperature
   sampled_logprob: jax.Array  # [B, W] float32, after top-k and top-p; 0 if greedy

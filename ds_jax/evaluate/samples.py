@@ -12,7 +12,8 @@ import numpy as np
 
 from ds_jax.evaluate.answers import compared_form
 from ds_jax.evaluate.metrics import mean_with_interval, pass_at_k
-from ds_jax.types import FinishedTree, Problem, Tokenizer, Verdict
+from ds_jax.interfaces import Tokenizer
+from ds_jax.types import FinishedTree, Problem, Verdict
 
 # Written for people; the figures do without.
 TEXT_FIELDS = ('question', 'response')

@@ -14,16 +14,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ds_jax.model import attention, gpu_cache_kernel
-from ds_jax.model.cache_kernel import (
+from ds_jax.model.attention import partial as attention
+from ds_jax.model.attention.kernels import gpu_cache as gpu_cache_kernel
+from ds_jax.model.attention.kernels.tpu_cache import (
   PATH_KERNEL,
   SEGMENT_KERNEL,
   attend_caches,
   segment_block,
 )
+from ds_jax.model.attention.path import attend_path, group_size
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, Layers, apply_layer, embed, scan_layers
-from ds_jax.model.path_attention import attend_path, group_size
 
 
 class Slots(NamedTuple):

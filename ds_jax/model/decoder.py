@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ds_jax.model import rope
-from ds_jax.model.attention import MASKED
+from ds_jax.model.attention.partial import MASKED
+from ds_jax.model.attention.training import RESIDUALS, attend, find_seen_blocks
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.training_attention import RESIDUALS, attend, find_seen_blocks
 
 # Logits formed at once are bounded to this many numbers (256 MiB of float32).
 MAX_LOGITS = 2**26

@@ -11,15 +11,15 @@ import jax
 from ds_jax import sharding
 from ds_jax.checks import check_choice
 from ds_jax.config import Config, check_training, context_length
+from ds_jax.interfaces import Progress
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.convert import read_config
+from ds_jax.model.huggingface.load import read_config
 from ds_jax.plan import tables
 from ds_jax.plan.capacity import largest_slots
 from ds_jax.plan.programs import Measured, Part, measure, parts_of
 from ds_jax.plan.speed import EXPANSIONS_PER_TREE, Work, Workload, predict
 from ds_jax.plan.topology import Place, open_place, sensible_meshes
 from ds_jax.train.batch import row_shape
-from ds_jax.types import Progress
 
 EXIT_FITS, EXIT_TOO_LARGE, EXIT_NOT_COMPILED = 0, 3, 4
 STATUSES = {EXIT_FITS: 'fits', EXIT_TOO_LARGE: 'does_not_fit',

@@ -18,20 +18,20 @@ from ds_jax import sharding
 from ds_jax.config import Config, SearchConfig, context_length
 from ds_jax.decode.expand import ExpandShape, compile_expand, compile_slots, slots_sharding
 from ds_jax.decode.sampling import sampling_options
-from ds_jax.evaluate.rollouts import direct_config
-from ds_jax.model.cache_kernel import PATH_KERNEL, SEGMENT_KERNEL, segment_block
+from ds_jax.interfaces import SlotPlan
+from ds_jax.model.attention.kernels.tpu_cache import PATH_KERNEL, SEGMENT_KERNEL, segment_block
+from ds_jax.model.attention.path import group_size
+from ds_jax.model.attention.training import BLOCK
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import abstract_decoder
-from ds_jax.model.path_attention import group_size
-from ds_jax.model.training_attention import BLOCK
 from ds_jax.plan.hlo import read_traffic
 from ds_jax.plan.products import count_flops, declared_bytes
 from ds_jax.plan.speed import Work
+from ds_jax.run.growing import direct_config
 from ds_jax.train.batch import empty_batch, row_shape
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import abstract_state, search_form
 from ds_jax.train.step import Statistics, make_learner, policy_loss_fn
-from ds_jax.types import Plan
 
 
 class Part(NamedTuple):
@@ -216,7 +216,7 @@ def _requests(mesh: Mesh, shape: ExpandShape) -> tuple[Any, Any, Any]:
   of = lambda dtype, *rest: jax.ShapeDtypeStruct((num_slots, *rest), dtype,
                                                  sharding=sharding.batch_sharding(mesh))
   count = of(jnp.int32)
-  plan = Plan(count, count, of(jnp.int32, shape.replay_chunk), count, count, count, count,
+  plan = SlotPlan(count, count, of(jnp.int32, shape.replay_chunk), count, count, count, count,
               of(jnp.uint32, 2))
   options = jax.tree.map(lambda x: _whole(x, mesh), sampling_options())
   return plan, options, _whole(jax.ShapeDtypeStruct((2,), jnp.int32), mesh)

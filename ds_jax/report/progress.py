@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from ds_jax.interfaces import Progress
 from ds_jax.report.text import duration, fields_line, visible
-from ds_jax.types import Progress
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SHARE_BETWEEN_LINES = 0.1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ds_jax.search.frontier import keep_scores, node_draws
-from ds_jax.search.options import Options, Rules
+from ds_jax.search.selection import keep_scores, node_draws
+from ds_jax.search.settings import Options, Rules
 from ds_jax.search.tree import (
   Tree,
   child_rows,

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ds_jax.types import FinishedTree, Team
+from ds_jax.interfaces import Team
+from ds_jax.types import FinishedTree
 
 SCHEMA = 1
 

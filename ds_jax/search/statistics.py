@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ds_jax.search.split_depths import split_counts, unresolved_over_cost
+from ds_jax.search.policies.fork_law import split_counts, unresolved_over_cost
 from ds_jax.types import FinishedTree, Verdict
 
 

@@ -18,7 +18,7 @@ import optax
 from ds_jax.checks import check_divides
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import Decoder
-from ds_jax.model.fsdp import mesh_logprobs
+from ds_jax.model.sharded import mesh_logprobs
 from ds_jax.sharding import num_slot_shards, parameter_shardings, put_rows, replicated
 from ds_jax.train.batch import Batch, micro_batches
 from ds_jax.train.losses import collapsed_loss, reference_kl

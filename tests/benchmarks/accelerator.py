@@ -28,6 +28,7 @@ from ds_jax import sharding
 from ds_jax.config import TrainConfig
 from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
+from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
 from ds_jax.plan.command import KNOWN, update_flops
@@ -37,7 +38,6 @@ from ds_jax.train.batch import empty_batch
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import search_form
 from ds_jax.train.step import make_learner, policy_loss_fn
-from ds_jax.types import Plan
 
 KINDS = {'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5': 'v5p', 'TPU v6 lite': 'v6e',
          'A100': 'a100', 'H100': 'h100', 'H200': 'h200'}
@@ -74,7 +74,7 @@ def decode(config: DecoderConfig, flags: argparse.Namespace) -> dict[str, Any]:
                       dtype=config.compute_dtype)
   expand_fn = bind_sampling(compile_expand(mesh, shape), sampling_options(), [2**30])
   full = lambda value: np.full(flags.slots, value, np.int32)
-  plan = Plan(append_child=full(-1), keep_length=full(flags.prefix - 1),
+  plan = SlotPlan(append_child=full(-1), keep_length=full(flags.prefix - 1),
               replay_tokens=np.zeros((flags.slots, flags.tokens), np.int32),
               replay_length=full(0), pending_token=full(1), num_children=full(flags.width),
               first_child=full(0), key=np.asarray(jax.random.key_data(

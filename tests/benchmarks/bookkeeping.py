@@ -28,11 +28,11 @@ import numpy as np
 
 from ds_jax import sharding
 from ds_jax.config import SearchConfig
-from ds_jax.search.advance import make_advance
-from ds_jax.search.expansion import blank_children
-from ds_jax.search.frontier import keep_scores
-from ds_jax.search.options import options_from, rules_from
-from ds_jax.search.rollouts import no_forks
+from ds_jax.search.engine.expansion import blank_children
+from ds_jax.search.engine.round import make_advance
+from ds_jax.search.policies.waves import no_forks
+from ds_jax.search.selection import keep_scores
+from ds_jax.search.settings import options_from, rules_from
 from ds_jax.search.tree import new_tree
 
 WIDTH, DEPTH = 8, 64

@@ -38,11 +38,11 @@ from ds_jax import sharding
 from ds_jax.checks import check_divides
 from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
+from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.convert import save_decoder
 from ds_jax.model.decoder import Decoder, init_decoder
-from ds_jax.runtime import keep_freed_memory
-from ds_jax.types import Plan
+from ds_jax.model.huggingface.load import save_decoder
+from ds_jax.run.session import keep_freed_memory
 
 SIZES = {
     '1M': DecoderConfig(vocab_size=1024, num_ids=1024, num_layers=4, width=128, mlp_width=448,
@@ -88,7 +88,7 @@ def _plans(prefixes: np.ndarray, width: int, chunk: int):
     tokens = np.zeros((num_slots, chunk), np.int32)
     tokens[:, :end - start] = prefixes[:, start:end]
     is_last = end == length - 1
-    yield Plan(append_child=full(-1), keep_length=full(start), replay_tokens=tokens,
+    yield SlotPlan(append_child=full(-1), keep_length=full(start), replay_tokens=tokens,
                replay_length=full(end - start), pending_token=prefixes[:, -1].astype(np.int32),
                num_children=full(width if is_last else 0), first_child=full(0),
                key=np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), num_slots))))

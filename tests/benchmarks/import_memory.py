@@ -26,10 +26,10 @@ def write_checkpoint(folder: pathlib.Path) -> None:
   """A checkpoint of random numbers; one file's tensors are in memory at a time."""
   import jax.numpy as jnp
 
-  from ds_jax.model import layout
   from ds_jax.model.config import DecoderConfig, config_to_hf
   from ds_jax.model.decoder import abstract_decoder
-  from ds_jax.model.tensor_files import write_tensors
+  from ds_jax.model.huggingface import layout
+  from ds_jax.model.huggingface.tensors import write_tensors
   config = DecoderConfig(
       vocab_size=151_936, num_ids=151_936, num_layers=28, width=1536, mlp_width=8960, num_heads=12,
       num_kv_heads=2, head_width=128, max_positions=32_768, rope_theta=1e6)
@@ -45,7 +45,7 @@ def load(folder: pathlib.Path, dtype: str) -> dict[str, float]:
   """Loads the checkpoint in this process and says what it took."""
   import jax
 
-  from ds_jax.model.convert import load_decoder
+  from ds_jax.model.huggingface.load import load_decoder
   jax.numpy.zeros(1).block_until_ready()  # the backend starts
   before, start = _peak_bytes(), time.monotonic()
   decoder = jax.block_until_ready(load_decoder(folder, dtype=dtype))

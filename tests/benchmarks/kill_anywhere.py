@@ -26,10 +26,9 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import tiny_run  # noqa: E402
-
+from ds_jax.run.workdir import EXIT_TERMINATED, Workdir
 from ds_jax.search.journal import Journal  # noqa: E402
-from ds_jax.workdir import EXIT_TERMINATED, Workdir  # noqa: E402
+from ds_jax.testing import tiny_run
 
 PATIENCE = 300  # seconds that a process may take to do anything at all
 TERM_LIMIT = 30  # seconds from SIGTERM to the end

@@ -43,13 +43,14 @@ from ds_jax import sharding
 from ds_jax.config import SearchConfig
 from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
+from ds_jax.interfaces import ExpandFn, Segments, SlotPlan
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.convert import save_decoder
 from ds_jax.model.decoder import init_decoder
-from ds_jax.search import engine as engine_lib
-from ds_jax.search.host_tree import Job
-from ds_jax.search.keys import Purpose, base_key_data
-from ds_jax.types import ExpandFn, Plan, Problem, Segments, Verdict
+from ds_jax.model.huggingface.load import save_decoder
+from ds_jax.search.engine import engine as engine_lib
+from ds_jax.search.engine.host_tree import Job
+from ds_jax.search.engine.keys import Purpose, base_key_data
+from ds_jax.types import Problem, Verdict
 
 SIZES = {
     '1M': DecoderConfig(vocab_size=1024, num_ids=1024, num_layers=4, width=128, mlp_width=448,
@@ -97,7 +98,7 @@ class Prefixes:
     self.paths = [np.zeros(0, np.int32)] * num_slots
     self.children: list[np.ndarray] = [np.zeros((0, 0), np.int32)] * num_slots
 
-  def follow(self, plan: Plan) -> list[np.ndarray]:
+  def follow(self, plan: SlotPlan) -> list[np.ndarray]:
     """The full prefix of each slot, its pending token included (idle slots: the path alone)."""
     prefixes = []
     for b, path in enumerate(self.paths):
@@ -110,7 +111,7 @@ class Prefixes:
       prefixes.append(self.paths[b])
     return prefixes
 
-  def remember(self, plan: Plan, segments: Segments) -> None:
+  def remember(self, plan: SlotPlan, segments: Segments) -> None:
     for b in np.flatnonzero(plan.num_children):
       self.children[b] = np.asarray(segments.tokens[b])
 
@@ -126,7 +127,7 @@ def without_reuse(setting: Setting, mesh: Any) -> tuple[ExpandFn, Callable[[], A
   expand_fn, make_slots = ours(setting, mesh)
   chunk = setting.shape().replay_chunk
 
-  def expand(params: Any, state: Any, plan: Plan) -> tuple[Any, Segments]:
+  def expand(params: Any, state: Any, plan: SlotPlan) -> tuple[Any, Segments]:
     slots, tracked = state
     prefixes = tracked.follow(plan)
     active = plan.num_children > 0
@@ -166,7 +167,7 @@ def generate(setting: Setting, mesh: Any, folder: str,
     cache.batch_repeat_interleave(width)
     return cache
 
-  def expand(params: Any, tracked: Prefixes, plan: Plan) -> tuple[Prefixes, Segments]:
+  def expand(params: Any, tracked: Prefixes, plan: SlotPlan) -> tuple[Prefixes, Segments]:
     del params
     active = np.flatnonzero(plan.num_children)
     prefixes = tracked.follow(plan)

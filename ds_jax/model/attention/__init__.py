@@ -1,0 +1,1 @@
+"""Attention: its parts, forms and backends."""

@@ -1,0 +1,1 @@
+"""Many trees at once: rounds of expansion, verification and backup."""

@@ -1,0 +1,51 @@
+"""What a run of the engine did, and how well it used its slots."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import json
+import operator
+
+from ds_jax.interfaces import Team
+
+
+@dataclasses.dataclass
+class Counters:
+  """Of one `run`; what depends on timing is named so by `metrics`."""
+  trees: int = 0
+  solved: int = 0
+  expansions: int = 0
+  generated_tokens: int = 0
+  recomputed_tokens: int = 0
+  rounds: int = 0
+  busy_slots: int = 0  # summed over rounds
+  slots_in_demand: int = 0  # all slots, summed over rounds in which jobs were waiting
+  busy_in_demand: int = 0  # those of them that expanded
+  positions_read: int = 0  # of path caches, summed over decode steps
+  positions_valid: int = 0  # those of them on the path of a slot that expanded
+  out_of_budget: int = 0  # trees that a budget ended before they had all they were to collect
+  seconds: float = 0.0
+  verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+
+  def __add__(self, other: Counters) -> Counters:
+    return Counters(**{f.name: getattr(self, f.name) + getattr(other, f.name)
+                       for f in dataclasses.fields(self)})
+
+  def over_team(self, team: Team) -> Counters:
+    """The sum over the processes of a job, which all must call; seconds are of the slowest."""
+    if team.count == 1:
+      return self
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    rows = [json.loads(data) for data in team.gather(json.dumps(fields).encode())]
+    parts = [Counters(**row | {'verdicts': collections.Counter(row['verdicts'])}) for row in rows]
+    return dataclasses.replace(functools.reduce(operator.add, parts),
+                               seconds=max(part.seconds for part in parts))
+
+  def metrics(self) -> dict[str, float]:
+    """How well the slots were used; names are documented in README. All depends on timing."""
+    share = lambda part, whole: part / whole if whole else 1.0
+    return {'time/occupancy': share(self.busy_in_demand, self.slots_in_demand),
+            'time/path_read_over_valid': share(self.positions_read, self.positions_valid),
+            'time/tokens_per_second': self.generated_tokens / max(self.seconds, 1e-6)}

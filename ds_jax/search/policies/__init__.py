@@ -1,0 +1,1 @@
+"""Which node gets children next."""

@@ -1,0 +1,164 @@
+"""Where forks pay: ends that disagree, by the depth at which their paths split.
+
+For any problem a fresh continuation from depth d of a failed rollout succeeds with probability
+p U_d, where U_d is the disagreement rate of end pairs that split at depth d over that of pairs that
+split at the root. It costs the share x of a rollout. So forking at d beats restarting iff
+U_d / x > 1; p cancels. Pairs must not have been chosen by their outcome.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ds_jax.search.policies.waves import ForkPlan, no_forks
+from ds_jax.types import FinishedTree
+
+MAX_BINS = 16  # deeper trees pool neighbouring depths
+NUM_BLOCKS = 8  # that the trees of a step are summed in; the bootstrap draws blocks
+MAX_BLOCKS = 160  # that are kept: the last 20 steps
+NUM_RESAMPLES = 500
+QUANTILE = 0.1  # of the resampled U/x, the bound that must exceed MIN_RATIO
+MIN_RATIO = 1.15
+MIN_SHARE = 0.12  # of a rollout's tokens that must be left
+STEEP = 4.0  # U/x beyond which all forks go to the best depth
+
+
+def split_counts(tree: FinishedTree, max_depth: int) -> tuple[np.ndarray, np.ndarray]:
+  """Pairs of verified ends by the depth of the node where their paths split.
+
+  Args:
+    tree: the finished tree; ends below forks that an outcome placed are left out.
+    max_depth: bins 0..max_depth - 1.
+
+  Returns:
+    Pairs and disagreeing pairs (one correct, one not), `[max_depth]` int64.
+  """
+  return tuple(split_table(tree, max_depth)[:2].astype(np.int64))
+
+
+def split_table(tree: FinishedTree, max_depth: int) -> np.ndarray:
+  """`[3, max_depth]` float64: pairs, disagreeing pairs, and the sum over pairs of the tokens that
+  their ends have, on average, beyond the split.
+
+  A node with n ends, s of them correct, of S tokens in all, has n (n - 1) / 2 pairs at or below it,
+  s (n - s) disagreements, and (n - 1) S / 2 tokens; what its children hold is not split at it.
+  """
+  ends = tree.is_terminal & (tree.num_ends > 0) & ~tree.is_outcome_chosen
+  lengths = np.diff(tree.token_start).astype(np.float64)
+  path_tokens = lengths.copy()
+  levels = [np.flatnonzero(tree.depth == d) for d in range(1, int(tree.depth.max(initial=0)) + 1)]
+  for nodes in levels:
+    path_tokens[nodes] += path_tokens[tree.parent[nodes]]
+  below = np.stack([ends, ends & (tree.num_correct > 0), ends * path_tokens]).astype(np.float64)
+  for nodes in reversed(levels):
+    np.add.at(below.T, tree.parent[nodes], below[:, nodes].T)
+  n, s, tokens = below
+  at_node = np.stack([n * (n - 1) / 2, s * (n - s), (n - 1).clip(0) * tokens / 2])
+  children = np.flatnonzero(tree.parent >= 0)
+  own = at_node.copy()
+  np.subtract.at(own.T, tree.parent[children], at_node[:, children].T)
+  own[2] -= own[0] * path_tokens
+  inner = tree.depth < max_depth
+  return np.stack([np.bincount(tree.depth[inner], row[inner], max_depth) for row in own])
+
+
+def unresolved_over_cost(pairs: np.ndarray, disagreements: np.ndarray,
+                         tokens_left: np.ndarray | None = None) -> np.ndarray:
+  """U_d / x by depth d, `[..., D]` float64; NaN where no pair was seen.
+
+  Args:
+    pairs, disagreements: `[..., D]`, see `split_counts`.
+    tokens_left: `[..., D]`, see `split_table`; None: all ends lie at depth D, x = 1 - d / D.
+  """
+  with np.errstate(invalid='ignore', divide='ignore'):
+    rate = disagreements / pairs
+    if tokens_left is None:
+      share_left = 1 - np.arange(pairs.shape[-1]) / pairs.shape[-1]
+    else:
+      share_left = share_of_tokens(pairs, tokens_left)
+    return rate / rate[..., :1] / share_left
+
+
+def share_of_tokens(pairs: np.ndarray, tokens_left: np.ndarray) -> np.ndarray:
+  """x by depth, `[..., D]`: tokens beyond the split over those of ends that split at the root."""
+  with np.errstate(invalid='ignore', divide='ignore'):
+    left = tokens_left / pairs
+    return left / left[..., :1]
+
+
+def depth_bins(max_depth: int) -> np.ndarray:
+  """Bin of each depth, `[max_depth]`; the root has one of its own."""
+  depth = np.arange(max_depth)
+  if max_depth <= MAX_BINS:
+    return depth
+  return np.where(depth == 0, 0, 1 + (depth - 1) * (MAX_BINS - 1) // (max_depth - 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitHistory:
+  """Split tables of recent steps, summed over blocks of trees; part of a checkpoint."""
+  blocks: tuple[tuple[tuple[float, ...], ...], ...] = ()  # n x 3 x bins, the newest last
+
+  def add(self, trees: Sequence[FinishedTree], max_depth: int) -> SplitHistory:
+    """The history with the trees of one more step."""
+    if not trees:
+      return self
+    tables = np.stack([_binned(split_table(tree, max_depth)) for tree in trees])
+    sums = [tables[i::NUM_BLOCKS].sum(0) for i in range(min(NUM_BLOCKS, len(trees)))]
+    new = tuple(tuple(tuple(row) for row in block.tolist()) for block in sums)
+    return SplitHistory((*self.blocks, *new)[-MAX_BLOCKS:])
+
+  def to_json(self) -> list[Any]:
+    return [[list(row) for row in block] for block in self.blocks]
+
+  @classmethod
+  def from_json(cls, blocks: list[Any]) -> SplitHistory:
+    return cls(tuple(tuple(tuple(row) for row in block) for block in blocks))
+
+
+def fork_plan(history: SplitHistory, max_depth: int) -> ForkPlan:
+  """Depths at which forks pay: the lower bound of U/x exceeds 1.15 and 12 % of the tokens are left.
+
+  The bound is the 10 % quantile over a bootstrap of blocks of trees, so few pairs, or pairs in one
+  block, allow nothing. Whether U/x is steep is read off the pooled counts, at the depth with the
+  highest bound: the bound itself takes thousands of pairs to get near. Deterministic.
+  """
+  if len(history.blocks) < 2:
+    return no_forks(max_depth)
+  blocks = np.array(history.blocks)
+  rng = np.random.default_rng(len(blocks))
+  draws = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), NUM_RESAMPLES)
+  ratios = unresolved_over_cost(*np.einsum('rn,ncd->crd', draws, blocks))
+  bound = np.quantile(np.nan_to_num(ratios, nan=-np.inf, posinf=np.finfo(float).max), QUANTILE,
+                      axis=0, method='lower')
+  total = blocks.sum(0)
+  pooled = unresolved_over_cost(*total)
+  share = np.nan_to_num(share_of_tokens(total[0], total[2]))
+  is_allowed = (bound > MIN_RATIO) & (share >= MIN_SHARE)
+  is_allowed[0] = False
+  bins = depth_bins(max_depth)
+  best = int(np.argmax(np.where(is_allowed, bound, -np.inf)))
+  depths = np.flatnonzero(bins == best)
+  return ForkPlan(is_allowed[bins], np.int32(depths[len(depths) // 2]),
+                  np.bool_(is_allowed.any() and pooled[best] > STEEP))
+
+
+def split_metrics(history: SplitHistory, max_depth: int) -> dict[str, float]:
+  """U/x of the pooled counts by depth, for the log; a bin is named by its first depth."""
+  if not history.blocks:
+    return {}
+  ratios = unresolved_over_cost(*np.array(history.blocks).sum(0))
+  bins = depth_bins(max_depth)
+  found = {f'search/pooled_u_over_x_depth_{int(np.argmax(bins == i))}': float(ratio)
+           for i, ratio in enumerate(ratios) if i and np.isfinite(ratio)}
+  plan = fork_plan(history, max_depth)
+  return found | {'search/fork_depths': float(plan.is_allowed.sum())}
+
+
+def _binned(table: np.ndarray) -> np.ndarray:
+  bins = depth_bins(table.shape[1])
+  return np.stack([np.bincount(bins, row, bins[-1] + 1) for row in table])

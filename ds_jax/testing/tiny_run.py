@@ -1,0 +1,95 @@
+"""A whole run in seconds: Countdown with three numbers, a decoder of a few thousand weights."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+
+import ds_jax.config as c
+from ds_jax.interfaces import SilentProgress
+from ds_jax.report.metrics import read_metrics
+from ds_jax.run import experiment
+from ds_jax.run.session import open_runtime
+from ds_jax.run.training import Training
+from ds_jax.run.warmstart import warmstart as run_warmstart
+from ds_jax.run.workdir import Workdir
+
+NEVER = lambda: False
+
+
+def config(**sections) -> c.Config:
+  """The tiny run; a keyword replaces fields of a section, e.g. train=dict(ends='collected')."""
+  base = c.Config(
+      data=c.DataConfig(prompt_limit=10, countdown=c.CountdownConfig(
+          num_numbers=3, max_number=6, max_value=30, num_train=24, num_heldout=8,
+          num_warmstart=200)),
+      model=c.ModelConfig(num_layers=1, width=16, mlp_width=32, num_heads=2, head_width=8),
+      warmstart=c.WarmstartConfig(num_steps=30, batch_size=16),
+      search=c.SearchConfig(num_slots=4, width=2, max_depth=2, segment_length=8,
+                            num_trajectories=4, max_expansions=6, replay_lanes=4),
+      verify=c.VerifyConfig(verifier='python:ds_jax.testing.tiny_verifier.verify', num_workers=1),
+      train=c.TrainConfig(batch_problems=6, minibatch_problems=3, row_length=32, micro_rows=8),
+      curriculum=c.CurriculumConfig(round_steps=(3, 3), filter_samples=2),
+      evaluate=c.EvaluateConfig(num_problems=6, num_samples=2, num_slots=8),
+      checkpoint=c.CheckpointConfig(every_steps=2),
+      log=c.LogConfig(tensorboard=False))
+  return dataclasses.replace(base, **{
+      name: dataclasses.replace(getattr(base, name), **fields) if isinstance(fields, dict)
+      else fields for name, fields in sections.items()})
+
+
+def config_file(folder: pathlib.Path, **sections) -> pathlib.Path:
+  """The same as a file for the command line."""
+  path = folder / 'tiny.py'
+  fields = dataclasses.asdict(config(**sections))
+  path.write_text('import ml_collections\n\n\ndef get_config():\n'
+                  f'  return ml_collections.ConfigDict({fields!r})\n')
+  return path
+
+
+def warmstart(root: pathlib.Path, cfg: c.Config) -> Workdir:
+  workdir = Workdir(root)
+  root.mkdir(parents=True, exist_ok=True)
+  run_warmstart(cfg, workdir, SilentProgress(), NEVER)
+  return workdir
+
+
+def train(workdir: Workdir, cfg: c.Config, should_stop=NEVER) -> dict:
+  return experiment.train(cfg, workdir, SilentProgress(), should_stop)
+
+
+def start(config_path: pathlib.Path, root: pathlib.Path, *flags: str) -> subprocess.Popen:
+  """`ds-jax train` of a config file in a process of its own, on one device."""
+  checkout = str(pathlib.Path(__file__).parents[2])
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'PYTHONPATH': checkout}
+  return subprocess.Popen(
+      [sys.executable, '-m', 'ds_jax', 'train', f'--config={config_path}', f'--workdir={root}',
+       *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def final_arrays(workdir: Workdir, cfg: c.Config) -> list[np.ndarray]:
+  """Every array of the newest checkpoint: parameters, moments, step."""
+  with open_runtime(cfg, workdir, SilentProgress()) as runtime:
+    with contextlib.closing(Training(runtime)) as training:
+      return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(training.state))]
+
+
+def assert_same_run(a: Workdir, b: Workdir, cfg: c.Config) -> None:
+  """Metrics (`time/…` aside), cached solutions, parameters and moments are equal, bit by bit."""
+  assert metrics(a) == metrics(b)
+  assert (a.root / 'replay.jsonl').read_bytes() == (b.root / 'replay.jsonl').read_bytes()
+  for x, y in zip(final_arrays(a, cfg), final_arrays(b, cfg), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def metrics(workdir: Workdir) -> list[dict]:
+  """Rows of metrics.jsonl without what depends on the clock."""
+  return [{k: v for k, v in row.items() if not k.startswith('time/')}
+          for row in read_metrics(workdir.root / 'metrics.jsonl')]

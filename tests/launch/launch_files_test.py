@@ -1,0 +1,124 @@
+"""Files for GKE, SkyPilot and Docker: their structure, and that what they name exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from ds_jax.cli import parse
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = sorted(p for p in (ROOT / 'launch').iterdir() if p.is_file())
+
+
+@pytest.mark.parametrize('path', LAUNCH, ids=lambda path: path.name)
+def test_each_file_begins_with_what_it_does_and_an_example(path):
+  lines = path.read_text().splitlines()
+  if lines[0].startswith('#!') or 'shellcheck shell' in lines[0]:
+    del lines[0]
+  summary, example = lines[0].strip('#" '), '\n'.join(lines[1:9])
+  assert summary.endswith(('.', ':')) or lines[1].startswith('# '), summary
+  assert f'launch/{path.name}' in example
+
+
+def jobset():
+  return yaml.safe_load((ROOT / 'launch/gke_jobset.yaml').read_text())
+
+
+def test_jobset_runs_one_pod_per_host_and_restarts_all_together():
+  spec = jobset()['spec']
+  group, = spec['replicatedJobs']
+  job = group['template']['spec']
+  pod = job['template']['spec']
+  container, = pod['containers']
+  rows, columns = map(int, pod['nodeSelector']['cloud.google.com/gke-tpu-topology'].split('x'))
+  chips = container['resources']['limits']['google.com/tpu']
+  assert job['parallelism'] == job['completions'] == rows * columns // chips
+  assert job['backoffLimit'] == 0 and pod['restartPolicy'] == 'Never'
+  assert spec['failurePolicy']['maxRestarts'] > 0
+  assert pod['terminationGracePeriodSeconds'] >= 60
+  rule, = job['podFailurePolicy']['rules']
+  assert rule['onExitCodes']['values'] == [1, 2, 74]  # the same as in tpu_babysit.sh
+  assert rule['onExitCodes']['containerName'] == container['name']
+  named = spec['failurePolicy']['rules'][0]
+  assert named['action'] == 'FailJobSet' and named['onJobFailureReasons'] == ['PodFailurePolicy']
+
+
+def test_jobset_mounts_what_its_arguments_name():
+  pod = jobset()['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']
+  container, = pod['containers']
+  mounted = {m['name']: m['mountPath'] for m in container['volumeMounts']}
+  assert mounted.keys() == {v['name'] for v in pod['volumes']}
+  for argument in container['args']:
+    if '/mnt' in argument:
+      assert mounted['store'] in argument
+  assert {e['name']: e['value'] for e in container['env']}['STORE'] == mounted['store']
+
+
+def skypilot():
+  return yaml.safe_load((ROOT / 'launch/skypilot.yaml').read_text())
+
+
+def test_skypilot_recovers_what_can_go_on():
+  task = skypilot()
+  recovery = task['resources']['job_recovery']
+  assert task['resources']['use_spot'] and recovery['recover_on_exit_codes'] == [42, 134, 137]
+  assert task['envs']['ACCEL'] in task['resources']['accelerators']
+  assert task['envs']['STORE'] in task['file_mounts']
+  assert set(re.findall(r'\$\{(\w+)\}', str(task))) <= task['envs'].keys()
+  assert (ROOT / task['setup']).is_file() and run_of_skypilot().startswith('exec ')
+  assert (ROOT / shlex.split(run_of_skypilot())[1]).is_file()
+
+
+def run_of_skypilot():
+  return skypilot()['run'].replace('\\\n', ' ')
+
+
+def commands():
+  """Arguments of ds-jax in both files."""
+  pod = jobset()['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']
+  return [pod['containers'][0]['args'], shlex.split(run_of_skypilot())[3:]]
+
+
+@pytest.mark.parametrize('arguments', commands(), ids=['jobset', 'skypilot'])
+def test_their_commands_are_valid(arguments, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  flags, config = parse(arguments[0], arguments[1:])
+  assert flags['workdir'] and config.data.source.startswith('file:')
+
+
+def docker():
+  """[(instruction, rest)] of the Dockerfile, continued lines joined."""
+  text = (ROOT / 'launch/Dockerfile').read_text().replace('\\\n', ' ')
+  lines = [line for line in text.splitlines() if line and not line.startswith('#')]
+  return [tuple(line.split(maxsplit=1)) for line in lines]
+
+
+def test_docker_copies_what_exists_and_what_is_needed():
+  copied = [source for word, rest in docker() if word == 'COPY' for source in rest.split()[:-1]]
+  assert all((ROOT / source).exists() for source in copied)
+  project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+  needed = {'pyproject.toml', 'ds_jax', 'configs', 'launch', project['readme'],
+            *project['license-files']}
+  assert needed <= set(copied)
+  extra = next(rest for word, rest in docker() if word == 'ARG').split('=')[1]
+  assert extra in project['optional-dependencies']
+  entry, = (rest for word, rest in docker() if word == 'ENTRYPOINT')
+  assert yaml.safe_load(entry) == ['launch/run_worker.sh', 'run']
+
+
+def test_constraints_allow_what_the_project_needs():
+  lines = (ROOT / 'launch/constraints.txt').read_text().splitlines()
+  pins = dict(line.split('==') for line in lines if line and not line.startswith('#'))
+  assert not any('/' in name + version for name, version in pins.items())  # names no registry
+  project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+  for text in project['dependencies']:
+    needed = Requirement(text)
+    version = pins[re.sub(r'[-_.]+', '-', needed.name).lower()]
+    assert needed.specifier.contains(version), f'{text} excludes {version}'

@@ -1,0 +1,164 @@
+"""Every family against transformers: logits, greedy tokens, export; and what is refused."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import hf_models
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ds_jax.checks import InputError
+from ds_jax.model import rope
+from ds_jax.model.config import config_from_hf
+from ds_jax.model.decoder import compute_logits, forward
+from ds_jax.model.huggingface.load import load_decoder, save_decoder
+
+torch = pytest.importorskip('torch', reason='transformers on torch is the reference')
+NUM_TOKENS = 64
+
+
+@functools.partial(jax.jit, static_argnames='length')
+def _full_logits(decoder, rows, length):
+  shape = rows.shape
+  hidden = forward(decoder, rows, jnp.broadcast_to(jnp.arange(length), shape),
+                   jnp.full(shape, length))
+  return compute_logits(decoder, hidden)
+
+
+def full_logits(decoder, rows, length=88):
+  """Logits of each row by one forward pass, rows padded on the right."""
+  batch = np.stack([np.pad(row, (0, length - len(row))) for row in rows])
+  out = np.asarray(_full_logits(decoder, batch, length))
+  return [x[:len(row)] for x, row in zip(out, rows, strict=True)]
+
+
+@pytest.mark.parametrize('case', hf_models.CASES, ids=lambda case: case.name)
+def test_family_equals_transformers_and_goes_back(case, tmp_path):
+  theirs = hf_models.save(case, tmp_path / 'theirs')
+  decoder = load_decoder(tmp_path / 'theirs')
+  rng = np.random.default_rng(0)
+  prompts = [rng.integers(0, hf_models.VOCAB_SIZE, n) for n in (23, 5)]
+  tokens = hf_models.greedy(theirs, prompts, NUM_TOKENS)
+  rows = [np.concatenate(pair) for pair in zip(prompts, tokens, strict=True)]
+  expected, ours = hf_models.logits(theirs, rows), full_logits(decoder, rows)
+  for prompt, continuation, a, b in zip(prompts, tokens, ours, expected, strict=True):
+    assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
+    # By induction over prefixes: these are the tokens of our own greedy continuation.
+    np.testing.assert_array_equal(a[len(prompt) - 1:-1].argmax(-1), continuation)
+
+  save_decoder(decoder, tmp_path / 'ours', stop_ids=(3,), pad_id=0)
+  import transformers
+  again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'ours').eval()
+  assert type(again) is type(theirs)
+  for a, b in zip(hf_models.logits(again, rows), expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+  reloaded = load_decoder(tmp_path / 'ours')
+  assert reloaded.config == decoder.config
+  jax.tree.map(np.testing.assert_array_equal, reloaded, decoder)
+
+
+def test_frequencies_equal_those_of_transformers_at_the_sizes_in_use():
+  import transformers
+  from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
+  llama3 = dict(factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                original_max_position_embeddings=8192)
+  for width, parameters in (
+      (128, dict(rope_type='default', rope_theta=1e6)),
+      (64, dict(rope_type='llama3', rope_theta=5e5, **llama3)),
+      (128, dict(rope_type='yarn', rope_theta=1e6, factor=4.0,
+                 original_max_position_embeddings=8192))):
+    config = transformers.Qwen3Config(head_dim=width, rope_parameters=parameters)
+    theirs, ours = Qwen3RotaryEmbedding(config), config_from_hf(config.to_dict())
+    frequency, magnitude = rope.frequencies(width, ours.rope_theta, ours.rope_scaling)
+    np.testing.assert_allclose(frequency, theirs.inv_freq.numpy(), rtol=5e-7)
+    assert magnitude == theirs.attention_scaling
+
+
+@pytest.mark.parametrize('name, change, expected', [
+    ('qwen2', dict(rope_theta=1e6), None),
+    ('qwen2', dict(rope_scaling=None, rope_theta=1e6), None),
+    ('qwen2', dict(rope_scaling={'type': 'linear', 'factor': 2}, rope_theta=1e6),
+     rope.LinearScaling(2.0)),
+    ('qwen2', dict(rope_scaling={'type': 'yarn', 'factor': 4.0,
+                                 'original_max_position_embeddings': 64}, rope_theta=1e6),
+     rope.YarnScaling(4.0, 64, 32.0, 1.0, 0.1 * np.log(4) + 1, True)),
+    ('llama', dict(rope_scaling={'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0,
+                                 'high_freq_factor': 4.0}, rope_theta=1e6),
+     rope.Llama3Scaling(8.0, 1.0, 4.0, 99)),
+    ('qwen3', dict(rope_parameters={'rope_type': 'default', 'rope_theta': 1e6}), None)])
+def test_rope_is_read_as_older_and_newer_files_write_it(name, change, expected):
+  config = config_from_hf(fields(name) | change)
+  assert config.rope_scaling == expected and config.rope_theta == 1e6
+
+
+def fields(name):
+  return {'model_type': name, 'vocab_size': 9, 'num_hidden_layers': 1, 'hidden_size': 8,
+          'intermediate_size': 8, 'num_attention_heads': 2, 'num_key_value_heads': 2,
+          'head_dim': 4, 'max_position_embeddings': 99}
+
+
+SLIDING = dict(use_sliding_window=True, sliding_window=64, max_window_layers=0)
+
+
+@pytest.mark.parametrize('name, change, words', [
+    ('qwen2', {'model_type': 'gpt2'}, "'gpt2'"),
+    ('qwen2', {'model_type': 'qwen3_moe'}, 'mixtures of experts'),
+    ('qwen2', {'model_type': None}, 'model_type'),
+    ('qwen3', SLIDING, 'sliding_window = 64'),
+    ('qwen2', {'layer_types': ['sliding_attention']}, 'sliding window'),
+    ('qwen2', {'hidden_act': 'gelu'}, 'gelu'),
+    ('qwen3', {'attention_bias': True}, 'attention_bias'),
+    ('llama', {'attention_bias': True}, 'attention_bias'),
+    ('llama', {'mlp_bias': True}, 'mlp_bias'),
+    ('qwen3', {'num_experts': 8}, 'num_experts'),
+    ('qwen3', {'partial_rotary_factor': 0.5}, 'partial_rotary_factor'),
+    ('qwen2', {'attention_dropout': 0.1}, 'attention_dropout'),
+    ('llama', {'quantization_config': {'bits': 4}}, 'quantization_config'),
+    ('qwen2', {'auto_map': {'AutoModelForCausalLM': 'x.Y'}}, 'auto_map'),
+    ('qwen2', {'rope_scaling': {'type': 'dynamic', 'factor': 2.0}}, 'dynamic'),
+    ('qwen2', {'rope_scaling': {'rope_type': 'longrope'}}, 'longrope'),
+    ('qwen2', {'rope_scaling': {'type': 'linear'}}, 'lacks factor'),
+    ('qwen2', {'rope_scaling': {'type': 'linear', 'factor': 'x'}}, 'no positive number'),
+    ('qwen2', {'rope_scaling': {'type': 'yarn', 'factor': 2.0, 'beta': 1.0}}, 'unknown field beta'),
+    ('qwen2', {'rope_scaling': {'type': 'mrope', 'mrope_section': [1]}}, 'mrope'),
+    ('qwen2', {'rope_scaling': 'yarn'}, 'no object'),
+    ('qwen2', {'rope_scaling': {'type': 'linear', 'factor': 2.0},
+               'rope_parameters': {'rope_type': 'default'}}, 'contradict'),
+    ('qwen2', {'num_hidden_layers': '2'}, 'no positive integer'),
+    ('qwen2', {'num_key_value_heads': None}, 'no positive integer'),
+    ('qwen2', {'num_attention_heads': 3}, 'not a multiple'),
+    ('llama', {'head_dim': 3}, 'odd')])
+def test_what_is_unsupported_is_refused_by_name(name, change, words):
+  assert config_from_hf(fields(name)).head_width == 4
+  with pytest.raises(InputError, match=words):
+    config_from_hf(fields(name) | change)
+
+
+def test_fields_without_safe_default_are_named_together():
+  short = {k: v for k, v in fields('qwen3').items() if k not in ('head_dim', 'hidden_size')}
+  with pytest.raises(InputError, match='lacks hidden_size; it lacks head_dim'):
+    config_from_hf(short)
+
+
+def test_a_window_that_no_layer_uses_is_none():
+  for unused in (dict(use_sliding_window=False), dict(max_window_layers=1)):
+    config_from_hf(fields('qwen2') | SLIDING | unused)
+
+
+def test_yarn_reaches_beyond_the_declared_positions():
+  yarn = {'type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 99}
+  assert config_from_hf(fields('qwen2') | {'rope_scaling': yarn}).context_limit == 396
+  assert config_from_hf(fields('qwen2')).context_limit == 99
+
+
+def test_exported_config_repeats_itself(tmp_path):
+  case = hf_models.CASES[3]
+  hf_models.save(case, tmp_path / 'a')
+  save_decoder(load_decoder(tmp_path / 'a'), tmp_path / 'b', stop_ids=(3, 4), pad_id=0)
+  save_decoder(load_decoder(tmp_path / 'b'), tmp_path / 'c', stop_ids=(3, 4), pad_id=0)
+  first, second = (json.loads((tmp_path / n / 'config.json').read_text()) for n in 'bc')
+  assert first == second and first['eos_token_id'] == [3, 4]

@@ -1,0 +1,133 @@
+"""The planner: names of slices, bytes that add up, exit codes, and one real TPU compilation."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+
+import pytest
+
+from ds_jax.checks import InputError
+from ds_jax.cli import main
+from ds_jax.config import MeshConfig
+from ds_jax.plan import capacity, command, programs, speed, topology
+from ds_jax.plan.hlo import Collective, Traffic
+from ds_jax.testing import tiny_run
+
+
+def test_names_of_slices():
+  assert topology.parse_topology('v5p:2x2x1') == ('v5p', (2, 2, 1))
+  assert topology.parse_topology('v5e:16x16') == ('v5e', (16, 16))
+  assert topology.parse_topology('h200:8') == ('h200', (8,))
+
+
+@pytest.mark.parametrize('name', ['v5p', 'v5p:2', 'v5e:0x2', 'v5e:2x2x1', 'v9:2x2', 'v5e:2x2 ',
+                                  'h200:2x8', 'h200:0'])
+def test_bad_names_of_slices_are_refused(name):
+  with pytest.raises(InputError):
+    topology.parse_topology(name)
+
+
+@pytest.fixture(scope='module')
+def config_path(tmp_path_factory):
+  return tiny_run.config_file(tmp_path_factory.mktemp('plan'))
+
+
+def test_what_is_here_fits_and_the_split_adds_up(capsys, monkeypatch, config_path):
+  monkeypatch.setattr(capacity, '_MAX_SLOTS', 1)  # more are not compiled
+  assert main(['plan', f'--config={config_path}', '--json']) == 0
+  found = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert found['status'] == 'fits' and found['exit_code'] == 0
+  assert set(found['parts']) == set(command.REMEDIES)
+  for use in found['parts'].values():
+    split = [use[field.name] for field in dataclasses.fields(programs.Use)]
+    assert sum(split) == use['total'] and min(split) >= 0
+  assert found['parts']['expand']['caches'] > 0
+  assert not found['parts']['expand']['collectives']
+  step = found['parts']['expand']['decode_step']
+  assert 0 < step['flops'] < found['parts']['expand']['flops']
+  assert 1 < found['update_flops_over_needed'] < 1.35
+  slots = found['slots']['expand']
+  assert slots['is_compiled'] and slots['largest'] >= slots['configured']
+
+
+def test_too_little_memory_is_exit_3(capsys, monkeypatch, config_path):
+  monkeypatch.setattr(topology, '_memory_here', lambda: (1000, 'a test'))
+  assert main(['plan', f'--config={config_path}']) == 3
+  out = capsys.readouterr().out
+  assert 'expand does not fit: lower search.num_slots' in out
+  assert 'the largest number that fits is 0 (estimated' in out
+
+
+def _expansion(num_slots, *, per_slot, extra, compiled):
+  """A part whose size the compiler says is `extra` and per_slot * slots."""
+  def with_slots(count):
+    compiled.append(count)
+    return _expansion(count, per_slot=per_slot, extra=extra, compiled=compiled)
+  return programs.Part('expand', None, 100, 50, num_slots * per_slot, 0, 1, {},
+                       num_slots=num_slots, with_slots=with_slots)
+
+
+@pytest.mark.parametrize('extra, memory, largest', [
+    (0, 1150, 96), (0, 220, 7), (0, 150, 0), (40, 1150, 96), (10**6, 1150, 0)])
+def test_largest_number_of_slots_that_fits(monkeypatch, extra, memory, largest):
+  use = lambda part: programs.Use(part.parameters, part.optimizer, part.caches, 0, extra)
+  monkeypatch.setattr(capacity, 'measure',
+                      lambda part: programs.Measured(use(part), None, None))
+  compiled = []
+  part = _expansion(8, per_slot=10, extra=extra, compiled=compiled)
+  slots, is_compiled = capacity.largest_slots(part, use(part), memory)
+  assert slots <= largest and (slots > 0.5 * largest or not largest)
+  assert len(compiled) <= 2 and is_compiled == (slots > 0)
+
+
+def test_published_limits_are_those_of_a_device():
+  v5e, ironwood = (topology.device_limits(topology.CHIPS[name]) for name in ('v5e', 'tpu7x'))
+  assert v5e == speed.Limits(197e12, 819e9, 200e9)
+  assert ironwood.flops == 2307e12 / 2
+
+
+def test_the_scarcest_resource_is_the_bound():
+  work = speed.Work(2e12, Traffic(1e9, {'all-gather': Collective(1, 4e9)}))
+  assert work.bound(speed.Limits(1e12, 1e9, 1e9)) == ('network', 4.0)
+  assert work.bound(speed.Limits(1e11, 1e9, 1e9)) == ('compute', 20.0)
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
+def test_sensible_meshes_of_a_slice():
+  sizes = [(m.data, m.fsdp, m.tensor) for m in topology.sensible_meshes('v5e:4x4', 2)]
+  assert sizes == [(1, 16, 1), (1, 8, 2), (2, 8, 1)]
+  many = [(m.data, m.fsdp, m.tensor) for m in topology.sensible_meshes('v5e:8x8', 1)]
+  assert many == [(1, 64, 1), (8, 8, 1), (2, 32, 1)]
+  cube = topology.open_place('v5p:4x4x4', MeshConfig(2, 32, 1)).mesh  # splits an axis of the slice
+  assert cube.devices.shape == (2, 32, 1)
+
+
+def test_a_compiler_that_does_not_know_a_gpu_is_named(capsys, monkeypatch, config_path):
+  def refuse(*_, **__):
+    assert topology.os.environ['JAX_SKIP_CUDA_CONSTRAINTS_CHECK'] == '1'
+    raise NotImplementedError('topology not implemented for cuda')
+
+  monkeypatch.setenv('JAX_SKIP_CUDA_CONSTRAINTS_CHECK', '1')  # and undone after the test
+  monkeypatch.delenv('JAX_SKIP_CUDA_CONSTRAINTS_CHECK')
+  monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: name)
+  monkeypatch.setattr('jax.experimental.topologies.get_topology_desc', refuse)
+  assert main(['plan', f'--config={config_path}', '--topology=h200:8']) == 2
+  assert "CUDA plugin does not describe 'h200:8': topology not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name, extra', [('v5e:2x2', 'tpu'), ('h200:8', 'cuda13')])
+def test_a_missing_compiler_is_named(capsys, monkeypatch, config_path, name, extra):
+  monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: None)
+  assert main(['plan', f'--config={config_path}', f'--topology={name}']) == 2
+  assert f"pip install 'ds_jax[{extra}]'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
+def test_programs_compile_for_a_tpu_that_is_not_here(capsys, config_path):
+  assert main(['plan', f'--config={config_path}', '--topology=v5e:2x2', '--json',
+               '--config.mesh.data=1', '--config.mesh.fsdp=-1']) == 0
+  found = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert found['mesh'] == {'data': 1, 'fsdp': 4, 'tensor': 1}
+  assert set(found['parts']) == set(command.REMEDIES)

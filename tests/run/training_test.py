@@ -1,0 +1,340 @@
+"""The main job on a tiny task: it runs to its end, repeats bit by bit, stops and goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from ds_jax.checks import InputError
+from ds_jax.interfaces import SilentProgress
+from ds_jax.report.metrics import read_metrics
+from ds_jax.run.checkpoint import Checkpointer
+from ds_jax.run.sampler import next_batch
+from ds_jax.run.session import open_runtime
+from ds_jax.run.state import RunState
+from ds_jax.run.training import Training
+from ds_jax.run.warmstart import warmstart
+from ds_jax.run.workdir import Stopped, Workdir, lock
+from ds_jax.search.journal import Journal
+from ds_jax.testing import tiny_run
+from ds_jax.train.trees import PACKINGS
+
+
+@pytest.fixture(scope='module')
+def warm(tmp_path_factory):
+  """A workdir with data and a warm-started decoder; tests copy it."""
+  return tiny_run.warmstart(tmp_path_factory.mktemp('warm') / 'run', tiny_run.config())
+
+
+def copy(warm: Workdir, path) -> Workdir:
+  shutil.copytree(warm.root, path)
+  return Workdir(path)
+
+
+@pytest.fixture(scope='module')
+def done(warm, tmp_path_factory):
+  """An uninterrupted run."""
+  workdir = copy(warm, tmp_path_factory.mktemp('done') / 'run')
+  return workdir, tiny_run.train(workdir, tiny_run.config())
+
+
+def test_a_run_ends_with_metrics_report_and_checkpoint(done):
+  workdir, summary = done
+  assert summary['status'] == 'done' and summary['steps'] == 6 and summary['rounds'] == 2
+  rows = tiny_run.metrics(workdir)
+  assert [r['kind'] for r in rows] == (
+      ['evaluate', 'filter'] + ['train'] * 3 + ['filter'] + ['train'] * 3 + ['evaluate'])
+  assert [r['filter/num_problems'] for r in rows if r['kind'] == 'filter'] == [24, 24]
+  train = [r for r in rows if r['kind'] == 'train']
+  assert [r['step'] for r in train] == [1, 2, 3, 4, 5, 6]
+  assert all(r['train/ratio_first'] < 1.001 for r in train)
+  assert {f.name for f in workdir.root.iterdir()} >= {
+      'metrics.jsonl', 'report.html', 'report.png', 'replay.jsonl', 'summary.json', 'config.json'}
+  assert not list((workdir.root / 'journal').iterdir())
+  assert Checkpointer(workdir.checkpoints, 2).latest() is not None
+
+
+def test_readme_documents_every_field(done, root):
+  text = (root / 'README.md').read_text()
+  names = set(re.findall(r'`([a-z]+/[a-z_0-9D]+)`', text[text.index('### Metrics'):]))
+  for row in read_metrics(done[0].root / 'metrics.jsonl'):
+    fields = {re.sub(r'_(low|high)$', '', re.sub(r'depth_\d+', 'depth_D', key)) for key in row}
+    assert fields - {'step', 'kind', 'round', 'when'} <= names, sorted(fields - names)
+
+
+def test_the_same_seed_gives_the_same_bits(done, warm, tmp_path):
+  workdir, _ = done
+  again = copy(warm, tmp_path / 'run')
+  tiny_run.train(again, tiny_run.config())
+  tiny_run.assert_same_run(again, workdir, tiny_run.config())
+
+
+def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm, tmp_path):
+  workdir, _ = done
+  stopped = copy(warm, tmp_path / 'run')
+  num_stops = 0
+  for polls in itertools.chain([3, 9, 12, 7, 15], itertools.repeat(60)):
+    left = itertools.chain(itertools.repeat(False, polls), itertools.repeat(True))
+    try:
+      tiny_run.train(stopped, tiny_run.config(), should_stop=lambda left=left: next(left))
+      break
+    except Stopped:
+      num_stops += 1
+  assert num_stops >= 4
+  tiny_run.assert_same_run(stopped, workdir, tiny_run.config())
+
+
+def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path, monkeypatch):
+  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config()
+  first_tree_is_kept = lambda: any(
+      path.stat().st_size for path in (workdir.root / 'journal').glob('filter_0*'))
+  with pytest.raises(Stopped):
+    tiny_run.train(workdir, cfg, should_stop=first_tree_is_kept)
+  paths = list((workdir.root / 'journal').iterdir())
+  kept = {(path.name, t.problem_id, t.sample) for path in paths for t in Journal(path).read()}
+  assert kept
+  grown, original = set(), Journal.append
+  monkeypatch.setattr(Journal, 'append', lambda self, tree: (
+      grown.add((self.path.name, tree.problem_id, tree.sample)), original(self, tree)))
+  with open_runtime(cfg, workdir, SilentProgress()) as runtime:
+    with contextlib.closing(Training(runtime)) as training:
+      training.run()
+  assert {name for name, *_ in kept} <= {name for name, *_ in grown}  # the step was gone on with
+  assert not kept & grown
+
+
+def test_a_state_knows_the_journals_that_it_covers():
+  state = RunState(round_index=1, step=3, evaluations={'before': {}})
+  works = ('evaluate_before', 'evaluate_after', 'evaluate', 'filter_0', 'filter_1', 'filter_2',
+           'step_000002', 'step_000002_1', 'step_000003', 'search')
+  covered = lambda state: [work for work in works if state.covers(work)]
+  assert covered(state) == ['evaluate_before', 'filter_0', 'step_000002', 'step_000002_1']
+  state.hard_ids = ('a',)
+  assert 'filter_1' in covered(state) and 'filter_2' not in covered(state)
+
+
+def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
+  cfg = tiny_run.config(curriculum=dict(rehearsal_share=0.5))
+  with open_runtime(cfg, copy(warm, tmp_path / 'run'), SilentProgress()) as runtime:
+    with contextlib.closing(Training(runtime)) as training:
+      everything = sorted(training.train_prompts)
+      training.host.hard_ids = tuple(everything[:10])
+      hard, rehearsed = next_batch(cfg, training.train_prompts, training.host)
+      assert len(hard) == len(rehearsed) == 3
+      assert set(hard) <= set(everything[:10]) and set(rehearsed) <= set(everything[10:])
+      groups, figures, after = training.sampler.sample(training.host)
+      assert [group[0].problem_id for group in groups] == hard + rehearsed
+      assert all(len(group) == cfg.search.num_trajectories for group in groups[3:])
+      assert all(len(t.node_ids) == 2 for group in groups[3:] for t in group)
+      assert (training.host.batches, after.batches) == (0, 1)
+      assert figures['search/trees'] == 3 and figures['search/rehearsed_share'] == 0.5
+      training.host.hard_ids = tuple(everything)  # nothing is left to rehearse
+      hard, rehearsed = next_batch(cfg, training.train_prompts, training.host)
+      assert len(hard) == 6 and not rehearsed
+
+
+def test_gradients_that_stay_broken_stop_the_run_and_lose_nothing(warm, tmp_path, monkeypatch):
+  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(train=dict(max_skipped=3))
+  (workdir.root / 'config.json').unlink()
+  pack, broken = PACKINGS['tree'], []
+
+  def pack_nan(*arguments):
+    batch = pack(*arguments)
+    if len(batch.tokens) and len(broken) < 5:
+      broken.append(len(batch.tokens))
+      batch = batch._replace(positive=np.full_like(batch.positive, np.nan))
+    return batch
+
+  monkeypatch.setitem(PACKINGS, 'tree', pack_nan)
+  start = load(warm)
+  with pytest.raises(InputError, match=r'The last [34] gradients were not finite.*step . is saved'):
+    tiny_run.train(workdir, cfg)
+  rows = [r for r in tiny_run.metrics(workdir) if r['kind'] == 'train']
+  assert rows and all(r['train/skipped'] > 0 for r in rows)
+  for before, now in zip(start, tiny_run.final_arrays(workdir, cfg), strict=True):
+    np.testing.assert_array_equal(before, now)  # nothing was applied
+  broken.extend([0] * 5)  # whatever it was is gone: the same command goes on
+  assert tiny_run.train(workdir, cfg)['steps'] == 6
+  rows = [r for r in tiny_run.metrics(workdir) if r['kind'] == 'train']
+  assert [r['step'] for r in rows] == [1, 2, 3, 4, 5, 6] and rows[-1]['train/skipped'] < 1
+
+
+def load(workdir: Workdir):
+  """Every array of a state that has not been trained."""
+  return tiny_run.final_arrays(workdir, tiny_run.config())
+
+
+RESCORED = dict(kl_coefficient=0.05, entropy_coefficient=0.01, importance_cap=1.5)
+
+
+def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
+  cfg = tiny_run.config(evaluate=dict(every_steps=2), checkpoint=dict(keep=1, keep_best=1))
+  workdir = copy(warm, tmp_path / 'run')
+  (workdir.root / 'config.json').unlink()
+  tiny_run.train(workdir, cfg)
+  found = {r['when']: r['evaluate/pass_at_1'] for r in tiny_run.metrics(workdir)
+           if r['kind'] == 'evaluate'}
+  assert list(found) == ['before', 'step_000002', 'step_000004', 'after']
+  checkpoints = Checkpointer(workdir.checkpoints, keep=None)
+  kept = sorted(int(p.name) for p in workdir.checkpoints.iterdir())
+  evaluations = []
+  for step in kept:
+    host = json.loads((workdir.checkpoints / str(step) / 'host/metadata').read_text())['host']
+    evaluations.append(list(host['evaluations'].values())[-1]['evaluate/pass_at_1'])
+  assert checkpoints.latest() == kept[-1] and max(evaluations) == max(found.values())
+  assert len(kept) == 1 + (evaluations[-1] < max(found.values()))
+  stopped = copy(warm, tmp_path / 'stopped')
+  (stopped.root / 'config.json').unlink()
+  evaluates = lambda: any((stopped.root / 'journal').glob('evaluate_step_000002*'))
+  with pytest.raises(Stopped):
+    tiny_run.train(stopped, cfg, should_stop=evaluates)
+  tiny_run.train(stopped, cfg)
+  tiny_run.assert_same_run(stopped, workdir, cfg)
+
+
+@pytest.mark.long
+def test_a_reference_and_importance_weights_survive_a_stop(warm, tmp_path):
+  cfg = tiny_run.config(train=RESCORED | dict(learning_rate=1e-2))
+  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  for workdir in (plain, stopped):
+    (workdir.root / 'config.json').unlink()
+  tiny_run.train(plain, cfg)
+  rows = [r for r in tiny_run.metrics(plain) if r['kind'] == 'train']
+  # The first minibatch of the first step is scored by the reference itself, later ones are not.
+  assert all(r['train/ratio_first'] < 1.0001 for r in rows)
+  kl = [r['train/reference_kl'] for r in rows]
+  assert 0 <= kl[0] < max(kl) and max(kl) > 1e-4
+  assert all(0.999 < r['train/importance_mean'] < 1.001 for r in rows)  # nothing is stale here
+  assert all(r['train/importance_capped'] == 0 for r in rows)
+  with pytest.raises(Stopped):
+    later = lambda: any((stopped.root / 'journal').glob('step_000004*'))
+    tiny_run.train(stopped, cfg, should_stop=later)
+  tiny_run.train(stopped, cfg)
+  tiny_run.assert_same_run(stopped, plain, cfg)
+
+
+def test_a_finished_run_says_so_and_does_nothing(done):
+  workdir, _ = done
+  before = (workdir.root / 'metrics.jsonl').read_bytes()
+  assert tiny_run.train(workdir, tiny_run.config())['status'] == 'finished'
+  assert (workdir.root / 'metrics.jsonl').read_bytes() == before
+
+
+def test_a_workdir_of_another_config_is_refused_with_the_fields(done):
+  workdir, _ = done
+  with pytest.raises(InputError, match=r'search\.width: workdir 2, now 3'):
+    tiny_run.train(workdir, tiny_run.config(search=dict(width=3)))
+  neutral = tiny_run.config(log=dict(every_steps=5), checkpoint=dict(keep=9))
+  assert tiny_run.train(workdir, neutral)['status'] == 'finished'
+
+
+@pytest.mark.long
+def test_a_run_goes_on_with_another_mesh_and_other_slots(done, warm, tmp_path):
+  if len(jax.devices()) < 8:
+    pytest.skip('needs 8 devices')
+  workdir = copy(warm, tmp_path / 'run')
+  later = lambda: any((workdir.root / 'journal').glob('step_000003*'))
+  with pytest.raises(Stopped):
+    tiny_run.train(workdir, tiny_run.config(), should_stop=later)
+  before = tiny_run.metrics(workdir)
+  moved = tiny_run.config(mesh=dict(data=4, fsdp=2), train=dict(micro_rows=16),
+                          search=dict(num_slots=8), evaluate=dict(num_slots=4))
+  assert tiny_run.train(workdir, moved)['steps'] == 6
+  rows = tiny_run.metrics(workdir)
+  assert rows[:len(before)] == before == tiny_run.metrics(done[0])[:len(before)]
+  assert all(r['train/ratio_first'] < 1.001 for r in rows if r['kind'] == 'train')
+
+
+def test_a_second_process_is_refused(tmp_path):
+  with lock(Workdir(tmp_path)), pytest.raises(InputError, match='in use by process'):
+    with lock(Workdir(tmp_path)):
+      pass
+
+
+def test_nothing_hard_left_is_a_clear_end(warm, tmp_path):
+  workdir = copy(warm, tmp_path / 'run')
+  cfg = tiny_run.config(curriculum=dict(hard_threshold=0.0))
+  (workdir.root / 'config.json').unlink()
+  summary = tiny_run.train(workdir, cfg)
+  assert summary['status'] == 'done' and summary['steps'] == 0
+
+
+def test_cached_problems_get_hybrid_rollouts(warm, tmp_path, monkeypatch):
+  """Solutions found in a round are used in the next one, if the problem is still hard."""
+  exists, filter_hard = [], Training.filter_hard
+
+  def looking(training):
+    exists.append((workdir.root / 'replay.jsonl').exists())
+    return filter_hard(training)
+
+  monkeypatch.setattr(Training, 'filter_hard', looking)
+  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(
+      curriculum=dict(hard_threshold=1.0, round_steps=(4, 4), filter_from='hard'))
+  (workdir.root / 'config.json').unlink()
+  tiny_run.train(workdir, cfg)
+  rows = tiny_run.metrics(workdir)
+  filters = [r for r in rows if r['kind'] == 'filter']
+  train = [r for r in rows if r['kind'] == 'train']
+  assert filters[0]['replay/num_problems'] == 0
+  # Problems are counted per round; the second filter looks at what the first one left.
+  assert [r['round'] for r in filters] == [0, 1] and filters[0]['filter/num_problems'] == 24
+  assert 0 < filters[1]['filter/num_hard'] <= filters[1]['filter/num_problems']
+  assert filters[1]['filter/num_problems'] == filters[0]['filter/num_hard']
+  if filters[1]['replay/num_problems']:
+    assert any(r['search/cached_share'] > 0 for r in train[4:])
+  assert all(r['search/cached_share'] == 0 for r in train[:4])
+  assert exists == [False, True]  # people can read it after each round
+  exported = (workdir.root / 'replay.jsonl').read_text().splitlines()
+  assert all(json.loads(line)['problem_id'].startswith('countdown/') for line in exported)
+
+
+@pytest.mark.parametrize('sections, words', [
+    (dict(search=dict(max_depth=9)), 'train.row_length'),
+    (dict(search=dict(max_depth=300), train=dict(row_length=4096)), 'max_position_embeddings'),
+    (dict(train=dict(minibatch_problems=4)), 'minibatch_problems'),
+    (dict(train=dict(frozen='(')), 'regular expression'),
+    (dict(train=dict(frozen='nothing')), 'finds none of the parameters'),
+    (dict(data=dict(source='nonsense:x')), 'source'),
+    (dict(data=dict(prompt_limit=2)), 'prompt_limit')])
+def test_bad_settings_are_refused_before_any_work(warm, tmp_path, sections, words):
+  import dataclasses
+
+  from ds_jax.config import config_from
+  workdir = copy(warm, tmp_path / 'run')
+  (workdir.root / 'config.json').unlink()
+  with pytest.raises(InputError, match=words):
+    tiny_run.train(workdir, config_from(dataclasses.asdict(tiny_run.config(**sections))))
+  if (descriptors := pathlib.Path('/proc/self/fd')).exists():  # Linux
+    opened = [os.path.realpath(d) for d in descriptors.iterdir()]
+    assert not [name for name in opened if name.startswith(str(tmp_path))]
+  assert not workdir.checkpoints.exists() or not list(workdir.checkpoints.iterdir())
+
+
+def test_a_missing_model_and_one_without_tokenizer_are_named(tmp_path, warm):
+  with pytest.raises(InputError, match='No checkpoint folder'):
+    tiny_run.train(Workdir(tmp_path / 'new'), tiny_run.config())
+  workdir = copy(warm, tmp_path / 'run')
+  for file in workdir.warmstart.glob('tokenizer*'):
+    file.unlink()
+  with pytest.raises(InputError, match='tokenizer'):
+    tiny_run.train(workdir, tiny_run.config())
+
+
+def test_a_stopped_warm_start_goes_on_with_the_same_batches(warm, tmp_path):
+  cfg, workdir = tiny_run.config(), Workdir(tmp_path / 'run')
+  for polls in (7, 12):
+    left = itertools.chain(itertools.repeat(False, polls), itertools.repeat(True))
+    with pytest.raises(Stopped):
+      warmstart(cfg, workdir, SilentProgress(), lambda left=left: next(left))
+  tiny_run.warmstart(workdir.root, cfg)
+  name = 'model.safetensors'
+  assert (workdir.warmstart / name).read_bytes() == (warm.warmstart / name).read_bytes()
