@@ -1,7 +1,7 @@
 """DAPO (arXiv:2503.14476) on the quickstart's task, dynamic sampling included.
 
-  ds-jax warmstart --config=configs/dapo.py --workdir=runs/dapo
-  ds-jax train     --config=configs/dapo.py --workdir=runs/dapo
+ds-jax warmstart --config=configs/dapo.py --workdir=runs/dapo
+ds-jax train     --config=configs/dapo.py --workdir=runs/dapo
 """
 
 import dataclasses

@@ -28,7 +28,8 @@ def get_config() -> ml_collections.ConfigDict:
   data.source = 'file:deepmath103k.parquet'  # script: DeepMath-103K, pass@4 of 0 % and 25 %
   data.eval_source = 'file:aime2025.jsonl'  # script: AIME 2025
   data.instruction = (  # paper, appendix; rows of the released data end with it already
-      "Let's think step by step and output the final answer within \\boxed{}.")
+    "Let's think step by step and output the final answer within \\boxed{}."
+  )
   data.prompt_limit = 2048  # tokens; script: max_prompt_length
   data.overlong_prompts = 'truncate_left'  # script: truncation=left
 

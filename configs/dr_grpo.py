@@ -1,7 +1,7 @@
 """Dr. GRPO (arXiv:2503.20783) on the quickstart's task: neither length nor deviation divides.
 
-  ds-jax warmstart --config=configs/dr_grpo.py --workdir=runs/dr_grpo
-  ds-jax train     --config=configs/dr_grpo.py --workdir=runs/dr_grpo
+ds-jax warmstart --config=configs/dr_grpo.py --workdir=runs/dr_grpo
+ds-jax train     --config=configs/dr_grpo.py --workdir=runs/dr_grpo
 """
 
 import dataclasses

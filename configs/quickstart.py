@@ -1,7 +1,7 @@
 """The embedded default: Countdown-4, a 0.24 M parameter decoder, two CPU cores, minutes.
 
-  ds-jax warmstart --config=configs/quickstart.py --workdir=runs/quickstart
-  ds-jax train     --config=configs/quickstart.py --workdir=runs/quickstart
+ds-jax warmstart --config=configs/quickstart.py --workdir=runs/quickstart
+ds-jax train     --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 import dataclasses

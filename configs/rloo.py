@@ -1,7 +1,7 @@
 """RLOO (arXiv:2402.14740) on the quickstart's task: REINFORCE with the others as baseline.
 
-  ds-jax warmstart --config=configs/rloo.py --workdir=runs/rloo
-  ds-jax train     --config=configs/rloo.py --workdir=runs/rloo
+ds-jax warmstart --config=configs/rloo.py --workdir=runs/rloo
+ds-jax train     --config=configs/rloo.py --workdir=runs/rloo
 """
 
 import dataclasses

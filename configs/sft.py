@@ -1,7 +1,7 @@
 """Supervised fine-tuning on worked solutions of the quickstart's training problems: no search.
 
-  ds-jax warmstart --config=configs/sft.py --workdir=runs/sft
-  ds-jax train     --config=configs/sft.py --workdir=runs/sft
+ds-jax warmstart --config=configs/sft.py --workdir=runs/sft
+ds-jax train     --config=configs/sft.py --workdir=runs/sft
 """
 
 import dataclasses

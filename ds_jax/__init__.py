@@ -11,17 +11,17 @@ import importlib
 __version__ = '0.1.0'
 
 _EXPORTS = {
-    'Problem': 'ds_jax.types',
-    'Verdict': 'ds_jax.types',
-    'Trajectory': 'ds_jax.types',
-    'FinishedTree': 'ds_jax.types',
-    'InputError': 'ds_jax.checks',
-    'Config': 'ds_jax.config',
-    'load_config': 'ds_jax.config',
-    'search_problems': 'ds_jax.run.experiment',
-    'make_mesh': 'ds_jax.sharding',
-    'load_decoder': 'ds_jax.model.huggingface.load',
-    'load_tokenizer': 'ds_jax.data.prompts',
+  'Problem': 'ds_jax.types',
+  'Verdict': 'ds_jax.types',
+  'Trajectory': 'ds_jax.types',
+  'FinishedTree': 'ds_jax.types',
+  'InputError': 'ds_jax.checks',
+  'Config': 'ds_jax.config',
+  'load_config': 'ds_jax.config',
+  'search_problems': 'ds_jax.run.experiment',
+  'make_mesh': 'ds_jax.sharding',
+  'load_decoder': 'ds_jax.model.huggingface.load',
+  'load_tokenizer': 'ds_jax.data.prompts',
 }
 
 __all__ = sorted(_EXPORTS)

@@ -20,8 +20,9 @@ def check_rank(name: str, array: Any, rank: int) -> None:
   """Raises ValueError unless `array` has `rank` axes."""
   if array.ndim != rank:
     raise ValueError(
-        f'Expected {name} with {rank} axes, got shape {tuple(array.shape)}; '
-        'the functions are written for one example: use jax.vmap for a batch.')
+      f'Expected {name} with {rank} axes, got shape {tuple(array.shape)}; '
+      'the functions are written for one example: use jax.vmap for a batch.'
+    )
 
 
 def check_shape(name: str, array: Any, shape: Sequence[int | None]) -> None:
@@ -38,8 +39,8 @@ def check_divides(what: str, size: int, by_what: str, by: int) -> None:
     lower = size // by * by
     sizes = [n for n in (lower, lower + by) if n > 0]
     raise InputError(
-        f'{what} = {size} is not divisible by {by_what} = {by}; '
-        f'use {" or ".join(map(str, sizes))}.')
+      f'{what} = {size} is not divisible by {by_what} = {by}; use {" or ".join(map(str, sizes))}.'
+    )
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

@@ -33,10 +33,14 @@ def local_folder(name: str | os.PathLike[str]) -> pathlib.Path:
 @functools.cache  # one process sees one version, whatever is uploaded meanwhile
 def _snapshot(name: str) -> pathlib.Path:
   import huggingface_hub
+
   try:
-    return pathlib.Path(huggingface_hub.snapshot_download(
-        name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    return pathlib.Path(
+      huggingface_hub.snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
+    )
   except (OSError, ValueError) as e:  # the hub's errors are of these kinds
     reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-    raise InputError(f'{name!r} is neither a folder here nor a model that can be fetched from the '
-                     f'Hugging Face hub: {reason}') from e
+    raise InputError(
+      f'{name!r} is neither a folder here nor a model that can be fetched from the '
+      f'Hugging Face hub: {reason}'
+    ) from e

@@ -26,6 +26,7 @@ class SlotPlan(NamedTuple):
   (the last token of the path, sampled but never encoded) is encoded and `num_children` children
   are sampled from there.
   """
+
   append_child: jax.Array  # [B] int32, -1: none
   keep_length: jax.Array  # [B] int32, after appending
   replay_tokens: jax.Array  # [B, chunk] int32
@@ -43,6 +44,7 @@ class Segments(NamedTuple):
   the learner's ratio is made of, on both sides: the ratio of a fresh sample is 1 whatever top-p and
   top-k leave out. logprobs - sampled_logprobs is the log of the probability that they leave in.
   """
+
   tokens: jax.Array  # [B, W, T] int32, end token included
   logprobs: jax.Array  # [B, W, T] float32, of the policy
   sampled_logprobs: jax.Array  # [B, W, T] float32, of the distribution drawn from; 0 if greedy
@@ -93,6 +95,7 @@ class SilentProgress:
 
 class Team(Protocol):
   """The processes of one job; each runs the same program. Implemented in distributed.py."""
+
   index: int  # of this process; process 0 writes what there is one of
   count: int
 
@@ -103,6 +106,7 @@ class Team(Protocol):
 
 class Alone:
   """The Team of a job of one process."""
+
   index, count = 0, 1
 
   def gather(self, data: bytes) -> list[bytes]:
@@ -114,6 +118,7 @@ ALONE = Alone()
 
 class Tokenizer(Protocol):
   """What the search, the warm start and the reports need of a tokenizer (data/prompts.py)."""
+
   num_ids: int  # ids at or beyond this are masked in sampler and learner alike
   stop_ids: tuple[int, ...]  # any of these ends a response
   pad_id: int

@@ -28,20 +28,21 @@ BATCH_AXES = ('data', 'fsdp')
 # (pattern over the parameter's path, partition of its axes). First match wins; every parameter
 # must match. Layer parameters are stacked: their first axis is the layer and is never split.
 PARAMETER_RULES: tuple[tuple[str, P], ...] = (
-    (r'embedding$', P('tensor', 'fsdp')),  # [V, M]
-    (r'head$', P('fsdp', 'tensor')),  # [M, V]
-    (r'(query|key|value)_kernel$', P(None, 'fsdp', 'tensor', None)),  # [L, M, H|C, D]
-    (r'(query|key|value)_bias$', P(None, 'tensor', None)),  # [L, H|C, D]
-    (r'output_kernel$', P(None, 'tensor', None, 'fsdp')),  # [L, H, D, M]
-    (r'(gate|up)_kernel$', P(None, 'fsdp', 'tensor')),  # [L, M, F]
-    (r'down_kernel$', P(None, 'tensor', 'fsdp')),  # [L, F, M]
-    (r'scale$', P()),  # norms
-    (r'ns_coeffs$', P()),  # constants in Muon's state
+  (r'embedding$', P('tensor', 'fsdp')),  # [V, M]
+  (r'head$', P('fsdp', 'tensor')),  # [M, V]
+  (r'(query|key|value)_kernel$', P(None, 'fsdp', 'tensor', None)),  # [L, M, H|C, D]
+  (r'(query|key|value)_bias$', P(None, 'tensor', None)),  # [L, H|C, D]
+  (r'output_kernel$', P(None, 'tensor', None, 'fsdp')),  # [L, H, D, M]
+  (r'(gate|up)_kernel$', P(None, 'fsdp', 'tensor')),  # [L, M, F]
+  (r'down_kernel$', P(None, 'tensor', 'fsdp')),  # [L, F, M]
+  (r'scale$', P()),  # norms
+  (r'ns_coeffs$', P()),  # constants in Muon's state
 )
 
 
-def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1,
-              devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+  data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
   """Returns the mesh of shape (data, fsdp, tensor); one size may be -1 and takes what is left.
 
   Raises:
@@ -50,19 +51,25 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1,
   devices = list(jax.devices() if devices is None else devices)
   sizes, count = [data, fsdp, tensor], len(devices)
   if min(sizes) < 1 and (sizes.count(-1) != 1 or any(n < 1 and n != -1 for n in sizes)):
-    raise InputError(f'Expected mesh sizes >= 1, at most one of them -1, got data={data}, '
-                     f'fsdp={fsdp}, tensor={tensor}.')
+    raise InputError(
+      f'Expected mesh sizes >= 1, at most one of them -1, got data={data}, '
+      f'fsdp={fsdp}, tensor={tensor}.'
+    )
   if -1 in sizes:
     given = -math.prod(sizes)
     sizes[sizes.index(-1)] = max(1, count // given)
   if math.prod(sizes) != count:
     raise InputError(
-        f'mesh {sizes[0]} x {sizes[1]} x {sizes[2]} (data x fsdp x tensor) = {math.prod(sizes)} '
-        f'devices, but there are {count}; set one size to -1 and choose the others among the '
-        f'divisors of {count}: {[d for d in range(1, count + 1) if count % d == 0]}.')
+      f'mesh {sizes[0]} x {sizes[1]} x {sizes[2]} (data x fsdp x tensor) = {math.prod(sizes)} '
+      f'devices, but there are {count}; set one size to -1 and choose the others among the '
+      f'divisors of {count}: {[d for d in range(1, count + 1) if count % d == 0]}.'
+    )
   # jax.make_mesh would refuse fsdp=32 on a cube of 4 x 4 x 4: it splits no axis of a slice.
-  placed = slice_mesh(sizes, devices) if len(slices_of(devices)) > 1 else (
-      mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True))
+  placed = (
+    slice_mesh(sizes, devices)
+    if len(slices_of(devices)) > 1
+    else (mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True))
+  )
   return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -88,14 +95,15 @@ def slice_mesh(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarra
   count = len(slices_of(devices))
   if data % count:
     inside = len(devices) // count
-    fitting = [d for d in range(count, len(devices) + 1, count)
-               if len(devices) % (d * tensor) == 0]
+    fitting = [d for d in range(count, len(devices) + 1, count) if len(devices) % (d * tensor) == 0]
     raise InputError(
-        f'mesh.data = {data} must be a multiple of the {count} slices (of {inside} devices): '
-        f'fsdp and tensor stay inside a slice. With mesh.tensor={tensor} and mesh.fsdp=-1, '
-        f'mesh.data may be {fitting or "nothing: lower mesh.tensor"}.')
+      f'mesh.data = {data} must be a multiple of the {count} slices (of {inside} devices): '
+      f'fsdp and tensor stay inside a slice. With mesh.tensor={tensor} and mesh.fsdp=-1, '
+      f'mesh.data may be {fitting or "nothing: lower mesh.tensor"}.'
+    )
   return mesh_utils.create_hybrid_device_mesh(
-      (data // count, fsdp, tensor), (count, 1, 1), devices, allow_split_physical_axes=True)
+    (data // count, fsdp, tensor), (count, 1, 1), devices, allow_split_physical_axes=True
+  )
 
 
 def search_mesh(mesh: Mesh) -> Mesh:
@@ -112,8 +120,11 @@ def search_mesh(mesh: Mesh) -> Mesh:
   if len(own) == len(groups) or any(len(owner) > 1 for owner in owners):
     return mesh
   devices = [device for group in own for device in group]
-  return Mesh(np.array(devices).reshape(len(own), 1, mesh.shape['tensor']), AXES,
-              axis_types=(AxisType.Auto,) * len(AXES))
+  return Mesh(
+    np.array(devices).reshape(len(own), 1, mesh.shape['tensor']),
+    AXES,
+    axis_types=(AxisType.Auto,) * len(AXES),
+  )
 
 
 def is_shared(mesh: Mesh) -> bool:
@@ -134,8 +145,11 @@ def local_view(tree: Any, mesh: Mesh, local: Mesh) -> Any:
 
   def view(leaf):
     return jax.make_array_from_single_device_arrays(
-        leaf.shape, NamedSharding(local, leaf.sharding.spec),
-        [shard.data for shard in leaf.addressable_shards])
+      leaf.shape,
+      NamedSharding(local, leaf.sharding.spec),
+      [shard.data for shard in leaf.addressable_shards],
+    )
+
   return jax.tree.map(view, tree)
 
 
@@ -143,7 +157,8 @@ def put_rows(tree: Any, mesh: Mesh) -> Any:
   """Host arrays that every process holds, on the mesh: first axis over data x fsdp."""
   target = batch_sharding(mesh)
   return jax.tree.map(
-      lambda x: jax.make_array_from_callback(x.shape, target, lambda index: x[index]), tree)
+    lambda x: jax.make_array_from_callback(x.shape, target, lambda index: x[index]), tree
+  )
 
 
 def gather_rows(tree: Any, mesh: Mesh) -> Any:
@@ -184,8 +199,12 @@ def parameter_spec(path: str, shape: Sequence[int], mesh: Mesh) -> P:
       if len(shape) < len(spec):
         return P()
       axes = tuple(spec) + (None,) * (len(shape) - len(spec))
-      return P(*(a if a is None or size % mesh.shape[a] == 0 else None
-                 for a, size in zip(axes, shape, strict=True)))
+      return P(
+        *(
+          a if a is None or size % mesh.shape[a] == 0 else None
+          for a, size in zip(axes, shape, strict=True)
+        )
+      )
   raise ValueError(f'No sharding rule matches parameter {path!r}; add one to PARAMETER_RULES.')
 
 
@@ -204,6 +223,7 @@ def parameter_shardings(abstract: Any, mesh: Mesh, *, search: bool = False) -> A
     search: the form that the search reads: whole over fsdp (no gather inside a decode step), split
       over `tensor` only.
   """
+
   def of(path, leaf):
     if leaf.ndim == 0:
       return replicated(mesh)
@@ -211,6 +231,7 @@ def parameter_shardings(abstract: Any, mesh: Mesh, *, search: bool = False) -> A
     if search:
       spec = P(*(None if axis == 'fsdp' else axis for axis in spec))
     return NamedSharding(mesh, spec)
+
   return jax.tree_util.tree_map_with_path(of, abstract)
 
 

@@ -30,6 +30,7 @@ class Verdict(enum.Enum):
   DEGENERATE: not correct, and the text is garbled or repeats itself to its end; it counts as wrong
   and is never learnt from. UNGRADED: the gold answer is not known (test-time search).
   """
+
   CORRECT = 'correct'
   WRONG = 'wrong'
   NO_ANSWER = 'no_answer'
@@ -48,6 +49,7 @@ class Verdict(enum.Enum):
 @dataclasses.dataclass(frozen=True)
 class Problem:
   """One question with a checkable answer."""
+
   id: str  # stable: random numbers, the cache and the splits are keyed by it
   prompt: str  # the user message, before the chat template
   answer: str  # the gold answer, in the form that the configured verifier reads
@@ -63,6 +65,7 @@ class FinishedTree:
   creation, or depth first where that depends on timing (policies in waves). The tokens of node i
   are `tokens[token_start[i]:token_start[i + 1]]`, the end token included where there is one.
   """
+
   problem_id: str
   sample: int  # which of several trees of this problem in the same step
   prompt_tokens: np.ndarray  # [P] int32
@@ -106,6 +109,7 @@ class Trajectory:
 
   Per-node fields run from the root (index 0, no tokens) to the terminal.
   """
+
   problem_id: str
   group: int  # trajectories of one group share a baseline (one tree, or one group of rollouts)
   prompt_tokens: np.ndarray  # [P] int32

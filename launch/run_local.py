@@ -30,8 +30,9 @@ LOST_PEER = 134
 
 def main(argv: Sequence[str]) -> int:
   own, _, command = _split(argv)
-  parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--processes', type=int, default=2)
   parser.add_argument('--devices', type=int, default=1, help='of each process')
   parser.add_argument('--grace', type=float, default=60, help='seconds after a failure')
@@ -40,8 +41,9 @@ def main(argv: Sequence[str]) -> int:
   if flags.processes < 1 or flags.devices < 1 or not command:
     parser.error('expected --processes and --devices of 1 or more, and a command after --')
   address = f'127.0.0.1:{flags.port or free_port()}'
-  processes = [start(command, flags.devices, address, flags.processes, i)
-               for i in range(flags.processes)]
+  processes = [
+    start(command, flags.devices, address, flags.processes, i) for i in range(flags.processes)
+  ]
   threads = [threading.Thread(target=_forward, args=(i, p)) for i, p in enumerate(processes)]
   for thread in threads:
     thread.start()
@@ -55,19 +57,26 @@ def main(argv: Sequence[str]) -> int:
   return worst(codes)
 
 
-def start(command: Sequence[str], num_devices: int, address: str, num_processes: int,
-          index: int) -> subprocess.Popen:
+def start(
+  command: Sequence[str], num_devices: int, address: str, num_processes: int, index: int
+) -> subprocess.Popen:
   """One process of the job, in a session of its own, so that Ctrl-C reaches it once, from us."""
   kept = [f for f in os.environ.get('XLA_FLAGS', '').split() if 'device_count' not in f]
   environment = os.environ | {
-      'JAX_PLATFORMS': 'cpu', 'PYTHONUNBUFFERED': '1', 'PYTHONPATH': os.pathsep.join(
-          filter(None, [str(ROOT), os.environ.get('PYTHONPATH', '')])),
-      'XLA_FLAGS': ' '.join([*kept, f'--xla_force_host_platform_device_count={num_devices}'])}
+    'JAX_PLATFORMS': 'cpu',
+    'PYTHONUNBUFFERED': '1',
+    'PYTHONPATH': os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH', '')])),
+    'XLA_FLAGS': ' '.join([*kept, f'--xla_force_host_platform_device_count={num_devices}']),
+  }
   peers = [f'--coordinator={address}', f'--num_processes={num_processes}', f'--process_id={index}']
   return subprocess.Popen(
-      [interpreter(), '-m', 'ds_jax', *command, *(peers if num_processes > 1 else [])],
-      env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-      start_new_session=True)
+    [interpreter(), '-m', 'ds_jax', *command, *(peers if num_processes > 1 else [])],
+    env=environment,
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    start_new_session=True,
+  )
 
 
 def interpreter() -> str:
@@ -83,8 +92,10 @@ def wait(processes: Sequence[subprocess.Popen], grace: float) -> None:
   while any(p.poll() is None for p in processes):
     first = next((i for i, p in enumerate(processes) if p.returncode), None)
     if deadline is None and first is not None:
-      print(f'Process {first} was the first to fail, with exit code {exit_code(processes[first])}.',
-            file=sys.stderr)
+      print(
+        f'Process {first} was the first to fail, with exit code {exit_code(processes[first])}.',
+        file=sys.stderr,
+      )
       deadline = time.monotonic() + grace
     if deadline is not None and time.monotonic() > deadline:
       _send(processes, signal.SIGKILL)
@@ -110,7 +121,7 @@ def free_port() -> int:
 
 def _split(argv: Sequence[str]) -> tuple[list[str], str, list[str]]:
   at = list(argv).index('--') if '--' in argv else len(argv)
-  return list(argv[:at]), '--', list(argv[at + 1:])
+  return list(argv[:at]), '--', list(argv[at + 1 :])
 
 
 def _forward(index: int, process: subprocess.Popen) -> None:

@@ -20,12 +20,12 @@ from import_graph import FIRST_PARTY, imports_of, module_file, source_files
 
 # Distributions that must be installed although we import nothing of theirs, and why.
 INDIRECT = {
-    'array-record': 'tensorflow-datasets reads and writes its files with it',
-    'jinja2': "transformers' chat templates are written in it",
-    'importlib-resources': 'tensorflow-datasets needs it for builders that live in a package',
-    'pytest-xdist': 'launch/test.sh runs pytest with it',
-    'ruff': 'run by hand',
-    'gcsfs': 'jax and orbax open gs:// paths with it',
+  'array-record': 'tensorflow-datasets reads and writes its files with it',
+  'jinja2': "transformers' chat templates are written in it",
+  'importlib-resources': 'tensorflow-datasets needs it for builders that live in a package',
+  'pytest-xdist': 'launch/test.sh runs pytest with it',
+  'ruff': 'run by hand',
+  'gcsfs': 'jax and orbax open gs:// paths with it',
 }
 
 
@@ -46,6 +46,7 @@ def load_build(root: Path) -> dict[str, Target]:
       del attributes
       assert name not in targets, f'BUILD defines {name!r} twice'
       targets[name] = Target(kind, name, tuple(srcs), frozenset(d.removeprefix(':') for d in deps))
+
     return define
 
   def glob(include, exclude=()):
@@ -78,13 +79,22 @@ def ownership_errors(root: Path) -> list[str]:
   targets = load_build(root)
   by_path = owners(targets)
   paths = [str(path.relative_to(root)) for path in source_files(root)]
-  errors = [f'{path}: owned by {by_path.get(path, [])}; list it in srcs of one target'
-            for path in paths if len(by_path.get(path, [])) != 1]
-  errors += [f'{path}: in srcs of {names} but not in the tree'
-             for path, names in by_path.items() if path not in paths]
+  errors = [
+    f'{path}: owned by {by_path.get(path, [])}; list it in srcs of one target'
+    for path in paths
+    if len(by_path.get(path, [])) != 1
+  ]
+  errors += [
+    f'{path}: in srcs of {names} but not in the tree'
+    for path, names in by_path.items()
+    if path not in paths
+  ]
   tested = {path for t in targets.values() if t.kind == 'py_test' for path in t.srcs}
-  return errors + [f'{path}: no py_test; add "{Path(path).stem}" to TESTS'
-                   for path in paths if path.endswith('_test.py') and path not in tested]
+  return errors + [
+    f'{path}: no py_test; add "{Path(path).stem}" to TESTS'
+    for path in paths
+    if path.endswith('_test.py') and path not in tested
+  ]
 
 
 def dependency_errors(root: Path) -> list[str]:
@@ -107,9 +117,11 @@ def dependency_errors(root: Path) -> list[str]:
           errors.append(f'{path}:{found.line}: no module {found.module!r}')
     if needed - {target.name} != target.deps:
       deps = ', '.join(f'":{name}"' for name in sorted(needed - {target.name}))
-      errors.append(f'{target.name}: write deps = [{deps}] '
-                    f'(missing {sorted(needed - {target.name} - target.deps)}, '
-                    f'unused {sorted(target.deps - needed)})')
+      errors.append(
+        f'{target.name}: write deps = [{deps}] '
+        f'(missing {sorted(needed - {target.name} - target.deps)}, '
+        f'unused {sorted(target.deps - needed)})'
+      )
   return errors
 
 
@@ -119,7 +131,7 @@ def cycle_errors(targets: dict[str, Target]) -> list[str]:
 
   def visit(name, trail):
     if name in trail:
-      errors.append(' -> '.join([*trail[trail.index(name):], name]))
+      errors.append(' -> '.join([*trail[trail.index(name) :], name]))
     elif name not in targets:
       errors.append(f'{trail[-1]}: no target {name!r}')
     elif name not in done:
@@ -140,8 +152,10 @@ def declared_packages(root: Path) -> dict[str, set[str]]:
   """{'core': distributions of [project] dependencies, extra: …}, names normalized."""
   project = tomllib.loads((root / 'pyproject.toml').read_text())['project']
   groups = {'core': project['dependencies'], **project.get('optional-dependencies', {})}
-  return {group: {_normalized(re.match(r'[\w.-]+', requirement).group())
-                  for requirement in requirements} for group, requirements in groups.items()}
+  return {
+    group: {_normalized(re.match(r'[\w.-]+', requirement).group()) for requirement in requirements}
+    for group, requirements in groups.items()
+  }
 
 
 def third_party_errors(root: Path) -> list[str]:
@@ -162,11 +176,15 @@ def third_party_errors(root: Path) -> list[str]:
       providers = {_normalized(d) for d in distributions.get(found.top, [found.top])}
       used |= providers
       if not providers & allowed:
-        errors.append(f'{relative}:{found.line}: {found.module} is not in pyproject.toml; '
-                      f'declare one of {sorted(providers)}')
+        errors.append(
+          f'{relative}:{found.line}: {found.module} is not in pyproject.toml; '
+          f'declare one of {sorted(providers)}'
+        )
   unused = (declared['core'] | declared['test']) - used - set(INDIRECT)
-  return errors + [f'pyproject.toml: nothing imports {name}; remove it, or say why in INDIRECT'
-                   for name in sorted(unused)]
+  return errors + [
+    f'pyproject.toml: nothing imports {name}; remove it, or say why in INDIRECT'
+    for name in sorted(unused)
+  ]
 
 
 def expect_none(errors: list[str]) -> None:
@@ -193,26 +211,30 @@ def test_third_party_imports_are_declared(root):
 # The checks can fail: one small tree, broken in one place at a time.
 
 TREE = {
-    'BUILD': """
+  'BUILD': """
 py_library(name = "types", srcs = ["ds_jax/types.py"])
 py_library(name = "search", srcs = glob(["ds_jax/search/*.py"]), deps = [":types"])
 py_test(name = "search_test", srcs = ["tests/search_test.py"], deps = [":search"])
 """,
-    'pyproject.toml': """
+  'pyproject.toml': """
 [project]
 dependencies = ['numpy>=2', 'rich']
 optional-dependencies = { test = ['pytest>=8'] }
 """,
-    'ds_jax/types.py': 'import dataclasses\nimport numpy as np\n',
-    'ds_jax/search/__init__.py': '',
-    'ds_jax/search/tree.py': 'def f():\n  from ds_jax import types\n  import rich.table\n',
-    'tests/search_test.py': 'import pytest\nfrom ds_jax.search.tree import f\n',
+  'ds_jax/types.py': 'import dataclasses\nimport numpy as np\n',
+  'ds_jax/search/__init__.py': '',
+  'ds_jax/search/tree.py': 'def f():\n  from ds_jax import types\n  import rich.table\n',
+  'tests/search_test.py': 'import pytest\nfrom ds_jax.search.tree import f\n',
 }
 
 
 def all_errors(root: Path) -> list[str]:
-  return (ownership_errors(root) + dependency_errors(root) + cycle_errors(load_build(root))
-          + third_party_errors(root))
+  return (
+    ownership_errors(root)
+    + dependency_errors(root)
+    + cycle_errors(load_build(root))
+    + third_party_errors(root)
+  )
 
 
 def write_tree(root: Path, files: dict[str, str]) -> Path:
@@ -227,7 +249,9 @@ def test_sound_tree_passes(tmp_path):
   expect_none(all_errors(write_tree(tmp_path, TREE)))
 
 
-@pytest.mark.parametrize(('name', 'old', 'new', 'message'), [
+@pytest.mark.parametrize(
+  ('name', 'old', 'new', 'message'),
+  [
     ('BUILD', 'srcs = ["ds_jax/types.py"]', 'srcs = []', 'ds_jax/types.py: owned by []'),
     ('BUILD', 'glob(["ds_jax/search/*.py"])', 'glob(["ds_jax/**/*.py"])', "['types', 'search']"),
     ('BUILD', '"ds_jax/types.py"', '"ds_jax/types.py", "ds_jax/gone.py"', 'not in the tree'),
@@ -239,17 +263,26 @@ def test_sound_tree_passes(tmp_path):
     ('ds_jax/types.py', 'import dataclasses', 'import ds_jax.lost', "no module 'ds_jax.lost'"),
     ('ds_jax/types.py', 'numpy as np', 'sympy, numpy', 'sympy is not in pyproject.toml'),
     ('ds_jax/types.py', 'import dataclasses', 'import pytest', 'types.py:1: pytest is not in'),
-    ('ds_jax/types.py', 'import dataclasses',
-     'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  from ds_jax.search.tree import f',
-     'types: write deps = [":search"]'),
-    ('ds_jax/types.py', 'import dataclasses', "_EXPORTS = {'f': 'ds_jax.search.tree'}",
-     'types: write deps = [":search"]'),
+    (
+      'ds_jax/types.py',
+      'import dataclasses',
+      'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  from ds_jax.search.tree import f',
+      'types: write deps = [":search"]',
+    ),
+    (
+      'ds_jax/types.py',
+      'import dataclasses',
+      "_EXPORTS = {'f': 'ds_jax.search.tree'}",
+      'types: write deps = [":search"]',
+    ),
     ('pyproject.toml', "'rich'", "'rich', 'optax'", 'nothing imports optax'),
-])
+  ],
+)
 def test_broken_tree_is_reported(tmp_path, name, old, new, message):
   assert old in TREE[name]
   root = write_tree(tmp_path, {**TREE, name: TREE[name].replace(old, new)})
   if message == 'search -> types':  # the cycle needs BUILD to agree with the imports
     root.joinpath('BUILD').write_text(
-        TREE['BUILD'].replace('["ds_jax/types.py"]', '["ds_jax/types.py"], deps = [":search"]'))
+      TREE['BUILD'].replace('["ds_jax/types.py"]', '["ds_jax/types.py"], deps = [":search"]')
+    )
   assert any(message in error for error in all_errors(root))

@@ -17,8 +17,10 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 if _DEVICES not in os.environ.get('XLA_FLAGS', ''):
   # XLA aborts the process when eight devices on two busy cores do not all come to a collective in
   # time; 40 seconds are its default.
-  os.environ['XLA_FLAGS'] = (f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}=8 '
-                             '--xla_cpu_collective_call_terminate_timeout_seconds=300').strip()
+  os.environ['XLA_FLAGS'] = (
+    f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}=8 '
+    '--xla_cpu_collective_call_terminate_timeout_seconds=300'
+  ).strip()
 # Programs compiled by one test file, worker or subprocess are found by the next. The size limit is
 # there for the lock that comes with it: without, a reader may meet a half-written entry.
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.pytest_cache' / 'jax'))

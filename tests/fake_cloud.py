@@ -117,18 +117,30 @@ def write_program(path: Path, text: str) -> None:
 @dataclasses.dataclass(frozen=True)
 class Cloud:
   """The folder of one test; `checkout` is a git repository with our launch scripts."""
+
   folder: Path
   checkout: Path
   environment: dict[str, str]
 
   def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run([self.checkout / 'launch' / script, *arguments], text=True,
-                          capture_output=True, timeout=60, cwd='/',
-                          env=self.environment | environment)
+    return subprocess.run(
+      [self.checkout / 'launch' / script, *arguments],
+      text=True,
+      capture_output=True,
+      timeout=60,
+      cwd='/',
+      env=self.environment | environment,
+    )
 
   def start(self, script: str, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([self.checkout / 'launch' / script, *arguments], text=True, cwd='/',
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environment)
+    return subprocess.Popen(
+      [self.checkout / 'launch' / script, *arguments],
+      text=True,
+      cwd='/',
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      env=self.environment,
+    )
 
   def lives(self, *lives: list[str]) -> None:
     """States that each slice passes through once it has been created."""
@@ -165,8 +177,9 @@ def make_cloud(folder: Path) -> Cloud:
   """A cloud without a slice, with a worker on which ds_jax is installed."""
   checkout, home, programs = folder / 'checkout', folder / 'home', folder / 'programs'
   home.mkdir()
-  shutil.copytree(ROOT / 'launch', checkout / 'launch',
-                  ignore=shutil.ignore_patterns('__pycache__'))
+  shutil.copytree(
+    ROOT / 'launch', checkout / 'launch', ignore=shutil.ignore_patterns('__pycache__')
+  )
   shutil.copy(ROOT / 'pyproject.toml', checkout)
   git = ['git', '-C', checkout, '-c', 'user.name=a', '-c', 'user.email=a@b']
   for command in (['init', '-q'], ['add', '.'], ['commit', '-q', '-m', 'code']):
@@ -176,10 +189,22 @@ def make_cloud(folder: Path) -> Cloud:
   write_program(programs / 'sudo', '#!/bin/sh\necho "$@" >> "$FAKE_CLOUD/sudo"\ncat > /dev/null\n')
   write_program(folder / 'venv/bin/python', f'#!{sys.executable} -SE{PYTHON}')
   environment = os.environ | {
-      'FAKE_CLOUD': str(folder), 'PATH': f'{programs}:{os.environ["PATH"]}', 'POLL_SECONDS': '0.1',
-      'PAUSE_SECONDS': '0', 'VENV': str(folder / 'venv'), 'HUGEPAGES': '/nowhere',
-      'MOUNT_POINT': '/proc'}  # a mount point, so there is nothing to mount
-  for name in ('JAX_COMPILATION_CACHE_DIR', 'TFDS_DATA_DIR', 'HF_HOME', 'ACCEL', 'STORE', 'ZONE',
-               'PROJECT'):
+    'FAKE_CLOUD': str(folder),
+    'PATH': f'{programs}:{os.environ["PATH"]}',
+    'POLL_SECONDS': '0.1',
+    'PAUSE_SECONDS': '0',
+    'VENV': str(folder / 'venv'),
+    'HUGEPAGES': '/nowhere',
+    'MOUNT_POINT': '/proc',
+  }  # a mount point, so there is nothing to mount
+  for name in (
+    'JAX_COMPILATION_CACHE_DIR',
+    'TFDS_DATA_DIR',
+    'HF_HOME',
+    'ACCEL',
+    'STORE',
+    'ZONE',
+    'PROJECT',
+  ):
     environment.pop(name, None)
   return Cloud(folder, checkout, environment)

@@ -11,14 +11,21 @@ import numpy as np
 VOCAB_SIZE = 61
 
 _YARN = dict(rope_type='yarn', rope_theta=5e3, factor=4.0, original_max_position_embeddings=24)
-_LLAMA3 = dict(rope_type='llama3', rope_theta=5e3, factor=8.0, low_freq_factor=1.0,
-               high_freq_factor=4.0, original_max_position_embeddings=64)
+_LLAMA3 = dict(
+  rope_type='llama3',
+  rope_theta=5e3,
+  factor=8.0,
+  low_freq_factor=1.0,
+  high_freq_factor=4.0,
+  original_max_position_embeddings=64,
+)
 _LINEAR = dict(rope_type='linear', rope_theta=5e3, factor=3.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
   """A class of transformers and fields of its config."""
+
   name: str
   architecture: str
   fields: dict[str, Any]
@@ -27,31 +34,53 @@ class Case:
 def _case(name: str, **fields: Any) -> Case:
   family = {'qwen2': 'Qwen2', 'qwen3': 'Qwen3', 'llama': 'Llama'}[name.split('-')[0]]
   base = dict(
-      vocab_size=VOCAB_SIZE, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-      num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True,
-      max_position_embeddings=256, rope_parameters=dict(rope_type='default', rope_theta=5e3),
-      bos_token_id=None, eos_token_id=None, pad_token_id=None)
+    vocab_size=VOCAB_SIZE,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+    max_position_embeddings=256,
+    rope_parameters=dict(rope_type='default', rope_theta=5e3),
+    bos_token_id=None,
+    eos_token_id=None,
+    pad_token_id=None,
+  )
   return Case(name, f'{family}ForCausalLM', base | fields)
 
 
 CASES = (
-    _case('qwen2-tied'),
-    _case('qwen2-untied', tie_word_embeddings=False),
-    _case('qwen2-one-kv-head-six-layers', num_key_value_heads=1, num_hidden_layers=6),
-    _case('qwen2-yarn', rope_parameters=_YARN),
-    _case('qwen2-linear', rope_parameters=_LINEAR, rms_norm_eps=1e-5),
-    _case('qwen3-tied-wide-heads', head_dim=16),
-    _case('qwen3-untied-narrow-heads', head_dim=6, tie_word_embeddings=False),
-    _case('qwen3-yarn-untruncated', head_dim=16, rope_parameters={
-        **_YARN, 'truncate': False, 'beta_fast': 8.0, 'beta_slow': 2.0, 'attention_factor': 1.3}),
-    _case('qwen3-linear-all-kv-heads', head_dim=8, num_key_value_heads=4,
-          rope_parameters=_LINEAR),
-    _case('llama-untied', tie_word_embeddings=False, rms_norm_eps=1e-5),
-    _case('llama-llama3', rope_parameters=_LLAMA3),
-    _case('llama-llama3-explicit-heads-five-layers', rope_parameters=_LLAMA3, head_dim=12,
-          num_hidden_layers=5, tie_word_embeddings=False),
-    _case('llama-yarn-mscale', rope_parameters={**_YARN, 'mscale': 1.0, 'mscale_all_dim': 0.7}),
-    _case('llama-linear-all-kv-heads', num_key_value_heads=None, rope_parameters=_LINEAR),
+  _case('qwen2-tied'),
+  _case('qwen2-untied', tie_word_embeddings=False),
+  _case('qwen2-one-kv-head-six-layers', num_key_value_heads=1, num_hidden_layers=6),
+  _case('qwen2-yarn', rope_parameters=_YARN),
+  _case('qwen2-linear', rope_parameters=_LINEAR, rms_norm_eps=1e-5),
+  _case('qwen3-tied-wide-heads', head_dim=16),
+  _case('qwen3-untied-narrow-heads', head_dim=6, tie_word_embeddings=False),
+  _case(
+    'qwen3-yarn-untruncated',
+    head_dim=16,
+    rope_parameters={
+      **_YARN,
+      'truncate': False,
+      'beta_fast': 8.0,
+      'beta_slow': 2.0,
+      'attention_factor': 1.3,
+    },
+  ),
+  _case('qwen3-linear-all-kv-heads', head_dim=8, num_key_value_heads=4, rope_parameters=_LINEAR),
+  _case('llama-untied', tie_word_embeddings=False, rms_norm_eps=1e-5),
+  _case('llama-llama3', rope_parameters=_LLAMA3),
+  _case(
+    'llama-llama3-explicit-heads-five-layers',
+    rope_parameters=_LLAMA3,
+    head_dim=12,
+    num_hidden_layers=5,
+    tie_word_embeddings=False,
+  ),
+  _case('llama-yarn-mscale', rope_parameters={**_YARN, 'mscale': 1.0, 'mscale_all_dim': 0.7}),
+  _case('llama-linear-all-kv-heads', num_key_value_heads=None, rope_parameters=_LINEAR),
 )
 
 
@@ -59,6 +88,7 @@ def make(case: Case) -> Any:
   """The model with every parameter, norms and biases too, at random."""
   import torch
   import transformers
+
   torch.set_num_threads(1)  # these models are too small for more
   torch.manual_seed(0)
   cls = getattr(transformers, case.architecture)
@@ -79,28 +109,32 @@ def save(case: Case, folder: pathlib.Path, **kwargs: Any) -> Any:
 def padded(rows: list[np.ndarray]) -> dict[str, Any]:
   """Arguments of a transformers model for rows of unequal length, padded on the left."""
   import torch
+
   width = max(map(len, rows))
   ids, mask = np.zeros((2, len(rows), width), np.int64)
   for i, row in enumerate(rows):
-    ids[i, width - len(row):], mask[i, width - len(row):] = row, 1
+    ids[i, width - len(row) :], mask[i, width - len(row) :] = row, 1
   return dict(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
 
 
 def logits(model: Any, rows: list[np.ndarray]) -> list[np.ndarray]:
   """Logits `[len(row), V]` of each row, computed in one batch padded on the left."""
   import torch
+
   inputs = padded(rows)
   positions = (inputs['attention_mask'].cumsum(-1) - 1).clamp(min=0)
   with torch.no_grad():
     out = model(**inputs, position_ids=positions).logits.numpy()
-  return [out[i, out.shape[1] - len(row):] for i, row in enumerate(rows)]
+  return [out[i, out.shape[1] - len(row) :] for i, row in enumerate(rows)]
 
 
 def greedy(model: Any, rows: list[np.ndarray], num_tokens: int) -> list[np.ndarray]:
   """The `num_tokens` most likely tokens after each row, by `generate` on the padded batch."""
   import torch
+
   inputs = padded(rows)
   with torch.no_grad():
-    out = model.generate(**inputs, max_new_tokens=num_tokens, do_sample=False, eos_token_id=None,
-                         pad_token_id=0).numpy()
-  return list(out[:, inputs['input_ids'].shape[1]:])
+    out = model.generate(
+      **inputs, max_new_tokens=num_tokens, do_sample=False, eos_token_id=None, pad_token_id=0
+    ).numpy()
+  return list(out[:, inputs['input_ids'].shape[1] :])

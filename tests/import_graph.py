@@ -19,6 +19,7 @@ FIRST_PARTY = (PROJECT, 'configs', 'tests')
 @dataclasses.dataclass(frozen=True)
 class Import:
   """One imported module."""
+
   module: str  # 'ds_jax.search.tree', 'numpy', …
   line: int
   is_lazy: bool  # inside a function or in _EXPORTS: not when the file is imported
@@ -52,8 +53,11 @@ def module_file(module: str, root: Path) -> Path | None:
 def imports_of(path: Path, root: Path) -> list[Import]:
   """Every module that the file imports; `from package import module` counts as that module."""
   tree = ast.parse(path.read_bytes(), filename=str(path))
-  return [imported for node, is_lazy, is_typing in _walk(tree, False, False)
-          for imported in _imports_at(node, is_lazy, is_typing, path, root)]
+  return [
+    imported
+    for node, is_lazy, is_typing in _walk(tree, False, False)
+    for imported in _imports_at(node, is_lazy, is_typing, path, root)
+  ]
 
 
 def _walk(node: ast.AST, is_lazy: bool, is_typing: bool) -> Iterator[tuple[ast.AST, bool, bool]]:
@@ -70,16 +74,20 @@ def _walk(node: ast.AST, is_lazy: bool, is_typing: bool) -> Iterator[tuple[ast.A
     yield from _walk(child, is_lazy, is_typing)
 
 
-def _imports_at(node: ast.AST, is_lazy: bool, is_typing: bool, path: Path,
-                root: Path) -> list[Import]:
+def _imports_at(
+  node: ast.AST, is_lazy: bool, is_typing: bool, path: Path, root: Path
+) -> list[Import]:
   if isinstance(node, ast.Import):
     modules = [alias.name for alias in node.names]
   elif isinstance(node, ast.ImportFrom):
     modules = _from_modules(node, path, root)
   elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '_EXPORTS':
     modules, is_lazy = sorted(set(ast.literal_eval(node.value).values())), True
-  elif (isinstance(node, ast.Call) and ast.unparse(node.func).endswith('import_module')
-        and isinstance(node.args[0], ast.Constant)):
+  elif (
+    isinstance(node, ast.Call)
+    and ast.unparse(node.func).endswith('import_module')
+    and isinstance(node.args[0], ast.Constant)
+  ):
     modules = [node.args[0].value]
   else:
     modules = []
@@ -90,7 +98,7 @@ def _from_modules(node: ast.ImportFrom, path: Path, root: Path) -> list[str]:
   module = node.module or ''
   if node.level:
     package = path.relative_to(root).parent.parts
-    module = '.'.join([*package[:len(package) - node.level + 1], *module.split('.')]).strip('.')
+    module = '.'.join([*package[: len(package) - node.level + 1], *module.split('.')]).strip('.')
   names = [f'{module}.{alias.name}' for alias in node.names]
   modules = [name if module_file(name, root) else module for name in names]
   return sorted(set(modules))

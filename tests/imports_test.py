@@ -15,66 +15,82 @@ from import_graph import PROJECT, imports_of, module_file, module_name
 # A part of ds_jax is a folder or a module at the top. Every part may import the parts named here.
 BASE = {'types', 'checks', 'config', 'sharding'}
 FOLDERS = {'data', 'model', 'decode', 'verify', 'search', 'train', 'evaluate', 'report'}
-ASSEMBLY = {'attendant', 'checkpoint', 'commands', 'data_command', 'distributed',
-            'evaluate_command', 'experiment', 'export', 'grade_command', 'groups', 'plan',
-            'run_state', 'runtime', 'search_command', 'training', 'warmstart', 'workdir'}
+ASSEMBLY = {
+  'attendant',
+  'checkpoint',
+  'commands',
+  'data_command',
+  'distributed',
+  'evaluate_command',
+  'experiment',
+  'export',
+  'grade_command',
+  'groups',
+  'plan',
+  'run_state',
+  'runtime',
+  'search_command',
+  'training',
+  'warmstart',
+  'workdir',
+}
 ARROWS = {
-    'types': set(),
-    'checks': set(),
-    'config': {'checks', 'config_checks'},
-    'config_checks': {'checks', 'config'},  # the latter for its types alone
-    'sharding': {'checks', 'config', 'types'},
-    'data': BASE,
-    'model': BASE,
-    'decode': BASE | {'model'},
-    'verify': BASE,
-    'search': BASE,  # it receives expand_fn and verify_fn
-    'train': BASE | {'model'},
-    'evaluate': BASE | {'decode', 'verify', 'data', 'search'},
-    'report': BASE,
-    'checkpoint': BASE,
-    'workdir': BASE,
-    'attendant': set(),
-    'distributed': BASE | {'attendant', 'workdir'},
-    'runtime': BASE | FOLDERS | {'workdir'},
-    'run_state': {'search', 'train'},
-    'groups': BASE | FOLDERS | {'run_state', 'runtime'},
-    'training': BASE | FOLDERS | {'checkpoint', 'groups', 'run_state', 'runtime', 'workdir'},
-    'warmstart': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
-    'export': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
-    'plan': BASE | {'model', 'decode', 'train', 'evaluate'},
-    'experiment': BASE | FOLDERS | ASSEMBLY,
-    'search_command': BASE | FOLDERS | ASSEMBLY,
-    'data_command': BASE | {'data'},
-    'evaluate_command': BASE | FOLDERS | ASSEMBLY,
-    'grade_command': BASE | {'data', 'evaluate', 'verify', 'workdir', PROJECT},
-    'commands': set(),
-    'cli': BASE | FOLDERS | ASSEMBLY | {PROJECT},
-    '__main__': {'cli'},
-    PROJECT: BASE | FOLDERS | ASSEMBLY,  # ds_jax/__init__.py
+  'types': set(),
+  'checks': set(),
+  'config': {'checks', 'config_checks'},
+  'config_checks': {'checks', 'config'},  # the latter for its types alone
+  'sharding': {'checks', 'config', 'types'},
+  'data': BASE,
+  'model': BASE,
+  'decode': BASE | {'model'},
+  'verify': BASE,
+  'search': BASE,  # it receives expand_fn and verify_fn
+  'train': BASE | {'model'},
+  'evaluate': BASE | {'decode', 'verify', 'data', 'search'},
+  'report': BASE,
+  'checkpoint': BASE,
+  'workdir': BASE,
+  'attendant': set(),
+  'distributed': BASE | {'attendant', 'workdir'},
+  'runtime': BASE | FOLDERS | {'workdir'},
+  'run_state': {'search', 'train'},
+  'groups': BASE | FOLDERS | {'run_state', 'runtime'},
+  'training': BASE | FOLDERS | {'checkpoint', 'groups', 'run_state', 'runtime', 'workdir'},
+  'warmstart': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
+  'export': BASE | FOLDERS | {'checkpoint', 'runtime', 'workdir'},
+  'plan': BASE | {'model', 'decode', 'train', 'evaluate'},
+  'experiment': BASE | FOLDERS | ASSEMBLY,
+  'search_command': BASE | FOLDERS | ASSEMBLY,
+  'data_command': BASE | {'data'},
+  'evaluate_command': BASE | FOLDERS | ASSEMBLY,
+  'grade_command': BASE | {'data', 'evaluate', 'verify', 'workdir', PROJECT},
+  'commands': set(),
+  'cli': BASE | FOLDERS | ASSEMBLY | {PROJECT},
+  '__main__': {'cli'},
+  PROJECT: BASE | FOLDERS | ASSEMBLY,  # ds_jax/__init__.py
 }
 # These import the rest on first use only, so that `--help` and `import ds_jax` are instant.
 EAGER = {'cli': {'types', 'checks', 'config', 'commands', PROJECT}, PROJECT: set()}
 
 # Third-party packages and the only places that may import them.
 FENCE = {
-    'transformers': ('ds_jax/data/', 'ds_jax/model/convert.py'),
-    'tokenizers': ('ds_jax/data/',),
-    'huggingface_hub': ('ds_jax/data/', 'ds_jax/model/hub.py'),
-    'safetensors': ('ds_jax/model/tensor_files.py',),
-    'tensorflow_datasets': ('ds_jax/data/',),
-    'array_record': ('ds_jax/data/',),
-    'datasets': ('ds_jax/data/',),
-    'reasoning_gym': ('ds_jax/data/', 'ds_jax/verify/'),
-    'sympy': ('ds_jax/verify/',),
-    'math_verify': ('ds_jax/verify/',),
-    'latex2sympy2_extended': ('ds_jax/verify/',),
-    'mpmath': ('ds_jax/verify/',),
-    'optax': ('ds_jax/train/',),
-    'orbax': ('ds_jax/checkpoint.py',),
-    'ml_collections': ('configs/', 'ds_jax/config.py', 'ds_jax/cli.py'),
-    'matplotlib': ('ds_jax/report/',),
-    'tensorboardX': ('ds_jax/report/',),
+  'transformers': ('ds_jax/data/', 'ds_jax/model/convert.py'),
+  'tokenizers': ('ds_jax/data/',),
+  'huggingface_hub': ('ds_jax/data/', 'ds_jax/model/hub.py'),
+  'safetensors': ('ds_jax/model/tensor_files.py',),
+  'tensorflow_datasets': ('ds_jax/data/',),
+  'array_record': ('ds_jax/data/',),
+  'datasets': ('ds_jax/data/',),
+  'reasoning_gym': ('ds_jax/data/', 'ds_jax/verify/'),
+  'sympy': ('ds_jax/verify/',),
+  'math_verify': ('ds_jax/verify/',),
+  'latex2sympy2_extended': ('ds_jax/verify/',),
+  'mpmath': ('ds_jax/verify/',),
+  'optax': ('ds_jax/train/',),
+  'orbax': ('ds_jax/checkpoint.py',),
+  'ml_collections': ('configs/', 'ds_jax/config.py', 'ds_jax/cli.py'),
+  'matplotlib': ('ds_jax/report/',),
+  'tensorboardX': ('ds_jax/report/',),
 }
 # Nowhere in ds_jax: these are for tests only.
 FENCE |= dict.fromkeys(('torch', 'pytest', 'tensorflow'), ())
@@ -82,16 +98,15 @@ FENCE |= dict.fromkeys(('torch', 'pytest', 'tensorflow'), ())
 # The core works with these alone; the grader and the base have no jax.
 CORE = {'jax', 'jaxlib', 'flax', 'optax', 'numpy'}
 ONLY = {
-    'types': {'numpy'},
-    'checks': set(),
-    'config': {'ml_collections'},
-    'sharding': CORE,
-    'model': CORE | {'transformers', 'safetensors', 'huggingface_hub'},  # fenced in above
-    'decode': CORE,
-    'search': CORE,
-    'train': CORE,
-    'verify': {'numpy', 'sympy', 'mpmath', 'math_verify', 'latex2sympy2_extended',
-               'reasoning_gym'},
+  'types': {'numpy'},
+  'checks': set(),
+  'config': {'ml_collections'},
+  'sharding': CORE,
+  'model': CORE | {'transformers', 'safetensors', 'huggingface_hub'},  # fenced in above
+  'decode': CORE,
+  'search': CORE,
+  'train': CORE,
+  'verify': {'numpy', 'sympy', 'mpmath', 'math_verify', 'latex2sympy2_extended', 'reasoning_gym'},
 }
 
 HEAVY = ('jax', 'tensorflow_datasets', 'transformers', 'sympy', 'flax', 'orbax', 'matplotlib')
@@ -116,11 +131,15 @@ def arrow_errors(root: Path) -> list[str]:
         continue
       target = part_of(found.module)
       if target not in ARROWS[part]:
-        errors.append(f'{where}:{found.line}: {part} must not import {target}; '
-                      f'it may import {sorted(ARROWS[part])}')
+        errors.append(
+          f'{where}:{found.line}: {part} must not import {target}; '
+          f'it may import {sorted(ARROWS[part])}'
+        )
       elif not found.is_lazy and not found.is_typing and target not in EAGER.get(part, {target}):
-        errors.append(f'{where}:{found.line}: import {found.module} inside the function that '
-                      f'needs it; {part} is imported for every --help')
+        errors.append(
+          f'{where}:{found.line}: import {found.module} inside the function that '
+          f'needs it; {part} is imported for every --help'
+        )
   return errors
 
 
@@ -137,22 +156,32 @@ def fence_errors(root: Path) -> list[str]:
         errors.append(f'{where}:{found.line}: {found.top} belongs in {places or "tests only"}')
       is_ours = found.top in sys.stdlib_module_names or found.top == PROJECT
       if part in ONLY and not is_ours and not found.is_typing and found.top not in ONLY[part]:
-        errors.append(f'{where}:{found.line}: {part} works with {sorted(ONLY[part])} alone, '
-                      f'not {found.top}')
+        errors.append(
+          f'{where}:{found.line}: {part} works with {sorted(ONLY[part])} alone, not {found.top}'
+        )
   return errors
 
 
 def run_fresh(code: str, root: Path) -> str:
   """Standard output of `code` in a new interpreter, as a user would start one."""
   environment = {**os.environ, 'PYTHONPATH': str(root)}
-  return subprocess.run([sys.executable, '-c', code], env=environment, check=True, text=True,
-                        capture_output=True, timeout=60).stdout
+  return subprocess.run(
+    [sys.executable, '-c', code],
+    env=environment,
+    check=True,
+    text=True,
+    capture_output=True,
+    timeout=60,
+  ).stdout
 
 
 def loaded_by(imports: str, root: Path) -> set[str]:
   """Those of HEAVY that a fresh interpreter has loaded after the statement `imports`."""
-  return set(run_fresh(f'import sys\n{imports}\nprint(*(m for m in {HEAVY} if m in sys.modules))',
-                       root).split())
+  return set(
+    run_fresh(
+      f'import sys\n{imports}\nprint(*(m for m in {HEAVY} if m in sys.modules))', root
+    ).split()
+  )
 
 
 def expect_none(errors: list[str]) -> None:
@@ -169,8 +198,10 @@ def test_fence(root):
 
 
 def test_import_is_instant_and_light(root):
-  code = ('import time; started = time.perf_counter(); import ds_jax; '
-          'print(time.perf_counter() - started)')
+  code = (
+    'import time; started = time.perf_counter(); import ds_jax; '
+    'print(time.perf_counter() - started)'
+  )
   assert min(float(run_fresh(code, root)) for _ in range(3)) < 0.3
   assert not loaded_by('import ds_jax', root)
 
@@ -188,6 +219,7 @@ def test_grader_imports_no_jax(root):
 
 def test_public_names_resolve():
   import ds_jax
+
   for name in ds_jax.__all__:
     assert getattr(ds_jax, name) is not None
   assert set(ds_jax.__all__) <= set(dir(ds_jax))
@@ -204,7 +236,10 @@ def test_folders_export_what_exists(root):
 
 # The checks can fail: one import in the wrong place at a time.
 
-@pytest.mark.parametrize(('path', 'code', 'message'), [
+
+@pytest.mark.parametrize(
+  ('path', 'code', 'message'),
+  [
     ('ds_jax/search/x.py', 'from ds_jax.model.decoder import Decoder', 'must not import model'),
     ('ds_jax/search/x.py', 'from ds_jax import decode', 'must not import decode'),
     ('ds_jax/search/x.py', 'def f():\n  import ds_jax.verify.pool', 'must not import verify'),
@@ -218,7 +253,8 @@ def test_folders_export_what_exists(root):
     ('ds_jax/helpers/x.py', '', "'helpers' has no place in ARROWS"),
     ('ds_jax/cli.py', 'from ds_jax import experiment', 'inside the function'),
     ('ds_jax/__init__.py', 'from ds_jax.types import Problem', 'inside the function'),
-])
+  ],
+)
 def test_wrong_arrow_is_reported(tmp_path, path, code, message):
   for name in ('model', 'decode', 'verify', 'search', 'train', 'data'):
     _write(tmp_path / PROJECT / name / '__init__.py', '')
@@ -228,7 +264,9 @@ def test_wrong_arrow_is_reported(tmp_path, path, code, message):
   assert any(message in error for error in arrow_errors(tmp_path))
 
 
-@pytest.mark.parametrize(('path', 'code', 'message'), [
+@pytest.mark.parametrize(
+  ('path', 'code', 'message'),
+  [
     ('ds_jax/search/x.py', 'import transformers', 'belongs in'),
     ('ds_jax/model/decoder.py', 'from transformers import AutoConfig', 'belongs in'),
     ('ds_jax/experiment.py', 'def f():\n  import orbax.checkpoint as ocp', 'belongs in'),
@@ -238,7 +276,8 @@ def test_wrong_arrow_is_reported(tmp_path, path, code, message):
     ('ds_jax/types.py', 'import jax', 'types works with'),
     ('ds_jax/train/x.py', 'import rich', 'train works with'),
     ('configs/x.py', 'import orbax', 'belongs in'),
-])
+  ],
+)
 def test_breach_of_the_fence_is_reported(tmp_path, path, code, message):
   assert not fence_errors(tmp_path)
   _write(tmp_path / path, code)
@@ -246,8 +285,10 @@ def test_breach_of_the_fence_is_reported(tmp_path, path, code, message):
 
 
 def test_allowed_imports_pass(tmp_path):
-  _write(tmp_path / 'ds_jax/types.py', 'from typing import TYPE_CHECKING\n'
-         'if TYPE_CHECKING:\n  import jax\nimport numpy as np')
+  _write(
+    tmp_path / 'ds_jax/types.py',
+    'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  import jax\nimport numpy as np',
+  )
   _write(tmp_path / 'ds_jax/cli.py', 'def main():\n  from ds_jax import experiment')
   _write(tmp_path / 'ds_jax/experiment.py', 'from ds_jax import search, train')
   _write(tmp_path / 'ds_jax/model/convert.py', 'import transformers')

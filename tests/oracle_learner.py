@@ -22,8 +22,11 @@ from ds_jax.train.step import policy_loss_fn
 from ds_jax.types import Trajectory
 
 NORMALIZATIONS = {'sibling_mean': 'mean_only', 'sibling_mean_std': 'standard', 'none': 'none'}
-AGGREGATIONS = {'token-mean': 'token_mean', 'seq-mean-token-mean': 'sequence_mean',
-                'seq-mean-token-sum': 'sequence_sum'}  # and seq-mean-token-sum-norm
+AGGREGATIONS = {
+  'token-mean': 'token_mean',
+  'seq-mean-token-mean': 'sequence_mean',
+  'seq-mean-token-sum': 'sequence_sum',
+}  # and seq-mean-token-sum-norm
 ROWS, ROW_LENGTH = 8, 16  # of packed loss cases: one program serves all
 
 
@@ -42,13 +45,20 @@ def flat_trajectory(values: np.ndarray, logprobs: np.ndarray, group: int = 0) ->
   """A response with one node per token; its nodes have these values `[S]`."""
   size = len(values)
   return Trajectory(
-      problem_id='', group=group, prompt_tokens=np.zeros(1, np.int32),
-      tokens=np.zeros(size, np.int32), behavior_logprobs=np.asarray(logprobs, np.float32),
-      entropies=np.zeros(size, np.float32), node_ids=np.arange(size + 1, dtype=np.int32),
-      node_lengths=np.array([0] + [1] * size, np.int32),
-      node_values=np.append(0.0, values).astype(np.float32),
-      node_outcomes=np.zeros(size + 1, np.float32), reward=0.0, is_correct=False,
-      is_collected=True)
+    problem_id='',
+    group=group,
+    prompt_tokens=np.zeros(1, np.int32),
+    tokens=np.zeros(size, np.int32),
+    behavior_logprobs=np.asarray(logprobs, np.float32),
+    entropies=np.zeros(size, np.float32),
+    node_ids=np.arange(size + 1, dtype=np.int32),
+    node_lengths=np.array([0] + [1] * size, np.int32),
+    node_values=np.append(0.0, values).astype(np.float32),
+    node_outcomes=np.zeros(size + 1, np.float32),
+    reward=0.0,
+    is_correct=False,
+    is_collected=True,
+  )
 
 
 def replay_advantage(case: dict[str, Any]) -> None:
@@ -56,12 +66,20 @@ def replay_advantage(case: dict[str, Any]) -> None:
   scores, mask = np.array(case['scores'], float), np.array(case['mask'], bool)
   groups = np.array(case['groups'])
   for name, normalization in NORMALIZATIONS.items():
-    config = TrainConfig(advantage='q_mean', ends='collected', uniform_trees='keep',
-                         q_temperature=0.0, normalization=normalization)
+    config = TrainConfig(
+      advantage='q_mean',
+      ends='collected',
+      uniform_trees='keep',
+      q_temperature=0.0,
+      normalization=normalization,
+    )
     for group in set(case['groups']):
       rows = np.flatnonzero(groups == group)
-      ours = group_advantages([flat_trajectory(scores[r][mask[r]], mask[r][mask[r]], group)
-                               for r in rows], config, scores.shape[1])
+      ours = group_advantages(
+        [flat_trajectory(scores[r][mask[r]], mask[r][mask[r]], group) for r in rows],
+        config,
+        scores.shape[1],
+      )
       for row, mine in zip(rows, ours.per_token, strict=True):
         padded = np.zeros(scores.shape[1])
         padded[mask[row]] = mine
@@ -70,26 +88,32 @@ def replay_advantage(case: dict[str, Any]) -> None:
 
 @functools.cache
 def jitted_loss(clip_low: float, clip_high: float, dual_clip: float) -> Callable[..., Any]:
-  loss_fn = policy_loss_fn(TrainConfig(clip_low=clip_low, clip_high=clip_high,
-                                       dual_clip=dual_clip))
-  return jax.jit(jax.value_and_grad(
-      lambda logprobs, batch: loss_fn(logprobs, jnp.zeros_like(logprobs), batch), has_aux=True))
+  loss_fn = policy_loss_fn(TrainConfig(clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip))
+  return jax.jit(
+    jax.value_and_grad(
+      lambda logprobs, batch: loss_fn(logprobs, jnp.zeros_like(logprobs), batch), has_aux=True
+    )
+  )
 
 
 def replay_policy_loss(case: dict[str, Any], settings: dict[str, float]) -> None:
   """The packed loss of the update: value, gradient and figures under every aggregation."""
-  old, new, advantages, mask = (np.array(case[name], float) for name in (
-      'old_log_prob', 'log_prob', 'advantages', 'mask'))
+  old, new, advantages, mask = (
+    np.array(case[name], float) for name in ('old_log_prob', 'log_prob', 'advantages', 'mask')
+  )
   valid, lengths = mask.astype(bool), mask.sum(1).astype(int)
   weights = {mode: token_weights(lengths, name) for mode, name in AGGREGATIONS.items()}
   weights['seq-mean-token-sum-norm'] = padded_sum_weights(lengths, mask.shape[1])
   evaluate = jitted_loss(settings['clip_low'], settings['clip_high'], settings['dual_clip_c'])
   for mode, row_weights in weights.items():
-    batch, origin = pack([
+    batch, origin = pack(
+      [
         Example(np.zeros(1, np.int32), np.zeros(n, np.int32), weight, a[v], o[v])
-        for n, weight, a, o, v in zip(lengths, row_weights, advantages, old, valid, strict=True)],
-        ROW_LENGTH)
-    batch, = micro_batches(batch, ROWS)
+        for n, weight, a, o, v in zip(lengths, row_weights, advantages, old, valid, strict=True)
+      ],
+      ROW_LENGTH,
+    )
+    (batch,) = micro_batches(batch, ROWS)
     logprobs = np.zeros(batch.tokens.shape, np.float32)
     spans = [(r, slice(s, s + n)) for r, s, n in zip(*origin, lengths, strict=True)]
     for span, values, v in zip(spans, new, valid, strict=True):
@@ -100,6 +124,9 @@ def replay_policy_loss(case: dict[str, Any], settings: dict[str, float]) -> None
       wanted = np.array(case['results'][mode]['grad'][i], float)
       close(f'{mode} gradient of row {i}', gradient[span], wanted[v], rtol=1e-5)
       equal(f'{mode} gradient beyond row {i}', bool(wanted[~v].any()), False)
-  for name, total in (('clipfrac', statistics.num_clipped), ('approx_kl', statistics.approx_kl),
-                      ('clipfrac_lower', statistics.num_clipped_lower)):
+  for name, total in (
+    ('clipfrac', statistics.num_clipped),
+    ('approx_kl', statistics.approx_kl),
+    ('clipfrac_lower', statistics.num_clipped_lower),
+  ):
     close(name, float(total) / max(lengths.sum(), 1), case[name], rtol=1e-5)

@@ -60,17 +60,24 @@ def settings(config: dict[str, Any]) -> SearchConfig:
   """An oracle config as ours."""
   dynamic = config['dynamic_width'] or {}
   return SearchConfig(
-      policy='faithful', width=config['expansion_width'],
-      width_decay=dynamic.get('decay_factor', 0), min_width=dynamic.get('min_width', 1),
-      max_depth=config['max_depth'], segment_length=config['step_len'],
-      num_trajectories=config['terminate_num'], max_expansions=2**30,
-      backtrack=config['backtrace_method'], frontier_only=config['frontier_only'],
-      depth_bonus={'constant': 'linear'}.get(config['depth_bonus_type'],
-                                             config['depth_bonus_type']),
-      uncertainty='sampled' if config['uncertainty'] else 'off',
-      count_end_token=not config['pad_is_eos'], lambda_uct=config['lambda_uct'],
-      incomplete_score=config['incomplete_score'], backup_threshold=config['backup_threshold'],
-      **{f'lambda{i}': config[f'lambda{i}'] for i in range(1, 5)})
+    policy='faithful',
+    width=config['expansion_width'],
+    width_decay=dynamic.get('decay_factor', 0),
+    min_width=dynamic.get('min_width', 1),
+    max_depth=config['max_depth'],
+    segment_length=config['step_len'],
+    num_trajectories=config['terminate_num'],
+    max_expansions=2**30,
+    backtrack=config['backtrace_method'],
+    frontier_only=config['frontier_only'],
+    depth_bonus={'constant': 'linear'}.get(config['depth_bonus_type'], config['depth_bonus_type']),
+    uncertainty='sampled' if config['uncertainty'] else 'off',
+    count_end_token=not config['pad_is_eos'],
+    lambda_uct=config['lambda_uct'],
+    incomplete_score=config['incomplete_score'],
+    backup_threshold=config['backup_threshold'],
+    **{f'lambda{i}': config[f'lambda{i}'] for i in range(1, 5)},
+  )
 
 
 @jax.jit
@@ -79,17 +86,21 @@ def jitted_add(tree: Tree, node: jax.Array, children: Any) -> Tree:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def jitted_step(tree: Tree, is_fresh: jax.Array, rules: Rules, options: Options,
-                parent: jax.Array) -> Any:
+def jitted_step(
+  tree: Tree, is_fresh: jax.Array, rules: Rules, options: Options, parent: jax.Array
+) -> Any:
   """One recorded backup event: (its candidates, the tree after it, what it was decided by)."""
   uncollected = children_of(tree, tree.current) & ~tree.is_collected
   candidates = jnp.where(is_fresh, fresh_nodes(tree), uncollected)
   tree = step(tree, jnp.bool_(True), rules, options).replace(num_fresh=jnp.int32(0))
-  values = {'term': uncertainty(tree, options.is_end_token_counted),
-            'uct': frontier.uct_scores(tree, tree.visit_count[parent], options),
-            'scores': tree.score}
-  eligible = {is_strict: frontier.frontier(tree, jnp.bool_(is_strict))
-              for is_strict in (False, True)}
+  values = {
+    'term': uncertainty(tree, options.is_end_token_counted),
+    'uct': frontier.uct_scores(tree, tree.visit_count[parent], options),
+    'scores': tree.score,
+  }
+  eligible = {
+    is_strict: frontier.frontier(tree, jnp.bool_(is_strict)) for is_strict in (False, True)
+  }
   return candidates, tree, values, eligible
 
 
@@ -104,12 +115,12 @@ def children_of_event(event: dict[str, Any], host: HostTree, config: SearchConfi
   children = event['children']
   shape = (1, len(children), config.segment_length)
   segments = Segments(**{name: np.zeros(shape, np.float32) for name in Segments._fields})._replace(
-      tokens=np.zeros(shape, np.int32),
-      length=np.array([[len(child['lp']) for child in children]], np.int32),
-      is_ended=np.array([[bool(child['eos']) for child in children]]))
+    tokens=np.zeros(shape, np.int32),
+    length=np.array([[len(child['lp']) for child in children]], np.int32),
+    is_ended=np.array([[bool(child['eos']) for child in children]]),
+  )
   for j, child in enumerate(children):
-    segments.logprobs[0, j, :len(child['lp'])] = [
-        np.nan if x is None else x for x in child['lp']]
+    segments.logprobs[0, j, : len(child['lp'])] = [np.nan if x is None else x for x in child['lp']]
   request = Request(0, event['node'], 0, len(children), np.zeros(2, np.uint32))
   expansion = cut_segments(host, Slot(), 0, request, segments, config)
   for j in expansion.ends():
@@ -126,15 +137,15 @@ def check_state(tree: Tree, event: dict[str, Any]) -> None:
   equal('nodes', int(tree.num_nodes), count)
   equal('n', np.asarray(tree.visit_count[:count]).tolist(), event['n'])
   close('q', tree.value_sum[:count], event['q'])
-  equal('terminal', ''.join(map(str, np.asarray(tree.is_terminal[:count], int))),
-        event['terminal'])
+  equal('terminal', ''.join(map(str, np.asarray(tree.is_terminal[:count], int))), event['terminal'])
   equal('collected', int(tree.num_collected), event['collected'])
 
 
 def check_backup(tree: Tree, event: dict[str, Any], rules: Rules, options: Options) -> Tree:
   equal('current node', int(tree.current), event['cur'])
   candidates, tree, values, eligible = jitted_step(
-      tree, event['trigger'] == 'expand', rules, options, np.int32(event.get('uct_parent') or 0))
+    tree, event['trigger'] == 'expand', rules, options, np.int32(event.get('uct_parent') or 0)
+  )
   equal('candidates', np.flatnonzero(candidates).tolist(), event['cand'])
   check_state(tree, event)
   check_values(tree, event, values, eligible)
@@ -147,8 +158,9 @@ def check_backup(tree: Tree, event: dict[str, Any], rules: Rules, options: Optio
   return tree
 
 
-def check_values(tree: Tree, event: dict[str, Any], values: dict[str, jax.Array],
-                 eligible: dict[bool, jax.Array]) -> None:
+def check_values(
+  tree: Tree, event: dict[str, Any], values: dict[str, jax.Array], eligible: dict[bool, jax.Array]
+) -> None:
   """What the decision was taken by: uncertainties, UCT and frontier scores."""
   for node, reward, entropy in event['term']:
     close(f'value of {node}', tree.reward[node], reward)
@@ -169,8 +181,11 @@ def replay_trace(trace: dict[str, Any]) -> None:
   config = settings(trace['config'])
   rules, options = rules_from(config), options_from(config)
   host = HostTree(Job(Problem(trace['id'], '', ''), np.zeros(0, np.int32)), np.zeros(2, np.uint32))
-  stepped = begin(new_tree(CAPACITY, MAX_COLLECTED, jnp.zeros(2, jnp.uint32), MAX_CHAIN, MAX_WIDTH),
-                  rules, options)
+  stepped = begin(
+    new_tree(CAPACITY, MAX_COLLECTED, jnp.zeros(2, jnp.uint32), MAX_CHAIN, MAX_WIDTH),
+    rules,
+    options,
+  )
   whole, asked = stepped, (0, int(POLICIES['faithful'].first_children(options)))
   if not trace['events']:  # crashed before anything was generated; ours goes on
     widths = [int(width_at(options, np.int32(d))) for d in range(config.max_depth)]
@@ -224,15 +239,19 @@ def check_trajectories(trace: dict[str, Any], tree: Any) -> None:
     equal('length', len(ours.tokens), theirs['length'])
     inner = soft_clip(ours.node_values[1:-1].astype(float), config.q_temperature, config.q_max)
     close('q_soft', np.append(inner, ours.node_values[-1]), theirs['q_soft'])
-    close('overlong', overlong_penalty(len(ours.tokens), limit, config.overlong_buffer,
-                                       config.overlong_factor), theirs['overlong'])
+    close(
+      'overlong',
+      overlong_penalty(len(ours.tokens), limit, config.overlong_buffer, config.overlong_factor),
+      theirs['overlong'],
+    )
     close('node_reward', node_rewards(ours, config, limit)[1:], theirs['node_reward'])
   if trace['outcome'] == 'ok':
     check_advantages(trace, found, config, limit)
 
 
-def check_advantages(trace: dict[str, Any], found: list[Any], config: TrainConfig,
-                     limit: int) -> None:
+def check_advantages(
+  trace: dict[str, Any], found: list[Any], config: TrainConfig, limit: int
+) -> None:
   for field, normalization in (('adv_mean', 'mean_only'), ('adv_mean_std', 'standard')):
     ours = group_advantages(found, dataclasses.replace(config, normalization=normalization), limit)
     for mine, theirs in zip(ours.per_token, trace['trajectories'], strict=True):
@@ -247,9 +266,13 @@ def learner_settings(config: dict[str, Any]) -> tuple[TrainConfig, int]:
   """The learner's settings of a trace and its response limit."""
   overlong = config['overlong'] or {'len': 0, 'factor': 1.0}
   return TrainConfig(
-      advantage='q_mean', ends='collected', uniform_trees='keep',
-      q_temperature=config['adv_temperature'], q_max=config['q_max'],
-      overlong_buffer=overlong['len'], overlong_factor=overlong['factor'],
+    advantage='q_mean',
+    ends='collected',
+    uniform_trees='keep',
+    q_temperature=config['adv_temperature'],
+    q_max=config['q_max'],
+    overlong_buffer=overlong['len'],
+    overlong_factor=overlong['factor'],
   ), config['max_depth'] * config['step_len']
 
 
@@ -263,8 +286,12 @@ def replay_node_update(case: dict[str, Any]) -> None:
   index, depth = jnp.arange(MAX_CHAIN), case['node_depth']
   options = options_from(SearchConfig(backup_threshold=case['backup_threshold']))
   tree = new_tree(MAX_CHAIN, 1, jnp.zeros(2, jnp.uint32)).replace(
-      parent=index - 1, depth=index, preorder=index, subtree_size=MAX_CHAIN - index,
-      num_nodes=jnp.int32(MAX_CHAIN))
+    parent=index - 1,
+    depth=index,
+    preorder=index,
+    subtree_size=MAX_CHAIN - index,
+    num_nodes=jnp.int32(MAX_CHAIN),
+  )
   for end, value, visits, total in case['steps']:
     if end is None:
       tree = tree.replace(visit_count=tree.visit_count.at[depth].add(1))
@@ -286,6 +313,7 @@ def replay_grading(case: dict[str, Any]) -> None:
 
 def replay(folder: pathlib.Path) -> Iterator[tuple[str, str, str | None]]:
   """(family, id, first difference or None) of every record."""
+
   def attempt(family: str, name: str, function: Callable[[Any], None], record: Any):
     try:
       function(record)

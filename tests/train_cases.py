@@ -12,16 +12,34 @@ from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.train.batch import Example
 from ds_jax.types import Trajectory
 
-CONFIG = DecoderConfig(vocab_size=64, num_ids=57, num_layers=2, width=32, mlp_width=48,
-                       num_heads=4, num_kv_heads=2, head_width=8)
+CONFIG = DecoderConfig(
+  vocab_size=64,
+  num_ids=57,
+  num_layers=2,
+  width=32,
+  mlp_width=48,
+  num_heads=4,
+  num_kv_heads=2,
+  head_width=8,
+)
 
 
 def small_decoder() -> Decoder:
   return init_decoder(CONFIG, jax.random.key(0))
 
 
-def trajectory(outcomes, values=None, lengths=None, *, correct=False, collected=True, group=0,
-               problem='p', tokens=None, seed=0) -> Trajectory:
+def trajectory(
+  outcomes,
+  values=None,
+  lengths=None,
+  *,
+  correct=False,
+  collected=True,
+  group=0,
+  problem='p',
+  tokens=None,
+  seed=0,
+) -> Trajectory:
   """A trajectory whose nodes have these mean outcomes (root first), values and lengths."""
   lengths = [0] + [2] * (len(outcomes) - 1) if lengths is None else lengths
   values = outcomes if values is None else values
@@ -29,17 +47,25 @@ def trajectory(outcomes, values=None, lengths=None, *, correct=False, collected=
   size = sum(lengths)
   tokens = rng.integers(1, 57, size) if tokens is None else tokens
   return Trajectory(
-      problem_id=problem, group=group, prompt_tokens=np.array([1, 2, 3], np.int32),
-      tokens=np.asarray(tokens, np.int32),
-      behavior_logprobs=(-4 + 0.3 * rng.normal(size=size)).astype(np.float32),
-      entropies=np.ones(size, np.float32), node_ids=np.arange(len(outcomes), dtype=np.int32),
-      node_lengths=np.asarray(lengths, np.int32), node_values=np.asarray(values, np.float32),
-      node_outcomes=np.asarray(outcomes, np.float32), reward=1.0 if correct else -1.0,
-      is_correct=correct, is_collected=collected)
+    problem_id=problem,
+    group=group,
+    prompt_tokens=np.array([1, 2, 3], np.int32),
+    tokens=np.asarray(tokens, np.int32),
+    behavior_logprobs=(-4 + 0.3 * rng.normal(size=size)).astype(np.float32),
+    entropies=np.ones(size, np.float32),
+    node_ids=np.arange(len(outcomes), dtype=np.int32),
+    node_lengths=np.asarray(lengths, np.int32),
+    node_values=np.asarray(values, np.float32),
+    node_outcomes=np.asarray(outcomes, np.float32),
+    reward=1.0 if correct else -1.0,
+    is_correct=correct,
+    is_collected=collected,
+  )
 
 
-def random_tree(rng: np.random.Generator, *, width: int = 3, depth: int = 3, length: int = 4,
-                group: int = 0) -> list[Trajectory]:
+def random_tree(
+  rng: np.random.Generator, *, width: int = 3, depth: int = 3, length: int = 4, group: int = 0
+) -> list[Trajectory]:
   """All ends of a random tree: uneven depths and lengths, mixed verdicts, some not collected."""
   nodes = [_Node((0,), np.zeros(0, np.int32), np.zeros(0, np.float32), 0.0)]
   ends, count = [], 1
@@ -47,10 +73,13 @@ def random_tree(rng: np.random.Generator, *, width: int = 3, depth: int = 3, len
     node = nodes.pop(0)
     for _ in range(rng.integers(1, width + 1)):
       size = rng.integers(1, length + 1)
-      child = _Node((*node.ids, count),
-                    np.append(node.tokens, rng.integers(1, 57, size)).astype(np.int32),
-                    np.append(node.logprobs, -4 + 0.3 * rng.normal(size=size)).astype(np.float32),
-                    rng.normal(), node)
+      child = _Node(
+        (*node.ids, count),
+        np.append(node.tokens, rng.integers(1, 57, size)).astype(np.int32),
+        np.append(node.logprobs, -4 + 0.3 * rng.normal(size=size)).astype(np.float32),
+        rng.normal(),
+        node,
+      )
       count += 1
       (ends if len(child.ids) > depth or rng.random() < 0.3 else nodes).append(child)
   return _ends(rng, ends, group)
@@ -71,19 +100,32 @@ class _Node:
 def _ends(rng: np.random.Generator, ends: list[_Node], group: int) -> list[Trajectory]:
   correct = rng.random(len(ends)) < rng.choice([0.0, 0.4, 1.0], p=[0.2, 0.6, 0.2])
   collected = rng.random(len(ends)) < 0.7
-  below = lambda node: [c for e, c in zip(ends, correct, strict=True)
-                        if e.ids[:len(node.ids)] == node.ids]
+  below = lambda node: [
+    c for e, c in zip(ends, correct, strict=True) if e.ids[: len(node.ids)] == node.ids
+  ]
   prompt = rng.integers(1, 57, rng.integers(1, 6)).astype(np.int32)
   trajectories = []
   for end, right, kept in zip(ends, correct, collected, strict=True):
     path = end.path()
     values = [n.value for n in path[:-1]] + [1.0 if right else -1.0]
-    t = trajectory([2 * np.mean(below(n)) - 1 for n in path], values,
-                   np.diff([len(n.tokens) for n in path], prepend=0), correct=bool(right),
-                   collected=bool(kept), group=group, problem=f'p{group}', tokens=end.tokens)
-    trajectories.append(dataclasses.replace(
-        t, prompt_tokens=prompt, behavior_logprobs=end.logprobs,
-        node_ids=np.array(end.ids, np.int32)))
+    t = trajectory(
+      [2 * np.mean(below(n)) - 1 for n in path],
+      values,
+      np.diff([len(n.tokens) for n in path], prepend=0),
+      correct=bool(right),
+      collected=bool(kept),
+      group=group,
+      problem=f'p{group}',
+      tokens=end.tokens,
+    )
+    trajectories.append(
+      dataclasses.replace(
+        t,
+        prompt_tokens=prompt,
+        behavior_logprobs=end.logprobs,
+        node_ids=np.array(end.ids, np.int32),
+      )
+    )
   return trajectories
 
 
@@ -93,7 +135,13 @@ def random_examples(count: int, seed: int = 0, weight: float = 0.02) -> list[Exa
   for _ in range(count):
     prompt = rng.integers(0, 57, rng.integers(1, 6)).astype(np.int32)
     response = rng.integers(0, 57, rng.integers(1, 9)).astype(np.int32)
-    examples.append(Example(
-        prompt, response, weight, rng.normal(size=len(response)).astype(np.float32),
-        (-4 + 0.3 * rng.normal(size=len(response))).astype(np.float32)))
+    examples.append(
+      Example(
+        prompt,
+        response,
+        weight,
+        rng.normal(size=len(response)).astype(np.float32),
+        (-4 + 0.3 * rng.normal(size=len(response))).astype(np.float32),
+      )
+    )
   return examples

@@ -20,9 +20,12 @@ from ds_jax.checks import InputError, suggest
 from ds_jax.cli.commands import COMMANDS, EXIT_CODES
 from ds_jax.interfaces import ALONE, SilentProgress, Team
 
-_SHORTHANDS = {'--samples': '--config.evaluate.num_samples',
-               '--temperature': '--config.evaluate.temperature',
-               '--top_p': '--config.evaluate.top_p', '--data_dir': '--config.data.data_dir'}
+_SHORTHANDS = {
+  '--samples': '--config.evaluate.num_samples',
+  '--temperature': '--config.evaluate.temperature',
+  '--top_p': '--config.evaluate.top_p',
+  '--data_dir': '--config.data.data_dir',
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +45,9 @@ def _run(argv: list[str]) -> int:
   num_words = 2 if ' '.join(argv[:2]) in COMMANDS else 1
   name, argv = ' '.join(argv[:num_words]), argv[num_words:]
   if name not in COMMANDS:
-    raise InputError(f'Unknown command {name!r}.{suggest(name, COMMANDS)} '
-                     f'Commands: {", ".join(COMMANDS)}.')
+    raise InputError(
+      f'Unknown command {name!r}.{suggest(name, COMMANDS)} Commands: {", ".join(COMMANDS)}.'
+    )
   if any(a in ('--help', '-h', '-help') for a in argv):
     print(command_help(name))
     return 0
@@ -61,21 +65,25 @@ def parse(name: str, argv: list[str]) -> tuple[dict[str, Any], Any]:
   from ml_collections import config_flags
 
   from ds_jax.config import config_from
+
   command = COMMANDS[name]
   argv = _with_shorthands(name, argv)
   _check_overrides([a for a in argv if a.lstrip('-').startswith('config.')])
   values = absl_flags.FlagValues()
   run = _run_of(name, argv)
   if run:
-    config_flags.DEFINE_config_dict('config', _config_of_run(run), flag_values=values,
-                                    sys_argv=['ds-jax', *argv])
+    config_flags.DEFINE_config_dict(
+      'config', _config_of_run(run), flag_values=values, sys_argv=['ds-jax', *argv]
+    )
   elif command.needs_config:
-    config_flags.DEFINE_config_file('config', None, 'config file', flag_values=values,
-                                    sys_argv=['ds-jax', *argv])
+    config_flags.DEFINE_config_file(
+      'config', None, 'config file', flag_values=values, sys_argv=['ds-jax', *argv]
+    )
   absl_flags.DEFINE_bool('json', False, 'print one JSON object last', flag_values=values)
   for flag, text in command.flags.items():
-    define = (absl_flags.DEFINE_multi_string if flag in command.repeated
-              else absl_flags.DEFINE_string)
+    define = (
+      absl_flags.DEFINE_multi_string if flag in command.repeated else absl_flags.DEFINE_string
+    )
     define(flag, None, text, flag_values=values)
   try:
     rest = values(['ds-jax', *argv])[1:]
@@ -121,23 +129,43 @@ def _config_of_run(folder: str) -> Any:
   from ml_collections import ConfigDict
 
   from ds_jax.run.workdir import Workdir, workdir_config
+
   if (pathlib.Path(folder) / 'tokenizer.json').exists():
-    raise InputError(f'{folder} is a model without a run; name it with --config=FILE '
-                     f'--workdir=DIR --config.model.path={folder}.')
+    raise InputError(
+      f'{folder} is a model without a run; name it with --config=FILE '
+      f'--workdir=DIR --config.model.path={folder}.'
+    )
   return ConfigDict(dataclasses.asdict(workdir_config(Workdir(pathlib.Path(folder)))))
 
 
 def _required(name: str, flags: dict[str, Any]) -> set[str]:
   """Flags that must be given."""
   if name != 'search':
-    optional = {'data describe': {'data_dir', 'tokenizer'}, 'grade': {'output'},
-                'evaluate': {'checkpoint', 'output', 'data_dir',
-                             *(['workdir'] if flags.get('checkpoint') else [])}}.get(name, set())
-    return {'workdir', 'tokenizer', 'checkpoint', 'output', 'from', 'source', 'data_dir', 'file'
-            } & set(flags) - optional
+    optional = {
+      'data describe': {'data_dir', 'tokenizer'},
+      'grade': {'output'},
+      'evaluate': {
+        'checkpoint',
+        'output',
+        'data_dir',
+        *(['workdir'] if flags.get('checkpoint') else []),
+      },
+    }.get(name, set())
+    return {
+      'workdir',
+      'tokenizer',
+      'checkpoint',
+      'output',
+      'from',
+      'source',
+      'data_dir',
+      'file',
+    } & set(flags) - optional
   if flags['problem'] and (flags['problems'] or flags['output']):
-    raise InputError('--problem searches one problem and prints its tree; --problems=FILE and '
-                     '--output=FILE.jsonl are for many. Give the one or the others.')
+    raise InputError(
+      '--problem searches one problem and prints its tree; --problems=FILE and '
+      '--output=FILE.jsonl are for many. Give the one or the others.'
+    )
   if flags['problems'] and flags['answer']:
     raise InputError('--answer belongs to --problem; the answers of --problems stand in the file.')
   return {'workdir', 'problems', 'output'} if flags['problems'] else {'workdir', 'problem'}
@@ -153,6 +181,7 @@ def _config_dict(values: Any) -> Any:
 def _check_overrides(arguments: Sequence[str]) -> None:
   """Names an unknown --config.… field with its neighbours, before ml_collections looks at it."""
   from ds_jax.config import Config
+
   for argument in arguments:
     path = argument.lstrip('-').split('=')[0].split('.')[1:]
     cls: Any = Config
@@ -160,8 +189,9 @@ def _check_overrides(arguments: Sequence[str]) -> None:
       hints = typing.get_type_hints(cls) if dataclasses.is_dataclass(cls) else {}
       if part not in hints:
         raise InputError(
-            f'Unknown config field {".".join(path[:depth + 1])!r}.{suggest(part, hints)} Fields '
-            f'of {".".join(["config", *path[:depth]])}: {", ".join(sorted(hints))}.')
+          f'Unknown config field {".".join(path[: depth + 1])!r}.{suggest(part, hints)} Fields '
+          f'of {".".join(["config", *path[:depth]])}: {", ".join(sorted(hints))}.'
+        )
       cls = hints[part]
 
 
@@ -172,6 +202,7 @@ def _execute(name: str, flags: dict[str, Any], config: Any) -> int:
     code, summary = _outcome(name, flags, config, ALONE)
   else:
     from ds_jax.run import cluster as distributed
+
     team = distributed.join(distributed.cluster_from(flags))
     with distributed.ending_together(team):
       code, summary = _outcome(name, flags, config, team)
@@ -184,12 +215,14 @@ def _execute(name: str, flags: dict[str, Any], config: Any) -> int:
   return code
 
 
-def _outcome(name: str, flags: dict[str, Any], config: Any, team: Team
-             ) -> tuple[int, dict[str, Any]]:
+def _outcome(
+  name: str, flags: dict[str, Any], config: Any, team: Team
+) -> tuple[int, dict[str, Any]]:
   """Runs the command with its lock and signal handlers; returns exit code and summary."""
   from ds_jax.report.progress import make_progress
   from ds_jax.run.checkpoint import SaveError
   from ds_jax.run.workdir import EXIT_CANNOT_WRITE, EXIT_DONE, Stopped, StoppedAlone, StopRequest
+
   progress, stop = SilentProgress() if team.index else make_progress(), StopRequest()
   try:
     with stop.installed():
@@ -198,8 +231,10 @@ def _outcome(name: str, flags: dict[str, Any], config: Any, team: Team
   except StoppedAlone:
     if team.count > 1:
       raise
-    progress.note('Stopped amid the updates of a step, which would have taken too long. Finished '
-                  'trees are kept. The same command continues from the last checkpoint.')
+    progress.note(
+      'Stopped amid the updates of a step, which would have taken too long. Finished '
+      'trees are kept. The same command continues from the last checkpoint.'
+    )
     return stop.exit_code, {'status': 'stopped'}
   except Stopped:
     progress.note('Saved. The same command continues.')
@@ -222,29 +257,35 @@ def _set_environment(flags: dict[str, Any]) -> None:
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '1')
 
 
-def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
-              stop: Callable[[], bool], team: Team) -> dict[str, Any]:
+def _dispatch(
+  name: str, flags: dict[str, Any], config: Any, progress: Any, stop: Callable[[], bool], team: Team
+) -> dict[str, Any]:
   from ds_jax.run import experiment
   from ds_jax.run import parameters as export
   from ds_jax.run.warmstart import warmstart
   from ds_jax.run.workdir import Workdir, lock
+
   if name == 'init':
     return experiment.init(config, flags['tokenizer'], flags['output'], progress)
   if name == 'export':
     return export.export(flags['checkpoint'], flags['output'], flags['dtype'], progress)
   if name == 'plan':
     from ds_jax.plan.command import plan
+
     summary, text = plan(config, flags['topology'] or [], flags['meshes'] or 'config', progress)
     print(text)
     return summary
   if name == 'grade':
     from ds_jax.cli.grade import grade
-    summary, text = grade(flags['file'], flags['mode'], flags['output'], flags['workers'],
-                          progress, stop)
+
+    summary, text = grade(
+      flags['file'], flags['mode'], flags['output'], flags['workers'], progress, stop
+    )
     print(text)
     return summary
   if name.startswith('data '):
     from ds_jax.cli import data as data_command
+
     work = {'data prepare': data_command.prepare, 'data describe': data_command.describe}[name]
     summary, text = work(flags, progress)
     print(text)
@@ -262,9 +303,11 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
   if flags.get('benchmarks'):
     from ds_jax.cli import evaluate as evaluate_command
     from ds_jax.data.benchmarks import BENCHMARKS
+
     names = BENCHMARKS if flags['benchmarks'] == 'all' else flags['benchmarks'].split(',')
     summary, text = evaluate_command.evaluate_benchmarks(
-        config, workdir, list(names), flags['output'], progress, stop, team)
+      config, workdir, list(names), flags['output'], progress, stop, team
+    )
     if not team.index:
       print(text)
     return summary
@@ -275,40 +318,57 @@ def _dispatch(name: str, flags: dict[str, Any], config: Any, progress: Any,
       return experiment.train(config, workdir, progress, stop, team)
     summary = experiment.evaluate(config, workdir, progress, stop, team)
     if not team.index:
-      print('pass@1 {evaluate/pass_at_1:.3f} [{evaluate/pass_at_1_low:.3f}, '
-            '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems'.format(
-                **summary))
+      print(
+        'pass@1 {evaluate/pass_at_1:.3f} [{evaluate/pass_at_1_low:.3f}, '
+        '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems'.format(**summary)
+      )
     return summary
 
 
-def _search(flags: dict[str, Any], config: Any, workdir: Any, progress: Any,
-            stop: Callable[[], bool], team: Team) -> tuple[dict[str, Any], str]:
+def _search(
+  flags: dict[str, Any],
+  config: Any,
+  workdir: Any,
+  progress: Any,
+  stop: Callable[[], bool],
+  team: Team,
+) -> tuple[dict[str, Any], str]:
   from ds_jax.checks import check_choice
   from ds_jax.cli import search as search_command
   from ds_jax.evaluate.answers import SELECTIONS
+
   select = flags['select'] or 'first_correct'
   check_choice('--select', select, SELECTIONS)
   if flags['problems']:
-    return search_command.search_file(config, workdir, flags['problems'], flags['output'], select,
-                                      progress, stop, team)
+    return search_command.search_file(
+      config, workdir, flags['problems'], flags['output'], select, progress, stop, team
+    )
   if team.count > 1:
-    raise InputError('--problem grows one tree, which one process does; start one, or give '
-                     '--problems=FILE --output=FILE.jsonl.')
-  return search_command.search_one(config, workdir, flags['problem'], flags['answer'], select,
-                                   progress, stop)
+    raise InputError(
+      '--problem grows one tree, which one process does; start one, or give '
+      '--problems=FILE --output=FILE.jsonl.'
+    )
+  return search_command.search_one(
+    config, workdir, flags['problem'], flags['answer'], select, progress, stop
+  )
 
 
 def _overview() -> str:
   rows = '\n'.join(f'  {name:<13} {c.help}' for name, c in COMMANDS.items())
-  return (f'ds-jax: tree search inside the training of reasoning models, in JAX.\n\n{rows}\n\n'
-          f'`ds-jax COMMAND --help` says more.\n\n{EXIT_CODES}')
+  return (
+    f'ds-jax: tree search inside the training of reasoning models, in JAX.\n\n{rows}\n\n'
+    f'`ds-jax COMMAND --help` says more.\n\n{EXIT_CODES}'
+  )
 
 
 def command_help(name: str) -> str:
   """Help text of one command: flags, the config's fields with their defaults, exit codes."""
   command = COMMANDS[name]
-  flags = {'config': 'config file, e.g. configs/quickstart.py',
-           **command.flags, 'json': 'print one JSON object as the last line of standard output'}
+  flags = {
+    'config': 'config file, e.g. configs/quickstart.py',
+    **command.flags,
+    'json': 'print one JSON object as the last line of standard output',
+  }
   if not command.needs_config:
     del flags['config']
   rows = '\n'.join(f'  --{flag:<12} {text}' for flag, text in flags.items())
@@ -318,15 +378,21 @@ def command_help(name: str) -> str:
 
 def _config_help() -> str:
   from ds_jax.config import Config
+
   lines = ['config fields (comments in ds_jax/config.py), e.g. --config.search.width=8']
   for field in dataclasses.fields(Config):
     section = getattr(Config(), field.name)
     if not dataclasses.is_dataclass(section):
       lines.append(f'  {field.name}={section!r}')
       continue
-    values = ' '.join(f'{k}={v!r}' for k, v in dataclasses.asdict(section).items()
-                      if not isinstance(v, dict))
-    lines += textwrap.wrap(f'{field.name}: {values}', 98, initial_indent='  ',
-                           subsequent_indent='    ', break_on_hyphens=False)
+    values = ' '.join(
+      f'{k}={v!r}' for k, v in dataclasses.asdict(section).items() if not isinstance(v, dict)
+    )
+    lines += textwrap.wrap(
+      f'{field.name}: {values}',
+      98,
+      initial_indent='  ',
+      subsequent_indent='    ',
+      break_on_hyphens=False,
+    )
   return '\n'.join(lines)
-

@@ -46,25 +46,37 @@ def prepare(flags: dict[str, Any], progress: Progress) -> tuple[Summary, str]:
       raise InputError(f'{name} is a benchmark, for evaluation only; use --benchmark={name}.')
     loaded = _load_training(flags['from'], config, progress)
     problems = loaded.problems
-    report = {'num_rows': loaded.num_rows, 'skipped': dict(loaded.counts),
-              **_overlap_report(problems, flags['data_dir'], progress)}
+    report = {
+      'num_rows': loaded.num_rows,
+      'skipped': dict(loaded.counts),
+      **_overlap_report(problems, flags['data_dir'], progress),
+    }
   folder, is_new = builders.write_problems(name, split, problems, report, flags['data_dir'])
-  summary = {'status': 'done', 'name': name, 'folder': str(folder), 'is_new': is_new,
-             'num_problems': len(problems), **report}
+  summary = {
+    'status': 'done',
+    'name': name,
+    'folder': str(folder),
+    'is_new': is_new,
+    'num_problems': len(problems),
+    **report,
+  }
   return summary, format_summary(summary)
 
 
 def _load_training(pattern: str, config: DataConfig, progress: Progress) -> LoadedProblems:
   loaded = load_rows(file_rows(find_files(pattern)), config, 0, progress, is_training=True)
   if not loaded.problems:
-    raise InputError(f'{pattern}: none of {loaded.num_rows} rows can be used, e.g. '
-                     f'{loaded.skipped[:3]}; name its fields with --prompt_field and '
-                     '--answer_field.')
+    raise InputError(
+      f'{pattern}: none of {loaded.num_rows} rows can be used, e.g. '
+      f'{loaded.skipped[:3]}; name its fields with --prompt_field and '
+      '--answer_field.'
+    )
   return loaded
 
 
-def load_benchmark(name: str, data_dir: str, config: DataConfig,
-                   progress: Progress) -> tuple[Problem, ...]:
+def load_benchmark(
+  name: str, data_dir: str, config: DataConfig, progress: Progress
+) -> tuple[Problem, ...]:
   """The problems of a prepared benchmark, with the config's instruction behind each.
 
   Raises:
@@ -72,12 +84,22 @@ def load_benchmark(name: str, data_dir: str, config: DataConfig,
   """
   if tfds_folder(name, data_dir) is None:
     raise InputError(
-        f'{name} is not prepared under {data_dir!r}: ds-jax data prepare --benchmark={name} '
-        f'--from=FILE --data_dir={data_dir}')
+      f'{name} is not prepared under {data_dir!r}: ds-jax data prepare --benchmark={name} '
+      f'--from=FILE --data_dir={data_dir}'
+    )
   loaded = load_problems(
-      dataclasses.replace(config, eval_source=f'tfds:{name}', max_problems=0, prompt_field='',
-                          answer_field='', id_field=''),
-      'eval', data_dir, progress)
+    dataclasses.replace(
+      config,
+      eval_source=f'tfds:{name}',
+      max_problems=0,
+      prompt_field='',
+      answer_field='',
+      id_field='',
+    ),
+    'eval',
+    data_dir,
+    progress,
+  )
   check_count(name, len(loaded.problems), f'{data_dir}/{name}')
   return loaded.problems
 
@@ -87,16 +109,27 @@ def _overlap_report(problems: tuple[Problem, ...], data_dir: str, progress: Prog
   present = [name for name in BENCHMARKS if tfds_folder(name, data_dir) is not None]
   missing = [name for name in BENCHMARKS if name not in present]
   if missing:
-    progress.note(f'No decontamination check against {", ".join(missing)}: not prepared under '
-                  f'{data_dir!r}. Prepare benchmarks first.')
-  benchmark = [problem for name in present
-               for problem in load_benchmark(name, data_dir, DataConfig(), progress)]
+    progress.note(
+      f'No decontamination check against {", ".join(missing)}: not prepared under '
+      f'{data_dir!r}. Prepare benchmarks first.'
+    )
+  benchmark = [
+    problem
+    for name in present
+    for problem in load_benchmark(name, data_dir, DataConfig(), progress)
+  ]
   found = find_overlaps(problems, benchmark)
   close = [overlap for overlap in found if overlap.share >= _REPORTED_SHARE]
-  return {'overlap': {
-      'gram': GRAM, 'checked': present, 'num_training_problems': _count(found, 'problem_id'),
-      'num_benchmark_problems': _count(found, 'benchmark_id'), 'num_close': len(close),
-      'closest': [dataclasses.asdict(overlap) for overlap in found[:_NUM_SHOWN]]}}
+  return {
+    'overlap': {
+      'gram': GRAM,
+      'checked': present,
+      'num_training_problems': _count(found, 'problem_id'),
+      'num_benchmark_problems': _count(found, 'benchmark_id'),
+      'num_close': len(close),
+      'closest': [dataclasses.asdict(overlap) for overlap in found[:_NUM_SHOWN]],
+    }
+  }
 
 
 def _count(overlaps: list[Overlap], field: str) -> int:
@@ -105,15 +138,21 @@ def _count(overlaps: list[Overlap], field: str) -> int:
 
 def describe(flags: dict[str, Any], progress: Progress) -> tuple[Summary, str]:
   """Statistics of a source as it would be trained on (benchmarks: evaluated), and as text."""
-  config = dataclasses.replace(_data_config(flags), source=flags['source'],
-                               eval_source=flags['source'])
+  config = dataclasses.replace(
+    _data_config(flags), source=flags['source'], eval_source=flags['source']
+  )
   kind, _, name = flags['source'].partition(':')
   if kind in ('tfds', 'countdown') and not flags['data_dir']:
     raise InputError(f'Missing --data_dir: where {flags["source"]} lies.')
   split = 'eval' if kind == 'tfds' and name in BENCHMARKS else 'train'
   loaded = load_problems(config, split, flags['data_dir'] or '', progress)
-  summary = {'status': 'done', 'name': flags['source'], 'num_rows': loaded.num_rows,
-             'skipped': dict(loaded.counts), **describe_problems(loaded.problems)}
+  summary = {
+    'status': 'done',
+    'name': flags['source'],
+    'num_rows': loaded.num_rows,
+    'skipped': dict(loaded.counts),
+    **describe_problems(loaded.problems),
+  }
   if flags['tokenizer']:
     tokenizer = load_tokenizer(flags['tokenizer'])
     prompts = tokenizer.encode_prompts([problem.prompt for problem in loaded.problems])
@@ -145,10 +184,14 @@ def format_summary(summary: Summary) -> str:
   overlap = summary.get('overlap') or summary.get('prepared', {}).get('overlap')
   if overlap and overlap['checked']:
     lines.append(
-        f'overlap: {overlap["num_training_problems"]} problems share {overlap["gram"]} words in a '
-        f'row with {overlap["num_benchmark_problems"]} of {", ".join(overlap["checked"])}')
-    lines += [f'  {o["share"]:6.1%}  {o["problem_id"]}  {o["benchmark_id"]}'
-              for o in overlap['closest'] if o['share'] >= _REPORTED_SHARE]
+      f'overlap: {overlap["num_training_problems"]} problems share {overlap["gram"]} words in a '
+      f'row with {overlap["num_benchmark_problems"]} of {", ".join(overlap["checked"])}'
+    )
+    lines += [
+      f'  {o["share"]:6.1%}  {o["problem_id"]}  {o["benchmark_id"]}'
+      for o in overlap['closest']
+      if o['share'] >= _REPORTED_SHARE
+    ]
   return '\n'.join(lines)
 
 
@@ -157,4 +200,5 @@ def _section(title: str, counts: dict[str, int] | None, total: int = 0) -> list[
   shown = {name: count for name, count in (counts or {}).items() if count}
   share = lambda count: f'{count / total:7.1%}' if total else ''
   return [f'{title}:'] * bool(shown) + [
-      f'  {count:>8,}{share(count)}  {name.replace("_", " ")}' for name, count in shown.items()]
+    f'  {count:>8,}{share(count)}  {name.replace("_", " ")}' for name, count in shown.items()
+  ]

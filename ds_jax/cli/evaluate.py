@@ -41,9 +41,15 @@ Prompt = tuple[Problem, np.ndarray]  # tokens [P] int32
 Files = Mapping[str, ResultsFile]  # by benchmark
 
 
-def evaluate_benchmarks(config: Config, workdir: Workdir, names: Sequence[str], output: str | None,
-                        progress: Progress, should_stop: Callable[[], bool], team: Team = ALONE
-                        ) -> tuple[Summary, str]:
+def evaluate_benchmarks(
+  config: Config,
+  workdir: Workdir,
+  names: Sequence[str],
+  output: str | None,
+  progress: Progress,
+  should_stop: Callable[[], bool],
+  team: Team = ALONE,
+) -> tuple[Summary, str]:
   """Draws the samples that are missing; returns the figures, and the table as text.
 
   Args:
@@ -64,32 +70,46 @@ def evaluate_benchmarks(config: Config, workdir: Workdir, names: Sequence[str], 
   for name in names:
     check_choice('--benchmarks', name, BENCHMARKS)
   if config.verify.verifier == 'countdown':
-    raise InputError('The answers of benchmarks are mathematics; set '
-                     '--config.verify.verifier=math.')
+    raise InputError(
+      'The answers of benchmarks are mathematics; set --config.verify.verifier=math.'
+    )
   with open_runtime(config, workdir, progress, should_stop, team) as runtime:
     prompts = {name: _prompts(runtime, name) for name in dict.fromkeys(names)}
     params, parameters = trained_params(runtime)
     settings = sample_settings(config)
     run = f'{parameters}, settings {_digest(settings)}'
-    folder = pathlib.Path(output) if output else (
-        workdir.root / 'evaluations' / _digest([parameters, settings]))
+    folder = (
+      pathlib.Path(output)
+      if output
+      else (workdir.root / 'evaluations' / _digest([parameters, settings]))
+    )
     with contextlib.ExitStack() as stack:
-      files = {name: stack.enter_context(open_results(folder / f'{name}.jsonl', run, team,
-                                                      TEXT_FIELDS)) for name in prompts}
+      files = {
+        name: stack.enter_context(open_results(folder / f'{name}.jsonl', run, team, TEXT_FIELDS))
+        for name in prompts
+      }
       announce(runtime)
       _draw_missing(runtime, params, prompts, files)
       if team.index:
         return {'status': 'done', 'process': team.index}, ''
-      results = {name: summarize_samples(_wanted_rows(files[name], prompts[name], config))
-                 for name in prompts}
+      results = {
+        name: summarize_samples(_wanted_rows(files[name], prompts[name], config))
+        for name in prompts
+      }
   if set(results) == set(BENCHMARKS):
     results['average'] = average([results[name] for name in BENCHMARKS])
   sampling = {name: getattr(config.evaluate, name) for name in table.PAPER_SETTINGS}
   text = table.markdown(results, parameters, sampling)
   settings = {**settings, 'evaluate.num_samples': config.evaluate.num_samples}
-  found = {'parameters': parameters, 'settings': settings, 'results': results,
-           'paper': {row: dict(zip((*BENCHMARKS, 'average'), values, strict=True))
-                     for row, values in table.PAPER.items()}}
+  found = {
+    'parameters': parameters,
+    'settings': settings,
+    'results': results,
+    'paper': {
+      row: dict(zip((*BENCHMARKS, 'average'), values, strict=True))
+      for row, values in table.PAPER.items()
+    },
+  }
   write_json(folder / 'table.json', found)
   (folder / 'table.md').write_text(text)
   return {'status': 'done', 'output': str(folder), **found}, text
@@ -100,12 +120,15 @@ def sample_settings(config: Config) -> dict[str, Any]:
   fields = dataclasses.asdict(config)
   pick = lambda section, *names: {f'{section}.{name}': fields[section][name] for name in names}
   return {
-      'seed': config.seed, 'response_limit': response_limit(config),
-      **pick('data', 'instruction', 'prompt_limit', 'overlong_prompts'),
-      **pick('model', 'compute_dtype'), **pick('mesh', 'tensor'),
-      **pick('search', 'segment_length', 'replay_chunk', 'path_block', 'cache_kernel'),
-      **pick('evaluate', 'temperature', 'top_p', 'num_slots'),
-      **pick('verify', 'verifier', 'degenerate', 'cpu_seconds')}
+    'seed': config.seed,
+    'response_limit': response_limit(config),
+    **pick('data', 'instruction', 'prompt_limit', 'overlong_prompts'),
+    **pick('model', 'compute_dtype'),
+    **pick('mesh', 'tensor'),
+    **pick('search', 'segment_length', 'replay_chunk', 'path_block', 'cache_kernel'),
+    **pick('evaluate', 'temperature', 'top_p', 'num_slots'),
+    **pick('verify', 'verifier', 'degenerate', 'cpu_seconds'),
+  }
 
 
 def _digest(value: Any) -> str:
@@ -120,14 +143,16 @@ def _prompts(runtime: Runtime, name: str) -> tuple[Prompt, ...]:
   if prepared.skipped:
     longest = max(len(runtime.tokenizer.encode_prompt(problem.prompt)) for problem in problems)
     raise InputError(
-        f'{name}: {len(prepared.skipped)} of {len(problems)} prompts exceed data.prompt_limit = '
-        f'{data.prompt_limit} tokens; set it to {longest} (or data.overlong_prompts=truncate_left, '
-        'which cuts their beginnings).')
+      f'{name}: {len(prepared.skipped)} of {len(problems)} prompts exceed data.prompt_limit = '
+      f'{data.prompt_limit} tokens; set it to {longest} (or data.overlong_prompts=truncate_left, '
+      'which cuts their beginnings).'
+    )
   return prepared.prompts
 
 
-def _draw_missing(runtime: Runtime, params: Any, prompts: Mapping[str, Sequence[Prompt]],
-                  files: Files) -> None:
+def _draw_missing(
+  runtime: Runtime, params: Any, prompts: Mapping[str, Sequence[Prompt]], files: Files
+) -> None:
   """Grows a width-1 tree for every sample that no file holds, all benchmarks in one go.
 
   Raises:
@@ -136,8 +161,9 @@ def _draw_missing(runtime: Runtime, params: Any, prompts: Mapping[str, Sequence[
   home = {problem.id: (name, problem) for name, pairs in prompts.items() for problem, _ in pairs}
   kept = {(row['id'], row['sample']) for file in files.values() for row in file.rows}
   kept = share_keys(runtime.team, kept)
-  jobs = rollout_jobs([pair for pairs in prompts.values() for pair in pairs],
-                      runtime.config.evaluate.num_samples)
+  jobs = rollout_jobs(
+    [pair for pairs in prompts.values() for pair in pairs], runtime.config.evaluate.num_samples
+  )
   todo = [job for job in jobs if (job.problem.id, job.sample) not in kept]
   num_before = len(jobs) - len(todo)
   is_math = runtime.config.verify.verifier == 'math'
@@ -154,8 +180,15 @@ def _draw_missing(runtime: Runtime, params: Any, prompts: Mapping[str, Sequence[
   if todo:
     key = base_key_data(runtime.config.seed, Purpose.EVALUATE, 0, 0)
     try:
-      run_engine(runtime.evaluation_engine, params, todo, key, on_finish=keep,
-                 progress=Shifted(runtime.progress, num_before), should_stop=runtime.should_stop)
+      run_engine(
+        runtime.evaluation_engine,
+        params,
+        todo,
+        key,
+        on_finish=keep,
+        progress=Shifted(runtime.progress, num_before),
+        should_stop=runtime.should_stop,
+      )
     except Interrupted:
       raise stopped(runtime.team) from None
   close_parts(runtime.team, files.values())
@@ -163,13 +196,16 @@ def _draw_missing(runtime: Runtime, params: Any, prompts: Mapping[str, Sequence[
   runtime.progress.finish()
 
 
-def _wanted_rows(file: ResultsFile, prompts: Sequence[Prompt], config: Config
-                 ) -> list[dict[str, Any]]:
+def _wanted_rows(
+  file: ResultsFile, prompts: Sequence[Prompt], config: Config
+) -> list[dict[str, Any]]:
   """The rows of the samples asked for: a file may hold more of an earlier evaluation."""
   gold = {problem.id: problem.answer for problem, _ in prompts}
   rows = [row for row in file.rows if row['sample'] < config.evaluate.num_samples]
   changed = [row['id'] for row in rows if gold.get(row['id']) != row['gold']]
   if changed:
-    raise InputError(f'{file.path} holds samples of another version of the benchmark, e.g. '
-                     f'{changed[0]}; choose another --output.')
+    raise InputError(
+      f'{file.path} holds samples of another version of the benchmark, e.g. '
+      f'{changed[0]}; choose another --output.'
+    )
   return rows

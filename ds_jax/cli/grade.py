@@ -33,14 +33,21 @@ Summary = dict[str, Any]
 
 class Row(NamedTuple):
   """One prediction to grade."""
+
   number: int  # of its line, from 1
   gold: str
   prediction: str
   equivalent: bool | None  # what is right, where the file says so
 
 
-def grade(path: str, mode: str | None, output: str | None, num_workers: str | None,
-          progress: Progress, should_stop: Callable[[], bool]) -> tuple[Summary, str]:
+def grade(
+  path: str,
+  mode: str | None,
+  output: str | None,
+  num_workers: str | None,
+  progress: Progress,
+  should_stop: Callable[[], bool],
+) -> tuple[Summary, str]:
   """Grades the rows that have no verdict yet; returns the figures over all, and them as text.
 
   Args:
@@ -61,8 +68,10 @@ def grade(path: str, mode: str | None, output: str | None, num_workers: str | No
   config = _config(mode, num_workers)
   rows, skipped = _read(file, progress)
   target = output or str(file.with_suffix(f'.{mode.replace(":", "_")}.jsonl'))
-  with VerifierPool(config, progress.note, observe=(times := _Times())) as pool, ResultsFile(
-      target, f'ds_jax {__version__}, {mode}, {_digest(rows)}') as results:
+  with (
+    VerifierPool(config, progress.note, observe=(times := _Times())) as pool,
+    ResultsFile(target, f'ds_jax {__version__}, {mode}, {_digest(rows)}') as results,
+  ):
     _grade_missing(rows, pool, times, results, progress, should_stop)
     summary = summarize(rows, results.rows)
   summary = {'status': 'done', 'mode': mode, 'output': target, 'num_skipped': skipped, **summary}
@@ -73,8 +82,11 @@ def _config(mode: str, num_workers: str | None) -> VerifyConfig:
   if num_workers is not None and not num_workers.isdecimal():
     raise InputError(f'Expected --workers to be a number of processes, got {num_workers!r}.')
   config = VerifyConfig(verifier=MODES.get(mode, mode), degenerate='keep')
-  return config if num_workers is None else VerifyConfig(
-      verifier=config.verifier, degenerate='keep', num_workers=int(num_workers))
+  return (
+    config
+    if num_workers is None
+    else VerifyConfig(verifier=config.verifier, degenerate='keep', num_workers=int(num_workers))
+  )
 
 
 class _Times(dict[tuple[str, str], float]):
@@ -94,11 +106,14 @@ def _read(file: pathlib.Path, progress: Progress) -> tuple[list[Row], int]:
       continue
     rows.append(Row(number, fields['gold'], fields['prediction'], fields.get('equivalent')))
   if reasons:
-    progress.note(f'{file.name}: {len(reasons)} rows cannot be graded, e.g. line '
-                  f'{"; line ".join(reasons[:3])}')
+    progress.note(
+      f'{file.name}: {len(reasons)} rows cannot be graded, e.g. line {"; line ".join(reasons[:3])}'
+    )
   if not rows:
-    raise InputError(f'{file}: no row can be graded; expected the fields gold and prediction (text)'
-                     f', and equivalent (true or false) where it is known.')
+    raise InputError(
+      f'{file}: no row can be graded; expected the fields gold and prediction (text)'
+      f', and equivalent (true or false) where it is known.'
+    )
   return rows, len(reasons)
 
 
@@ -122,8 +137,14 @@ def _digest(rows: Sequence[Row]) -> str:
   return f'rows {crc:08x}'
 
 
-def _grade_missing(rows: Sequence[Row], pool: VerifierPool, times: _Times, results: ResultsFile,
-                   progress: Progress, should_stop: Callable[[], bool]) -> None:
+def _grade_missing(
+  rows: Sequence[Row],
+  pool: VerifierPool,
+  times: _Times,
+  results: ResultsFile,
+  progress: Progress,
+  should_stop: Callable[[], bool],
+) -> None:
   """Appends verdicts in the order of the rows, so that those there are the first ones."""
   num_done = len(results.rows)
   if num_done:
@@ -134,8 +155,13 @@ def _grade_missing(rows: Sequence[Row], pool: VerifierPool, times: _Times, resul
     verdict = future.result()
     milliseconds = times.get((row.gold, row.prediction), float('nan'))
     is_known = milliseconds == milliseconds
-    results.append({'number': row.number, 'verdict': verdict.value,
-                    'ms': round(milliseconds, 4) if is_known else None})
+    results.append(
+      {
+        'number': row.number,
+        'verdict': verdict.value,
+        'ms': round(milliseconds, 4) if is_known else None,
+      }
+    )
     num_timeouts += verdict is Verdict.TIMEOUT
     progress.update(len(results.rows), timeouts=num_timeouts)
     if should_stop():
@@ -147,7 +173,7 @@ def _in_flight(rows: Sequence[Row], pool: VerifierPool) -> Iterator[tuple[Row, F
   """The rows with the futures of their verdicts, _WINDOW of them in work."""
   waiting: collections.deque[tuple[Row, Future]] = collections.deque()
   for start in range(0, len(rows), _WINDOW // 2):
-    part = rows[start:start + _WINDOW // 2]
+    part = rows[start : start + _WINDOW // 2]
     futures = pool.verify([(row.gold, row.prediction) for row in part])
     waiting.extend(zip(part, futures, strict=True))
     while len(waiting) > _WINDOW // 2:
@@ -163,29 +189,38 @@ def summarize(rows: Sequence[Row], graded: Sequence[dict[str, Any]]) -> Summary:
   """
   verdicts = [Verdict(found['verdict']) for found in graded]
   counts = collections.Counter(verdicts)
-  judged = [(verdict is Verdict.CORRECT, row.equivalent)
-            for row, verdict in zip(rows, verdicts, strict=True)
-            if row.equivalent is not None and verdict is not Verdict.ERROR]
+  judged = [
+    (verdict is Verdict.CORRECT, row.equivalent)
+    for row, verdict in zip(rows, verdicts, strict=True)
+    if row.equivalent is not None and verdict is not Verdict.ERROR
+  ]
   wrong = collections.Counter(got for got, expected in judged if got != expected)
   times = sorted(found['ms'] for found in graded if found['ms'] is not None)
   times += [None] * (len(graded) - len(times))
   place = lambda percent: times[min(len(times) - 1, len(times) * percent // 100)]
   return {
-      'num_rows': len(rows), 'verdicts': {v.value: counts[v] for v in Verdict if counts[v]},
-      'num_known': len(judged), 'false_positives': wrong[True], 'false_negatives': wrong[False],
-      'accuracy': (len(judged) - wrong.total()) / len(judged) if judged else None,
-      'ms': {**{f'p{percent}': place(percent) for percent in _PERCENTILES}, 'max': times[-1]}}
+    'num_rows': len(rows),
+    'verdicts': {v.value: counts[v] for v in Verdict if counts[v]},
+    'num_known': len(judged),
+    'false_positives': wrong[True],
+    'false_negatives': wrong[False],
+    'accuracy': (len(judged) - wrong.total()) / len(judged) if judged else None,
+    'ms': {**{f'p{percent}': place(percent) for percent in _PERCENTILES}, 'max': times[-1]},
+  }
 
 
 def format_summary(summary: Summary) -> str:
   """Three lines for a person."""
   verdicts = ', '.join(f'{count:,} {name}' for name, count in summary['verdicts'].items())
-  times = ', '.join(f'{name} ' + ('over the limit' if ms is None else f'{ms:.2f} ms')
-                    for name, ms in summary['ms'].items())
+  times = ', '.join(
+    f'{name} ' + ('over the limit' if ms is None else f'{ms:.2f} ms')
+    for name, ms in summary['ms'].items()
+  )
   lines = [f'{summary["num_rows"]:,} rows: {verdicts}', f'time of an answer: {times}']
   if summary['accuracy'] is not None:
     lines.append(
-        f'accuracy {summary["accuracy"]:.1%} of {summary["num_known"]:,} rows that say what is '
-        f'right; {summary["false_positives"]} false positives, {summary["false_negatives"]} false '
-        'negatives')
+      f'accuracy {summary["accuracy"]:.1%} of {summary["num_known"]:,} rows that say what is '
+      f'right; {summary["false_positives"]} false positives, {summary["false_negatives"]} false '
+      'negatives'
+    )
   return '\n'.join([*lines, f'verdicts: {summary["output"]}'])

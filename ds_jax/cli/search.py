@@ -46,12 +46,25 @@ from ds_jax.types import FinishedTree, Problem
 from ds_jax.verify import grade_countdown
 
 # Columns of the paper's Table 3, one number per tree; mean and deviation are over trees.
-TABLE = ('search_depth', 'trajectory_entropy', 'trajectory_reward', 'iterations',
-         'time_per_iteration', 'time_per_tree')
+TABLE = (
+  'search_depth',
+  'trajectory_entropy',
+  'trajectory_reward',
+  'iterations',
+  'time_per_iteration',
+  'time_per_tree',
+)
 
 
-def search_one(config: Config, workdir: Workdir, text: str, answer: str | None, selection: str,
-               progress: Progress, should_stop: Callable[[], bool]) -> tuple[Summary, str]:
+def search_one(
+  config: Config,
+  workdir: Workdir,
+  text: str,
+  answer: str | None,
+  selection: str,
+  progress: Progress,
+  should_stop: Callable[[], bool],
+) -> tuple[Summary, str]:
   """Grows one tree for one problem; returns the summary, and the tree as text.
 
   Raises:
@@ -67,20 +80,41 @@ def search_one(config: Config, workdir: Workdir, text: str, answer: str | None, 
     params, name = trained_params(runtime)
     announce(runtime)
     grown: list[tuple[FinishedTree, float]] = []
-    _grow(runtime, params, search_jobs(runtime, [problem]),
-          lambda *found: grown.append(found), SilentProgress())
-    (tree, seconds), = grown
+    _grow(
+      runtime,
+      params,
+      search_jobs(runtime, [problem]),
+      lambda *found: grown.append(found),
+      SilentProgress(),
+    )
+    ((tree, seconds),) = grown
     row = tree_row(tree, problem, runtime, selection, seconds)
-    shown = '\n'.join([format_tree(tree, runtime.tokenizer.decode_response),
-                       format_split_depths(*split_figures([row]))])
+    shown = '\n'.join(
+      [
+        format_tree(tree, runtime.tokenizer.decode_response),
+        format_split_depths(*split_figures([row])),
+      ]
+    )
   parts = {name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')}
-  return {'status': 'done', 'parameters': name, 'time/search': seconds, **parts,
-          **summarize([row])}, shown
+  return {
+    'status': 'done',
+    'parameters': name,
+    'time/search': seconds,
+    **parts,
+    **summarize([row]),
+  }, shown
 
 
-def search_file(config: Config, workdir: Workdir, path: str, output: str, selection: str,
-                progress: Progress, should_stop: Callable[[], bool], team: Team = ALONE
-                ) -> tuple[Summary, str]:
+def search_file(
+  config: Config,
+  workdir: Workdir,
+  path: str,
+  output: str,
+  selection: str,
+  progress: Progress,
+  should_stop: Callable[[], bool],
+  team: Team = ALONE,
+) -> tuple[Summary, str]:
   """Grows a tree for every problem of a file, and writes each as a line when it is finished.
 
   The processes of `team` deal the problems among themselves; the first writes the output.
@@ -104,10 +138,16 @@ def search_file(config: Config, workdir: Workdir, path: str, output: str, select
   if team.index:
     return {'status': 'done', 'process': team.index}, ''
   found = summarize(rows) | work
-  text = '\n'.join([format_table(found['table']), format_split_depths(*split_figures(rows)),
-                    _accuracy_line(found)])
-  return {'status': 'done', 'parameters': name, 'output': str(output),
-          'num_skipped': len(loaded.skipped), **found}, text
+  text = '\n'.join(
+    [format_table(found['table']), format_split_depths(*split_figures(rows)), _accuracy_line(found)]
+  )
+  return {
+    'status': 'done',
+    'parameters': name,
+    'output': str(output),
+    'num_skipped': len(loaded.skipped),
+    **found,
+  }, text
 
 
 def accept_problem(problem: Problem, runtime: Runtime) -> Problem:
@@ -120,8 +160,10 @@ def accept_problem(problem: Problem, runtime: Runtime) -> Problem:
   limit = runtime.config.data.prompt_limit
   unknown = unknown_words(problem.prompt, runtime.tokenizer)
   if unknown:
-    raise RowError(f'the model has no token for {", ".join(map(repr, unknown[:5]))!s:.200} and '
-                   'would read "unknown"; write the problem in its words')
+    raise RowError(
+      f'the model has no token for {", ".join(map(repr, unknown[:5]))!s:.200} and '
+      'would read "unknown"; write the problem in its words'
+    )
   num_tokens = len(runtime.tokenizer.encode_prompt(problem.prompt))
   if num_tokens > limit and runtime.config.data.overlong_prompts == 'skip':
     raise RowError(f'the prompt has {num_tokens} tokens, data.prompt_limit = {limit}')
@@ -136,25 +178,30 @@ def accept_problem(problem: Problem, runtime: Runtime) -> Problem:
 
 
 def with_slots(config: Config, num_problems: int) -> Config:
-  """No more slots per device than serial policies can use: an idle one costs as much as a busy one.
-  """
+  """No more slots per device than serial policies can use: an idle one costs as much as a busy one."""
   if not POLICIES[config.search.policy].is_serial:
     return config
   slots = min(config.search.num_slots, num_problems)
-  return dataclasses.replace(config, search=dataclasses.replace(
-      config.search, num_slots=slots, replay_lanes=min(config.search.replay_lanes, slots)))
+  return dataclasses.replace(
+    config,
+    search=dataclasses.replace(
+      config.search, num_slots=slots, replay_lanes=min(config.search.replay_lanes, slots)
+    ),
+  )
 
 
 def run_name(config: Config, parameters: str) -> str:
   """What the lines of an output file depend on: settings and parameters."""
-  fields = {name: value for name, value in dataclasses.asdict(config).items()
-            if name not in RESULT_NEUTRAL}
+  fields = {
+    name: value for name, value in dataclasses.asdict(config).items() if name not in RESULT_NEUTRAL
+  }
   digest = zlib.crc32(json.dumps(fields, sort_keys=True).encode())
   return f'{parameters}, settings {digest:08x}'
 
 
-def _search_missing(runtime: Runtime, params: Any, problems: Sequence[Problem], file: ResultsFile,
-                    selection: str) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def _search_missing(
+  runtime: Runtime, params: Any, problems: Sequence[Problem], file: ResultsFile, selection: str
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
   """Rows of all problems, in their order; those that the file lacks are grown and appended.
 
   Returns the rows, and how well the slots were used now.
@@ -188,8 +235,13 @@ def _search_missing(runtime: Runtime, params: Any, problems: Sequence[Problem], 
   return [kept[key] for key in wanted], work if counters.trees else {}
 
 
-def _grow(runtime: Runtime, params: Any, jobs: Sequence[Job],
-          keep: Callable[[FinishedTree, float], None], progress: Progress) -> Counters:
+def _grow(
+  runtime: Runtime,
+  params: Any,
+  jobs: Sequence[Job],
+  keep: Callable[[FinishedTree, float], None],
+  progress: Progress,
+) -> Counters:
   """Grows a tree per job; `keep` gets each with the seconds from its start to its end.
 
   Raises:
@@ -198,10 +250,14 @@ def _grow(runtime: Runtime, params: Any, jobs: Sequence[Job],
   clock = _Clock()
   try:
     return run_engine(
-        engine_for_questions(runtime), params, clock.watch(jobs),
-        base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0),
-        on_finish=lambda tree: keep(tree, clock.seconds(tree.problem_id)),
-        progress=progress, should_stop=runtime.should_stop)
+      engine_for_questions(runtime),
+      params,
+      clock.watch(jobs),
+      base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0),
+      on_finish=lambda tree: keep(tree, clock.seconds(tree.problem_id)),
+      progress=progress,
+      should_stop=runtime.should_stop,
+    )
   except Interrupted:
     raise stopped(runtime.team) from None
 
@@ -231,8 +287,9 @@ class _Clock:
       self._compiling += seconds
 
 
-def tree_row(tree: FinishedTree, problem: Problem, runtime: Runtime, selection: str,
-             seconds: float) -> dict[str, Any]:
+def tree_row(
+  tree: FinishedTree, problem: Problem, runtime: Runtime, selection: str, seconds: float
+) -> dict[str, Any]:
   """What a line of the output holds, as plain values; numbers that are not finite are None.
 
   Args:
@@ -245,22 +302,35 @@ def tree_row(tree: FinishedTree, problem: Problem, runtime: Runtime, selection: 
   decode = runtime.tokenizer.decode_response
   is_math = runtime.config.verify.verifier == 'math'
   ends = answers.find_ends(tree, decode, answers.read_boxed if is_math else answers.read_whole)
-  chosen = {name: _end_fields(choose(ends), bool(problem.answer))
-            for name, choose in answers.SELECTIONS.items()}
+  chosen = {
+    name: _end_fields(choose(ends), bool(problem.answer))
+    for name, choose in answers.SELECTIONS.items()
+  }
   pairs, disagreements = statistics.split_counts(tree, runtime.config.search.max_depth)
   return {
-      'id': problem.id, 'question': problem.prompt, 'gold': problem.answer or None,
-      'is_solved': tree.is_solved if problem.answer else None,
-      'selected': chosen[selection], 'answers': chosen, 'table': table_row(tree, seconds),
-      'pairs': pairs.tolist(), 'disagreements': disagreements.tolist(),
-      'tree': tree_to_dict(tree, decode)}
+    'id': problem.id,
+    'question': problem.prompt,
+    'gold': problem.answer or None,
+    'is_solved': tree.is_solved if problem.answer else None,
+    'selected': chosen[selection],
+    'answers': chosen,
+    'table': table_row(tree, seconds),
+    'pairs': pairs.tolist(),
+    'disagreements': disagreements.tolist(),
+    'tree': tree_to_dict(tree, decode),
+  }
 
 
 def _end_fields(end: answers.End | None, is_graded: bool) -> dict[str, Any] | None:
   if end is None:
     return None
-  return {'node': end.node, 'answer': end.answer, 'response': end.text, 'q': end.q,
-          'is_correct': end.is_correct if is_graded else None}
+  return {
+    'node': end.node,
+    'answer': end.answer,
+    'response': end.text,
+    'q': end.q,
+    'is_correct': end.is_correct if is_graded else None,
+  }
 
 
 def table_row(tree: FinishedTree, seconds: float) -> dict[str, float | None]:
@@ -270,13 +340,26 @@ def table_row(tree: FinishedTree, seconds: float) -> dict[str, float | None]:
   an iteration is an expansion; times are seconds of the clock, during which other trees grew too.
   """
   ends = tree.collected
-  entropies = [np.concatenate([tree.entropies[tree.node_slice(i)] for i in tree.path(end)]).mean()
-               for end in ends.tolist()]
+  entropies = [
+    np.concatenate([tree.entropies[tree.node_slice(i)] for i in tree.path(end)]).mean()
+    for end in ends.tolist()
+  ]
   mean = lambda values: float(np.mean(values)) if len(values) else None
   iterations = tree.statistics['expansions']
-  return dict(zip(TABLE, (
-      mean(tree.depth[ends]), mean(entropies), mean(tree.reward[ends]), iterations,
-      seconds / max(iterations, 1), seconds), strict=True))
+  return dict(
+    zip(
+      TABLE,
+      (
+        mean(tree.depth[ends]),
+        mean(entropies),
+        mean(tree.reward[ends]),
+        iterations,
+        seconds / max(iterations, 1),
+        seconds,
+      ),
+      strict=True,
+    )
+  )
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -290,34 +373,48 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
   total = lambda name: sum(row['tree']['statistics'].get(name) or 0 for row in rows)
   generated = max(total('generated_tokens'), 1)
   return {
-      'num_problems': len(rows), 'num_graded': len(graded),
-      'num_solved': sum(row['is_solved'] for row in graded),
-      **{f'accuracy/{name}': share([bool((row['answers'][name] or {}).get('is_correct'))
-                                    for row in graded]) for name in answers.SELECTIONS},
-      'table': {column: _mean_and_deviation([row['table'][column] for row in rows])
-                for column in TABLE},
-      'u_over_x': {str(depth): ratio for depth, ratio in enumerate(ratios)
-                   if depth and np.isfinite(ratio)},
-      'split_pairs': pairs, 'search/tokens': total('generated_tokens'),
-      'search/recomputed_share': total('recomputed_tokens') / generated}
+    'num_problems': len(rows),
+    'num_graded': len(graded),
+    'num_solved': sum(row['is_solved'] for row in graded),
+    **{
+      f'accuracy/{name}': share(
+        [bool((row['answers'][name] or {}).get('is_correct')) for row in graded]
+      )
+      for name in answers.SELECTIONS
+    },
+    'table': {
+      column: _mean_and_deviation([row['table'][column] for row in rows]) for column in TABLE
+    },
+    'u_over_x': {
+      str(depth): ratio for depth, ratio in enumerate(ratios) if depth and np.isfinite(ratio)
+    },
+    'split_pairs': pairs,
+    'search/tokens': total('generated_tokens'),
+    'search/recomputed_share': total('recomputed_tokens') / generated,
+  }
 
 
 def split_figures(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[int]]:
   """U/x and pairs of ends by the depth where they split, over all trees."""
-  pairs, disagreements = (np.sum([row[name] for row in rows], axis=0)
-                          for name in ('pairs', 'disagreements'))
+  pairs, disagreements = (
+    np.sum([row[name] for row in rows], axis=0) for name in ('pairs', 'disagreements')
+  )
   return statistics.unresolved_over_cost(pairs, disagreements).tolist(), pairs.tolist()
 
 
 def _mean_and_deviation(values: Sequence[float | None]) -> dict[str, float] | None:
   known = [value for value in values if value is not None]
-  return {'mean': float(np.mean(known)), 'deviation': float(np.std(known)), 'trees': len(known)
-          } if known else None
+  return (
+    {'mean': float(np.mean(known)), 'deviation': float(np.std(known)), 'trees': len(known)}
+    if known
+    else None
+  )
 
 
 def _accuracy_line(found: dict[str, Any]) -> str:
   if not found['num_graded']:
     return 'No answer is known: nothing was graded.'
-  shares = [f'{name.replace("_", " ")} {percent(found[f"accuracy/{name}"])}'
-            for name in answers.SELECTIONS]
+  shares = [
+    f'{name.replace("_", " ")} {percent(found[f"accuracy/{name}"])}' for name in answers.SELECTIONS
+  ]
   return f'correct of {found["num_graded"]} with a known answer: ' + ', '.join(shares)

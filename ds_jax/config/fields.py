@@ -20,6 +20,7 @@ from ds_jax.config.rules import check_rows, check_values
 @dataclasses.dataclass(frozen=True)
 class CountdownConfig:
   """The embedded task: reach a target with each number exactly once (data/countdown.py)."""
+
   num_numbers: int = 4  # numbers per problem; depth of a worked solution is num_numbers - 1
   max_number: int = 10  # given numbers are 1..max_number
   max_value: int = 99  # no intermediate result is larger (one token per value)
@@ -33,6 +34,7 @@ class CountdownConfig:
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Where problems come from, and how they become prompts."""
+
   source: str = 'countdown'  # 'countdown', 'tfds:NAME', 'file:PATH.{jsonl,json,parquet,csv}',
   #   'hf:NAME[:SUBSET]' (with `datasets`), 'gym:NAME' (with `reasoning-gym`)
   eval_source: str = ''  # '': the held-out split of `source`
@@ -53,6 +55,7 @@ class DataConfig:
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """Which decoder, and in which number formats."""
+
   path: str = ''  # Hugging Face folder or name on the hub; '': WORKDIR/warmstart
   compute_dtype: str = 'float32'  # search copy and activations: float32 | bfloat16
   remat: str = 'none'  # what the backward pass computes again: 'none', 'full' (all of a layer),
@@ -72,13 +75,17 @@ class ModelConfig:
   @property
   def formats(self) -> dict[str, str]:
     """What a decoder takes from here, whatever its shape: fields of DecoderConfig."""
-    return {'compute_dtype': self.compute_dtype, 'remat': self.remat,
-            'attention_kernel': self.attention_kernel}
+    return {
+      'compute_dtype': self.compute_dtype,
+      'remat': self.remat,
+      'attention_kernel': self.attention_kernel,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class WarmstartConfig:
   """Supervised training of a new tiny decoder on worked solutions."""
+
   num_steps: int = 1600
   batch_size: int = 64  # worked solutions per step
   learning_rate: float = 2e-3  # peak; linear warm-up of 5 %, cosine to a tenth
@@ -88,6 +95,7 @@ class WarmstartConfig:
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
   """How the search and its direct rollouts draw tokens."""
+
   temperature: float = 1.0  # 0: greedy
   top_p: float = 1.0  # 1: off
   top_k: int = 0  # 0: off
@@ -96,6 +104,7 @@ class SamplingConfig:
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
   """The tree search. Defaults are the quickstart's; configs/deepsearch_1_5b.py has the released."""
+
   policy: str = 'deepsearch'  # 'deepsearch' | 'faithful' | 'direct' | 'fork'
   num_slots: int = 48  # decoder slots per device
   width: int = 4  # W, children per expansion
@@ -133,6 +142,7 @@ class SearchConfig:
 @dataclasses.dataclass(frozen=True)
 class VerifyConfig:
   """Answer checking in killable worker processes."""
+
   verifier: str = 'countdown'  # 'countdown' | 'math' | 'released' | 'exact' | 'gym:TASK' |
   #   'python:MODULE.FUNCTION'
   num_workers: int = 2  # processes
@@ -147,6 +157,7 @@ class VerifyConfig:
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
   """The Tree-GRPO update."""
+
   objective: str = 'policy'  # 'policy': search and learn from it | 'imitation': no search but
   #   supervised updates towards worked solutions of the training problems
   batch_problems: int = 96  # problems searched per step
@@ -198,6 +209,7 @@ class TrainConfig:
 @dataclasses.dataclass(frozen=True)
 class CurriculumConfig:
   """Rounds: filter the hard set, train on it, filter again."""
+
   round_steps: tuple[int, ...] = (120, 60)  # training steps of each round
   filter_samples: int = 4  # direct rollouts per problem; 0: no filter, all problems are trained on
   hard_threshold: float = 0.25  # problems with pass@1 below this are hard
@@ -241,6 +253,7 @@ class LogConfig:
 @dataclasses.dataclass(frozen=True)
 class Config:
   """A whole run."""
+
   seed: int = 0
   data: DataConfig = DataConfig()
   model: ModelConfig = ModelConfig()
@@ -259,9 +272,18 @@ class Config:
 RESULT_NEUTRAL = ('log', 'checkpoint')
 
 # Fields that suit the machine: a run may go on with others. Sums of floats, so last bits, differ.
-MACHINE_FIELDS = ('mesh.data', 'mesh.fsdp', 'mesh.tensor', 'train.micro_rows', 'search.num_slots',
-                  'search.replay_lanes', 'search.cache_kernel', 'model.attention_kernel',
-                  'evaluate.num_slots', 'verify.num_workers')
+MACHINE_FIELDS = (
+  'mesh.data',
+  'mesh.fsdp',
+  'mesh.tensor',
+  'train.micro_rows',
+  'search.num_slots',
+  'search.replay_lanes',
+  'search.cache_kernel',
+  'model.attention_kernel',
+  'evaluate.num_slots',
+  'verify.num_workers',
+)
 
 
 def config_from(fields: Mapping[str, Any]) -> Config:
@@ -283,6 +305,7 @@ def load_config(path: str) -> Config:
     InputError: if there is no such file, it has no get_config(), or a field is bad.
   """
   import runpy
+
   try:
     fields = runpy.run_path(path)['get_config']()
   except FileNotFoundError as e:
@@ -316,8 +339,11 @@ def check_training(config: Config) -> None:
 def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
   """{'search.width': (value in a, value in b)} of two nested mappings, RESULT_NEUTRAL left out."""
   flat_a, flat_b = flatten(a), flatten(b)
-  return {name: (flat_a.get(name), flat_b.get(name)) for name in sorted({*flat_a, *flat_b})
-          if name.split('.')[0] not in RESULT_NEUTRAL and flat_a.get(name) != flat_b.get(name)}
+  return {
+    name: (flat_a.get(name), flat_b.get(name))
+    for name in sorted({*flat_a, *flat_b})
+    if name.split('.')[0] not in RESULT_NEUTRAL and flat_a.get(name) != flat_b.get(name)
+  }
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -335,15 +361,19 @@ def _convert(cls: type, fields: Mapping[str, Any], prefix: str) -> Any:
   hints = typing.get_type_hints(cls)
   for name in fields:
     if name not in hints:
-      raise InputError(f'Unknown config field {prefix + name!r}.{suggest(name, hints)} '
-                       f'Fields here: {", ".join(sorted(hints))}.')
+      raise InputError(
+        f'Unknown config field {prefix + name!r}.{suggest(name, hints)} '
+        f'Fields here: {", ".join(sorted(hints))}.'
+      )
   values = {}
   for name, value in fields.items():
     kind = hints[name]
     if dataclasses.is_dataclass(kind):
       if not hasattr(value, 'items'):
-        raise InputError(f'Expected {prefix + name} to be a section with fields '
-                         f'{", ".join(typing.get_type_hints(kind))}; got {value!r}.')
+        raise InputError(
+          f'Expected {prefix + name} to be a section with fields '
+          f'{", ".join(typing.get_type_hints(kind))}; got {value!r}.'
+        )
       values[name] = _convert(kind, dict(value.items()), f'{prefix}{name}.')
     else:
       values[name] = _typed(kind, value, prefix + name)
@@ -360,6 +390,7 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-    raise InputError(f'Expected {name} of type {kind.__name__}, got {value!r} '
-                     f'({type(value).__name__}).')
+    raise InputError(
+      f'Expected {name} of type {kind.__name__}, got {value!r} ({type(value).__name__}).'
+    )
   return value

@@ -25,18 +25,19 @@ _AIME = re.compile(r'\$?0*(\d{1,3})(?:\.0+)?\$?\.?')
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
   """What is known of a benchmark before its file is read."""
+
   title: str  # its column in the paper's Table 1
   counts: tuple[int, ...]  # problems of the versions in use
   answers: str = 'any'  # 'any', or 'aime': integers from 0 to 999
 
 
 BENCHMARKS = {
-    'aime2024': Benchmark('AIME 2024', (30,), 'aime'),
-    'aime2025': Benchmark('AIME 2025', (30,), 'aime'),
-    'amc2023': Benchmark('AMC 2023', (40,)),
-    'math500': Benchmark('MATH500', (500,)),
-    'minerva_math': Benchmark('Minerva', (272,)),
-    'olympiadbench': Benchmark('Olympiad', (675, 674)),  # 674: without one that has a figure
+  'aime2024': Benchmark('AIME 2024', (30,), 'aime'),
+  'aime2025': Benchmark('AIME 2025', (30,), 'aime'),
+  'amc2023': Benchmark('AMC 2023', (40,)),
+  'math500': Benchmark('MATH500', (500,)),
+  'minerva_math': Benchmark('Minerva', (272,)),
+  'olympiadbench': Benchmark('Olympiad', (675, 674)),  # 674: without one that has a figure
 }
 
 
@@ -72,15 +73,25 @@ def _read_row(name: str, row: Mapping[str, Any] | str, config: DataConfig, index
   if isinstance(row, str):
     raise RowError(row)
   lowered = {field.lower(): value for field, value in row.items()}
-  problem = read_problem(lowered, dataclasses.replace(
-      config, instruction='', prompt_field=config.prompt_field.lower(),
-      answer_field=config.answer_field.lower()))
+  problem = read_problem(
+    lowered,
+    dataclasses.replace(
+      config,
+      instruction='',
+      prompt_field=config.prompt_field.lower(),
+      answer_field=config.answer_field.lower(),
+    ),
+  )
   text = problem.prompt.strip().removesuffix(RELEASED_SUFFIX).strip()
   own_id = f'{index:03d}' if problem.id.startswith('text-') else problem.id
   answer = _aime_answer(problem.answer) if BENCHMARKS[name].answers == 'aime' else problem.answer
   return dataclasses.replace(
-      problem, prompt=text, answer=answer, solution=None,
-      id=own_id if own_id.startswith(f'{name}-') else f'{name}-{own_id}')
+    problem,
+    prompt=text,
+    answer=answer,
+    solution=None,
+    id=own_id if own_id.startswith(f'{name}-') else f'{name}-{own_id}',
+  )
 
 
 def _aime_answer(answer: str) -> str:
@@ -98,9 +109,10 @@ def _check(name: str, problems: list[Problem], faults: list[str], pattern: str) 
   if faults:
     shown = '; '.join(faults[:_NUM_SHOWN]) + ('; …' if len(faults) > _NUM_SHOWN else '')
     raise InputError(
-        f'{pattern}: {len(faults)} rows cannot be used for {name}: {shown}. A benchmark is taken '
-        'whole or not at all; mend the file, or name its fields with --prompt_field and '
-        '--answer_field.')
+      f'{pattern}: {len(faults)} rows cannot be used for {name}: {shown}. A benchmark is taken '
+      'whole or not at all; mend the file, or name its fields with --prompt_field and '
+      '--answer_field.'
+    )
   check_count(name, len(problems), pattern)
   ids = [problem.id for problem in problems]
   twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
@@ -112,5 +124,7 @@ def check_count(name: str, count: int, where: str) -> None:
   """Raises InputError unless a benchmark has so many problems."""
   counts = BENCHMARKS[name].counts
   if count not in counts:
-    raise InputError(f'{where} holds {count} different problems; {name} has '
-                     f'{" or ".join(map(str, counts))}. Use the file of the whole benchmark.')
+    raise InputError(
+      f'{where} holds {count} different problems; {name} has '
+      f'{" or ".join(map(str, counts))}. Use the file of the whole benchmark.'
+    )

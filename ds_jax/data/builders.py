@@ -36,8 +36,14 @@ class ProblemSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   VERSION = tfds.core.Version(VERSION)
   RELEASE_NOTES = {'1.0.0': 'First version.'}
 
-  def __init__(self, name: str, split: str, problems: Sequence[Problem],
-               report: Mapping[str, Any], **fields: Any):
+  def __init__(
+    self,
+    name: str,
+    split: str,
+    problems: Sequence[Problem],
+    report: Mapping[str, Any],
+    **fields: Any,
+  ):
     self.name = name
     self._split, self._problems, self._report = split, problems, dict(report)
     super().__init__(**fields)
@@ -45,12 +51,21 @@ class ProblemSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text()
     return tfds.core.DatasetInfo(
-        builder=self, description=f'Problems of {self.name}, as `ds-jax data prepare` found them.',
-        disable_shuffling=True,  # the order is the file's; the curriculum shuffles by key
-        metadata=tfds.core.MetadataDict(self._report),
-        features=tfds.features.FeaturesDict({
-            'id': text, 'problem': text, 'answer': text, 'source': text, 'topic': text,
-            'difficulty': np.float32}))
+      builder=self,
+      description=f'Problems of {self.name}, as `ds-jax data prepare` found them.',
+      disable_shuffling=True,  # the order is the file's; the curriculum shuffles by key
+      metadata=tfds.core.MetadataDict(self._report),
+      features=tfds.features.FeaturesDict(
+        {
+          'id': text,
+          'problem': text,
+          'answer': text,
+          'source': text,
+          'topic': text,
+          'difficulty': np.float32,
+        }
+      ),
+    )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
     del dl_manager  # nothing is downloaded
@@ -65,14 +80,23 @@ def row_of(problem: Problem) -> dict[str, Any]:
   found = lambda *names: next((problem.metadata[n] for n in names if n in problem.metadata), None)
   difficulty = found('extra_info.difficulty', 'difficulty')
   is_number = isinstance(difficulty, int | float) and np.isfinite(difficulty)
-  return {'id': problem.id, 'problem': problem.prompt, 'answer': problem.answer,
-          'source': str(found('source', 'data_source') or ''),
-          'topic': str(found('extra_info.topic', 'topic', 'subject') or ''),
-          'difficulty': np.float32(difficulty if is_number else UNKNOWN_DIFFICULTY)}
+  return {
+    'id': problem.id,
+    'problem': problem.prompt,
+    'answer': problem.answer,
+    'source': str(found('source', 'data_source') or ''),
+    'topic': str(found('extra_info.topic', 'topic', 'subject') or ''),
+    'difficulty': np.float32(difficulty if is_number else UNKNOWN_DIFFICULTY),
+  }
 
 
-def write_problems(name: str, split: str, problems: Sequence[Problem], report: Mapping[str, Any],
-                   data_dir: str | os.PathLike[str]) -> tuple[epath.Path, bool]:
+def write_problems(
+  name: str,
+  split: str,
+  problems: Sequence[Problem],
+  report: Mapping[str, Any],
+  data_dir: str | os.PathLike[str],
+) -> tuple[epath.Path, bool]:
   """Writes DATA_DIR/NAME/1.0.0 unless the same problems are there.
 
   Args:
@@ -103,24 +127,30 @@ def write_problems(name: str, split: str, problems: Sequence[Problem], report: M
   except (OSError, RuntimeError) as e:
     if isinstance(e, RuntimeError) and 'writing' not in str(e):  # array_record on a full disk
       raise
-    raise InputError(f'Cannot write {name} under {str(data_dir)!r}: {e}; free some space, or '
-                     'choose another --data_dir.') from e
+    raise InputError(
+      f'Cannot write {name} under {str(data_dir)!r}: {e}; free some space, or '
+      'choose another --data_dir.'
+    ) from e
   return folder, True
 
 
-def _build(name: str, split: str, problems: Sequence[Problem], report: Mapping[str, Any],
-           data_dir: str) -> str:
+def _build(
+  name: str, split: str, problems: Sequence[Problem], report: Mapping[str, Any], data_dir: str
+) -> str:
   with quiet_tfds():
-    builder = ProblemSet(name, split, problems, report, data_dir=data_dir,
-                         file_format='array_record')
+    builder = ProblemSet(
+      name, split, problems, report, data_dir=data_dir, file_format='array_record'
+    )
     builder.download_and_prepare()
   return os.fspath(builder.data_dir)
 
 
 def _check_same(folder: epath.Path, ours: str) -> None:
   if read_report(folder).get('fingerprint') != ours:
-    raise InputError(f'{folder} holds other problems; remove the folder to build it again, or '
-                     'choose another --data_dir or --name.')
+    raise InputError(
+      f'{folder} holds other problems; remove the folder to build it again, or '
+      'choose another --data_dir or --name.'
+    )
 
 
 def read_report(folder: epath.Path) -> dict[str, Any]:

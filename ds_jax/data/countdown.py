@@ -35,6 +35,7 @@ _STALL_DRAWS = 10_000
 
 class Step(NamedTuple):
   """One operation, `a op b = c`."""
+
   a: int
   op: str
   b: int
@@ -95,8 +96,9 @@ def write_solution(numbers: Sequence[int], steps: Sequence[Step], num_tokens: in
   return ' '.join([*words, str(steps[-1])])
 
 
-def draw_problem(rng: np.random.Generator, num_numbers: int,
-                 config: CountdownConfig) -> tuple[list[int], int, list[Step]] | None:
+def draw_problem(
+  rng: np.random.Generator, num_numbers: int, config: CountdownConfig
+) -> tuple[list[int], int, list[Step]] | None:
   """Draws numbers, then random operations until one value is left: the target.
 
   Returns:
@@ -149,22 +151,26 @@ def count_problems(config: CountdownConfig, num_numbers: int, split: str) -> int
 def _check(config: CountdownConfig) -> None:
   if config.num_numbers < 2 or config.max_number < 1:
     raise InputError(
-        'Expected data.countdown.num_numbers >= 2 and max_number >= 1, got '
-        f'{config.num_numbers} and {config.max_number}.')
+      'Expected data.countdown.num_numbers >= 2 and max_number >= 1, got '
+      f'{config.num_numbers} and {config.max_number}.'
+    )
   if config.max_value < config.max_number:
     raise InputError(
-        f'data.countdown.max_value = {config.max_value} is smaller than max_number = '
-        f'{config.max_number}; the given numbers must be values too: raise max_value.')
+      f'data.countdown.max_value = {config.max_value} is smaller than max_number = '
+      f'{config.max_number}; the given numbers must be values too: raise max_value.'
+    )
   if not 0 <= config.warmstart_full_share <= 1:
-    raise InputError('Expected data.countdown.warmstart_full_share in [0, 1], got '
-                     f'{config.warmstart_full_share}.')
+    raise InputError(
+      f'Expected data.countdown.warmstart_full_share in [0, 1], got {config.warmstart_full_share}.'
+    )
   for name in ('num_train', 'num_heldout', 'num_warmstart', 'seed'):
     if getattr(config, name) < 0:
       raise InputError(f'Expected data.countdown.{name} >= 0, got {getattr(config, name)}.')
 
 
-def _distinct_problems(config: CountdownConfig, split: str,
-                       rng: np.random.Generator) -> Iterator[Problem]:
+def _distinct_problems(
+  config: CountdownConfig, split: str, rng: np.random.Generator
+) -> Iterator[Problem]:
   num_wanted = {'train': config.num_train, 'heldout': config.num_heldout}[split]
   seen: set[str] = set()
   num_stalled, is_counted = 0, False
@@ -193,32 +199,46 @@ def _warmstart_problems(config: CountdownConfig, rng: np.random.Generator) -> It
       if num_draws == _STALL_DRAWS:
         _check_enough(config, num_numbers, 'warmstart', num_wanted=1)
     repeats[problem.id] = count = repeats.get(problem.id, 0) + 1
-    yield problem if count == 1 else Problem(
-        id=f'{problem.id}#{count}', prompt=problem.prompt, answer=problem.answer,
-        solution=problem.solution, metadata=problem.metadata)
+    yield (
+      problem
+      if count == 1
+      else Problem(
+        id=f'{problem.id}#{count}',
+        prompt=problem.prompt,
+        answer=problem.answer,
+        solution=problem.solution,
+        metadata=problem.metadata,
+      )
+    )
 
 
-def _draw_from(split: str, num_numbers: int, config: CountdownConfig,
-               rng: np.random.Generator) -> Problem | None:
+def _draw_from(
+  split: str, num_numbers: int, config: CountdownConfig, rng: np.random.Generator
+) -> Problem | None:
   """One draw; None where it fails or belongs to another split."""
   drawn = draw_problem(rng, num_numbers, config)
   if drawn is None or split_of(drawn[0], drawn[1]) != split:
     return None
   numbers, target, steps = drawn
   text = problem_text(numbers, target)
-  return Problem(id=problem_id(numbers, target), prompt=text, answer=text,
-                 solution=write_solution(numbers, steps, segment_length(config)),
-                 metadata={'numbers': tuple(numbers), 'target': target})
+  return Problem(
+    id=problem_id(numbers, target),
+    prompt=text,
+    answer=text,
+    solution=write_solution(numbers, steps, segment_length(config)),
+    metadata={'numbers': tuple(numbers), 'target': target},
+  )
 
 
 def _check_enough(config: CountdownConfig, num_numbers: int, split: str, num_wanted: int) -> None:
   count = count_problems(config, num_numbers, split)
   if count < num_wanted:
     raise InputError(
-        f'Countdown has only {count} distinct problems for its {split} split with {num_numbers} '
-        f'numbers in 1..{config.max_number} and values up to {config.max_value}, but '
-        f'{num_wanted} are needed; lower data.countdown.num_{split}, or raise max_number, '
-        'max_value or num_numbers.')
+      f'Countdown has only {count} distinct problems for its {split} split with {num_numbers} '
+      f'numbers in 1..{config.max_number} and values up to {config.max_value}, but '
+      f'{num_wanted} are needed; lower data.countdown.num_{split}, or raise max_number, '
+      'max_value or num_numbers.'
+    )
 
 
 def _multisets(max_number: int, size: int) -> Iterator[tuple[int, ...]]:
@@ -231,8 +251,9 @@ def _multisets(max_number: int, size: int) -> Iterator[tuple[int, ...]]:
       yield (*rest, last)
 
 
-def _reachable_values(numbers: tuple[int, ...], max_value: int,
-                      known: dict[tuple[int, ...], set[int]]) -> set[int]:
+def _reachable_values(
+  numbers: tuple[int, ...], max_value: int, known: dict[tuple[int, ...], set[int]]
+) -> set[int]:
   """All values of expressions that use the sorted `numbers` exactly once; fills `known`."""
   if len(numbers) == 1:
     return set(numbers)
@@ -242,8 +263,11 @@ def _reachable_values(numbers: tuple[int, ...], max_value: int,
     for mask in range(1, 2 ** (len(numbers) - 1)):
       left = tuple(n for i, n in enumerate(numbers) if mask >> i & 1)
       right = tuple(n for i, n in enumerate(numbers) if not mask >> i & 1)
-      values |= {step.c for x in _reachable_values(left, max_value, known)
-                 for y in _reachable_values(right, max_value, known)
-                 for step in possible_steps(x, y, max_value)}
+      values |= {
+        step.c
+        for x in _reachable_values(left, max_value, known)
+        for y in _reachable_values(right, max_value, known)
+        for step in possible_steps(x, y, max_value)
+      }
     known[numbers] = values
   return known[numbers]

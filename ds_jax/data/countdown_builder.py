@@ -26,6 +26,7 @@ from ds_jax.types import Problem
 @dataclasses.dataclass(eq=False, kw_only=True)
 class CountdownBuilderConfig(tfds.core.BuilderConfig):
   """A CountdownConfig under the name of its folder."""
+
   countdown: CountdownConfig = CountdownConfig()
 
 
@@ -38,10 +39,20 @@ class Countdown(tfds.core.GeneratorBasedBuilder):
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text()
     return tfds.core.DatasetInfo(
-        builder=self, description=__doc__, disable_shuffling=True,  # the order is the generator's
-        features=tfds.features.FeaturesDict({
-            'id': text, 'prompt': text, 'answer': text, 'solution': text,
-            'numbers': tfds.features.Sequence(np.int32), 'target': np.int32}))
+      builder=self,
+      description=__doc__,
+      disable_shuffling=True,  # the order is the generator's
+      features=tfds.features.FeaturesDict(
+        {
+          'id': text,
+          'prompt': text,
+          'answer': text,
+          'solution': text,
+          'numbers': tfds.features.Sequence(np.int32),
+          'target': np.int32,
+        }
+      ),
+    )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
     del dl_manager  # nothing is downloaded
@@ -50,8 +61,16 @@ class Countdown(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
     problems = countdown.generate_problems(self.builder_config.countdown, split)
     for i, problem in enumerate(problems):
-      yield i, {'id': problem.id, 'prompt': problem.prompt, 'answer': problem.answer,
-                'solution': problem.solution, **problem.metadata}
+      yield (
+        i,
+        {
+          'id': problem.id,
+          'prompt': problem.prompt,
+          'answer': problem.answer,
+          'solution': problem.solution,
+          **problem.metadata,
+        },
+      )
 
 
 def config_name(config: CountdownConfig) -> str:
@@ -68,11 +87,14 @@ def prepare(config: CountdownConfig, data_dir: str | os.PathLike[str]) -> Countd
     InputError: if the config is out of range or admits too few problems, or `data_dir` cannot be
       written.
   """
+
   def build() -> Countdown:
     with quiet_tfds():
       builder = Countdown(
-          data_dir=os.fspath(data_dir), file_format='array_record',
-          config=CountdownBuilderConfig(name=config_name(config), countdown=config))
+        data_dir=os.fspath(data_dir),
+        file_format='array_record',
+        config=CountdownBuilderConfig(name=config_name(config), countdown=config),
+      )
       builder.download_and_prepare()
     return builder
 
@@ -86,13 +108,18 @@ def prepare(config: CountdownConfig, data_dir: str | os.PathLike[str]) -> Countd
   except (OSError, RuntimeError) as e:
     if isinstance(e, RuntimeError) and 'writing' not in str(e):  # array_record on a full disk
       raise
-    raise InputError(f'Cannot write the Countdown problems under data_dir {str(data_dir)!r}: {e}; '
-                     'free some space, or set data.data_dir to another folder.') from e
+    raise InputError(
+      f'Cannot write the Countdown problems under data_dir {str(data_dir)!r}: {e}; '
+      'free some space, or set data.data_dir to another folder.'
+    ) from e
 
 
 def read_problem(row: Mapping[str, Any]) -> Problem:
   """The Problem of one row of the builder's data source."""
   return Problem(
-      id=row['id'].decode(), prompt=row['prompt'].decode(), answer=row['answer'].decode(),
-      solution=row['solution'].decode(),
-      metadata={'numbers': tuple(int(n) for n in row['numbers']), 'target': int(row['target'])})
+    id=row['id'].decode(),
+    prompt=row['prompt'].decode(),
+    answer=row['answer'].decode(),
+    solution=row['solution'].decode(),
+    metadata={'numbers': tuple(int(n) for n in row['numbers']), 'target': int(row['target'])},
+  )

@@ -13,8 +13,10 @@ from ds_jax.data import countdown
 
 PAD, EOS, UNKNOWN = '<pad>', '<eos>', '<unk>'
 _WORDS = ('from', ':', *countdown.OPERATORS, '=', '|', countdown.FILLER)
-_CHAT_TEMPLATE = ("{% for message in messages %}{{ message['content'] }}{% endfor %}"
-                  '{% if add_generation_prompt %} :{% endif %}')
+_CHAT_TEMPLATE = (
+  "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+  '{% if add_generation_prompt %} :{% endif %}'
+)
 
 
 def write_countdown_tokenizer(folder: str | os.PathLike[str], max_value: int) -> None:
@@ -25,6 +27,7 @@ def write_countdown_tokenizer(folder: str | os.PathLike[str], max_value: int) ->
     max_value: CountdownConfig.max_value; there is one token for each of 0..max_value.
   """
   from tokenizers import Tokenizer, models, pre_tokenizers
+
   words = (PAD, EOS, UNKNOWN, *_WORDS, *map(str, range(max_value + 1)))
   tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, UNKNOWN))
   tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -32,11 +35,21 @@ def write_countdown_tokenizer(folder: str | os.PathLike[str], max_value: int) ->
   path = pathlib.Path(folder)
   path.mkdir(parents=True, exist_ok=True)
   tokenizer.save(str(path / 'tokenizer.json'))
-  _write_json(path / 'tokenizer_config.json', {
-      'tokenizer_class': 'PreTrainedTokenizerFast', 'pad_token': PAD, 'eos_token': EOS,
-      'unk_token': UNKNOWN, 'chat_template': _CHAT_TEMPLATE, 'clean_up_tokenization_spaces': False})
-  _write_json(path / 'generation_config.json', {
-      'eos_token_id': words.index(EOS), 'pad_token_id': words.index(PAD)})
+  _write_json(
+    path / 'tokenizer_config.json',
+    {
+      'tokenizer_class': 'PreTrainedTokenizerFast',
+      'pad_token': PAD,
+      'eos_token': EOS,
+      'unk_token': UNKNOWN,
+      'chat_template': _CHAT_TEMPLATE,
+      'clean_up_tokenization_spaces': False,
+    },
+  )
+  _write_json(
+    path / 'generation_config.json',
+    {'eos_token_id': words.index(EOS), 'pad_token_id': words.index(PAD)},
+  )
 
 
 def _write_json(path: pathlib.Path, fields: dict[str, object]) -> None:

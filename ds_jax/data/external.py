@@ -23,15 +23,19 @@ def hf_rows(name: str, split: str) -> Iterator[Row]:
   try:
     import datasets
   except ImportError as e:
-    raise InputError(f"The source hf:{name} needs `datasets`: pip install 'ds_jax[hf]', or "
-                     'download the file and use file:PATH.') from e
+    raise InputError(
+      f"The source hf:{name} needs `datasets`: pip install 'ds_jax[hf]', or "
+      'download the file and use file:PATH.'
+    ) from e
   path, _, subset = name.partition(':')
   try:
     found = datasets.load_dataset(path, subset or None, split=split)
   except Exception as e:  # of many kinds: connection, missing files, unknown subsets
-    raise InputError(f'Cannot load split {split!r} of hf:{name}: {_first_line(e)} Expected '
-                     'hf:OWNER/NAME or hf:OWNER/NAME:SUBSET; data.train_split and data.eval_split '
-                     'name the splits.') from e
+    raise InputError(
+      f'Cannot load split {split!r} of hf:{name}: {_first_line(e)} Expected '
+      'hf:OWNER/NAME or hf:OWNER/NAME:SUBSET; data.train_split and data.eval_split '
+      'name the splits.'
+    ) from e
   return iter(enumerate(found, start=1))
 
 
@@ -47,17 +51,25 @@ def gym_rows(name: str, count: int, seed: int) -> Iterator[Row]:
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
   except ImportError as e:
-    raise InputError(f"The source gym:{name} needs `reasoning-gym`: pip install 'ds_jax[gym]'."
-                     ) from e
+    raise InputError(
+      f"The source gym:{name} needs `reasoning-gym`: pip install 'ds_jax[gym]'."
+    ) from e
   if name not in DATASETS:
     raise InputError(f'reasoning-gym has no task {name!r}.{suggest(name, DATASETS)}')
   if count < 1:
-    raise InputError(f'gym:{name} generates as many problems as asked for; set '
-                     'data.max_problems, e.g. 1000.')
+    raise InputError(
+      f'gym:{name} generates as many problems as asked for; set data.max_problems, e.g. 1000.'
+    )
   entries = reasoning_gym.create_dataset(name, size=count, seed=seed)
   for number, entry in enumerate(entries, start=1):
-    yield number, {'id': f'{name}/{seed}/{number - 1}', 'question': entry['question'],
-                   'answer': json.dumps(entry, sort_keys=True, default=_plain)}
+    yield (
+      number,
+      {
+        'id': f'{name}/{seed}/{number - 1}',
+        'question': entry['question'],
+        'answer': json.dumps(entry, sort_keys=True, default=_plain),
+      },
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -29,11 +29,14 @@ def find_files(pattern: str) -> list[pathlib.Path]:
   for path in paths:
     if not path.is_file():
       what = 'is a folder; name a file in it' if path.is_dir() else 'does not exist'
-      raise InputError(f'Data file {str(path)!r} {what}, e.g. file:PATH.jsonl or '
-                       'file:FOLDER/*.parquet.')
+      raise InputError(
+        f'Data file {str(path)!r} {what}, e.g. file:PATH.jsonl or file:FOLDER/*.parquet.'
+      )
     if path.suffix.lower() not in _READERS:
-      raise InputError(f'Cannot read {str(path)!r}: expected one of {", ".join(sorted(_READERS))}, '
-                       f'got {path.suffix or "no extension"!r}.')
+      raise InputError(
+        f'Cannot read {str(path)!r}: expected one of {", ".join(sorted(_READERS))}, '
+        f'got {path.suffix or "no extension"!r}.'
+      )
   return paths
 
 
@@ -71,11 +74,13 @@ def _read_json(path: pathlib.Path) -> Iterator[Row]:
   try:
     rows = json.loads(path.read_text(encoding='utf-8-sig'))
   except (ValueError, RecursionError) as e:
-    raise InputError(f'{str(path)!r} is not JSON: {e}. One object per line? '
-                     'Then call it .jsonl.') from e
+    raise InputError(
+      f'{str(path)!r} is not JSON: {e}. One object per line? Then call it .jsonl.'
+    ) from e
   if not isinstance(rows, list):
-    raise InputError(f'Expected {str(path)!r} to hold a list of objects, '
-                     f'got {type(rows).__name__}.')
+    raise InputError(
+      f'Expected {str(path)!r} to hold a list of objects, got {type(rows).__name__}.'
+    )
   for number, row in enumerate(rows, start=1):
     yield number, _object(row)
 
@@ -103,6 +108,7 @@ def _read_csv(path: pathlib.Path) -> Iterator[Row]:
 def _read_parquet(path: pathlib.Path) -> Iterator[Row]:
   import pyarrow
   import pyarrow.parquet
+
   number = 0
   try:
     for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
@@ -125,4 +131,8 @@ def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
 
 
 _READERS: dict[str, Callable[[pathlib.Path], Iterator[Row]]] = {
-    '.jsonl': _read_jsonl, '.json': _read_json, '.csv': _read_csv, '.parquet': _read_parquet}
+  '.jsonl': _read_jsonl,
+  '.json': _read_json,
+  '.csv': _read_csv,
+  '.parquet': _read_parquet,
+}

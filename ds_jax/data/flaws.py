@@ -24,18 +24,28 @@ from ds_jax.types import Problem
 _NOTHING = re.compile(r'[\s=.,;:?!*/|$_]*')  # + and - may be asked for
 _LETTER = re.compile(r'\$?(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\(?\s*([A-E])\s*\)?\}?\$?\.?')
 # What stands around formulas, and line ends that were written out.
-_DELIMITER = re.compile(r'\\[()\[\],]|\\n(?![a-z])|\\q?quad|\$'
-                        r'|\\(?:mathrm|mathbf|text|textbf)\{(?=[A-E]\})|(?<=\{[A-E])\}')
-_OPTION = re.compile(r'(?<![\w\\()\[\]^_])(?:\(\s*([A-Ea-e])\s*\)|\[\s*([A-E])\s*\]'
-                     r'|([A-Ea-e])\.?\)|([A-E])[.:](?=[\s}\\]))')
+_DELIMITER = re.compile(
+  r'\\[()\[\],]|\\n(?![a-z])|\\q?quad|\$'
+  r'|\\(?:mathrm|mathbf|text|textbf)\{(?=[A-E]\})|(?<=\{[A-E])\}'
+)
+_OPTION = re.compile(
+  r'(?<![\w\\()\[\]^_])(?:\(\s*([A-Ea-e])\s*\)|\[\s*([A-E])\s*\]'
+  r'|([A-Ea-e])\.?\)|([A-E])[.:](?=[\s}\\]))'
+)
 # Controls that no text has, and the letters that follow what \t, \r, \n, \b and \f were read as.
 _CONTROL = re.compile(
-    r'[\x00-\x07\x0b\x0e-\x1f\x7f-\x9f]|[\x08\x0c]'
-    r'|\t(?=heta|ext|imes|an\b|anh|au\b|frac|ilde|riangle|o\b|op\b|herefore)'
-    r'|\r(?=ho\b|ight|angle|floor|ceil|m\{)|\n(?=abla|eq\b|otin|mid)')
+  r'[\x00-\x07\x0b\x0e-\x1f\x7f-\x9f]|[\x08\x0c]'
+  r'|\t(?=heta|ext|imes|an\b|anh|au\b|frac|ilde|riangle|o\b|op\b|herefore)'
+  r'|\r(?=ho\b|ight|angle|floor|ceil|m\{)|\n(?=abla|eq\b|otin|mid)'
+)
 
-FLAWS = ('no_answer', 'letter_without_options', 'control_characters', 'repeated_question',
-         'conflicting_answers')
+FLAWS = (
+  'no_answer',
+  'letter_without_options',
+  'control_characters',
+  'repeated_question',
+  'conflicting_answers',
+)
 
 
 def flaw_of(problem: Problem) -> str | None:

@@ -20,13 +20,28 @@ from ds_jax.config import DataConfig
 from ds_jax.types import Problem
 
 PROMPT_FIELDS = ('problem', 'question', 'prompt')
-ANSWER_FIELDS = ('reward_model.ground_truth', 'answer', 'final_answer', 'expected_answer',
-                 'solution')
+ANSWER_FIELDS = (
+  'reward_model.ground_truth',
+  'answer',
+  'final_answer',
+  'expected_answer',
+  'solution',
+)
 ID_FIELDS = ('id', 'unique_id', 'extra_info.index')
 
 # Kept in Problem.metadata where they are plain values.
-_METADATA_FIELDS = ('data_source', 'source', 'subject', 'topic', 'level', 'difficulty',
-                    'extra_info.topic', 'extra_info.difficulty', 'numbers', 'target')
+_METADATA_FIELDS = (
+  'data_source',
+  'source',
+  'subject',
+  'topic',
+  'level',
+  'difficulty',
+  'extra_info.topic',
+  'extra_info.difficulty',
+  'numbers',
+  'target',
+)
 
 # The suffix of the released code, which files prepared for it have behind every question.
 RELEASED_SUFFIX = "Let's think step by step and output the final answer within \\boxed{}."
@@ -61,11 +76,16 @@ def read_problem(row: Mapping[str, Any], config: DataConfig) -> Problem:
     gold = last_boxed(gold) or gold
   solution = lookup(row, 'solution')
   return Problem(
-      id=_row_id(row, text, gold, config.id_field),
-      prompt=with_instruction(text, config.instruction), answer=gold,
-      solution=_plain(solution) if isinstance(solution, str | bytes) and solution else None,
-      metadata={field: _plain(value) for field in _METADATA_FIELDS
-                if (value := lookup(row, field)) is not None and value is not _MISSING})
+    id=_row_id(row, text, gold, config.id_field),
+    prompt=with_instruction(text, config.instruction),
+    answer=gold,
+    solution=_plain(solution) if isinstance(solution, str | bytes) and solution else None,
+    metadata={
+      field: _plain(value)
+      for field in _METADATA_FIELDS
+      if (value := lookup(row, field)) is not None and value is not _MISSING
+    },
+  )
 
 
 def read_question(row: Mapping[str, Any], config: DataConfig) -> Problem:
@@ -78,8 +98,11 @@ def read_question(row: Mapping[str, Any], config: DataConfig) -> Problem:
   if any(lookup(row, field) not in (None, '', _MISSING) for field in fields):
     return read_problem(row, config)
   text = _prompt_text(*_find(row, config.prompt_field, PROMPT_FIELDS)[::-1])
-  return Problem(id=_row_id(row, text, '', config.id_field), answer='',
-                 prompt=with_instruction(text, config.instruction))
+  return Problem(
+    id=_row_id(row, text, '', config.id_field),
+    answer='',
+    prompt=with_instruction(text, config.instruction),
+  )
 
 
 def with_instruction(text: str, instruction: str) -> str:
@@ -105,7 +128,7 @@ def last_boxed(text: str) -> str | None:
   """Content of the last \\boxed{…} whose braces balance; None if there is none."""
   end = len(text)
   while (start := text.rfind('\\boxed', 0, end)) >= 0:
-    content = _braced(text[start + len('\\boxed'):].lstrip())
+    content = _braced(text[start + len('\\boxed') :].lstrip())
     if content is not None:
       return content
     end = start

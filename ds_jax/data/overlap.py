@@ -22,6 +22,7 @@ _WORD = re.compile(r'[^\W_]+')
 @dataclasses.dataclass(frozen=True)
 class Overlap:
   """A training problem and a benchmark problem that share a gram."""
+
   problem_id: str
   benchmark_id: str
   share: float  # of the benchmark problem's grams, in (0, 1]
@@ -42,8 +43,9 @@ def find_overlaps(problems: Iterable[Problem], benchmark: Sequence[Problem]) -> 
     for gram in set(grams(problem.prompt)) & owners.keys():
       for i in owners[gram]:
         shared[i] = shared.get(i, 0) + 1
-    overlaps += [Overlap(problem.id, benchmark[i].id, count / sizes[i])
-                 for i, count in shared.items()]
+    overlaps += [
+      Overlap(problem.id, benchmark[i].id, count / sizes[i]) for i, count in shared.items()
+    ]
   return sorted(overlaps, key=lambda o: (-o.share, o.problem_id, o.benchmark_id))
 
 
@@ -53,4 +55,4 @@ def grams(text: str) -> Iterator[tuple[str, ...]]:
   if not words:
     return
   for start in range(max(len(words) - GRAM, 0) + 1):
-    yield tuple(words[start:start + GRAM])
+    yield tuple(words[start : start + GRAM])

@@ -24,14 +24,22 @@ from ds_jax.types import Problem
 # A folder must have one of these …
 _VOCABULARIES = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'vocab.txt')
 # … and these belong to a tokenizer, too.
-_TOKENIZER_FILES = (*_VOCABULARIES, 'merges.txt', 'tokenizer_config.json', 'added_tokens.json',
-                    'special_tokens_map.json', 'chat_template.jinja', 'generation_config.json')
+_TOKENIZER_FILES = (
+  *_VOCABULARIES,
+  'merges.txt',
+  'tokenizer_config.json',
+  'added_tokens.json',
+  'special_tokens_map.json',
+  'chat_template.jinja',
+  'generation_config.json',
+)
 _HUB_NAME = re.compile(r'[\w-][\w.-]*/[\w.-]+')
 
 
 @dataclasses.dataclass(frozen=True)
 class ChatTokenizer:
   """types.Tokenizer on top of a transformers tokenizer."""
+
   tokenizer: Any  # transformers.PreTrainedTokenizerBase
   num_ids: int  # ids the tokenizer really has, which is not the number of embedding rows
   stop_ids: tuple[int, ...]  # the tokenizer's end token first
@@ -47,8 +55,11 @@ class ChatTokenizer:
       ids = self.tokenizer(list(texts))['input_ids'] if texts else []
     else:
       chats = [[{'role': 'user', 'content': text}] for text in texts]
-      ids = self.tokenizer.apply_chat_template(
-          chats, add_generation_prompt=True, return_dict=False) if chats else []
+      ids = (
+        self.tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
+        if chats
+        else []
+      )
     return [np.asarray(row, np.int32) for row in ids]
 
   def encode_response(self, text: str) -> np.ndarray:
@@ -59,27 +70,31 @@ class ChatTokenizer:
   def decode_response(self, tokens: np.ndarray) -> str:
     """Text without special tokens; half a character becomes U+FFFD, ids beyond num_ids nothing."""
     ids = [i for i in np.asarray(tokens).tolist() if 0 <= i < self.num_ids]
-    return self.tokenizer.decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedPrompts:
   """Problems with their prompt tokens, and what became of prompts that are too long."""
+
   prompts: tuple[tuple[Problem, np.ndarray], ...]  # tokens [P] int32, P <= prompt_limit
   skipped: tuple[str, ...]  # ids of problems left out
   truncated: tuple[str, ...] = ()  # ids of problems whose prompt lost its beginning
 
 
-def prepare_prompts(problems: Sequence[Problem], tokenizer: Tokenizer,
-                    config: DataConfig) -> PreparedPrompts:
+def prepare_prompts(
+  problems: Sequence[Problem], tokenizer: Tokenizer, config: DataConfig
+) -> PreparedPrompts:
   """Encodes all prompts; those longer than `config.prompt_limit` are skipped or cut on the left.
 
   Cutting the beginning, chat template included, is what the released code does.
   """
   texts = [problem.prompt for problem in problems]
-  encoded = (tokenizer.encode_prompts(texts) if isinstance(tokenizer, ChatTokenizer)
-             else [tokenizer.encode_prompt(text) for text in texts])
+  encoded = (
+    tokenizer.encode_prompts(texts)
+    if isinstance(tokenizer, ChatTokenizer)
+    else [tokenizer.encode_prompt(text) for text in texts]
+  )
   prompts, skipped, truncated = [], [], []
   for problem, tokens in zip(problems, encoded, strict=True):
     if len(tokens) > config.prompt_limit:
@@ -87,7 +102,7 @@ def prepare_prompts(problems: Sequence[Problem], tokenizer: Tokenizer,
         skipped.append(problem.id)
         continue
       truncated.append(problem.id)
-    prompts.append((problem, tokens[-config.prompt_limit:]))
+    prompts.append((problem, tokens[-config.prompt_limit :]))
   return PreparedPrompts(tuple(prompts), tuple(skipped), tuple(truncated))
 
 
@@ -107,6 +122,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> ChatTokenizer:
   os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')  # that PyTorch is missing
   import transformers
+
   # AutoTokenizer ignores a request for the generic class once config.json says 'qwen2' and applies
   # Qwen's own splitting (transformers 5.23).
   loader = transformers.PreTrainedTokenizerFast if _is_generic(path) else transformers.AutoTokenizer
@@ -118,8 +134,9 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> ChatTokenizer:
   stop_ids = tuple(i for i in _stop_ids(path, tokenizer.eos_token_id) if i < num_ids)
   if not stop_ids:
     raise InputError(
-        f'The tokenizer of {str(path)!r} has no end token; set eos_token in '
-        'tokenizer_config.json or eos_token_id in generation_config.json.')
+      f'The tokenizer of {str(path)!r} has no end token; set eos_token in '
+      'tokenizer_config.json or eos_token_id in generation_config.json.'
+    )
   pad_id = tokenizer.pad_token_id
   return ChatTokenizer(tokenizer, num_ids, stop_ids, stop_ids[0] if pad_id is None else pad_id)
 
@@ -133,8 +150,9 @@ def _is_generic(path: pathlib.Path) -> bool:
   return fields.get('tokenizer_class') in ('PreTrainedTokenizerFast', 'TokenizersBackend')
 
 
-def save_tokenizer(source_folder: str | os.PathLike[str],
-                   output_folder: str | os.PathLike[str]) -> list[str]:
+def save_tokenizer(
+  source_folder: str | os.PathLike[str], output_folder: str | os.PathLike[str]
+) -> list[str]:
   """Copies the tokenizer of a folder (or hub model) as it is; returns the names of its files."""
   source, output = _tokenizer_folder(source_folder), pathlib.Path(output_folder)
   output.mkdir(parents=True, exist_ok=True)
@@ -151,25 +169,32 @@ def _tokenizer_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
   if not path.is_dir():
     # runs/mine, with a folder runs, is a path with a typo, not a model on the hub.
     if not _HUB_NAME.fullmatch(str(folder)) or path.parent.is_dir():
-      raise InputError(f'No folder {str(folder)!r}; expected a Hugging Face folder with '
-                       f'{_VOCABULARIES[0]}, or a name on the hub like Qwen/Qwen2.5-1.5B.')
+      raise InputError(
+        f'No folder {str(folder)!r}; expected a Hugging Face folder with '
+        f'{_VOCABULARIES[0]}, or a name on the hub like Qwen/Qwen2.5-1.5B.'
+      )
     path = _download(str(folder))
   if not any((path / name).is_file() for name in _VOCABULARIES):
     found = ', '.join(sorted(p.name for p in path.iterdir())[:10]) or 'nothing'
-    raise InputError(f'No tokenizer in {str(path)!r}: expected tokenizer.json with '
-                     f'tokenizer_config.json (or one of {", ".join(_VOCABULARIES[1:])}), found '
-                     f'{found}.')
+    raise InputError(
+      f'No tokenizer in {str(path)!r}: expected tokenizer.json with '
+      f'tokenizer_config.json (or one of {", ".join(_VOCABULARIES[1:])}), found '
+      f'{found}.'
+    )
   return path
 
 
 def _download(name: str) -> pathlib.Path:
   """The local snapshot of a model on the hub: its tokenizer files alone."""
   import huggingface_hub
+
   try:
     return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=_TOKENIZER_FILES))
   except OSError as e:  # the hub's errors are of that kind
-    raise InputError(f'{name!r} is neither a folder here nor a model that can be fetched from the '
-                     f'Hugging Face hub: {str(e).strip().splitlines()[0]}') from e
+    raise InputError(
+      f'{name!r} is neither a folder here nor a model that can be fetched from the '
+      f'Hugging Face hub: {str(e).strip().splitlines()[0]}'
+    ) from e
 
 
 def _stop_ids(path: pathlib.Path, eos_id: int | None) -> list[int]:
@@ -183,7 +208,8 @@ def _stop_ids(path: pathlib.Path, eos_id: int | None) -> list[int]:
       raise InputError(f'{str(file)!r} is not a JSON object: {e}.') from e
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(i) is int and i >= 0 for i in values):
-      raise InputError(f'Expected eos_token_id in {str(file)!r} to be an id or a list of ids, '
-                       f'got {value!r}.')
+      raise InputError(
+        f'Expected eos_token_id in {str(file)!r} to be an id or a list of ids, got {value!r}.'
+      )
     ids += values
   return list(dict.fromkeys(ids))

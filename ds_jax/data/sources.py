@@ -27,21 +27,25 @@ from ds_jax.types import Problem
 _NUM_SHOWN = 5  # skipped rows named in a report
 _CHUNK = 1024  # rows read from a TFDS data source at a time
 _GYM_SEEDS = {'train': 0, 'eval': 1}  # splits of generated problems
-_SOURCES = ("'countdown', 'tfds:NAME', 'file:PATH' (.jsonl, .json, .parquet, .csv), "
-            "'hf:OWNER/NAME' or 'gym:NAME'")
+_SOURCES = (
+  "'countdown', 'tfds:NAME', 'file:PATH' (.jsonl, .json, .parquet, .csv), "
+  "'hf:OWNER/NAME' or 'gym:NAME'"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedProblems:
   """What was read of a source."""
+
   problems: tuple[Problem, ...]  # in the order of the source, unique ids
   skipped: tuple[tuple[int, str], ...]  # (line or row number from 1, reason)
   num_rows: int  # rows read, skipped ones included
   counts: Mapping[str, int]  # skipped rows by kind: 'unreadable', 'empty', 'repeated', flaws.FLAWS
 
 
-def load_problems(config: DataConfig, split: str, data_dir: str,
-                  progress: Progress) -> LoadedProblems:
+def load_problems(
+  config: DataConfig, split: str, data_dir: str, progress: Progress
+) -> LoadedProblems:
   """Reads the problems of one split; builds the embedded ones if they are not there.
 
   Args:
@@ -57,8 +61,11 @@ def load_problems(config: DataConfig, split: str, data_dir: str,
   check_choice('split', split, ('train', 'eval', 'warmstart'))
   source = (config.eval_source if split == 'eval' else '') or config.source
   kind, _, name = source.partition(':')
-  name_of_split = {'train': config.train_split, 'warmstart': 'warmstart',
-                   'eval': 'test' if name in BENCHMARKS else config.eval_split}
+  name_of_split = {
+    'train': config.train_split,
+    'warmstart': 'warmstart',
+    'eval': 'test' if name in BENCHMARKS else config.eval_split,
+  }
   limit = config.max_problems if split != 'warmstart' else 0
   progress.start(f'load {split} problems')
   try:
@@ -85,8 +92,9 @@ def load_problems(config: DataConfig, split: str, data_dir: str,
   return loaded
 
 
-def load_questions(path: str, config: DataConfig, accept: Callable[[Problem], Problem],
-                   progress: Progress) -> LoadedProblems:
+def load_questions(
+  path: str, config: DataConfig, accept: Callable[[Problem], Problem], progress: Progress
+) -> LoadedProblems:
   """Reads the problems of a file for test-time search; answers may be unknown.
 
   Args:
@@ -103,8 +111,14 @@ def load_questions(path: str, config: DataConfig, accept: Callable[[Problem], Pr
   return loaded
 
 
-def load_rows(rows: Iterable[tuple[str, Row]], config: DataConfig, limit: int, progress: Progress,
-              *, is_training: bool) -> LoadedProblems:
+def load_rows(
+  rows: Iterable[tuple[str, Row]],
+  config: DataConfig,
+  limit: int,
+  progress: Progress,
+  *,
+  is_training: bool,
+) -> LoadedProblems:
   """Problems of (where, row); of training problems those with a flaw are skipped.
 
   Args:
@@ -119,11 +133,15 @@ def load_rows(rows: Iterable[tuple[str, Row]], config: DataConfig, limit: int, p
   loaded, numbers = _collect(rows, config, limit, progress, accept=_flawless)
   between = flaws.flaws_between(loaded.problems)
   kept = tuple(p for i, p in enumerate(loaded.problems) if i not in between)
-  skipped = [(number, f'{where}{_words(between[i])}')
-             for i, (where, number) in enumerate(numbers) if i in between]
+  skipped = [
+    (number, f'{where}{_words(between[i])}')
+    for i, (where, number) in enumerate(numbers)
+    if i in between
+  ]
   counts = collections.Counter(loaded.counts) + collections.Counter(between.values())
-  return dataclasses.replace(loaded, problems=kept, skipped=(*loaded.skipped, *skipped),
-                             counts=dict(counts))
+  return dataclasses.replace(
+    loaded, problems=kept, skipped=(*loaded.skipped, *skipped), counts=dict(counts)
+  )
 
 
 def _flawless(problem: Problem) -> Problem:
@@ -139,6 +157,7 @@ def _words(flaw: str) -> str:
 
 def _load_countdown(config: DataConfig, split: str, data_dir: str, limit: int) -> LoadedProblems:
   from ds_jax.data import countdown_builder
+
   check_choice('split of countdown', split, countdown.SPLITS)
   builder = countdown_builder.prepare(config.countdown, data_dir)
   rows = _source_rows(builder.as_data_source(split))
@@ -146,18 +165,24 @@ def _load_countdown(config: DataConfig, split: str, data_dir: str, limit: int) -
   if not problems:
     raise InputError(f'The {split} split of countdown is empty; raise data.countdown.num_{split}.')
   if config.instruction:
-    problems = [dataclasses.replace(p, prompt=with_instruction(p.prompt, config.instruction))
-                for p in problems]
+    problems = [
+      dataclasses.replace(p, prompt=with_instruction(p.prompt, config.instruction))
+      for p in problems
+    ]
   return LoadedProblems(tuple(problems), (), len(problems), {})
 
 
 def _check_split(config: DataConfig, split: str, kind: str) -> None:
   if split == 'eval' and kind == 'file' and not config.eval_source:
-    raise InputError(f'The file source {config.source!r} has no evaluation split; set '
-                     f'data.eval_source to one of {_SOURCES}.')
+    raise InputError(
+      f'The file source {config.source!r} has no evaluation split; set '
+      f'data.eval_source to one of {_SOURCES}.'
+    )
   if split == 'warmstart':
-    raise InputError(f'The source {config.source!r} has no worked solutions to start from; '
-                     'use data.source=countdown, or start from a model with model.path=DIR.')
+    raise InputError(
+      f'The source {config.source!r} has no worked solutions to start from; '
+      'use data.source=countdown, or start from a model with model.path=DIR.'
+    )
 
 
 def file_rows(paths: list[pathlib.Path]) -> Iterator[tuple[str, Row]]:
@@ -169,26 +194,31 @@ def file_rows(paths: list[pathlib.Path]) -> Iterator[tuple[str, Row]]:
 
 def _tfds_rows(name: str, split: str, data_dir: str) -> Iterator[tuple[str, Row]]:
   import tensorflow_datasets as tfds
+
   try:
     builder = _tfds_builder(name, data_dir)
     source = builder.as_data_source(split)
   except (tfds.core.DatasetNotFoundError, FileNotFoundError, AssertionError) as e:
-    raise InputError(f'No TFDS data set {name!r} prepared under {data_dir!r} (or as a folder): '
-                     f'{_first_line(e)}') from e
+    raise InputError(
+      f'No TFDS data set {name!r} prepared under {data_dir!r} (or as a folder): {_first_line(e)}'
+    ) from e
   except (ValueError, NotImplementedError, ImportError) as e:
     raise InputError(
-        f'Cannot read split {split!r} of TFDS data set {name!r}: {_first_line(e)} Expected a split '
-        f'(data.train_split, data.eval_split) of a data set prepared under {data_dir!r} (or as a '
-        "folder) with file_format='array_record'; other formats need TensorFlow.") from e
+      f'Cannot read split {split!r} of TFDS data set {name!r}: {_first_line(e)} Expected a split '
+      f'(data.train_split, data.eval_split) of a data set prepared under {data_dir!r} (or as a '
+      "folder) with file_format='array_record'; other formats need TensorFlow."
+    ) from e
   return (('', row) for row in enumerate(_source_rows(source), start=1))
 
 
 def _tfds_builder(name: str, data_dir: str) -> Any:
   import tensorflow_datasets as tfds
+
   folder = tfds_folder(name, data_dir)
   if folder is None:
     return tfds.builder(name, data_dir=data_dir)
   from ds_jax.data.builders import local_folder
+
   return tfds.builder_from_directory(local_folder(folder))
 
 
@@ -197,6 +227,7 @@ def tfds_folder(name: str, data_dir: str) -> Any:
   from etils import epath
 
   from ds_jax.data.builders import VERSION
+
   base = epath.Path(data_dir) / name
   folders = (epath.Path(name), base, base / VERSION)
   return next((f for f in folders if (f / 'dataset_info.json').exists()), None)
@@ -213,10 +244,14 @@ def _source_rows(source: Any) -> Iterator[Mapping[str, Any]]:
     yield from source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
 
 
-def _collect(rows: Iterable[tuple[str, Row]], config: DataConfig, limit: int, progress: Progress,
-             read: Callable[[Mapping[str, Any], DataConfig], Problem] = read_problem,
-             accept: Callable[[Problem], Problem] = lambda problem: problem
-             ) -> tuple[LoadedProblems, list[tuple[str, int]]]:
+def _collect(
+  rows: Iterable[tuple[str, Row]],
+  config: DataConfig,
+  limit: int,
+  progress: Progress,
+  read: Callable[[Mapping[str, Any], DataConfig], Problem] = read_problem,
+  accept: Callable[[Problem], Problem] = lambda problem: problem,
+) -> tuple[LoadedProblems, list[tuple[str, int]]]:
   """Reads (where, row) until `limit` (0: no limit) rows are good, and where these stand."""
   problems: dict[str, Problem] = {}
   first_rows: dict[tuple[str, str, str], int] = {}
@@ -267,9 +302,12 @@ def _report(loaded: LoadedProblems, source: str, progress: Progress) -> None:
     raise InputError(f'{source} holds no rows.')
   if not loaded.problems:
     raise InputError(
-        f'{source}: none of {loaded.num_rows} rows can be used. By line or row: {examples}. Set '
-        'data.prompt_field and data.answer_field if the fields have other names.')
+      f'{source}: none of {loaded.num_rows} rows can be used. By line or row: {examples}. Set '
+      'data.prompt_field and data.answer_field if the fields have other names.'
+    )
   if loaded.skipped:
     kinds = ', '.join(f'{count} {_words(kind)}' for kind, count in sorted(loaded.counts.items()))
-    progress.note(f'{source}: skipped {len(loaded.skipped)} of {loaded.num_rows} rows ({kinds}). '
-                  f'By line or row: {examples}.')
+    progress.note(
+      f'{source}: skipped {len(loaded.skipped)} of {loaded.num_rows} rows ({kinds}). '
+      f'By line or row: {examples}.'
+    )

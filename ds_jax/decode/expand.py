@@ -45,6 +45,7 @@ from ds_jax.model.decoder import Decoder, compute_logits, split_layers
 @dataclasses.dataclass(frozen=True)
 class ExpandShape:
   """Static sizes of an expansion; counts of slots and lanes are per device."""
+
   num_slots: int  # B
   width: int  # W
   segment_length: int  # T
@@ -66,6 +67,7 @@ class ExpandShape:
 
 class DecodeState(NamedTuple):
   """What the decode loop carries."""
+
   step: jax.Array  # [] int32, tokens sampled so far
   token: jax.Array  # [B, W] int32, the last of them
   is_ended: jax.Array  # [B, W] bool, ended or not asked for
@@ -92,17 +94,26 @@ def compile_expand(mesh: Mesh, shape: ExpandShape) -> Any:
 
   def local(decoder, slots, plan, options, stop_ids):
     fits = cache_kernel.kernel_that_fits(
-        kernel, shape.cache_kernel, (shape.capacity, shape.segment_length),
-        slots.path_keys.shape[-1])
+      kernel, shape.cache_kernel, (shape.capacity, shape.segment_length), slots.path_keys.shape[-1]
+    )
     return expand(decoder, slots, plan, options, stop_ids, shape, fits)
 
   # With tensor parallelism that axis stays automatic: XLA inserts its all-reduces.
   manual = set(sharding.AXES if mesh.shape['tensor'] == 1 else sharding.BATCH_AXES)
-  mapped = jax.shard_map(local, mesh=mesh, in_specs=(P(), slot_specs, batch, P(), P()),
-                         out_specs=(slot_specs, batch), axis_names=manual, check_vma=False)
+  mapped = jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(P(), slot_specs, batch, P(), P()),
+    out_specs=(slot_specs, batch),
+    axis_names=manual,
+    check_vma=False,
+  )
   # Without out_shardings the returned slots differ in name from the first ones: a second program.
-  return jax.jit(mapped, donate_argnums=1,
-                 out_shardings=(slots_sharding(mesh, shape), NamedSharding(mesh, batch)))
+  return jax.jit(
+    mapped,
+    donate_argnums=1,
+    out_shardings=(slots_sharding(mesh, shape), NamedSharding(mesh, batch)),
+  )
 
 
 def bind_sampling(program: Any, options: SamplingOptions, stop_ids: Sequence[int]) -> ExpandFn:
@@ -143,9 +154,15 @@ def slots_sharding(mesh: Mesh, shape: ExpandShape) -> Slots:
   return Slots(path, path, named(sharding.BATCH_AXES), segment, segment)
 
 
-def expand(decoder: Decoder, slots: Slots, plan: SlotPlan, options: SamplingOptions,
-           stop_ids: jax.Array, shape: ExpandShape,
-           kernel: str = '') -> tuple[Slots, Segments]:
+def expand(
+  decoder: Decoder,
+  slots: Slots,
+  plan: SlotPlan,
+  options: SamplingOptions,
+  stop_ids: jax.Array,
+  shape: ExpandShape,
+  kernel: str = '',
+) -> tuple[Slots, Segments]:
   """One expansion on one device; see SlotPlan for the order of events."""
   slots = append_segments(slots, plan.append_child)
   slots = slots._replace(path_length=plan.keep_length)
@@ -154,16 +171,23 @@ def expand(decoder: Decoder, slots: Slots, plan: SlotPlan, options: SamplingOpti
   return decode(decoder, slots, plan, logits, options, stop_ids, shape, kernel)
 
 
-def replay(decoder: Decoder, slots: Slots, plan: SlotPlan, shape: ExpandShape,
-           kernel: str = '') -> Slots:
+def replay(
+  decoder: Decoder, slots: Slots, plan: SlotPlan, shape: ExpandShape, kernel: str = ''
+) -> Slots:
   """Encodes `replay_tokens` in at most R lanes; skipped when no slot replays."""
   num_lanes = min(shape.replay_lanes, plan.replay_length.shape[0])
 
   def run(slots):
     # The slots that replay come first; lanes left over write stale entries of distinct slots.
     lanes = jnp.argsort(plan.replay_length == 0, stable=True)[:num_lanes]
-    keys, values, _ = encode_chunk(decoder, read_by(slots, plan.replay_length > 0), lanes,
-                                   plan.replay_tokens[lanes], shape.path_block, kernel)
+    keys, values, _ = encode_chunk(
+      decoder,
+      read_by(slots, plan.replay_length > 0),
+      lanes,
+      plan.replay_tokens[lanes],
+      shape.path_block,
+      kernel,
+    )
     slots = write_path(slots, lanes, keys, values)
     return slots._replace(path_length=slots.path_length + plan.replay_length)
 
@@ -174,12 +198,14 @@ def replay(decoder: Decoder, slots: Slots, plan: SlotPlan, shape: ExpandShape,
     return jax.lax.cond(is_needed, run, lambda slots: slots, slots)
 
 
-def encode_pending(decoder: Decoder, slots: Slots, plan: SlotPlan, path_block: int,
-                   kernel: str = '') -> tuple[Slots, jax.Array]:
+def encode_pending(
+  decoder: Decoder, slots: Slots, plan: SlotPlan, path_block: int, kernel: str = ''
+) -> tuple[Slots, jax.Array]:
   """Encodes the path's last token once for all siblings; returns logits `[B, V]` after it."""
   everyone, is_active = jnp.arange(plan.pending_token.shape[0]), plan.num_children > 0
-  keys, values, hidden = encode_chunk(decoder, read_by(slots, is_active), None,
-                                      plan.pending_token[:, None], path_block, kernel)
+  keys, values, hidden = encode_chunk(
+    decoder, read_by(slots, is_active), None, plan.pending_token[:, None], path_block, kernel
+  )
   length = index_after(slots.path_length, hidden)
   slots = write_path(slots._replace(path_length=length), everyone, keys, values)
   slots = slots._replace(path_length=length + is_active)
@@ -191,37 +217,58 @@ def read_by(slots: Slots, is_reader: jax.Array) -> Slots:
   return slots._replace(path_length=jnp.where(is_reader, slots.path_length, 0))
 
 
-def decode(decoder: Decoder, slots: Slots, plan: SlotPlan, logits: jax.Array,
-           options: SamplingOptions, stop_ids: jax.Array, shape: ExpandShape,
-           kernel: str = '') -> tuple[Slots, Segments]:
+def decode(
+  decoder: Decoder,
+  slots: Slots,
+  plan: SlotPlan,
+  logits: jax.Array,
+  options: SamplingOptions,
+  stop_ids: jax.Array,
+  shape: ExpandShape,
+  kernel: str = '',
+) -> tuple[Slots, Segments]:
   """Samples up to T tokens of every child; stops early once all of this device's have ended."""
   num_slots, width, length = plan.num_children.shape[0], shape.width, shape.segment_length
   keys = child_keys(plan.key, plan.first_child, width)
   is_asked = jnp.arange(width) < plan.num_children[:, None]
   numbers = lambda dtype: jnp.zeros((num_slots, width, length), dtype)
-  empty = Segments(numbers(jnp.int32), *[numbers(jnp.float32)] * 3,
-                   jnp.zeros((num_slots, width), jnp.int32), jnp.zeros((num_slots, width), bool))
-  state = DecodeState(jnp.int32(0), jnp.zeros((num_slots, width), jnp.int32), ~is_asked,
-                      slots.segment_keys, slots.segment_values, empty)
+  empty = Segments(
+    numbers(jnp.int32),
+    *[numbers(jnp.float32)] * 3,
+    jnp.zeros((num_slots, width), jnp.int32),
+    jnp.zeros((num_slots, width), bool),
+  )
+  state = DecodeState(
+    jnp.int32(0),
+    jnp.zeros((num_slots, width), jnp.int32),
+    ~is_asked,
+    slots.segment_keys,
+    slots.segment_values,
+    empty,
+  )
 
   def draw(state: DecodeState, logits: jax.Array) -> DecodeState:
     return record(state, draw_tokens(token_keys(keys, state.step), logits, options), stop_ids)
 
   # XLA would lay the caches out for the write, and copy all of them for the kernel in every step.
-  row_major = lambda cache: with_layout_constraint(
-      cache, Layout(tuple(range(cache.ndim)))) if kernel else cache
+  row_major = lambda cache: (
+    with_layout_constraint(cache, Layout(tuple(range(cache.ndim)))) if kernel else cache
+  )
 
   layers = split_layers(decoder) if kernel == 'gpu' else None
 
   def step(state: DecodeState) -> DecodeState:
     current = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
     place, is_running = state.step - 1, ~jnp.all(state.is_ended, -1)
-    new_keys, new_values, hidden = decode_step(decoder, read_by(current, is_running), state.token,
-                                               place, shape.path_block, kernel, layers)
+    new_keys, new_values, hidden = decode_step(
+      decoder, read_by(current, is_running), state.token, place, shape.path_block, kernel, layers
+    )
     place = index_after(place, hidden)
     put = lambda cache, new: row_major(_put_active(cache, new[:, :, :, :, None], place, is_asked))
-    state = state._replace(segment_keys=put(state.segment_keys, new_keys),
-                           segment_values=put(state.segment_values, new_values))
+    state = state._replace(
+      segment_keys=put(state.segment_keys, new_keys),
+      segment_values=put(state.segment_values, new_values),
+    )
     return draw(state, compute_logits(decoder, hidden))
 
   state = draw(state, jnp.broadcast_to(logits[:, None], (num_slots, width, logits.shape[-1])))
@@ -231,8 +278,9 @@ def decode(decoder: Decoder, slots: Slots, plan: SlotPlan, logits: jax.Array,
   return slots, state.segments
 
 
-def _put_active(cache: jax.Array, new: jax.Array, place: jax.Array,
-                is_asked: jax.Array) -> jax.Array:
+def _put_active(
+  cache: jax.Array, new: jax.Array, place: jax.Array, is_asked: jax.Array
+) -> jax.Array:
   """Writes `[L, B, W, C, 1, D]` at `place`; an idle slot keeps the children it may yet append."""
   old = jax.lax.dynamic_slice_in_dim(cache, place, 1, axis=4)
   kept = jnp.where(is_asked[None, :, :, None, None, None], new, old)
@@ -243,12 +291,17 @@ def record(state: DecodeState, draw: Draw, stop_ids: jax.Array) -> DecodeState:
   """Notes the token at place `step` of every child that is still running."""
   segments, is_running = state.segments, ~state.is_ended
   put = lambda array, value: jax.lax.dynamic_update_slice_in_dim(
-      array, jnp.where(is_running, value, 0).astype(array.dtype)[..., None], state.step, axis=2)
+    array, jnp.where(is_running, value, 0).astype(array.dtype)[..., None], state.step, axis=2
+  )
   stops = is_running & jnp.any(draw.token[..., None] == stop_ids, -1)
   segments = Segments(
-      put(segments.tokens, draw.token), put(segments.logprobs, draw.logprob),
-      put(segments.sampled_logprobs, draw.sampled_logprob),
-      put(segments.entropies, draw.entropy), segments.length + is_running,
-      segments.is_ended | stops)
-  return state._replace(step=state.step + 1, token=draw.token, is_ended=state.is_ended | stops,
-                        segments=segments)
+    put(segments.tokens, draw.token),
+    put(segments.logprobs, draw.logprob),
+    put(segments.sampled_logprobs, draw.sampled_logprob),
+    put(segments.entropies, draw.entropy),
+    segments.length + is_running,
+    segments.is_ended | stops,
+  )
+  return state._replace(
+    step=state.step + 1, token=draw.token, is_ended=state.is_ended | stops, segments=segments
+  )

@@ -21,6 +21,7 @@ SUM_BLOCK = 128
 
 class SamplingOptions(NamedTuple):
   """Traced: other values compile nothing."""
+
   temperature: jax.Array  # [] float32, 0: greedy
   top_p: jax.Array  # [] float32 in (0, 1], 1: off
   top_k: jax.Array  # [] int32, 0: off
@@ -28,14 +29,16 @@ class SamplingOptions(NamedTuple):
 
 class Draw(NamedTuple):
   """One token per row, and what is known of it; see interfaces.Segments."""
+
   token: jax.Array  # [B, W] int32
   logprob: jax.Array  # [B, W] float32, of the full softmax at the sampling temperature
   sampled_logprob: jax.Array  # [B, W] float32, after top-k and top-p; 0 if greedy
   entropy: jax.Array  # [B, W] float32, nats, of the full softmax at the sampling temperature
 
 
-def sampling_options(temperature: float = 1.0, top_p: float = 1.0,
-                     top_k: int = 0) -> SamplingOptions:
+def sampling_options(
+  temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0
+) -> SamplingOptions:
   return SamplingOptions(np.float32(temperature), np.float32(top_p), np.int32(top_k))
 
 
@@ -67,14 +70,17 @@ def draw_tokens(keys: jax.Array, logits: jax.Array, options: SamplingOptions) ->
   is_greedy = options.temperature <= 0
   temperature = jnp.where(is_greedy, 1.0, options.temperature)
   # Not normalised: the most likely token has weight 1. So near 0, greedy leaves the others none.
-  weights = jnp.exp((logits - logits.max(-1, keepdims=True))
-                    / jnp.where(is_greedy, 1e-30, temperature))
+  weights = jnp.exp(
+    (logits - logits.max(-1, keepdims=True)) / jnp.where(is_greedy, 1e-30, temperature)
+  )
   with jax.named_scope('top_k'):
-    kept = jax.lax.cond(options.top_k > 0, lambda w: keep_top_k(w, options.top_k), lambda w: w,
-                        weights)
+    kept = jax.lax.cond(
+      options.top_k > 0, lambda w: keep_top_k(w, options.top_k), lambda w: w, weights
+    )
   with jax.named_scope('top_p'):
-    kept = jax.lax.cond(options.top_p < 1, lambda w: keep_top_p(w, options.top_p), lambda w: w,
-                        kept)
+    kept = jax.lax.cond(
+      options.top_p < 1, lambda w: keep_top_p(w, options.top_p), lambda w: w, kept
+    )
   # Not an argmax for greedy: on CPUs it takes six times as long as a sum. 0: the first of equals.
   uniform = jnp.where(is_greedy, 0.0, jax.vmap(jax.vmap(jax.random.uniform))(keys))
   token = invert(kept, uniform).astype(jnp.int32)

@@ -21,6 +21,7 @@ MAX_COMPARED = 200  # characters; longer answers are the same only letter by let
 @dataclasses.dataclass(frozen=True)
 class End:
   """A finished path that gives an answer."""
+
   node: int
   text: str  # the whole response
   answer: str  # what it comes to
@@ -39,8 +40,9 @@ def read_whole(text: str) -> str | None:
   return ' '.join(text.split()) or None
 
 
-def find_ends(tree: FinishedTree, decode: Callable[[np.ndarray], str],
-              read_answer: Callable[[str], str | None]) -> list[End]:
+def find_ends(
+  tree: FinishedTree, decode: Callable[[np.ndarray], str], read_answer: Callable[[str], str | None]
+) -> list[End]:
   """Ends with an answer: the collected ones in order, then the others as they were created.
 
   Args:
@@ -60,8 +62,16 @@ def find_ends(tree: FinishedTree, decode: Callable[[np.ndarray], str],
     text = decode(join(tree.tokens))
     answer = read_answer(text)
     if answer is not None:
-      ends.append(End(node, text, answer, tree.verdict[node] == Verdict.CORRECT.value,
-                      path_quality(tree, path), float(join(tree.logprobs).mean())))
+      ends.append(
+        End(
+          node,
+          text,
+          answer,
+          tree.verdict[node] == Verdict.CORRECT.value,
+          path_quality(tree, path),
+          float(join(tree.logprobs).mean()),
+        )
+      )
   return ends
 
 
@@ -72,8 +82,11 @@ def path_quality(tree: FinishedTree, path: Sequence[int]) -> float:
   """
   nodes = np.asarray(path[1:])
   visits = tree.visit_count[nodes]
-  return float((tree.value_sum[nodes] / np.maximum(visits, 1))[visits > 0].mean()
-               ) if (visits > 0).any() else 0.0
+  return (
+    float((tree.value_sum[nodes] / np.maximum(visits, 1))[visits > 0].mean())
+    if (visits > 0).any()
+    else 0.0
+  )
 
 
 def first_correct(ends: Sequence[End]) -> End | None:
@@ -95,8 +108,9 @@ def vote(ends: Sequence[End]) -> End | None:
   for end in ends:
     groups.setdefault(compared_form(end.answer), []).append(end)
   confidence = lambda end: end.logprob
-  best = max(groups.values(), default=None,
-             key=lambda group: (len(group), max(map(confidence, group))))
+  best = max(
+    groups.values(), default=None, key=lambda group: (len(group), max(map(confidence, group)))
+  )
   return None if best is None else max(best, key=confidence)
 
 
@@ -110,4 +124,7 @@ def compared_form(answer: str) -> str:
 
 
 SELECTIONS: dict[str, Callable[[Sequence[End]], End | None]] = {
-    'first_correct': first_correct, 'best_q': best_q, 'vote': vote}
+  'first_correct': first_correct,
+  'best_q': best_q,
+  'vote': vote,
+}

@@ -59,8 +59,12 @@ def evaluation_metrics(rollouts: Sequence[FinishedTree]) -> dict[str, float]:
   lengths = [len(tree.tokens) for tree in rollouts]
   is_cut = [v == 'incomplete' for tree in rollouts for v in tree.verdict if v is not None]
   return {
-      'evaluate/pass_at_1': mean, 'evaluate/pass_at_1_low': low, 'evaluate/pass_at_1_high': high,
-      'evaluate/pass_at_k': float(np.mean(best)) if best else 0.0,
-      'evaluate/num_problems': len(counts), 'evaluate/num_samples': k,
-      'evaluate/response_tokens': float(np.mean(lengths)) if lengths else 0.0,
-      'evaluate/cut_share': float(np.mean(is_cut)) if is_cut else 0.0}
+    'evaluate/pass_at_1': mean,
+    'evaluate/pass_at_1_low': low,
+    'evaluate/pass_at_1_high': high,
+    'evaluate/pass_at_k': float(np.mean(best)) if best else 0.0,
+    'evaluate/num_problems': len(counts),
+    'evaluate/num_samples': k,
+    'evaluate/response_tokens': float(np.mean(lengths)) if lengths else 0.0,
+    'evaluate/cut_share': float(np.mean(is_cut)) if is_cut else 0.0,
+  }

@@ -19,8 +19,12 @@ from ds_jax.types import FinishedTree, Problem, Verdict
 TEXT_FIELDS = ('question', 'response')
 
 
-def sample_row(tree: FinishedTree, problem: Problem, tokenizer: Tokenizer,
-               read_answer: Callable[[str], str | None]) -> dict[str, Any]:
+def sample_row(
+  tree: FinishedTree,
+  problem: Problem,
+  tokenizer: Tokenizer,
+  read_answer: Callable[[str], str | None],
+) -> dict[str, Any]:
   """What a line of the results holds of a width-1 tree, as plain values.
 
   Args:
@@ -31,10 +35,17 @@ def sample_row(tree: FinishedTree, problem: Problem, tokenizer: Tokenizer,
   """
   text = tokenizer.decode_response(tree.tokens)
   is_ended = len(tree.tokens) > 0 and int(tree.tokens[-1]) in tokenizer.stop_ids
-  return {'id': problem.id, 'sample': tree.sample, 'gold': problem.answer,
-          'verdict': next(v for v in tree.verdict[::-1] if v is not None),
-          'answer': read_answer(text), 'num_tokens': len(tree.tokens), 'is_cut': not is_ended,
-          'question': problem.prompt, 'response': text}
+  return {
+    'id': problem.id,
+    'sample': tree.sample,
+    'gold': problem.answer,
+    'verdict': next(v for v in tree.verdict[::-1] if v is not None),
+    'answer': read_answer(text),
+    'num_tokens': len(tree.tokens),
+    'is_cut': not is_ended,
+    'question': problem.prompt,
+    'response': text,
+  }
 
 
 def summarize_samples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -54,18 +65,30 @@ def summarize_samples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   lengths = [row['num_tokens'] for row in counted]
   percentile = lambda q: int(np.percentile(lengths, q, method='nearest')) if lengths else 0
   return {
-      'pass_at_1': mean, 'low': low, 'high': high, 'standard_error': standard_error(rates),
-      'num_problems': len(groups), 'num_samples': min(map(len, groups), default=0),
-      'num_errors': len(rows) - len(counted),
-      'pass_at': {k: float(np.mean([
-          pass_at_k(len(group), sum(map(is_correct, group)), k) for group in groups]))
-          for k in sample_counts(groups)},
-      'majority_at': {k: float(np.mean([majority_at_k(group, k) for group in groups]))
-                      for k in sample_counts(groups)},
-      'cut_share': float(np.mean([row['is_cut'] for row in counted])) if counted else 0.0,
-      'response_tokens': {'mean': float(np.mean(lengths)) if lengths else 0.0,
-                          'p50': percentile(50), 'p99': percentile(99), 'max': percentile(100)},
-      'verdicts': dict(sorted(collections.Counter(row['verdict'] for row in rows).items()))}
+    'pass_at_1': mean,
+    'low': low,
+    'high': high,
+    'standard_error': standard_error(rates),
+    'num_problems': len(groups),
+    'num_samples': min(map(len, groups), default=0),
+    'num_errors': len(rows) - len(counted),
+    'pass_at': {
+      k: float(np.mean([pass_at_k(len(group), sum(map(is_correct, group)), k) for group in groups]))
+      for k in sample_counts(groups)
+    },
+    'majority_at': {
+      k: float(np.mean([majority_at_k(group, k) for group in groups]))
+      for k in sample_counts(groups)
+    },
+    'cut_share': float(np.mean([row['is_cut'] for row in counted])) if counted else 0.0,
+    'response_tokens': {
+      'mean': float(np.mean(lengths)) if lengths else 0.0,
+      'p50': percentile(50),
+      'p99': percentile(99),
+      'max': percentile(100),
+    },
+    'verdicts': dict(sorted(collections.Counter(row['verdict'] for row in rows).items())),
+  }
 
 
 def is_correct(row: Mapping[str, Any]) -> bool:
@@ -75,7 +98,7 @@ def is_correct(row: Mapping[str, Any]) -> bool:
 def sample_counts(groups: Sequence[Sequence[Any]]) -> list[int]:
   """1, 2, 4, … and the number of samples that every problem has."""
   least = min(map(len, groups), default=0)
-  return sorted({2 ** i for i in range(least.bit_length()) if 2 ** i <= least} | {least} - {0})
+  return sorted({2**i for i in range(least.bit_length()) if 2**i <= least} | {least} - {0})
 
 
 def standard_error(rates: Sequence[float]) -> float:
@@ -88,7 +111,7 @@ def majority_at_k(group: Sequence[Mapping[str, Any]], k: int) -> float:
 
   A mean over the disjoint blocks of k consecutive samples, the last incomplete one left out.
   """
-  blocks = [group[start:start + k] for start in range(0, len(group) - k + 1, k)]
+  blocks = [group[start : start + k] for start in range(0, len(group) - k + 1, k)]
   return float(np.mean([vote_share(block) for block in blocks]))
 
 
@@ -110,5 +133,9 @@ def average(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
   """Unweighted mean of the benchmarks' pass@1; their errors are independent."""
   mean = float(np.mean([f['pass_at_1'] for f in figures]))
   error = math.sqrt(sum(f['standard_error'] ** 2 for f in figures)) / len(figures)
-  return {'pass_at_1': mean, 'low': max(0.0, mean - 1.96 * error),
-          'high': min(1.0, mean + 1.96 * error), 'standard_error': error}
+  return {
+    'pass_at_1': mean,
+    'low': max(0.0, mean - 1.96 * error),
+    'high': min(1.0, mean + 1.96 * error),
+    'standard_error': error,
+  }

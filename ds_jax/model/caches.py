@@ -29,6 +29,7 @@ from ds_jax.model.decoder import Decoder, Layers, apply_layer, embed, scan_layer
 
 class Slots(NamedTuple):
   """Caches of B slots; S is the capacity, entries at or beyond `path_length` are stale."""
+
   path_keys: jax.Array  # [L, B, C, S, D] compute dtype, rotated
   path_values: jax.Array  # [L, B, C, S, D]
   path_length: jax.Array  # [B] int32
@@ -36,18 +37,30 @@ class Slots(NamedTuple):
   segment_values: jax.Array  # [L, B, W, C, T, D]
 
 
-def init_slots(config: DecoderConfig, num_slots: int, width: int, segment_length: int,
-               capacity: int) -> Slots:
+def init_slots(
+  config: DecoderConfig, num_slots: int, width: int, segment_length: int, capacity: int
+) -> Slots:
   """Empty caches in the compute dtype."""
   layers, heads, dtype = config.num_layers, config.num_kv_heads, config.compute_dtype
   path = (layers, num_slots, heads, capacity, config.head_width)
   segment = (layers, num_slots, width, heads, segment_length, config.head_width)
-  return Slots(jnp.zeros(path, dtype), jnp.zeros(path, dtype), jnp.zeros(num_slots, jnp.int32),
-               jnp.zeros(segment, dtype), jnp.zeros(segment, dtype))
+  return Slots(
+    jnp.zeros(path, dtype),
+    jnp.zeros(path, dtype),
+    jnp.zeros(num_slots, jnp.int32),
+    jnp.zeros(segment, dtype),
+    jnp.zeros(segment, dtype),
+  )
 
 
-def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array | None, tokens: jax.Array,
-                 block: int, kernel: str = '') -> tuple[jax.Array, jax.Array, jax.Array]:
+def encode_chunk(
+  decoder: Decoder,
+  slots: Slots,
+  slot_index: jax.Array | None,
+  tokens: jax.Array,
+  block: int,
+  kernel: str = '',
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Encodes a chunk of tokens after the paths of some slots.
 
   Args:
@@ -91,8 +104,8 @@ def encode_chunk(decoder: Decoder, slots: Slots, slot_index: jax.Array | None, t
     return x, (k.swapaxes(1, 2), v.swapaxes(1, 2))
 
   hidden, (keys, values) = scan_layers(
-      body, embed(decoder, tokens), (decoder.layers, jnp.arange(config.num_layers)),
-      config.num_layers)
+    body, embed(decoder, tokens), (decoder.layers, jnp.arange(config.num_layers)), config.num_layers
+  )
   return keys, values, hidden
 
 
@@ -116,11 +129,14 @@ def write_path(slots: Slots, slot_index: jax.Array, keys: jax.Array, values: jax
   def write(lane, caches):
     start = (0, slot_index[lane], 0, length[lane], 0)
     take = lambda x: jax.lax.dynamic_slice_in_dim(x, lane, 1, axis=1)
-    return tuple(jax.lax.dynamic_update_slice(cache, take(new), start)
-                 for cache, new in zip(caches, (keys, values), strict=True))
+    return tuple(
+      jax.lax.dynamic_update_slice(cache, take(new), start)
+      for cache, new in zip(caches, (keys, values), strict=True)
+    )
 
   path_keys, path_values = jax.lax.fori_loop(
-      0, keys.shape[1], write, (slots.path_keys, slots.path_values))
+    0, keys.shape[1], write, (slots.path_keys, slots.path_values)
+  )
   return slots._replace(path_keys=path_keys, path_values=path_values)
 
 
@@ -137,16 +153,24 @@ def append_segments(slots: Slots, child: jax.Array) -> Slots:
   num_slots = child.shape[0]
   segment_length = slots.segment_keys.shape[4]
   pick = lambda x: jnp.take_along_axis(
-      x, jnp.maximum(child, 0)[None, :, None, None, None, None], axis=2)[:, :, 0]
-  slots = write_path(slots, jnp.arange(num_slots), pick(slots.segment_keys),
-                     pick(slots.segment_values))
+    x, jnp.maximum(child, 0)[None, :, None, None, None, None], axis=2
+  )[:, :, 0]
+  slots = write_path(
+    slots, jnp.arange(num_slots), pick(slots.segment_keys), pick(slots.segment_values)
+  )
   added = jnp.where(child >= 0, segment_length - 1, 0)
   return slots._replace(path_length=slots.path_length + added)
 
 
-def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Array, block: int,
-                kernel: str = '', layers: Sequence[Layers] | None = None
-                ) -> tuple[jax.Array, jax.Array, jax.Array]:
+def decode_step(
+  decoder: Decoder,
+  slots: Slots,
+  tokens: jax.Array,
+  step: jax.Array,
+  block: int,
+  kernel: str = '',
+  layers: Sequence[Layers] | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Encodes one token of each of the W children of every slot.
 
   The W siblings read the shared path once; each also reads its own segment.
@@ -172,7 +196,8 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
   # [B, W, ...] <-> [B * W, ...]; of a Partial, [B * W, C, 1, ...] -> [B, C, W, ...].
   per_child = lambda x: x.reshape(num_slots * width, *x.shape[2:])
   per_slot = lambda part: attention.Partial(
-      *(x[:, :, 0].reshape(num_slots, width, *x[:, :, 0].shape[1:]).swapaxes(1, 2) for x in part))
+    *(x[:, :, 0].reshape(num_slots, width, *x[:, :, 0].shape[1:]).swapaxes(1, 2) for x in part)
+  )
 
   def attend_slots(q, index):
     path = slots.path_keys, slots.path_values, index, slots.path_length
@@ -184,13 +209,15 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
 
   def attend_segments(q_child, index, caches):
     if kernel:
-      children = (x.reshape(x.shape[0], -1, *x.shape[3:])
-                  for x in (slots.segment_keys, slots.segment_values))
+      children = (
+        x.reshape(x.shape[0], -1, *x.shape[3:]) for x in (slots.segment_keys, slots.segment_values)
+      )
       written = *children, index, jnp.full(num_slots * width, step)
       if kernel == 'gpu':
         return gpu_cache_kernel.attend_caches(q_child, *written, name=SEGMENT_KERNEL)
-      return attend_caches(q_child, *written, block=segment_block(segment_length), rows=width,
-                           name=SEGMENT_KERNEL)
+      return attend_caches(
+        q_child, *written, block=segment_block(segment_length), rows=width, name=SEGMENT_KERNEL
+      )
     return attention.attend_part(q_child, *map(per_child, caches), in_segment)
 
   def body(x, xs):
@@ -199,16 +226,22 @@ def decode_step(decoder: Decoder, slots: Slots, tokens: jax.Array, step: jax.Arr
     def attend_fn(q, k, v):
       q_child = attention.group_heads(per_child(q)[:, None], config.num_kv_heads)
       own = [per_child(x)[:, :, None] for x in (k, v)]  # [B * W, C, 1, D]
-      return attention.merge([
+      return attention.merge(
+        [
           attend_slots(attention.group_heads(q, config.num_kv_heads), index),
           per_slot(attend_segments(q_child, index, caches)),
-          per_slot(attention.attend_part(q_child, *own, itself))])
+          per_slot(attention.attend_part(q_child, *own, itself)),
+        ]
+      )
 
     return apply_layer(layer, config, x, positions, attend_fn)
 
   # Kernels read a layer's segments where they lie.
   cut = () if kernel else (slots.segment_keys, slots.segment_values)
   hidden, (keys, values) = scan_layers(
-      body, embed(decoder, tokens),
-      (layers or decoder.layers, jnp.arange(config.num_layers), *cut), config.num_layers)
+    body,
+    embed(decoder, tokens),
+    (layers or decoder.layers, jnp.arange(config.num_layers), *cut),
+    config.num_layers,
+  )
   return keys, values, hidden

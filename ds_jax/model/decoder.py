@@ -28,10 +28,11 @@ MAX_UNROLLED = 4
 # What the backward pass finds of a layer, its input aside; `config.remat` chooses ('none': all).
 _KEEP_ATTENTION = jax.checkpoint_policies.save_only_these_names(RESIDUALS)
 REMAT_POLICIES = {
-    'full': jax.checkpoint_policies.nothing_saveable,
-    'attention': _KEEP_ATTENTION,
-    'dots': jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _KEEP_ATTENTION),
+  'full': jax.checkpoint_policies.nothing_saveable,
+  'attention': _KEEP_ATTENTION,
+  'dots': jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _KEEP_ATTENTION
+  ),
 }
 
 
@@ -41,7 +42,8 @@ class Layers(nnx.Module):
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
     c = config
     normal = lambda *shape, inputs=1: nnx.Param(
-        _normal(rngs, c.num_layers, *shape, fan_in=math.prod(shape[:inputs])))
+      _normal(rngs, c.num_layers, *shape, fan_in=math.prod(shape[:inputs]))
+    )
     zeros = lambda *shape: nnx.Param(jnp.zeros((c.num_layers, *shape)))
     ones = lambda *shape: nnx.Param(jnp.ones((c.num_layers, *shape)))
     self.attention_scale = ones(c.width)
@@ -70,16 +72,19 @@ class Decoder(nnx.Module):
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
     self.config = config
     self.embedding = nnx.Param(
-        _normal(rngs, config.vocab_size, config.width, fan_in=config.width))  # [V, M]
+      _normal(rngs, config.vocab_size, config.width, fan_in=config.width)
+    )  # [V, M]
     self.layers = Layers(config, rngs=rngs)
     self.final_scale = nnx.Param(jnp.ones((config.width,)))  # [M]
-    self.head = (None if config.tie_embeddings
-                 else nnx.Param(_normal(rngs, config.width, config.vocab_size,
-                                        fan_in=config.width)))  # [M, V]
+    self.head = (
+      None
+      if config.tie_embeddings
+      else nnx.Param(_normal(rngs, config.width, config.vocab_size, fan_in=config.width))
+    )  # [M, V]
 
 
 def _normal(rngs: nnx.Rngs, *shape: int, fan_in: int) -> jax.Array:
-  return fan_in ** -0.5 * jax.random.normal(rngs.params(), shape)
+  return fan_in**-0.5 * jax.random.normal(rngs.params(), shape)
 
 
 def init_decoder(config: DecoderConfig, key: jax.Array) -> Decoder:
@@ -96,8 +101,9 @@ def abstract_decoder(config: DecoderConfig) -> Decoder:
 AttendFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def apply_layer(layer: Layers, config: DecoderConfig, x: jax.Array, positions: jax.Array,
-                attend_fn: AttendFn) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def apply_layer(
+  layer: Layers, config: DecoderConfig, x: jax.Array, positions: jax.Array, attend_fn: AttendFn
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   """One decoder layer.
 
   Args:
@@ -113,8 +119,7 @@ def apply_layer(layer: Layers, config: DecoderConfig, x: jax.Array, positions: j
   dtype = x.dtype
   p = jax.tree.map(lambda a: a.astype(dtype), layer)
   h = rms_norm(x, layer.attention_scale[...], config.norm_epsilon)
-  q, k, v = (project(h, kernel[...])
-             for kernel in (p.query_kernel, p.key_kernel, p.value_kernel))
+  q, k, v = (project(h, kernel[...]) for kernel in (p.query_kernel, p.key_kernel, p.value_kernel))
   if config.has_qkv_bias:
     q, k, v = q + p.query_bias[...], k + p.key_bias[...], v + p.value_bias[...]
   if config.has_qk_norm:
@@ -137,7 +142,7 @@ def project(x: jax.Array, kernel: jax.Array, num_inputs: int = 1) -> jax.Array:
   inputs, outputs = kernel.shape[:num_inputs], kernel.shape[num_inputs:]
   size = math.prod(inputs)
   out = x.reshape(-1, size) @ kernel.reshape(size, -1)
-  return out.reshape(*x.shape[:x.ndim - num_inputs], *outputs)
+  return out.reshape(*x.shape[: x.ndim - num_inputs], *outputs)
 
 
 def scan_layers(body: Callable, x: jax.Array, xs: Any, num_layers: int) -> tuple[jax.Array, Any]:
@@ -158,8 +163,10 @@ def scan_layers(body: Callable, x: jax.Array, xs: Any, num_layers: int) -> tuple
 
 def split_layers(decoder: Decoder) -> list[Layers]:
   """The layers one by one. A GPU's loop over stacked layers copies each before it is multiplied."""
-  return [jax.tree.map(lambda leaf, i=i: leaf[i], decoder.layers)
-          for i in range(decoder.config.num_layers)]
+  return [
+    jax.tree.map(lambda leaf, i=i: leaf[i], decoder.layers)
+    for i in range(decoder.config.num_layers)
+  ]
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
@@ -179,8 +186,9 @@ def head_table(decoder: Decoder) -> jax.Array:
   return (decoder.embedding if decoder.head is None else decoder.head)[...]
 
 
-def compute_logits(decoder: Decoder, hidden: jax.Array,
-                   table: jax.Array | None = None) -> jax.Array:
+def compute_logits(
+  decoder: Decoder, hidden: jax.Array, table: jax.Array | None = None
+) -> jax.Array:
   """`[..., M]` final hidden states -> `[..., V]` float32; ids the tokenizer lacks are masked.
 
   `table`: of `head_table`, where the decoder itself holds a part of it only.
@@ -189,8 +197,7 @@ def compute_logits(decoder: Decoder, hidden: jax.Array,
   hidden = rms_norm(hidden, decoder.final_scale[...], config.norm_epsilon)
   table = head_table(decoder) if table is None else table
   spec = '...m,vm->...v' if decoder.head is None else '...m,mv->...v'
-  logits = jnp.einsum(spec, hidden, table.astype(hidden.dtype),
-                      preferred_element_type=jnp.float32)
+  logits = jnp.einsum(spec, hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
   if config.num_ids == config.vocab_size:
     return logits
   return jnp.where(jnp.arange(config.vocab_size) < config.num_ids, logits, MASKED)
@@ -198,6 +205,7 @@ def compute_logits(decoder: Decoder, hidden: jax.Array,
 
 class Parts(NamedTuple):
   """How the whole of what a computation needs next is had; by default it is there (else: fsdp)."""
+
   embed: Callable[[Decoder, jax.Array], jax.Array] = embed
   layer: Callable[[Layers], Layers] = lambda layer: layer
   head_table: Callable[[Decoder], jax.Array] = head_table
@@ -207,8 +215,13 @@ class Parts(NamedTuple):
 WHOLE = Parts()
 
 
-def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array, key_end: jax.Array,
-            parts: Parts = WHOLE) -> jax.Array:
+def forward(
+  decoder: Decoder,
+  tokens: jax.Array,
+  positions: jax.Array,
+  key_end: jax.Array,
+  parts: Parts = WHOLE,
+) -> jax.Array:
   """Training form: all positions of all rows at once.
 
   Args:
@@ -231,15 +244,23 @@ def forward(decoder: Decoder, tokens: jax.Array, positions: jax.Array, key_end: 
 
   if config.remat != 'none':
     # Inside a loop nothing can be merged with the forward pass; layers written out could be.
-    body = jax.checkpoint(body, policy=REMAT_POLICIES[config.remat],
-                          prevent_cse=config.num_layers <= MAX_UNROLLED)
+    body = jax.checkpoint(
+      body, policy=REMAT_POLICIES[config.remat], prevent_cse=config.num_layers <= MAX_UNROLLED
+    )
   return scan_layers(body, parts.embed(decoder, tokens), decoder.layers, config.num_layers)[0]
 
 
-def sequence_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
-                      key_end: jax.Array, targets: jax.Array, *,
-                      predecessor: jax.Array | None = None, temperature: float = 1.0,
-                      parts: Parts = WHOLE) -> tuple[jax.Array, jax.Array]:
+def sequence_logprobs(
+  decoder: Decoder,
+  tokens: jax.Array,
+  positions: jax.Array,
+  key_end: jax.Array,
+  targets: jax.Array,
+  *,
+  predecessor: jax.Array | None = None,
+  temperature: float = 1.0,
+  parts: Parts = WHOLE,
+) -> tuple[jax.Array, jax.Array]:
   """Log-probs of `targets` and entropies, under the full softmax.
 
   Args:
@@ -266,14 +287,19 @@ def sequence_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array,
     return score((hidden, targets))
   padding = -num_positions % chunk
   chunks = lambda x: jnp.moveaxis(
-      jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
-      .reshape(num_rows, -1, chunk, *x.shape[2:]), 1, 0)
+    jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2)).reshape(
+      num_rows, -1, chunk, *x.shape[2:]
+    ),
+    1,
+    0,
+  )
   scored = jax.lax.map(jax.checkpoint(score), (chunks(hidden), chunks(targets)))
   return tuple(jnp.moveaxis(x, 0, 1).reshape(num_rows, -1)[:, :num_positions] for x in scored)
 
 
-def score_targets(logits: jax.Array, targets: jax.Array,
-                  temperature: jax.Array | float = 1.0) -> tuple[jax.Array, jax.Array]:
+def score_targets(
+  logits: jax.Array, targets: jax.Array, temperature: jax.Array | float = 1.0
+) -> tuple[jax.Array, jax.Array]:
   """Log-probs of targets and the exact entropies of their distributions, in nats.
 
   The sampler and the learner both score through here, so that the importance ratio of a fresh

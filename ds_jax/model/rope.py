@@ -22,12 +22,14 @@ from ds_jax.checks import InputError
 @dataclasses.dataclass(frozen=True)
 class LinearScaling:
   """All frequencies divided by one factor (arXiv:2306.15595)."""
+
   factor: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Llama3Scaling:
   """Slow frequencies divided, fast ones kept, a ramp between (Llama 3.1, arXiv:2407.21783)."""
+
   factor: float
   low_freq_factor: float  # fewer turns than this in the original context: divided
   high_freq_factor: float  # more turns than this: kept
@@ -37,6 +39,7 @@ class Llama3Scaling:
 @dataclasses.dataclass(frozen=True)
 class YarnScaling:
   """As Llama 3, with the ramp over frequency indices, and sharper attention (arXiv:2309.00071)."""
+
   factor: float
   original_positions: int  # context of the pretraining
   beta_fast: float  # turns in the original context above which a frequency is kept
@@ -84,8 +87,9 @@ def _yarn(wavelengths: np.ndarray, theta: float, scaling: YarnScaling) -> np.nda
   width = 2 * len(wavelengths)
 
   def index_of(turns):  # the frequency that turns so often in the original context
-    return (width * math.log(scaling.original_positions / (turns * 2 * math.pi))
-            / (2 * math.log(theta)))
+    return (
+      width * math.log(scaling.original_positions / (turns * 2 * math.pi)) / (2 * math.log(theta))
+    )
 
   low, high = index_of(scaling.beta_fast), index_of(scaling.beta_slow)
   if scaling.truncate:
@@ -97,8 +101,9 @@ def _yarn(wavelengths: np.ndarray, theta: float, scaling: YarnScaling) -> np.nda
   return divided * (1 - kept) + np.float32(1) / wavelengths * kept
 
 
-def rotate(x: jax.Array, positions: jax.Array, frequency: np.ndarray,
-           magnitude: float) -> jax.Array:
+def rotate(
+  x: jax.Array, positions: jax.Array, frequency: np.ndarray, magnitude: float
+) -> jax.Array:
   """Rotates the halves of each head by the angle of its position.
 
   Args:
@@ -111,23 +116,38 @@ def rotate(x: jax.Array, positions: jax.Array, frequency: np.ndarray,
   angle = positions[..., None, None].astype(jnp.float32) * frequency
   sin, cos = jnp.sin(angle) * magnitude, jnp.cos(angle) * magnitude
   first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-  return jnp.concatenate(
-      [first * cos - second * sin, second * cos + first * sin], -1).astype(x.dtype)
+  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(
+    x.dtype
+  )
 
 
 # rope_type -> (fields it needs, fields it may have); rope_theta and the type itself aside.
 _FIELDS = {
-    'default': ((), ()),
-    'linear': (('factor',), ()),
-    'llama3': (('factor', 'low_freq_factor', 'high_freq_factor'),
-               ('original_max_position_embeddings',)),
-    'yarn': ((), ('factor', 'original_max_position_embeddings', 'beta_fast', 'beta_slow',
-                  'attention_factor', 'mscale', 'mscale_all_dim', 'truncate')),
+  'default': ((), ()),
+  'linear': (('factor',), ()),
+  'llama3': (
+    ('factor', 'low_freq_factor', 'high_freq_factor'),
+    ('original_max_position_embeddings',),
+  ),
+  'yarn': (
+    (),
+    (
+      'factor',
+      'original_max_position_embeddings',
+      'beta_fast',
+      'beta_slow',
+      'attention_factor',
+      'mscale',
+      'mscale_all_dim',
+      'truncate',
+    ),
+  ),
 }
 
 
-def scaling_from_hf(fields: Mapping[str, Any], max_positions: int,
-                    original_positions: int | None = None) -> Scaling | None:
+def scaling_from_hf(
+  fields: Mapping[str, Any], max_positions: int, original_positions: int | None = None
+) -> Scaling | None:
   """Returns the scaling that `rope_scaling` or `rope_parameters` of a config.json asks for.
 
   Args:
@@ -139,24 +159,34 @@ def scaling_from_hf(fields: Mapping[str, Any], max_positions: int,
   Raises:
     InputError: an unknown type, or fields that are missing, unknown or no numbers.
   """
-  given = {k: v for k, v in fields.items()
-           if v is not None and k not in ('rope_type', 'type', 'rope_theta')}
+  given = {
+    k: v
+    for k, v in fields.items()
+    if v is not None and k not in ('rope_type', 'type', 'rope_theta')
+  }
   kind = fields.get('rope_type') or fields.get('type') or 'default'
   if kind not in _FIELDS:
-    raise InputError(f'Expected a rope type in {sorted(_FIELDS)} in config.json, got {kind!r}, '
-                     'which is not supported.')
+    raise InputError(
+      f'Expected a rope type in {sorted(_FIELDS)} in config.json, got {kind!r}, '
+      'which is not supported.'
+    )
   needed, allowed = _FIELDS[kind]
   faults = [f'it lacks {name}' for name in needed if name not in given]
-  faults += [f'unknown field {name} = {given[name]!r}' for name in given
-             if name not in (*needed, *allowed)]
-  faults += [f'{name} = {value!r} is no positive number' for name, value in given.items()
-             if name != 'truncate' and not (_is_number(value) and value > 0)]
+  faults += [
+    f'unknown field {name} = {given[name]!r}' for name in given if name not in (*needed, *allowed)
+  ]
+  faults += [
+    f'{name} = {value!r} is no positive number'
+    for name, value in given.items()
+    if name != 'truncate' and not (_is_number(value) and value > 0)
+  ]
   if kind == 'llama3' and not faults and given['low_freq_factor'] >= given['high_freq_factor']:
     faults.append('low_freq_factor is not below high_freq_factor')
   if faults:
     raise InputError(f'Rope parameters of type {kind!r} in config.json: {"; ".join(faults)}.')
-  original = int(original_positions or given.get('original_max_position_embeddings')
-                 or max_positions)
+  original = int(
+    original_positions or given.get('original_max_position_embeddings') or max_positions
+  )
   match kind:
     case 'linear':
       return LinearScaling(float(given['factor']))
@@ -164,9 +194,14 @@ def scaling_from_hf(fields: Mapping[str, Any], max_positions: int,
       return Llama3Scaling(*(float(given[name]) for name in needed), original)
     case 'yarn':
       factor = float(given.get('factor', max_positions / original))
-      return YarnScaling(factor, original, float(given.get('beta_fast', 32)),
-                         float(given.get('beta_slow', 1)), _attention_factor(given, factor),
-                         bool(given.get('truncate', True)))
+      return YarnScaling(
+        factor,
+        original,
+        float(given.get('beta_fast', 32)),
+        float(given.get('beta_slow', 1)),
+        _attention_factor(given, factor),
+        bool(given.get('truncate', True)),
+      )
   return None
 
 

@@ -31,9 +31,17 @@ from ds_jax.sharding import AXES, BATCH_AXES, num_slot_shards, parameter_shardin
 _UNSPLIT = -1  # instead of an axis: this parameter is not split over fsdp
 
 
-def mesh_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array, key_end: jax.Array,
-                  targets: jax.Array, predecessor: jax.Array, *, mesh: Mesh,
-                  temperature: float = 1.0) -> tuple[jax.Array, jax.Array]:
+def mesh_logprobs(
+  decoder: Decoder,
+  tokens: jax.Array,
+  positions: jax.Array,
+  key_end: jax.Array,
+  targets: jax.Array,
+  predecessor: jax.Array,
+  *,
+  mesh: Mesh,
+  temperature: float = 1.0,
+) -> tuple[jax.Array, jax.Array]:
   """`sequence_logprobs` of rows on a mesh.
 
   Args:
@@ -47,22 +55,40 @@ def mesh_logprobs(decoder: Decoder, tokens: jax.Array, positions: jax.Array, key
   """
   # With tensor parallelism that axis stays automatic: XLA inserts its all-reduces.
   manual = set(AXES if mesh.shape['tensor'] == 1 else BATCH_AXES)
-  specs = jax.tree.map(lambda s: P(*(a if a == 'fsdp' else None for a in s.spec)),
-                       parameter_shardings(decoder, mesh))
-  axes = jax.tree.map(lambda spec: np.int32(spec.index('fsdp') if 'fsdp' in spec else _UNSPLIT),
-                      specs, is_leaf=lambda x: isinstance(x, P))
+  specs = jax.tree.map(
+    lambda s: P(*(a if a == 'fsdp' else None for a in s.spec)), parameter_shardings(decoder, mesh)
+  )
+  axes = jax.tree.map(
+    lambda spec: np.int32(spec.index('fsdp') if 'fsdp' in spec else _UNSPLIT),
+    specs,
+    is_leaf=lambda x: isinstance(x, P),
+  )
   parts = _gathered(axes, decoder.config.compute_dtype) if mesh.shape['fsdp'] > 1 else WHOLE
   parts = parts._replace(heads_are_whole=mesh.shape['tensor'] == 1)
 
   def local(decoder, tokens, positions, key_end, targets, predecessor):
-    return sequence_logprobs(decoder, tokens, positions, key_end, targets,
-                             predecessor=predecessor, temperature=temperature, parts=parts)
+    return sequence_logprobs(
+      decoder,
+      tokens,
+      positions,
+      key_end,
+      targets,
+      predecessor=predecessor,
+      temperature=temperature,
+      parts=parts,
+    )
 
   if num_slot_shards(mesh) == 1 < mesh.shape['tensor']:  # XLA fails on a map over nothing
     return local(decoder, tokens, positions, key_end, targets, predecessor)
   rows = P(BATCH_AXES)
-  mapped = jax.shard_map(local, mesh=mesh, in_specs=(specs, *[rows] * 5), out_specs=rows,
-                         axis_names=manual, check_vma=False)
+  mapped = jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(specs, *[rows] * 5),
+    out_specs=rows,
+    axis_names=manual,
+    check_vma=False,
+  )
   return mapped(decoder, tokens, positions, key_end, targets, predecessor)
 
 
@@ -84,8 +110,9 @@ def _gathered(axes: Any, dtype: str) -> Parts:
 def _embed_columns(decoder: Decoder, tokens: jax.Array) -> jax.Array:
   """`embed` for a table split by columns: tokens and their columns move, the table does not."""
   everyone = jax.lax.all_gather(tokens, 'fsdp', axis=0, tiled=True)
-  return jax.lax.all_to_all(embed(decoder, everyone), 'fsdp', split_axis=0, concat_axis=2,
-                            tiled=True)
+  return jax.lax.all_to_all(
+    embed(decoder, everyone), 'fsdp', split_axis=0, concat_axis=2, tiled=True
+  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -107,7 +134,7 @@ def _gather_backward(axis, dtype, _, cotangent):
   whole, is_matrix = cotangent.astype(jnp.float32), cotangent.ndim == 2
   if is_matrix:
     num = jax.lax.axis_size('fsdp')
-    whole = whole.reshape(*whole.shape[:axis], num, -1, *whole.shape[axis + 1:])
+    whole = whole.reshape(*whole.shape[:axis], num, -1, *whole.shape[axis + 1 :])
   return (jax.lax.psum_scatter(whole, 'fsdp', scatter_dimension=axis, tiled=not is_matrix),)
 
 

@@ -22,21 +22,35 @@ from ds_jax.plan.topology import Place, open_place, sensible_meshes
 from ds_jax.train.batch import row_shape
 
 EXIT_FITS, EXIT_TOO_LARGE, EXIT_NOT_COMPILED = 0, 3, 4
-STATUSES = {EXIT_FITS: 'fits', EXIT_TOO_LARGE: 'does_not_fit',
-            EXIT_NOT_COMPILED: 'does_not_compile'}
+STATUSES = {
+  EXIT_FITS: 'fits',
+  EXIT_TOO_LARGE: 'does_not_fit',
+  EXIT_NOT_COMPILED: 'does_not_compile',
+}
 REMEDIES = {
-    'reshard': 'raise mesh.tensor',
-    'expand': 'lower search.num_slots, or raise mesh.tensor',
-    'direct rollouts': 'lower evaluate.num_slots, or raise mesh.tensor',
-    'forward': 'lower train.micro_rows, or raise mesh.fsdp',
-    'forward and backward': 'raise mesh.fsdp, lower train.micro_rows, or set model.remat=full',
-    'optimizer': 'raise mesh.fsdp',
+  'reshard': 'raise mesh.tensor',
+  'expand': 'lower search.num_slots, or raise mesh.tensor',
+  'direct rollouts': 'lower evaluate.num_slots, or raise mesh.tensor',
+  'forward': 'lower train.micro_rows, or raise mesh.fsdp',
+  'forward and backward': 'raise mesh.fsdp, lower train.micro_rows, or set model.remat=full',
+  'optimizer': 'raise mesh.fsdp',
 }
 
 # Published config.json of models that configs name without a folder being here.
-KNOWN = {'Nemotron-Research-Reasoning-Qwen-1.5B': DecoderConfig(
-    vocab_size=151_936, num_ids=151_665, num_layers=28, width=1536, mlp_width=8960, num_heads=12,
-    num_kv_heads=2, head_width=128, max_positions=131_072, tie_embeddings=False)}
+KNOWN = {
+  'Nemotron-Research-Reasoning-Qwen-1.5B': DecoderConfig(
+    vocab_size=151_936,
+    num_ids=151_665,
+    num_layers=28,
+    width=1536,
+    mlp_width=8960,
+    num_heads=12,
+    num_kv_heads=2,
+    head_width=128,
+    max_positions=131_072,
+    tie_embeddings=False,
+  )
+}
 
 
 def decoder_of(config: Config) -> DecoderConfig:
@@ -45,14 +59,24 @@ def decoder_of(config: Config) -> DecoderConfig:
   if model.path:
     found = KNOWN.get(model.path.rstrip('/').split('/')[-1]) or read_config(model.path)
     return dataclasses.replace(found, **model.formats)
-  names = ('num_layers', 'width', 'mlp_width', 'num_heads', 'num_kv_heads', 'head_width',
-           'tie_embeddings', 'rope_theta')
-  return DecoderConfig(vocab_size=256, num_ids=256, **model.formats,
-                       **{name: getattr(model, name) for name in names})
+  names = (
+    'num_layers',
+    'width',
+    'mlp_width',
+    'num_heads',
+    'num_kv_heads',
+    'head_width',
+    'tie_embeddings',
+    'rope_theta',
+  )
+  return DecoderConfig(
+    vocab_size=256, num_ids=256, **model.formats, **{name: getattr(model, name) for name in names}
+  )
 
 
-def plan(config: Config, topologies: Sequence[str], meshes: str, progress: Progress
-         ) -> tuple[dict[str, Any], str]:
+def plan(
+  config: Config, topologies: Sequence[str], meshes: str, progress: Progress
+) -> tuple[dict[str, Any], str]:
   """Compiles every program of a step; returns the summary with its exit code, and tables.
 
   Args:
@@ -72,8 +96,9 @@ def plan(config: Config, topologies: Sequence[str], meshes: str, progress: Progr
   decoder = decoder_of(config)
   places: list[list[Place]] = []
   for topology in topologies or [None]:
-    chosen = [config.mesh] if meshes == 'config' else sensible_meshes(
-        topology, decoder.num_kv_heads)
+    chosen = (
+      [config.mesh] if meshes == 'config' else sensible_meshes(topology, decoder.num_kv_heads)
+    )
     places.append([open_place(topology, mesh) for mesh in chosen])
   plans = [[_plan_one(config, decoder, place, progress) for place in same] for same in places]
   code = max(min(one['exit_code'] for one in same) for same in plans)
@@ -81,12 +106,15 @@ def plan(config: Config, topologies: Sequence[str], meshes: str, progress: Progr
   text = '\n\n'.join(tables.memory(one, REMEDIES) + '\n' + tables.work(one) for one in flat)
   if len(flat) == 1:
     return flat[0], text
-  return ({'status': STATUSES[code], 'exit_code': code, 'plans': flat},
-          text + '\n\n' + tables.scaling(flat))
+  return (
+    {'status': STATUSES[code], 'exit_code': code, 'plans': flat},
+    text + '\n\n' + tables.scaling(flat),
+  )
 
 
-def _plan_one(config: Config, decoder: DecoderConfig, place: Place, progress: Progress
-              ) -> dict[str, Any]:
+def _plan_one(
+  config: Config, decoder: DecoderConfig, place: Place, progress: Progress
+) -> dict[str, Any]:
   """One mesh on one slice."""
   found: dict[str, Measured] = {}
   faults: dict[str, str] = {}
@@ -109,12 +137,20 @@ def _plan_one(config: Config, decoder: DecoderConfig, place: Place, progress: Pr
   if max((one.use.total for one in found.values()), default=0) > place.memory:
     code = max(code, EXIT_TOO_LARGE)
   return {
-      'status': STATUSES[code], 'place': place.name, 'mesh': dict(place.mesh.shape),
-      'memory': place.memory, 'memory_source': place.source, 'faults': faults,
-      'exit_code': code, 'slots': slots,
-      'parts': {name: _part_summary(one, place, unavoidable.get(name))
-                for name, one in found.items()},
-      'fsdp_minimum': fsdp_minimum(decoder, place), **_prediction(config, decoder, place, found)}
+    'status': STATUSES[code],
+    'place': place.name,
+    'mesh': dict(place.mesh.shape),
+    'memory': place.memory,
+    'memory_source': place.source,
+    'faults': faults,
+    'exit_code': code,
+    'slots': slots,
+    'parts': {
+      name: _part_summary(one, place, unavoidable.get(name)) for name, one in found.items()
+    },
+    'fsdp_minimum': fsdp_minimum(decoder, place),
+    **_prediction(config, decoder, place, found),
+  }
 
 
 def _slots_of(part: Part, found: Measured | None, place: Place) -> dict[str, Any]:
@@ -124,13 +160,19 @@ def _slots_of(part: Part, found: Measured | None, place: Place) -> dict[str, Any
 
 def _part_summary(one: Measured, place: Place, unavoidable: float | None) -> dict[str, Any]:
   of = lambda work: {
-      'flops': work.flops, 'bytes': work.traffic.bytes, 'sent': work.traffic.sent,
-      'collectives': {kind: dataclasses.asdict(c) for kind, c in work.traffic.collectives.items()},
-      'loops_counted_once': work.traffic.loops_counted_once,
-      'seconds': work.seconds(place.limits) if place.limits else None,
-      'bound': work.bound(place.limits)[0] if place.limits else None}
-  summary = dataclasses.asdict(one.use) | {
-      'total': one.use.total, 'spare': 1 - one.use.total / place.memory} | of(one.work)
+    'flops': work.flops,
+    'bytes': work.traffic.bytes,
+    'sent': work.traffic.sent,
+    'collectives': {kind: dataclasses.asdict(c) for kind, c in work.traffic.collectives.items()},
+    'loops_counted_once': work.traffic.loops_counted_once,
+    'seconds': work.seconds(place.limits) if place.limits else None,
+    'bound': work.bound(place.limits)[0] if place.limits else None,
+  }
+  summary = (
+    dataclasses.asdict(one.use)
+    | {'total': one.use.total, 'spare': 1 - one.use.total / place.memory}
+    | of(one.work)
+  )
   if one.decode_step is None:
     return summary
   ratio = one.decode_step.traffic.bytes / unavoidable
@@ -149,8 +191,9 @@ def fsdp_minimum(decoder: DecoderConfig, place: Place) -> float:
   return size * ((fsdp - 1) / fsdp * (gathered + 4) + 2 * 4 * (data - 1) / data / fsdp)
 
 
-def _prediction(config: Config, decoder: DecoderConfig, place: Place, found: dict[str, Measured]
-                ) -> dict[str, Any]:
+def _prediction(
+  config: Config, decoder: DecoderConfig, place: Place, found: dict[str, Measured]
+) -> dict[str, Any]:
   """Ratios to what must be computed, and times where limits are published."""
   names = ('expand', 'forward and backward', 'optimizer', 'reshard')
   if any(name not in found for name in names):
@@ -160,17 +203,31 @@ def _prediction(config: Config, decoder: DecoderConfig, place: Place, found: dic
   rows = row_shape(config.train, num_groups)
   needed = update_flops(decoder, rows.micro_rows / num_groups, rows.row_length)
   summary: dict[str, Any] = {
-      'micro_rows': rows.micro_rows, 'row_length': rows.row_length,
-      'update_flops_over_needed': update.work.flops / (needed / place.mesh.shape['tensor'])}
+    'micro_rows': rows.micro_rows,
+    'row_length': rows.row_length,
+    'update_flops_over_needed': update.work.flops / (needed / place.mesh.shape['tensor']),
+  }
   if place.limits is None:
     return summary
   workload = Workload.of(config, num_groups, rows.micro_rows, rows.row_length)
   step: Work = expand.decode_step
   return summary | {
-      'assumed': {'expansions_per_tree': EXPANSIONS_PER_TREE,
-                  'tokens_per_path': context_length(config) // 2},
-      'predicted': predict(config, workload, place.limits, num_groups, place.num_chips, step,
-                           update.work, optimizer.work, reshard.work)}
+    'assumed': {
+      'expansions_per_tree': EXPANSIONS_PER_TREE,
+      'tokens_per_path': context_length(config) // 2,
+    },
+    'predicted': predict(
+      config,
+      workload,
+      place.limits,
+      num_groups,
+      place.num_chips,
+      step,
+      update.work,
+      optimizer.work,
+      reshard.work,
+    ),
+  }
 
 
 def update_flops(decoder: DecoderConfig, rows: float, row_length: int) -> float:

@@ -18,13 +18,26 @@ COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all', 'coll
 
 _ARRAY = re.compile(r'\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?')
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
-_FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'iota',
-         'partition-id', 'replica-id', 'opt-barrier', 'optimization-barrier', 'domain'}
+_FREE = {
+  'parameter',
+  'constant',
+  'tuple',
+  'get-tuple-element',
+  'bitcast',
+  'after-all',
+  'iota',
+  'partition-id',
+  'replica-id',
+  'opt-barrier',
+  'optimization-barrier',
+  'domain',
+}
 _SLICING = {'dynamic-slice', 'slice', 'gather'}
 
 
 class Instruction(NamedTuple):
   """One line: `name = result opcode(operands), rest`."""
+
   name: str
   result: str  # its type
   opcode: str
@@ -44,6 +57,7 @@ Computation = dict[str, Instruction]
 @dataclasses.dataclass(frozen=True)
 class Collective:
   """Collectives of one kind."""
+
   count: float = 0.0
   bytes: float = 0.0  # that a device sends, on a ring
 
@@ -51,6 +65,7 @@ class Collective:
 @dataclasses.dataclass(frozen=True)
 class Traffic:
   """Of one device, in one run of a program."""
+
   bytes: float = 0.0  # read from and written to memory
   collectives: Mapping[str, Collective] = dataclasses.field(default_factory=dict)
   loops_counted_once: int = 0  # the compiler's own, of unknown length
@@ -66,12 +81,18 @@ class Traffic:
     for kind, more in other.collectives.items():
       old = kinds.get(kind, Collective())
       kinds[kind] = Collective(old.count + times * more.count, old.bytes + times * more.bytes)
-    return Traffic(self.bytes + times * other.bytes, kinds,
-                   self.loops_counted_once + other.loops_counted_once)
+    return Traffic(
+      self.bytes + times * other.bytes, kinds, self.loops_counted_once + other.loops_counted_once
+    )
 
 
-def read_traffic(text: str, trips: Mapping[str, float], num_devices: int,
-                 loop: str | None = None, declared: Mapping[str, float] | None = None) -> Traffic:
+def read_traffic(
+  text: str,
+  trips: Mapping[str, float],
+  num_devices: int,
+  loop: str | None = None,
+  declared: Mapping[str, float] | None = None,
+) -> Traffic:
   """What a compiled program moves.
 
   Args:
@@ -119,11 +140,17 @@ def _parse_line(line: str) -> Instruction:
   result, call = rest[:end], rest[end:].strip()
   opening = call.index('(')
   closing = _closing(call, opening)
-  inside = call[opening + 1:closing]
+  inside = call[opening + 1 : closing]
   opcode = call[:opening]
-  return Instruction(name.lstrip('%'), result, opcode, tuple(re.findall(r'%([\w.\-]+)', inside)),
-                     call[closing + 1:], is_root,
-                     inside if opcode in ('parameter', 'constant') else '')
+  return Instruction(
+    name.lstrip('%'),
+    result,
+    opcode,
+    tuple(re.findall(r'%([\w.\-]+)', inside)),
+    call[closing + 1 :],
+    is_root,
+    inside if opcode in ('parameter', 'constant') else '',
+  )
 
 
 def _closing(text: str, start: int) -> int:
@@ -140,8 +167,13 @@ def array_bytes(type_text: str, *, everywhere: bool = False) -> float:
   """Bytes of the arrays of a type that lie in main memory; `everywhere`: on-chip memory too."""
   total = 0.0
   for dtype, dims, layout in _ARRAY.findall(type_text):
-    bits = 8 if dtype == 'pred' else int(re.search(r'\d+', dtype).group()) if re.search(
-        r'\d', dtype) else 0
+    bits = (
+      8
+      if dtype == 'pred'
+      else int(re.search(r'\d+', dtype).group())
+      if re.search(r'\d', dtype)
+      else 0
+    )
     if everywhere or not re.search(r'S\([1-9]', layout):
       total += bits / 8 * math.prod(int(d) for d in dims.split(',') if d)
   return total
@@ -159,8 +191,13 @@ def _kernel_scope(line: Instruction) -> str | None:
 class _Reader:
   """Traffic of computations, each found once."""
 
-  def __init__(self, computations: dict[str, Computation], trips: Mapping[str, float],
-               num_devices: int, declared: Mapping[str, float]):
+  def __init__(
+    self,
+    computations: dict[str, Computation],
+    trips: Mapping[str, float],
+    num_devices: int,
+    declared: Mapping[str, float],
+  ):
     self._computations, self._trips, self._num_devices = computations, trips, num_devices
     self._declared = declared
     self._found: dict[str, Traffic] = {}
@@ -182,9 +219,11 @@ class _Reader:
     if line.opcode == 'while':
       return self._loop(line)
     if line.opcode == 'conditional':
-      names = re.findall(r'%([\w.\-]+)', line.attribute(r'branch_computations=\{([^}]*)\}')
-                         or ' '.join(re.findall(r'(?:true|false)_computation=(%[\w.\-]+)',
-                                                line.rest)))
+      names = re.findall(
+        r'%([\w.\-]+)',
+        line.attribute(r'branch_computations=\{([^}]*)\}')
+        or ' '.join(re.findall(r'(?:true|false)_computation=(%[\w.\-]+)', line.rest)),
+      )
       branches = sorted(map(self.traffic, names), key=lambda t: (t.bytes, t.sent))
       share = self._trips.get(scope_of(line) or '', 1.0)
       return Traffic().plus(branches[-1], share).plus(branches[0], 1 - share)
@@ -242,11 +281,13 @@ class _Reader:
     return float(limit.literal) if limit.opcode == 'constant' else None
 
   def _collective(self, line: Instruction, kind: str, where: str) -> Collective:
-    size = sum(array_bytes(self._computations[where][name].result, everywhere=True)
-               for name in line.operands)
+    size = sum(
+      array_bytes(self._computations[where][name].result, everywhere=True) for name in line.operands
+    )
     num = group_size(line.rest, self._num_devices)
-    share = {'all-gather': num - 1, 'all-reduce': 2 * (num - 1) / num,
-             'collective-permute': 1}.get(kind, (num - 1) / num)
+    share = {'all-gather': num - 1, 'all-reduce': 2 * (num - 1) / num, 'collective-permute': 1}.get(
+      kind, (num - 1) / num
+    )
     return Collective(1.0, size * share)
 
   def _moved(self, line: Instruction, where: str) -> float:
@@ -266,16 +307,19 @@ class _Reader:
 
   def _fusion(self, line: Instruction, where: str) -> float:
     called = line.attribute(r'calls=%?([\w.\-]+)')
-    read = sum(self._read(called, i, self._computations[where][name].result)
-               for i, name in enumerate(line.operands))
+    read = sum(
+      self._read(called, i, self._computations[where][name].result)
+      for i, name in enumerate(line.operands)
+    )
     return read + self._written(called, line.result)
 
   def _read(self, name: str, index: int, type_text: str) -> float:
     """Bytes that a fused computation reads of a parameter."""
     whole = array_bytes(type_text)
     lines = self._computations[name]
-    start = next((x.name for x in lines.values()
-                  if x.opcode == 'parameter' and x.literal == str(index)), None)
+    start = next(
+      (x.name for x in lines.values() if x.opcode == 'parameter' and x.literal == str(index)), None
+    )
     if not whole or start is None:
       return 0.0
     read, waiting = 0.0, [start]
@@ -290,8 +334,11 @@ class _Reader:
           read += array_bytes(user.result, everywhere=True)
         elif user.opcode == 'fusion':
           inner = user.attribute(r'calls=%?([\w.\-]+)')
-          read += sum(self._read(inner, i, type_text)
-                      for i, operand in enumerate(user.operands) if operand == current)
+          read += sum(
+            self._read(inner, i, type_text)
+            for i, operand in enumerate(user.operands)
+            if operand == current
+          )
         elif not (user.opcode == 'dynamic-update-slice' and user.operands[0] == current):
           return whole
     return min(read, whole)
@@ -312,7 +359,8 @@ class _Reader:
       line = waiting.pop()
       sources = [lines[operand] for operand in line.operands if operand in lines]
       if line.opcode in ('tuple', 'bitcast') or (
-          self._relays_out(line) and sources[0].opcode != 'parameter'):
+        self._relays_out(line) and sources[0].opcode != 'parameter'
+      ):
         waiting += sources
       elif line.opcode == 'fusion':
         written += self._written(line.attribute(r'calls=%?([\w.\-]+)'), line.result)

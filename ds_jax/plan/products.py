@@ -9,8 +9,9 @@ from typing import Any
 from jax.extend.core import jaxprs_in_params
 
 
-def count_flops(jaxpr: Any, trips: Mapping[str, float], loop: str | None = None,
-                platform: str = '') -> float:
+def count_flops(
+  jaxpr: Any, trips: Mapping[str, float], loop: str | None = None, platform: str = ''
+) -> float:
   """FLOPs (a multiplication and an addition are two) of every matrix product.
 
   Of `lax.cond`, the branch with more counts, or the share of it that `trips` names; of a kernel,
@@ -80,8 +81,9 @@ def _branch_of(platforms: Sequence[tuple[str, ...] | None], platform: str) -> in
 def _trips_of(equation: Any, trips: Mapping[str, float]) -> float:
   scope = _scope(equation)
   if scope not in trips:
-    raise ValueError(f'The length of the loop under the scope {scope!r} is not known; known: '
-                     f'{sorted(trips)}.')
+    raise ValueError(
+      f'The length of the loop under the scope {scope!r} is not known; known: {sorted(trips)}.'
+    )
   return trips[scope]
 
 

@@ -36,6 +36,7 @@ from ds_jax.train.step import Statistics, make_learner, policy_loss_fn
 
 class Part(NamedTuple):
   """One program, and what of the run lies in memory while it runs."""
+
   name: str
   trace: Callable[[], Any]  # () -> jax.stages.Traced
   parameters: int  # bytes per device, of all forms that are there
@@ -54,6 +55,7 @@ class Part(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Use:
   """Bytes per device while one program runs."""
+
   parameters: int
   optimizer: int
   caches: int
@@ -67,8 +69,9 @@ class Use:
 
 def bytes_per_device(tree: Any) -> int:
   """Of arguments that are described by shape, dtype and sharding."""
-  return sum(int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
-             for x in jax.tree.leaves(tree))
+  return sum(
+    int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+  )
 
 
 def unavoidable_bytes(decoder: Any, slots: Any, path_length: float) -> float:
@@ -81,13 +84,17 @@ def unavoidable_bytes(decoder: Any, slots: Any, path_length: float) -> float:
   """
   table = 0 if decoder.head is None else bytes_per_device(decoder.embedding)
   share = path_length / slots.path_keys.shape[3]
-  return (bytes_per_device(decoder) - table
-          + bytes_per_device((slots.path_keys, slots.path_values)) * share
-          + bytes_per_device((slots.segment_keys, slots.segment_values)) / 2)
+  return (
+    bytes_per_device(decoder)
+    - table
+    + bytes_per_device((slots.path_keys, slots.path_values)) * share
+    + bytes_per_device((slots.segment_keys, slots.segment_values)) / 2
+  )
 
 
 class Measured(NamedTuple):
   """What the compiler says of a part."""
+
   use: Use
   work: Work
   decode_step: Work | None  # of one step of an expansion
@@ -99,14 +106,21 @@ def measure(part: Part) -> Measured:
   compiled = traced.lower().compile()
   memory, text = compiled.memory_analysis(), compiled.as_text()
   new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-  use = Use(part.parameters, part.optimizer, part.caches, part.gradients,
-            memory.temp_size_in_bytes + max(new_outputs, 0))
+  use = Use(
+    part.parameters,
+    part.optimizer,
+    part.caches,
+    part.gradients,
+    memory.temp_size_in_bytes + max(new_outputs, 0),
+  )
   devices = jax.tree.leaves(compiled.input_shardings)[0].device_set
   platform, declared = next(iter(devices)).platform, declared_bytes(traced.jaxpr)
 
   def work(loop: str | None) -> Work:
-    return Work(count_flops(traced.jaxpr, part.trips, loop, platform) / part.split,
-                read_traffic(text, part.trips, part.num_devices, loop, declared))
+    return Work(
+      count_flops(traced.jaxpr, part.trips, loop, platform) / part.split,
+      read_traffic(text, part.trips, part.num_devices, loop, declared),
+    )
 
   return Measured(use, work(None), part.loop and work(part.loop))
 
@@ -124,10 +138,16 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
   params, moments = bytes_per_device(state.params), bytes_per_device(state.opt_state)
   rows = row_shape(config.train, sharding.num_slot_shards(mesh))
   learner = make_learner(
-      optimizer, mesh, micro_rows=rows.micro_rows, loss_fn=policy_loss_fn(config.train),
-      temperature=config.sampling.temperature or 1.0, frozen=config.train.frozen)
+    optimizer,
+    mesh,
+    micro_rows=rows.micro_rows,
+    loss_fn=policy_loss_fn(config.train),
+    temperature=config.sampling.temperature or 1.0,
+    frozen=config.train.frozen,
+  )
   form = jax.eval_shape(
-      lambda p: search_form(p, mesh=mesh, dtype=config.model.compute_dtype), state.params)
+    lambda p: search_form(p, mesh=mesh, dtype=config.model.compute_dtype), state.params
+  )
   form = described(form, sharding.parameter_shardings(form, mesh, search=True))
   both = params + bytes_per_device(form)
   path_length = context_length(config) // 2
@@ -139,31 +159,71 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     sampled = config.evaluate if search.policy == 'direct' else config.sampling
     chosen = {'top_k': float(config.sampling.top_k > 0), 'top_p': float(sampled.top_p < 1)}
     again = lambda count: expansion(name, dataclasses.replace(search, num_slots=count))
-    return Part(name, trace, both, moments, bytes_per_device(slots), 0, mesh.size,
-                expand_trips(shape, path_length) | chosen, mesh.shape['tensor'],
-                shape.num_slots, again, 'decode_tokens',
-                unavoidable_bytes(form, slots, path_length))
+    return Part(
+      name,
+      trace,
+      both,
+      moments,
+      bytes_per_device(slots),
+      0,
+      mesh.size,
+      expand_trips(shape, path_length) | chosen,
+      mesh.shape['tensor'],
+      shape.num_slots,
+      again,
+      'decode_tokens',
+      unavoidable_bytes(form, slots, path_length),
+    )
 
-  yield Part('reshard', lambda: search_form.trace(
-      state.params, mesh=mesh, dtype=config.model.compute_dtype), params, moments, 0, 0,
-      mesh.size, {})
+  yield Part(
+    'reshard',
+    lambda: search_form.trace(state.params, mesh=mesh, dtype=config.model.compute_dtype),
+    params,
+    moments,
+    0,
+    0,
+    mesh.size,
+    {},
+  )
   yield expansion('expand', _tree_search(config.search))
   yield expansion('direct rollouts', direct_config(config.search, config.evaluate.num_slots))
   batch = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct((rows.micro_rows, rows.row_length), x.dtype,
-                                     sharding=sharding.batch_sharding(mesh)), empty_batch(1, 1))
+    lambda x: jax.ShapeDtypeStruct(
+      (rows.micro_rows, rows.row_length), x.dtype, sharding=sharding.batch_sharding(mesh)
+    ),
+    empty_batch(1, 1),
+  )
   grads, statistics = jax.eval_shape(learner.start, state.params)
-  total = (described(grads, sharding.parameter_shardings(grads, mesh)),
-           Statistics(*(_whole(x, mesh) for x in statistics)))
+  total = (
+    described(grads, sharding.parameter_shardings(grads, mesh)),
+    Statistics(*(_whole(x, mesh) for x in statistics)),
+  )
   gradients = bytes_per_device(total[0])
   trips = {'key_blocks': (-(-rows.row_length // BLOCK) + 1) / 2}
   rest = (mesh.size, trips, mesh.shape['tensor'])
-  yield Part('forward', lambda: learner.score_rows.trace(state.params, batch), params, moments, 0,
-             0, *rest)
-  yield Part('forward and backward', lambda: learner.accumulate.trace(
-      state.params, total, batch), params, moments, 0, gradients, *rest)
-  yield Part('optimizer', lambda: learner.apply.trace(state, total[0]), params, moments, 0,
-             gradients, mesh.size, {}, mesh.size)
+  yield Part(
+    'forward', lambda: learner.score_rows.trace(state.params, batch), params, moments, 0, 0, *rest
+  )
+  yield Part(
+    'forward and backward',
+    lambda: learner.accumulate.trace(state.params, total, batch),
+    params,
+    moments,
+    0,
+    gradients,
+    *rest,
+  )
+  yield Part(
+    'optimizer',
+    lambda: learner.apply.trace(state, total[0]),
+    params,
+    moments,
+    0,
+    gradients,
+    mesh.size,
+    {},
+    mesh.size,
+  )
 
 
 def _tree_search(search: SearchConfig) -> SearchConfig:
@@ -175,10 +235,16 @@ def _tree_search(search: SearchConfig) -> SearchConfig:
 def expand_shape(config: Config, search: SearchConfig, decoder: DecoderConfig) -> ExpandShape:
   """Static sizes of an expansion, as runtime.py has them."""
   return ExpandShape(
-      num_slots=search.num_slots, width=search.width, segment_length=search.segment_length,
-      context_length=context_length(config), replay_chunk=search.replay_chunk,
-      replay_lanes=search.replay_lanes, path_block=search.path_block,
-      num_kv_heads=decoder.num_kv_heads, cache_kernel=search.cache_kernel)
+    num_slots=search.num_slots,
+    width=search.width,
+    segment_length=search.segment_length,
+    context_length=context_length(config),
+    replay_chunk=search.replay_chunk,
+    replay_lanes=search.replay_lanes,
+    path_block=search.path_block,
+    num_kv_heads=decoder.num_kv_heads,
+    cache_kernel=search.cache_kernel,
+  )
 
 
 def expand_trips(shape: ExpandShape, path_length: int) -> dict[str, float]:
@@ -189,16 +255,20 @@ def expand_trips(shape: ExpandShape, path_length: int) -> dict[str, float]:
   """
   block, length = min(shape.path_block, shape.capacity), shape.segment_length
   part = segment_block(length)
-  return {'decode_tokens': length, 'replay': 0.0,
-          PATH_KERNEL: -(-path_length // block) * block / shape.capacity,
-          SEGMENT_KERNEL: sum(max(1, -(-n // part)) for n in range(length)) * part / length**2,
-          'path_blocks': -(-path_length // shape.path_block),
-          'path_groups': shape.num_slots // group_size(shape.num_slots)}
+  return {
+    'decode_tokens': length,
+    'replay': 0.0,
+    PATH_KERNEL: -(-path_length // block) * block / shape.capacity,
+    SEGMENT_KERNEL: sum(max(1, -(-n // part)) for n in range(length)) * part / length**2,
+    'path_blocks': -(-path_length // shape.path_block),
+    'path_groups': shape.num_slots // group_size(shape.num_slots),
+  }
 
 
 def described(tree: Any, shardings: Any) -> Any:
-  return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-                      tree, shardings)
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
+  )
 
 
 def _whole(x: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
@@ -206,17 +276,18 @@ def _whole(x: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
 
 
 def _slots(decoder: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Any:
-  return described(jax.eval_shape(compile_slots(decoder, mesh, shape)),
-                   slots_sharding(mesh, shape))
+  return described(jax.eval_shape(compile_slots(decoder, mesh, shape)), slots_sharding(mesh, shape))
 
 
 def _requests(mesh: Mesh, shape: ExpandShape) -> tuple[Any, Any, Any]:
   """A plan, the sampling options and two stop ids."""
   num_slots = shape.num_slots * sharding.num_slot_shards(mesh)
-  of = lambda dtype, *rest: jax.ShapeDtypeStruct((num_slots, *rest), dtype,
-                                                 sharding=sharding.batch_sharding(mesh))
+  of = lambda dtype, *rest: jax.ShapeDtypeStruct(
+    (num_slots, *rest), dtype, sharding=sharding.batch_sharding(mesh)
+  )
   count = of(jnp.int32)
-  plan = SlotPlan(count, count, of(jnp.int32, shape.replay_chunk), count, count, count, count,
-              of(jnp.uint32, 2))
+  plan = SlotPlan(
+    count, count, of(jnp.int32, shape.replay_chunk), count, count, count, count, of(jnp.uint32, 2)
+  )
   options = jax.tree.map(lambda x: _whole(x, mesh), sampling_options())
   return plan, options, _whole(jax.ShapeDtypeStruct((2,), jnp.int32), mesh)

@@ -19,6 +19,7 @@ from ds_jax.plan.speed import Limits
 
 class Chip(NamedTuple):
   """Published limits of one chip."""
+
   memory: float  # GiB of HBM
   bandwidth: float  # GB/s of it
   flops: float  # TFLOP/s, bfloat16
@@ -33,15 +34,15 @@ class Chip(NamedTuple):
 # arXiv:2304.01433. The pages say GB where they mean GiB of memory.
 _DOCS = 'docs.cloud.google.com/tpu/docs/'
 CHIPS = {
-    'v4': Chip(32, 1200, 275, 600, 3, _DOCS + 'v4', config='megacore'),  # as on a TPU VM
-    'v5e': Chip(16, 819, 197, 400, 2, _DOCS + 'v5e'),
-    'v5p': Chip(95, 2765, 459, 1200, 3, _DOCS + 'v5p'),
-    'v6e': Chip(32, 1638, 918, 800, 2, _DOCS + 'v6e'),
-    'tpu7x': Chip(192, 7380, 2307, 1200, 3, _DOCS + 'tpu7x', num_devices=2),
-    # SXM modules of one host; FLOP/s without sparsity. Memory is what the device reports.
-    'a100': Chip(79, 2039, 312, 600, 1, 'nvidia.com/en-us/data-center/a100'),
-    'h100': Chip(79, 3350, 989, 900, 1, 'nvidia.com/en-us/data-center/h100'),
-    'h200': Chip(141, 4800, 989, 900, 1, 'nvidia.com/en-us/data-center/h200'),
+  'v4': Chip(32, 1200, 275, 600, 3, _DOCS + 'v4', config='megacore'),  # as on a TPU VM
+  'v5e': Chip(16, 819, 197, 400, 2, _DOCS + 'v5e'),
+  'v5p': Chip(95, 2765, 459, 1200, 3, _DOCS + 'v5p'),
+  'v6e': Chip(32, 1638, 918, 800, 2, _DOCS + 'v6e'),
+  'tpu7x': Chip(192, 7380, 2307, 1200, 3, _DOCS + 'tpu7x', num_devices=2),
+  # SXM modules of one host; FLOP/s without sparsity. Memory is what the device reports.
+  'a100': Chip(79, 2039, 312, 600, 1, 'nvidia.com/en-us/data-center/a100'),
+  'h100': Chip(79, 3350, 989, 900, 1, 'nvidia.com/en-us/data-center/h100'),
+  'h200': Chip(141, 4800, 989, 900, 1, 'nvidia.com/en-us/data-center/h200'),
 }
 
 
@@ -51,6 +52,7 @@ _NOT_HERE = {'TPU_SKIP_MDS_QUERY': '1', 'JAX_SKIP_CUDA_CONSTRAINTS_CHECK': '1'}
 
 class Place(NamedTuple):
   """Where programs are compiled for."""
+
   name: str
   mesh: Mesh
   memory: int  # bytes per device
@@ -67,13 +69,16 @@ def parse_topology(name: str) -> tuple[str, tuple[int, ...]]:
   """
   generation, _, sizes = name.partition(':')
   if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', sizes):
-    raise InputError(f'Expected --topology=GENERATION:AxB or AxBxC, e.g. v5e:4x4 or v5p:2x2x1, or '
-                     f'GPU:COUNT, e.g. h200:8, got {name!r}.')
+    raise InputError(
+      f'Expected --topology=GENERATION:AxB or AxBxC, e.g. v5e:4x4 or v5p:2x2x1, or '
+      f'GPU:COUNT, e.g. h200:8, got {name!r}.'
+    )
   check_choice('the generation of --topology', generation, CHIPS)
   axes = tuple(map(int, sizes.split('x')))
   if len(axes) != CHIPS[generation].num_axes:
-    raise InputError(f'The size of {generation} has {CHIPS[generation].num_axes} axes, got '
-                     f'{name!r}.')
+    raise InputError(
+      f'The size of {generation} has {CHIPS[generation].num_axes} axes, got {name!r}.'
+    )
   return generation, axes
 
 
@@ -101,8 +106,12 @@ def open_place(topology: str | None, config: MeshConfig) -> Place:
 
 def device_limits(chip: Chip) -> Limits:
   """Of one device, in FLOP/s and bytes/s; what it sends is half of both directions."""
-  return Limits(*(x / chip.num_devices for x in (
-      chip.flops * 1e12, chip.bandwidth * 1e9, chip.network * 1e9 / 2)))
+  return Limits(
+    *(
+      x / chip.num_devices
+      for x in (chip.flops * 1e12, chip.bandwidth * 1e9, chip.network * 1e9 / 2)
+    )
+  )
 
 
 def sensible_meshes(topology: str | None, num_kv_heads: int) -> list[MeshConfig]:
@@ -117,43 +126,56 @@ def sensible_meshes(topology: str | None, num_kv_heads: int) -> list[MeshConfig]
   count = open_place(topology, MeshConfig(1, -1, 1)).mesh.size
   splits = [t for t in (1, 2, 4, 8) if num_kv_heads % t == 0 and count % t == 0]
   whole = [MeshConfig(1, count // t, t) for t in splits]
-  replicas = [MeshConfig(count // group // t, group, t) for group in (8, 32) for t in splits
-              if count > group * t and count % (group * t) == 0]
+  replicas = [
+    MeshConfig(count // group // t, group, t)
+    for group in (8, 32)
+    for t in splits
+    if count > group * t and count % (group * t) == 0
+  ]
   return whole + replicas
 
 
 def _slice_devices(topology: str) -> list[jax.Device]:
   if importlib.util.find_spec('libtpu') is None:
-    raise InputError("--topology needs libtpu (no TPU): pip install 'ds_jax[tpu]'. Without "
-                     '--topology the devices of this machine are planned for.')
+    raise InputError(
+      "--topology needs libtpu (no TPU): pip install 'ds_jax[tpu]'. Without "
+      '--topology the devices of this machine are planned for.'
+    )
   from jax.experimental import topologies
+
   try:
     chip = CHIPS[parse_topology(topology)[0]]
     options = {'chip_config_name': chip.config} if chip.config else {}
-    return topologies.get_topology_desc(
-        platform='tpu', topology_name=topology, **options).devices
+    return topologies.get_topology_desc(platform='tpu', topology_name=topology, **options).devices
   except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as e:
     if 'lockfile' in str(e):
-      raise InputError('Another process uses libtpu (another plan, or a job on this TPU): wait for '
-                       'it, or plan on a machine without a TPU.') from e
+      raise InputError(
+        'Another process uses libtpu (another plan, or a job on this TPU): wait for '
+        'it, or plan on a machine without a TPU.'
+      ) from e
     raise InputError(f'libtpu knows no slice {topology!r}: {str(e).splitlines()[0]:.300}') from e
 
 
 def _gpu_devices(topology: str) -> list[jax.Device]:
   if not any(importlib.util.find_spec(f'jax_cuda{version}_plugin') for version in (13, 12)):
-    raise InputError("--topology of GPUs needs jax's CUDA plugin (no GPU): pip install "
-                     "'ds_jax[cuda13]'. Without --topology the devices of this machine are "
-                     'planned for.')
+    raise InputError(
+      "--topology of GPUs needs jax's CUDA plugin (no GPU): pip install "
+      "'ds_jax[cuda13]'. Without --topology the devices of this machine are "
+      'planned for.'
+    )
   from jax.experimental import topologies
+
   generation, (count,) = parse_topology(topology)
   chip = CHIPS[generation]
   target = target_config(generation, int(chip.memory * 2**30), chip.bandwidth * 1e9)
   try:
     return topologies.get_topology_desc(
-        topology, 'cuda', target_config=target, topology=f'1x1x{count}').devices
+      topology, 'cuda', target_config=target, topology=f'1x1x{count}'
+    ).devices
   except (jax.errors.JaxRuntimeError, NotImplementedError) as e:
-    raise InputError(f"jax's CUDA plugin does not describe {topology!r}: "
-                     f'{str(e).splitlines()[0]:.300}') from e
+    raise InputError(
+      f"jax's CUDA plugin does not describe {topology!r}: {str(e).splitlines()[0]:.300}"
+    ) from e
 
 
 def _memory_here() -> tuple[int, str]:

@@ -31,6 +31,7 @@ def draw_figure(metrics: Metrics, summary: Mapping[str, Any]) -> bytes:
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
+
   figure = Figure(figsize=(13, 10), dpi=120, layout='constrained', facecolor='white')
   figure.get_layout_engine().set(w_pad=0.14, h_pad=0.1)  # inches
   FigureCanvasAgg(figure)
@@ -45,8 +46,9 @@ def draw_figure(metrics: Metrics, summary: Mapping[str, Any]) -> bytes:
   return buffer.getvalue()
 
 
-def _draw_row(part: Any, title: str, metrics: Metrics,
-              panels: Sequence[Callable[[Any, Metrics], None]]) -> None:
+def _draw_row(
+  part: Any, title: str, metrics: Metrics, panels: Sequence[Callable[[Any, Metrics], None]]
+) -> None:
   part.suptitle(title, x=0.008, ha='left', fontsize=13, fontweight='bold', color=INK)
   for axis, draw in zip(part.subplots(1, len(panels)), panels, strict=True):
     draw(axis, metrics)
@@ -67,23 +69,44 @@ def _draw_curve(axis: Any, metrics: Metrics) -> None:
 
 def _plot_evaluations(axis: Any, metrics: Metrics) -> None:
   """Held-out pass@1 as points with 95 % intervals; grey before training."""
-  rows = [row for row in metrics
-          if row['kind'] == 'evaluate' and row.get('evaluate/pass_at_1') is not None]
-  for is_before, colour, label in ((True, BEFORE, 'held-out pass@1 before training'),
-                                   (False, EVALUATE, 'held-out pass@1 after it')):
+  rows = [
+    row
+    for row in metrics
+    if row['kind'] == 'evaluate' and row.get('evaluate/pass_at_1') is not None
+  ]
+  for is_before, colour, label in (
+    (True, BEFORE, 'held-out pass@1 before training'),
+    (False, EVALUATE, 'held-out pass@1 after it'),
+  ):
     chosen = [row for row in rows if (row.get('when') == 'before') == is_before]
     if chosen:
-      axis.errorbar([row['step'] for row in chosen], [row['evaluate/pass_at_1'] for row in chosen],
-                    yerr=np.hstack([_distances(row, 'evaluate/') for row in chosen]), fmt='o',
-                    color=colour, markersize=7, capsize=4, linewidth=1.6, zorder=5, label=label)
+      axis.errorbar(
+        [row['step'] for row in chosen],
+        [row['evaluate/pass_at_1'] for row in chosen],
+        yerr=np.hstack([_distances(row, 'evaluate/') for row in chosen]),
+        fmt='o',
+        color=colour,
+        markersize=7,
+        capsize=4,
+        linewidth=1.6,
+        zorder=5,
+        label=label,
+      )
 
 
 def _mark_rounds(axis: Any, metrics: Metrics) -> None:
   """A thin line where a later round starts, on problems that are still hard."""
   for step in _round_ends(metrics):
     axis.axvline(step, color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
-    axis.annotate('only what is\nstill hard', (step, 0.62), xycoords=('data', 'axes fraction'),
-                  xytext=(5, 0), textcoords='offset points', fontsize=9, color=MUTED)
+    axis.annotate(
+      'only what is\nstill hard',
+      (step, 0.62),
+      xycoords=('data', 'axes fraction'),
+      xytext=(5, 0),
+      textcoords='offset points',
+      fontsize=9,
+      color=MUTED,
+    )
 
 
 def _round_ends(metrics: Metrics) -> list[int]:
@@ -100,15 +123,38 @@ def _draw_bars(axis: Any, summary: Mapping[str, Any]) -> None:
     evaluation = summary.get(when) or {}
     share = evaluation.get('pass_at_1')
     if share is None:
-      axis.annotate('not yet', (x, 0), ha='center', va='bottom', xytext=(0, 4),
-                    textcoords='offset points', fontsize=10, color=MUTED)
+      axis.annotate(
+        'not yet',
+        (x, 0),
+        ha='center',
+        va='bottom',
+        xytext=(0, 4),
+        textcoords='offset points',
+        fontsize=10,
+        color=MUTED,
+      )
       continue
     distances = _distances(evaluation, '')
-    axis.bar(x, share, width=0.6, color=colour, yerr=distances, capsize=5,
-             error_kw={'elinewidth': 1.4, 'ecolor': INK})
-    axis.annotate(f'{100 * share:.1f} %', (x, share + np.nan_to_num(distances[1, 0])), ha='center',
-                  va='bottom', xytext=(0, 4), textcoords='offset points', fontsize=12,
-                  fontweight='bold', color=INK)
+    axis.bar(
+      x,
+      share,
+      width=0.6,
+      color=colour,
+      yerr=distances,
+      capsize=5,
+      error_kw={'elinewidth': 1.4, 'ecolor': INK},
+    )
+    axis.annotate(
+      f'{100 * share:.1f} %',
+      (x, share + np.nan_to_num(distances[1, 0])),
+      ha='center',
+      va='bottom',
+      xytext=(0, 4),
+      textcoords='offset points',
+      fontsize=12,
+      fontweight='bold',
+      color=INK,
+    )
   axis.set_xticks([0, 1], ['before', 'after'], fontsize=11)
   axis.set_xlim(-0.6, 1.6)
   axis.set_ylim(0, max(axis.get_ylim()[1] * 1.1, 0.01))
@@ -143,14 +189,24 @@ def _draw_depths(axis: Any, metrics: Metrics) -> None:
   _style(axis, 'U/x by split depth (median)')
   pattern = re.compile(r'search/u_over_x_depth_(\d+)$')
   found = {int(m[1]): m[0] for row in metrics for name in row if (m := pattern.match(name))}
-  medians = {depth: np.median(values) for depth, name in sorted(found.items())
-             if (values := series(metrics, 'train', name)[1])}
+  medians = {
+    depth: np.median(values)
+    for depth, name in sorted(found.items())
+    if (values := series(metrics, 'train', name)[1])
+  }
   if medians:
     axis.bar(list(medians), list(medians.values()), width=0.6, color=TRAIN)
     axis.axhline(1, color=EVALUATE, linewidth=1.2, linestyle=(0, (4, 3)))
     top = max(1.3, 1.25 * max(medians.values()))
-    axis.annotate('above the line: forking pays', (1, top), xycoords=('axes fraction', 'data'),
-                  ha='right', va='top', fontsize=8.5, color=EVALUATE)
+    axis.annotate(
+      'above the line: forking pays',
+      (1, top),
+      xycoords=('axes fraction', 'data'),
+      ha='right',
+      va='top',
+      fontsize=8.5,
+      color=EVALUATE,
+    )
     axis.set_ylim(0, top)
     axis.xaxis.get_major_locator().set_params(integer=True)
   _finish(axis)
@@ -186,8 +242,14 @@ def _draw_norm(axis: Any, metrics: Metrics) -> None:
   _finish(axis)
 
 
-def _plot(axis: Any, metrics: Metrics, name: str, colour: str, label: str | None = None,
-          transform: Callable[[np.ndarray], np.ndarray] = np.asarray) -> None:
+def _plot(
+  axis: Any,
+  metrics: Metrics,
+  name: str,
+  colour: str,
+  label: str | None = None,
+  transform: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> None:
   """Each step as a faint line, and a running mean over it, apart for every round."""
   steps, values = series(metrics, 'train', name)
   if not steps:
@@ -198,8 +260,14 @@ def _plot(axis: Any, metrics: Metrics, name: str, colour: str, label: str | None
   radius = max(1, len(values) // 12)
   rounds = zip(np.split(np.array(steps), ends), np.split(values, ends), strict=True)
   for number, (x, y) in enumerate(part for part in rounds if len(part[0])):
-    axis.plot(x, running_mean(y, radius), color=colour, linewidth=2,
-              label=label if number == 0 else None, marker='o' if len(x) == 1 else None)
+    axis.plot(
+      x,
+      running_mean(y, radius),
+      color=colour,
+      linewidth=2,
+      label=label if number == 0 else None,
+      marker='o' if len(x) == 1 else None,
+    )
 
 
 def running_mean(values: np.ndarray, radius: int) -> np.ndarray:
@@ -220,8 +288,9 @@ def _distances(evaluation: Mapping[str, Any], prefix: str) -> np.ndarray:
 
 
 def _style(axis: Any, title: str, size: float = 10.5) -> None:
-  axis.set_title(title, loc='left', fontsize=size, color=INK, pad=8,
-                 fontweight='bold' if size > 12 else 'normal')
+  axis.set_title(
+    title, loc='left', fontsize=size, color=INK, pad=8, fontweight='bold' if size > 12 else 'normal'
+  )
   for side in ('top', 'right', 'left'):
     axis.spines[side].set_visible(False)
   axis.spines['bottom'].set_color(MUTED)
@@ -240,7 +309,15 @@ def _finish(axis: Any, loc: str = 'best') -> None:
   if axis.get_legend_handles_labels()[0]:
     axis.legend(frameon=False, fontsize=9, labelcolor=INK, loc=loc, handlelength=1.4)
   elif not axis.has_data():
-    axis.text(0.5, 0.5, 'no data', transform=axis.transAxes, ha='center', va='center',
-              fontsize=10, color=MUTED)
+    axis.text(
+      0.5,
+      0.5,
+      'no data',
+      transform=axis.transAxes,
+      ha='center',
+      va='center',
+      fontsize=10,
+      color=MUTED,
+    )
     axis.set_xticks([])
     axis.set_yticks([])

@@ -34,9 +34,16 @@ def format_tree(tree: FinishedTree, decode: Decode, *, max_text: int = 60) -> st
   heads = {i: branch + _head(nodes[i], max_text) for i, branch in _walk(tree)}
   width = max(map(len, heads.values()))
   columns = f'{"node":{width}}  {"visits":>6}  {"q":>6}  {"H":>5}'
-  return '\n'.join([_title(tree), columns, *(
-      f'{head:{width}}  {_numbers(nodes[i])}  {_fate(nodes[i])}'.rstrip()
-      for i, head in heads.items())])
+  return '\n'.join(
+    [
+      _title(tree),
+      columns,
+      *(
+        f'{head:{width}}  {_numbers(nodes[i])}  {_fate(nodes[i])}'.rstrip()
+        for i, head in heads.items()
+      ),
+    ]
+  )
 
 
 def format_table(table: Mapping[str, Mapping[str, float] | None]) -> str:
@@ -44,8 +51,9 @@ def format_table(table: Mapping[str, Mapping[str, float] | None]) -> str:
   width = max(map(len, table))
   lines = [f'{"over trees":{width}}  {"mean":>10}  {"deviation":>10}']
   for name, entry in table.items():
-    cells = [f'{number(entry[part]):>10}' if entry else f'{"–":>10}'
-             for part in ('mean', 'deviation')]
+    cells = [
+      f'{number(entry[part]):>10}' if entry else f'{"–":>10}' for part in ('mean', 'deviation')
+    ]
     lines.append(f'{name.replace("_", " "):{width}}  {"  ".join(cells)}')
   return '\n'.join(lines)
 
@@ -55,8 +63,11 @@ def format_split_depths(ratios: Sequence[float], pairs: Sequence[int]) -> str:
 
   Above 1 a fork at that depth beats a new rollout; '–' where it cannot be told.
   """
-  cells = [f'{depth}: {f"{ratio:.2f}" if math.isfinite(ratio) else "–"} ({count:,})'
-           for depth, (ratio, count) in enumerate(zip(ratios, pairs, strict=True)) if count]
+  cells = [
+    f'{depth}: {f"{ratio:.2f}" if math.isfinite(ratio) else "–"} ({count:,})'
+    for depth, (ratio, count) in enumerate(zip(ratios, pairs, strict=True))
+    if count
+  ]
   return 'U/x by depth (pairs of ends): ' + (', '.join(cells) or 'no pairs')
 
 
@@ -72,26 +83,37 @@ def tree_to_dict(tree: FinishedTree, decode: Decode) -> dict[str, Any]:
     chosen[node].append({'iteration': iteration, 'how': how})
   rank = {int(node): i for i, node in enumerate(tree.collected, start=1)}
   return {
-      'problem_id': tree.problem_id, 'sample': int(tree.sample), 'is_solved': tree.is_solved,
-      'statistics': {name: _finite(value) for name, value in tree.statistics.items()},
-      'collected': [int(node) for node in tree.collected],
-      'nodes': [{**_node(tree, i, decode), 'collected_rank': rank.get(i), 'chosen': chosen[i]}
-                for i in range(len(tree.parent))]}
+    'problem_id': tree.problem_id,
+    'sample': int(tree.sample),
+    'is_solved': tree.is_solved,
+    'statistics': {name: _finite(value) for name, value in tree.statistics.items()},
+    'collected': [int(node) for node in tree.collected],
+    'nodes': [
+      {**_node(tree, i, decode), 'collected_rank': rank.get(i), 'chosen': chosen[i]}
+      for i in range(len(tree.parent))
+    ],
+  }
 
 
 def _node(tree: FinishedTree, i: int, decode: Decode) -> dict[str, Any]:
   own, visits = tree.node_slice(i), int(tree.visit_count[i])
   entropies, is_terminal = tree.entropies[own], bool(tree.is_terminal[i])
   return {
-      'id': i, 'parent': int(tree.parent[i]) if tree.parent[i] >= 0 else None,
-      'depth': int(tree.depth[i]), 'text': decode(tree.tokens[own]) if own.stop > own.start else '',
-      'num_tokens': own.stop - own.start, 'visits': visits,
-      'value_sum': _finite(tree.value_sum[i]),
-      'q': _finite(tree.value_sum[i] / visits) if visits else None,
-      'entropy': _finite(entropies.mean()) if len(entropies) else None,
-      'num_ends': int(tree.num_ends[i]), 'num_correct': int(tree.num_correct[i]),
-      'is_terminal': is_terminal, 'reward': _finite(tree.reward[i]) if is_terminal else None,
-      'verdict': tree.verdict[i]}
+    'id': i,
+    'parent': int(tree.parent[i]) if tree.parent[i] >= 0 else None,
+    'depth': int(tree.depth[i]),
+    'text': decode(tree.tokens[own]) if own.stop > own.start else '',
+    'num_tokens': own.stop - own.start,
+    'visits': visits,
+    'value_sum': _finite(tree.value_sum[i]),
+    'q': _finite(tree.value_sum[i] / visits) if visits else None,
+    'entropy': _finite(entropies.mean()) if len(entropies) else None,
+    'num_ends': int(tree.num_ends[i]),
+    'num_correct': int(tree.num_correct[i]),
+    'is_terminal': is_terminal,
+    'reward': _finite(tree.reward[i]) if is_terminal else None,
+    'verdict': tree.verdict[i],
+  }
 
 
 def _finite(value: Any) -> float | int | None:
@@ -110,17 +132,26 @@ def _walk(tree: FinishedTree) -> Iterator[tuple[int, str]]:
     node, branch, indent = stack.pop()
     yield node, branch
     last = children[node][-1] if children[node] else None
-    stack.extend((child, indent + ('└─ ' if child == last else '├─ '),
-                  indent + ('   ' if child == last else '│  ')) for child in children[node][::-1])
+    stack.extend(
+      (
+        child,
+        indent + ('└─ ' if child == last else '├─ '),
+        indent + ('   ' if child == last else '│  '),
+      )
+      for child in children[node][::-1]
+    )
 
 
 def _title(tree: FinishedTree) -> str:
   """Two lines: which tree and whether it is solved, then its counters."""
-  counts = [f'{visible(name).replace("_", " ")} {number(np.asarray(value).item())}'
-            for name, value in tree.statistics.items()]
+  counts = [
+    f'{visible(name).replace("_", " ")} {number(np.asarray(value).item())}'
+    for name, value in tree.statistics.items()
+  ]
   state = f'solved, {int(tree.num_correct[0])} correct' if tree.is_solved else 'not solved'
-  return (f'problem {visible(tree.problem_id)}, tree {tree.sample}: {state}\n'
-          + ' · '.join([f'collected {len(tree.collected)}', *counts]))
+  return f'problem {visible(tree.problem_id)}, tree {tree.sample}: {state}\n' + ' · '.join(
+    [f'collected {len(tree.collected)}', *counts]
+  )
 
 
 def _head(node: dict[str, Any], max_text: int) -> str:

@@ -78,8 +78,10 @@ class MetricsWriter:
       InputError: if the file is shorter than that.
     """
     if size > self.size():
-      raise InputError(f'Expected {self._path} with at least {size} bytes, as the checkpoint '
-                       f'records, got {self.size()}; restore the file, or start in a new workdir.')
+      raise InputError(
+        f'Expected {self._path} with at least {size} bytes, as the checkpoint '
+        f'records, got {self.size()}; restore the file, or start in a new workdir.'
+      )
     self._file.truncate(size)
     self._drop_unfinished_line()
     if self._has_events:
@@ -102,6 +104,7 @@ class MetricsWriter:
 
   def _rewrite_events(self) -> None:
     from tensorboardX import SummaryWriter
+
     self._close_events()
     folder = self._path.parent / TENSORBOARD_FOLDER
     for old in folder.glob('events.out.tfevents.*'):
@@ -149,16 +152,21 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
       if not isinstance(row, dict) or not {'step', 'kind'} <= set(row):
         raise ValueError('no step or kind')
     except ValueError as e:
-      raise InputError(f'{path}:{i + 1}: expected a JSON object with step and kind, got '
-                       f'{line[:60]!r}; remove the line.') from e
+      raise InputError(
+        f'{path}:{i + 1}: expected a JSON object with step and kind, got '
+        f'{line[:60]!r}; remove the line.'
+      ) from e
     rows.append(row)
   return rows
 
 
 def series(rows: list[dict[str, Any]], kind: str, name: str) -> tuple[list[int], list[float]]:
   """Steps and values of one metric in rows of `kind`; lines without a number are left out."""
-  found = [(row['step'], row[name]) for row in rows
-           if row['kind'] == kind and isinstance(row.get(name), int | float)]
+  found = [
+    (row['step'], row[name])
+    for row in rows
+    if row['kind'] == kind and isinstance(row.get(name), int | float)
+  ]
   return [step for step, _ in found], [float(value) for _, value in found]
 
 
@@ -172,8 +180,10 @@ def _plain(name: str, value: Any) -> float | int | str | None:
     return value if math.isfinite(value) else None
   if value is None or isinstance(value, int | str):
     return value
-  raise ValueError(f'Expected metric {name} to be a number or text, got {type(value).__name__} '
-                   f'{str(value)[:60]!r}.')
+  raise ValueError(
+    f'Expected metric {name} to be a number or text, got {type(value).__name__} '
+    f'{str(value)[:60]!r}.'
+  )
 
 
 def _add_event(events: Any, row: Mapping[str, Any]) -> None:

@@ -47,33 +47,37 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SHARE = percent
 # Name in rows of kind 'train', its label, how it is written.
 _STATISTICS = (
-    ('search/solve_rate', 'problems solved', _SHARE),
-    ('search/reward', 'mean reward of collected ends', number),
-    ('search/expansions_per_tree', 'expansions per tree', number),
-    ('search/ends_per_tree', 'verified ends per tree', number),
-    ('search/tokens', 'tokens generated per step', number),
-    ('search/yield', 'tokens trained on, of those generated', _SHARE),
-    ('search/path_over_distinct', 'tokens of collected paths, over distinct ones', number),
-    ('time/recomputed_share', 'tokens encoded again, of those generated', _SHARE),
-    ('time/occupancy', 'slots at work', _SHARE),
-    ('train/trajectories', 'trajectories per step', number),
-    ('train/entropy', 'entropy of the policy (nats)', number),
-    ('train/clip_fraction', 'clipped tokens', _SHARE),
-    ('train/grad_norm', 'gradient norm', number),
-    ('time/search', 'time of the search per step', duration),
-    ('time/update', 'time of the update per step', duration),
-    ('time/step', 'time per step', duration),
+  ('search/solve_rate', 'problems solved', _SHARE),
+  ('search/reward', 'mean reward of collected ends', number),
+  ('search/expansions_per_tree', 'expansions per tree', number),
+  ('search/ends_per_tree', 'verified ends per tree', number),
+  ('search/tokens', 'tokens generated per step', number),
+  ('search/yield', 'tokens trained on, of those generated', _SHARE),
+  ('search/path_over_distinct', 'tokens of collected paths, over distinct ones', number),
+  ('time/recomputed_share', 'tokens encoded again, of those generated', _SHARE),
+  ('time/occupancy', 'slots at work', _SHARE),
+  ('train/trajectories', 'trajectories per step', number),
+  ('train/entropy', 'entropy of the policy (nats)', number),
+  ('train/clip_fraction', 'clipped tokens', _SHARE),
+  ('train/grad_norm', 'gradient norm', number),
+  ('time/search', 'time of the search per step', duration),
+  ('time/update', 'time of the update per step', duration),
+  ('time/step', 'time per step', duration),
 )
 _ROUNDS = (
-    ('round', 'round', number), ('step', 'at step', number),
-    ('filter/num_problems', 'problems', number), ('filter/num_hard', 'hard', number),
-    ('filter/pass_at_1', 'pass@1 of the filter', _SHARE),
-    ('replay/num_problems', 'cached problems', number),
-    ('replay/num_trajectories', 'cached trajectories', number))
+  ('round', 'round', number),
+  ('step', 'at step', number),
+  ('filter/num_problems', 'problems', number),
+  ('filter/num_hard', 'hard', number),
+  ('filter/pass_at_1', 'pass@1 of the filter', _SHARE),
+  ('replay/num_problems', 'cached problems', number),
+  ('replay/num_trajectories', 'cached trajectories', number),
+)
 
 
-def render_page(metrics: Sequence[Mapping[str, Any]], summary: Mapping[str, Any],
-                picture: bytes) -> str:
+def render_page(
+  metrics: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], picture: bytes
+) -> str:
   """Returns the page.
 
   Args:
@@ -84,19 +88,24 @@ def render_page(metrics: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
   title = _text(summary.get('title') or 'DeepSearch run')
   source = f'data:image/png;base64,{base64.b64encode(picture).decode()}'
   parts = [
-      f'<h1>{title}</h1>', f'<p class="lead">{_text(headline(summary))}.</p>',
-      f'<p class="muted">{_text(cost_line(summary))}</p>',
-      f'<img src="{source}" alt="Learning curve, search statistics and optimisation">',
-      _section('Before and after', _table(table_rows(summary))),
-      _section('Search and learning', _statistics_table(metrics)),
-      _section('Rounds', _rounds_table(metrics)),
-      _section('Example trees', _trees(summary.get('trees') or ())),
-      _section('Settings', _config(summary.get('config') or {}))]
-  return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-          f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-          f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-          f'<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n'
-          + '\n'.join(filter(None, parts)) + '\n</body>\n</html>\n')
+    f'<h1>{title}</h1>',
+    f'<p class="lead">{_text(headline(summary))}.</p>',
+    f'<p class="muted">{_text(cost_line(summary))}</p>',
+    f'<img src="{source}" alt="Learning curve, search statistics and optimisation">',
+    _section('Before and after', _table(table_rows(summary))),
+    _section('Search and learning', _statistics_table(metrics)),
+    _section('Rounds', _rounds_table(metrics)),
+    _section('Example trees', _trees(summary.get('trees') or ())),
+    _section('Settings', _config(summary.get('config') or {})),
+  ]
+  return (
+    f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+    f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    f'<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n'
+    + '\n'.join(filter(None, parts))
+    + '\n</body>\n</html>\n'
+  )
 
 
 def _text(value: Any) -> str:
@@ -112,9 +121,13 @@ def _table(rows: Iterable[Sequence[Any]]) -> str:
   """The first row is the head, the first column names the rows."""
   head, *body = ([_text(cell) for cell in row] for row in rows)
   cells = lambda row: f'<th scope="row">{row[0]}</th>' + ''.join(f'<td>{c}</td>' for c in row[1:])
-  return ('<div class="wide"><table>\n<thead><tr>'
-          + ''.join(f'<th scope="col">{cell}</th>' for cell in head) + '</tr></thead>\n<tbody>\n'
-          + '\n'.join(f'<tr>{cells(row)}</tr>' for row in body) + '\n</tbody>\n</table></div>')
+  return (
+    '<div class="wide"><table>\n<thead><tr>'
+    + ''.join(f'<th scope="col">{cell}</th>' for cell in head)
+    + '</tr></thead>\n<tbody>\n'
+    + '\n'.join(f'<tr>{cells(row)}</tr>' for row in body)
+    + '\n</tbody>\n</table></div>'
+  )
 
 
 def _statistics_table(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -124,21 +137,32 @@ def _statistics_table(metrics: Sequence[Mapping[str, Any]]) -> str:
     values = series(metrics, 'train', name)[1]
     if values:
       tenth = -(-len(values) // 10)
-      rows.append((label, *(write(statistics.fmean(part)) for part in
-                            (values[:tenth], values[-tenth:], values)), name))
+      rows.append(
+        (
+          label,
+          *(write(statistics.fmean(part)) for part in (values[:tenth], values[-tenth:], values)),
+          name,
+        )
+      )
   head = ('', 'first tenth of steps', 'last tenth', 'all', 'metric')
   return _table([head, *rows]) if rows else '<p class="muted">No training steps yet.</p>'
 
 
 def _rounds_table(metrics: Sequence[Mapping[str, Any]]) -> str:
-  rows = [[write(row[name]) if row.get(name) is not None else '–' for name, _, write in _ROUNDS]
-          for row in metrics if row['kind'] == 'filter']
+  rows = [
+    [write(row[name]) if row.get(name) is not None else '–' for name, _, write in _ROUNDS]
+    for row in metrics
+    if row['kind'] == 'filter'
+  ]
   return _table([[label for _, label, _ in _ROUNDS], *rows]) if rows else ''
 
 
 def _trees(trees: Iterable[Mapping[str, str]]) -> str:
-  return '\n'.join(f'<details{" open" if i == 0 else ""}><summary>{_text(tree["title"])}</summary>'
-                   f'<pre>{_text(tree["text"])}</pre></details>' for i, tree in enumerate(trees))
+  return '\n'.join(
+    f'<details{" open" if i == 0 else ""}><summary>{_text(tree["title"])}</summary>'
+    f'<pre>{_text(tree["text"])}</pre></details>'
+    for i, tree in enumerate(trees)
+  )
 
 
 def _config(config: Mapping[str, Any]) -> str:
@@ -146,7 +170,7 @@ def _config(config: Mapping[str, Any]) -> str:
   rows = [('field', 'value'), *_config_rows(config)]
   if len(rows) == 1:
     return ''
-  return (f'<details><summary>{len(rows) - 1} fields</summary>{_table(rows)}</details>')
+  return f'<details><summary>{len(rows) - 1} fields</summary>{_table(rows)}</details>'
 
 
 def _config_rows(fields: Mapping[str, Any], prefix: str = '') -> list[tuple[str, str]]:

@@ -18,8 +18,9 @@ PAGE_NAME = 'report.html'
 PICTURE_NAME = 'report.png'
 
 
-def write_report(workdir: str | Path, metrics: Sequence[Mapping[str, Any]],
-                 summary: Mapping[str, Any]) -> tuple[Path, Path]:
+def write_report(
+  workdir: str | Path, metrics: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> tuple[Path, Path]:
   """Writes `workdir/report.html` and `workdir/report.png`; a run without steps has a report too.
 
   Each file is complete or absent: it is written beside its place and then renamed.

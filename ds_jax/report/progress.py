@@ -99,6 +99,7 @@ class LiveProgress:
 
   def __init__(self, stream: TextIO):
     from rich.console import Console
+
     self._console = Console(file=stream, force_terminal=True)
     self._lock = threading.RLock()
     self._bars: Any = None
@@ -131,11 +132,19 @@ def _bars(console: Any) -> Any:
   """An empty rich Progress. Fields come last, so that a narrow terminal cuts them only."""
   from rich import progress
   from rich.table import Column
+
   text = lambda template, **style: progress.TextColumn(
-      template, markup=False, table_column=Column(no_wrap=True, overflow='ellipsis', **style))
+    template, markup=False, table_column=Column(no_wrap=True, overflow='ellipsis', **style)
+  )
   return progress.Progress(
-      text('{task.description}', style='bold'), progress.BarColumn(bar_width=24),
-      progress.MofNCompleteColumn(), progress.TimeElapsedColumn(),
-      progress.TextColumn('left'), progress.TimeRemainingColumn(), text('{task.fields[shown]}'),
-      console=console, refresh_per_second=4,
-      redirect_stdout=False)  # results on standard output must not end up on standard error
+    text('{task.description}', style='bold'),
+    progress.BarColumn(bar_width=24),
+    progress.MofNCompleteColumn(),
+    progress.TimeElapsedColumn(),
+    progress.TextColumn('left'),
+    progress.TimeRemainingColumn(),
+    text('{task.fields[shown]}'),
+    console=console,
+    refresh_per_second=4,
+    redirect_stdout=False,
+  )  # results on standard output must not end up on standard error

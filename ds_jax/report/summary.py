@@ -30,23 +30,29 @@ def make_summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   The first evaluation 'before' and the last 'after' count.
   """
   of_kind = lambda kind: [row for row in metrics if row['kind'] == kind]
-  evaluations = {when: [_evaluation(row) for row in of_kind('evaluate') if row.get('when') == when]
-                 for when in ('before', 'after')}
+  evaluations = {
+    when: [_evaluation(row) for row in of_kind('evaluate') if row.get('when') == when]
+    for when in ('before', 'after')
+  }
   train = of_kind('train')
   return {
-      'before': next(iter(evaluations['before']), None),
-      'after': next(reversed(evaluations['after']), None),
-      'steps': len(train), 'rounds': len(of_kind('filter')),
-      'tokens': int(sum(row.get('search/tokens') or 0 for row in train)),
-      'seconds': float(sum(map(_row_seconds, metrics)))}
+    'before': next(iter(evaluations['before']), None),
+    'after': next(reversed(evaluations['after']), None),
+    'steps': len(train),
+    'rounds': len(of_kind('filter')),
+    'tokens': int(sum(row.get('search/tokens') or 0 for row in train)),
+    'seconds': float(sum(map(_row_seconds, metrics))),
+  }
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
   """Returns the table printed at the end of a run: before and after, then what it took."""
   head, *rows = table_rows(summary)
   widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-  lines = ['  '.join(f'{cell:<{width}}' for cell, width in zip(row, widths, strict=True)).rstrip()
-           for row in (head, *rows)]
+  lines = [
+    '  '.join(f'{cell:<{width}}' for cell, width in zip(row, widths, strict=True)).rstrip()
+    for row in (head, *rows)
+  ]
   return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:], '', cost_line(summary)])
 
 
@@ -54,8 +60,14 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
   """The before/after table, its head first."""
   before, after = (summary.get(when) or {} for when in ('before', 'after'))
   rows = [('', 'before', 'after', 'change')]
-  rows.append(('pass@1 (95 % interval)', with_interval(before), with_interval(after),
-               _change(before.get('pass_at_1'), after.get('pass_at_1'))))
+  rows.append(
+    (
+      'pass@1 (95 % interval)',
+      with_interval(before),
+      with_interval(after),
+      _change(before.get('pass_at_1'), after.get('pass_at_1')),
+    )
+  )
   num_samples = after.get('num_samples') or before.get('num_samples') or 'k'
   if 'pass_at_k' in {*before, *after}:
     values = [e.get('pass_at_k') for e in (before, after)]
@@ -67,9 +79,15 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def cost_line(summary: Mapping[str, Any]) -> str:
   """'80 training steps · 2 rounds · 1,234,567 tokens generated · 3 min 12 s'."""
-  parts = [f'{summary[name]:,} {one if summary[name] == 1 else many}' for name, one, many in (
-      ('steps', 'training step', 'training steps'), ('rounds', 'round', 'rounds'),
-      ('tokens', 'token generated', 'tokens generated')) if summary.get(name)]
+  parts = [
+    f'{summary[name]:,} {one if summary[name] == 1 else many}'
+    for name, one, many in (
+      ('steps', 'training step', 'training steps'),
+      ('rounds', 'round', 'rounds'),
+      ('tokens', 'token generated', 'tokens generated'),
+    )
+    if summary.get(name)
+  ]
   parts += [duration(summary['seconds'])] if summary.get('seconds') else []
   return ' · '.join(parts) or 'no training steps yet'
 
@@ -78,10 +96,15 @@ def headline(summary: Mapping[str, Any]) -> str:
   """The result in one sentence."""
   before, after = (summary.get(when) or {} for when in ('before', 'after'))
   if after.get('pass_at_1') is None or before.get('pass_at_1') is None:
-    return ('pass@1 before training is ' + percent(before['pass_at_1'])
-            if before.get('pass_at_1') is not None else 'Nothing has been evaluated yet')
-  return (f'pass@1 went from {percent(before["pass_at_1"])} to {percent(after["pass_at_1"])} '
-          f'({_change(before["pass_at_1"], after["pass_at_1"])})')
+    return (
+      'pass@1 before training is ' + percent(before['pass_at_1'])
+      if before.get('pass_at_1') is not None
+      else 'Nothing has been evaluated yet'
+    )
+  return (
+    f'pass@1 went from {percent(before["pass_at_1"])} to {percent(after["pass_at_1"])} '
+    f'({_change(before["pass_at_1"], after["pass_at_1"])})'
+  )
 
 
 def with_interval(evaluation: Mapping[str, Any]) -> str:
@@ -92,8 +115,11 @@ def with_interval(evaluation: Mapping[str, Any]) -> str:
 
 
 def _evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
-  return {name.removeprefix('evaluate/'): value for name, value in row.items()
-          if name.startswith('evaluate/') and value is not None}
+  return {
+    name.removeprefix('evaluate/'): value
+    for name, value in row.items()
+    if name.startswith('evaluate/') and value is not None
+  }
 
 
 def _row_seconds(row: Mapping[str, Any]) -> float:

@@ -11,8 +11,9 @@ def visible(text: str, *, keep: str = '') -> str:
   Model output may hold terminal escapes, text-direction overrides or halves of characters; none of
   them reaches a terminal or a page. Characters in `keep` pass.
   """
-  return ''.join(c if c.isprintable() or c in keep else c.encode('unicode_escape').decode()
-                 for c in text)
+  return ''.join(
+    c if c.isprintable() or c in keep else c.encode('unicode_escape').decode() for c in text
+  )
 
 
 def shorten(text: str, limit: int) -> str:
@@ -21,7 +22,7 @@ def shorten(text: str, limit: int) -> str:
     return text
   head = (limit - 1) * 2 // 3
   tail = limit - 1 - head
-  return f'{text[:head]}…{text[len(text) - tail:]}'
+  return f'{text[:head]}…{text[len(text) - tail :]}'
 
 
 def number(value: float | int | str) -> str:
@@ -52,5 +53,6 @@ def duration(seconds: float) -> str:
 
 def fields_line(fields: dict[str, float | int | str]) -> str:
   """'solved 5 · tokens/s 4,210' of the fields of a progress update."""
-  return ' · '.join(f'{visible(name).replace("_", " ")} {number(value)}'
-                    for name, value in fields.items())
+  return ' · '.join(
+    f'{visible(name).replace("_", " ")} {number(value)}' for name, value in fields.items()
+  )

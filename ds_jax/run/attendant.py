@@ -25,8 +25,11 @@ class Attendant:
     # By its path and without site-packages: it starts in a few milliseconds, whatever is installed.
     # In a session of its own it outlives what is sent to the process's group.
     self._child = subprocess.Popen(
-        [sys.executable, '-I', '-S', __file__, coordinator, str(index)], stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, start_new_session=True)
+      [sys.executable, '-I', '-S', __file__, coordinator, str(index)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.DEVNULL,
+      start_new_session=True,
+    )
 
   def dismiss(self) -> None:
     """Ends it; nothing will be said. A second call does nothing."""
@@ -50,8 +53,12 @@ def attend(coordinator: str, index: str) -> None:
   for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
   if sys.stdin.buffer.read() != _DISMISSED and not is_listening(coordinator):
-    print(f'ds-jax: process 0, the coordinator at {coordinator}, is gone, and process {index} has '
-          'ended with it.', file=sys.stderr, flush=True)
+    print(
+      f'ds-jax: process 0, the coordinator at {coordinator}, is gone, and process {index} has '
+      'ended with it.',
+      file=sys.stderr,
+      flush=True,
+    )
 
 
 if __name__ == '__main__':

@@ -42,8 +42,13 @@ class Checkpointer:
   `wait` returns once the checkpoint is committed, and `save` is both.
   """
 
-  def __init__(self, folder: str | Path, keep: int | None, note: Callable[[str], None] = print,
-               keep_best: int = 0):
+  def __init__(
+    self,
+    folder: str | Path,
+    keep: int | None,
+    note: Callable[[str], None] = print,
+    keep_best: int = 0,
+  ):
     """Opens (and makes) the folder.
 
     Args:
@@ -64,14 +69,16 @@ class Checkpointer:
     self._manager = None
     self._open()
 
-  def save(self, step: int, state: Any, host: Mapping[str, Any],
-           score: float | None = None) -> None:
+  def save(
+    self, step: int, state: Any, host: Mapping[str, Any], score: float | None = None
+  ) -> None:
     """Writes a checkpoint and waits until it is committed; see `begin_save`."""
     self.begin_save(step, state, host, score)
     self.wait()
 
-  def begin_save(self, step: int, state: Any, host: Mapping[str, Any],
-                 score: float | None = None) -> None:
+  def begin_save(
+    self, step: int, state: Any, host: Mapping[str, Any], score: float | None = None
+  ) -> None:
     """Copies the state and returns; the files are written meanwhile, until `wait`.
 
     The state may be donated and changed at once. An earlier save is waited for first.
@@ -90,14 +97,20 @@ class Checkpointer:
     self._set_damaged_aside()
     latest = self.latest()
     if latest is not None and step <= latest:
-      raise SaveError(f'Expected a step after {latest}, the newest checkpoint in {self._folder}, '
-                      f'got {step}; remove the later checkpoints to go back.')
+      raise SaveError(
+        f'Expected a step after {latest}, the newest checkpoint in {self._folder}, '
+        f'got {step}; remove the later checkpoints to go back.'
+      )
     named = _named_leaves(state)
     sums = {name: int(value) for name, value in jax.device_get(_checksums(named)).items()}
     import orbax.checkpoint as ocp
-    items = ocp.args.Composite(**{
+
+    items = ocp.args.Composite(
+      **{
         _STATE: ocp.args.StandardSave(named),
-        _HOST: ocp.args.JsonSave({'host': dict(host), 'checksums': sums})})
+        _HOST: ocp.args.JsonSave({'host': dict(host), 'checksums': sums}),
+      }
+    )
     metrics = None if score is None else {'score': float(score)}
     self._pending = step
     self._hushed.enter_context(_quiet())
@@ -131,8 +144,9 @@ class Checkpointer:
     """Step of the newest committed checkpoint that is not known to be damaged; None: none."""
     return max(self._steps(), default=None)
 
-  def restore(self, abstract_state: Any, step: int | None = None,
-              part: str = '') -> tuple[Any, dict[str, Any]]:
+  def restore(
+    self, abstract_state: Any, step: int | None = None, part: str = ''
+  ) -> tuple[Any, dict[str, Any]]:
     """Reads a checkpoint onto the mesh that `abstract_state` names, whatever mesh wrote it.
 
     Args:
@@ -149,8 +163,10 @@ class Checkpointer:
     """
     steps = self._steps() if step is None else [step]
     if not steps or (step is not None and step not in self._steps()):
-      raise InputError(f'Expected a checkpoint{"" if step is None else f" of step {step}"} in '
-                       f'{self._folder}, found steps {self._steps()}.')
+      raise InputError(
+        f'Expected a checkpoint{"" if step is None else f" of step {step}"} in '
+        f'{self._folder}, found steps {self._steps()}.'
+      )
     for candidate in sorted(steps, reverse=True):
       try:
         return self._read(candidate, abstract_state, part)
@@ -160,8 +176,10 @@ class Checkpointer:
         self._damaged.add(candidate)
         self._note(f'checkpoint {candidate} is damaged and passed over: {_first_line(error)}')
       _collect_abandoned()
-    raise InputError(f'No checkpoint in {self._folder} can be read (tried steps '
-                     f'{sorted(steps)}); start in a new workdir or restore the files.')
+    raise InputError(
+      f'No checkpoint in {self._folder} can be read (tried steps '
+      f'{sorted(steps)}); start in a new workdir or restore the files.'
+    )
 
   def close(self) -> None:
     """Waits for the save under way; SaveError if it cannot be written."""
@@ -171,17 +189,19 @@ class Checkpointer:
 
   def _open(self) -> None:
     import orbax.checkpoint as ocp
+
     if self._keep is None:
       options = ocp.CheckpointManagerOptions(read_only=True)
     else:
       options = ocp.CheckpointManagerOptions(
-          preservation_policy=_kept(self._keep, self._keep_best), create=True,
-          best_fn=_score if self._keep_best else None,  # makes orbax read the scores that it finds
-          cleanup_tmp_directories=True)
+        preservation_policy=_kept(self._keep, self._keep_best),
+        create=True,
+        best_fn=_score if self._keep_best else None,  # makes orbax read the scores that it finds
+        cleanup_tmp_directories=True,
+      )
     handlers = {_STATE: ocp.StandardCheckpointHandler(), _HOST: ocp.JsonCheckpointHandler()}
     with _quiet():
-      self._manager = ocp.CheckpointManager(self._folder, options=options,
-                                            item_handlers=handlers)
+      self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
   def _start(self, step: int, items: Any, metrics: dict[str, float] | None) -> None:
     """Starts orbax's save; again, where writers of a failed save spoil its new folder."""
@@ -219,8 +239,9 @@ class Checkpointer:
     if jax.process_index():
       return
     give_up = time.monotonic() + _LAST_WRITES
-    while (left := list(self._folder.glob(f'{step}.orbax-checkpoint-tmp*'))
-           ) and time.monotonic() < give_up:
+    while (
+      left := list(self._folder.glob(f'{step}.orbax-checkpoint-tmp*'))
+    ) and time.monotonic() < give_up:
       for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
       time.sleep(0.1)  # it is gone when it stays away this long
@@ -243,18 +264,23 @@ class Checkpointer:
 
   def _read(self, step: int, abstract_state: Any, part: str) -> tuple[Any, dict[str, Any]]:
     import orbax.checkpoint as ocp
+
     prefix = f'{part}.' if part else ''
     named = {prefix + name: leaf for name, leaf in _named_leaves(abstract_state).items()}
     with _quiet():
       host = self._manager.restore(
-          step, args=ocp.args.Composite(**{_HOST: ocp.args.JsonRestore()}))[_HOST]
+        step, args=ocp.args.Composite(**{_HOST: ocp.args.JsonRestore()})
+      )[_HOST]
       stored = dict(self._manager.item_metadata(step)[_STATE])
       if stored.keys() != host['checksums'].keys():
         raise ValueError('its list of arrays is incomplete')
       _check_same_arrays(step, {n: x for n, x in stored.items() if n.startswith(prefix)}, named)
       arrays = ocp.PyTreeCheckpointer().restore(
-          self._folder / str(step) / _STATE, args=ocp.args.PyTreeRestore(
-              named, ocp.checkpoint_utils.construct_restore_args(named), partial_restore=True))
+        self._folder / str(step) / _STATE,
+        args=ocp.args.PyTreeRestore(
+          named, ocp.checkpoint_utils.construct_restore_args(named), partial_restore=True
+        ),
+      )
     sums = jax.device_get(_checksums(arrays))
     wrong = [name for name in sorted(named) if int(sums[name]) != host['checksums'][name]]
     if wrong:
@@ -266,10 +292,12 @@ class Checkpointer:
 def _kept(newest: int, best: int) -> Any:
   """Which checkpoints stay when a newer one is committed."""
   from orbax.checkpoint import checkpoint_managers as managers
+
   policies = [managers.LatestN(n=newest)]
   if best:
-    policies.append(managers.BestN(n=best, get_metric_fn=_score,
-                                   keep_checkpoints_without_metrics=False))
+    policies.append(
+      managers.BestN(n=best, get_metric_fn=_score, keep_checkpoints_without_metrics=False)
+    )
   return managers.AnyPreservationPolicy(policies=policies)
 
 
@@ -302,8 +330,7 @@ def _checksum(array: jax.Array) -> jax.Array:
   return jnp.sum(bits.astype(jnp.uint32) * weight, dtype=jnp.uint32)
 
 
-def _check_same_arrays(step: int, stored: Mapping[str, Any],
-                       expected: Mapping[str, Any]) -> None:
+def _check_same_arrays(step: int, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
   """Raises InputError if the checkpoint is whole but of another model or optimizer."""
   describe = lambda leaf: f'{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}'
   theirs = {name: describe(leaf) for name, leaf in stored.items()}
@@ -311,14 +338,17 @@ def _check_same_arrays(step: int, stored: Mapping[str, Any],
   for name in sorted(theirs.keys() | ours.keys()):
     if theirs.get(name) != ours.get(name):
       raise InputError(
-          f'Checkpoint {step} holds {name} as {theirs.get(name, "nothing")}, this run needs '
-          f'{ours.get(name, "nothing")}; use the configuration that wrote it, or a new workdir.')
+        f'Checkpoint {step} holds {name} as {theirs.get(name, "nothing")}, this run needs '
+        f'{ours.get(name, "nothing")}; use the configuration that wrote it, or a new workdir.'
+      )
 
 
 def _save_message(error: Exception, step: int, folder: Path) -> str:
   if _is_disk_full(error):
-    return (f'The disk is full (or a quota or file-size limit is reached): checkpoint {step} could '
-            f'not be written to {folder}; free some space and run the same command again.')
+    return (
+      f'The disk is full (or a quota or file-size limit is reached): checkpoint {step} could '
+      f'not be written to {folder}; free some space and run the same command again.'
+    )
   return f'Checkpoint {step} could not be written to {folder}: {_first_line(error)}.'
 
 
@@ -372,6 +402,7 @@ _other_hooks: list[Callable[[Any], object]] = []
 def _forward(unraisable: Any) -> None:
   # The other writes of a failed save end after their event loop has been closed.
   is_expected = 'Event loop is closed' in str(unraisable.exc_value) or asyncio.iscoroutine(
-      unraisable.object)
+    unraisable.object
+  )
   if not is_expected and _other_hooks:
     _other_hooks[0](unraisable)  # the outermost: these contexts may be nested

@@ -46,63 +46,75 @@ EXIT_DEFECT = 1
 EXIT_LOST_PEER = 134  # SIGABRT, as a shell says it; jax's runtime ends the process
 
 # Where the values come from when the flag is not given (the first is jax's own).
-VARIABLES = {'coordinator': 'JAX_COORDINATOR_ADDRESS', 'num_processes': 'JAX_NUM_PROCESSES',
-             'process_id': 'JAX_PROCESS_ID'}
+VARIABLES = {
+  'coordinator': 'JAX_COORDINATOR_ADDRESS',
+  'num_processes': 'JAX_NUM_PROCESSES',
+  'process_id': 'JAX_PROCESS_ID',
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
   """A job whose processes were named by hand."""
+
   coordinator: str  # HOST:PORT of process 0, reachable from all
   num_processes: int
   process_id: int  # 0 … num_processes - 1
 
 
-def cluster_from(flags: Mapping[str, str | None],
-                 environment: Mapping[str, str] = os.environ) -> Cluster | None:
+def cluster_from(
+  flags: Mapping[str, str | None], environment: Mapping[str, str] = os.environ
+) -> Cluster | None:
   """The cluster that flags, or else variables, name; None if they name none.
 
   Raises:
     InputError: for a part of them only, or for values that do not fit.
   """
-  values = {name: flags.get(name) or environment.get(variable)
-            for name, variable in VARIABLES.items()}
+  values = {
+    name: flags.get(name) or environment.get(variable) for name, variable in VARIABLES.items()
+  }
   if values['num_processes'] is None and values['process_id'] is None:
     if not flags.get('coordinator'):
       return None  # the address alone is left to jax, which finds the rest
   missing = [f'--{name}' for name, value in values.items() if value is None]
   if missing:
-    raise InputError(f'Missing {", ".join(missing)}. A process of a job by hand needs all three: '
-                     '--coordinator=HOST:PORT --num_processes=N --process_id=I; TPU VMs, GKE and '
-                     'Slurm need none.')
+    raise InputError(
+      f'Missing {", ".join(missing)}. A process of a job by hand needs all three: '
+      '--coordinator=HOST:PORT --num_processes=N --process_id=I; TPU VMs, GKE and '
+      'Slurm need none.'
+    )
   numbers = {name: _integer(name, values[name]) for name in ('num_processes', 'process_id')}
   host, _, port = values['coordinator'].rpartition(':')
   if not host or not port.isdigit():
     raise InputError(f'Expected --coordinator=HOST:PORT, got {values["coordinator"]!r}.')
   if not 0 <= numbers['process_id'] < numbers['num_processes']:
-    raise InputError(f'Expected --process_id from 0 to {numbers["num_processes"] - 1} '
-                     f'(--num_processes={numbers["num_processes"]}), got {numbers["process_id"]}.')
+    raise InputError(
+      f'Expected --process_id from 0 to {numbers["num_processes"] - 1} '
+      f'(--num_processes={numbers["num_processes"]}), got {numbers["process_id"]}.'
+    )
   return Cluster(values['coordinator'], **numbers)
 
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
   """The Team of a job of several processes; see interfaces.Team."""
+
   index: int
   count: int
 
   def gather(self, data: bytes) -> list[bytes]:
     import numpy as np
     from jax.experimental import multihost_utils
+
     sizes = multihost_utils.process_allgather(np.array([len(data)], np.int32)).ravel()
     parts: list[list[bytes]] = [[] for _ in sizes]
     # Few sizes, as each is a program of its own; lockstep.py gathers a little every round.
-    width = min(GATHER_BYTES, 2**max(8, int(sizes.max() - 1).bit_length()))
+    width = min(GATHER_BYTES, 2 ** max(8, int(sizes.max() - 1).bit_length()))
     for start in range(0, int(sizes.max()), width):
-      piece = np.frombuffer(data[start:start + width], np.uint8)
+      piece = np.frombuffer(data[start : start + width], np.uint8)
       rows = multihost_utils.process_allgather(np.pad(piece, (0, width - len(piece))))
       for part, row, size in zip(parts, rows, sizes, strict=True):
-        part.append(row.tobytes()[:max(0, int(size) - start)])
+        part.append(row.tobytes()[: max(0, int(size) - start)])
     return [b''.join(part) for part in parts]
 
 
@@ -115,15 +127,23 @@ def join(cluster: Cluster | None) -> Team:
     InputError: if such a program is one of several processes, which can no longer be joined.
   """
   import jax
+
   atexit.register(dismiss_attendants)  # before jax's, so it runs after that has left the job
   if not jax.distributed.is_initialized():
     named: dict[str, Any] = {}
     if cluster:
-      named = {'coordinator_address': cluster.coordinator, 'num_processes': cluster.num_processes,
-               'process_id': cluster.process_id, 'cluster_detection_method': 'deactivate'}
+      named = {
+        'coordinator_address': cluster.coordinator,
+        'num_processes': cluster.num_processes,
+        'process_id': cluster.process_id,
+        'cluster_detection_method': 'deactivate',
+      }
     try:
-      jax.distributed.initialize(**named, heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-                                 shutdown_timeout_seconds=SHUTDOWN_SECONDS)
+      jax.distributed.initialize(
+        **named,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+      )
     except ValueError as e:
       if named or 'coordinator_address' not in str(e):
         raise
@@ -132,8 +152,10 @@ def join(cluster: Cluster | None) -> Team:
       if 'must be called before' not in str(e):
         raise
       if named or jax.process_count() > 1:
-        raise InputError('jax was used before this process joined its job; call '
-                         'jax.distributed.initialize first, or use the command ds-jax.') from e
+        raise InputError(
+          'jax was used before this process joined its job; call '
+          'jax.distributed.initialize first, or use the command ds-jax.'
+        ) from e
       return ALONE
   count = jax.process_count()
   if count == 1:
@@ -146,6 +168,7 @@ def watch_peers(index: int) -> None:
   """Starts the thread that beats for process `index`, and names processes that fall silent; and
   the attendant that names process 0, if that is not this one."""
   from jax._src.distributed import global_state  # there is no public way to the store
+
   if index:
     _attendants.append(Attendant(global_state.coordinator_address, index))
   ending = threading.Event()
@@ -155,6 +178,7 @@ def watch_peers(index: int) -> None:
   def end() -> None:  # a thread inside jax's runtime would crash the interpreter's own end
     ending.set()
     thread.join()
+
   atexit.register(end)  # after jax's, so it runs before
 
 
@@ -181,8 +205,11 @@ def _beat(client: Any, index: int, ending: threading.Event) -> None:
       heard = last_heard(heard, dict(client.key_value_dir_get(BEATS)), now)
       silent = silent_peers(heard, now)
       for peer in sorted(silent - named):
-        os.write(2, f'ds-jax: process {peer} has not been heard of for {SILENT_SECONDS} s. If it '
-                 f'is dead, the job ends soon, with exit code {EXIT_LOST_PEER}.\n'.encode())
+        os.write(
+          2,
+          f'ds-jax: process {peer} has not been heard of for {SILENT_SECONDS} s. If it '
+          f'is dead, the job ends soon, with exit code {EXIT_LOST_PEER}.\n'.encode(),
+        )
         dismiss_attendants()  # process 0 will be gone as well, for that reason
       named = silent
       ending.wait(BEAT_SECONDS)
@@ -190,17 +217,23 @@ def _beat(client: Any, index: int, ending: threading.Event) -> None:
     return
 
 
-def last_heard(heard: Mapping[str, tuple[str, float]], beats: Mapping[str, str],
-               now: float) -> dict[str, tuple[str, float]]:
+def last_heard(
+  heard: Mapping[str, tuple[str, float]], beats: Mapping[str, str], now: float
+) -> dict[str, tuple[str, float]]:
   """For every process its newest beat, and when we saw that for the first time (seconds)."""
-  return {key: heard[key] if key in heard and heard[key][0] == beat else (beat, now)
-          for key, beat in beats.items()}
+  return {
+    key: heard[key] if key in heard and heard[key][0] == beat else (beat, now)
+    for key, beat in beats.items()
+  }
 
 
 def silent_peers(heard: Mapping[str, tuple[str, float]], now: float) -> set[str]:
   """Processes, by their numbers, that have neither ended nor been heard of for SILENT_SECONDS."""
-  return {key.rpartition('/')[2] for key, (beat, since) in heard.items()
-          if beat != ENDED and now - since > SILENT_SECONDS}
+  return {
+    key.rpartition('/')[2]
+    for key, (beat, since) in heard.items()
+    if beat != ENDED and now - since > SILENT_SECONDS
+  }
 
 
 @contextlib.contextmanager
@@ -217,8 +250,11 @@ def ending_together(team: Team) -> Iterator[None]:
   try:
     yield
   except StoppedAlone:
-    print(f'ds-jax: process {team.index} was asked to stop and has kept its finished trees. The '
-          'same command continues.', file=sys.stderr)
+    print(
+      f'ds-jax: process {team.index} was asked to stop and has kept its finished trees. The '
+      'same command continues.',
+      file=sys.stderr,
+    )
     if team.index == 0:
       time.sleep(LINGER_SECONDS)
     leave(EXIT_TERMINATED)
@@ -228,20 +264,32 @@ def ending_together(team: Team) -> Iterator[None]:
   except Exception as e:
     traceback.print_exc()
     if not is_lost_peer(e):
-      print(f'ds-jax: process {team.index} failed; its peers end within {HEARTBEAT_SECONDS} s.',
-            file=sys.stderr)
+      print(
+        f'ds-jax: process {team.index} failed; its peers end within {HEARTBEAT_SECONDS} s.',
+        file=sys.stderr,
+      )
       leave(EXIT_DEFECT)
-    print(f'ds-jax: process {team.index} has lost a peer; which one, process 0 says within '
-          f'{HEARTBEAT_SECONDS} s.', file=sys.stderr, flush=True)
+    print(
+      f'ds-jax: process {team.index} has lost a peer; which one, process 0 says within '
+      f'{HEARTBEAT_SECONDS} s.',
+      file=sys.stderr,
+      flush=True,
+    )
     import jax
+
     jax.distributed.shutdown()  # does not return: the barrier fails once the peer is taken for lost
     leave(EXIT_LOST_PEER)
 
 
 def is_lost_peer(error: BaseException) -> bool:
   """Whether a collective failed because a peer went away."""
-  return bool(re.search(r'Gloo|Connection (closed|reset)|Socket closed|UNAVAILABLE|heartbeat|'
-                        r'DEADLINE_EXCEEDED|coordination service', str(error)))
+  return bool(
+    re.search(
+      r'Gloo|Connection (closed|reset)|Socket closed|UNAVAILABLE|heartbeat|'
+      r'DEADLINE_EXCEEDED|coordination service',
+      str(error),
+    )
+  )
 
 
 def leave(code: int) -> NoReturn:

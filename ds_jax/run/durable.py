@@ -50,8 +50,9 @@ class ResultsFile:
       self.rows = self._read()
     except BlockingIOError:
       self._file.close()
-      raise InputError(f'{self.path} is being written by another process; wait for it, or choose '
-                       'another --output.') from None
+      raise InputError(
+        f'{self.path} is being written by another process; wait for it, or choose another --output.'
+      ) from None
     except InputError:
       self._file.close()
       raise
@@ -81,8 +82,9 @@ class ResultsFile:
   def __enter__(self) -> ResultsFile:
     return self
 
-  def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-               trace: TracebackType | None) -> None:
+  def __exit__(
+    self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+  ) -> None:
     self.close()
 
   def close(self) -> None:
@@ -114,17 +116,21 @@ class ResultsFile:
     except (ValueError, RecursionError):
       row = None
     if not isinstance(row, dict) or 'run' not in row:
-      raise InputError(f'{self.path}, line {number}, is no result of this command; choose another '
-                       '--output.')
+      raise InputError(
+        f'{self.path}, line {number}, is no result of this command; choose another --output.'
+      )
     if row['run'] != self.run:
-      raise InputError(f'{self.path} holds results of other settings or other parameters '
-                       f'({row["run"]!r:.80}, now {self.run!r}); choose another --output.')
+      raise InputError(
+        f'{self.path} holds results of other settings or other parameters '
+        f'({row["run"]!r:.80}, now {self.run!r}); choose another --output.'
+      )
     return row
 
 
 @contextlib.contextmanager
-def open_results(path: str | os.PathLike[str], run: str, team: Team, drop: Collection[str] = ()
-                 ) -> Iterator[ResultsFile]:
+def open_results(
+  path: str | os.PathLike[str], run: str, team: Team, drop: Collection[str] = ()
+) -> Iterator[ResultsFile]:
   """This process's file among those of its team; the parts of an earlier start are taken in first.
 
   Arguments and errors are those of ResultsFile. All processes must call it, in the same order.

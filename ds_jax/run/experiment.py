@@ -51,15 +51,25 @@ def init(config: Config, tokenizer_folder: str, output: str, progress: Progress)
   """
   tokenizer = prompts_lib.load_tokenizer(tokenizer_folder)
   decoder = init_decoder(new_decoder_config(config, tokenizer), jax.random.key(config.seed))
-  save_decoder(decoder, output, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
-               add_files=lambda folder: prompts_lib.save_tokenizer(tokenizer_folder, str(folder)))
+  save_decoder(
+    decoder,
+    output,
+    stop_ids=tokenizer.stop_ids,
+    pad_id=tokenizer.pad_id,
+    add_files=lambda folder: prompts_lib.save_tokenizer(tokenizer_folder, str(folder)),
+  )
   count = decoder.config.num_parameters()
   progress.note(f'Wrote {output}: {count:,} parameters, {tokenizer.num_ids:,} token ids.')
   return {'status': 'done', 'output': str(output), 'num_parameters': count}
 
 
-def train(config: Config, workdir: Workdir, progress: Progress,
-          should_stop: Callable[[], bool], team: Team = ALONE) -> Summary:
+def train(
+  config: Config,
+  workdir: Workdir,
+  progress: Progress,
+  should_stop: Callable[[], bool],
+  team: Team = ALONE,
+) -> Summary:
   """The main job: evaluate, filter, search and learn for some rounds, evaluate, report.
 
   A finished workdir says so and does nothing; an unfinished one goes on. The processes of `team`
@@ -85,7 +95,10 @@ def train(config: Config, workdir: Workdir, progress: Progress,
         team.gather(b'')  # process 0 has the reports to write
         return {'status': 'done', 'process': team.index}
   summary = make_summary(read_metrics(workdir.root / 'metrics.jsonl')) | {
-      'status': 'done', 'rounds': host.round_index, 'time/train': time.monotonic() - start}
+    'status': 'done',
+    'rounds': host.round_index,
+    'time/train': time.monotonic() - start,
+  }
   write_json(workdir.root / 'examples.json', examples)
   write_json(workdir.summary, summary)
   summary |= report(workdir, progress)
@@ -95,19 +108,27 @@ def train(config: Config, workdir: Workdir, progress: Progress,
 
 def announce(runtime: Runtime) -> None:
   from ds_jax import sharding
+
   count = runtime.decoder_config.num_parameters()
   runtime.progress.note(
-      f'Decoder: {count:,} parameters, {runtime.config.model.compute_dtype}. Mesh: '
-      f'{sharding.describe(runtime.mesh)}.')
+    f'Decoder: {count:,} parameters, {runtime.config.model.compute_dtype}. Mesh: '
+    f'{sharding.describe(runtime.mesh)}.'
+  )
 
 
 def example_trees(training: Training, count: int = 3) -> list[dict[str, str]]:
   """A few trees of the trained policy on held-out problems, as text."""
   from ds_jax.report.inspect import format_tree
+
   jobs = [Job(problem, tokens) for problem, tokens in training.eval_prompts[:count]]
   trees: list[FinishedTree] = []
-  run_engine(training.runtime.search_engine, training.params(), jobs,
-             base_key_data(training.config.seed, Purpose.SEARCH, 0, 0), on_finish=trees.append)
+  run_engine(
+    training.runtime.search_engine,
+    training.params(),
+    jobs,
+    base_key_data(training.config.seed, Purpose.SEARCH, 0, 0),
+    on_finish=trees.append,
+  )
   trees.sort(key=lambda tree: tree.problem_id)
   decode = training.runtime.tokenizer.decode_response
   return [{'title': tree.problem_id, 'text': format_tree(tree, decode)} for tree in trees]
@@ -133,38 +154,59 @@ def report(workdir: Workdir, progress: Progress) -> Summary:
 def trained_params(runtime: Runtime) -> tuple[Decoder, str]:
   """Parameters for search: the newest checkpoint of the workdir, else the initial model."""
   dtype = runtime.config.model.compute_dtype
-  restored = restore_params(runtime.workdir, runtime.decoder_config, runtime.mesh,
-                            runtime.progress)
+  restored = restore_params(runtime.workdir, runtime.decoder_config, runtime.mesh, runtime.progress)
   if restored is not None:
     params, step = restored
     whole = search_form(params, mesh=runtime.mesh, dtype=dtype)
-    return (local_view(whole, runtime.mesh, runtime.search_mesh),
-            f'{runtime.workdir.checkpoints} (step {step})')
+    return (
+      local_view(whole, runtime.mesh, runtime.search_mesh),
+      f'{runtime.workdir.checkpoints} (step {step})',
+    )
   path = model_folder(runtime.config, runtime.workdir)
   params = load_decoder(
-      path, num_ids=runtime.tokenizer.num_ids, mesh=runtime.mesh, dtype=dtype, for_search=True,
-      **runtime.config.model.formats | {'compute_dtype': dtype})
+    path,
+    num_ids=runtime.tokenizer.num_ids,
+    mesh=runtime.mesh,
+    dtype=dtype,
+    for_search=True,
+    **runtime.config.model.formats | {'compute_dtype': dtype},
+  )
   return local_view(params, runtime.mesh, runtime.search_mesh), str(path)
 
 
-def evaluate(config: Config, workdir: Workdir, progress: Progress,
-             should_stop: Callable[[], bool], team: Team = ALONE) -> Summary:
+def evaluate(
+  config: Config,
+  workdir: Workdir,
+  progress: Progress,
+  should_stop: Callable[[], bool],
+  team: Team = ALONE,
+) -> Summary:
   """pass@1 of the newest parameters on the evaluation split; resumable within the same settings.
 
   The processes of `team` share the workdir and deal the samples among themselves.
   """
   from ds_jax.search.engine.engine import Interrupted
+
   with open_runtime(config, workdir, progress, should_stop, team) as runtime:
     prompts = runtime.prompts('eval')
-    prompts = prompts[:config.evaluate.num_problems] if config.evaluate.num_problems else prompts
+    prompts = prompts[: config.evaluate.num_problems] if config.evaluate.num_problems else prompts
     params, name = trained_params(runtime)
     announce(runtime)
     key = base_key_data(config.seed, Purpose.EVALUATE, 0, 0)
     journal = Journal(workdir.journal(f'evaluate.{_digest(config, name)}', team.index))
     jobs = rollout_jobs(prompts, config.evaluate.num_samples)
     try:
-      rollouts, _ = run_journaled(runtime.evaluation_engine, params, jobs, key, journal,
-                                  'evaluate', progress, should_stop, team=team)
+      rollouts, _ = run_journaled(
+        runtime.evaluation_engine,
+        params,
+        jobs,
+        key,
+        journal,
+        'evaluate',
+        progress,
+        should_stop,
+        team=team,
+      )
     except Interrupted:
       raise stopped(team) from None
     journal.remove()  # of all; nobody needs it once all have all samples
@@ -174,12 +216,14 @@ def evaluate(config: Config, workdir: Workdir, progress: Progress,
 
 def _digest(config: Config, name: str) -> str:
   import zlib
+
   text = json.dumps([dataclasses.asdict(config), name], sort_keys=True)
   return f'{zlib.crc32(text.encode()):08x}'
 
 
-def search_problems(runtime: Runtime, params: Decoder, problems: Sequence[Problem],
-                    progress: Progress | None = None) -> list[FinishedTree]:
+def search_problems(
+  runtime: Runtime, params: Decoder, problems: Sequence[Problem], progress: Progress | None = None
+) -> list[FinishedTree]:
   """Grows one tree per problem, many at once; trees in the order of `problems`.
 
   Args:
@@ -192,9 +236,14 @@ def search_problems(runtime: Runtime, params: Decoder, problems: Sequence[Proble
     InputError: if a prompt exceeds data.prompt_limit.
   """
   trees: list[FinishedTree] = []
-  run_engine(engine_for_questions(runtime), params, search_jobs(runtime, problems),
-             base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0), on_finish=trees.append,
-             progress=progress or SilentProgress())
+  run_engine(
+    engine_for_questions(runtime),
+    params,
+    search_jobs(runtime, problems),
+    base_key_data(runtime.config.seed, Purpose.SEARCH, 0, 0),
+    on_finish=trees.append,
+    progress=progress or SilentProgress(),
+  )
   found = {tree.problem_id: tree for tree in share_trees(runtime.search_team, trees)}
   return [found[problem.id] for problem in problems]
 
@@ -203,8 +252,10 @@ def search_jobs(runtime: Runtime, problems: Sequence[Problem]) -> list[Job]:
   """One job per problem; InputError if a prompt exceeds data.prompt_limit."""
   prepared = prompts_lib.prepare_prompts(problems, runtime.tokenizer, runtime.config.data)
   if prepared.skipped:
-    raise InputError(f'{len(prepared.skipped)} prompts exceed data.prompt_limit = '
-                     f'{runtime.config.data.prompt_limit} tokens; raise it.')
+    raise InputError(
+      f'{len(prepared.skipped)} prompts exceed data.prompt_limit = '
+      f'{runtime.config.data.prompt_limit} tokens; raise it.'
+    )
   return [Job(problem, tokens) for problem, tokens in prepared.prompts]
 
 
@@ -214,8 +265,9 @@ def engine_for_questions(runtime: Runtime) -> Engine:
   return dataclasses.replace(engine, verify_fn=functools.partial(_grade_known, engine.verify_fn))
 
 
-def _grade_known(verify_fn: VerifyFn, items: Sequence[tuple[str, str]]
-                 ) -> list[concurrent.futures.Future[Verdict]]:
+def _grade_known(
+  verify_fn: VerifyFn, items: Sequence[tuple[str, str]]
+) -> list[concurrent.futures.Future[Verdict]]:
   graded = iter(verify_fn([item for item in items if item[0]]))
   futures = []
   for answer, _ in items:

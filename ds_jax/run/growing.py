@@ -23,14 +23,30 @@ from ds_jax.types import FinishedTree, Problem
 def direct_config(search: SearchConfig, num_slots: int) -> SearchConfig:
   """The search settings under which a tree is one rollout."""
   return dataclasses.replace(
-      search, policy='direct', width=1, width_decay=0, num_trajectories=1, num_slots=num_slots,
-      max_expansions=search.max_depth, replay_lanes=num_slots, max_tokens=0)
+    search,
+    policy='direct',
+    width=1,
+    width_decay=0,
+    num_trajectories=1,
+    num_slots=num_slots,
+    max_expansions=search.max_depth,
+    replay_lanes=num_slots,
+    max_tokens=0,
+  )
 
 
-def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
-                  base_key: np.ndarray, journal: Journal, phase: str, progress: Progress,
-                  should_stop: Callable[[], bool], plan: ForkPlan | None = None,
-                  team: Team = ALONE) -> tuple[list[FinishedTree], Counters]:
+def run_journaled(
+  engine: engine_lib.Engine,
+  params: Any,
+  jobs: Sequence[Job],
+  base_key: np.ndarray,
+  journal: Journal,
+  phase: str,
+  progress: Progress,
+  should_stop: Callable[[], bool],
+  plan: ForkPlan | None = None,
+  team: Team = ALONE,
+) -> tuple[list[FinishedTree], Counters]:
   """Grows a tree for every job; trees that the journal holds already are not grown again.
 
   `plan` is for the policy 'fork': where forks pay. Jobs are dealt to the processes of `team` in
@@ -44,7 +60,7 @@ def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
     engine.Interrupted: if asked to stop; the journal keeps what was finished.
   """
   key_of = lambda job: (job.problem.id, job.sample)
-  own = jobs[team.index::team.count]
+  own = jobs[team.index :: team.count]
   kept = {(tree.problem_id, tree.sample): tree for tree in journal.read_all()}
   done = {key_of(job) for job in own} & kept.keys()
   num_before = len(done)
@@ -57,9 +73,16 @@ def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
     kept[tree.problem_id, tree.sample] = tree
 
   progress.start(phase, len(own))
-  counters = engine_lib.run(engine, params, todo, base_key, on_finish=keep,
-                            progress=Shifted(progress, num_before), should_stop=should_stop,
-                            plan=plan)
+  counters = engine_lib.run(
+    engine,
+    params,
+    todo,
+    base_key,
+    on_finish=keep,
+    progress=Shifted(progress, num_before),
+    should_stop=should_stop,
+    plan=plan,
+  )
   progress.finish()
   trees = share_trees(team, [kept[key_of(job)] for job in own])
   found = {(tree.problem_id, tree.sample): tree for tree in trees}
@@ -68,13 +91,15 @@ def run_journaled(engine: engine_lib.Engine, params: Any, jobs: Sequence[Job],
 
 def rollout_jobs(prompts: Sequence[tuple[Problem, np.ndarray]], num_samples: int) -> list[Job]:
   """`num_samples` jobs per problem, a problem's samples in a row."""
-  return [Job(problem, tokens, sample) for problem, tokens in prompts
-          for sample in range(num_samples)]
+  return [
+    Job(problem, tokens, sample) for problem, tokens in prompts for sample in range(num_samples)
+  ]
 
 
 @dataclasses.dataclass(frozen=True)
 class Shifted:
   """A Progress that counts what was finished before this start as well."""
+
   progress: Progress
   finished_before: int
 

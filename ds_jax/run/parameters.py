@@ -20,8 +20,9 @@ from ds_jax.run.workdir import Workdir, workdir_config
 from ds_jax.sharding import make_mesh, parameter_shardings
 
 
-def restore_params(workdir: Workdir, decoder_config: DecoderConfig, mesh: jax.sharding.Mesh,
-                   progress: Progress) -> tuple[Decoder, int] | None:
+def restore_params(
+  workdir: Workdir, decoder_config: DecoderConfig, mesh: jax.sharding.Mesh, progress: Progress
+) -> tuple[Decoder, int] | None:
   """Parameters (float32, in the training form) and step of the newest checkpoint; None: no such.
 
   The optimizer's state stays on disk, and the run that writes there is not disturbed.
@@ -34,8 +35,10 @@ def restore_params(workdir: Workdir, decoder_config: DecoderConfig, mesh: jax.sh
       return None
     abstract = abstract_decoder(decoder_config)
     abstract = jax.tree.map(
-        lambda leaf, target: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=target),
-        abstract, parameter_shardings(abstract, mesh))
+      lambda leaf, target: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=target),
+      abstract,
+      parameter_shardings(abstract, mesh),
+    )
     params, host = checkpointer.restore(abstract, part='params')
     return params, host['step']
 
@@ -58,13 +61,27 @@ def export(checkpoint: str, output: str, dtype: str | None, progress: Progress) 
   decoder_config = read_config(source, tokenizer.num_ids)
   restored = restore_params(workdir, decoder_config, make_mesh(fsdp=-1), progress)
   if restored is None:
-    raise InputError(f'{workdir.checkpoints} holds no checkpoint; `ds-jax train` writes them. '
-                     f'The initial model is {source}.')
+    raise InputError(
+      f'{workdir.checkpoints} holds no checkpoint; `ds-jax train` writes them. '
+      f'The initial model is {source}.'
+    )
   params, step = restored
   files = save_decoder(
-      params, folder, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, dtype=dtype,
-      original=source, add_files=lambda path: prompts_lib.save_tokenizer(source, path))
+    params,
+    folder,
+    stop_ids=tokenizer.stop_ids,
+    pad_id=tokenizer.pad_id,
+    dtype=dtype,
+    original=source,
+    add_files=lambda path: prompts_lib.save_tokenizer(source, path),
+  )
   count = decoder_config.num_parameters()
   progress.note(f'Wrote {folder}: {count:,} parameters of step {step} in {dtype}.')
-  return {'status': 'done', 'output': str(folder), 'step': step, 'dtype': dtype,
-          'num_parameters': count, 'files': files}
+  return {
+    'status': 'done',
+    'output': str(folder),
+    'step': step,
+    'dtype': dtype,
+    'num_parameters': count,
+    'files': files,
+  }

@@ -34,6 +34,7 @@ Cached = Mapping[str, Sequence[Solution]]  # by problem
 
 class Sampled(NamedTuple):
   """What was sampled for one batch of problems."""
+
   groups: list[list[Trajectory]]  # one per problem
   trees: list[FinishedTree]
   counters: tuple[Counters, Counters]  # of trees, of direct rollouts
@@ -44,6 +45,7 @@ class Sampled(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Sampler:
   """Samples the groups of a step."""
+
   runtime: Runtime
   prompts: Mapping[str, tuple[Problem, np.ndarray]]  # training problems by id, with their tokens
   # grow(engine, jobs, purpose, name, phase, plan) -> (trees in the order of jobs, counters).
@@ -71,20 +73,31 @@ class Sampler:
     groups = [group for part in parts for group in part.groups]
     trees = [tree for part in parts for tree in part.trees]
     after = dataclasses.replace(
-        host, batches=host.batches + len(parts),
-        splits=host.splits.add(trees, config.search.max_depth),
-        found=functools.reduce(lambda found, group: found.add(group), groups, host.found))
-    searched, direct = (functools.reduce(operator.add, counters) for counters in zip(
-        *[part.counters for part in parts], strict=True))
+      host,
+      batches=host.batches + len(parts),
+      splits=host.splits.add(trees, config.search.max_depth),
+      found=functools.reduce(lambda found, group: found.add(group), groups, host.found),
+    )
+    searched, direct = (
+      functools.reduce(operator.add, counters)
+      for counters in zip(*[part.counters for part in parts], strict=True)
+    )
     both = searched + direct
-    figures = summarize(trees, config.search.max_depth) | split_metrics(
-        after.splits, config.search.max_depth) | searched.metrics() | {
-            'search/cached_share': sum(part.num_cached for part in parts) / len(groups),
-            'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / len(groups),
-            'time/tokens_per_second': both.generated_tokens / max(both.seconds, 1e-6)}
+    figures = (
+      summarize(trees, config.search.max_depth)
+      | split_metrics(after.splits, config.search.max_depth)
+      | searched.metrics()
+      | {
+        'search/cached_share': sum(part.num_cached for part in parts) / len(groups),
+        'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / len(groups),
+        'time/tokens_per_second': both.generated_tokens / max(both.seconds, 1e-6),
+      }
+    )
     if config.train.max_refills:
-      figures |= {'search/refills': len(parts) - 1,
-                  'search/contrast_share': len(contrast()) / len(groups)}
+      figures |= {
+        'search/refills': len(parts) - 1,
+        'search/contrast_share': len(contrast()) / len(groups),
+      }
       groups = contrast()[:size]
     return groups, figures, after
 
@@ -92,16 +105,22 @@ class Sampler:
     """Trajectories of one batch of problems, the step's first or a refill."""
     config = self.runtime.config
     hard, rehearsed = next_batch(config, self.prompts, host, refill)
-    jobs = _numbered([self.prompts[name] for name in hard + rehearsed],
-                     first=refill * config.train.batch_problems)
+    jobs = _numbered(
+      [self.prompts[name] for name in hard + rehearsed], first=refill * config.train.batch_problems
+    )
     cached = {job.problem.id: host.replay.get(job.problem.id) for job in jobs}
     is_searched = [i < len(hard) and not cached[job.problem.id] for i, job in enumerate(jobs)]
     searched = list(itertools.compress(jobs, is_searched))
     direct = list(itertools.compress(jobs, map(operator.not_, is_searched)))
     name = f'step_{host.step:06d}' + (f'_{refill}' if refill else '')
     trees, counters = self.grow(
-        self.runtime.search_engine, searched, Purpose.SEARCH, f'{name}.search', None,
-        fork_plan(host.splits, config.search.max_depth))
+      self.runtime.search_engine,
+      searched,
+      Purpose.SEARCH,
+      f'{name}.search',
+      None,
+      fork_plan(host.splits, config.search.max_depth),
+    )
     rollouts, direct_counters = self.rollouts(direct, cached, f'{name}.direct')
     scored = self.scored(direct, cached)
     by_job = {(tree.problem_id, tree.sample): tree for tree in trees}
@@ -113,22 +132,33 @@ class Sampler:
       fresh = [t for tree in rollouts.get(key, ()) for t in trajectories(tree, group)]
       return flat_group([*scored.get(job.problem.id, ()), *fresh], group)
 
-    return Sampled([group_of(job, i) for i, job in enumerate(jobs)], trees,
-                   (counters, direct_counters),
-                   sum(bool(cached[job.problem.id]) for job in jobs), len(rehearsed))
+    return Sampled(
+      [group_of(job, i) for i, job in enumerate(jobs)],
+      trees,
+      (counters, direct_counters),
+      sum(bool(cached[job.problem.id]) for job in jobs),
+      len(rehearsed),
+    )
 
-  def rollouts(self, jobs: Sequence[Job], cached: Cached, name: str
-               ) -> tuple[dict[tuple[str, int], list[FinishedTree]], Counters]:
+  def rollouts(
+    self, jobs: Sequence[Job], cached: Cached, name: str
+  ) -> tuple[dict[tuple[str, int], list[FinishedTree]], Counters]:
     """K minus the number of cached solutions direct rollouts for each job's problem."""
     count = self.runtime.config.search.num_trajectories
-    wanted = [(job, job.sample * count + i) for job in jobs
-              for i in range(max(0, count - len(cached[job.problem.id])))]
+    wanted = [
+      (job, job.sample * count + i)
+      for job in jobs
+      for i in range(max(0, count - len(cached[job.problem.id])))
+    ]
     if not wanted:
       return {}, Counters()
     grown, counters = self.grow(
-        self.runtime.direct_engine,
-        [Job(job.problem, job.prompt_tokens, sample) for job, sample in wanted],
-        Purpose.DIRECT, name, None)
+      self.runtime.direct_engine,
+      [Job(job.problem, job.prompt_tokens, sample) for job, sample in wanted],
+      Purpose.DIRECT,
+      name,
+      None,
+    )
     rollouts: dict[tuple[str, int], list[FinishedTree]] = {}
     for (job, _), tree in zip(wanted, grown, strict=True):
       rollouts.setdefault((job.problem.id, job.sample), []).append(tree)
@@ -143,8 +173,9 @@ class Sampler:
     return scored
 
 
-def next_batch(config: Config, names: Iterable[str], host: RunState,
-               refill: int = 0) -> tuple[list[str], list[str]]:
+def next_batch(
+  config: Config, names: Iterable[str], host: RunState, refill: int = 0
+) -> tuple[list[str], list[str]]:
   """Problems of the next step, or of a refill: hard ones, and others that are rehearsed.
 
   Args:
@@ -155,8 +186,9 @@ def next_batch(config: Config, names: Iterable[str], host: RunState,
   """
   size, easy = config.train.batch_problems, sorted(set(names) - set(host.hard_ids))
   rehearsed = num_rehearsed(size, config.curriculum.rehearsal_share, len(easy))
-  draw = lambda ids, count: list(batch_of(
-      ids, count, seed=config.seed, round_index=host.round_index, step=host.batches + refill))
+  draw = lambda ids, count: list(
+    batch_of(ids, count, seed=config.seed, round_index=host.round_index, step=host.batches + refill)
+  )
   return draw(host.hard_ids, size - rehearsed), draw(easy, rehearsed) if rehearsed else []
 
 

@@ -44,6 +44,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 @dataclasses.dataclass(frozen=True)
 class Runtime:
   """What every command but `init` works with."""
+
   config: Config
   workdir: Workdir
   mesh: jax.sharding.Mesh
@@ -70,8 +71,9 @@ class Runtime:
     self._announce('tree search')
     search = self.config.search
     if search.policy in ('direct', 'fork'):  # one child at a time: wider slots would idle
-      search = dataclasses.replace(search, width=1, width_decay=0,
-                                   max_expansions=search.max_expansions * search.width)
+      search = dataclasses.replace(
+        search, width=1, width_decay=0, max_expansions=search.max_expansions * search.width
+      )
     return self._engine(search, self.config.sampling)
 
   @functools.cached_property
@@ -86,12 +88,14 @@ class Runtime:
     """The direct engine, its compiled programs included, sampling as config.evaluate says."""
     sampling = SamplingConfig(self.config.evaluate.temperature, self.config.evaluate.top_p)
     return dataclasses.replace(
-        self.direct_engine, expand_fn=self._expand_fn(self.direct_engine.config, sampling))
+      self.direct_engine, expand_fn=self._expand_fn(self.direct_engine.config, sampling)
+    )
 
   def load_decoder(self, folder: pathlib.Path) -> Decoder:
     """The initial parameters in float32, on the mesh."""
-    return load_decoder(folder, num_ids=self.tokenizer.num_ids, mesh=self.mesh,
-                        **self.config.model.formats)
+    return load_decoder(
+      folder, num_ids=self.tokenizer.num_ids, mesh=self.mesh, **self.config.model.formats
+    )
 
   def prompts(self, split: str) -> Prompts:
     """Problems of 'train', 'eval' or 'warmstart' with their prompt tokens; long ones are dealt
@@ -101,12 +105,15 @@ class Runtime:
     prepared = prompts_lib.prepare_prompts(loaded.problems, self.tokenizer, self.config.data)
     if prepared.skipped:
       self.progress.note(
-          f'{split}: skipped {len(prepared.skipped)} of {len(loaded.problems)} problems whose '
-          f'prompt exceeds data.prompt_limit = {self.config.data.prompt_limit} tokens '
-          '(data.overlong_prompts=truncate_left keeps them).')
+        f'{split}: skipped {len(prepared.skipped)} of {len(loaded.problems)} problems whose '
+        f'prompt exceeds data.prompt_limit = {self.config.data.prompt_limit} tokens '
+        '(data.overlong_prompts=truncate_left keeps them).'
+      )
     if not prepared.prompts:
-      raise InputError(f'All {len(loaded.problems)} {split} problems have prompts longer than '
-                       f'data.prompt_limit = {self.config.data.prompt_limit}; raise it.')
+      raise InputError(
+        f'All {len(loaded.problems)} {split} problems have prompts longer than '
+        f'data.prompt_limit = {self.config.data.prompt_limit}; raise it.'
+      )
     return prepared.prompts
 
   def _announce(self, what: str) -> None:
@@ -119,12 +126,15 @@ class Runtime:
   def _engine(self, search: SearchConfig, sampling: SamplingConfig) -> Engine:
     shape = self._shape(search)
     return Engine(
-        config=search, mesh=self.search_mesh, expand_fn=self._expand_fn(search, sampling),
-        make_slots=compile_slots(self.decoder_config, self.search_mesh, shape),
-        verify_fn=self.pool.verify, decode_text=self.tokenizer.decode_response,
-        count_read=functools.partial(positions_read, block=shape.path_block,
-                                     capacity=shape.capacity),
-        team=self.search_team)
+      config=search,
+      mesh=self.search_mesh,
+      expand_fn=self._expand_fn(search, sampling),
+      make_slots=compile_slots(self.decoder_config, self.search_mesh, shape),
+      verify_fn=self.pool.verify,
+      decode_text=self.tokenizer.decode_response,
+      count_read=functools.partial(positions_read, block=shape.path_block, capacity=shape.capacity),
+      team=self.search_team,
+    )
 
   def _expand_fn(self, search: SearchConfig, sampling: SamplingConfig) -> ExpandFn:
     program = compile_expand(self.search_mesh, self._shape(search))
@@ -133,10 +143,16 @@ class Runtime:
 
   def _shape(self, search: SearchConfig) -> ExpandShape:
     return ExpandShape(
-        num_slots=search.num_slots, width=search.width, segment_length=search.segment_length,
-        context_length=context_length(self.config), replay_chunk=search.replay_chunk,
-        replay_lanes=search.replay_lanes, path_block=search.path_block,
-        num_kv_heads=self.decoder_config.num_kv_heads, cache_kernel=search.cache_kernel)
+      num_slots=search.num_slots,
+      width=search.width,
+      segment_length=search.segment_length,
+      context_length=context_length(self.config),
+      replay_chunk=search.replay_chunk,
+      replay_lanes=search.replay_lanes,
+      path_block=search.path_block,
+      num_kv_heads=self.decoder_config.num_kv_heads,
+      cache_kernel=search.cache_kernel,
+    )
 
 
 @contextlib.contextmanager
@@ -155,9 +171,13 @@ def model_folder(config: Config, workdir: Workdir) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def open_runtime(config: Config, workdir: Workdir, progress: Progress,
-                 should_stop: Callable[[], bool] = lambda: False,
-                 team: Team = ALONE) -> Iterator[Runtime]:
+def open_runtime(
+  config: Config,
+  workdir: Workdir,
+  progress: Progress,
+  should_stop: Callable[[], bool] = lambda: False,
+  team: Team = ALONE,
+) -> Iterator[Runtime]:
   """Checks the config against mesh, model and tokenizer, and starts the verifier.
 
   Raises:
@@ -169,18 +189,21 @@ def open_runtime(config: Config, workdir: Workdir, progress: Progress,
   read_config(folder)  # a missing folder is named before the tokenizer that it lacks
   tokenizer = prompts_lib.load_tokenizer(str(folder))
   decoder_config = dataclasses.replace(
-      read_config(folder, tokenizer.num_ids), **config.model.formats)
+    read_config(folder, tokenizer.num_ids), **config.model.formats
+  )
   if context_length(config) > decoder_config.context_limit:
     raise InputError(
-        f'prompt_limit + max_depth * segment_length = {context_length(config)} exceeds the '
-        f'{decoder_config.context_limit} positions of {folder} (max_position_embeddings); lower '
-        'search.max_depth or search.segment_length.')
+      f'prompt_limit + max_depth * segment_length = {context_length(config)} exceeds the '
+      f'{decoder_config.context_limit} positions of {folder} (max_position_embeddings); lower '
+      'search.max_depth or search.segment_length.'
+    )
   verify = config.verify
   if config.search.policy == 'faithful':  # the released code has no such rule
     verify = dataclasses.replace(verify, degenerate='keep')
   with VerifierPool(verify, progress.note) as pool:
-    yield Runtime(config, workdir, mesh, tokenizer, decoder_config, pool, progress, should_stop,
-                  team)
+    yield Runtime(
+      config, workdir, mesh, tokenizer, decoder_config, pool, progress, should_stop, team
+    )
 
 
 def open_mesh(config: Config) -> jax.sharding.Mesh:
@@ -188,8 +211,9 @@ def open_mesh(config: Config) -> jax.sharding.Mesh:
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
   if mesh.devices.flat[0].platform == 'cpu':
     keep_freed_memory()
-  check_divides('train.micro_rows', config.train.micro_rows, 'mesh data x fsdp',
-                sharding.num_slot_shards(mesh))
+  check_divides(
+    'train.micro_rows', config.train.micro_rows, 'mesh data x fsdp', sharding.num_slot_shards(mesh)
+  )
   return mesh
 
 

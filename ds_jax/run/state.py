@@ -13,6 +13,7 @@ from ds_jax.train.replay import ReplayBuffer
 @dataclasses.dataclass
 class RunState:
   """The host's part of a checkpoint."""
+
   round_index: int = 0
   step: int = 0  # training steps done, over all rounds
   batches: int = 0  # of problems, drawn in this round: one per step, and its refills
@@ -28,8 +29,11 @@ class RunState:
 
   def to_json(self) -> dict[str, Any]:
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    return fields | {'replay': self.replay.to_json(), 'found': self.found.to_json(),
-                     'splits': self.splits.to_json()}
+    return fields | {
+      'replay': self.replay.to_json(),
+      'found': self.found.to_json(),
+      'splits': self.splits.to_json(),
+    }
 
   def solutions(self) -> ReplayBuffer:
     """All cached solutions, those of this round included."""
@@ -51,12 +55,16 @@ class RunState:
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> RunState:
     hard = fields['hard_ids']
-    return cls(**fields | {
+    return cls(
+      **fields
+      | {
         'hard_ids': None if hard is None else tuple(hard),
         'hard_before': tuple(fields['hard_before']),
         'replay': ReplayBuffer.from_json(fields['replay']),
         'found': ReplayBuffer.from_json(fields['found']),
-        'splits': SplitHistory.from_json(fields['splits'])})
+        'splits': SplitHistory.from_json(fields['splits']),
+      }
+    )
 
 
 def _merge(replay: ReplayBuffer, found: ReplayBuffer) -> ReplayBuffer:
@@ -65,5 +73,5 @@ def _merge(replay: ReplayBuffer, found: ReplayBuffer) -> ReplayBuffer:
   for name, new in found.solutions.items():
     kept = solutions.get(name, ())
     fresh = tuple(s for s in new if s not in kept)
-    solutions[name] = (*kept, *fresh)[:replay.max_per_problem]
+    solutions[name] = (*kept, *fresh)[: replay.max_per_problem]
   return dataclasses.replace(replay, solutions=solutions)

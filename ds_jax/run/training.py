@@ -55,31 +55,49 @@ class Training:
     config = runtime.config
     self.runtime, self.config = runtime, config
     self.train_prompts = {p.id: (p, tokens) for p, tokens in runtime.prompts('train')}
-    self.eval_prompts = runtime.prompts('eval')[:config.evaluate.num_problems or None]
+    self.eval_prompts = runtime.prompts('eval')[: config.evaluate.num_problems or None]
     self.optimizer = make_optimizer(config.train, num_updates(config))
     self.rows = row_shape(config.train, num_slot_shards(runtime.mesh))
     self.worked: Pairs = {}
     if config.train.objective == 'imitation':
-      self.worked = worked_solutions(self.train_prompts, runtime.tokenizer.encode_response,
-                                     self.rows.row_length, runtime.progress.note)
+      self.worked = worked_solutions(
+        self.train_prompts,
+        runtime.tokenizer.encode_response,
+        self.rows.row_length,
+        runtime.progress.note,
+      )
       self.train_prompts = {name: self.train_prompts[name] for name in self.worked}
     loss_fn = imitation_loss if self.worked else policy_loss_fn(config.train)
-    self.learner = make_learner(self.optimizer, runtime.mesh, micro_rows=self.rows.micro_rows,
-                                loss_fn=loss_fn,
-                                temperature=config.sampling.temperature or 1.0,
-                                frozen=config.train.frozen, before_pass=self.poll)
+    self.learner = make_learner(
+      self.optimizer,
+      runtime.mesh,
+      micro_rows=self.rows.micro_rows,
+      loss_fn=loss_fn,
+      temperature=config.sampling.temperature or 1.0,
+      frozen=config.train.frozen,
+      before_pass=self.poll,
+    )
     self.sampler = Sampler(runtime, self.train_prompts, grow=self.grow, score=self.score)
     with contextlib.ExitStack() as opened:  # closed if a later line refuses the run
-      self.checkpointer = Checkpointer(runtime.workdir.checkpoints, config.checkpoint.keep,
-                                       note=runtime.progress.note,
-                                       keep_best=config.checkpoint.keep_best)
+      self.checkpointer = Checkpointer(
+        runtime.workdir.checkpoints,
+        config.checkpoint.keep,
+        note=runtime.progress.note,
+        keep_best=config.checkpoint.keep_best,
+      )
       opened.callback(self.checkpointer.close)
-      self.metrics = (NoMetrics() if runtime.team.index
-                      else MetricsWriter(runtime.workdir.root, config.log.tensorboard))
+      self.metrics = (
+        NoMetrics()
+        if runtime.team.index
+        else MetricsWriter(runtime.workdir.root, config.log.tensorboard)
+      )
       opened.callback(self.metrics.close)
       self.state, self.host = self.restore()
-      self.reference = (runtime.load_decoder(model_folder(config, runtime.workdir))
-                        if config.train.kl_coefficient else None)  # the policy it started from
+      self.reference = (
+        runtime.load_decoder(model_folder(config, runtime.workdir))
+        if config.train.kl_coefficient
+        else None
+      )  # the policy it started from
       self.metrics.cut(self.host.metrics_size)
       self._opened = opened.pop_all()
     self.journals: list[Journal] = []  # of finished work, which the next checkpoint covers
@@ -102,12 +120,14 @@ class Training:
     while self.host.round_index < len(rounds):
       if not self.filter_hard():
         self.runtime.progress.note(
-            f'Round {self.host.round_index}: no problem is hard any more '
-            f'(pass@1 below {self.config.curriculum.hard_threshold}); training ends here.')
+          f'Round {self.host.round_index}: no problem is hard any more '
+          f'(pass@1 below {self.config.curriculum.hard_threshold}); training ends here.'
+        )
         break
-      last = sum(rounds[:self.host.round_index + 1])
-      self.runtime.progress.start(f'train, round {self.host.round_index}',
-                                  rounds[self.host.round_index])
+      last = sum(rounds[: self.host.round_index + 1])
+      self.runtime.progress.start(
+        f'train, round {self.host.round_index}', rounds[self.host.round_index]
+      )
       while self.host.step < last:
         self.stop_if_asked()
         self.evaluate_if_due()
@@ -155,10 +175,11 @@ class Training:
       self.save()
       self.commit()
       raise InputError(
-          f'The last {count} gradients were not finite (train.max_skipped = '
-          f'{self.config.train.max_skipped}). None was applied, and step {self.host.step} is '
-          'saved. See what grew before (train/grad_norm, train/ratio_max_log in metrics.jsonl), '
-          'and start again with a lower train.learning_rate or train.max_grad_norm.')
+        f'The last {count} gradients were not finite (train.max_skipped = '
+        f'{self.config.train.max_skipped}). None was applied, and step {self.host.step} is '
+        'saved. See what grew before (train/grad_norm, train/ratio_max_log in metrics.jsonl), '
+        'and start again with a lower train.learning_rate or train.max_grad_norm.'
+      )
 
   def restore(self) -> tuple[TrainState, RunState]:
     """The newest good checkpoint, else the initial model."""
@@ -168,8 +189,9 @@ class Training:
       cap = self.config.curriculum.max_cached_per_problem
       state = init_state(runtime.load_decoder(folder), self.optimizer, runtime.mesh)
       return state, RunState(replay=ReplayBuffer(cap), found=ReplayBuffer(cap))
-    abstract = abstract_state(abstract_decoder(runtime.decoder_config), self.optimizer,
-                              runtime.mesh)
+    abstract = abstract_state(
+      abstract_decoder(runtime.decoder_config), self.optimizer, runtime.mesh
+    )
     state, host = self.checkpointer.restore(abstract)
     host = RunState.from_json(host)
     for path in runtime.workdir.journal('').parent.glob('*.process_*'):
@@ -203,21 +225,36 @@ class Training:
     runtime = self.runtime
     if self._search_form is None or self._search_form[0] != self.host.step:
       whole = search_params(self.state, runtime.mesh, self.config.model.compute_dtype)
-      self._search_form = (self.host.step,
-                           local_view(whole, runtime.mesh, runtime.search_mesh))
+      self._search_form = (self.host.step, local_view(whole, runtime.mesh, runtime.search_mesh))
     return self._search_form[1]
 
-  def grow(self, engine: Engine, jobs: Sequence[Job], purpose: Purpose, name: str,
-           phase: str | None, plan: ForkPlan | None = None
-           ) -> tuple[list[FinishedTree], Counters]:
+  def grow(
+    self,
+    engine: Engine,
+    jobs: Sequence[Job],
+    purpose: Purpose,
+    name: str,
+    phase: str | None,
+    plan: ForkPlan | None = None,
+  ) -> tuple[list[FinishedTree], Counters]:
     """Grows trees for jobs; what is finished is journaled. Saves and stops when asked to."""
     journal = Journal(self.runtime.workdir.journal(name, self.runtime.team.index))
     self.in_flight.append(journal)
     key = base_key_data(self.config.seed, purpose, self.host.round_index, self.host.step)
     progress = self.runtime.progress if phase else SilentProgress()
     try:
-      return run_journaled(engine, self.params(), jobs, key, journal, phase or name, progress,
-                           self.runtime.should_stop, plan, self.runtime.team)
+      return run_journaled(
+        engine,
+        self.params(),
+        jobs,
+        key,
+        journal,
+        phase or name,
+        progress,
+        self.runtime.should_stop,
+        plan,
+        self.runtime.team,
+      )
     except Interrupted:
       if self.runtime.team.count > 1:
         raise StoppedAlone from None
@@ -231,12 +268,14 @@ class Training:
     start = time.monotonic()
     jobs = rollout_jobs(self.eval_prompts, self.config.evaluate.num_samples)
     phase = f'evaluate ({when} training)' if when in ('before', 'after') else None
-    rollouts, _ = self.grow(self.runtime.evaluation_engine, jobs, Purpose.EVALUATE,
-                            f'evaluate_{when}', phase)
+    rollouts, _ = self.grow(
+      self.runtime.evaluation_engine, jobs, Purpose.EVALUATE, f'evaluate_{when}', phase
+    )
     found = evaluation_metrics(rollouts)
     self.host.evaluations[when] = found
-    self.metrics.write(self.host.step, 'evaluate',
-                       {'when': when, **found, 'time/evaluate': time.monotonic() - start})
+    self.metrics.write(
+      self.host.step, 'evaluate', {'when': when, **found, 'time/evaluate': time.monotonic() - start}
+    )
     self.settle()
     self.save(score=found['evaluate/pass_at_1'])
 
@@ -257,18 +296,28 @@ class Training:
       self.set_hard(before)
       return bool(before)
     jobs = rollout_jobs([self.train_prompts[name] for name in before], curriculum.filter_samples)
-    rollouts, _ = self.grow(self.runtime.direct_engine, jobs, Purpose.FILTER,
-                            f'filter_{self.host.round_index}',
-                            f'filter, round {self.host.round_index}')
+    rollouts, _ = self.grow(
+      self.runtime.direct_engine,
+      jobs,
+      Purpose.FILTER,
+      f'filter_{self.host.round_index}',
+      f'filter, round {self.host.round_index}',
+    )
     rates = pass_rates(count_correct(rollouts))
     self.set_hard(hard_problems(rates, curriculum.hard_threshold))
-    self.metrics.write(self.host.step, 'filter', {
-        'round': self.host.round_index, 'filter/num_problems': len(before),
+    self.metrics.write(
+      self.host.step,
+      'filter',
+      {
+        'round': self.host.round_index,
+        'filter/num_problems': len(before),
         'filter/num_hard': len(self.host.hard_ids),
         'filter/pass_at_1': float(np.mean(list(rates.values()))) if rates else 0.0,
         'replay/num_problems': len(self.host.replay.solutions),
         'replay/num_trajectories': len(self.host.replay),
-        'time/filter': time.monotonic() - start})
+        'time/filter': time.monotonic() - start,
+      },
+    )
     self.settle()
     self.save()
     return bool(self.host.hard_ids)
@@ -290,8 +339,9 @@ class Training:
   def export_solutions(self) -> None:
     """Writes the cached solutions for people to read; the checkpoint has them, too."""
     if not self.runtime.team.index:
-      self.host.solutions().write_jsonl(self.runtime.workdir.root / 'replay.jsonl',
-                                        self.runtime.tokenizer.decode_response)
+      self.host.solutions().write_jsonl(
+        self.runtime.workdir.root / 'replay.jsonl', self.runtime.tokenizer.decode_response
+      )
 
   def train_step(self) -> None:
     """Search, verify, back up, and update on one batch of problems; or imitate solutions."""
@@ -309,46 +359,67 @@ class Training:
     # The state of the step as a whole: it was that of the step before until here.
     self.host = dataclasses.replace(after, step=after.step + 1, skipped_in_row=skipped_in_row)
     self.is_mid_step = False
-    figures |= updates | {'round': self.host.round_index,
-                          'time/search': searched - start, 'time/update': updated - searched,
-                          'time/step': updated - start}
+    figures |= updates | {
+      'round': self.host.round_index,
+      'time/search': searched - start,
+      'time/update': updated - searched,
+      'time/step': updated - start,
+    }
     self.metrics.write(self.host.step, 'train', figures)
     self.settle()
     if self.host.step % self.config.log.every_steps == 0:
-      shown = {'solved': 'search/solve_rate', 'reward': 'search/reward', 'loss': 'train/loss',
-               'tokens/s': 'time/tokens_per_second'}
-      done = self.host.step - sum(self.config.curriculum.round_steps[:self.host.round_index])
-      self.runtime.progress.update(done, **{
+      shown = {
+        'solved': 'search/solve_rate',
+        'reward': 'search/reward',
+        'loss': 'train/loss',
+        'tokens/s': 'time/tokens_per_second',
+      }
+      done = self.host.step - sum(self.config.curriculum.round_steps[: self.host.round_index])
+      self.runtime.progress.update(
+        done,
+        **{
           label: round(figures[name], 0 if label == 'tokens/s' else 4)
-          for label, name in shown.items() if name in figures})
+          for label, name in shown.items()
+          if name in figures
+        },
+      )
 
   def score(self, solutions: Sequence[tuple[str, Solution]]) -> list[Trajectory]:
     """Cached (problem, solution) pairs as trajectories, with log-probs of the present policy."""
     return score_solutions(self.learner, self.state.params, solutions, self.rows.row_length)
 
-  def policy_batches(self, groups: Sequence[Sequence[Trajectory]]
-                     ) -> tuple[list[Batch], dict[str, float]]:
+  def policy_batches(
+    self, groups: Sequence[Sequence[Trajectory]]
+  ) -> tuple[list[Batch], dict[str, float]]:
     """Minibatches of whole problems, and their metrics.
 
     All are scored here, before the first update: by the policy that the step began with.
     """
     config = self.config.train
-    packed, num_trained = pack_minibatches(groups, config, response_limit(self.config),
-                                           self.rows.row_length)
-    batches = [rescore(self.learner, self.state.params, self.reference, batch, config)
-               for batch in packed]
+    packed, num_trained = pack_minibatches(
+      groups, config, response_limit(self.config), self.rows.row_length
+    )
+    batches = [
+      rescore(self.learner, self.state.params, self.reference, batch, config) for batch in packed
+    ]
     num_tokens = sum(float(batch.num_copies.sum()) for batch in packed)
     return batches, importance_metrics(packed, batches, config) | {
-        'train/trajectories': num_trained,
-        'train/response_tokens': num_tokens / max(num_trained, 1)}
+      'train/trajectories': num_trained,
+      'train/response_tokens': num_tokens / max(num_trained, 1),
+    }
 
   def imitation_batches(self) -> list[Batch]:
     """Minibatches of worked solutions of the next problems."""
     size = self.config.train.minibatch_problems
-    pairs = [self.worked[name]
-             for names in next_batch(self.config, self.train_prompts, self.host) for name in names]
-    return [pack(plain_examples(pairs[first:first + size]), self.rows.row_length)[0]
-            for first in range(0, len(pairs), size)]
+    pairs = [
+      self.worked[name]
+      for names in next_batch(self.config, self.train_prompts, self.host)
+      for name in names
+    ]
+    return [
+      pack(plain_examples(pairs[first : first + size]), self.rows.row_length)[0]
+      for first in range(0, len(pairs), size)
+    ]
 
   def apply(self, batches: Sequence[Batch]) -> tuple[dict[str, float], int]:
     """One optimizer update per batch; means over them, and gradients skipped in a row by now."""
@@ -360,5 +431,6 @@ class Training:
       if len(batch.tokens):
         skipped_in_row = (skipped_in_row + 1) * int(figures['train/skipped'])
     means = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
-    return means | {'train/ratio_first': float(np.exp(rows[0]['train/ratio_max_log']))
-                    }, skipped_in_row
+    return means | {
+      'train/ratio_first': float(np.exp(rows[0]['train/ratio_max_log']))
+    }, skipped_in_row

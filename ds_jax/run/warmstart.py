@@ -34,8 +34,9 @@ Pairs = Sequence[tuple[np.ndarray, np.ndarray]]  # (prompt [P], response [S]) in
 LOG_STEPS = 20  # steps between updates of the progress bar
 
 
-def warmstart(config: Config, workdir: Workdir, progress: Progress,
-              should_stop: Callable[[], bool]) -> dict[str, Any]:
+def warmstart(
+  config: Config, workdir: Workdir, progress: Progress, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
   """Trains a new decoder on the warm-start split; writes WORKDIR/warmstart.
 
   A workdir that has one already is left alone; a stopped warm start goes on where it was.
@@ -53,44 +54,73 @@ def warmstart(config: Config, workdir: Workdir, progress: Progress,
   tokenizer = prompts_lib.load_tokenizer(folder)
   pairs = worked_solutions(config, workdir, tokenizer, progress)
   claim(workdir, config)
-  state, loss = imitate(config, workdir, new_decoder_config(config, tokenizer), pairs, progress,
-                        should_stop)
-  save_decoder(jax.device_get(state.params), workdir.warmstart, stop_ids=tokenizer.stop_ids,
-               pad_id=tokenizer.pad_id,
-               add_files=lambda path: prompts_lib.save_tokenizer(folder, path))
+  state, loss = imitate(
+    config, workdir, new_decoder_config(config, tokenizer), pairs, progress, should_stop
+  )
+  save_decoder(
+    jax.device_get(state.params),
+    workdir.warmstart,
+    stop_ids=tokenizer.stop_ids,
+    pad_id=tokenizer.pad_id,
+    add_files=lambda path: prompts_lib.save_tokenizer(folder, path),
+  )
   shutil.rmtree(_checkpoints(workdir), ignore_errors=True)
   progress.note(f'Wrote {workdir.warmstart}: loss {loss:.4f}.')
-  return {'status': 'done', 'output': str(workdir.warmstart), 'warmstart/loss': loss,
-          'time/warmstart': time.monotonic() - start}
+  return {
+    'status': 'done',
+    'output': str(workdir.warmstart),
+    'warmstart/loss': loss,
+    'time/warmstart': time.monotonic() - start,
+  }
 
 
 def new_decoder_config(config: Config, tokenizer: Tokenizer) -> DecoderConfig:
   """The shape of a new decoder; embedding rows are the tokenizer's ids rounded up to 16."""
   m = config.model
   return DecoderConfig(
-      vocab_size=-(-tokenizer.num_ids // 16) * 16, num_ids=tokenizer.num_ids,
-      num_layers=m.num_layers, width=m.width, mlp_width=m.mlp_width, num_heads=m.num_heads,
-      num_kv_heads=m.num_kv_heads, head_width=m.head_width, rope_theta=m.rope_theta,
-      max_positions=max(2048, context_length(config)),
-      tie_embeddings=m.tie_embeddings, **m.formats | {'compute_dtype': 'float32'})
+    vocab_size=-(-tokenizer.num_ids // 16) * 16,
+    num_ids=tokenizer.num_ids,
+    num_layers=m.num_layers,
+    width=m.width,
+    mlp_width=m.mlp_width,
+    num_heads=m.num_heads,
+    num_kv_heads=m.num_kv_heads,
+    head_width=m.head_width,
+    rope_theta=m.rope_theta,
+    max_positions=max(2048, context_length(config)),
+    tie_embeddings=m.tie_embeddings,
+    **m.formats | {'compute_dtype': 'float32'},
+  )
 
 
-def worked_solutions(config: Config, workdir: Workdir, tokenizer: Tokenizer,
-                     progress: Progress) -> Pairs:
+def worked_solutions(
+  config: Config, workdir: Workdir, tokenizer: Tokenizer, progress: Progress
+) -> Pairs:
   """Token pairs of the warm-start split; InputError if it has no worked solutions."""
   data_dir = config.data.data_dir or str(workdir.data)
   problems = load_problems(config.data, 'warmstart', data_dir, progress).problems
   prepared = prompts_lib.prepare_prompts(problems, tokenizer, config.data)
-  pairs = [(tokens, tokenizer.encode_response(problem.solution))
-           for problem, tokens in prepared.prompts if problem.solution is not None]
+  pairs = [
+    (tokens, tokenizer.encode_response(problem.solution))
+    for problem, tokens in prepared.prompts
+    if problem.solution is not None
+  ]
   if not pairs:
-    raise InputError('The warm-start split has no worked solutions; set data.source=countdown, or '
-                     'start from a model with --config.model.path=DIR.')
+    raise InputError(
+      'The warm-start split has no worked solutions; set data.source=countdown, or '
+      'start from a model with --config.model.path=DIR.'
+    )
   return pairs
 
 
-def imitate(config: Config, workdir: Workdir, decoder_config: DecoderConfig, pairs: Pairs,
-            progress: Progress, should_stop: Callable[[], bool]) -> tuple[TrainState, float]:
+def imitate(
+  config: Config,
+  workdir: Workdir,
+  decoder_config: DecoderConfig,
+  pairs: Pairs,
+  progress: Progress,
+  should_stop: Callable[[], bool],
+) -> tuple[TrainState, float]:
   """Supervised updates on batches of worked solutions, from a checkpoint if there is one.
 
   Returns:
@@ -98,8 +128,9 @@ def imitate(config: Config, workdir: Workdir, decoder_config: DecoderConfig, pai
   """
   settings, mesh = config.warmstart, open_mesh(config)
   optimizer = make_warmstart_optimizer(settings)
-  learner = make_learner(optimizer, mesh, micro_rows=num_rows(config, pairs),
-                         loss_fn=imitation_loss)
+  learner = make_learner(
+    optimizer, mesh, micro_rows=num_rows(config, pairs), loss_fn=imitation_loss
+  )
   checkpoints = Checkpointer(_checkpoints(workdir), keep=1, note=progress.note)
   with contextlib.closing(checkpoints):
     if checkpoints.latest() is None:
@@ -124,8 +155,11 @@ def imitate(config: Config, workdir: Workdir, decoder_config: DecoderConfig, pai
       losses = [*losses[-99:], figures['sft/loss']]
       if (step + 1) % LOG_STEPS == 0:
         rate = (step + 1 - first) * settings.batch_size / (time.monotonic() - started)
-        progress.update(step + 1, loss=round(float(np.mean(losses[-LOG_STEPS:])), 4),
-                        **{'solutions/s': round(rate)})
+        progress.update(
+          step + 1,
+          loss=round(float(np.mean(losses[-LOG_STEPS:])), 4),
+          **{'solutions/s': round(rate)},
+        )
     progress.finish()
   return state, float(np.mean(losses)) if losses else 0.0
 
@@ -139,7 +173,7 @@ def batch_indices(count: int, batch_size: int, seed: int, step: int) -> np.ndarr
   per_epoch = count // size
   epoch, place = divmod(step, per_epoch)
   order = np.random.default_rng([seed, 1, epoch]).permutation(count)
-  return order[place * size:(place + 1) * size]
+  return order[place * size : (place + 1) * size]
 
 
 def num_rows(config: Config, pairs: Pairs) -> int:

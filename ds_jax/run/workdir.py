@@ -26,6 +26,7 @@ EXIT_INTERRUPTED = 130  # saved after Ctrl-C
 @dataclasses.dataclass(frozen=True)
 class Workdir:
   """Paths of one run; README documents them."""
+
   root: pathlib.Path
 
   @property
@@ -77,8 +78,10 @@ def lock(workdir: Workdir) -> Iterator[None]:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       file.seek(0)
-      raise InputError(f'{workdir.root} is in use by process {file.read().strip() or "?"}; wait '
-                       'for it, or choose another --workdir.') from None
+      raise InputError(
+        f'{workdir.root} is in use by process {file.read().strip() or "?"}; wait '
+        'for it, or choose another --workdir.'
+      ) from None
     file.truncate(0)
     file.write(f'{os.getpid()}\n')
     file.flush()
@@ -103,13 +106,15 @@ def check_config(workdir: Workdir, config: Config) -> str:
   if not path.exists():
     return ''
   differing = differing_fields(json.loads(path.read_text()), ours)
-  words = {name: f'{name}: workdir {theirs!r}, now {ours!r}'
-           for name, (theirs, ours) in differing.items()}
+  words = {
+    name: f'{name}: workdir {theirs!r}, now {ours!r}' for name, (theirs, ours) in differing.items()
+  }
   faults = [text for name, text in words.items() if name not in MACHINE_FIELDS]
   if faults:
     raise InputError(
-        f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
-        'another --workdir, or the same settings to continue.')
+      f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
+      'another --workdir, or the same settings to continue.'
+    )
   return '; '.join(words.values())
 
 

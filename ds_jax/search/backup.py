@@ -17,8 +17,9 @@ from ds_jax.search.tree import (
 )
 
 
-def choose_end(candidates: Tree, is_candidate: jax.Array, rules: Rules,
-               options: Options) -> tuple[jax.Array, jax.Array]:
+def choose_end(
+  candidates: Tree, is_candidate: jax.Array, rules: Rules, options: Options
+) -> tuple[jax.Array, jax.Array]:
   """Picks the one end whose value is backed up and whose trajectory is collected.
 
   Correct ends (value 1) compete first, then wrong ones (value -1), then the rest (incomplete).
@@ -75,8 +76,10 @@ def backup(tree: Tree, path: jax.Array, value: jax.Array, rules: Rules, options:
     credited = jnp.where(old * value >= 0, old + new, on_conflict)
   else:
     credited = old + new
-  return tree.replace(value_sum=tree.value_sum.at[path].set(credited, mode='drop'),
-                      visit_count=tree.visit_count.at[path].add(1, mode='drop'))
+  return tree.replace(
+    value_sum=tree.value_sum.at[path].set(credited, mode='drop'),
+    visit_count=tree.visit_count.at[path].add(1, mode='drop'),
+  )
 
 
 def collect(tree: Tree, path: jax.Array, rules: Rules, options: Options) -> Tree:
@@ -84,13 +87,15 @@ def collect(tree: Tree, path: jax.Array, rules: Rules, options: Options) -> Tree
   end, is_end = path[0], path[0] < tree.capacity
   place = jnp.where(is_end, tree.num_collected, tree.collected.shape[0])
   return backup(tree, path, tree.reward[end], rules, options).replace(
-      is_collected=tree.is_collected.at[end].set(True, mode='drop'),
-      collected=tree.collected.at[place].set(end, mode='drop'),
-      num_collected=tree.num_collected + is_end)
+    is_collected=tree.is_collected.at[end].set(True, mode='drop'),
+    collected=tree.collected.at[place].set(end, mode='drop'),
+    num_collected=tree.num_collected + is_end,
+  )
 
 
-def collect_children(tree: Tree, is_wanted: jax.Array, rules: Rules,
-                     options: Options) -> tuple[Tree, jax.Array]:
+def collect_children(
+  tree: Tree, is_wanted: jax.Array, rules: Rules, options: Options
+) -> tuple[Tree, jax.Array]:
   """One backup step over the current node's children, those collected before left out.
 
   Every unfinished candidate gets a visit (its ancestors do not); the chosen end is backed up and

@@ -34,8 +34,10 @@ def tree_from_line(line: str) -> FinishedTree:
   fields = json.loads(line)
   if not isinstance(fields, dict) or fields.pop('schema', None) != SCHEMA:
     raise ValueError(f'Expected a finished tree of schema {SCHEMA}.')
-  decoded = {name: _array(value) if isinstance(value, dict) and 'dtype' in value else value
-             for name, value in fields.items()}
+  decoded = {
+    name: _array(value) if isinstance(value, dict) and 'dtype' in value else value
+    for name, value in fields.items()
+  }
   decoded['verdict'] = tuple(decoded['verdict'])
   decoded['selections'] = tuple((int(node), how) for node, how in decoded['selections'])
   return FinishedTree(**decoded)

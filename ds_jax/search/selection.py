@@ -13,7 +13,7 @@ from ds_jax.search.settings import Options, Rules
 from ds_jax.search.tree import Tree, child_rows, first_lowest, is_used, mean_value, rows
 
 # What a node's key is folded with where a number is wanted, not a child's key (indices from 0).
-NOT_A_CHILD = 0x7fff_ffff
+NOT_A_CHILD = 0x7FFF_FFFF
 
 
 def uct_scores(children: Tree, parent_visits: jax.Array, options: Options) -> jax.Array:
@@ -63,8 +63,9 @@ def depth_bonus(tree: Tree, rules: Rules, options: Options) -> jax.Array:
   return options.lambda3 * bonus
 
 
-def frontier_scores(tree: Tree, parent_mean: jax.Array, rules: Rules,
-                    options: Options) -> jax.Array:
+def frontier_scores(
+  tree: Tree, parent_mean: jax.Array, rules: Rules, options: Options
+) -> jax.Array:
   """F(s) = quality + uncertainty + depth bonus of every node (paper, Eq. 7); `[N]` float32.
 
   Args:
@@ -72,8 +73,11 @@ def frontier_scores(tree: Tree, parent_mean: jax.Array, rules: Rules,
     parent_mean: `[N]` float32, Q of each node's parent.
     rules, options: the kinds of terms and their weights.
   """
-  return (quality(tree, parent_mean, options) + segment_uncertainty(tree, rules, options)
-          + depth_bonus(tree, rules, options))
+  return (
+    quality(tree, parent_mean, options)
+    + segment_uncertainty(tree, rules, options)
+    + depth_bonus(tree, rules, options)
+  )
 
 
 def keep_scores(tree: Tree, nodes: jax.Array, rules: Rules, options: Options) -> Tree:
@@ -89,8 +93,11 @@ def keep_scores(tree: Tree, nodes: jax.Array, rules: Rules, options: Options) ->
   slots = jnp.where(is_child & (nodes < tree.capacity)[:, None], slots, tree.capacity).ravel()
   children = rows(tree, slots)
   parent_mean = jnp.repeat(mean_value(rows(tree, nodes)), tree.max_width)
-  score = jnp.where(children.is_terminal, -jnp.inf, as_number(
-      frontier_scores(children, parent_mean, rules, options)))
+  score = jnp.where(
+    children.is_terminal,
+    -jnp.inf,
+    as_number(frontier_scores(children, parent_mean, rules, options)),
+  )
   return tree.replace(score=tree.score.at[slots].set(score, mode='drop'))
 
 
@@ -106,8 +113,9 @@ def frontier(tree: Tree, is_strict: jax.Array) -> jax.Array:
   return is_used(tree) & (tree.score > -jnp.inf) & (~is_strict | (tree.num_children == 0))
 
 
-def best(tree: Tree, scores: jax.Array, eligible: jax.Array,
-         rules: Rules) -> tuple[jax.Array, jax.Array]:
+def best(
+  tree: Tree, scores: jax.Array, eligible: jax.Array, rules: Rules
+) -> tuple[jax.Array, jax.Array]:
   """The eligible node with the highest score; equal ones as `rules.ties` says.
 
   Ties decide most global selections of the released code (95 %), so the order is part of the rule.
@@ -128,7 +136,8 @@ def best(tree: Tree, scores: jax.Array, eligible: jax.Array,
     score = jnp.where(is_best, score, -jnp.inf)
     is_best &= score == score.max()
   return first_lowest(jnp.where(is_best, tree.preorder, jnp.iinfo(jnp.int32).max)), (
-      highest > -jnp.inf)
+    highest > -jnp.inf
+  )
 
 
 def confidence(tree: Tree) -> jax.Array:
@@ -144,14 +153,17 @@ def node_draws(tree: Tree, moment: jax.Array | int = 0) -> jax.Array:
     tree: _unbatched_ tree.
     moment: `[]` int32; another one gives other numbers.
   """
+
   def draw(key_data: jax.Array) -> jax.Array:
     key = jax.random.fold_in(jax.random.wrap_key_data(key_data), NOT_A_CHILD)
     return jax.random.uniform(jax.random.fold_in(key, moment))
+
   return jax.vmap(draw)(tree.key)
 
 
-def best_child(tree: Tree, node: jax.Array, rules: Rules,
-               options: Options) -> tuple[jax.Array, jax.Array]:
+def best_child(
+  tree: Tree, node: jax.Array, rules: Rules, options: Options
+) -> tuple[jax.Array, jax.Array]:
   """The unfinished child of `node` with the highest UCT, or one drawn with probability
   softmax(UCT), as `rules.local_choice` says; see `best`."""
   slots, is_child = child_rows(tree, node)

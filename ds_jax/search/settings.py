@@ -18,6 +18,7 @@ from ds_jax.config import SearchConfig
 
 class How(enum.IntEnum):
   """How a node was chosen."""
+
   ROOT = 0
   LOCAL = 1  # best child by UCT, descending
   FALLBACK = 2  # nothing below: global frontier, strict
@@ -32,6 +33,7 @@ class How(enum.IntEnum):
 @dataclasses.dataclass(frozen=True)
 class Rules:
   """Which rule where; hashable, static under jit. 'Released' is the code of the paper's authors."""
+
   policy: str = 'deepsearch'  # see allocation.POLICIES
   backtrack: str = 'global'
   """Where to go after an end: 'global', the best node of the frontier (paper, Eq. 7; released
@@ -60,6 +62,7 @@ class Rules:
 
 class Options(NamedTuple):
   """Traced numbers; see SearchConfig for the origin of each."""
+
   width: jax.Array  # [] int32, children per expansion at the root
   min_width: jax.Array  # [] int32, floor of the dynamic width
   width_decay: jax.Array  # [] int32, children fewer per stage; 0 (paper, released default): off
@@ -85,17 +88,39 @@ def rules_from(config: SearchConfig) -> Rules:
 
 def options_from(config: SearchConfig) -> Options:
   """Host arrays of one dtype each, so that another value never means another program."""
-  whole = {name: np.int32(getattr(config, name)) for name in (
-      'width', 'min_width', 'width_decay', 'max_depth', 'segment_length', 'num_trajectories',
-      'max_expansions')}
+  whole = {
+    name: np.int32(getattr(config, name))
+    for name in (
+      'width',
+      'min_width',
+      'width_decay',
+      'max_depth',
+      'segment_length',
+      'num_trajectories',
+      'max_expansions',
+    )
+  }
   if not config.width_decay:
     whole['min_width'] = whole['width']
-  real = {name: np.float32(getattr(config, name)) for name in (
-      'lambda_uct', 'lambda1', 'lambda2', 'lambda3', 'lambda4', 'backup_threshold',
-      'probe_share')}
-  return Options(max_tokens=np.int32(config.max_tokens or np.iinfo(np.int32).max),
-                 is_frontier_strict=np.bool_(config.frontier_only),
-                 is_end_token_counted=np.bool_(config.count_end_token), **whole, **real)
+  real = {
+    name: np.float32(getattr(config, name))
+    for name in (
+      'lambda_uct',
+      'lambda1',
+      'lambda2',
+      'lambda3',
+      'lambda4',
+      'backup_threshold',
+      'probe_share',
+    )
+  }
+  return Options(
+    max_tokens=np.int32(config.max_tokens or np.iinfo(np.int32).max),
+    is_frontier_strict=np.bool_(config.frontier_only),
+    is_end_token_counted=np.bool_(config.count_end_token),
+    **whole,
+    **real,
+  )
 
 
 def width_at(options: Options, depth: jax.Array) -> jax.Array:

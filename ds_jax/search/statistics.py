@@ -23,21 +23,23 @@ def summarize(trees: Sequence[FinishedTree], max_depth: int) -> dict[str, float]
   rewards = [tree.reward[tree.collected].mean() for tree in trees if len(tree.collected)]
   num_degenerate = sum(tree.verdict.count(Verdict.DEGENERATE.value) for tree in trees)
   metrics = {
-      'search/trees': len(trees),
-      'search/solve_rate': sum(tree.is_solved for tree in trees) / count,
-      'search/reward': float(np.mean(rewards)) if rewards else 0.0,
-      'search/expansions_per_tree': total('expansions') / count,
-      'search/ends_per_tree': total('ends') / count,
-      'search/collected_per_tree': sum(len(tree.collected) for tree in trees) / count,
-      'search/tokens': total('generated_tokens'),
-      'time/recomputed_share': total('recomputed_tokens') / generated,
-      'search/yield': distinct / generated,
-      'search/path_over_distinct': path / max(distinct, 1),
-      'search/entropy': _mean_entropy(trees),
-      'search/degenerate_share': num_degenerate / max(total('ends'), 1)}
+    'search/trees': len(trees),
+    'search/solve_rate': sum(tree.is_solved for tree in trees) / count,
+    'search/reward': float(np.mean(rewards)) if rewards else 0.0,
+    'search/expansions_per_tree': total('expansions') / count,
+    'search/ends_per_tree': total('ends') / count,
+    'search/collected_per_tree': sum(len(tree.collected) for tree in trees) / count,
+    'search/tokens': total('generated_tokens'),
+    'time/recomputed_share': total('recomputed_tokens') / generated,
+    'search/yield': distinct / generated,
+    'search/path_over_distinct': path / max(distinct, 1),
+    'search/entropy': _mean_entropy(trees),
+    'search/degenerate_share': num_degenerate / max(total('ends'), 1),
+  }
   counts = [split_counts(tree, max_depth) for tree in trees]
-  pairs, disagreements = (np.sum([c[i] for c in counts], axis=0) if counts
-                          else np.zeros(max_depth) for i in range(2))
+  pairs, disagreements = (
+    np.sum([c[i] for c in counts], axis=0) if counts else np.zeros(max_depth) for i in range(2)
+  )
   for depth, ratio in enumerate(unresolved_over_cost(pairs, disagreements)):
     if 0 < depth and np.isfinite(ratio):
       metrics[f'search/u_over_x_depth_{depth}'] = float(ratio)

@@ -22,6 +22,7 @@ from ds_jax.checks import check_rank
 @struct.dataclass
 class Tree:
   """One tree of capacity N; a batch of trees has a leading axis on every field."""
+
   ROOT: ClassVar[int] = 0
   NO_PARENT: ClassVar[int] = -1
 
@@ -74,11 +75,12 @@ class Tree:
 
 
 ARRAYS = tuple(f.name for f in dataclasses.fields(Tree) if f.metadata.get('pytree_node', True))
-NODE_ARRAYS = ARRAYS[:ARRAYS.index('num_nodes')]  # those with an entry per node come first
+NODE_ARRAYS = ARRAYS[: ARRAYS.index('num_nodes')]  # those with an entry per node come first
 
 
 class Children(NamedTuple):
   """What the host knows of W new siblings after decoding and verification."""
+
   count: jax.Array  # [] int32, how many of the W are real
   first_child: jax.Array  # [] int32, place of the first among its siblings
   num_tokens: jax.Array  # [W] int32, end token included
@@ -92,8 +94,13 @@ class Children(NamedTuple):
   reward: jax.Array  # [W] float32
 
 
-def new_tree(capacity: int, max_collected: int, key: jax.Array, max_depth: int | None = None,
-             max_width: int | None = None) -> Tree:
+def new_tree(
+  capacity: int,
+  max_collected: int,
+  key: jax.Array,
+  max_depth: int | None = None,
+  max_width: int | None = None,
+) -> Tree:
   """A tree of a root.
 
   Args:
@@ -106,20 +113,49 @@ def new_tree(capacity: int, max_collected: int, key: jax.Array, max_depth: int |
   ints, floats = jnp.zeros(capacity, jnp.int32), jnp.zeros(capacity, jnp.float32)
   no, zero = jnp.zeros(capacity, bool), jnp.int32(0)
   return Tree(
-      parent=jnp.full(capacity, Tree.NO_PARENT), depth=ints, child_index=ints, num_children=ints,
-      first_slot=ints, preorder=ints, subtree_size=ints.at[Tree.ROOT].set(1), visit_count=ints,
-      value_sum=floats, score=jnp.full(capacity, -jnp.inf), num_ends=ints, num_correct=ints,
-      num_tokens=ints, logprob_sum=floats, entropy_sum=floats,
-      path_tokens=ints, path_logprob=floats, trailing_tokens=ints, trailing_logprob=floats,
-      is_terminal=no, is_valid=no, is_collected=no, reward=floats,
-      key=jnp.zeros((capacity, 2), jnp.uint32).at[Tree.ROOT].set(key),
-      num_asked=ints, children_due=ints, forks_due=ints, is_rollout=no,
-      num_nodes=jnp.int32(1), num_fresh=zero, num_in_flight=zero, num_planned=zero,
-      num_expansions=zero, num_generated=zero, current=zero, how=zero,
-      collected=jnp.full(max_collected, -1), num_collected=zero,
-      is_exhausted=jnp.bool_(False), is_done=jnp.bool_(False),
-      max_depth=capacity - 1 if max_depth is None else max_depth,
-      max_width=capacity if max_width is None else max_width)
+    parent=jnp.full(capacity, Tree.NO_PARENT),
+    depth=ints,
+    child_index=ints,
+    num_children=ints,
+    first_slot=ints,
+    preorder=ints,
+    subtree_size=ints.at[Tree.ROOT].set(1),
+    visit_count=ints,
+    value_sum=floats,
+    score=jnp.full(capacity, -jnp.inf),
+    num_ends=ints,
+    num_correct=ints,
+    num_tokens=ints,
+    logprob_sum=floats,
+    entropy_sum=floats,
+    path_tokens=ints,
+    path_logprob=floats,
+    trailing_tokens=ints,
+    trailing_logprob=floats,
+    is_terminal=no,
+    is_valid=no,
+    is_collected=no,
+    reward=floats,
+    key=jnp.zeros((capacity, 2), jnp.uint32).at[Tree.ROOT].set(key),
+    num_asked=ints,
+    children_due=ints,
+    forks_due=ints,
+    is_rollout=no,
+    num_nodes=jnp.int32(1),
+    num_fresh=zero,
+    num_in_flight=zero,
+    num_planned=zero,
+    num_expansions=zero,
+    num_generated=zero,
+    current=zero,
+    how=zero,
+    collected=jnp.full(max_collected, -1),
+    num_collected=zero,
+    is_exhausted=jnp.bool_(False),
+    is_done=jnp.bool_(False),
+    max_depth=capacity - 1 if max_depth is None else max_depth,
+    max_width=capacity if max_width is None else max_width,
+  )
 
 
 def restart(tree: Tree, is_new: jax.Array, blank: Tree) -> Tree:
@@ -130,11 +166,13 @@ def restart(tree: Tree, is_new: jax.Array, blank: Tree) -> Tree:
     is_new: `[]` bool.
     blank: a tree of capacity 1.
   """
+
   def field(name: str) -> jax.Array:
     old, new = getattr(tree, name), getattr(blank, name)
     if old.ndim == 0 or name == 'collected':
       return jnp.where(is_new, new, old)
     return old.at[Tree.ROOT].set(jnp.where(is_new, new[Tree.ROOT], old[Tree.ROOT]))
+
   return tree.replace(**{name: field(name) for name in ARRAYS})
 
 
@@ -143,8 +181,12 @@ def choose(condition: jax.Array, a: Tree, b: Tree) -> Tree:
   return jax.tree.map(lambda x, y: x if x is y else jnp.where(condition, x, y), a, b)
 
 
-def while_changing(names: Sequence[str], condition: Callable[[Tree], jax.Array],
-                   body: Callable[[Tree], Tree], tree: Tree) -> Tree:
+def while_changing(
+  names: Sequence[str],
+  condition: Callable[[Tree], jax.Array],
+  body: Callable[[Tree], Tree],
+  tree: Tree,
+) -> Tree:
   """jax.lax.while_loop over a tree of which only the named fields change: only they are carried.
 
   The barrier keeps what the body computes of other fields inside it: most often the loop does not
@@ -152,8 +194,10 @@ def while_changing(names: Sequence[str], condition: Callable[[Tree], jax.Array],
   """
   pick = lambda tree: {name: getattr(tree, name) for name in names}
   carried = jax.lax.while_loop(
-      lambda fields: condition(tree.replace(**fields)),
-      lambda fields: pick(body(jax.lax.optimization_barrier(tree.replace(**fields)))), pick(tree))
+    lambda fields: condition(tree.replace(**fields)),
+    lambda fields: pick(body(jax.lax.optimization_barrier(tree.replace(**fields)))),
+    pick(tree),
+  )
   return tree.replace(**carried)
 
 
@@ -181,15 +225,17 @@ def on_path(tree: Tree, node: jax.Array) -> jax.Array:
   """`[N]` bool: the nodes from the root to `node`, both included."""
   check_rank('node', node, 0)
   rank = tree.preorder[node]
-  return (is_used(tree) & (tree.preorder <= rank) & (rank < tree.preorder + tree.subtree_size))
+  return is_used(tree) & (tree.preorder <= rank) & (rank < tree.preorder + tree.subtree_size)
 
 
 def path_to(tree: Tree, node: jax.Array) -> jax.Array:
   """`node`, its parent and so on up to the root, then indices beyond the capacity, of which writes
   are dropped; `[D + 1]` int32."""
+
   def climb(node: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
     is_below = (node != Tree.ROOT) & (node < tree.capacity)
     return jnp.where(is_below, tree.parent[node], tree.capacity), node
+
   return jax.lax.scan(climb, node.astype(jnp.int32), length=tree.max_depth + 1)[1]
 
 
@@ -199,8 +245,9 @@ def elder_nodes(tree: Tree, node: jax.Array, child_index: jax.Array) -> jax.Arra
   return jnp.where(elder, tree.subtree_size, 0).sum()
 
 
-def add_children(tree: Tree, node: jax.Array, children: Children,
-                 num_elder: jax.Array | int) -> Tree:
+def add_children(
+  tree: Tree, node: jax.Array, children: Children, num_elder: jax.Array | int
+) -> Tree:
   """Appends up to W children to `node`, which may be any node and may have children already.
 
   Siblings may come in any order: their rank in pre-order follows from `first_child`, not from
@@ -238,37 +285,49 @@ def add_children(tree: Tree, node: jax.Array, children: Children,
   is_end = is_new & children.is_terminal & children.is_valid
   is_correct = is_end & children.is_correct
   return tree.replace(
-      parent=parent, depth=put(tree.depth, tree.depth[node] + 1),
-      child_index=put(tree.child_index, child_index),
-      num_children=num_children,
-      first_slot=put(tree.first_slot.at[jnp.where(
-          num_children[node] == count, node, tree.capacity)].set(tree.num_nodes, mode='drop'), 0),
-      preorder=put(preorder, rank + index),
-      subtree_size=put(add_above(tree.subtree_size, count), 1),
-      visit_count=put(tree.visit_count, 0), value_sum=put(tree.value_sum, 0.0),
-      score=put(tree.score, -jnp.inf),
-      num_ends=put(add_above(tree.num_ends, is_end.sum()), is_end.astype(jnp.int32)),
-      num_correct=put(add_above(tree.num_correct, is_correct.sum()), is_correct.astype(jnp.int32)),
-      num_tokens=put(tree.num_tokens, children.num_tokens),
-      logprob_sum=put(tree.logprob_sum, children.logprob_sum),
-      entropy_sum=put(tree.entropy_sum, children.entropy_sum),
-      path_tokens=put(tree.path_tokens, tree.path_tokens[node] + children.num_tokens),
-      path_logprob=put(tree.path_logprob, tree.path_logprob[node] + children.logprob_sum),
-      trailing_tokens=put(tree.trailing_tokens,
-                          children.is_ended + carried(tree.trailing_tokens)),
-      trailing_logprob=put(tree.trailing_logprob,
-                           children.end_logprob + carried(tree.trailing_logprob)),
-      is_terminal=put(tree.is_terminal, children.is_terminal),
-      is_valid=put(tree.is_valid, children.is_valid),
-      is_collected=put(tree.is_collected, False), reward=put(tree.reward, children.reward),
-      key=put(tree.key, keys), num_asked=put(tree.num_asked, 0),
-      children_due=put(tree.children_due, 0), forks_due=put(tree.forks_due, 0),
-      is_rollout=put(tree.is_rollout, (node == Tree.ROOT) | (
-          tree.is_rollout[node] & (child_index == 0))),
-      num_nodes=tree.num_nodes + count, num_fresh=tree.num_fresh + count,
-      num_in_flight=tree.num_in_flight - count,
-      num_expansions=tree.num_expansions + (count > 0),
-      num_generated=tree.num_generated + jnp.where(is_new, children.num_tokens, 0).sum())
+    parent=parent,
+    depth=put(tree.depth, tree.depth[node] + 1),
+    child_index=put(tree.child_index, child_index),
+    num_children=num_children,
+    first_slot=put(
+      tree.first_slot.at[jnp.where(num_children[node] == count, node, tree.capacity)].set(
+        tree.num_nodes, mode='drop'
+      ),
+      0,
+    ),
+    preorder=put(preorder, rank + index),
+    subtree_size=put(add_above(tree.subtree_size, count), 1),
+    visit_count=put(tree.visit_count, 0),
+    value_sum=put(tree.value_sum, 0.0),
+    score=put(tree.score, -jnp.inf),
+    num_ends=put(add_above(tree.num_ends, is_end.sum()), is_end.astype(jnp.int32)),
+    num_correct=put(add_above(tree.num_correct, is_correct.sum()), is_correct.astype(jnp.int32)),
+    num_tokens=put(tree.num_tokens, children.num_tokens),
+    logprob_sum=put(tree.logprob_sum, children.logprob_sum),
+    entropy_sum=put(tree.entropy_sum, children.entropy_sum),
+    path_tokens=put(tree.path_tokens, tree.path_tokens[node] + children.num_tokens),
+    path_logprob=put(tree.path_logprob, tree.path_logprob[node] + children.logprob_sum),
+    trailing_tokens=put(tree.trailing_tokens, children.is_ended + carried(tree.trailing_tokens)),
+    trailing_logprob=put(
+      tree.trailing_logprob, children.end_logprob + carried(tree.trailing_logprob)
+    ),
+    is_terminal=put(tree.is_terminal, children.is_terminal),
+    is_valid=put(tree.is_valid, children.is_valid),
+    is_collected=put(tree.is_collected, False),
+    reward=put(tree.reward, children.reward),
+    key=put(tree.key, keys),
+    num_asked=put(tree.num_asked, 0),
+    children_due=put(tree.children_due, 0),
+    forks_due=put(tree.forks_due, 0),
+    is_rollout=put(
+      tree.is_rollout, (node == Tree.ROOT) | (tree.is_rollout[node] & (child_index == 0))
+    ),
+    num_nodes=tree.num_nodes + count,
+    num_fresh=tree.num_fresh + count,
+    num_in_flight=tree.num_in_flight - count,
+    num_expansions=tree.num_expansions + (count > 0),
+    num_generated=tree.num_generated + jnp.where(is_new, children.num_tokens, 0).sum(),
+  )
 
 
 def children_of(tree: Tree, node: jax.Array) -> jax.Array:
@@ -295,8 +354,7 @@ def fresh_nodes(tree: Tree) -> jax.Array:
 
 def mean_value(tree: Tree) -> jax.Array:
   """Q = value_sum / visit_count, 0 where nothing was visited; `[N]` float32."""
-  return jnp.where(tree.visit_count > 0,
-                   tree.value_sum / jnp.maximum(tree.visit_count, 1), 0.0)
+  return jnp.where(tree.visit_count > 0, tree.value_sum / jnp.maximum(tree.visit_count, 1), 0.0)
 
 
 def uncertainty(tree: Tree, is_end_token_counted: jax.Array) -> jax.Array:

@@ -59,6 +59,7 @@ def expand_fn(resolved, success, end_rate=0.0):
       tokens[b] = 3 * (depth + 1) + state
     length = is_active[:, None] * np.where(is_ended, 1, TOKENS).astype(np.int32)
     return slots, Segments(**fields)._replace(tokens=tokens, length=length, is_ended=is_ended)
+
   return expand
 
 
@@ -70,17 +71,35 @@ def verify(items):
   return futures
 
 
-def grow(config, resolved, success, num_trees, *, plan=None, seed=0, end_rate=0.0,
-         verify_fn=verify, order=1):
+def grow(
+  config,
+  resolved,
+  success,
+  num_trees,
+  *,
+  plan=None,
+  seed=0,
+  end_rate=0.0,
+  verify_fn=verify,
+  order=1,
+):
   """Trees of `num_trees` problems, in their order, under any policy of width 1, and counters."""
   engine = Engine(
-      config=config, mesh=sharding.make_mesh(devices=jax.devices()[:1]),
-      expand_fn=expand_fn(resolved, success, end_rate), make_slots=lambda: None,
-      verify_fn=verify_fn,
-      decode_text=lambda tokens: str(int(tokens[-1])))
+    config=config,
+    mesh=sharding.make_mesh(devices=jax.devices()[:1]),
+    expand_fn=expand_fn(resolved, success, end_rate),
+    make_slots=lambda: None,
+    verify_fn=verify_fn,
+    decode_text=lambda tokens: str(int(tokens[-1])),
+  )
   jobs = [Job(Problem(str(i), '', ''), np.zeros(1, np.int32)) for i in range(num_trees)]
   found = {}
   counters = run(
-      engine, None, jobs[::order], base_key_data(seed, Purpose.SEARCH, 0, 0), plan=plan,
-      on_finish=lambda tree: found.__setitem__(tree.problem_id, tree))
+    engine,
+    None,
+    jobs[::order],
+    base_key_data(seed, Purpose.SEARCH, 0, 0),
+    plan=plan,
+    on_finish=lambda tree: found.__setitem__(tree.problem_id, tree),
+  )
   return [found[str(i)] for i in range(num_trees)], counters

@@ -27,30 +27,49 @@ NEVER = lambda: False
 def config(**sections) -> c.Config:
   """The tiny run; a keyword replaces fields of a section, e.g. train=dict(ends='collected')."""
   base = c.Config(
-      data=c.DataConfig(prompt_limit=10, countdown=c.CountdownConfig(
-          num_numbers=3, max_number=6, max_value=30, num_train=24, num_heldout=8,
-          num_warmstart=200)),
-      model=c.ModelConfig(num_layers=1, width=16, mlp_width=32, num_heads=2, head_width=8),
-      warmstart=c.WarmstartConfig(num_steps=30, batch_size=16),
-      search=c.SearchConfig(num_slots=4, width=2, max_depth=2, segment_length=8,
-                            num_trajectories=4, max_expansions=6, replay_lanes=4),
-      verify=c.VerifyConfig(verifier='python:ds_jax.testing.tiny_verifier.verify', num_workers=1),
-      train=c.TrainConfig(batch_problems=6, minibatch_problems=3, row_length=32, micro_rows=8),
-      curriculum=c.CurriculumConfig(round_steps=(3, 3), filter_samples=2),
-      evaluate=c.EvaluateConfig(num_problems=6, num_samples=2, num_slots=8),
-      checkpoint=c.CheckpointConfig(every_steps=2),
-      log=c.LogConfig(tensorboard=False))
-  return dataclasses.replace(base, **{
-      name: dataclasses.replace(getattr(base, name), **fields) if isinstance(fields, dict)
-      else fields for name, fields in sections.items()})
+    data=c.DataConfig(
+      prompt_limit=10,
+      countdown=c.CountdownConfig(
+        num_numbers=3, max_number=6, max_value=30, num_train=24, num_heldout=8, num_warmstart=200
+      ),
+    ),
+    model=c.ModelConfig(num_layers=1, width=16, mlp_width=32, num_heads=2, head_width=8),
+    warmstart=c.WarmstartConfig(num_steps=30, batch_size=16),
+    search=c.SearchConfig(
+      num_slots=4,
+      width=2,
+      max_depth=2,
+      segment_length=8,
+      num_trajectories=4,
+      max_expansions=6,
+      replay_lanes=4,
+    ),
+    verify=c.VerifyConfig(verifier='python:ds_jax.testing.tiny_verifier.verify', num_workers=1),
+    train=c.TrainConfig(batch_problems=6, minibatch_problems=3, row_length=32, micro_rows=8),
+    curriculum=c.CurriculumConfig(round_steps=(3, 3), filter_samples=2),
+    evaluate=c.EvaluateConfig(num_problems=6, num_samples=2, num_slots=8),
+    checkpoint=c.CheckpointConfig(every_steps=2),
+    log=c.LogConfig(tensorboard=False),
+  )
+  return dataclasses.replace(
+    base,
+    **{
+      name: dataclasses.replace(getattr(base, name), **fields)
+      if isinstance(fields, dict)
+      else fields
+      for name, fields in sections.items()
+    },
+  )
 
 
 def config_file(folder: pathlib.Path, **sections) -> pathlib.Path:
   """The same as a file for the command line."""
   path = folder / 'tiny.py'
   fields = dataclasses.asdict(config(**sections))
-  path.write_text('import ml_collections\n\n\ndef get_config():\n'
-                  f'  return ml_collections.ConfigDict({fields!r})\n')
+  path.write_text(
+    'import ml_collections\n\n\ndef get_config():\n'
+    f'  return ml_collections.ConfigDict({fields!r})\n'
+  )
   return path
 
 
@@ -70,8 +89,20 @@ def start(config_path: pathlib.Path, root: pathlib.Path, *flags: str) -> subproc
   checkout = str(pathlib.Path(__file__).parents[2])
   environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'PYTHONPATH': checkout}
   return subprocess.Popen(
-      [sys.executable, '-m', 'ds_jax', 'train', f'--config={config_path}', f'--workdir={root}',
-       *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    [
+      sys.executable,
+      '-m',
+      'ds_jax',
+      'train',
+      f'--config={config_path}',
+      f'--workdir={root}',
+      *flags,
+    ],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=environment,
+  )
 
 
 def final_arrays(workdir: Workdir, cfg: c.Config) -> list[np.ndarray]:
@@ -91,5 +122,7 @@ def assert_same_run(a: Workdir, b: Workdir, cfg: c.Config) -> None:
 
 def metrics(workdir: Workdir) -> list[dict]:
   """Rows of metrics.jsonl without what depends on the clock."""
-  return [{k: v for k, v in row.items() if not k.startswith('time/')}
-          for row in read_metrics(workdir.root / 'metrics.jsonl')]
+  return [
+    {k: v for k, v in row.items() if not k.startswith('time/')}
+    for row in read_metrics(workdir.root / 'metrics.jsonl')
+  ]

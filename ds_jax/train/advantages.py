@@ -20,12 +20,14 @@ EPSILON = 1e-6  # added to sigma, as released
 
 class GroupAdvantages(NamedTuple):
   """Aligned with the trajectories of the group; a group trains if any of them does."""
+
   per_token: tuple[np.ndarray, ...]  # one [S] float32 per trajectory, zeros where not trained
   is_trained: np.ndarray  # [R] bool
 
 
-def group_advantages(trajectories: Sequence[Trajectory], config: TrainConfig,
-                     response_limit: int) -> GroupAdvantages:
+def group_advantages(
+  trajectories: Sequence[Trajectory], config: TrainConfig, response_limit: int
+) -> GroupAdvantages:
   """Returns the advantage of every response token of one group.
 
   Args:
@@ -42,20 +44,25 @@ def group_advantages(trajectories: Sequence[Trajectory], config: TrainConfig,
   ends = [t for t, trained in zip(trajectories, is_trained, strict=True) if trained]
   if config.uniform_trees == 'drop' and is_uniform(ends):
     is_trained[:] = False
-  if (config.advantage == 'q_mean' and config.baseline_ends == 'collected'
-      and not any(t.is_collected for t in trajectories)):
+  if (
+    config.advantage == 'q_mean'
+    and config.baseline_ends == 'collected'
+    and not any(t.is_collected for t in trajectories)
+  ):
     is_trained[:] = False  # its baseline is the mean over collected ends: there is none
   if not is_trained.any():
-    return GroupAdvantages(tuple(np.zeros(len(t.tokens), np.float32) for t in trajectories),
-                           is_trained)
+    return GroupAdvantages(
+      tuple(np.zeros(len(t.tokens), np.float32) for t in trajectories), is_trained
+    )
   views = GRANULARITIES[config.granularity](trajectories)
   if config.uniform_trees == 'centre' and is_uniform(ends):
     per_node = centred_nodes(views, is_trained, config, response_limit)
   else:
     per_node = NODE_ADVANTAGES[config.advantage](views, config, response_limit)
   per_token = tuple(
-      (np.repeat(values, view.node_lengths) * trained).astype(np.float32)
-      for values, view, trained in zip(per_node, views, is_trained, strict=True))
+    (np.repeat(values, view.node_lengths) * trained).astype(np.float32)
+    for values, view, trained in zip(per_node, views, is_trained, strict=True)
+  )
   return GroupAdvantages(per_token, is_trained)
 
 
@@ -110,8 +117,9 @@ def baseline(end_rewards: np.ndarray, normalization: str) -> tuple[float, float]
   return float(mean), float(sigma + EPSILON) if normalization == 'standard' else 1.0
 
 
-def q_mean(trajectories: Sequence[Trajectory], config: TrainConfig,
-           response_limit: int) -> list[np.ndarray]:
+def q_mean(
+  trajectories: Sequence[Trajectory], config: TrainConfig, response_limit: int
+) -> list[np.ndarray]:
   """A(s) = (r(s) - mu) / divisor, r the node reward, mu the mean of the ends' r.
 
   The released estimator (arXiv:2509.25454, Eq. 9) with mu over the collected ends;
@@ -119,30 +127,40 @@ def q_mean(trajectories: Sequence[Trajectory], config: TrainConfig,
   positive, since their soft-clipped q lies above the ends' mean of -1.
   """
   rewards = [node_rewards(t, config, response_limit) for t in trajectories]
-  ends = [r[-1] for r, t in zip(rewards, trajectories, strict=True)
-          if t.is_collected or config.baseline_ends == 'all']
+  ends = [
+    r[-1]
+    for r, t in zip(rewards, trajectories, strict=True)
+    if t.is_collected or config.baseline_ends == 'all'
+  ]
   mean, divisor = baseline(np.array(ends), config.normalization)
   return [(r - mean) / divisor for r in rewards]
 
 
-def tree_mean(trajectories: Sequence[Trajectory], config: TrainConfig,
-              response_limit: int) -> list[np.ndarray]:
+def tree_mean(
+  trajectories: Sequence[Trajectory], config: TrainConfig, response_limit: int
+) -> list[np.ndarray]:
   """A(s) = m(s) - m(root), m(s) the mean outcome of the verified ends at or below s."""
   penalties = _centred_penalties(trajectories, config, response_limit)
-  return [t.node_outcomes - t.node_outcomes[0] + penalty
-          for t, penalty in zip(trajectories, penalties, strict=True)]
+  return [
+    t.node_outcomes - t.node_outcomes[0] + penalty
+    for t, penalty in zip(trajectories, penalties, strict=True)
+  ]
 
 
-def td(trajectories: Sequence[Trajectory], config: TrainConfig,
-       response_limit: int) -> list[np.ndarray]:
+def td(
+  trajectories: Sequence[Trajectory], config: TrainConfig, response_limit: int
+) -> list[np.ndarray]:
   """A(s) = m(s) - m(parent of s): what the step to s changed; the sum along a path is tree_mean."""
   penalties = _centred_penalties(trajectories, config, response_limit)
-  return [np.diff(t.node_outcomes, prepend=t.node_outcomes[:1]) + penalty
-          for t, penalty in zip(trajectories, penalties, strict=True)]
+  return [
+    np.diff(t.node_outcomes, prepend=t.node_outcomes[:1]) + penalty
+    for t, penalty in zip(trajectories, penalties, strict=True)
+  ]
 
 
-def leave_one_out(trajectories: Sequence[Trajectory], config: TrainConfig,
-                  response_limit: int) -> list[np.ndarray]:
+def leave_one_out(
+  trajectories: Sequence[Trajectory], config: TrainConfig, response_limit: int
+) -> list[np.ndarray]:
   """A(s) = r(s) - mean of the other ends' r (RLOO, arXiv:2402.14740, Eq. 8).
 
   Other ends are those of `baseline_ends` without the trajectory's own; 0 where there is none.
@@ -155,12 +173,20 @@ def leave_one_out(trajectories: Sequence[Trajectory], config: TrainConfig,
   return [r - mean for r, mean in zip(rewards, others, strict=True)]
 
 
-NODE_ADVANTAGES = {'q_mean': q_mean, 'tree_mean': tree_mean, 'td': td,
-                   'leave_one_out': leave_one_out}
+NODE_ADVANTAGES = {
+  'q_mean': q_mean,
+  'tree_mean': tree_mean,
+  'td': td,
+  'leave_one_out': leave_one_out,
+}
 
 
-def centred_nodes(trajectories: Sequence[Trajectory], is_trained: np.ndarray,
-                  config: TrainConfig, response_limit: int) -> list[np.ndarray]:
+def centred_nodes(
+  trajectories: Sequence[Trajectory],
+  is_trained: np.ndarray,
+  config: TrainConfig,
+  response_limit: int,
+) -> list[np.ndarray]:
   """A(s) = r(s) minus the mean of r over the trained tokens of the group, copies included.
 
   For trees of uniform outcome, whatever the estimator: what their nodes are worth is compared among
@@ -168,8 +194,11 @@ def centred_nodes(trajectories: Sequence[Trajectory], is_trained: np.ndarray,
   its own tokens.
   """
   rewards = [node_rewards(t, config, response_limit) for t in trajectories]
-  trained = [np.repeat(r, t.node_lengths)
-             for r, t, is_in in zip(rewards, trajectories, is_trained, strict=True) if is_in]
+  trained = [
+    np.repeat(r, t.node_lengths)
+    for r, t, is_in in zip(rewards, trajectories, is_trained, strict=True)
+    if is_in
+  ]
   tokens = np.concatenate(trained)
   mean = float(tokens.astype(np.float64).mean()) if len(tokens) else 0.0
   return [r - mean for r in rewards]
@@ -182,10 +211,16 @@ def nodes(trajectories: Sequence[Trajectory]) -> Sequence[Trajectory]:
 
 def outcomes(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
   """Coarse credit: one node from the root to the end, so that all its tokens share the outcome."""
-  return [dataclasses.replace(
-      t, node_ids=t.node_ids[[0, -1]], node_lengths=np.array([0, len(t.tokens)], np.int32),
+  return [
+    dataclasses.replace(
+      t,
+      node_ids=t.node_ids[[0, -1]],
+      node_lengths=np.array([0, len(t.tokens)], np.int32),
       node_values=np.array([0.0, t.node_values[-1] if t.is_collected else t.reward], np.float32),
-      node_outcomes=t.node_outcomes[[0, -1]]) for t in trajectories]
+      node_outcomes=t.node_outcomes[[0, -1]],
+    )
+    for t in trajectories
+  ]
 
 
 GRANULARITIES = {'node': nodes, 'outcome': outcomes}
@@ -198,22 +233,29 @@ def flat_group(trajectories: Sequence[Trajectory], group: int) -> list[Trajector
   outcome. Cached solutions and fresh rollouts are mixed the same way.
   """
   outcomes = np.array([1.0 if t.is_correct else -1.0 for t in trajectories], np.float32)
-  return [dataclasses.replace(
-      t, group=group, is_collected=True,
+  return [
+    dataclasses.replace(
+      t,
+      group=group,
+      is_collected=True,
       node_ids=np.array([0, i + 1], np.int32),
       node_lengths=np.array([0, len(t.tokens)], np.int32),
       node_values=np.array([0.0, t.reward], np.float32),
-      node_outcomes=np.array([outcomes.mean(), outcome], np.float32))
-          for i, (t, outcome) in enumerate(zip(trajectories, outcomes, strict=True))]
+      node_outcomes=np.array([outcomes.mean(), outcome], np.float32),
+    )
+    for i, (t, outcome) in enumerate(zip(trajectories, outcomes, strict=True))
+  ]
 
 
 def _penalty(trajectory: Trajectory, config: TrainConfig, response_limit: int) -> float:
-  return overlong_penalty(len(trajectory.tokens), response_limit, config.overlong_buffer,
-                          config.overlong_factor)
+  return overlong_penalty(
+    len(trajectory.tokens), response_limit, config.overlong_buffer, config.overlong_factor
+  )
 
 
-def _centred_penalties(trajectories: Sequence[Trajectory], config: TrainConfig,
-                       response_limit: int) -> np.ndarray:
+def _centred_penalties(
+  trajectories: Sequence[Trajectory], config: TrainConfig, response_limit: int
+) -> np.ndarray:
   """Overlong penalties [R] minus their mean: like outcomes, they are compared within the group."""
   penalties = np.array([_penalty(t, config, response_limit) for t in trajectories])
   return penalties - penalties.mean()
@@ -222,6 +264,8 @@ def _centred_penalties(trajectories: Sequence[Trajectory], config: TrainConfig,
 def _check_one_root(trajectories: Sequence[Trajectory]) -> None:
   roots = {(t.problem_id, t.group, float(t.node_outcomes[0])) for t in trajectories}
   if len(roots) > 1:
-    raise ValueError(f'Expected trajectories of one group, got {len(roots)} roots '
-                     f'(problem, group, mean outcome): {sorted(roots)[:4]}; '
-                     'join independent rollouts with flat_group.')
+    raise ValueError(
+      f'Expected trajectories of one group, got {len(roots)} roots '
+      f'(problem, group, mean outcome): {sorted(roots)[:4]}; '
+      'join independent rollouts with flat_group.'
+    )

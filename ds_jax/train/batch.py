@@ -28,6 +28,7 @@ Minibatch = Sequence[tuple[Sequence[Trajectory], GroupAdvantages]]
 
 class Example(NamedTuple):
   """One sequence to train on or to score."""
+
   prompt_tokens: np.ndarray  # [P] int32
   response_tokens: np.ndarray  # [S] int32
   weight: float  # of each response token in the loss
@@ -42,6 +43,7 @@ class Batch(NamedTuple):
   is positively homogeneous in the advantage, so the copies collapse exactly to the sums of their
   weighted positive and negative advantages. Counts are unweighted, and 0 where nothing is scored.
   """
+
   tokens: np.ndarray  # [R, S] int32
   positions: np.ndarray  # [R, S] int32, distance from the start of the prompt along the path
   key_end: np.ndarray  # [R, S] int32, one past the last position that sees this one; padding: own
@@ -63,12 +65,14 @@ class Batch(NamedTuple):
 
 class Origin(NamedTuple):
   """Where the response of each packed example stands. Stays on the host."""
+
   row: np.ndarray  # [examples] int32
   start: np.ndarray  # [examples] int32
 
 
 class RowShape(NamedTuple):
   """The one shape of a forward and backward pass."""
+
   micro_rows: int  # rows per pass, over all devices
   row_length: int  # S
 
@@ -92,18 +96,26 @@ def row_shape(config: TrainConfig, row_shards: int) -> RowShape:
 
 def examples_of(groups: Minibatch, aggregation: str) -> list[Example]:
   """The trained trajectories of a minibatch, weighted over the whole minibatch."""
-  trained = [(t, a) for trajectories, group in groups
-             for t, a, is_trained in zip(trajectories, *group, strict=True) if is_trained]
+  trained = [
+    (t, a)
+    for trajectories, group in groups
+    for t, a, is_trained in zip(trajectories, *group, strict=True)
+    if is_trained
+  ]
   weights = token_weights([len(t.tokens) for t, _ in trained], aggregation)
-  return [Example(t.prompt_tokens, t.tokens, weight, advantage, t.behavior_logprobs)
-          for (t, advantage), weight in zip(trained, weights, strict=True)]
+  return [
+    Example(t.prompt_tokens, t.tokens, weight, advantage, t.behavior_logprobs)
+    for (t, advantage), weight in zip(trained, weights, strict=True)
+  ]
 
 
 def plain_examples(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Example]:
   """(prompt [P], response [S]) pairs to score, or to imitate with the mean over all tokens."""
   weights = token_weights([len(response) for _, response in pairs], 'token_mean')
-  return [Example(prompt, response, weight, 0.0, 0.0)
-          for (prompt, response), weight in zip(pairs, weights, strict=True)]
+  return [
+    Example(prompt, response, weight, 0.0, 0.0)
+    for (prompt, response), weight in zip(pairs, weights, strict=True)
+  ]
 
 
 def pack(examples: Sequence[Example], row_length: int) -> tuple[Batch, Origin]:
@@ -123,8 +135,7 @@ def pack(examples: Sequence[Example], row_length: int) -> tuple[Batch, Origin]:
   return batch, Origin(rows, starts + np.array([len(e.prompt_tokens) for e in examples], int))
 
 
-def pack_pieces(pieces: Sequence[Batch],
-                row_length: int) -> tuple[Batch, np.ndarray, np.ndarray]:
+def pack_pieces(pieces: Sequence[Batch], row_length: int) -> tuple[Batch, np.ndarray, np.ndarray]:
   """Packs pieces into as few rows as first-fit decreasing finds; deterministic.
 
   Returns:
@@ -153,9 +164,10 @@ def first_fit_decreasing(lengths: Sequence[int], row_length: int) -> tuple[np.nd
   if len(lengths) and lengths.max() > row_length:
     long = np.flatnonzero(lengths > row_length)
     raise InputError(
-        f'{len(long)} of {len(lengths)} sequences exceed the row: sequence {long[0]} has '
-        f'{lengths[long[0]]} tokens, the longest {lengths.max()}, train.row_length = {row_length}; '
-        f'raise train.row_length to {lengths.max()}.')
+      f'{len(long)} of {len(lengths)} sequences exceed the row: sequence {long[0]} has '
+      f'{lengths[long[0]]} tokens, the longest {lengths.max()}, train.row_length = {row_length}; '
+      f'raise train.row_length to {lengths.max()}.'
+    )
   rows, starts = np.zeros(len(lengths), int), np.zeros(len(lengths), int)
   free = np.full(len(lengths), row_length)  # as many rows as pieces is enough
   for index in np.argsort(-lengths, kind='stable'):
@@ -174,13 +186,20 @@ def empty_piece(size: int) -> Batch:
   """Positions `[size]` of padding."""
   zeros = {name: np.zeros(size, np.float32) for name in Batch._fields}
   index = np.arange(size, dtype=np.int32)
-  return Batch(**zeros | {
-      'tokens': np.zeros(size, np.int32), 'positions': np.zeros(size, np.int32),
-      'key_end': index, 'predecessor': index.copy()})
+  return Batch(
+    **zeros
+    | {
+      'tokens': np.zeros(size, np.int32),
+      'positions': np.zeros(size, np.int32),
+      'key_end': index,
+      'predecessor': index.copy(),
+    }
+  )
 
 
-def add_copy(piece: Batch, where: np.ndarray | slice, weight: float,
-             advantage: np.ndarray | float) -> None:
+def add_copy(
+  piece: Batch, where: np.ndarray | slice, weight: float, advantage: np.ndarray | float
+) -> None:
   """Counts one trajectory's copy of the tokens at `where`, in place.
 
   Args:
@@ -203,7 +222,7 @@ def micro_batches(batch: Batch, micro_rows: int) -> Iterator[Batch]:
   padding = empty_batch(-num_rows % micro_rows, row_length)
   padded = Batch(*(np.concatenate(pair) for pair in zip(batch, padding, strict=True)))
   for start in range(0, len(padded.tokens), micro_rows):
-    yield Batch(*(field[start:start + micro_rows] for field in padded))
+    yield Batch(*(field[start : start + micro_rows] for field in padded))
 
 
 def scatter(values: np.ndarray, origin: Origin, lengths: Sequence[int]) -> list[np.ndarray]:
@@ -217,8 +236,9 @@ def scatter(values: np.ndarray, origin: Origin, lengths: Sequence[int]) -> list[
   Returns:
     One `[length]` array per example, in the order of the examples.
   """
-  return [values[row, start:start + length]
-          for row, start, length in zip(*origin, lengths, strict=True)]
+  return [
+    values[row, start : start + length] for row, start, length in zip(*origin, lengths, strict=True)
+  ]
 
 
 def _sequence(example: Example) -> Batch:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-_PURPOSE = 0x0c0de  # keeps these random numbers apart from others of the same seed
+_PURPOSE = 0x0C0DE  # keeps these random numbers apart from others of the same seed
 
 
 def hard_problems(pass_rates: Mapping[str, float], threshold: float) -> tuple[str, ...]:
@@ -30,8 +30,9 @@ def num_rehearsed(batch_size: int, share: float, num_easy: int) -> int:
   return round(batch_size * share) if num_easy else 0
 
 
-def batch_of(ids: Iterable[str], batch_size: int, *, seed: int, round_index: int,
-             step: int) -> tuple[str, ...]:
+def batch_of(
+  ids: Iterable[str], batch_size: int, *, seed: int, round_index: int, step: int
+) -> tuple[str, ...]:
   """Problems of one training step.
 
   Epochs follow one another without a gap, so a batch may span two and then hold a problem twice;
@@ -49,9 +50,13 @@ def batch_of(ids: Iterable[str], batch_size: int, *, seed: int, round_index: int
   """
   ids = tuple(ids)
   if not ids:
-    raise ValueError('Expected at least one problem to train on, got none; the run ends when a '
-                     'round has no hard problem left.')
+    raise ValueError(
+      'Expected at least one problem to train on, got none; the run ends when a '
+      'round has no hard problem left.'
+    )
   places = range(step * batch_size, (step + 1) * batch_size)
-  orders = {epoch: problem_order(ids, seed, round_index, epoch)
-            for epoch in {place // len(ids) for place in places}}
+  orders = {
+    epoch: problem_order(ids, seed, round_index, epoch)
+    for epoch in {place // len(ids) for place in places}
+  }
   return tuple(orders[place // len(ids)][place % len(ids)] for place in places)

@@ -18,14 +18,22 @@ from ds_jax.checks import check_choice
 
 class ClippedLoss(NamedTuple):
   """Per token, in the shape of the arguments."""
+
   loss: jax.Array  # [...] float32
   log_ratio: jax.Array  # [...] float32, log of policy over behaviour probability
   is_clipped: jax.Array  # [...] bool, the clipped branch is strictly larger
   is_clipped_lower: jax.Array  # [...] bool, the dual clip bounds the loss of a bad token
 
 
-def clipped_loss(logprobs: jax.Array, behavior_logprobs: jax.Array, advantages: jax.Array, *,
-                 clip_low: float, clip_high: float, dual_clip: float) -> ClippedLoss:
+def clipped_loss(
+  logprobs: jax.Array,
+  behavior_logprobs: jax.Array,
+  advantages: jax.Array,
+  *,
+  clip_low: float,
+  clip_high: float,
+  dual_clip: float,
+) -> ClippedLoss:
   """The clipped surrogate of PPO with asymmetric and dual clip.
 
   With rho = exp(logprob - behavior_logprob) and A the advantage,
@@ -48,20 +56,33 @@ def clipped_loss(logprobs: jax.Array, behavior_logprobs: jax.Array, advantages: 
   loss, bound = jnp.maximum(plain, clipped), -advantages * dual_clip
   is_bad = advantages < 0
   return ClippedLoss(
-      loss=jnp.where(is_bad, jnp.minimum(loss, bound), loss), log_ratio=log_ratio,
-      is_clipped=clipped > plain, is_clipped_lower=is_bad & (loss > bound))
+    loss=jnp.where(is_bad, jnp.minimum(loss, bound), loss),
+    log_ratio=log_ratio,
+    is_clipped=clipped > plain,
+    is_clipped_lower=is_bad & (loss > bound),
+  )
 
 
 class CollapsedLoss(NamedTuple):
   """Per distinct token: sums over its copies."""
+
   loss: jax.Array  # [...] float32, weighted
   num_clipped: jax.Array  # [...] float32
   num_clipped_lower: jax.Array  # [...] float32
 
 
-def collapsed_loss(logprobs: jax.Array, behavior_logprobs: jax.Array, positive: jax.Array,
-                   negative: jax.Array, num_positive: jax.Array, num_negative: jax.Array, *,
-                   clip_low: float, clip_high: float, dual_clip: float) -> CollapsedLoss:
+def collapsed_loss(
+  logprobs: jax.Array,
+  behavior_logprobs: jax.Array,
+  positive: jax.Array,
+  negative: jax.Array,
+  num_positive: jax.Array,
+  num_negative: jax.Array,
+  *,
+  clip_low: float,
+  clip_high: float,
+  dual_clip: float,
+) -> CollapsedLoss:
   """`clipped_loss` summed over copies of each token that differ in weight and advantage alone.
 
   The loss L is positively homogeneous in the advantage, so
@@ -78,9 +99,10 @@ def collapsed_loss(logprobs: jax.Array, behavior_logprobs: jax.Array, positive: 
   up = clipped_loss(logprobs, behavior_logprobs, jnp.ones_like(positive), **clip)
   down = clipped_loss(logprobs, behavior_logprobs, -jnp.ones_like(negative), **clip)
   return CollapsedLoss(
-      loss=positive * up.loss + negative * down.loss,
-      num_clipped=num_positive * up.is_clipped + num_negative * down.is_clipped,
-      num_clipped_lower=num_negative * down.is_clipped_lower)
+    loss=positive * up.loss + negative * down.loss,
+    num_clipped=num_positive * up.is_clipped + num_negative * down.is_clipped,
+    num_clipped_lower=num_negative * down.is_clipped_lower,
+  )
 
 
 def reference_kl(logprobs: jax.Array, reference_logprobs: jax.Array) -> jax.Array:
@@ -109,9 +131,9 @@ def token_weights(lengths: Sequence[int], aggregation: str) -> np.ndarray:
 
 
 AGGREGATIONS = {
-    'token_mean': lambda lengths: np.full(lengths.shape, 1 / max(lengths.sum(), 1)),
-    'sequence_mean': lambda lengths: 1 / (len(lengths) * np.maximum(lengths, 1)),
-    'sequence_sum': lambda lengths: np.full(lengths.shape, 1 / max(len(lengths), 1)),
+  'token_mean': lambda lengths: np.full(lengths.shape, 1 / max(lengths.sum(), 1)),
+  'sequence_mean': lambda lengths: 1 / (len(lengths) * np.maximum(lengths, 1)),
+  'sequence_sum': lambda lengths: np.full(lengths.shape, 1 / max(len(lengths), 1)),
 }
 
 

@@ -21,6 +21,7 @@ from ds_jax.types import Trajectory
 
 class Solution(NamedTuple):
   """A verified correct response."""
+
   prompt_tokens: tuple[int, ...]
   response_tokens: tuple[int, ...]
 
@@ -28,6 +29,7 @@ class Solution(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class ReplayBuffer:
   """Solutions by problem, oldest first. Immutable: every change returns a new buffer."""
+
   max_per_problem: int  # solutions kept of one problem; the oldest stay, later ones are refused
   solutions: Mapping[str, tuple[Solution, ...]] = dataclasses.field(default_factory=dict)
 
@@ -51,19 +53,28 @@ class ReplayBuffer:
     """Keeps the solutions of problems that still fail the threshold."""
     hard = set(hard_ids)
     return dataclasses.replace(
-        self, solutions={k: v for k, v in self.solutions.items() if k in hard})
+      self, solutions={k: v for k, v in self.solutions.items() if k in hard}
+    )
 
   def to_json(self) -> dict[str, Any]:
     """JSON-able; `from_json` restores an equal buffer."""
-    return {'max_per_problem': self.max_per_problem,
-            'solutions': {name: [[list(s.prompt_tokens), list(s.response_tokens)] for s in kept]
-                          for name, kept in self.solutions.items()}}
+    return {
+      'max_per_problem': self.max_per_problem,
+      'solutions': {
+        name: [[list(s.prompt_tokens), list(s.response_tokens)] for s in kept]
+        for name, kept in self.solutions.items()
+      },
+    }
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> ReplayBuffer:
-    return cls(fields['max_per_problem'],
-               {name: tuple(Solution(tuple(p), tuple(r)) for p, r in kept)
-                for name, kept in fields['solutions'].items()})
+    return cls(
+      fields['max_per_problem'],
+      {
+        name: tuple(Solution(tuple(p), tuple(r)) for p, r in kept)
+        for name, kept in fields['solutions'].items()
+      },
+    )
 
   def write_jsonl(self, path: Path, decode: Callable[[np.ndarray], str]) -> None:
     """Writes one readable line per solution, replacing the file as a whole.
@@ -78,14 +89,19 @@ class ReplayBuffer:
       for name in sorted(self.solutions):
         for s in self.solutions[name]:
           tokens = np.array(s.response_tokens, np.int32)
-          line = {'problem_id': name, 'response': decode(tokens),
-                  'prompt_tokens': s.prompt_tokens, 'response_tokens': s.response_tokens}
+          line = {
+            'problem_id': name,
+            'response': decode(tokens),
+            'prompt_tokens': s.prompt_tokens,
+            'response_tokens': s.response_tokens,
+          }
           file.write(json.dumps(line, ensure_ascii=False) + '\n')
     beside.replace(path)
 
 
-def cached_trajectory(problem_id: str, solution: Solution, logprobs: np.ndarray,
-                      entropies: np.ndarray) -> Trajectory:
+def cached_trajectory(
+  problem_id: str, solution: Solution, logprobs: np.ndarray, entropies: np.ndarray
+) -> Trajectory:
   """A cached solution as a trajectory; join it with rollouts by `advantages.flat_group`.
 
   Args:
@@ -96,11 +112,20 @@ def cached_trajectory(problem_id: str, solution: Solution, logprobs: np.ndarray,
   """
   tokens = np.array(solution.response_tokens, np.int32)
   return Trajectory(
-      problem_id=problem_id, group=0, prompt_tokens=np.array(solution.prompt_tokens, np.int32),
-      tokens=tokens, behavior_logprobs=logprobs, entropies=entropies,
-      node_ids=np.array([0, 1], np.int32), node_lengths=np.array([0, len(tokens)], np.int32),
-      node_values=np.array([0.0, 1.0], np.float32), node_outcomes=np.ones(2, np.float32),
-      reward=1.0, is_correct=True, is_collected=True)
+    problem_id=problem_id,
+    group=0,
+    prompt_tokens=np.array(solution.prompt_tokens, np.int32),
+    tokens=tokens,
+    behavior_logprobs=logprobs,
+    entropies=entropies,
+    node_ids=np.array([0, 1], np.int32),
+    node_lengths=np.array([0, len(tokens)], np.int32),
+    node_values=np.array([0.0, 1.0], np.float32),
+    node_outcomes=np.ones(2, np.float32),
+    reward=1.0,
+    is_correct=True,
+    is_collected=True,
+  )
 
 
 def _integers(tokens: np.ndarray) -> tuple[int, ...]:

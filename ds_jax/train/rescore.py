@@ -14,8 +14,9 @@ from ds_jax.train.step import Learner
 from ds_jax.types import Trajectory
 
 
-def rescore(learner: Learner, params: Decoder, reference: Decoder | None, batch: Batch,
-            config: TrainConfig) -> Batch:
+def rescore(
+  learner: Learner, params: Decoder, reference: Decoder | None, batch: Batch, config: TrainConfig
+) -> Batch:
   """Adds what the settings ask for; the batch itself if they ask for nothing.
 
   Args:
@@ -50,12 +51,15 @@ def truncate_importance(batch: Batch, logprobs: np.ndarray, cap: float) -> Batch
   log_weight = np.where(mask, logprobs - batch.behavior_logprobs, 0)
   weight = np.exp(np.minimum(log_weight, np.log(cap))).astype(np.float32)
   return batch._replace(
-      positive=batch.positive * weight, negative=batch.negative * weight,
-      behavior_logprobs=np.where(mask, logprobs, batch.behavior_logprobs))
+    positive=batch.positive * weight,
+    negative=batch.negative * weight,
+    behavior_logprobs=np.where(mask, logprobs, batch.behavior_logprobs),
+  )
 
 
-def score_solutions(learner: Learner, params: Decoder, wanted: Sequence[tuple[str, Solution]],
-                    row_length: int) -> list[Trajectory]:
+def score_solutions(
+  learner: Learner, params: Decoder, wanted: Sequence[tuple[str, Solution]], row_length: int
+) -> list[Trajectory]:
   """Cached solutions as trajectories whose behaviour log-probs are the present policy's.
 
   Args:
@@ -64,17 +68,21 @@ def score_solutions(learner: Learner, params: Decoder, wanted: Sequence[tuple[st
     wanted: (problem, solution) pairs.
     row_length: of the packed rows; that of the updates, so that nothing new is compiled.
   """
-  pairs = [(np.array(s.prompt_tokens, np.int32), np.array(s.response_tokens, np.int32))
-           for _, s in wanted]
+  pairs = [
+    (np.array(s.prompt_tokens, np.int32), np.array(s.response_tokens, np.int32)) for _, s in wanted
+  ]
   batch, origin = pack(plain_examples(pairs), row_length)
   lengths = [len(response) for _, response in pairs]
   scores = [scatter(x, origin, lengths) for x in learner.score(params, batch)]
-  return [cached_trajectory(name, solution, *values)
-          for (name, solution), *values in zip(wanted, *scores, strict=True)]
+  return [
+    cached_trajectory(name, solution, *values)
+    for (name, solution), *values in zip(wanted, *scores, strict=True)
+  ]
 
 
-def importance_metrics(before: Sequence[Batch], after: Sequence[Batch],
-                       config: TrainConfig) -> dict[str, float]:
+def importance_metrics(
+  before: Sequence[Batch], after: Sequence[Batch], config: TrainConfig
+) -> dict[str, float]:
   """The weights that `truncate_importance` gave the minibatches of a step; none if it is off.
 
   Means over copies of response tokens. importance_mean: of the weight. importance_capped: share
@@ -82,12 +90,16 @@ def importance_metrics(before: Sequence[Batch], after: Sequence[Batch],
   """
   if not config.importance_cap:
     return {}
-  copies, logs = (np.concatenate([x[a.token_mask] for a, x in pairs] or [np.zeros(0)])
-                  for pairs in ([(a, a.num_copies) for a in before],
-                                [(a, b.behavior_logprobs - a.behavior_logprobs)
-                                 for a, b in zip(before, after, strict=True)]))
+  copies, logs = (
+    np.concatenate([x[a.token_mask] for a, x in pairs] or [np.zeros(0)])
+    for pairs in (
+      [(a, a.num_copies) for a in before],
+      [(a, b.behavior_logprobs - a.behavior_logprobs) for a, b in zip(before, after, strict=True)],
+    )
+  )
   total = max(copies.sum(), 1.0)
   weights = np.exp(np.minimum(logs, np.log(config.importance_cap)))
-  return {'train/importance_mean': float((copies * weights).sum() / total),
-          'train/importance_capped': float(copies[logs > np.log(config.importance_cap)].sum()
-                                           / total)}
+  return {
+    'train/importance_mean': float((copies * weights).sum() / total),
+    'train/importance_capped': float(copies[logs > np.log(config.importance_cap)].sum() / total),
+  }

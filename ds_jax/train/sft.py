@@ -18,19 +18,26 @@ from ds_jax.types import Problem
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def imitation_loss(logprobs: jax.Array, entropies: jax.Array,
-                   batch: Batch) -> tuple[jax.Array, Statistics]:
+def imitation_loss(
+  logprobs: jax.Array, entropies: jax.Array, batch: Batch
+) -> tuple[jax.Array, Statistics]:
   """Cross entropy: minus the weighted sum of the response tokens' log-probs, `[R, S]` each."""
   loss = -jnp.sum(batch.weight * logprobs)
   total = lambda x: jnp.sum(batch.num_copies * x)
   return loss, Statistics(
-      loss=loss, num_tokens=total(1.0), entropy=total(entropies),
-      num_distinct=jnp.sum(batch.num_copies > 0, dtype=jnp.float32))
+    loss=loss,
+    num_tokens=total(1.0),
+    entropy=total(entropies),
+    num_distinct=jnp.sum(batch.num_copies > 0, dtype=jnp.float32),
+  )
 
 
-def sft_update(learner: Learner, state: TrainState,
-               pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-               row_length: int) -> tuple[TrainState, dict[str, float]]:
+def sft_update(
+  learner: Learner,
+  state: TrainState,
+  pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+  row_length: int,
+) -> tuple[TrainState, dict[str, float]]:
   """One update towards worked solutions, mean over all response tokens.
 
   Args:
@@ -48,9 +55,12 @@ def sft_update(learner: Learner, state: TrainState,
   return state, {f'sft/{name}': figures[f'train/{name}'] for name in names}
 
 
-def worked_solutions(prompts: Mapping[str, tuple[Problem, np.ndarray]],
-                     encode: Callable[[str], np.ndarray], row_length: int,
-                     note: Callable[[str], None]) -> Pairs:
+def worked_solutions(
+  prompts: Mapping[str, tuple[Problem, np.ndarray]],
+  encode: Callable[[str], np.ndarray],
+  row_length: int,
+  note: Callable[[str], None],
+) -> Pairs:
   """Prompt and worked solution of each problem that has one that fits a row.
 
   Args:
@@ -62,14 +72,20 @@ def worked_solutions(prompts: Mapping[str, tuple[Problem, np.ndarray]],
   Raises:
     InputError: if there is none.
   """
-  pairs = {name: (tokens, encode(problem.solution))
-           for name, (problem, tokens) in prompts.items() if problem.solution}
+  pairs = {
+    name: (tokens, encode(problem.solution))
+    for name, (problem, tokens) in prompts.items()
+    if problem.solution
+  }
   fitting = {name: pair for name, pair in pairs.items() if sum(map(len, pair)) <= row_length}
   if not fitting:
     raise InputError(
-        f'train.objective=imitation needs worked solutions: {len(pairs)} of {len(prompts)} '
-        f'training problems have one, none of at most {row_length} tokens with its prompt; raise '
-        'train.row_length, or name a source with a field `solution`.')
-  note(f'{len(fitting)} of {len(prompts)} training problems have a worked solution of at most '
-       f'{row_length} tokens with its prompt; the others are left out.')
+      f'train.objective=imitation needs worked solutions: {len(pairs)} of {len(prompts)} '
+      f'training problems have one, none of at most {row_length} tokens with its prompt; raise '
+      'train.row_length, or name a source with a field `solution`.'
+    )
+  note(
+    f'{len(fitting)} of {len(prompts)} training problems have a worked solution of at most '
+    f'{row_length} tokens with its prompt; the others are left out.'
+  )
   return fitting

@@ -15,13 +15,15 @@ from ds_jax.sharding import parameter_shardings
 
 class TrainState(NamedTuple):
   """What an update changes. Parameters and moments are float32, split over fsdp and tensor."""
+
   params: Decoder
   opt_state: optax.OptState
   step: jax.Array  # [] int32, updates applied (skipped ones do not count)
 
 
-def abstract_state(decoder: Decoder, optimizer: optax.GradientTransformation,
-                   mesh: jax.sharding.Mesh) -> TrainState:
+def abstract_state(
+  decoder: Decoder, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> TrainState:
   """The state as ShapeDtypeStructs with shardings: what a checkpoint is restored into.
 
   Args:
@@ -31,12 +33,15 @@ def abstract_state(decoder: Decoder, optimizer: optax.GradientTransformation,
   """
   shapes = jax.eval_shape(functools.partial(_fresh_state, optimizer=optimizer), decoder)
   return jax.tree.map(
-      lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-      shapes, parameter_shardings(shapes, mesh))
+    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+    shapes,
+    parameter_shardings(shapes, mesh),
+  )
 
 
-def init_state(decoder: Decoder, optimizer: optax.GradientTransformation,
-               mesh: jax.sharding.Mesh) -> TrainState:
+def init_state(
+  decoder: Decoder, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> TrainState:
   """Returns the state of step 0 on the mesh; `decoder` stays valid (updates donate the state)."""
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(decoder, optimizer, mesh))
   init = jax.jit(functools.partial(_fresh_state, optimizer=optimizer), out_shardings=shardings)

@@ -28,6 +28,7 @@ from ds_jax.train.state import TrainState
 
 class Statistics(NamedTuple):
   """Sums over copies of response tokens (one maximum aside), so that micro-batches add up."""
+
   loss: jax.Array  # [] float32, the weighted loss itself
   num_tokens: jax.Array  # [] float32
   num_distinct: jax.Array  # [] float32, copies of a token counted once
@@ -46,6 +47,7 @@ LossFn = Callable[[jax.Array, jax.Array, Batch], tuple[jax.Array, Statistics]]
 @dataclasses.dataclass(frozen=True)
 class Learner:
   """The compiled parts of an update; made by `make_learner`."""
+
   mesh: jax.sharding.Mesh
   micro_rows: int  # rows per pass, over all devices
   start: Callable[..., Any]  # (params) -> zero gradients and statistics
@@ -96,9 +98,16 @@ class Learner:
     return put_rows(batch, self.mesh)
 
 
-def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, *,
-                 micro_rows: int, loss_fn: LossFn, temperature: float = 1.0,
-                 frozen: str = '', before_pass: Callable[[], None] = lambda: None) -> Learner:
+def make_learner(
+  optimizer: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+  *,
+  micro_rows: int,
+  loss_fn: LossFn,
+  temperature: float = 1.0,
+  frozen: str = '',
+  before_pass: Callable[[], None] = lambda: None,
+) -> Learner:
   """Returns the learner of one loss on one mesh.
 
   Args:
@@ -118,8 +127,16 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
   shard = lambda tree: jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
 
   def score(params: Decoder, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    return mesh_logprobs(params, batch.tokens, batch.positions, batch.key_end, batch.tokens,
-                         batch.predecessor, mesh=mesh, temperature=temperature)
+    return mesh_logprobs(
+      params,
+      batch.tokens,
+      batch.positions,
+      batch.key_end,
+      batch.tokens,
+      batch.predecessor,
+      mesh=mesh,
+      temperature=temperature,
+    )
 
   def loss_of(params: Decoder, batch: Batch) -> tuple[jax.Array, Statistics]:
     return loss_fn(*score(without_frozen(params, frozen), batch), batch)
@@ -143,9 +160,14 @@ def make_learner(optimizer: optax.GradientTransformation, mesh: jax.sharding.Mes
     return shard(chosen), grad_norm, is_applied
 
   return Learner(
-      mesh, micro_rows, start=jax.jit(start), accumulate=jax.jit(accumulate, donate_argnums=1),
-      apply=jax.jit(apply, donate_argnums=0),
-      score_rows=jax.jit(score, out_shardings=replicated(mesh)), before_pass=before_pass)
+    mesh,
+    micro_rows,
+    start=jax.jit(start),
+    accumulate=jax.jit(accumulate, donate_argnums=1),
+    apply=jax.jit(apply, donate_argnums=0),
+    score_rows=jax.jit(score, out_shardings=replicated(mesh)),
+    before_pass=before_pass,
+  )
 
 
 def policy_loss_fn(config: TrainConfig) -> LossFn:
@@ -153,16 +175,23 @@ def policy_loss_fn(config: TrainConfig) -> LossFn:
 
   loss = sum of weight * (clipped loss + kl_coefficient * KL - entropy_coefficient * entropy)
   """
-  clip = {'clip_low': config.clip_low, 'clip_high': config.clip_high,
-          'dual_clip': config.dual_clip}
+  clip = {'clip_low': config.clip_low, 'clip_high': config.clip_high, 'dual_clip': config.dual_clip}
 
-  def loss_fn(logprobs: jax.Array, entropies: jax.Array,
-              batch: Batch) -> tuple[jax.Array, Statistics]:
+  def loss_fn(
+    logprobs: jax.Array, entropies: jax.Array, batch: Batch
+  ) -> tuple[jax.Array, Statistics]:
     mask = batch.num_copies > 0
     # Positions that predict nothing get ratio 1 before exp, so that no inf meets a weight of 0.
     logprobs = jnp.where(mask, logprobs, batch.behavior_logprobs)
-    per_token = collapsed_loss(logprobs, batch.behavior_logprobs, batch.positive, batch.negative,
-                               batch.num_positive, batch.num_negative, **clip)
+    per_token = collapsed_loss(
+      logprobs,
+      batch.behavior_logprobs,
+      batch.positive,
+      batch.negative,
+      batch.num_positive,
+      batch.num_negative,
+      **clip,
+    )
     loss = jnp.sum(per_token.loss)
     kl = jnp.zeros_like(logprobs)
     if config.kl_coefficient:
@@ -173,10 +202,16 @@ def policy_loss_fn(config: TrainConfig) -> LossFn:
     log_ratio = logprobs - batch.behavior_logprobs
     total = lambda x: jnp.sum(batch.num_copies * x)
     return loss, Statistics(
-        loss=loss, num_tokens=total(1.0), num_distinct=jnp.sum(mask, dtype=jnp.float32),
-        entropy=total(entropies), num_clipped=jnp.sum(per_token.num_clipped),
-        num_clipped_lower=jnp.sum(per_token.num_clipped_lower), approx_kl=total(-log_ratio),
-        reference_kl=total(kl), max_log_ratio=jnp.abs(log_ratio).max())
+      loss=loss,
+      num_tokens=total(1.0),
+      num_distinct=jnp.sum(mask, dtype=jnp.float32),
+      entropy=total(entropies),
+      num_clipped=jnp.sum(per_token.num_clipped),
+      num_clipped_lower=jnp.sum(per_token.num_clipped_lower),
+      approx_kl=total(-log_ratio),
+      reference_kl=total(kl),
+      max_log_ratio=jnp.abs(log_ratio).max(),
+    )
 
   return loss_fn
 
@@ -194,15 +229,15 @@ def metrics(statistics: Statistics, grad_norm: float, is_applied: bool) -> dict[
   s = statistics
   mean = lambda x: float(x) / max(float(s.num_tokens), 1.0)
   return {
-      'train/loss': float(s.loss),
-      'train/clip_fraction': mean(s.num_clipped),
-      'train/clip_fraction_lower': mean(s.num_clipped_lower),
-      'train/approx_kl': mean(s.approx_kl),
-      'train/ratio_max_log': float(s.max_log_ratio),
-      'train/entropy': mean(s.entropy),
-      'train/reference_kl': mean(s.reference_kl),
-      'train/grad_norm': float(grad_norm),
-      'train/num_tokens': float(s.num_tokens),
-      'train/copies_per_token': float(s.num_tokens) / max(float(s.num_distinct), 1.0),
-      'train/skipped': float(not is_applied),
+    'train/loss': float(s.loss),
+    'train/clip_fraction': mean(s.num_clipped),
+    'train/clip_fraction_lower': mean(s.num_clipped_lower),
+    'train/approx_kl': mean(s.approx_kl),
+    'train/ratio_max_log': float(s.max_log_ratio),
+    'train/entropy': mean(s.entropy),
+    'train/reference_kl': mean(s.reference_kl),
+    'train/grad_norm': float(grad_norm),
+    'train/num_tokens': float(s.num_tokens),
+    'train/copies_per_token': float(s.num_tokens) / max(float(s.num_distinct), 1.0),
+    'train/skipped': float(not is_applied),
   }

@@ -34,6 +34,7 @@ SHARES = (1, 2, 3, 4, 6, 8)
 
 class Branch(NamedTuple):
   """A trained trajectory of a tree, with how it is trained."""
+
   trajectory: Trajectory
   weight: float  # of each of its tokens in the loss
   advantage: np.ndarray  # [S] float32
@@ -41,6 +42,7 @@ class Branch(NamedTuple):
 
 class Run(NamedTuple):
   """Consecutive branches of a tree that become one piece."""
+
   start: int
   stop: int
   size: int  # positions, prompt included
@@ -63,13 +65,18 @@ def pack_tree_rows(groups: Minibatch, aggregation: str, row_length: int) -> Batc
   """
   trees = _branches(groups, aggregation)
   costs = [_costs(tree) for tree in trees]
-  layouts = [[(tree, run) for tree, cost in enumerate(costs)
-              for run in _cut(*cost, row_length // share)] for share in SHARES]
+  layouts = [
+    [(tree, run) for tree, cost in enumerate(costs) for run in _cut(*cost, row_length // share)]
+    for share in SHARES
+  ]
+
   def num_rows(layout):
     sizes = [run.size for _, run in layout]
     return first_fit_decreasing(sizes, row_length)[0].max(initial=-1)
-  pieces = [lay_out(trees[tree][run.start:run.stop], run.size)
-            for tree, run in min(layouts, key=num_rows)]
+
+  pieces = [
+    lay_out(trees[tree][run.start : run.stop], run.size) for tree, run in min(layouts, key=num_rows)
+  ]
   return pack_pieces(pieces, row_length)[0]
 
 
@@ -81,8 +88,9 @@ def pack_flat_rows(groups: Minibatch, aggregation: str, row_length: int) -> Batc
 PACKINGS = {'tree': pack_tree_rows, 'flat': pack_flat_rows}
 
 
-def pack_minibatches(groups: Sequence[Sequence[Trajectory]], config: TrainConfig,
-                     response_limit: int, row_length: int) -> tuple[list[Batch], int]:
+def pack_minibatches(
+  groups: Sequence[Sequence[Trajectory]], config: TrainConfig, response_limit: int, row_length: int
+) -> tuple[list[Batch], int]:
   """The minibatches of a step, each of `minibatch_problems` whole problems.
 
   Args:
@@ -95,13 +103,21 @@ def pack_minibatches(groups: Sequence[Sequence[Trajectory]], config: TrainConfig
     The batches, and the number of trajectories that they train on.
   """
   size = config.minibatch_problems
-  minibatches = [[(group, group_advantages(group, config, response_limit))
-                  for group in groups[first:first + size] if group]
-                 for first in range(0, len(groups), size)]
-  num_trained = sum(int(advantages.is_trained.sum())
-                    for minibatch in minibatches for _, advantages in minibatch)
-  return [PACKINGS[config.packing](minibatch, config.loss_aggregation, row_length)
-          for minibatch in minibatches], num_trained
+  minibatches = [
+    [
+      (group, group_advantages(group, config, response_limit))
+      for group in groups[first : first + size]
+      if group
+    ]
+    for first in range(0, len(groups), size)
+  ]
+  num_trained = sum(
+    int(advantages.is_trained.sum()) for minibatch in minibatches for _, advantages in minibatch
+  )
+  return [
+    PACKINGS[config.packing](minibatch, config.loss_aggregation, row_length)
+    for minibatch in minibatches
+  ], num_trained
 
 
 def lay_out(branches: Sequence[Branch], size: int) -> Batch:
@@ -116,8 +132,8 @@ def lay_out(branches: Sequence[Branch], size: int) -> Batch:
   """
   prompt = branches[0].trajectory.prompt_tokens
   piece = empty_piece(size)
-  piece.tokens[:len(prompt)] = prompt
-  piece.positions[:len(prompt)] = np.arange(len(prompt))
+  piece.tokens[: len(prompt)] = prompt
+  piece.positions[: len(prompt)] = np.arange(len(prompt))
   piece.key_end[:] = len(piece.tokens)
   cursor, path, spans = len(prompt), np.zeros(0, int), []
   for trajectory, weight, advantage in branches:
@@ -132,8 +148,9 @@ def lay_out(branches: Sequence[Branch], size: int) -> Batch:
   return piece
 
 
-def _append(piece: Batch, trajectory: Trajectory, shared: int, spans: list[slice],
-            cursor: int) -> int:
+def _append(
+  piece: Batch, trajectory: Trajectory, shared: int, spans: list[slice], cursor: int
+) -> int:
   """Writes the nodes beyond the first `shared`, extends `spans`, returns the new cursor."""
   num_prompt, first = len(trajectory.prompt_tokens), sum(s.stop - s.start for s in spans)
   size = len(trajectory.tokens) - first
@@ -143,8 +160,9 @@ def _append(piece: Batch, trajectory: Trajectory, shared: int, spans: list[slice
   piece.behavior_logprobs[new] = trajectory.behavior_logprobs[first:]
   piece.predecessor[new] -= 1
   if size:
-    piece.predecessor[cursor] = max([s.stop for s in spans if s.stop > s.start],
-                                    default=num_prompt) - 1
+    piece.predecessor[cursor] = (
+      max([s.stop for s in spans if s.stop > s.start], default=num_prompt) - 1
+    )
   for length in trajectory.node_lengths[shared:].tolist():
     spans.append(slice(cursor, cursor + length))
     cursor += length
@@ -153,8 +171,10 @@ def _append(piece: Batch, trajectory: Trajectory, shared: int, spans: list[slice
 
 def _branches(groups: Minibatch, aggregation: str) -> list[list[Branch]]:
   """The trained trajectories of each group sorted by path, weighted over the whole minibatch."""
-  trained = [[(t, a) for t, a, is_trained in zip(trajectories, *group, strict=True) if is_trained]
-             for trajectories, group in groups]
+  trained = [
+    [(t, a) for t, a, is_trained in zip(trajectories, *group, strict=True) if is_trained]
+    for trajectories, group in groups
+  ]
   weights = iter(token_weights([len(t.tokens) for tree in trained for t, _ in tree], aggregation))
   trees = [[Branch(t, next(weights), a) for t, a in tree] for tree in trained]
   return [sorted(tree, key=lambda b: b.trajectory.node_ids.tolist()) for tree in trees if tree]
@@ -163,8 +183,10 @@ def _branches(groups: Minibatch, aggregation: str) -> list[list[Branch]]:
 def _costs(tree: Sequence[Branch]) -> tuple[list[int], list[int]]:
   """Positions of each branch alone, and those that it adds after the branch before it."""
   ts = [branch.trajectory for branch in tree]
-  added = [int(t.node_lengths[_num_shared(before.node_ids, t.node_ids):].sum())
-           for before, t in zip(ts, ts[1:], strict=False)]
+  added = [
+    int(t.node_lengths[_num_shared(before.node_ids, t.node_ids) :].sum())
+    for before, t in zip(ts, ts[1:], strict=False)
+  ]
   return [len(t.prompt_tokens) + len(t.tokens) for t in ts], [0, *added]
 
 
@@ -187,8 +209,12 @@ def _num_shared(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def _check_same(piece: Batch, where: np.ndarray, t: Trajectory, prompt: np.ndarray) -> None:
-  if not (np.array_equal(prompt, t.prompt_tokens) and np.array_equal(piece.tokens[where], t.tokens)
-          and np.array_equal(piece.behavior_logprobs[where], t.behavior_logprobs)):
+  if not (
+    np.array_equal(prompt, t.prompt_tokens)
+    and np.array_equal(piece.tokens[where], t.tokens)
+    and np.array_equal(piece.behavior_logprobs[where], t.behavior_logprobs)
+  ):
     raise ValueError(
-        f'Trajectories of problem {t.problem_id!r}, group {t.group}, share nodes of the path '
-        f'{t.node_ids.tolist()} but not their tokens; number nodes uniquely within a group.')
+      f'Trajectories of problem {t.problem_id!r}, group {t.group}, share nodes of the path '
+      f'{t.node_ids.tolist()} but not their tokens; number nodes uniquely within a group.'
+    )

@@ -111,8 +111,11 @@ def has_other_roots(first: Node, second: Node) -> bool:
   names = [sorted(name for kind, name in found if kind == 'symbol') for found in symbols]
   if names[0] != names[1] or any(kind == 'unknown' for found in symbols for kind, _ in found):
     return False
-  return any(_is_no_root(other, root) for node, other in ((first, second), (second, first))
-             for root in _roots(node, names[0]))
+  return any(
+    _is_no_root(other, root)
+    for node, other in ((first, second), (second, first))
+    for root in _roots(node, names[0])
+  )
 
 
 def _is_no_root(node: Node, point: Point) -> bool:

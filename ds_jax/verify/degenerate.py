@@ -36,10 +36,30 @@ _MIN_DISTINCT = 8
 
 _NUMBER = re.compile(r'\d+')
 _WORD = re.compile(r'[^\W\d_]{81,}')
-_MATHS = ('GREEK', 'MATHEMATICAL', 'DOUBLE-STRUCK', 'BLACK-LETTER', 'SCRIPT', 'MICRO', 'ANGSTROM',
-          'KELVIN', 'PLANCK', 'FEMININE', 'MASCULINE', 'MODIFIER')
-_EAST_ASIAN = ('CJK', 'HIRAGANA', 'KATAKANA', 'KATAKANA-HIRAGANA', 'HALFWIDTH', 'FULLWIDTH',
-               'IDEOGRAPHIC', 'BOPOMOFO')
+_MATHS = (
+  'GREEK',
+  'MATHEMATICAL',
+  'DOUBLE-STRUCK',
+  'BLACK-LETTER',
+  'SCRIPT',
+  'MICRO',
+  'ANGSTROM',
+  'KELVIN',
+  'PLANCK',
+  'FEMININE',
+  'MASCULINE',
+  'MODIFIER',
+)
+_EAST_ASIAN = (
+  'CJK',
+  'HIRAGANA',
+  'KATAKANA',
+  'KATAKANA-HIRAGANA',
+  'HALFWIDTH',
+  'FULLWIDTH',
+  'IDEOGRAPHIC',
+  'BOPOMOFO',
+)
 _WITHOUT_SPACES = ('CJK', 'THAI', 'LAO', 'KHMER', 'MYANMAR', 'TIBETAN', 'JAVANESE')
 
 
@@ -88,14 +108,18 @@ def is_garbled(text: str) -> bool:
   if text.isascii() and text.isprintable():
     return False
   step = WINDOW // 2  # windows overlap by half
-  return any(_is_alien(text[start:start + WINDOW])
-             for start in range(0, max(len(text) - step, 1), step))
+  return any(
+    _is_alien(text[start : start + WINDOW]) for start in range(0, max(len(text) - step, 1), step)
+  )
 
 
 def _is_salad(word: str) -> bool:
   """A run of letters that is no word of a language with spaces."""
-  return (len(word) > _MAX_WORD and len(set(word)) >= _MIN_DISTINCT
-          and not any(_script(c) in _WITHOUT_SPACES for c in set(word)))
+  return (
+    len(word) > _MAX_WORD
+    and len(set(word)) >= _MIN_DISTINCT
+    and not any(_script(c) in _WITHOUT_SPACES for c in set(word))
+  )
 
 
 def _is_alien(window: str) -> bool:

@@ -34,23 +34,56 @@ _TRIG = 'sin cos tan cot sec csc'.split()
 _HYPERBOLIC = [f'{name}h' for name in _TRIG]
 INVERSES = {name: f'arc{name}' for name in (*_TRIG, *_HYPERBOLIC)}
 FUNCTIONS = {
-    **{name: name for name in (*INVERSES, *INVERSES.values(), 'sqrt', 'exp', 'abs', 'floor',
-                               'ceil', 'round', 'ln', 'log', 'lg', 'atan2')},
-    **{f'a{name}': inverse for name, inverse in INVERSES.items()},
-    **{f'ar{name}': f'arc{name}' for name in _HYPERBOLIC},
-    'nCr': 'binom', 'binom': 'binom', 'cbrt': 'cbrt', 'arctg': 'arctan', 'tg': 'tan', 'ctg': 'cot'}
+  **{
+    name: name
+    for name in (
+      *INVERSES,
+      *INVERSES.values(),
+      'sqrt',
+      'exp',
+      'abs',
+      'floor',
+      'ceil',
+      'round',
+      'ln',
+      'log',
+      'lg',
+      'atan2',
+    )
+  },
+  **{f'a{name}': inverse for name, inverse in INVERSES.items()},
+  **{f'ar{name}': f'arc{name}' for name in _HYPERBOLIC},
+  'nCr': 'binom',
+  'binom': 'binom',
+  'cbrt': 'cbrt',
+  'arctg': 'arctan',
+  'tg': 'tan',
+  'ctg': 'cot',
+}
 _NUM_ARGUMENTS = {'binom': 2, 'atan2': 2}
-_GREEK = frozenset((
+_GREEK = frozenset(
+  (
     'alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi '
     'rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi '
-    'Omega hbar ell').split())
+    'Omega hbar ell'
+  ).split()
+)
 _UNKNOWN_FUNCTIONS = frozenset('fgh')
-_BRACKETS = {'(': ')', '[': ']', '{': '}', r'\lvert': r'\rvert', '|': '|', r'\lfloor': r'\rfloor',
-             r'\lceil': r'\rceil'}
+_BRACKETS = {
+  '(': ')',
+  '[': ']',
+  '{': '}',
+  r'\lvert': r'\rvert',
+  '|': '|',
+  r'\lfloor': r'\rfloor',
+  r'\lceil': r'\rceil',
+}
 _BRACKET_FUNCTIONS = {'|': 'abs', r'\lvert': 'abs', r'\lfloor': 'floor', r'\lceil': 'ceil'}
 _TOKEN = re.compile(
-    r'\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:E[+-]?\d{1,3}(?!\d))?)|(?P<command>\\[A-Za-z]+|\\%)'
-    r'|(?P<word>atan2|[A-Za-z]+)|(?P<sign>[-+*/^_!%(){}\[\]|,\']))', re.ASCII)
+  r'\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:E[+-]?\d{1,3}(?!\d))?)|(?P<command>\\[A-Za-z]+|\\%)'
+  r'|(?P<word>atan2|[A-Za-z]+)|(?P<sign>[-+*/^_!%(){}\[\]|,\']))',
+  re.ASCII,
+)
 _TEXT = re.compile(r'\\text\s*\{\s*([A-Za-z]+)\s*\}')
 _REPEATING = re.compile(r'(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d{1,40})\}', re.ASCII)
 _MAX_WORD = 3  # letters of an unknown word that are read as a product
@@ -97,10 +130,14 @@ def _tokens(text: str) -> list[str]:
   while position < len(text):
     match = _TOKEN.match(text, position)
     if match is None:
-      raise UnreadableError(f'unexpected {text[position:position + 10]!r}')
+      raise UnreadableError(f'unexpected {text[position : position + 10]!r}')
     position = match.end()
-    if match['word'] and match['word'] not in FUNCTIONS and match['word'] not in _GREEK and (
-        match['word'] != 'pi'):
+    if (
+      match['word']
+      and match['word'] not in FUNCTIONS
+      and match['word'] not in _GREEK
+      and (match['word'] != 'pi')
+    ):
       if len(match['word']) > _MAX_WORD:
         raise UnreadableError(match['word'])
       tokens += match['word']
@@ -165,7 +202,7 @@ class Reader:
         self.take()
         result = ('/', result, self.signed_power())
       elif self._starts_atom():
-        before, last = ['', *self._tokens][self._position - 1:self._position + 1]
+        before, last = ['', *self._tokens][self._position - 1 : self._position + 1]
         if self.peek[0] in _DIGITS and last[0] in _DIGITS and before != '^':  # but 2^6 3^5
           raise UnreadableError('two numerals side by side')
         result = self._joined(result)
@@ -175,8 +212,14 @@ class Reader:
   def _joined(self, left: Node) -> Node:
     is_frac = self.peek == r'\frac'
     right = self.power()
-    is_mixed = (is_frac and left[0] == 'number' and left[1].denominator == 1 and right[0] == '/'
-                and right[1][0] == right[2][0] == 'number' and right[1][1] < right[2][1])
+    is_mixed = (
+      is_frac
+      and left[0] == 'number'
+      and left[1].denominator == 1
+      and right[0] == '/'
+      and right[1][0] == right[2][0] == 'number'
+      and right[1][1] < right[2][1]
+    )
     return ('+' if is_mixed else '*', left, right)
 
   def signed_power(self) -> Node:
@@ -208,7 +251,7 @@ class Reader:
 
   def _takes_degree(self) -> bool:
     width = 3 if self.peek == '{' else 1
-    ahead = self._tokens[self._position:self._position + width]
+    ahead = self._tokens[self._position : self._position + width]
     if ahead not in ([r'\circ'], ['{', r'\circ', '}']):
       return False
     self._position += width
@@ -298,8 +341,11 @@ class Reader:
     if self.peek in ('+', '-'):
       return self.signed_power()
     node = self.power()
-    while self._starts_atom() and self.peek.removeprefix('\\') not in FUNCTIONS and (
-        self.peek not in ('(', '[')):
+    while (
+      self._starts_atom()
+      and self.peek.removeprefix('\\') not in FUNCTIONS
+      and (self.peek not in ('(', '['))
+    ):
       node = self._joined(node)
     if self.peek in ('/', '*', r'\cdot', r'\times'):
       raise UnreadableError('where the argument ends is not clear')
@@ -334,8 +380,11 @@ class Reader:
         suffix += f'_{self._subscript()}'
       elif self.peek == "'":
         suffix += self.take()
-      elif self.peek == '^' and self._tokens[self._position + 1:self._position + 4] == [
-          '{', r'\prime', '}']:
+      elif self.peek == '^' and self._tokens[self._position + 1 : self._position + 4] == [
+        '{',
+        r'\prime',
+        '}',
+      ]:
         self._position += 4
         suffix += "'"
       else:

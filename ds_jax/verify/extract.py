@@ -17,12 +17,16 @@ _MAX_BOXES = 30  # that can form one list
 _BOX = re.compile(r'\\(?:boxed|fbox)\s{0,8}\{')
 _BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace, as in \{1,2\}, is a character
 _BETWEEN_BOXES = re.compile(r'(?:[\s,;$]|\\quad|\\text\{|\}|and|or|\\[\[\]()])*')
-_MATH = re.compile(r'\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\[((?:[^\\]|\\[^\]\\])+)\\\]'
-                   r'|\\\(((?:[^\\]|\\[^)\\])+)\\\)')
+_MATH = re.compile(
+  r'\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\[((?:[^\\]|\\[^\]\\])+)\\\]'
+  r'|\\\(((?:[^\\]|\\[^)\\])+)\\\)'
+)
 _ANNOUNCED = re.compile(r'(?i)answer(?:\s+is)?\s{0,4}:?\s{0,4}|equals\s{0,4}:?\s{0,4}')
 _TAIL = re.compile(r'I hope it is correct|<\|')
-_NUMBER = re.compile(r'(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?'
-                     r'|(?<![\w.])[-+]?\.\d+')
+_NUMBER = re.compile(
+  r'(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?'
+  r'|(?<![\w.])[-+]?\.\d+'
+)
 _PROSE = re.compile(r'(?<![\\A-Za-z])[A-Za-z][a-z]{2,}')
 
 
@@ -43,7 +47,7 @@ def last_boxed(text: str) -> str | None:
     return None
   start = starts[0]
   end = _closing_brace(text, start.end())
-  return None if end is None else text[start.end():end].strip()
+  return None if end is None else text[start.end() : end].strip()
 
 
 def _closing_brace(text: str, begin: int) -> int | None:
@@ -74,12 +78,15 @@ def final_answer(text: str) -> str:
     return _boxed_group(text)
   text = _TAIL.split(text, maxsplit=1)[0].strip()
   starts = [match.end() for match in _ANNOUNCED.finditer(text) if match.end() < len(text)]
-  text = text[starts[-1] if starts else 0:][:MAX_ANSWER]
+  text = text[starts[-1] if starts else 0 :][:MAX_ANSWER]
   outside = _MATH.sub(' ', text)
   formulas = [next(filter(None, groups)) for groups in _MATH.findall(text)]
   has_words = bool(_PROSE.search(re.sub(r'\b(?:and|or)\b', '', outside)))
-  if len(formulas) == 1 and not outside.strip(' .') or (
-      has_words and formulas and not _NUMBER.search(outside.rsplit('\n', 1)[-1])):
+  if (
+    len(formulas) == 1
+    and not outside.strip(' .')
+    or (has_words and formulas and not _NUMBER.search(outside.rsplit('\n', 1)[-1]))
+  ):
     return formulas[-1].strip()
   numbers = _NUMBER.findall(outside)
   if numbers and has_words and _is_prose(outside):
@@ -101,9 +108,12 @@ def _boxed_group(text: str) -> str:
     if end is None:
       contents, previous_end = [], None
       continue
-    gap = '' if previous_end is None else text[previous_end:start.start()]
+    gap = '' if previous_end is None else text[previous_end : start.start()]
     is_joined = previous_end is not None and len(gap) < 40 and _BETWEEN_BOXES.fullmatch(gap)
-    contents = [*contents, text[start.end():end].strip()] if is_joined else [
-        text[start.end():end].strip()]
+    contents = (
+      [*contents, text[start.end() : end].strip()]
+      if is_joined
+      else [text[start.end() : end].strip()]
+    )
     previous_end = end + 1
   return ', '.join(contents)

@@ -26,11 +26,16 @@ _SEPARATOR = re.compile(r'[,;]|\\cup(?![A-Za-z])|\\text\s*\{\s*(?:and|or|,)\s*\}
 _RELATION = re.compile(r'\\(?:leq|geq|neq|approx)(?![A-Za-z])|<=|>=|!=|[<>=]')
 _SIGNS = {r'\leq': '<=', r'\geq': '>=', r'\neq': '!=', r'\approx': '='}
 _FLIPPED = {'<': '>', '>': '<', '<=': '>=', '>=': '<='}
-_NAME = re.compile(r'(?:\\Delta\s*)?(?:\\?[A-Za-z]+|\|[A-Za-z]+\||[A-Za-z]:[A-Za-z])'
-                   r"(?:_(?:\{[^{}]*\}|\w)|'|\\text\{[^{}]*\}|\((?:\\?[A-Za-z0-9]+,?)*\))*"
-                   r'|\((?:\\?[A-Za-z]+(?:_\w|_\{\w*\})?,?)+\)')
-_MATRIX = re.compile(r'([(\[]?)\s*\\begin\{((?:[pbB]|small)?matrix|array)\}(?:\{[lcr| ]{0,20}\})?'
-                     r'((?:(?!\\begin).)*)\\end\{\2\}\s*([)\]]?)', re.DOTALL)
+_NAME = re.compile(
+  r'(?:\\Delta\s*)?(?:\\?[A-Za-z]+|\|[A-Za-z]+\||[A-Za-z]:[A-Za-z])'
+  r"(?:_(?:\{[^{}]*\}|\w)|'|\\text\{[^{}]*\}|\((?:\\?[A-Za-z0-9]+,?)*\))*"
+  r'|\((?:\\?[A-Za-z]+(?:_\w|_\{\w*\})?,?)+\)'
+)
+_MATRIX = re.compile(
+  r'([(\[]?)\s*\\begin\{((?:[pbB]|small)?matrix|array)\}(?:\{[lcr| ]{0,20}\})?'
+  r'((?:(?!\\begin).)*)\\end\{\2\}\s*([)\]]?)',
+  re.DOTALL,
+)
 _MAX_PAIRS = 200  # of parts, compared by value
 
 
@@ -116,8 +121,11 @@ def _parts(text: str) -> list[str]:
 
 def _both_signs(parts: list[str]) -> list[str]:
   r"""`a \pm b` stands for two numbers."""
-  return [part.replace(r'\pm', sign) for part in parts
-          for sign in ('+-' if part.count(r'\pm') == 1 else (r'\pm',))]
+  return [
+    part.replace(r'\pm', sign)
+    for part in parts
+    for sign in ('+-' if part.count(r'\pm') == 1 else (r'\pm',))
+  ]
 
 
 def _decide_part(gold: str, answer: str) -> bool | None:

@@ -84,8 +84,9 @@ def _apply_line(first: str, tokens: Iterator[str], remaining: Counter[int]) -> N
   right = _take(_next_token(tokens), remaining)
   _require(not (operation == '-' and left < right))
   _require(not (operation == '/' and (right == 0 or left % right)))
-  result = {'+': left + right, '-': left - right, '*': left * right,
-            '/': left // (right or 1)}[operation]
+  result = {'+': left + right, '-': left - right, '*': left * right, '/': left // (right or 1)}[
+    operation
+  ]
   _require(_next_token(tokens) == '=')
   _require(_next_token(tokens) == str(result))
   remaining[result] += 1

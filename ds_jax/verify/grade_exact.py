@@ -18,7 +18,7 @@ def verify(gold: str, response: str) -> Verdict:
   """
   boxed = extract.last_boxed(response)
   has_box = boxed is not None or '\\boxed' in response or '\\fbox' in response
-  answer = _normalize(boxed or '' if has_box else response[-extract.MAX_RESPONSE:])
+  answer = _normalize(boxed or '' if has_box else response[-extract.MAX_RESPONSE :])
   if not answer:
     return Verdict.NO_ANSWER
   return Verdict.CORRECT if answer == _normalize(gold) else Verdict.WRONG

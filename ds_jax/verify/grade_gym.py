@@ -37,19 +37,22 @@ def verifier(task: str) -> Callable[[str, str], Verdict]:
   try:
     from reasoning_gym.factory import DATASETS
   except ImportError as e:
-    raise InputError(f"The verifier gym:{task} needs `reasoning-gym`: pip install 'ds_jax[gym]'."
-                     ) from e
+    raise InputError(
+      f"The verifier gym:{task} needs `reasoning-gym`: pip install 'ds_jax[gym]'."
+    ) from e
   if task not in DATASETS:
     raise InputError(f'reasoning-gym has no task {task!r}.{suggest(task, DATASETS)}')
   dataset, config = DATASETS[task]
-  modules = [sys.modules[c.__module__] for c in dataset.__mro__
-             if c.__module__.startswith('reasoning_gym.')]
+  modules = [
+    sys.modules[c.__module__] for c in dataset.__mro__ if c.__module__.startswith('reasoning_gym.')
+  ]
   uses_sympy = any(_is_of_sympy(x) for module in modules for x in vars(module).values())
   return functools.partial(_verify, dataset(config=config()).score_answer, modules, uses_sympy)
 
 
-def _verify(score: Scorer, modules: list[Any], uses_sympy: bool, gold: str,
-            response: str) -> Verdict:
+def _verify(
+  score: Scorer, modules: list[Any], uses_sympy: bool, gold: str, response: str
+) -> Verdict:
   answer = _answer(response)
   if not answer:
     return Verdict.NO_ANSWER
@@ -67,10 +70,10 @@ def _verify(score: Scorer, modules: list[Any], uses_sympy: bool, gold: str,
 
 def _answer(response: str) -> str:
   r"""In the last `\boxed{}`, the last <answer> tags, or all there is."""
-  text = response[-extract.MAX_RESPONSE:]
+  text = response[-extract.MAX_RESPONSE :]
   boxed = extract.last_boxed(text)
   tagged = _TAG.findall(text)
-  return (boxed or (tagged[-1] if tagged else text)).strip()[:extract.MAX_ANSWER]
+  return (boxed or (tagged[-1] if tagged else text)).strip()[: extract.MAX_ANSWER]
 
 
 def _is_of_sympy(x: Any) -> bool:

@@ -144,7 +144,7 @@ def _rounds_to(gold: str, gold_value: Fraction, answer: str, answer_value: Fract
   if max(places) < 6 or 1 in (gold_value.denominator, answer_value.denominator):
     return False
   difference = abs(gold_value - answer_value)
-  return difference <= Fraction(1, 10 ** 6) and difference <= abs(gold_value) / 10 ** 5
+  return difference <= Fraction(1, 10**6) and difference <= abs(gold_value) / 10**5
 
 
 def _compare_as_text_only(gold: str, answer: str) -> bool | None:
@@ -196,14 +196,16 @@ class _Engine:
 
   def __init__(self):
     import math_verify
+
     logging.getLogger('math_verify').setLevel(logging.ERROR)  # it warns that deadlines are off
     logging.getLogger('latex2sympy2_extended').setLevel(logging.ERROR)
     self._math_verify = math_verify
     self._latex = (math_verify.LatexExtractionConfig(boxed_match_priority=0),)
 
   def parse(self, text: str) -> list:
-    return self._math_verify.parse(rf'\boxed{{{text}}}', extraction_config=self._latex,
-                                   parsing_timeout=None)
+    return self._math_verify.parse(
+      rf'\boxed{{{text}}}', extraction_config=self._latex, parsing_timeout=None
+    )
 
   def verify(self, gold: list, answer: list) -> bool:
     return self._math_verify.verify(gold, answer, timeout_seconds=None)

@@ -18,19 +18,52 @@ _BOX = '\\boxed{'
 
 # In order: later entries see what earlier ones left.
 _REPLACED = (
-    ('an ', ''), ('a ', ''), ('.$', '$'), ('\\$', ''), ('\\ ', ''), (' ', ''), ('mbox', 'text'),
-    (',\\text{and}', ','), ('\\text{and}', ','), ('\\text{m}', '\\text{}'))
-_WORDS = ('square ways integers dollars mph inches hours km units \\ldots sue points feet minutes '
-          'digits cents degrees cm gm pounds meters meals edges students childrentickets '
-          'multiples').split()
-_REMOVED = (*_WORDS, '\\text{s}', '\\text{.}', '\\text{\ns}', '\\text{}^2', '\\text{}^3',
-            '\\text{\n}', '\\text{}', '\\mathrm{th}', '^\\circ', '^{\\circ}', '\\;', ',\\!', '{,}',
-            '"', '\\dots')
-_PATTERNS = tuple((re.compile(pattern), to) for pattern, to in (
+  ('an ', ''),
+  ('a ', ''),
+  ('.$', '$'),
+  ('\\$', ''),
+  ('\\ ', ''),
+  (' ', ''),
+  ('mbox', 'text'),
+  (',\\text{and}', ','),
+  ('\\text{and}', ','),
+  ('\\text{m}', '\\text{}'),
+)
+_WORDS = (
+  'square ways integers dollars mph inches hours km units \\ldots sue points feet minutes '
+  'digits cents degrees cm gm pounds meters meals edges students childrentickets '
+  'multiples'
+).split()
+_REMOVED = (
+  *_WORDS,
+  '\\text{s}',
+  '\\text{.}',
+  '\\text{\ns}',
+  '\\text{}^2',
+  '\\text{}^3',
+  '\\text{\n}',
+  '\\text{}',
+  '\\mathrm{th}',
+  '^\\circ',
+  '^{\\circ}',
+  '\\;',
+  ',\\!',
+  '{,}',
+  '"',
+  '\\dots',
+)
+_PATTERNS = tuple(
+  (re.compile(pattern), to)
+  for pattern, to in (
     (r'.*?\$(.*?)\$.*', r'$\1$'),  # what stands in the first pair of dollars of a line
-    (r'\\text\{(.*?)\}', r'\1'), (r'\\textbf\{(.*?)\}', r'\1'), (r'\\overline\{(.*?)\}', r'\1'),
+    (r'\\text\{(.*?)\}', r'\1'),
+    (r'\\textbf\{(.*?)\}', r'\1'),
+    (r'\\overline\{(.*?)\}', r'\1'),
     (r'\\boxed\{(.*)\}', r'\1'),
-    (r'frac([^{])(.)', r'frac{\1}{\2}'), (r'sqrt([^{])', r'sqrt{\1}')))
+    (r'frac([^{])(.)', r'frac{\1}{\2}'),
+    (r'sqrt([^{])', r'sqrt{\1}'),
+  )
+)
 
 
 def verify(gold: str, response: str) -> Verdict:

@@ -70,21 +70,24 @@ def _is_large_power(text: str) -> bool:
     if size is None or size > limit:
       return True
   # (10^8)!, (9!)!: the factorial of a bracket that holds numerals and operators only.
-  return any(not re.search(r'[A-Za-z]', group) and re.search(r'[\^!*]|\d{4}', group)
-             for group in re.findall(r'[({]([^(){}]*(?:[({][^(){}]*[)}][^(){}]*)*)[)}]\s*!', text))
+  return any(
+    not re.search(r'[A-Za-z]', group) and re.search(r'[\^!*]|\d{4}', group)
+    for group in re.findall(r'[({]([^(){}]*(?:[({][^(){}]*[)}][^(){}]*)*)[)}]\s*!', text)
+  )
 
 
 def _operand(text: str, begin: int) -> str:
   """The exponent that starts at `begin`: a bracket with its content, or a run of characters."""
-  if text[begin:begin + 1] not in ('{', '('):
+  if text[begin : begin + 1] not in ('{', '('):
     match = re.compile(r'-?(?:\d+|\\?[A-Za-z]+)?(?:\s*(?:\^|\*\*)\s*-?[\d{(][^+*,=\s]*)*').match(
-        text, begin)
+      text, begin
+    )
     return match[0] if match else ''
   depth = 0
   for i in range(begin, len(text)):
     depth += (text[i] in '({') - (text[i] in ')}')
     if not depth:
-      return text[begin:i + 1]
+      return text[begin : i + 1]
   return text[begin:]
 
 
@@ -116,5 +119,8 @@ def _bounded_power(match: re.Match) -> str:
     return f' {match[4] or match[5]} '
   base, exponent = int(match[1]), int(match[2] or match[3])
   is_small = base <= 1 or (base <= MAX_EXPONENT and exponent <= 20)
-  return f' {min(base ** exponent if is_small and base > 1 else base, 10 * MAX_EXPONENT)} ' if (
-      is_small) else f' {10 * MAX_EXPONENT} '
+  return (
+    f' {min(base**exponent if is_small and base > 1 else base, 10 * MAX_EXPONENT)} '
+    if (is_small)
+    else f' {10 * MAX_EXPONENT} '
+  )

@@ -19,26 +19,66 @@ from fractions import Fraction
 
 _GREEK = 'alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho'
 _SYMBOLS = {
-    '−': '-', '–': '-', '—': '-', '×': r'\times ', '⋅': r'\cdot ', '·': r'\cdot ', '÷': r'\div ',
-    '∞': r'\infty ', '≤': r'\leq ', '≥': r'\geq ', '≠': r'\neq ', '∪': r'\cup ', '∩': r'\cap ',
-    '∈': r'\in ', '±': r'\pm ', '≈': r'\approx ', '°': r'^\circ ', '∅': r'\emptyset ',
-    'ℝ': r'\mathbb{R}', '⁄': '/', '∕': '/', '’': "'", '′': "'", '％': '%', '＄': '$',
-    **{chr(0x3b1 + i): rf'\{name} ' for i, name in enumerate(_GREEK.split())},
+  '−': '-',
+  '–': '-',
+  '—': '-',
+  '×': r'\times ',
+  '⋅': r'\cdot ',
+  '·': r'\cdot ',
+  '÷': r'\div ',
+  '∞': r'\infty ',
+  '≤': r'\leq ',
+  '≥': r'\geq ',
+  '≠': r'\neq ',
+  '∪': r'\cup ',
+  '∩': r'\cap ',
+  '∈': r'\in ',
+  '±': r'\pm ',
+  '≈': r'\approx ',
+  '°': r'^\circ ',
+  '∅': r'\emptyset ',
+  'ℝ': r'\mathbb{R}',
+  '⁄': '/',
+  '∕': '/',
+  '’': "'",
+  '′': "'",
+  '％': '%',
+  '＄': '$',
+  **{chr(0x3B1 + i): rf'\{name} ' for i, name in enumerate(_GREEK.split())},
 }
 _SUPERSCRIPTS = dict(zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ', '0123456789+-n', strict=True))
 _SUBSCRIPTS = dict(zip('₀₁₂₃₄₅₆₇₈₉', '0123456789', strict=True))
 
 _LAYOUT = re.compile(
-    r'\\(?:displaystyle|textstyle|left|right|bigl?|bigr|Bigl?|Bigr|limits|nolimits)(?![A-Za-z])'
-    r'|\\[!,;:>]|\\\(|\\\)|\\\[|\\\]|(?<!\\)\$')
+  r'\\(?:displaystyle|textstyle|left|right|bigl?|bigr|Bigl?|Bigr|limits|nolimits)(?![A-Za-z])'
+  r'|\\[!,;:>]|\\\(|\\\)|\\\[|\\\]|(?<!\\)\$'
+)
 _SPACE = re.compile(r'(?<!\\)\\ |~|\\q?quad(?![A-Za-z])|\s+')
 _COMMANDS = {
-    r'\dfrac': r'\frac', r'\tfrac': r'\frac', r'\cfrac': r'\frac', r'\lt': '<', r'\gt': '>',
-    r'\le': r'\leq', r'\ge': r'\geq', r'\ne': r'\neq', r'\textbf': r'\text', r'\mbox': r'\text',
-    r'\textit': r'\text', r'\textrm': r'\text', r'\mathrm': r'\text', r'\textnormal': r'\text',
-    r'\mathbf': r'\text', r'\dbinom': r'\binom', r'\tbinom': r'\binom', r'\operatorname': r'\text',
-    r'\lbrace': r'\{', r'\rbrace': r'\}', r'\to': r'\rightarrow', r'\degree': r'^\circ',
-    r'\percent': '%', r'\land': r'\wedge',
+  r'\dfrac': r'\frac',
+  r'\tfrac': r'\frac',
+  r'\cfrac': r'\frac',
+  r'\lt': '<',
+  r'\gt': '>',
+  r'\le': r'\leq',
+  r'\ge': r'\geq',
+  r'\ne': r'\neq',
+  r'\textbf': r'\text',
+  r'\mbox': r'\text',
+  r'\textit': r'\text',
+  r'\textrm': r'\text',
+  r'\mathrm': r'\text',
+  r'\textnormal': r'\text',
+  r'\mathbf': r'\text',
+  r'\dbinom': r'\binom',
+  r'\tbinom': r'\binom',
+  r'\operatorname': r'\text',
+  r'\lbrace': r'\{',
+  r'\rbrace': r'\}',
+  r'\to': r'\rightarrow',
+  r'\degree': r'^\circ',
+  r'\percent': '%',
+  r'\land': r'\wedge',
 }
 _COMMAND = re.compile(r'\\[A-Za-z]+')
 _ESCAPED_TWICE = re.compile(r'\\\\(?=[A-Za-z()\[\]])')  # of a string within a string
@@ -48,36 +88,50 @@ _ROUND_ROOT = re.compile(r'(?:\\sqrt|(?<![A-Za-z\\])sqrt)\s*\(([^(){}]*)\)')
 _GLYPH_ROOT = re.compile(r'√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))')
 _VULGAR = re.compile(r'(\d+)⁄(\d+)')
 _DECIMAL = re.compile(r'([-+]?)(\d*)\.?(\d*)', re.ASCII)
-_RATIO = re.compile(r'([-+]?)\s*(?:\\frac\{\s*([-+]?\d+)\s*\}\{\s*([-+]?\d+)\s*\}'
-                    r'|([-+]?\d+)\s*/\s*([-+]?\d+))', re.ASCII)
+_RATIO = re.compile(
+  r'([-+]?)\s*(?:\\frac\{\s*([-+]?\d+)\s*\}\{\s*([-+]?\d+)\s*\}'
+  r'|([-+]?\d+)\s*/\s*([-+]?\d+))',
+  re.ASCII,
+)
 _MIXED = re.compile(r'([-+]?)(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}', re.ASCII)
 _CURRENCY = re.compile(r'^([-+]?)\s*(?:\\?\$|€|£|¥|₹)\s*(?=[\d.])|(?<=\d)\s*(?:\\?\$|€|£|¥|₹)$')
 _DEGREES = re.compile(r'(?<=[\d})])\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*$')
 _TRIG = re.compile(r'\\(?:sin|cos|tan|sec|csc|cot)')
 _UNIT = re.compile(
-    r'^(?P<value>[-+]?[^A-Za-z]*?(?:\\(?:frac|sqrt|pi)[^A-Za-z]*?)*)\s*'
-    r'(?P<unit>(?:\\text\s*\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]+(?:\s[A-Za-z]+){0,3})'
-    r'(?:\s*\^\s*\{?\s*[23]\s*\}?)?)$')
+  r'^(?P<value>[-+]?[^A-Za-z]*?(?:\\(?:frac|sqrt|pi)[^A-Za-z]*?)*)\s*'
+  r'(?P<unit>(?:\\text\s*\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]+(?:\s[A-Za-z]+){0,3})'
+  r'(?:\s*\^\s*\{?\s*[23]\s*\}?)?)$'
+)
 _MAX_DIGITS = 1000
 
 # Plain names of functions and constants, as calculators and models write them.
 _PLAIN_NAMES = {
-    **{name: rf'\{name} ' for name in 'pi sin cos tan sec csc cot sinh cosh tanh log ln exp arcsin '
-       'arccos arctan infty theta alpha beta gamma lambda max min'.split()},
-    'asin': r'\arcsin ', 'acos': r'\arccos ', 'atan': r'\arctan ', 'infinity': r'\infty ',
-    'Infinity': r'\infty ', 'inf': r'\infty ', 'oo': r'\infty ',
+  **{
+    name: rf'\{name} '
+    for name in 'pi sin cos tan sec csc cot sinh cosh tanh log ln exp arcsin '
+    'arccos arctan infty theta alpha beta gamma lambda max min'.split()
+  },
+  'asin': r'\arcsin ',
+  'acos': r'\arccos ',
+  'atan': r'\arctan ',
+  'infinity': r'\infty ',
+  'Infinity': r'\infty ',
+  'inf': r'\infty ',
+  'oo': r'\infty ',
 }
-_PLAIN_NAME = re.compile(
-    rf'(?<![A-Za-z\\])(?!atan2)(?:{"|".join(_PLAIN_NAMES)})(?![A-Za-z])')
+_PLAIN_NAME = re.compile(rf'(?<![A-Za-z\\])(?!atan2)(?:{"|".join(_PLAIN_NAMES)})(?![A-Za-z])')
 _INVERSE = re.compile(r'\\(sin|cos|tan)\s*\^\s*(?:\{\s*-\s*1\s*\}|\(\s*-\s*1\s*\))')
 
 # Bare words that count as units behind a number; in \text{…} any word does.
-_UNITS = frozenset((
+_UNITS = frozenset(
+  (
     'cm mm km nm kg mg lb oz ft yd mi mph kph hz cc ml meter metre inch inche foot feet yard mile '
     'gram kilogram pound ounce ton tonne liter litre gallon second minute hour day week month year '
     'sec min hr degree radian rad deg dollar cent euro rupee yuan unit square cubic sq cu percent '
     'point people person student men women way time box boxe coin apple egg page step number '
-    'integer solution joule watt volt newton ohm kelvin celsius mole').split())
+    'integer solution joule watt volt newton ohm kelvin celsius mole'
+  ).split()
+)
 
 
 def normalize(text: str) -> str:

@@ -42,6 +42,7 @@ Observer = Callable[[str, str, Verdict, float], None]
 @dataclasses.dataclass
 class _Item:
   """One answer in work, and everybody who waits for it."""
+
   key: bytes
   gold: str
   response: str
@@ -60,8 +61,12 @@ class VerifierPool:
       assert futures[0].result() is Verdict.CORRECT
   """
 
-  def __init__(self, config: VerifyConfig, note: Callable[[str], None] | None = None,
-               observe: Observer | None = None):
+  def __init__(
+    self,
+    config: VerifyConfig,
+    note: Callable[[str], None] | None = None,
+    observe: Observer | None = None,
+  ):
     """Checks the settings; starts nothing.
 
     Args:
@@ -194,8 +199,9 @@ class _Desk:
       self._queue.extendleft(reversed(items))
       self._changed.notify_all()
 
-  def answer(self, item: _Item, verdict: Verdict, note: str | None = None,
-             milliseconds: float = math.nan) -> None:
+  def answer(
+    self, item: _Item, verdict: Verdict, note: str | None = None, milliseconds: float = math.nan
+  ) -> None:
     if self._observe is not None:
       self._observe(item.gold, item.response, verdict, milliseconds)
     with self._changed:
@@ -214,9 +220,11 @@ class _Desk:
     if note is not None:
       self._note_once(note)
     if is_alert:
-      self._note(f'The last {ALERT} answers all ended in a timeout or an error of verifier '
-                 f'{self.config.verifier!r}: nothing can be learnt from such rewards. Look at the '
-                 'golds, verify.cpu_seconds and verify.memory_mb.')
+      self._note(
+        f'The last {ALERT} answers all ended in a timeout or an error of verifier '
+        f'{self.config.verifier!r}: nothing can be learnt from such rewards. Look at the '
+        'golds, verify.cpu_seconds and verify.memory_mb.'
+      )
 
   def _note_once(self, note: str) -> None:
     kind = note.strip().rpartition('\n')[2].partition(':')[0]
@@ -224,8 +232,10 @@ class _Desk:
       if kind in self._noted:
         return
       self._noted.add(kind)
-    self._note(f'verifier {self.config.verifier!r} failed (verdict error; further {kind} are only '
-               f'counted):\n{note.strip()}')
+    self._note(
+      f'verifier {self.config.verifier!r} failed (verdict error; further {kind} are only '
+      f'counted):\n{note.strip()}'
+    )
 
   def fail(self, error: Exception) -> None:
     """No worker can start: everybody who waits, now or later, gets the reason."""
@@ -331,7 +341,7 @@ def _grade_batch(desk: _Desk, worker: WorkerProcess, batch: list[_Item]) -> bool
     try:
       report = worker.receive(desk.config.wall_seconds)
     except (WorkerDiedError, TimeoutError) as end:
-      desk.give_back(batch[done + 1:])
+      desk.give_back(batch[done + 1 :])
       _blame(desk, item, end)
       return False
     desk.answer(item, Verdict(report['verdict']), report.get('note'), report['ms'])

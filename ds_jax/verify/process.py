@@ -29,13 +29,21 @@ class WorkerProcess:
   """A started worker. The thread that starts one must outlive it (PR_SET_PDEATHSIG)."""
 
   def __init__(self, config: VerifyConfig):
-    settings = {'verifier': config.verifier, 'cpu_seconds': config.cpu_seconds,
-                'memory_mb': config.memory_mb, 'degenerate': config.degenerate,
-                'parent': os.getpid()}
+    settings = {
+      'verifier': config.verifier,
+      'cpu_seconds': config.cpu_seconds,
+      'memory_mb': config.memory_mb,
+      'degenerate': config.degenerate,
+      'parent': os.getpid(),
+    }
     # -P: the working directory is not put before the parent's own path.
     self._process = subprocess.Popen(
-        [sys.executable, '-P', '-m', 'ds_jax.verify.worker', json.dumps(settings)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), bufsize=0)
+      [sys.executable, '-P', '-m', 'ds_jax.verify.worker', json.dumps(settings)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      env=_environment(),
+      bufsize=0,
+    )
     self._receiver = wire.Receiver(self._process.stdout.fileno())
     self.num_answered = 0
 
@@ -57,11 +65,15 @@ class WorkerProcess:
       message = self._receiver.receive(START_SECONDS)
     except (EOFError, TimeoutError) as error:
       self.kill(0.0 if isinstance(error, TimeoutError) else _STOP_SECONDS)
-      what = 'said nothing' if isinstance(error, TimeoutError) else (
-          f'ended with code {self._process.returncode}')
+      what = (
+        'said nothing'
+        if isinstance(error, TimeoutError)
+        else (f'ended with code {self._process.returncode}')
+      )
       raise RuntimeError(
-          f'A verifier worker could not start: it {what} (its messages are on standard error). '
-          'If memory is short, raise verify.memory_mb or lower verify.num_workers.') from error
+        f'A verifier worker could not start: it {what} (its messages are on standard error). '
+        'If memory is short, raise verify.memory_mb or lower verify.num_workers.'
+      ) from error
     if 'failed' in message:
       self.kill()
       raise InputError(message['failed'])
@@ -114,5 +126,10 @@ def _environment() -> dict[str, str]:
   """The parent's, with its module path, one thread per library, and fixed hashes for sympy."""
   root = str(Path(__file__).parents[2])
   path = [entry or os.getcwd() for entry in sys.path]
-  return {**os.environ, 'PYTHONPATH': os.pathsep.join(dict.fromkeys([*path, root])),
-          'OPENBLAS_NUM_THREADS': '1', 'OMP_NUM_THREADS': '1', 'PYTHONHASHSEED': '0'}
+  return {
+    **os.environ,
+    'PYTHONPATH': os.pathsep.join(dict.fromkeys([*path, root])),
+    'OPENBLAS_NUM_THREADS': '1',
+    'OMP_NUM_THREADS': '1',
+    'PYTHONHASHSEED': '0',
+  }

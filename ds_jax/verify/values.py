@@ -32,6 +32,7 @@ class UndefinedError(Exception):
 
 class Point(NamedTuple):
   """Where expressions are evaluated."""
+
   values: Mapping[str, Value]
   is_complex: bool  # else what is not real has no value
   rounding: int = 0  # -1, 1: long decimals are half a unit of their last digit lower, higher
@@ -141,9 +142,13 @@ def _combine(kind: str, x: list[Value]) -> Value:
 
 def _is_odd_root(exponent: Node) -> bool:
   """Whether an exponent is written as a fraction p/q with odd q."""
-  return (exponent[0] == '/' and exponent[1][0] == exponent[2][0] == 'number'
-          and exponent[1][1].denominator == exponent[2][1].denominator == 1
-          and exponent[2][1] % 2 == 1 and math.gcd(*(int(x[1]) for x in exponent[1:])) == 1)
+  return (
+    exponent[0] == '/'
+    and exponent[1][0] == exponent[2][0] == 'number'
+    and exponent[1][1].denominator == exponent[2][1].denominator == 1
+    and exponent[2][1] % 2 == 1
+    and math.gcd(*(int(x[1]) for x in exponent[1:])) == 1
+  )
 
 
 def _power(base: Value, exponent: Value) -> Value:
@@ -205,6 +210,7 @@ def _real_call(function: str, x: list[Value]) -> Value:
 def _context() -> Any:
   """Arithmetic of our own: the precision of mpmath's global one belongs to sympy."""
   import mpmath
+
   context = mpmath.mp.clone()
   context.dps = DIGITS
   return context

@@ -13,24 +13,28 @@ Verifier = Callable[[str, str], Verdict]
 
 _PYTHON, _GYM = 'python:', 'gym:'
 _BUILT_IN = {
-    'math': 'ds_jax.verify.grade_math.verify',
-    'math_bare': 'ds_jax.verify.grade_math.verify_bare',  # the answer need not be boxed
-    'released': 'ds_jax.verify.grade_released.verify',
-    'released_bare': 'ds_jax.verify.grade_released.verify_bare',
-    'exact': 'ds_jax.verify.grade_exact.verify',
-    'countdown': 'ds_jax.verify.grade_countdown.verify',
+  'math': 'ds_jax.verify.grade_math.verify',
+  'math_bare': 'ds_jax.verify.grade_math.verify_bare',  # the answer need not be boxed
+  'released': 'ds_jax.verify.grade_released.verify',
+  'released_bare': 'ds_jax.verify.grade_released.verify_bare',
+  'exact': 'ds_jax.verify.grade_exact.verify',
+  'countdown': 'ds_jax.verify.grade_countdown.verify',
 }
 
 
 def check_name(name: str) -> None:
   """Raises InputError unless `name` has the form of a verifier; imports nothing."""
-  is_python = name.startswith(_PYTHON) and all(
-      part.isidentifier() for part in name.removeprefix(_PYTHON).split('.')) and '.' in name
+  is_python = (
+    name.startswith(_PYTHON)
+    and all(part.isidentifier() for part in name.removeprefix(_PYTHON).split('.'))
+    and '.' in name
+  )
   is_gym = name.startswith(_GYM) and name != _GYM
   if name not in _BUILT_IN and not is_python and not is_gym:
     raise InputError(
-        f'Expected verifier to be one of {sorted(_BUILT_IN)}, gym:TASK or python:MODULE.FUNCTION, '
-        f'got {name!r}.{suggest(name, _BUILT_IN)}')
+      f'Expected verifier to be one of {sorted(_BUILT_IN)}, gym:TASK or python:MODULE.FUNCTION, '
+      f'got {name!r}.{suggest(name, _BUILT_IN)}'
+    )
 
 
 def resolve(name: str) -> Verifier:
@@ -52,6 +56,7 @@ def resolve(name: str) -> Verifier:
     return _import_function(_BUILT_IN[name])
   if name.startswith(_GYM):
     from ds_jax.verify.grade_gym import verifier
+
     return verifier(name.removeprefix(_GYM))
   return functools.partial(_call_user, _import_function(name.removeprefix(_PYTHON)))
 
@@ -69,11 +74,15 @@ def _import_function(path: str) -> Callable[[str, str], object]:
   except MemoryError:
     raise  # the worker's limit, not the user's module
   except Exception as error:
-    raise InputError(f'verifier python:{path}: importing {module} failed with '
-                     f'{type(error).__name__}: {error}; is it on PYTHONPATH?') from error
+    raise InputError(
+      f'verifier python:{path}: importing {module} failed with '
+      f'{type(error).__name__}: {error}; is it on PYTHONPATH?'
+    ) from error
   if not callable(found):
-    raise InputError(f'Expected verifier python:{path} to be a function (gold, response); '
-                     f'{module} has none of that name.')
+    raise InputError(
+      f'Expected verifier python:{path} to be a function (gold, response); '
+      f'{module} has none of that name.'
+    )
   return found
 
 
@@ -85,5 +94,7 @@ def _call_user(function: Callable[[str, str], object], gold: str, response: str)
     return Verdict(result)
   if hasattr(result, '__bool__') and type(result).__name__ in ('bool', 'bool_'):
     return Verdict.CORRECT if result else Verdict.WRONG
-  raise TypeError(f'Expected a bool, a Verdict or one of {[v.value for v in Verdict]} from the '
-                  f'verifier, got {type(result).__name__}.')
+  raise TypeError(
+    f'Expected a bool, a Verdict or one of {[v.value for v in Verdict]} from the '
+    f'verifier, got {type(result).__name__}.'
+  )

@@ -22,7 +22,7 @@ def send(descriptor: int, message: Any) -> None:
   body = json.dumps(message).encode()  # ASCII escapes: lone surrogates pass unharmed
   view = memoryview(_HEADER.pack(len(body)) + body)
   while view:
-    view = view[os.write(descriptor, view):]
+    view = view[os.write(descriptor, view) :]
 
 
 class Receiver:

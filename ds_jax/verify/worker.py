@@ -58,8 +58,11 @@ def _grade(verifier: verifiers.Verifier, gold: str, response: str, settings: dic
   signal.setitimer(signal.ITIMER_PROF, settings['cpu_seconds'])
   try:
     verdict = verifier(gold, response)
-    if (settings['degenerate'] == 'drop' and verdict is not Verdict.CORRECT
-        and degenerate.is_degenerate(response)):
+    if (
+      settings['degenerate'] == 'drop'
+      and verdict is not Verdict.CORRECT
+      and degenerate.is_degenerate(response)
+    ):
       verdict = Verdict.DEGENERATE
     return {'verdict': verdict.value}
   except (MemoryError, RecursionError):

@@ -39,10 +39,26 @@ from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import search_form
 from ds_jax.train.step import make_learner, policy_loss_fn
 
-KINDS = {'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5': 'v5p', 'TPU v6 lite': 'v6e',
-         'A100': 'a100', 'H100': 'h100', 'H200': 'h200'}
-TINY = DecoderConfig(vocab_size=256, num_ids=256, num_layers=2, width=64, mlp_width=128,
-                     num_heads=4, num_kv_heads=2, head_width=16, max_positions=32768)
+KINDS = {
+  'TPU v4': 'v4',
+  'TPU v5 lite': 'v5e',
+  'TPU v5': 'v5p',
+  'TPU v6 lite': 'v6e',
+  'A100': 'a100',
+  'H100': 'h100',
+  'H200': 'h200',
+}
+TINY = DecoderConfig(
+  vocab_size=256,
+  num_ids=256,
+  num_layers=2,
+  width=64,
+  mlp_width=128,
+  num_heads=4,
+  num_kv_heads=2,
+  head_width=16,
+  max_positions=32768,
+)
 
 
 def chip_here() -> Chip:
@@ -67,18 +83,31 @@ def decode(config: DecoderConfig, flags: argparse.Namespace) -> dict[str, Any]:
   """One expansion of paths that are there already."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   shape = ExpandShape(
-      num_slots=flags.slots, width=flags.width, segment_length=flags.tokens,
-      context_length=flags.prefix + flags.tokens, replay_chunk=flags.tokens, replay_lanes=1,
-      path_block=512, num_kv_heads=config.num_kv_heads, cache_kernel=flags.kernel)
-  model = search_form(init_decoder(config, jax.random.key(0)), mesh=mesh,
-                      dtype=config.compute_dtype)
+    num_slots=flags.slots,
+    width=flags.width,
+    segment_length=flags.tokens,
+    context_length=flags.prefix + flags.tokens,
+    replay_chunk=flags.tokens,
+    replay_lanes=1,
+    path_block=512,
+    num_kv_heads=config.num_kv_heads,
+    cache_kernel=flags.kernel,
+  )
+  model = search_form(
+    init_decoder(config, jax.random.key(0)), mesh=mesh, dtype=config.compute_dtype
+  )
   expand_fn = bind_sampling(compile_expand(mesh, shape), sampling_options(), [2**30])
   full = lambda value: np.full(flags.slots, value, np.int32)
-  plan = SlotPlan(append_child=full(-1), keep_length=full(flags.prefix - 1),
-              replay_tokens=np.zeros((flags.slots, flags.tokens), np.int32),
-              replay_length=full(0), pending_token=full(1), num_children=full(flags.width),
-              first_child=full(0), key=np.asarray(jax.random.key_data(
-                  jax.random.split(jax.random.key(1), flags.slots))))
+  plan = SlotPlan(
+    append_child=full(-1),
+    keep_length=full(flags.prefix - 1),
+    replay_tokens=np.zeros((flags.slots, flags.tokens), np.int32),
+    replay_length=full(0),
+    pending_token=full(1),
+    num_children=full(flags.width),
+    first_child=full(0),
+    key=np.asarray(jax.random.key_data(jax.random.split(jax.random.key(1), flags.slots))),
+  )
   slots = [compile_slots(config, mesh, shape)()]
   unavoidable = unavoidable_bytes(model, slots[0], flags.prefix)
 
@@ -88,10 +117,17 @@ def decode(config: DecoderConfig, flags: argparse.Namespace) -> dict[str, Any]:
 
   seconds = median_seconds(run, flags.repeats)
   share = unavoidable * flags.tokens / seconds / device_limits(chip_here()).bandwidth
-  return {'what': 'decode', 'prefix': flags.prefix, 'slots': flags.slots, 'width': flags.width,
-          'kernel': flags.kernel, 'ms_per_step': round(1e3 * seconds / flags.tokens, 3),
-          'tokens_per_second': round(flags.slots * flags.width * flags.tokens / seconds),
-          'unavoidable_gb': round(unavoidable / 1e9, 3), 'share_of_bandwidth': round(share, 3)}
+  return {
+    'what': 'decode',
+    'prefix': flags.prefix,
+    'slots': flags.slots,
+    'width': flags.width,
+    'kernel': flags.kernel,
+    'ms_per_step': round(1e3 * seconds / flags.tokens, 3),
+    'tokens_per_second': round(flags.slots * flags.width * flags.tokens / seconds),
+    'unavoidable_gb': round(unavoidable / 1e9, 3),
+    'share_of_bandwidth': round(share, 3),
+  }
 
 
 def update(config: DecoderConfig, length: int, flags: argparse.Namespace) -> dict[str, Any]:
@@ -99,15 +135,22 @@ def update(config: DecoderConfig, length: int, flags: argparse.Namespace) -> dic
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   rows = max(1, flags.row_tokens // length)
   settings = TrainConfig(row_length=length, micro_rows=rows)
-  learner = make_learner(make_optimizer(settings), mesh, micro_rows=rows,
-                         loss_fn=policy_loss_fn(settings))
+  learner = make_learner(
+    make_optimizer(settings), mesh, micro_rows=rows, loss_fn=policy_loss_fn(settings)
+  )
   params = jax.device_put(init_decoder(config, jax.random.key(0)), jax.devices()[0])
   index = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
   ones = np.ones((rows, length), np.float32)
   batch = empty_batch(rows, length)._replace(
-      positions=index, key_end=np.full_like(index, length),
-      predecessor=np.maximum(index - 1, 0), weight=ones, positive=ones, num_copies=ones,
-      num_positive=ones, behavior_logprobs=-np.log(config.num_ids) * ones)
+    positions=index,
+    key_end=np.full_like(index, length),
+    predecessor=np.maximum(index - 1, 0),
+    weight=ones,
+    positive=ones,
+    num_copies=ones,
+    num_positive=ones,
+    behavior_logprobs=-np.log(config.num_ids) * ones,
+  )
   batch = sharding.put_rows(batch, mesh)
   total = [learner.start(params)]
 
@@ -117,10 +160,17 @@ def update(config: DecoderConfig, length: int, flags: argparse.Namespace) -> dic
 
   seconds = median_seconds(run, flags.repeats)
   flops = update_flops(dataclasses.replace(config, remat='none'), rows, length)
-  return {'what': 'update', 'length': length, 'rows': rows, 'seconds': round(seconds, 4),
-          'tokens_per_second': round(rows * length / seconds), 'remat': flags.remat,
-          'kernel': flags.attention, 'model_tflop': round(flops / 1e12, 2),
-          'flop_utilisation': round(flops / seconds / device_limits(chip_here()).flops, 3)}
+  return {
+    'what': 'update',
+    'length': length,
+    'rows': rows,
+    'seconds': round(seconds, 4),
+    'tokens_per_second': round(rows * length / seconds),
+    'remat': flags.remat,
+    'kernel': flags.attention,
+    'model_tflop': round(flops / 1e12, 2),
+    'flop_utilisation': round(flops / seconds / device_limits(chip_here()).flops, 3),
+  }
 
 
 def results(config: DecoderConfig, flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -130,10 +180,17 @@ def results(config: DecoderConfig, flags: argparse.Namespace) -> Iterator[dict[s
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-  for name, default in (('prefix', 8192), ('slots', 8), ('width', 8), ('tokens', 256),
-                        ('row-tokens', 16_384), ('repeats', 5)):
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  for name, default in (
+    ('prefix', 8192),
+    ('slots', 8),
+    ('width', 8),
+    ('tokens', 256),
+    ('row-tokens', 16_384),
+    ('repeats', 5),
+  ):
     parser.add_argument(f'--{name}', type=int, default=default)
   parser.add_argument('--lengths', default='4096,16384', help='tokens of a row of an update')
   parser.add_argument('--kernel', default='auto', help="search.cache_kernel: 'auto' or 'off'")

@@ -36,15 +36,33 @@ from ds_jax.search.settings import options_from, rules_from
 from ds_jax.search.tree import new_tree
 
 WIDTH, DEPTH = 8, 64
-CONFIG = SearchConfig(width=WIDTH, width_decay=0, max_depth=DEPTH, segment_length=256,
-                      num_trajectories=10**6, max_expansions=10**6, lambda3=0.01)
+CONFIG = SearchConfig(
+  width=WIDTH,
+  width_decay=0,
+  max_depth=DEPTH,
+  segment_length=256,
+  num_trajectories=10**6,
+  max_expansions=10**6,
+  lambda3=0.01,
+)
 RULES, OPTIONS = rules_from(CONFIG), options_from(CONFIG)
 
 
 class Node:
   """A node with pointers to its parent and children."""
-  __slots__ = ('index', 'parent', 'children', 'depth', 'visits', 'value', 'is_terminal', 'reward',
-               'uncertainty', 'is_collected')
+
+  __slots__ = (
+    'index',
+    'parent',
+    'children',
+    'depth',
+    'visits',
+    'value',
+    'is_terminal',
+    'reward',
+    'uncertainty',
+    'is_collected',
+  )
 
   def __init__(self, index, parent, depth, is_terminal=False, reward=0.0, uncertainty=0.0):
     self.index, self.parent, self.children, self.depth = index, parent, [], depth
@@ -63,10 +81,13 @@ def step_pointers(root, current, num_nodes, children, config):
   for child in current.children:
     child.visits += not child.is_terminal
   if not ends:
-    score = lambda c: c.mean() + config.lambda_uct * (
-        math.sqrt(math.log(current.visits) / c.visits) if current.visits and c.visits else 0.0)
+    score = lambda c: (
+      c.mean()
+      + config.lambda_uct
+      * (math.sqrt(math.log(current.visits) / c.visits) if current.visits and c.visits else 0.0)
+    )
     return max(current.children, key=score)
-  pool = ([e for e in ends if e.reward == 1] or [e for e in ends if e.reward == -1] or ends)
+  pool = [e for e in ends if e.reward == 1] or [e for e in ends if e.reward == -1] or ends
   end = min(pool, key=lambda e: e.uncertainty)
   end.is_collected, node = True, end
   while node is not None:
@@ -83,8 +104,9 @@ def step_pointers(root, current, num_nodes, children, config):
     stack.extend(reversed(node.children))
     if node.parent is None or node.is_terminal or len(node.children) >= config.width:
       continue
-    score = (config.lambda1 * math.tanh(node.parent.mean())
-             + config.lambda3 * math.sqrt(node.depth / config.max_depth))
+    score = config.lambda1 * math.tanh(node.parent.mean()) + config.lambda3 * math.sqrt(
+      node.depth / config.max_depth
+    )
     if score > best_score:
       best, best_score = node, score
   return best
@@ -135,13 +157,22 @@ def device_trees(shapes, num_nodes, mesh):
     first_slot[parent[:0:-1]] = np.arange(count - 1, 0, -1)
     pad = functools.partial(_pad, size=num_nodes)
     tree = new_tree(num_nodes, 64, jnp.zeros(2, jnp.uint32), DEPTH, WIDTH).replace(
-        parent=pad(parent, np.int32), depth=pad(depth, np.int32), preorder=pad(preorder, np.int32),
-        subtree_size=pad(size, np.int32), num_children=pad(children, np.int32),
-        first_slot=pad(first_slot, np.int32),
-        is_terminal=pad(is_end, bool), is_valid=pad(is_end, bool), reward=pad(-1.0 * is_end, float),
-        is_collected=pad(is_end, bool), value_sum=pad(values, np.float32),
-        visit_count=pad(visits, np.int32), num_nodes=np.int32(count),
-        num_in_flight=np.int32(WIDTH), current=np.int32(current))
+      parent=pad(parent, np.int32),
+      depth=pad(depth, np.int32),
+      preorder=pad(preorder, np.int32),
+      subtree_size=pad(size, np.int32),
+      num_children=pad(children, np.int32),
+      first_slot=pad(first_slot, np.int32),
+      is_terminal=pad(is_end, bool),
+      is_valid=pad(is_end, bool),
+      reward=pad(-1.0 * is_end, float),
+      is_collected=pad(is_end, bool),
+      value_sum=pad(values, np.float32),
+      visit_count=pad(visits, np.int32),
+      num_nodes=np.int32(count),
+      num_in_flight=np.int32(WIDTH),
+      current=np.int32(current),
+    )
     rows.append(keep(jax.tree.map(jnp.asarray, tree)))
   batch = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(rows))
   return lambda: jax.device_put(batch, sharding.batch_sharding(mesh))
@@ -176,13 +207,22 @@ def main():
   ended = np.zeros((*shape, WIDTH), bool)
   ended[..., 2:4] = True
   children = blank_children(shape, WIDTH)._replace(
-      count=np.full(shape, WIDTH, np.int32), is_ended=ended, is_terminal=ended, is_valid=ended,
-      num_tokens=np.full((*shape, WIDTH), 256, np.int32),
-      logprob_sum=np.full((*shape, WIDTH), -128, np.float32), reward=np.where(ended, -1, 0).astype(
-          np.float32))
-  arguments = (np.zeros(args.trees, bool), np.zeros((args.trees, 2), np.uint32),
-               np.array([[s[-1]] for s in shapes], np.int32), children,
-               OPTIONS, no_forks(DEPTH))
+    count=np.full(shape, WIDTH, np.int32),
+    is_ended=ended,
+    is_terminal=ended,
+    is_valid=ended,
+    num_tokens=np.full((*shape, WIDTH), 256, np.int32),
+    logprob_sum=np.full((*shape, WIDTH), -128, np.float32),
+    reward=np.where(ended, -1, 0).astype(np.float32),
+  )
+  arguments = (
+    np.zeros(args.trees, bool),
+    np.zeros((args.trees, 2), np.uint32),
+    np.array([[s[-1]] for s in shapes], np.int32),
+    children,
+    OPTIONS,
+    no_forks(DEPTH),
+  )
   ours, theirs = [], []
   now = time.process_time if jax.default_backend() == 'cpu' else time.perf_counter
   for i in range(args.repeats + 1):
@@ -194,20 +234,28 @@ def main():
     b = i % args.trees
     root, current = pointer_tree(*shapes[b])
     start = time.process_time()
-    node = step_pointers(root, current, len(shapes[b][0]),
-                         [(bool(e), -1.0 * e, 0.5) for e in ended[0, 0]], CONFIG)
+    node = step_pointers(
+      root, current, len(shapes[b][0]), [(bool(e), -1.0 * e, 0.5) for e in ended[0, 0]], CONFIG
+    )
     theirs.append(time.process_time() - start)
     assert node.index == chosen[b], (node.index, chosen[b])
   step, pointer = statistics.median(ours[1:]), statistics.median(theirs[1:])
   expansion = paper_expansion_seconds(args.trees, args.bandwidth)
-  print(json.dumps({
-      'device': str(jax.devices()[0]), 'trees': args.trees, 'nodes': args.nodes,
-      'milliseconds_per_step': round(1e3 * step, 3),
-      'milliseconds_per_tree': round(1e3 * step / args.trees, 4),
-      'pointer_milliseconds_per_tree': round(1e3 * pointer, 3),
-      'times_faster_per_tree': round(pointer * args.trees / step, 1),
-      'least_paper_expansion_seconds': round(expansion, 3),
-      'share_of_paper_expansion': round(step / expansion, 4)}))
+  print(
+    json.dumps(
+      {
+        'device': str(jax.devices()[0]),
+        'trees': args.trees,
+        'nodes': args.nodes,
+        'milliseconds_per_step': round(1e3 * step, 3),
+        'milliseconds_per_tree': round(1e3 * step / args.trees, 4),
+        'pointer_milliseconds_per_tree': round(1e3 * pointer, 3),
+        'times_faster_per_tree': round(pointer * args.trees / step, 1),
+        'least_paper_expansion_seconds': round(expansion, 3),
+        'share_of_paper_expansion': round(step / expansion, 4),
+      }
+    )
+  )
 
 
 if __name__ == '__main__':

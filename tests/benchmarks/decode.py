@@ -45,25 +45,50 @@ from ds_jax.model.huggingface.load import save_decoder
 from ds_jax.run.session import keep_freed_memory
 
 SIZES = {
-    '1M': DecoderConfig(vocab_size=1024, num_ids=1024, num_layers=4, width=128, mlp_width=448,
-                        num_heads=4, num_kv_heads=2, head_width=32, max_positions=8192),
-    '17M': DecoderConfig(vocab_size=8192, num_ids=8192, num_layers=8, width=384, mlp_width=1152,
-                         num_heads=6, num_kv_heads=2, head_width=64, max_positions=8192),
+  '1M': DecoderConfig(
+    vocab_size=1024,
+    num_ids=1024,
+    num_layers=4,
+    width=128,
+    mlp_width=448,
+    num_heads=4,
+    num_kv_heads=2,
+    head_width=32,
+    max_positions=8192,
+  ),
+  '17M': DecoderConfig(
+    vocab_size=8192,
+    num_ids=8192,
+    num_layers=8,
+    width=384,
+    mlp_width=1152,
+    num_heads=6,
+    num_kv_heads=2,
+    head_width=64,
+    max_positions=8192,
+  ),
 }
 STOP_ID = 1_000_000  # no token: every sibling runs to its end
 
 
-def expansion(decoder: Decoder, prefixes: np.ndarray, width: int, num_tokens: int,
-              chunk: int, block: int) -> Callable[[], np.ndarray]:
+def expansion(
+  decoder: Decoder, prefixes: np.ndarray, width: int, num_tokens: int, chunk: int, block: int
+) -> Callable[[], np.ndarray]:
   """Returns a function that encodes the prefixes [B, P] and samples [B, W, T] tokens."""
   num_prefixes, length = prefixes.shape
   mesh = sharding.make_mesh(data=-1)
   check_divides('--batch', num_prefixes, 'devices', mesh.size)
   num_slots = num_prefixes // mesh.size
-  shape = ExpandShape(num_slots=num_slots, width=width, segment_length=num_tokens,
-                      context_length=length + num_tokens, replay_chunk=chunk,
-                      replay_lanes=num_slots, path_block=block,
-                      num_kv_heads=decoder.config.num_kv_heads)
+  shape = ExpandShape(
+    num_slots=num_slots,
+    width=width,
+    segment_length=num_tokens,
+    context_length=length + num_tokens,
+    replay_chunk=chunk,
+    replay_lanes=num_slots,
+    path_block=block,
+    num_kv_heads=decoder.config.num_kv_heads,
+  )
   expand_fn = bind_sampling(compile_expand(mesh, shape), sampling_options(), [STOP_ID])
   make_slots = compile_slots(decoder.config, mesh, shape)
   decoder = jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh, search=True))
@@ -86,12 +111,18 @@ def _plans(prefixes: np.ndarray, width: int, chunk: int):
   for start in range(0, length - 1, chunk):
     end = min(start + chunk, length - 1)
     tokens = np.zeros((num_slots, chunk), np.int32)
-    tokens[:, :end - start] = prefixes[:, start:end]
+    tokens[:, : end - start] = prefixes[:, start:end]
     is_last = end == length - 1
-    yield SlotPlan(append_child=full(-1), keep_length=full(start), replay_tokens=tokens,
-               replay_length=full(end - start), pending_token=prefixes[:, -1].astype(np.int32),
-               num_children=full(width if is_last else 0), first_child=full(0),
-               key=np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), num_slots))))
+    yield SlotPlan(
+      append_child=full(-1),
+      keep_length=full(start),
+      replay_tokens=tokens,
+      replay_length=full(end - start),
+      pending_token=prefixes[:, -1].astype(np.int32),
+      num_children=full(width if is_last else 0),
+      first_child=full(0),
+      key=np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), num_slots))),
+    )
 
 
 @functools.cache
@@ -99,6 +130,7 @@ def load_generation(folder: str, keep: bool):
   """The model in transformers, in a process of its own."""
   import torch
   import transformers
+
   if keep:
     keep_freed_memory()
   torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -110,11 +142,19 @@ def load_generation(folder: str, keep: bool):
 def generate(folder: str, keep: bool, prefixes: np.ndarray, width: int, num_tokens: int) -> float:
   """The same with transformers on torch; seconds."""
   import torch
+
   model, inputs = load_generation(folder, keep), torch.tensor(prefixes)
   started = time.perf_counter()
   with torch.inference_mode():
-    out = model.generate(inputs, attention_mask=torch.ones_like(inputs), do_sample=True, top_k=0,
-                         num_return_sequences=width, max_new_tokens=num_tokens, pad_token_id=0)
+    out = model.generate(
+      inputs,
+      attention_mask=torch.ones_like(inputs),
+      do_sample=True,
+      top_k=0,
+      num_return_sequences=width,
+      max_new_tokens=num_tokens,
+      pad_token_id=0,
+    )
   assert out.shape == (len(prefixes) * width, prefixes.shape[1] + num_tokens)
   return time.perf_counter() - started
 
@@ -130,16 +170,27 @@ def compare(name: str, prefix: int, arguments: argparse.Namespace) -> dict:
   config = SIZES[name]
   decoder = init_decoder(config, jax.random.key(0))
   prefixes = np.random.default_rng(0).integers(0, config.num_ids, (arguments.batch, prefix))
-  ours = functools.partial(seconds, expansion(
-      decoder, prefixes, arguments.width, arguments.tokens, min(arguments.chunk, prefix),
-      arguments.block))
+  ours = functools.partial(
+    seconds,
+    expansion(
+      decoder,
+      prefixes,
+      arguments.width,
+      arguments.tokens,
+      min(arguments.chunk, prefix),
+      arguments.block,
+    ),
+  )
   times = {'ours': [], 'theirs': []}
   ours()  # compiles
-  with tempfile.TemporaryDirectory() as folder, concurrent.futures.ProcessPoolExecutor(
-      1, multiprocessing.get_context('spawn')) as process:
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as process,
+  ):
     save_decoder(decoder, folder, stop_ids=(0,), pad_id=0)
-    theirs = lambda: process.submit(generate, folder, arguments.keep, prefixes, arguments.width,
-                                    arguments.tokens).result()
+    theirs = lambda: process.submit(
+      generate, folder, arguments.keep, prefixes, arguments.width, arguments.tokens
+    ).result()
     is_slow = not arguments.ours_only and theirs() > arguments.patience
     for repeat in range(arguments.repeats):
       times['ours'].append(ours())
@@ -147,16 +198,21 @@ def compare(name: str, prefix: int, arguments: argparse.Namespace) -> dict:
         times['theirs'].append(theirs())
   count = arguments.batch * arguments.width * arguments.tokens
   median = {side: statistics.median(t) for side, t in times.items() if t}
-  return {'size': name, 'parameters': config.num_parameters(), 'prefix': prefix,
-          'runs': {side: len(t) for side, t in times.items()},
-          'tokens_per_second': {side: round(count / t) for side, t in median.items()},
-          'spread_ours': round(max(times['ours']) / min(times['ours']), 2),
-          'ratio': round(median['theirs'] / median['ours'], 2) if 'theirs' in median else None}
+  return {
+    'size': name,
+    'parameters': config.num_parameters(),
+    'prefix': prefix,
+    'runs': {side: len(t) for side, t in times.items()},
+    'tokens_per_second': {side: round(count / t) for side, t in median.items()},
+    'spread_ours': round(max(times['ours']) / min(times['ours']), 2),
+    'ratio': round(median['theirs'] / median['ours'], 2) if 'theirs' in median else None,
+  }
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--sizes', default='1M,17M')
   parser.add_argument('--prefixes', default='64,1024,4096')
   parser.add_argument('--batch', type=int, default=16, help='B, prefixes')

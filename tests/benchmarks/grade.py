@@ -25,14 +25,15 @@ Item = tuple[str, str]  # gold, response
 def easy_answers(count: int) -> list[Item]:
   """Answers of many forms, no two alike; every fourth is wrong."""
   forms = (
-      lambda i: (f'{i}', f'{i}'),
-      lambda i: (rf'\frac{{{i}}}{{{i + 7}}}', f'{i}/{i + 7}'),
-      lambda i: (f'{i}.5', rf'\frac{{{2 * i + 1}}}{{2}}'),
-      lambda i: (f'{1000 * i}', f'{1000 * i:,}'),
-      lambda i: (f'{i}', rf'{i}\text{{ cm}}'),
-      lambda i: (f'({i}, {i + 1})', f'({i},{i + 1})'),
-      lambda i: (rf'{i}\sqrt{{2}}', rf'{i} \sqrt 2'),
-      lambda i: (rf'\text{{case {i}}}', f'case {i}'))
+    lambda i: (f'{i}', f'{i}'),
+    lambda i: (rf'\frac{{{i}}}{{{i + 7}}}', f'{i}/{i + 7}'),
+    lambda i: (f'{i}.5', rf'\frac{{{2 * i + 1}}}{{2}}'),
+    lambda i: (f'{1000 * i}', f'{1000 * i:,}'),
+    lambda i: (f'{i}', rf'{i}\text{{ cm}}'),
+    lambda i: (f'({i}, {i + 1})', f'({i},{i + 1})'),
+    lambda i: (rf'{i}\sqrt{{2}}', rf'{i} \sqrt 2'),
+    lambda i: (rf'\text{{case {i}}}', f'case {i}'),
+  )
   rows = []
   for i in range(1, count + 1):
     gold, answer = forms[i % len(forms)](i)
@@ -45,8 +46,9 @@ def hard_answers(path: pathlib.Path, count: int) -> list[Item]:
   """Rows of the file in turn; each round with another number of spaces behind."""
   rows = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
   turns = itertools.islice(((row, turn) for turn in itertools.count() for row in rows), count)
-  return [(row['gold'], rf'So it is $\boxed{{{row["prediction"]}}}$.' + ' ' * turn)
-          for row, turn in turns]
+  return [
+    (row['gold'], rf'So it is $\boxed{{{row["prediction"]}}}$.' + ' ' * turn) for row, turn in turns
+  ]
 
 
 def mixed(path: pathlib.Path, count: int) -> list[Item]:
@@ -59,6 +61,7 @@ def ours(items: list[Item]) -> tuple[float, collections.Counter]:
   """Seconds from the first request to the last verdict, workers started; counts of verdicts."""
   from ds_jax.config import VerifyConfig
   from ds_jax.verify.pool import VerifierPool
+
   config = VerifyConfig(verifier='math', num_workers=NUM_WORKERS)
   with VerifierPool(config) as pool:
     for future in pool.verify([('x', rf'\boxed{{y_{i}}}') for i in range(64)]):
@@ -71,6 +74,7 @@ def ours(items: list[Item]) -> tuple[float, collections.Counter]:
 def peer_verdict(item: Item) -> str:
   """math-verify on one answer."""
   from math_verify import parse, verify
+
   gold, response = item
   try:
     is_equal = verify(parse(rf'\boxed{{{gold}}}'), parse(response))
@@ -97,7 +101,7 @@ def main() -> None:
   items = mixed(arguments.hard, arguments.rows)
   seconds, counts = ours(items)
   print(f'ours: {len(items):,} answers in {seconds:.1f} s: {dict(counts)}', flush=True)
-  part = items[:arguments.peer_rows]
+  part = items[: arguments.peer_rows]
   peer_seconds, peer_counts = peer(part)
   print(f'math-verify: {len(part):,} answers in {peer_seconds:.1f} s: {dict(peer_counts)}')
   ratio = peer_seconds / len(part) * len(items) / seconds

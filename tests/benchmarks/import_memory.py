@@ -30,9 +30,19 @@ def write_checkpoint(folder: pathlib.Path) -> None:
   from ds_jax.model.decoder import abstract_decoder
   from ds_jax.model.huggingface import layout
   from ds_jax.model.huggingface.tensors import write_tensors
+
   config = DecoderConfig(
-      vocab_size=151_936, num_ids=151_936, num_layers=28, width=1536, mlp_width=8960, num_heads=12,
-      num_kv_heads=2, head_width=128, max_positions=32_768, rope_theta=1e6)
+    vocab_size=151_936,
+    num_ids=151_936,
+    num_layers=28,
+    width=1536,
+    mlp_width=8960,
+    num_heads=12,
+    num_kv_heads=2,
+    head_width=128,
+    max_positions=32_768,
+    rope_theta=1e6,
+  )
   plan = [e for _, _, entries in layout.all_entries(abstract_decoder(config)) for e in entries]
   shapes, rng = {e.name: e.shape for e in plan}, np.random.default_rng(0)
   draw = lambda name: rng.standard_normal(shapes[name], np.float32).astype(jnp.bfloat16)
@@ -46,14 +56,20 @@ def load(folder: pathlib.Path, dtype: str) -> dict[str, float]:
   import jax
 
   from ds_jax.model.huggingface.load import load_decoder
+
   jax.numpy.zeros(1).block_until_ready()  # the backend starts
   before, start = _peak_bytes(), time.monotonic()
   decoder = jax.block_until_ready(load_decoder(folder, dtype=dtype))
   seconds = time.monotonic() - start
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(decoder))
-  return {'dtype': dtype, 'parameters GiB': size / GIB, 'before GiB': before / GIB,
-          'peak GiB': _peak_bytes() / GIB, 'peak / parameters': _peak_bytes() / size,
-          'seconds': seconds}
+  return {
+    'dtype': dtype,
+    'parameters GiB': size / GIB,
+    'before GiB': before / GIB,
+    'peak GiB': _peak_bytes() / GIB,
+    'peak / parameters': _peak_bytes() / size,
+    'seconds': seconds,
+  }
 
 
 def _peak_bytes() -> int:
@@ -73,8 +89,12 @@ def main() -> None:
   if not (arguments.folder / 'config.json').exists():
     write_checkpoint(arguments.folder)
   for dtype in ('float32', 'bfloat16'):
-    out = subprocess.run([sys.executable, __file__, f'--folder={arguments.folder}',
-                          f'--load={dtype}'], check=True, capture_output=True, text=True)
+    out = subprocess.run(
+      [sys.executable, __file__, f'--folder={arguments.folder}', f'--load={dtype}'],
+      check=True,
+      capture_output=True,
+      text=True,
+    )
     figures = json.loads(out.stdout.splitlines()[-1])
     print('  '.join(f'{k} {v if isinstance(v, str) else round(v, 3)}' for k, v in figures.items()))
 

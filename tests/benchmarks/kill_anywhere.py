@@ -36,8 +36,11 @@ TERM_LIMIT = 30  # seconds from SIGTERM to the end
 
 def config(steps: int):
   """The tiny run, longer, and evaluated now and then."""
-  return dict(curriculum=dict(round_steps=(steps // 2, steps - steps // 2), filter_samples=8),
-              evaluate=dict(every_steps=max(2, steps // 16)), checkpoint=dict(every_steps=3))
+  return dict(
+    curriculum=dict(round_steps=(steps // 2, steps - steps // 2), filter_samples=8),
+    evaluate=dict(every_steps=max(2, steps // 16)),
+    checkpoint=dict(every_steps=3),
+  )
 
 
 class Watch:
@@ -92,8 +95,13 @@ def wait_for(process, is_there) -> bool:
   return False
 
 
-def interrupt(path, watch: Watch, number: signal.Signals, target: str | None, delay: float,
-              ) -> dict | None:
+def interrupt(
+  path,
+  watch: Watch,
+  number: signal.Signals,
+  target: str | None,
+  delay: float,
+) -> dict | None:
   """One life of the run: started, then signalled at the chosen moment; None if it ended before."""
   process = tiny_run.start(path, watch.workdir.root)
   before, first = watch.size(), {f.name for f in watch.workdir.checkpoints.glob('*tmp*')}
@@ -137,8 +145,11 @@ def torture(path, watch: Watch, kills: int, terms: int, rng) -> list[dict]:
     if life is None:
       print(f'The run ended after {len(lives)} signals.', file=sys.stderr)
       break
-    life |= {'signal': signal.Signals(number).name, 'target': target,
-             'repeated_trees': watch.repeated_trees()}
+    life |= {
+      'signal': signal.Signals(number).name,
+      'target': target,
+      'repeated_trees': watch.repeated_trees(),
+    }
     print(json.dumps(life), file=sys.stderr, flush=True)
     lives.append(life)
   return lives
@@ -185,16 +196,24 @@ def main() -> int:
     rows = len(tiny_run.metrics(whole))
   terms = [life['seconds'] for life in lives if life['signal'] == 'SIGTERM']
   found = {
-      'uninterrupted_seconds': round(seconds, 1), 'metrics_rows': rows,
-      'sigkills': sum(life['signal'] == 'SIGKILL' for life in lives), 'sigterms': len(terms),
-      'phases': dict(collections.Counter(life['phase'] for life in lives)),
-      'repeated_trees': sum(life['repeated_trees'] for life in lives),
-      'slowest_sigterm_seconds': round(max(terms, default=0.0), 2), 'same_bits': not difference,
-      'difference': difference}
+    'uninterrupted_seconds': round(seconds, 1),
+    'metrics_rows': rows,
+    'sigkills': sum(life['signal'] == 'SIGKILL' for life in lives),
+    'sigterms': len(terms),
+    'phases': dict(collections.Counter(life['phase'] for life in lives)),
+    'repeated_trees': sum(life['repeated_trees'] for life in lives),
+    'slowest_sigterm_seconds': round(max(terms, default=0.0), 2),
+    'same_bits': not difference,
+    'difference': difference,
+  }
   print(json.dumps(found))
-  return int(bool(difference) or found['repeated_trees'] > 0
-             or found['sigkills'] < options.kills or len(terms) < options.terms
-             or max(terms, default=0.0) > TERM_LIMIT)
+  return int(
+    bool(difference)
+    or found['repeated_trees'] > 0
+    or found['sigkills'] < options.kills
+    or len(terms) < options.terms
+    or max(terms, default=0.0) > TERM_LIMIT
+  )
 
 
 if __name__ == '__main__':

@@ -34,20 +34,34 @@ from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.train.trees import PACKINGS
 from ds_jax.types import Trajectory
 
-DECODER = DecoderConfig(vocab_size=1024, num_ids=1024, num_layers=4, width=128, mlp_width=448,
-                        num_heads=4, num_kv_heads=2, head_width=32, max_positions=8192)
+DECODER = DecoderConfig(
+  vocab_size=1024,
+  num_ids=1024,
+  num_layers=4,
+  width=128,
+  mlp_width=448,
+  num_heads=4,
+  num_kv_heads=2,
+  head_width=32,
+  max_positions=8192,
+)
 ENDS, DEPTH = 8, 4
 
 
 def widths_for(ratio: float) -> list[int]:
   """Distinct nodes of each depth, not fewer than above, that come nearest to the ratio."""
-  options = [(a, b, c, ENDS) for a in range(1, ENDS + 1) for b in range(a, ENDS + 1)
-             for c in range(b, ENDS + 1)]
+  options = [
+    (a, b, c, ENDS)
+    for a in range(1, ENDS + 1)
+    for b in range(a, ENDS + 1)
+    for c in range(b, ENDS + 1)
+  ]
   return list(min(options, key=lambda w: (abs(ENDS * DEPTH / sum(w) - ratio), w)))
 
 
-def random_tree(rng: np.random.Generator, group: int, widths: list[int], segment: int,
-                prompt: int) -> list[Trajectory]:
+def random_tree(
+  rng: np.random.Generator, group: int, widths: list[int], segment: int, prompt: int
+) -> list[Trajectory]:
   """All ends collected; the node of end e at depth d is e * widths[d] // ENDS."""
   first = np.cumsum([1, *widths])
   tokens = [rng.integers(1, 1024, (w, segment)).astype(np.int32) for w in widths]
@@ -57,18 +71,27 @@ def random_tree(rng: np.random.Generator, group: int, widths: list[int], segment
   ends = []
   for e in range(ENDS):
     place = [e * w // ENDS for w in widths]
-    below = [correct[[x * w // ENDS == p for x in range(ENDS)]] for w, p in
-             zip(widths, place, strict=True)]
+    below = [
+      correct[[x * w // ENDS == p for x in range(ENDS)]] for w, p in zip(widths, place, strict=True)
+    ]
     outcomes = [2 * b.mean() - 1 for b in (correct, *below)]
-    ends.append(Trajectory(
-        problem_id=str(group), group=group, prompt_tokens=question,
+    ends.append(
+      Trajectory(
+        problem_id=str(group),
+        group=group,
+        prompt_tokens=question,
         tokens=np.concatenate([t[p] for t, p in zip(tokens, place, strict=True)]),
         behavior_logprobs=np.concatenate([x[p] for x, p in zip(logprobs, place, strict=True)]),
         entropies=np.ones(DEPTH * segment, np.float32),
         node_ids=np.array([0, *(first[d] + p for d, p in enumerate(place))], np.int32),
         node_lengths=np.array([0] + [segment] * DEPTH, np.int32),
-        node_values=np.array(outcomes, np.float32), node_outcomes=np.array(outcomes, np.float32),
-        reward=1.0 if correct[e] else -1.0, is_correct=bool(correct[e]), is_collected=True))
+        node_values=np.array(outcomes, np.float32),
+        node_outcomes=np.array(outcomes, np.float32),
+        reward=1.0 if correct[e] else -1.0,
+        is_correct=bool(correct[e]),
+        is_collected=True,
+      )
+    )
   return ends
 
 
@@ -76,8 +99,9 @@ def updater(config: TrainConfig, groups: list, mesh: jax.sharding.Mesh):
   """Returns (run, seconds of packing, rows, positions that are not padding)."""
   shape = row_shape(config, 1)
   optimizer = make_optimizer(config)
-  learner = make_learner(optimizer, mesh, micro_rows=shape.micro_rows,
-                         loss_fn=policy_loss_fn(config))
+  learner = make_learner(
+    optimizer, mesh, micro_rows=shape.micro_rows, loss_fn=policy_loss_fn(config)
+  )
   state = [init_state(init_decoder(DECODER, jax.random.key(0)), optimizer, mesh)]
   start = time.monotonic()
   batch = PACKINGS[config.packing](groups, config.loss_aggregation, shape.row_length)
@@ -93,18 +117,30 @@ def updater(config: TrainConfig, groups: list, mesh: jax.sharding.Mesh):
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  for name, kind, default in (('ratio', float, 1.85), ('trees', int, 32), ('repeats', int, 5),
-                              ('segment', int, 8), ('prompt', int, 8), ('row', int, 160)):
+  for name, kind, default in (
+    ('ratio', float, 1.85),
+    ('trees', int, 32),
+    ('repeats', int, 5),
+    ('segment', int, 8),
+    ('prompt', int, 8),
+    ('row', int, 160),
+  ):
     parser.add_argument(f'--{name}', type=kind, default=default)
   options = parser.parse_args()
   rng, length = np.random.default_rng(0), options.prompt + DEPTH * options.segment
   base = TrainConfig(row_length=length, micro_rows=64, learning_rate=1e-4)
-  trees = [random_tree(rng, i, widths_for(options.ratio), options.segment, options.prompt)
-           for i in range(options.trees)]
+  trees = [
+    random_tree(rng, i, widths_for(options.ratio), options.segment, options.prompt)
+    for i in range(options.trees)
+  ]
   groups = [(tree, group_advantages(tree, base, length)) for tree in trees]
   mesh = make_mesh(devices=jax.devices()[:1])
-  forms = {name: updater(dataclasses.replace(base, packing=name, tree_row_length=options.row),
-                         groups, mesh) for name in ('flat', 'tree')}
+  forms = {
+    name: updater(
+      dataclasses.replace(base, packing=name, tree_row_length=options.row), groups, mesh
+    )
+    for name in ('flat', 'tree')
+  }
   clock = time.process_time if jax.default_backend() == 'cpu' else time.monotonic
   times = {name: [] for name in forms}
   for repeat in range(options.repeats + 1):
@@ -117,16 +153,23 @@ def main() -> None:
   distinct = sum(widths_for(options.ratio)) * options.segment + options.prompt
   bound = ENDS * length / distinct
   speedup = seconds['flat'] / seconds['tree']
-  print(json.dumps({
-      'device': jax.devices()[0].device_kind, 'path_over_distinct': round(
-          figures['train/copies_per_token'], 3),
-      'seconds': {name: round(x, 3) for name, x in seconds.items()},
-      'packing_seconds': {name: round(form[1], 3) for name, form in forms.items()},
-      'rows': {name: form[2] for name, form in forms.items()},
-      'row_use': {name: round(form[3] / (form[2][0] * form[2][1]), 3)
-                  for name, form in forms.items()},
-      'speedup': round(speedup, 2), 'bound': round(bound, 2),
-      'share_of_bound': round(speedup / bound, 2)}))
+  print(
+    json.dumps(
+      {
+        'device': jax.devices()[0].device_kind,
+        'path_over_distinct': round(figures['train/copies_per_token'], 3),
+        'seconds': {name: round(x, 3) for name, x in seconds.items()},
+        'packing_seconds': {name: round(form[1], 3) for name, form in forms.items()},
+        'rows': {name: form[2] for name, form in forms.items()},
+        'row_use': {
+          name: round(form[3] / (form[2][0] * form[2][1]), 3) for name, form in forms.items()
+        },
+        'speedup': round(speedup, 2),
+        'bound': round(bound, 2),
+        'share_of_bound': round(speedup / bound, 2),
+      }
+    )
+  )
 
 
 if __name__ == '__main__':

@@ -24,10 +24,23 @@ def run(command: str, workdir: pathlib.Path, seed: int, overrides: list[str]) ->
   """One command in a process of its own; its JSON summary and seconds."""
   started = time.monotonic()
   done = subprocess.run(
-      [sys.executable, '-m', 'ds_jax', command, f'--config={ROOT}/configs/quickstart.py',
-       f'--workdir={workdir}', f'--config.seed={seed}', f'--config.data.countdown.seed={seed}',
-       '--json', *overrides],
-      cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    [
+      sys.executable,
+      '-m',
+      'ds_jax',
+      command,
+      f'--config={ROOT}/configs/quickstart.py',
+      f'--workdir={workdir}',
+      f'--config.seed={seed}',
+      f'--config.data.countdown.seed={seed}',
+      '--json',
+      *overrides,
+    ],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  )
   return json.loads(done.stdout.splitlines()[-1]) | {'seconds': time.monotonic() - started}
 
 
@@ -44,11 +57,20 @@ def main() -> None:
     before, after = (trained[when]['pass_at_1'] for when in ('before', 'after'))
     gains.append(100 * (after - before))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # KiB -> GiB
-    print(json.dumps({
-        'seed': seed, 'before': round(100 * before, 1), 'after': round(100 * after, 1),
-        'gain': round(gains[-1], 1), 'warmstart_seconds': round(warm['seconds']),
-        'train_seconds': round(trained['seconds']), 'peak_gib_of_one_process': round(peak, 2)}),
-          flush=True)
+    print(
+      json.dumps(
+        {
+          'seed': seed,
+          'before': round(100 * before, 1),
+          'after': round(100 * after, 1),
+          'gain': round(gains[-1], 1),
+          'warmstart_seconds': round(warm['seconds']),
+          'train_seconds': round(trained['seconds']),
+          'peak_gib_of_one_process': round(peak, 2),
+        }
+      ),
+      flush=True,
+    )
   print(json.dumps({'seeds': len(gains), 'at_least_15': sum(g >= 15 for g in gains)}))
 
 

@@ -15,8 +15,9 @@ import time
 
 DEVICES = 8
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '')
-                           + f' --xla_force_host_platform_device_count={DEVICES}')
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + f' --xla_force_host_platform_device_count={DEVICES}'
+)
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -28,8 +29,9 @@ from ds_jax.train.state import search_form  # noqa: E402
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--mesh', default='1x8x1', help='data x fsdp x tensor')
   parser.add_argument('--width', type=int, default=512)
   parser.add_argument('--layers', type=int, default=4)
@@ -37,22 +39,33 @@ def main() -> None:
   flags = parser.parse_args()
   mesh = make_mesh(*map(int, flags.mesh.split('x')))
   config = DecoderConfig(
-      num_layers=flags.layers, width=flags.width, mlp_width=4 * flags.width, num_heads=8,
-      num_kv_heads=8, head_width=flags.width // 8, num_ids=4096, vocab_size=4096)
+    num_layers=flags.layers,
+    width=flags.width,
+    mlp_width=4 * flags.width,
+    num_heads=8,
+    num_kv_heads=8,
+    head_width=flags.width // 8,
+    num_ids=4096,
+    vocab_size=4096,
+  )
   decoder = init_decoder(config, jax.random.key(0))
   params = jax.device_put(decoder, parameter_shardings(decoder, mesh))
   before = search_form._cache_size()
   out = jax.block_until_ready(search_form(params, mesh=mesh, dtype='bfloat16'))
-  moved = sum(shard.data.nbytes for leaf in jax.tree.leaves(out)
-              for shard in leaf.addressable_shards)
-  seconds = fastest(lambda: jax.block_until_ready(
-      search_form(params, mesh=mesh, dtype='bfloat16')), flags.repeats)
+  moved = sum(
+    shard.data.nbytes for leaf in jax.tree.leaves(out) for shard in leaf.addressable_shards
+  )
+  seconds = fastest(
+    lambda: jax.block_until_ready(search_form(params, mesh=mesh, dtype='bfloat16')), flags.repeats
+  )
   source, target = np.ones(moved, np.uint8), np.empty(moved, np.uint8)
   copy = fastest(lambda: np.copyto(target, source), flags.repeats)
-  print(f'{config.num_parameters():,} parameters, mesh {flags.mesh}: '
-        f'{search_form._cache_size() - before} program, {moved / 1e6:.0f} MB written in '
-        f'{1e3 * seconds:.1f} ms; memcpy of as much: {1e3 * copy:.1f} ms; ratio '
-        f'{seconds / copy:.1f}')
+  print(
+    f'{config.num_parameters():,} parameters, mesh {flags.mesh}: '
+    f'{search_form._cache_size() - before} program, {moved / 1e6:.0f} MB written in '
+    f'{1e3 * seconds:.1f} ms; memcpy of as much: {1e3 * copy:.1f} ms; ratio '
+    f'{seconds / copy:.1f}'
+  )
 
 
 def fastest(work, repeats: int) -> float:

@@ -53,10 +53,28 @@ from ds_jax.search.engine.keys import Purpose, base_key_data
 from ds_jax.types import Problem, Verdict
 
 SIZES = {
-    '1M': DecoderConfig(vocab_size=1024, num_ids=1024, num_layers=4, width=128, mlp_width=448,
-                        num_heads=4, num_kv_heads=2, head_width=32, max_positions=8192),
-    '17M': DecoderConfig(vocab_size=8192, num_ids=8192, num_layers=8, width=384, mlp_width=1152,
-                         num_heads=6, num_kv_heads=2, head_width=64, max_positions=8192),
+  '1M': DecoderConfig(
+    vocab_size=1024,
+    num_ids=1024,
+    num_layers=4,
+    width=128,
+    mlp_width=448,
+    num_heads=4,
+    num_kv_heads=2,
+    head_width=32,
+    max_positions=8192,
+  ),
+  '17M': DecoderConfig(
+    vocab_size=8192,
+    num_ids=8192,
+    num_layers=8,
+    width=384,
+    mlp_width=1152,
+    num_heads=6,
+    num_kv_heads=2,
+    head_width=64,
+    max_positions=8192,
+  ),
 }
 STOP_ID = 1_000_000  # no token: every child runs to its end
 
@@ -64,6 +82,7 @@ STOP_ID = 1_000_000  # no token: every child runs to its end
 @dataclasses.dataclass(frozen=True)
 class Setting:
   """One search: B trees side by side."""
+
   size: str = '1M'
   trees: int = 16  # B
   width: int = 8  # W
@@ -78,17 +97,30 @@ class Setting:
 
   def config(self) -> SearchConfig:
     return SearchConfig(
-        num_slots=self.trees, width=self.width, width_decay=0, max_depth=self.depth,
-        segment_length=self.tokens, num_trajectories=8 * self.expansions,
-        max_expansions=self.expansions, replay_chunk=256, replay_lanes=self.trees, path_block=256)
+      num_slots=self.trees,
+      width=self.width,
+      width_decay=0,
+      max_depth=self.depth,
+      segment_length=self.tokens,
+      num_trajectories=8 * self.expansions,
+      max_expansions=self.expansions,
+      replay_chunk=256,
+      replay_lanes=self.trees,
+      path_block=256,
+    )
 
   def shape(self) -> ExpandShape:
     c = self.config()
     return ExpandShape(
-        num_slots=self.trees, width=self.width, segment_length=self.tokens,
-        context_length=self.prompt + self.depth * self.tokens, replay_chunk=c.replay_chunk,
-        replay_lanes=c.replay_lanes, path_block=c.path_block,
-        num_kv_heads=SIZES[self.size].num_kv_heads)
+      num_slots=self.trees,
+      width=self.width,
+      segment_length=self.tokens,
+      context_length=self.prompt + self.depth * self.tokens,
+      replay_chunk=c.replay_chunk,
+      replay_lanes=c.replay_lanes,
+      path_block=c.path_block,
+      num_kv_heads=SIZES[self.size].num_kv_heads,
+    )
 
 
 class Prefixes:
@@ -104,10 +136,11 @@ class Prefixes:
     for b, path in enumerate(self.paths):
       if plan.append_child[b] >= 0:
         path = np.concatenate([path, self.children[b][plan.append_child[b]][:-1]])
-      replayed = plan.replay_tokens[b, :plan.replay_length[b]]
+      replayed = plan.replay_tokens[b, : plan.replay_length[b]]
       pending = [plan.pending_token[b]] if plan.num_children[b] else []
-      self.paths[b] = np.concatenate([path[:plan.keep_length[b]], replayed, pending]).astype(
-          np.int32)
+      self.paths[b] = np.concatenate([path[: plan.keep_length[b]], replayed, pending]).astype(
+        np.int32
+      )
       prefixes.append(self.paths[b])
     return prefixes
 
@@ -118,8 +151,10 @@ class Prefixes:
 
 def ours(setting: Setting, mesh: Any) -> tuple[ExpandFn, Callable[[], Any]]:
   program = compile_expand(mesh, setting.shape())
-  return (bind_sampling(program, sampling_options(), [STOP_ID]),
-          compile_slots(SIZES[setting.size], mesh, setting.shape()))
+  return (
+    bind_sampling(program, sampling_options(), [STOP_ID]),
+    compile_slots(SIZES[setting.size], mesh, setting.shape()),
+  )
 
 
 def without_reuse(setting: Setting, mesh: Any) -> tuple[ExpandFn, Callable[[], Any]]:
@@ -136,25 +171,33 @@ def without_reuse(setting: Setting, mesh: Any) -> tuple[ExpandFn, Callable[[], A
       count = np.clip(lengths - start, 0, chunk).astype(np.int32)
       tokens = np.zeros((len(prefixes), chunk), np.int32)
       for b, prefix in enumerate(prefixes):
-        tokens[b, :count[b]] = prefix[start:start + count[b]]
+        tokens[b, : count[b]] = prefix[start : start + count[b]]
       is_last = start + chunk >= lengths.max()
-      slots, segments = expand_fn(params, slots, plan._replace(
+      slots, segments = expand_fn(
+        params,
+        slots,
+        plan._replace(
           append_child=np.full_like(plan.append_child, -1),
-          keep_length=np.minimum(lengths, start).astype(np.int32), replay_tokens=tokens,
+          keep_length=np.minimum(lengths, start).astype(np.int32),
+          replay_tokens=tokens,
           replay_length=count,
-          num_children=plan.num_children if is_last else np.zeros_like(plan.num_children)))
+          num_children=plan.num_children if is_last else np.zeros_like(plan.num_children),
+        ),
+      )
     tracked.remember(plan, segments)
     return (slots, tracked), segments
 
   return expand, lambda: (make_slots(), Prefixes(setting.trees))
 
 
-def generate(setting: Setting, mesh: Any, folder: str,
-             is_shared: bool) -> tuple[ExpandFn, Callable[[], Any]]:
+def generate(
+  setting: Setting, mesh: Any, folder: str, is_shared: bool
+) -> tuple[ExpandFn, Callable[[], Any]]:
   """transformers on torch; `is_shared`: prefixes are encoded once each."""
   del mesh
   import torch
   import transformers
+
   torch.set_num_threads(len(os.sched_getaffinity(0)))
   model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
   model.generation_config = transformers.GenerationConfig()
@@ -162,8 +205,13 @@ def generate(setting: Setting, mesh: Any, folder: str,
 
   def encode(inputs: torch.Tensor, mask: torch.Tensor) -> Any:
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, :-1]
-    cache = model(inputs[:, :-1], attention_mask=mask[:, :-1], position_ids=positions,
-                  use_cache=True, logits_to_keep=1).past_key_values
+    cache = model(
+      inputs[:, :-1],
+      attention_mask=mask[:, :-1],
+      position_ids=positions,
+      use_cache=True,
+      logits_to_keep=1,
+    ).past_key_values
     cache.batch_repeat_interleave(width)
     return cache
 
@@ -175,19 +223,32 @@ def generate(setting: Setting, mesh: Any, folder: str,
     inputs = torch.zeros((len(active), longest), dtype=torch.long)
     mask = torch.zeros_like(inputs)
     for row, b in enumerate(active):
-      inputs[row, longest - len(prefixes[b]):] = torch.from_numpy(prefixes[b].astype(np.int64))
-      mask[row, longest - len(prefixes[b]):] = 1
+      inputs[row, longest - len(prefixes[b]) :] = torch.from_numpy(prefixes[b].astype(np.int64))
+      mask[row, longest - len(prefixes[b]) :] = 1
     more = dict(num_return_sequences=width)
     with torch.inference_mode():
       if is_shared:
         more = dict(past_key_values=encode(inputs, mask))
         inputs, mask = (x.repeat_interleave(width, 0) for x in (inputs, mask))
-      out = model.generate(inputs, attention_mask=mask, do_sample=True, top_k=0, pad_token_id=0,
-                           max_new_tokens=length, output_logits=True,
-                           return_dict_in_generate=True, **more)
+      out = model.generate(
+        inputs,
+        attention_mask=mask,
+        do_sample=True,
+        top_k=0,
+        pad_token_id=0,
+        max_new_tokens=length,
+        output_logits=True,
+        return_dict_in_generate=True,
+        **more,
+      )
       sampled = out.sequences[:, longest:]
-      logprobs = torch.stack([torch.log_softmax(x, -1).gather(1, sampled[:, t:t + 1])[:, 0]
-                              for t, x in enumerate(out.logits)], 1)
+      logprobs = torch.stack(
+        [
+          torch.log_softmax(x, -1).gather(1, sampled[:, t : t + 1])[:, 0]
+          for t, x in enumerate(out.logits)
+        ],
+        1,
+      )
     segments = _segments(setting, active, sampled.numpy(), logprobs.numpy())
     tracked.remember(plan, segments)
     return tracked, segments
@@ -195,15 +256,18 @@ def generate(setting: Setting, mesh: Any, folder: str,
   return expand, lambda: Prefixes(setting.trees)
 
 
-def _segments(setting: Setting, active: np.ndarray, sampled: np.ndarray,
-              logprobs: np.ndarray) -> Segments:
+def _segments(
+  setting: Setting, active: np.ndarray, sampled: np.ndarray, logprobs: np.ndarray
+) -> Segments:
   shape = (setting.trees, setting.width, setting.tokens)
   put = lambda values, dtype: _filled(shape, active, values.reshape(-1, *shape[1:]), dtype)
   floats = np.zeros(shape, np.float32)
   fields = dict.fromkeys(Segments._fields, floats) | dict(
-      tokens=put(sampled, np.int32), logprobs=put(logprobs, np.float32),
-      length=_filled(shape[:2], active, setting.tokens, np.int32),
-      is_ended=np.zeros(shape[:2], bool))
+    tokens=put(sampled, np.int32),
+    logprobs=put(logprobs, np.float32),
+    length=_filled(shape[:2], active, setting.tokens, np.int32),
+    is_ended=np.zeros(shape[:2], bool),
+  )
   return Segments(**fields)
 
 
@@ -226,23 +290,37 @@ def verify(items: Sequence[tuple[str, str]]) -> list[concurrent.futures.Future]:
 def prepare(driver: str, setting: Setting, folder: str) -> Callable[[], engine_lib.Counters]:
   """Returns a function that grows all trees of a setting once."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  make = {'ours': ours, 'without_reuse': without_reuse,
-          'generate': functools.partial(generate, folder=folder, is_shared=False),
-          'generate_shared': functools.partial(generate, folder=folder, is_shared=True)}[driver]
+  make = {
+    'ours': ours,
+    'without_reuse': without_reuse,
+    'generate': functools.partial(generate, folder=folder, is_shared=False),
+    'generate_shared': functools.partial(generate, folder=folder, is_shared=True),
+  }[driver]
   expand_fn, make_slots = make(setting, mesh)
   engine = engine_lib.Engine(
-      config=setting.config(), mesh=mesh, expand_fn=expand_fn, make_slots=make_slots,
-      verify_fn=verify, decode_text=lambda tokens: tokens.tobytes().hex())
+    config=setting.config(),
+    mesh=mesh,
+    expand_fn=expand_fn,
+    make_slots=make_slots,
+    verify_fn=verify,
+    decode_text=lambda tokens: tokens.tobytes().hex(),
+  )
   decoder = weights(setting.size)
   decoder = jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh, search=True))
   rng = np.random.default_rng(0)
-  jobs = [Job(Problem(id=str(i), prompt='', answer=str(i)), rng.integers(
-      0, decoder.config.num_ids, setting.prompt).astype(np.int32)) for i in range(setting.trees)]
+  jobs = [
+    Job(
+      Problem(id=str(i), prompt='', answer=str(i)),
+      rng.integers(0, decoder.config.num_ids, setting.prompt).astype(np.int32),
+    )
+    for i in range(setting.trees)
+  ]
 
   def run() -> engine_lib.Counters:
     trees = []
-    counters = engine_lib.run(engine, decoder, jobs, base_key_data(0, Purpose.SEARCH, 0, 0),
-                              on_finish=trees.append)
+    counters = engine_lib.run(
+      engine, decoder, jobs, base_key_data(0, Purpose.SEARCH, 0, 0), on_finish=trees.append
+    )
     assert counters.generated_tokens == setting.num_tokens, counters
     assert all(tree.depth.max() == setting.depth for tree in trees)
     return counters
@@ -275,10 +353,13 @@ def compare(setting: Setting, drivers: Sequence[str], arguments: argparse.Namesp
           times[driver].append(seconds(run))
           print(f'{driver}: {times[driver][-1]:.1f} s', file=sys.stderr, flush=True)
   median = {driver: statistics.median(values) for driver, values in times.items()}
-  row = {**dataclasses.asdict(setting), 'runs': {d: len(t) for d, t in times.items()},
-         'seconds_per_tree': {d: round(t / setting.trees, 3) for d, t in median.items()},
-         'tokens_per_second': {d: round(setting.num_tokens / t) for d, t in median.items()},
-         'times_slower': {d: round(t / median['ours'], 2) for d, t in median.items()}}
+  row = {
+    **dataclasses.asdict(setting),
+    'runs': {d: len(t) for d, t in times.items()},
+    'seconds_per_tree': {d: round(t / setting.trees, 3) for d, t in median.items()},
+    'tokens_per_second': {d: round(setting.num_tokens / t) for d, t in median.items()},
+    'times_slower': {d: round(t / median['ours'], 2) for d, t in median.items()},
+  }
   if arguments.memory:
     row['peak_mib'] = {driver: peak_memory(driver, setting) for driver in drivers}
   return row
@@ -286,9 +367,17 @@ def compare(setting: Setting, drivers: Sequence[str], arguments: argparse.Namesp
 
 def peak_memory(driver: str, setting: Setting) -> int:
   """MiB of a process that does one run."""
-  done = subprocess.run([sys.executable, __file__, f'--only={driver}',
-                         f'--setting={json.dumps(dataclasses.asdict(setting))}'],
-                        check=True, stdout=subprocess.PIPE, text=True)
+  done = subprocess.run(
+    [
+      sys.executable,
+      __file__,
+      f'--only={driver}',
+      f'--setting={json.dumps(dataclasses.asdict(setting))}',
+    ],
+    check=True,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
   return int(done.stdout.split()[-1])
 
 
@@ -303,19 +392,24 @@ def run_alone(driver: str, setting: Setting) -> None:
 
 def growth(base: Setting) -> list[Setting]:
   """The base, and half and twice of B, W and depth."""
-  scaled = [dataclasses.replace(base, **{name: round(getattr(base, name) * factor)})
-            for name in ('trees', 'width', 'depth') for factor in (0.5, 2)]
+  scaled = [
+    dataclasses.replace(base, **{name: round(getattr(base, name) * factor)})
+    for name in ('trees', 'width', 'depth')
+    for factor in (0.5, 2)
+  ]
   return [base, *(dataclasses.replace(s, expansions=s.depth + 4) for s in scaled)]
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--sizes', default='1M,17M')
   parser.add_argument('--drivers', default='ours,without_reuse,generate,generate_shared')
   parser.add_argument('--repeats', type=int, default=5)
-  parser.add_argument('--patience', type=float, default=3600,
-                      help='seconds after which a driver is not run again')
+  parser.add_argument(
+    '--patience', type=float, default=3600, help='seconds after which a driver is not run again'
+  )
   parser.add_argument('--growth', action='store_true')
   parser.add_argument('--memory', action='store_true', help='peak memory as well')
   for field in dataclasses.fields(Setting):
@@ -327,8 +421,9 @@ def main() -> None:
   if arguments.only:
     run_alone(arguments.only, Setting(**json.loads(arguments.setting)))
     return
-  fields = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(Setting)
-            if f.name != 'size'}
+  fields = {
+    f.name: getattr(arguments, f.name) for f in dataclasses.fields(Setting) if f.name != 'size'
+  }
   for size in arguments.sizes.split(','):
     base = Setting(size, **fields)
     for setting in growth(base) if arguments.growth else [base]:

@@ -32,12 +32,18 @@ def test_help_shows_flags_an_example_and_exit_codes(capsys, name):
   assert all(f'--{flag}' in out for flag in COMMANDS[name].flags)
 
 
-@pytest.mark.parametrize('argv, words', [
+@pytest.mark.parametrize(
+  'argv, words',
+  [
     (['trian'], "Did you mean 'train'?"),
-    (['train', '--config={config}', '--workdir=x', '--config.search.widht=3'],
-     "Did you mean 'width'?"),
-    (['train', '--config={config}', '--workdir=x', '--config.serch.width=3'],
-     "Did you mean 'search'?"),
+    (
+      ['train', '--config={config}', '--workdir=x', '--config.search.widht=3'],
+      "Did you mean 'width'?",
+    ),
+    (
+      ['train', '--config={config}', '--workdir=x', '--config.serch.width=3'],
+      "Did you mean 'search'?",
+    ),
     (['train', '--config={config}', '--workdir=x', '--config.search.width=wide'], 'search.width'),
     (['train', '--config={config}', '--workdir=x', '--config.search.width=0'], '>= 1'),
     (['train', '--config={config}', '--workdir=x', '--config.curriculum.round_steps=5,0'], '>= 1'),
@@ -47,7 +53,9 @@ def test_help_shows_flags_an_example_and_exit_codes(capsys, name):
     (['train', '--config={config}', '--workdir=x', '--wrkdir=y'], 'workdir'),
     (['search', '--config={config}', '--workdir=x'], 'Missing --problem'),
     (['train', '--config={config}', '--workdir=x', 'stray'], 'stray'),
-    (['init', '--config={config}', '--tokenizer=/nowhere', '--output=x'], '/nowhere')])
+    (['init', '--config={config}', '--tokenizer=/nowhere', '--output=x'], '/nowhere'),
+  ],
+)
 def test_a_mistake_is_named_and_exits_with_2(capsys, warm, argv, words, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   code, _, err = run(capsys, *(a.format(config=warm[0]) for a in argv))
@@ -67,8 +75,14 @@ def test_a_refused_run_leaves_no_workdir(capsys, warm, tmp_path):
 
 def test_search_prints_a_tree_and_json_last(capsys, warm):
   path, workdir = warm
-  code, out, _ = run(capsys, 'search', f'--config={path}', f'--workdir={workdir.root}',
-                     '--problem=11 from 2 3 5', '--json')
+  code, out, _ = run(
+    capsys,
+    'search',
+    f'--config={path}',
+    f'--workdir={workdir.root}',
+    '--problem=11 from 2 3 5',
+    '--json',
+  )
   summary = json.loads(out.splitlines()[-1])
   assert code == summary['exit_code'] == 0 and summary['status'] == 'done'
   assert len(summary['tree']['nodes']) > 1
@@ -77,12 +91,23 @@ def test_search_prints_a_tree_and_json_last(capsys, warm):
 
 def test_init_writes_a_folder_that_search_uses(capsys, warm, tmp_path):
   path, workdir = warm
-  code, _, _ = run(capsys, 'init', f'--config={path}', f'--tokenizer={workdir.warmstart}',
-                   f'--output={tmp_path / "model"}')
+  code, _, _ = run(
+    capsys,
+    'init',
+    f'--config={path}',
+    f'--tokenizer={workdir.warmstart}',
+    f'--output={tmp_path / "model"}',
+  )
   assert code == 0
-  code, out, _ = run(capsys, 'search', f'--config={path}', f'--workdir={tmp_path}',
-                     f'--config.model.path={tmp_path / "model"}', '--problem=11 from 2 3 5',
-                     '--json')
+  code, out, _ = run(
+    capsys,
+    'search',
+    f'--config={path}',
+    f'--workdir={tmp_path}',
+    f'--config.model.path={tmp_path / "model"}',
+    '--problem=11 from 2 3 5',
+    '--json',
+  )
   assert code == 0 and json.loads(out.splitlines()[-1])['parameters'].endswith('model')
 
 
@@ -94,12 +119,14 @@ def test_evaluate_reports_pass_at_1(capsys, warm):
   assert summary['evaluate/num_problems'] == 6
 
 
-@pytest.mark.parametrize('number, code', [
-    (signal.SIGTERM, 42), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+  'number, code', [(signal.SIGTERM, 42), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)]
+)
 def test_a_signal_saves_and_the_same_command_continues(warm, tmp_path, number, code):
   config = tiny_run.config_file(tmp_path, curriculum=dict(round_steps=(400,)))
   workdir = tiny_run.warmstart(
-      tmp_path / 'run', tiny_run.config(curriculum=dict(round_steps=(400,))))
+    tmp_path / 'run', tiny_run.config(curriculum=dict(round_steps=(400,)))
+  )
   process = tiny_run.start(config, workdir.root, '--json')
   metrics = workdir.root / 'metrics.jsonl'
   deadline = time.monotonic() + 240
@@ -113,8 +140,10 @@ def test_a_signal_saves_and_the_same_command_continues(warm, tmp_path, number, c
   assert 'continues' in err and 'Traceback' not in err
   steps = len([r for r in tiny_run.metrics(workdir) if r['kind'] == 'train'])
   process = tiny_run.start(config, workdir.root)
-  while time.monotonic() < deadline and len(
-      [r for r in tiny_run.metrics(workdir) if r['kind'] == 'train']) <= steps:
+  while (
+    time.monotonic() < deadline
+    and len([r for r in tiny_run.metrics(workdir) if r['kind'] == 'train']) <= steps
+  ):
     time.sleep(0.2)
     assert process.poll() is None, process.communicate()
   process.kill()

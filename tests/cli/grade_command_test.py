@@ -10,15 +10,20 @@ from ds_jax.cli import main
 from ds_jax.run.workdir import EXIT_BAD_INPUT, EXIT_DONE
 
 ROWS = [
-    ('1/2', r'The answer is \boxed{0.5}', True), ('2', '3', False), ('x+1', '1+x', True),
-    ('4', r'\boxed{4}', False),  # what is said to be right is wrong: a false positive
-    ('7', '8', True),  # likewise a false negative
-    ('9', '9', None)]
+  ('1/2', r'The answer is \boxed{0.5}', True),
+  ('2', '3', False),
+  ('x+1', '1+x', True),
+  ('4', r'\boxed{4}', False),  # what is said to be right is wrong: a false positive
+  ('7', '8', True),  # likewise a false negative
+  ('9', '9', None),
+]
 
 
 def write(path, rows):
-  lines = [json.dumps({'gold': g, 'prediction': p} | ({} if e is None else {'equivalent': e}))
-           for g, p, e in rows]
+  lines = [
+    json.dumps({'gold': g, 'prediction': p} | ({} if e is None else {'equivalent': e}))
+    for g, p, e in rows
+  ]
   path.write_text('\n'.join(lines) + '\n')
   return path
 
@@ -59,16 +64,19 @@ def test_it_goes_on_behind_the_last_verdict(tmp_path, capsys):
 def test_released_mode_and_bad_rows(tmp_path, capsys):
   file = write(tmp_path / 'rows.jsonl', [('0.5', '0.5', True), ('a', 'b', False)])
   with file.open('a') as f:
-    f.write('{"gold": 3, "prediction": "3"}\nnot json\n{"gold": "1", "prediction": "1", '
-            '"equivalent": "yes"}\n')
+    f.write(
+      '{"gold": 3, "prediction": "3"}\nnot json\n{"gold": "1", "prediction": "1", '
+      '"equivalent": "yes"}\n'
+    )
   code, summary, err = grade(capsys, file, '--mode=released')
   assert code == EXIT_DONE and summary['num_skipped'] == 3 and summary['num_rows'] == 2
   assert summary['mode'] == 'released' and summary['accuracy'] == 1
   assert '3: gold is no text' in err and 'equivalent is neither' in err
 
 
-@pytest.mark.parametrize('content, said', [('{"gold": "1"}\n', 'no row can be graded'),
-                                           (None, 'rows.jsonl')])
+@pytest.mark.parametrize(
+  'content, said', [('{"gold": "1"}\n', 'no row can be graded'), (None, 'rows.jsonl')]
+)
 def test_nothing_to_grade_is_bad_input(tmp_path, capsys, content, said):
   file = tmp_path / 'rows.jsonl'
   if content:

@@ -21,12 +21,14 @@ QUESTIONS = ['11 from 2 3 5', '10 from 2 3 5', '6 from 1 2 3', '4 from 1 1 2']
 def warm(tmp_path_factory):
   root = tmp_path_factory.mktemp('search')
   return tiny_run.config_file(root, verify=VERIFY), tiny_run.warmstart(
-      root / 'run', tiny_run.config(verify=VERIFY))
+    root / 'run', tiny_run.config(verify=VERIFY)
+  )
 
 
 def run(capsys, warm, *argv):
-  code = main(['search', f'--config={warm[0]}', f'--workdir={warm[1].root}', '--json',
-               *map(str, argv)])
+  code = main(
+    ['search', f'--config={warm[0]}', f'--workdir={warm[1].root}', '--json', *map(str, argv)]
+  )
   captured = capsys.readouterr()
   last = captured.out.splitlines()[-1:] or ['{}']
   return code, json.loads(last[0]) if code == 0 else {}, captured.out, captured.err
@@ -44,9 +46,16 @@ def searched(warm, tmp_path_factory):
   problems = write(folder / 'problems.jsonl', *({'problem': q} for q in QUESTIONS))
   output = folder / 'trees.jsonl'
   from ds_jax.cli import search as search_command
+
   found, text = search_command.search_file(
-      tiny_run.config(verify=VERIFY), warm[1], str(problems), str(output), 'vote',
-      tiny_run.SilentProgress(), tiny_run.NEVER)
+    tiny_run.config(verify=VERIFY),
+    warm[1],
+    str(problems),
+    str(output),
+    'vote',
+    tiny_run.SilentProgress(),
+    tiny_run.NEVER,
+  )
   return problems, output, found, text
 
 
@@ -64,8 +73,14 @@ def test_every_problem_gets_a_line_and_the_table_is_whole(searched):
   rows = rows_of(output)
   assert sorted(row['question'] for row in rows) == sorted(QUESTIONS)
   assert found['num_problems'] == found['num_graded'] == len(QUESTIONS)
-  for column in ('search_depth', 'trajectory_entropy', 'trajectory_reward', 'iterations',
-                 'time_per_iteration', 'time_per_tree'):
+  for column in (
+    'search_depth',
+    'trajectory_entropy',
+    'trajectory_reward',
+    'iterations',
+    'time_per_iteration',
+    'time_per_tree',
+  ):
     values = [row['table'][column] for row in rows]
     assert math.isclose(found['table'][column]['mean'], sum(values) / len(values))
     assert found['table'][column]['deviation'] >= 0
@@ -80,8 +95,9 @@ def test_every_problem_gets_a_line_and_the_table_is_whole(searched):
 def test_a_finished_file_is_not_searched_again(capsys, warm, searched):
   problems, output, found, _ = searched
   before = output.read_bytes()
-  code, summary, _, err = run(capsys, warm, f'--problems={problems}', f'--output={output}',
-                              '--select=vote')
+  code, summary, _, err = run(
+    capsys, warm, f'--problems={problems}', f'--output={output}', '--select=vote'
+  )
   assert code == 0 and output.read_bytes() == before and '4 of 4 trees are there already' in err
   assert 'Compiling' not in err
   assert summary['table'] == found['table']
@@ -92,8 +108,9 @@ def test_a_killed_search_goes_on_with_the_same_trees(capsys, warm, searched, tmp
   lines = output.read_bytes().splitlines(keepends=True)
   killed = tmp_path / 'trees.jsonl'
   killed.write_bytes(b''.join(lines[:2]) + lines[2][:60])
-  code, _, _, err = run(capsys, warm, f'--problems={problems}', f'--output={killed}',
-                        '--select=vote')
+  code, _, _, err = run(
+    capsys, warm, f'--problems={problems}', f'--output={killed}', '--select=vote'
+  )
   assert code == 0 and '2 of 4 trees are there already' in err
   by_id = lambda path: {row['id']: without_clock(row) for row in rows_of(path)}
   assert by_id(killed) == by_id(output)
@@ -102,30 +119,47 @@ def test_a_killed_search_goes_on_with_the_same_trees(capsys, warm, searched, tmp
 def test_an_asked_stop_keeps_finished_trees(warm, tmp_path):
   from ds_jax.cli import search as search_command
   from ds_jax.run.workdir import Stopped
-  problems = write(tmp_path / 'problems.jsonl',
-                   *({'problem': f'{n} from 1 2 3'} for n in range(1, 25)))
+
+  problems = write(
+    tmp_path / 'problems.jsonl', *({'problem': f'{n} from 1 2 3'} for n in range(1, 25))
+  )
   output = tmp_path / 'trees.jsonl'
   config = tiny_run.config(verify=VERIFY, search=dict(num_slots=1, replay_lanes=1))
   done = lambda: output.exists() and output.read_bytes().count(b'\n') >= 1
   with pytest.raises(Stopped):
-    search_command.search_file(config, warm[1], str(problems), str(output), 'vote',
-                               tiny_run.SilentProgress(), done)
+    search_command.search_file(
+      config, warm[1], str(problems), str(output), 'vote', tiny_run.SilentProgress(), done
+    )
   assert 1 <= len(rows_of(output)) < 24
 
 
 def test_broken_rows_are_skipped_counted_and_named(capsys, warm, tmp_path):
-  problems = write(tmp_path / 'problems.jsonl', '{"problem": ', {'problem': '11 of 2 3 5'},
-                   {'problem': '11 from 2 3 5'}, {'problem': '11 from 2 3 5' + 5 * ' from'},
-                   {'problem': 'from 2 3 5'}, {'question': ''})
-  code, summary, _, err = run(capsys, warm, f'--problems={problems}',
-                              f'--output={tmp_path / "out.jsonl"}')
+  problems = write(
+    tmp_path / 'problems.jsonl',
+    '{"problem": ',
+    {'problem': '11 of 2 3 5'},
+    {'problem': '11 from 2 3 5'},
+    {'problem': '11 from 2 3 5' + 5 * ' from'},
+    {'problem': 'from 2 3 5'},
+    {'question': ''},
+  )
+  code, summary, _, err = run(
+    capsys, warm, f'--problems={problems}', f'--output={tmp_path / "out.jsonl"}'
+  )
   assert code == 0 and summary['num_problems'] == 1 and summary['num_skipped'] == 5
-  for words in ('1: not JSON', "2: the model has no token for 'of'", '4: the prompt has',
-                '5: Expected a countdown answer', '6: '):
+  for words in (
+    '1: not JSON',
+    "2: the model has no token for 'of'",
+    '4: the prompt has',
+    '5: Expected a countdown answer',
+    '6: ',
+  ):
     assert words in err, err
 
 
-@pytest.mark.parametrize('argv, words', [
+@pytest.mark.parametrize(
+  'argv, words',
+  [
     (['--problem=11 from 2 3 x7'], "no token for 'x7'"),
     (['--problem=11 from'], 'Expected a countdown answer'),
     (['--problem=11 from 2 3 5', '--problems=x'], 'Give the one or the others'),
@@ -134,7 +168,9 @@ def test_broken_rows_are_skipped_counted_and_named(capsys, warm, tmp_path):
     (['--problems={problems}', '--output={foreign}'], 'is no result of this command'),
     (['--problems={problems}', '--output={unended}'], 'is no result of this command'),
     (['--problems={problems}', '--output={output}', '--config.seed=5'], 'other settings'),
-    (['--problem=11 from 2 3 5', '--select=votes'], "Did you mean 'vote'?")])
+    (['--problem=11 from 2 3 5', '--select=votes'], "Did you mean 'vote'?"),
+  ],
+)
 def test_bad_input_is_named_before_any_work(capsys, warm, searched, tmp_path, argv, words):
   problems, output, _, _ = searched
   foreign = write(tmp_path / 'notes.txt', 'notes of mine')
@@ -155,11 +191,18 @@ def test_an_output_in_use_is_refused(capsys, warm, searched, tmp_path):
 
 
 def test_without_an_answer_nothing_is_graded_and_the_vote_decides(capsys, warm, tmp_path):
-  problems = write(tmp_path / 'problems.jsonl', {'id': 'q', 'problem': '11 from 2 3 5'},
-                   {'id': 'g', 'problem': '10 from 2 3 5', 'answer': '1'})
+  problems = write(
+    tmp_path / 'problems.jsonl',
+    {'id': 'q', 'problem': '11 from 2 3 5'},
+    {'id': 'g', 'problem': '10 from 2 3 5', 'answer': '1'},
+  )
   code, summary, out, _ = run(
-      capsys, warm, f'--problems={problems}', f'--output={tmp_path / "out.jsonl"}',
-      '--config.verify.verifier=exact')
+    capsys,
+    warm,
+    f'--problems={problems}',
+    f'--output={tmp_path / "out.jsonl"}',
+    '--config.verify.verifier=exact',
+  )
   open_, graded = sorted(rows_of(tmp_path / 'out.jsonl'), key=lambda row: row['gold'] or '')
   assert code == 0 and summary['num_graded'] == 1 and open_['gold'] is None
   assert open_['is_solved'] is None and open_['selected']['is_correct'] is None
@@ -197,10 +240,11 @@ def test_hostile_answers_are_compared_without_being_read():
 @pytest.mark.long
 def test_path_quality_and_ends_of_a_tree(warm):
   from ds_jax.testing import tiny as fakes
+
   tree = next(iter(fakes.grow(fakes.make_engine(), fakes.make_jobs(1))[0].values()))
   decode = lambda tokens: ' '.join(map(str, tokens.tolist()))
   ends = answers.find_ends(tree, decode, answers.read_whole)
-  assert [e.node for e in ends][:len(tree.collected)] == tree.collected.tolist()
+  assert [e.node for e in ends][: len(tree.collected)] == tree.collected.tolist()
   assert len(ends) == int(tree.is_terminal.sum())
   node = int(tree.collected[0])
   path = tree.path(node)[1:]

@@ -21,14 +21,18 @@ from ds_jax.verify import grade_countdown
 
 SMALL = CountdownConfig(num_train=200, num_heldout=80, num_warmstart=300)
 CONFIGS = (
-    SMALL,
-    dataclasses.replace(SMALL, seed=7, num_train=50, num_heldout=150),
-    dataclasses.replace(SMALL, num_numbers=3, max_number=9, max_value=50, seed=1),
-    dataclasses.replace(SMALL, num_numbers=6, max_number=10, seed=2),
-    dataclasses.replace(SMALL, num_numbers=2, max_number=40, max_value=1600, num_heldout=20),
+  SMALL,
+  dataclasses.replace(SMALL, seed=7, num_train=50, num_heldout=150),
+  dataclasses.replace(SMALL, num_numbers=3, max_number=9, max_value=50, seed=1),
+  dataclasses.replace(SMALL, num_numbers=6, max_number=10, seed=2),
+  dataclasses.replace(SMALL, num_numbers=2, max_number=40, max_value=1600, num_heldout=20),
 )
-OPERATIONS = {'+': lambda a, b: a + b, '-': lambda a, b: a - b, '*': lambda a, b: a * b,
-              '/': lambda a, b: a // b if b and a % b == 0 else None}
+OPERATIONS = {
+  '+': lambda a, b: a + b,
+  '-': lambda a, b: a - b,
+  '*': lambda a, b: a * b,
+  '/': lambda a, b: a // b if b and a % b == 0 else None,
+}
 
 
 def replay(problem, num_tokens, max_value):
@@ -37,7 +41,7 @@ def replay(problem, num_tokens, max_value):
   remaining = [int(n) for n in numbers.split()]
   words = problem.solution.split()
   for depth in itertools.count():
-    line = words[depth * num_tokens:(depth + 1) * num_tokens]
+    line = words[depth * num_tokens : (depth + 1) * num_tokens]
     a, op, b, equals, c = line[:5]
     result = OPERATIONS[op](int(a), int(b))
     assert equals == '=' and result == int(c) and 0 <= result <= max_value, line
@@ -76,10 +80,10 @@ def test_the_verifier_agrees():
 
 
 def test_the_example_of_the_documentation():
-  steps = [countdown.Step(*step) for step in (
-      (3, '+', 5, 8), (7, '-', 2, 5), (5, '*', 8, 40))]
+  steps = [countdown.Step(*step) for step in ((3, '+', 5, 8), (7, '-', 2, 5), (5, '*', 8, 40))]
   assert countdown.write_solution([3, 5, 7, 2], steps, 9) == (
-      '3 + 5 = 8 | 8 7 2 7 - 2 = 5 | 5 8 . 5 * 8 = 40')
+    '3 + 5 = 8 | 8 7 2 7 - 2 = 5 | 5 8 . 5 * 8 = 40'
+  )
   assert countdown.write_solution([3, 5], steps[:1], 9) == '3 + 5 = 8'
   assert countdown.problem_text([3, 5, 7, 2], 24) == '24 from 3 5 7 2'
   assert problem_id([3, 5, 7, 2], 24) == 'countdown/24_from_2_3_5_7'
@@ -118,7 +122,7 @@ def test_deterministic_and_a_smaller_split_begins_a_larger_one():
   for split in countdown.SPLITS:
     problems = list(generate_problems(SMALL, split))
     assert problems == list(generate_problems(SMALL, split))
-    assert problems == list(generate_problems(larger, split))[:len(problems)]
+    assert problems == list(generate_problems(larger, split))[: len(problems)]
     other = list(generate_problems(dataclasses.replace(SMALL, seed=1), split))
     assert problems != other
 
@@ -138,12 +142,16 @@ def test_count_equals_brute_force():
           found |= values([c, *rest])
     return found
 
-  problems = [(numbers, target)
-              for numbers in itertools.combinations_with_replacement(range(1, 5), 3)
-              for target in values(numbers) if target not in numbers]
+  problems = [
+    (numbers, target)
+    for numbers in itertools.combinations_with_replacement(range(1, 5), 3)
+    for target in values(numbers)
+    if target not in numbers
+  ]
   for split in countdown.SPLITS:
     assert countdown.count_problems(config, 3, split) == sum(
-        split_of(*problem) == split for problem in problems)
+      split_of(*problem) == split for problem in problems
+    )
 
 
 def test_too_few_problems_says_how_many_and_all_of_them_can_be_had():
@@ -156,14 +164,17 @@ def test_too_few_problems_says_how_many_and_all_of_them_can_be_had():
     list(generate_problems(dataclasses.replace(config, num_heldout=count + 1), 'heldout'))
 
 
-@pytest.mark.parametrize('fields, message', [
+@pytest.mark.parametrize(
+  'fields, message',
+  [
     ({'num_numbers': 1}, 'num_numbers >= 2'),
     ({'max_value': 9}, 'smaller than max_number = 10'),
     ({'num_train': -1}, 'num_train >= 0'),
     ({'warmstart_full_share': 1.5}, r'warmstart_full_share in \[0, 1\]'),
     ({'seed': -1}, 'seed >= 0'),
     ({'num_numbers': 2, 'max_number': 1, 'warmstart_full_share': 1.0}, 'only . distinct'),
-])
+  ],
+)
 def test_bad_parameters_are_named(fields, message):
   with pytest.raises(InputError, match=message):
     for split in countdown.SPLITS:
@@ -182,13 +193,15 @@ def test_files_read_back_what_was_generated(tmp_path, capfd):
     assert loaded.problems == tuple(generate_problems(SMALL, name))
     assert loaded.skipped == () and loaded.num_rows == len(loaded.problems)
   assert capfd.readouterr() == ('', '')  # tfds does not talk into our progress
-  first = sources.load_problems(dataclasses.replace(config, max_problems=7), 'train', str(tmp_path),
-                                SilentProgress())
+  first = sources.load_problems(
+    dataclasses.replace(config, max_problems=7), 'train', str(tmp_path), SilentProgress()
+  )
   assert first.problems == tuple(itertools.islice(generate_problems(SMALL, 'train'), 7))
 
 
 def test_built_once_and_each_config_in_its_own_folder(tmp_path):
   from ds_jax.data import countdown_builder
+
   builder = countdown_builder.prepare(SMALL, tmp_path)
   times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*array_record*')}
   assert len(times) == 3
@@ -203,9 +216,11 @@ def test_built_once_and_each_config_in_its_own_folder(tmp_path):
 
 def test_an_interrupted_build_leaves_nothing_that_counts(tmp_path, monkeypatch):
   from ds_jax.data import countdown_builder
+
   def interrupted(config, split):
     yield from itertools.islice(generate_problems(config, split), 20)
     raise KeyboardInterrupt
+
   with monkeypatch.context() as patch:
     patch.setattr(countdown, 'generate_problems', interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -217,16 +232,22 @@ def test_an_interrupted_build_leaves_nothing_that_counts(tmp_path, monkeypatch):
 def test_a_data_dir_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match="Cannot write .* under data_dir '.*file'"):
-    sources.load_problems(DataConfig(countdown=SMALL), 'train', str(tmp_path / 'file'),
-                          SilentProgress())
+    sources.load_problems(
+      DataConfig(countdown=SMALL), 'train', str(tmp_path / 'file'), SilentProgress()
+    )
 
 
 def test_a_full_disk_is_named_and_a_defect_is_not_hidden(tmp_path, monkeypatch):
   from ds_jax.data import countdown_builder
-  for message, error in (('Failed to finalize writing of split: No space left', InputError),
-                         ('something else', RuntimeError)):
+
+  for message, error in (
+    ('Failed to finalize writing of split: No space left', InputError),
+    ('something else', RuntimeError),
+  ):
+
     def fail(self, message=message):
       raise RuntimeError(message)
+
     monkeypatch.setattr(countdown_builder.Countdown, 'download_and_prepare', fail)
     with pytest.raises(error, match=message) as caught:
       countdown_builder.prepare(SMALL, tmp_path)

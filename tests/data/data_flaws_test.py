@@ -19,21 +19,37 @@ def problem(prompt='What is it?', answer='7', name='p'):
   return Problem(name, prompt, answer)
 
 
-@pytest.mark.parametrize('prompt, answer, flaw', [
-    ('What is it?', '7', None), ('Find x.', '=', 'no_answer'), ('Find x.', '$ $', 'no_answer'),
-    ('Which sign?', '+', None), ('Empty?', r'\{\}', None), ('How many?', '∞', None),
+@pytest.mark.parametrize(
+  'prompt, answer, flaw',
+  [
+    ('What is it?', '7', None),
+    ('Find x.', '=', 'no_answer'),
+    ('Find x.', '$ $', 'no_answer'),
+    ('Which sign?', '+', None),
+    ('Empty?', r'\{\}', None),
+    ('How many?', '∞', None),
     ('True or false: A ring A is B.', 'B', 'letter_without_options'),
-    ('Which? (A) one (B) two', 'B', None), ('Which? A) one B) two', r'\text{A}', None),
-    ('Which? A. one\nB. two', '(B)', None), ('Which? A.) one B.) two', 'A', None),
-    (r'Which? \textbf{(A)} 1 \textbf{(B)} 2', 'A', None), ('(a) one (b) two', 'B', None),
-    (r'Which? \((A)\ 1\quad(B)\,2\)', 'A', None), (r'Which?\n(A) 1\n(B) 2', 'B', None),
+    ('Which? (A) one (B) two', 'B', None),
+    ('Which? A) one B) two', r'\text{A}', None),
+    ('Which? A. one\nB. two', '(B)', None),
+    ('Which? A.) one B.) two', 'A', None),
+    (r'Which? \textbf{(A)} 1 \textbf{(B)} 2', 'A', None),
+    ('(a) one (b) two', 'B', None),
+    (r'Which? \((A)\ 1\quad(B)\,2\)', 'A', None),
+    (r'Which?\n(A) 1\n(B) 2', 'B', None),
     (r'Let \(A\) be in \(B\).', 'A', 'letter_without_options'),
     ('Which? (A) one (B) two', 'C', 'letter_without_options'),
     ('Is P(A) = P(B) in f(B)?', 'A', 'letter_without_options'),
-    ('Which? - one\n- two', 'A', 'letter_without_options'), ('What is f?', 'F', None),
-    ('an angle \theta', '7', 'control_characters'), ('x', '\x0crac{1}{2}', 'control_characters'),
-    ('the \nabla of f', '7', 'control_characters'), ('a\x00b', '7', 'control_characters'),
-    ('a\tb\nc\r\nd', '7', None), ('one\nequation', '7', None)])
+    ('Which? - one\n- two', 'A', 'letter_without_options'),
+    ('What is f?', 'F', None),
+    ('an angle \theta', '7', 'control_characters'),
+    ('x', '\x0crac{1}{2}', 'control_characters'),
+    ('the \nabla of f', '7', 'control_characters'),
+    ('a\x00b', '7', 'control_characters'),
+    ('a\tb\nc\r\nd', '7', None),
+    ('one\nequation', '7', None),
+  ],
+)
 def test_flaws_of_one_row(prompt, answer, flaw):
   assert flaw_of(problem(prompt, answer)) == flaw
 
@@ -41,21 +57,33 @@ def test_flaws_of_one_row(prompt, answer, flaw):
 def test_repeats_keep_the_first_and_contradictions_none():
   rows = [('q', 'Yes'), ('r', '1'), ('q ', 'yes'), ('r', '2'), ('s', '3'), ('r', '1')]
   found = flaws_between([problem(*row, name=str(i)) for i, row in enumerate(rows)])
-  assert found == {1: 'conflicting_answers', 2: 'repeated_question', 3: 'conflicting_answers',
-                   5: 'conflicting_answers'}
+  assert found == {
+    1: 'conflicting_answers',
+    2: 'repeated_question',
+    3: 'conflicting_answers',
+    5: 'conflicting_answers',
+  }
   assert set(found.values()) < set(FLAWS)
 
 
 def test_training_problems_lose_flawed_rows_and_evaluation_sets_do_not(tmp_path):
   rows = [('q1', 'B'), ('q2', '='), ('q3', '3'), ('q3', '4'), ('q4', '4'), ('q4', '4'), ('q5', '')]
   path = tmp_path / 'data.jsonl'
-  path.write_text(''.join(json.dumps({'id': i, 'problem': q, 'answer': a}) + '\n'
-                          for i, (q, a) in enumerate(rows)))
+  path.write_text(
+    ''.join(
+      json.dumps({'id': i, 'problem': q, 'answer': a}) + '\n' for i, (q, a) in enumerate(rows)
+    )
+  )
   config = DataConfig(source=f'file:{path}', eval_source=f'file:{path}')
   loaded = load_problems(config, 'train', '', SilentProgress())
   assert [p.id for p in loaded.problems] == ['4'] and loaded.num_rows == 7
-  assert loaded.counts == {'letter_without_options': 1, 'no_answer': 1, 'conflicting_answers': 2,
-                           'repeated_question': 1, 'empty': 1}
+  assert loaded.counts == {
+    'letter_without_options': 1,
+    'no_answer': 1,
+    'conflicting_answers': 2,
+    'repeated_question': 1,
+    'empty': 1,
+  }
   assert sorted(number for number, _ in loaded.skipped) == [1, 2, 3, 4, 6, 7]
   whole = load_problems(config, 'eval', '', SilentProgress())
   assert len(whole.problems) == 6 and whole.counts == {'empty': 1}
@@ -70,8 +98,13 @@ def test_every_row_of_deepmath_is_accounted_for(shared):
   assert loaded.num_rows == 34_162 and len(loaded.problems) == 19_468
   # A repeat of a flawed row is a repeat: round 1 lies within round 0.
   assert loaded.counts == {
-      'repeated': 13_658, 'letter_without_options': 932, 'repeated_question': 79,
-      'control_characters': 23, 'empty': 1, 'no_answer': 1}
+    'repeated': 13_658,
+    'letter_without_options': 932,
+    'repeated_question': 79,
+    'control_characters': 23,
+    'empty': 1,
+    'no_answer': 1,
+  }
   assert loaded.num_rows == len(loaded.problems) + sum(loaded.counts.values())
 
 
@@ -81,27 +114,46 @@ def test_grams_need_thirteen_words_in_a_row():
   benchmark = [problem(' '.join(words), name='b'), problem('What is one plus one?', name='short')]
   near = problem('Now: ' + ', '.join(words[3:17]).upper(), name='near')
   far = problem(' '.join(words[:12] + ['x'] + words[12:]), name='far')
-  same = problem("what is ONE plus one? Let's think step by step and output the final answer "
-                 'within \\boxed{}.', name='same')
+  same = problem(
+    "what is ONE plus one? Let's think step by step and output the final answer within \\boxed{}.",
+    name='same',
+  )
   found = find_overlaps([far, near, same], benchmark)
   assert [(o.problem_id, o.benchmark_id, o.share) for o in found] == [
-      ('same', 'short', 1.0), ('near', 'b', 2 / 8)]
+    ('same', 'short', 1.0),
+    ('near', 'b', 2 / 8),
+  ]
 
 
-@pytest.mark.parametrize('answer, kind', [
-    ('Yes', 'yes/no, true/false'), ('-1,024', 'integer'), ('B', 'letter A-E'),
-    (r'\frac{1}{2}', 'fraction'), ('0.5', 'decimal'), (r'\infty', 'infinity'),
-    (r'\begin{pmatrix} 1 \end{pmatrix}', 'matrix'), (r'\{1, 2\}', 'set'),
-    ('x = 2', 'equation or inequality'), ('(0, 1]', 'tuple or interval'), ('a circle', 'words'),
-    ('x^2+1', 'expression with variables'), (r'\frac{\pi}{\sqrt{2}}', 'closed-form constant'),
-    ('$7$', 'integer'), (r'\text{No}', 'yes/no, true/false')])
+@pytest.mark.parametrize(
+  'answer, kind',
+  [
+    ('Yes', 'yes/no, true/false'),
+    ('-1,024', 'integer'),
+    ('B', 'letter A-E'),
+    (r'\frac{1}{2}', 'fraction'),
+    ('0.5', 'decimal'),
+    (r'\infty', 'infinity'),
+    (r'\begin{pmatrix} 1 \end{pmatrix}', 'matrix'),
+    (r'\{1, 2\}', 'set'),
+    ('x = 2', 'equation or inequality'),
+    ('(0, 1]', 'tuple or interval'),
+    ('a circle', 'words'),
+    ('x^2+1', 'expression with variables'),
+    (r'\frac{\pi}{\sqrt{2}}', 'closed-form constant'),
+    ('$7$', 'integer'),
+    (r'\text{No}', 'yes/no, true/false'),
+  ],
+)
 def test_answer_types(answer, kind):
   assert answer_type(answer) == kind
 
 
 def test_description_counts():
-  rows = [Problem('a', r'\boxed \boxed', '1', metadata={'difficulty': -1.0}),
-          Problem('b', 'q', '2', metadata={'extra_info.difficulty': 4.0})]
+  rows = [
+    Problem('a', r'\boxed \boxed', '1', metadata={'difficulty': -1.0}),
+    Problem('b', 'q', '2', metadata={'extra_info.difficulty': 4.0}),
+  ]
   found = describe_problems(rows)
   assert found['answer_types'] == {'integer': 2} and found['difficulty']['max'] == 4
   assert [*found['peculiar'].values()] == [1, 1, 0]

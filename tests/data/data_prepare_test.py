@@ -21,15 +21,18 @@ from ds_jax.types import Problem
 
 SUFFIX = " Let's think step by step and output the final answer within \\boxed{}."
 LAYOUTS = {
-    'flat': lambda i: {'id': i, 'problem': f'Question {i}?', 'answer': f'{i:03d}'},
-    'capitals': lambda i: {'ID': f'2024-I-{i}', 'Problem': f'Question {i}?', 'Answer': i},
-    'floats': lambda i: {'question': f'Question {i}?', 'answer': float(i)},
-    'lists': lambda i: {'question': f'Question {i}?', 'final_answer': [f'${i}$']},
-    'solutions': lambda i: {'problem': f'Question {i}?', 'solution': f'So \\boxed{{{i}}}.'},
-    'expected': lambda i: {'problem': f'Question {i}?', 'expected_answer': f'\\boxed{{{i}}}'},
-    'verl': lambda i: {'data_source': 'aime', 'extra_info': {'index': i},
-                       'prompt': [{'role': 'user', 'content': f'Question {i}?{SUFFIX}'}],
-                       'reward_model': {'ground_truth': str(i)}},
+  'flat': lambda i: {'id': i, 'problem': f'Question {i}?', 'answer': f'{i:03d}'},
+  'capitals': lambda i: {'ID': f'2024-I-{i}', 'Problem': f'Question {i}?', 'Answer': i},
+  'floats': lambda i: {'question': f'Question {i}?', 'answer': float(i)},
+  'lists': lambda i: {'question': f'Question {i}?', 'final_answer': [f'${i}$']},
+  'solutions': lambda i: {'problem': f'Question {i}?', 'solution': f'So \\boxed{{{i}}}.'},
+  'expected': lambda i: {'problem': f'Question {i}?', 'expected_answer': f'\\boxed{{{i}}}'},
+  'verl': lambda i: {
+    'data_source': 'aime',
+    'extra_info': {'index': i},
+    'prompt': [{'role': 'user', 'content': f'Question {i}?{SUFFIX}'}],
+    'reward_model': {'ground_truth': str(i)},
+  },
 }
 
 
@@ -48,12 +51,16 @@ def test_public_layouts_of_a_benchmark(tmp_path, layout):
   assert all(p.id.startswith('aime2024-') for p in problems)
 
 
-@pytest.mark.parametrize('change, words', [
+@pytest.mark.parametrize(
+  'change, words',
+  [
     (lambda rows: rows[:29], '29 different problems; aime2024 has 30'),
     (lambda rows: [*rows[:29], LAYOUTS['flat'](29) | {'answer': '1000'}], 'an integer from 0 to'),
     (lambda rows: [*rows[:29], LAYOUTS['flat'](29) | {'answer': ''}], 'answer is empty'),
     (lambda rows: [*rows, LAYOUTS['flat'](3) | {'answer': '4'}], 'with another answer'),
-    (lambda rows: [*rows[:29], LAYOUTS['flat'](29) | {'id': 1}], 'ids stand for several')])
+    (lambda rows: [*rows[:29], LAYOUTS['flat'](29) | {'id': 1}], 'ids stand for several'),
+  ],
+)
 def test_a_file_that_is_not_the_benchmark_is_refused(tmp_path, change, words):
   rows = change([LAYOUTS['flat'](i) for i in range(30)])
   with pytest.raises(InputError, match=words):
@@ -70,7 +77,8 @@ def test_benchmarks_come_back_as_they_were(shared, tmp_path):
     builders.write_problems(name, 'test', problems, {}, tmp_path)
     back = load_benchmark(name, str(tmp_path), DataConfig(instruction='Box it.'), SilentProgress())
     assert [(p.id, p.prompt, p.answer) for p in back] == [
-        (p.id, f'{p.prompt} Box it.', p.answer) for p in problems]
+      (p.id, f'{p.prompt} Box it.', p.answer) for p in problems
+    ]
 
 
 def run(capsys, *argv):
@@ -93,18 +101,24 @@ def test_prepare_builds_once_checks_overlap_and_refuses_other_content(capsys, tm
   assert code == 0 and not summary['is_new']
   assert written == {p: p.stat().st_mtime_ns for p in written}
 
-  train = write(tmp_path / 't.jsonl', [
+  train = write(
+    tmp_path / 't.jsonl',
+    [
       {'id': 'a', 'problem': f'Find {long}.', 'answer': '5', 'difficulty': 4, 'topic': 'T'},
-      {'id': 'b', 'problem': 'True or false?', 'answer': 'B'}, {'id': 'c', 'problem': 'q',
-                                                               'answer': '3'}])
+      {'id': 'b', 'problem': 'True or false?', 'answer': 'B'},
+      {'id': 'c', 'problem': 'q', 'answer': '3'},
+    ],
+  )
   code, summary, out, err = run(capsys, 'prepare', f'--from={train}', data_dir)
   assert code == 0 and summary['skipped'] == {'letter_without_options': 1}
   assert summary['overlap']['closest'] == [
-      {'problem_id': 'a', 'benchmark_id': 'aime2024-x', 'share': 1.0}]
+    {'problem_id': 'a', 'benchmark_id': 'aime2024-x', 'share': 1.0}
+  ]
   assert '100.0%  a  aime2024-x' in out and 'No decontamination check against aime2025' in err
   code, summary, _, _ = run(capsys, 'describe', '--source=tfds:deepmath103k', data_dir)
   assert summary['num_problems'] == 2 and summary['prepared']['skipped'] == {
-      'letter_without_options': 1}
+    'letter_without_options': 1
+  }
   config = DataConfig(source='tfds:deepmath103k')
   back = load_problems(config, 'train', str(tmp_path / 'data'), SilentProgress()).problems
   assert back[0].metadata == {'source': '', 'topic': 'T', 'difficulty': 4.0}
@@ -112,7 +126,9 @@ def test_prepare_builds_once_checks_overlap_and_refuses_other_content(capsys, tm
   assert code == 2 and 'holds other problems' in err
 
 
-@pytest.mark.parametrize('argv, words', [
+@pytest.mark.parametrize(
+  'argv, words',
+  [
     (['prepare', '--benchmark=aime2026', '--from={f}', '--data_dir=x'], 'aime2025'),
     (['prepare', '--name=aime2024', '--from={f}', '--data_dir=x'], 'use --benchmark'),
     (['prepare', '--from={f}'], 'Missing --data_dir'),
@@ -121,7 +137,9 @@ def test_prepare_builds_once_checks_overlap_and_refuses_other_content(capsys, tm
     (['describe', '--source=tfds:a'], 'Missing --data_dir'),
     (['describe', '--source=gym:leg_counting'], 'ds_jax[gym]'),
     (['describe', '--source=hf:a/b'], 'ds_jax[hf]'),
-    (['descibe'], 'Unknown command')])
+    (['descibe'], 'Unknown command'),
+  ],
+)
 def test_mistakes_are_named(capsys, monkeypatch, tmp_path, argv, words):
   for name in ('datasets', 'reasoning_gym'):
     monkeypatch.setitem(sys.modules, name, None)  # not installed
@@ -158,26 +176,32 @@ def test_hub_data_sets_are_read_by_split_and_subset(monkeypatch):
   load_problems(config, 'eval', '', SilentProgress())
   assert calls == [('me/sums', 'main', 'train'), ('me/sums', 'main', 'test')]
   with pytest.raises(InputError, match="split 'dev' of hf:me/sums: Unknown split"):
-    load_problems(DataConfig(source='hf:me/sums', train_split='dev'), 'train', '',
-                  SilentProgress())
+    load_problems(DataConfig(source='hf:me/sums', train_split='dev'), 'train', '', SilentProgress())
 
 
 def test_gym_problems_are_generated_by_seed_and_carry_their_entry(monkeypatch):
   def create_dataset(name, size, seed):
-    return [{'question': f'{name} {seed} {i}?', 'answer': str(i), 'metadata': {'n': (i, seed)}}
-            for i in range(size)]
+    return [
+      {'question': f'{name} {seed} {i}?', 'answer': str(i), 'metadata': {'n': (i, seed)}}
+      for i in range(size)
+    ]
 
   gym = types.SimpleNamespace(create_dataset=create_dataset)
   monkeypatch.setitem(sys.modules, 'reasoning_gym', gym)
-  monkeypatch.setitem(sys.modules, 'reasoning_gym.factory', types.SimpleNamespace(
-      DATASETS={'legs': ()}))
+  monkeypatch.setitem(
+    sys.modules, 'reasoning_gym.factory', types.SimpleNamespace(DATASETS={'legs': ()})
+  )
   load = lambda split, **fields: load_problems(
-      DataConfig(**{'source': 'gym:legs', 'max_problems': 3} | fields), split, '', SilentProgress())
+    DataConfig(**{'source': 'gym:legs', 'max_problems': 3} | fields), split, '', SilentProgress()
+  )
   train, held = load('train').problems, load('eval').problems
   assert [p.id for p in train] == ['legs/0/0', 'legs/0/1', 'legs/0/2'] and len(held) == 3
   assert not {p.prompt for p in train} & {p.prompt for p in held}
-  assert json.loads(train[2].answer) == {'question': 'legs 0 2?', 'answer': '2',
-                                         'metadata': {'n': [2, 0]}}
+  assert json.loads(train[2].answer) == {
+    'question': 'legs 0 2?',
+    'answer': '2',
+    'metadata': {'n': [2, 0]},
+  }
   with pytest.raises(InputError, match='max_problems'):
     load('train', max_problems=0)
   with pytest.raises(InputError, match="no task 'leg'. Did you mean 'legs'"):

@@ -45,6 +45,7 @@ def qwen(shared):
 
 # The embedded task.
 
+
 def test_embedded_vocabulary(embedded):
   assert embedded.num_ids == 112
   assert embedded.tokenizer.convert_ids_to_tokens(list(embedded.stop_ids)) == ['<eos>']
@@ -67,7 +68,7 @@ def test_worked_solutions_round_trip_and_lines_fill_segments(embedded):
     assert embedded.decode_response(tokens) == problem.solution
     assert unknown not in tokens and unknown not in embedded.encode_prompt(problem.prompt)
     depth = len(problem.metadata['numbers']) - 1
-    segments = [tokens[i:i + num_tokens] for i in range(0, len(tokens), num_tokens)]
+    segments = [tokens[i : i + num_tokens] for i in range(0, len(tokens), num_tokens)]
     assert len(segments) == depth and tokens[-1] == embedded.stop_ids[0]
     # Every segment is one line: it begins with an operation, and only the last one ends the text.
     for i, segment in enumerate(segments):
@@ -91,11 +92,14 @@ def test_other_sizes_of_values(tmp_path):
 
 # Real tokenizers.
 
-@pytest.mark.parametrize('name', [
-    'qwen2.5', 'phi-3-mini', 'deepseek-r1-distill-qwen-reconstructed'])
+
+@pytest.mark.parametrize(
+  'name', ['qwen2.5', 'phi-3-mini', 'deepseek-r1-distill-qwen-reconstructed']
+)
 def test_prompts_equal_the_chat_template_of_transformers(shared, name):
   folder = real_folder(shared, name)
   import transformers
+
   theirs = transformers.AutoTokenizer.from_pretrained(folder)
   ours = load_tokenizer(folder)
   for text in TEXTS:
@@ -158,16 +162,21 @@ def test_without_a_chat_template_the_bare_text(shared):
 
 # Folders.
 
-@pytest.mark.parametrize('eos, expected', [
-    (1, (1,)), ([1, 5], (1, 5)), ([7, 1], (1, 7)), (None, (1,)), ([5, 4000], (1, 5))])
+
+@pytest.mark.parametrize(
+  'eos, expected',
+  [(1, (1,)), ([1, 5], (1, 5)), ([7, 1], (1, 7)), (None, (1,)), ([5, 4000], (1, 5))],
+)
 def test_stop_ids_of_generation_config(countdown_folder, tmp_path, eos, expected):
   save_tokenizer(countdown_folder, tmp_path)
   (tmp_path / 'generation_config.json').write_text(json.dumps({'eos_token_id': eos}))
   assert load_tokenizer(tmp_path).stop_ids == expected
 
 
-@pytest.mark.parametrize('content', ['{', '[1]', '{"eos_token_id": "x"}', '{"eos_token_id": -1}',
-                                     '{"eos_token_id": [true]}'])
+@pytest.mark.parametrize(
+  'content',
+  ['{', '[1]', '{"eos_token_id": "x"}', '{"eos_token_id": -1}', '{"eos_token_id": [true]}'],
+)
 def test_bad_generation_config_is_named(countdown_folder, tmp_path, content):
   save_tokenizer(countdown_folder, tmp_path)
   (tmp_path / 'generation_config.json').write_text(content)
@@ -202,8 +211,10 @@ def test_missing_folders_and_tokenizers(tmp_path, monkeypatch):
 
 def test_a_hub_name_that_cannot_be_fetched(monkeypatch):
   import huggingface_hub
+
   def unreachable(name, **kwargs):
     raise ConnectionError('no network\nmore')
+
   monkeypatch.setattr(huggingface_hub, 'snapshot_download', unreachable)
   with pytest.raises(InputError, match="'org/name' is neither a folder.*hub: no network$"):
     load_tokenizer('org/name')
@@ -211,15 +222,20 @@ def test_a_hub_name_that_cannot_be_fetched(monkeypatch):
 
 def test_a_hub_name_loads_its_snapshot(monkeypatch, countdown_folder):
   import huggingface_hub
-  monkeypatch.setattr(huggingface_hub, 'snapshot_download',
-                      lambda name, allow_patterns: str(countdown_folder))
+
+  monkeypatch.setattr(
+    huggingface_hub, 'snapshot_download', lambda name, allow_patterns: str(countdown_folder)
+  )
   assert load_tokenizer('org/name').num_ids == 112
 
 
 @pytest.mark.parametrize('name', ['countdown', 'qwen2.5'])
 def test_saved_tokenizer_is_the_same(request, tmp_path, name):
-  folder = (request.getfixturevalue('countdown_folder') if name == 'countdown'
-            else real_folder(request.getfixturevalue('shared'), name))
+  folder = (
+    request.getfixturevalue('countdown_folder')
+    if name == 'countdown'
+    else real_folder(request.getfixturevalue('shared'), name)
+  )
   (tmp_path / 'model.safetensors').write_text('untouched')
   names = save_tokenizer(folder, tmp_path)
   assert {'tokenizer.json', 'tokenizer_config.json'} <= set(names)
@@ -232,10 +248,13 @@ def test_saved_tokenizer_is_the_same(request, tmp_path, name):
 
 # Lengths.
 
+
 def problems_of(tokenizer, lengths):
   numbers = [' '.join(['7'] * (n - 3)) for n in lengths]
-  return [Problem(id=str(n), prompt=f'9 from {text}', answer='')
-          for n, text in zip(lengths, numbers, strict=True)]
+  return [
+    Problem(id=str(n), prompt=f'9 from {text}', answer='')
+    for n, text in zip(lengths, numbers, strict=True)
+  ]
 
 
 def test_overlong_prompts_are_skipped_and_counted(embedded):
@@ -279,12 +298,12 @@ def test_a_model_beside_the_tokenizer_does_not_change_it(tmp_path):
   write_countdown_tokenizer(tmp_path, 99)
   before = load_tokenizer(tmp_path).encode_prompt('24 from 3 5 7 2')
   (tmp_path / 'config.json').write_text('{"model_type": "qwen2", "vocab_size": 112}')
-  np.testing.assert_array_equal(
-      load_tokenizer(tmp_path).encode_prompt('24 from 3 5 7 2'), before)
+  np.testing.assert_array_equal(load_tokenizer(tmp_path).encode_prompt('24 from 3 5 7 2'), before)
   assert len(before) == 7
 
 
 # All problems of DeepMath.
+
 
 def deepmath_texts(shared, step):
   """Every `step`-th user message of the round-0 files."""
@@ -311,6 +330,7 @@ def test_problems_round_trip(shared, name, step=29):
 @pytest.mark.parametrize('name', [name for name in TOKENIZERS if name != 'gpt2'])
 def test_problem_prompts_equal_those_of_transformers(shared, name, step=97):
   import transformers
+
   folder = real_folder(shared, name)
   theirs = transformers.AutoTokenizer.from_pretrained(folder)
   texts = deepmath_texts(shared, step)

@@ -18,7 +18,6 @@ from ds_jax.interfaces import SilentProgress
 
 
 class Notes(SilentProgress):
-
   def __init__(self):
     self.messages = []
 
@@ -32,14 +31,21 @@ def load(source, split='train', progress=None, **fields):
 
 
 def verl_row(text='What is 1+1?', gold='2', index='a', role='user'):
-  return {'data_source': 'test', 'prompt': [{'role': role, 'content': text}], 'ability': 'MATH',
-          'reward_model': {'ground_truth': gold, 'style': 'rule'},
-          'extra_info': {'index': index, 'difficulty': 3.5}}
+  return {
+    'data_source': 'test',
+    'prompt': [{'role': role, 'content': text}],
+    'ability': 'MATH',
+    'reward_model': {'ground_truth': gold, 'style': 'rule'},
+    'extra_info': {'index': index, 'difficulty': 3.5},
+  }
 
 
 # From a row to a problem.
 
-@pytest.mark.parametrize('row, expected', [
+
+@pytest.mark.parametrize(
+  'row, expected',
+  [
     ({'problem': 'q', 'answer': 'a'}, ('q', 'a')),
     ({'question': 'q', 'final_answer': 'a'}, ('q', 'a')),
     ({'prompt': 'q', 'answer': 7}, ('q', '7')),
@@ -56,13 +62,16 @@ def verl_row(text='What is 1+1?', gold='2', index='a', role='user'):
     ({'problem': 'q', 'expected_answer': '7'}, ('q', '7')),
     ({'problem': 'q', 'answer': ' a '}, ('q', 'a')),
     ({'problem': ' q ', 'answer': 'a'}, (' q ', 'a')),  # the question is left as it is
-])
+  ],
+)
 def test_recognised_layouts(row, expected):
   problem = read_problem(row, DataConfig())
   assert (problem.prompt, problem.answer) == expected
 
 
-@pytest.mark.parametrize('row, reason', [
+@pytest.mark.parametrize(
+  'row, reason',
+  [
     ({'answer': 'a', 'text': 'q'}, r'no problem \| question \| prompt \(fields: answer, text\)'),
     ({'problem': 'q'}, 'no reward_model.ground_truth'),
     ({'problem': 'q', 'answer': ''}, 'answer is empty'),
@@ -81,7 +90,8 @@ def test_recognised_layouts(row, expected):
     ({'prompt': [], 'answer': 'a'}, 'expected one user message'),
     ({'prompt': ['q'], 'answer': 'a'}, 'not of chat messages'),
     ({'prompt': [{'role': 'user'}], 'answer': 'a'}, 'prompt is NoneType'),
-])
+  ],
+)
 def test_unusable_rows_say_why(row, reason):
   with pytest.raises(RowError, match=reason):
     read_problem(row, DataConfig())
@@ -121,39 +131,62 @@ def test_instruction_is_appended_once():
   assert with_instruction('q', '') == 'q'
 
 
-@pytest.mark.parametrize('text, expected', [
-    (r'\boxed{1} and \boxed{2}', '2'), (r'\boxed{1} and \boxed{2', '1'), ('no', None),
-    (r'\boxed {a{b}c}', 'a{b}c'), (r'\boxed{\{1\}}', r'\{1\}'), (r'\boxed{x\}', None),
-    (r'\boxed{a} \boxed 5', 'a'), (r'\boxed', None), (r'\boxed{\text{a\\}b}', r'\text{a\\}b')])
+@pytest.mark.parametrize(
+  'text, expected',
+  [
+    (r'\boxed{1} and \boxed{2}', '2'),
+    (r'\boxed{1} and \boxed{2', '1'),
+    ('no', None),
+    (r'\boxed {a{b}c}', 'a{b}c'),
+    (r'\boxed{\{1\}}', r'\{1\}'),
+    (r'\boxed{x\}', None),
+    (r'\boxed{a} \boxed 5', 'a'),
+    (r'\boxed', None),
+    (r'\boxed{\text{a\\}b}', r'\text{a\\}b'),
+  ],
+)
 def test_last_boxed(text, expected):
   assert last_boxed(text) == expected
 
 
 # Files.
 
+
 def test_broken_jsonl_lines_are_skipped_and_reported(tmp_path):
   path = tmp_path / 'data.jsonl'
-  path.write_bytes(b'\n'.join([
-      b'\xef\xbb\xbf{"id": "a", "problem": "q1", "answer": "1"}',  # 1, with a byte order mark
-      b'{"problem": "q", "answer": ',  # 2
-      b'',  # a blank line is no row
-      b'[1, 2]',  # 4
-      b'{"problem": "q", "answer": ""}',  # 5
-      b'{"problem": "\xff", "answer": "1"}',  # 6
-      b'[' * 100_000,  # 7
-      b'{"problem": "q", "answer": "\\ud800"}',  # 8
-      b'{"id": "a", "problem": "q1", "answer": "1"}',  # 9, a repeat
-      b'{"id": "a", "problem": "q2", "answer": "2"}',  # 10, an id that is taken
-      b'{"problem": "q", "answer": 1' + b'0' * 5000 + b'}',  # 11
-      b'']))
+  path.write_bytes(
+    b'\n'.join(
+      [
+        b'\xef\xbb\xbf{"id": "a", "problem": "q1", "answer": "1"}',  # 1, with a byte order mark
+        b'{"problem": "q", "answer": ',  # 2
+        b'',  # a blank line is no row
+        b'[1, 2]',  # 4
+        b'{"problem": "q", "answer": ""}',  # 5
+        b'{"problem": "\xff", "answer": "1"}',  # 6
+        b'[' * 100_000,  # 7
+        b'{"problem": "q", "answer": "\\ud800"}',  # 8
+        b'{"id": "a", "problem": "q1", "answer": "1"}',  # 9, a repeat
+        b'{"id": "a", "problem": "q2", "answer": "2"}',  # 10, an id that is taken
+        b'{"problem": "q", "answer": 1' + b'0' * 5000 + b'}',  # 11
+        b'',
+      ]
+    )
+  )
   notes = Notes()
   loaded = load(f'file:{path}', progress=notes)
   assert [(p.id, p.answer) for p in loaded.problems] == [('a', '1'), ('a#2', '2')]
   reasons = dict(loaded.skipped)
   assert list(reasons) == [2, 4, 5, 6, 7, 8, 9, 11] and loaded.num_rows == 10
-  for line, words in ((2, 'not JSON'), (4, 'list'), (5, 'answer is empty'), (6, 'not UTF-8'),
-                      (7, 'not JSON'), (8, 'answer is not UTF-8'), (9, 'repeats row 1'),
-                      (11, 'not JSON')):
+  for line, words in (
+    (2, 'not JSON'),
+    (4, 'list'),
+    (5, 'answer is empty'),
+    (6, 'not UTF-8'),
+    (7, 'not JSON'),
+    (8, 'answer is not UTF-8'),
+    (9, 'repeats row 1'),
+    (11, 'not JSON'),
+  ):
     assert words in reasons[line], (line, reasons[line])
   (message,) = notes.messages
   assert 'skipped 8 of 10 rows' in message and '2: not JSON' in message and '…' in message
@@ -161,8 +194,10 @@ def test_broken_jsonl_lines_are_skipped_and_reported(tmp_path):
 
 def test_broken_csv_rows(tmp_path):
   path = tmp_path / 'data.csv'
-  path.write_bytes(b'question,answer\r\n"two\nlines",1\r\nq2\r\nq3,3,extra\r\nq4,\r\nq\xff,5\r\n'
-                   b'q6,' + b'9' * 200_000 + b'\r\nq7,7\r\n')
+  path.write_bytes(
+    b'question,answer\r\n"two\nlines",1\r\nq2\r\nq3,3,extra\r\nq4,\r\nq\xff,5\r\n'
+    b'q6,' + b'9' * 200_000 + b'\r\nq7,7\r\n'
+  )
   loaded = load(f'file:{path}')
   assert [(p.prompt, p.answer) for p in loaded.problems] == [('two\nlines', '1'), ('q7', '7')]
   reasons = dict(loaded.skipped)
@@ -173,16 +208,24 @@ def test_broken_csv_rows(tmp_path):
 
 def test_broken_parquet_rows(tmp_path):
   path = tmp_path / 'data.parquet'
-  rows = [verl_row(index='a'), verl_row(gold='', index='b'), verl_row(text='', index='c'),
-          verl_row(role='assistant', index='d'), verl_row(gold='5', index='e')]
+  rows = [
+    verl_row(index='a'),
+    verl_row(gold='', index='b'),
+    verl_row(text='', index='c'),
+    verl_row(role='assistant', index='d'),
+    verl_row(gold='5', index='e'),
+  ]
   pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
   loaded = load(f'file:{path}')
   assert [p.id for p in loaded.problems] == ['test/a', 'test/e']
   assert [number for number, _ in loaded.skipped] == [2, 3, 4]
   assert loaded.problems[0].metadata['extra_info.difficulty'] == 3.5
 
-  bad = pyarrow.Array.from_buffers(pyarrow.string(), 3, [
-      None, pyarrow.py_buffer(np.array([0, 1, 2, 3], np.int32)), pyarrow.py_buffer(b'a\xffc')])
+  bad = pyarrow.Array.from_buffers(
+    pyarrow.string(),
+    3,
+    [None, pyarrow.py_buffer(np.array([0, 1, 2, 3], np.int32)), pyarrow.py_buffer(b'a\xffc')],
+  )
   table = pyarrow.table({'problem': bad, 'answer': ['1', '2', '3']})
   pyarrow.parquet.write_table(table, path)
   loaded = load(f'file:{path}')
@@ -208,14 +251,17 @@ def test_several_files_by_pattern(tmp_path):
 
 def test_max_problems_counts_good_rows(tmp_path):
   path = tmp_path / 'data.jsonl'
-  path.write_text('broken\n' + ''.join(f'{{"problem": "q{i}", "answer": "{i}"}}\n'
-                                       for i in range(9)))
+  path.write_text(
+    'broken\n' + ''.join(f'{{"problem": "q{i}", "answer": "{i}"}}\n' for i in range(9))
+  )
   loaded = load(f'file:{path}', max_problems=3)
   assert [p.answer for p in loaded.problems] == ['0', '1', '2']
   assert loaded.num_rows == 4
 
 
-@pytest.mark.parametrize('name, content, message', [
+@pytest.mark.parametrize(
+  'name, content, message',
+  [
     ('a.jsonl', 'x\ny\n', 'none of 2 rows can be used.*1: not JSON.*data.prompt_field'),
     ('a.jsonl', '', 'holds no rows'),
     ('a.json', '{"a": 1}', 'list of objects, got dict'),
@@ -224,14 +270,17 @@ def test_max_problems_counts_good_rows(tmp_path):
     ('a.csv', 'x,y\n1,2\n', r'none of 1 rows.*fields: x, y'),
     ('a.txt', 'x', r"expected one of .csv, .json, .jsonl, .parquet, got '.txt'"),
     ('a', 'x', "got 'no extension'"),
-])
+  ],
+)
 def test_unusable_files(tmp_path, name, content, message):
   (tmp_path / name).write_text(content)
   with pytest.raises(InputError, match=message):
     load(f'file:{tmp_path / name}')
 
 
-@pytest.mark.parametrize('source, message', [
+@pytest.mark.parametrize(
+  'source, message',
+  [
     ('file:/nope/data.jsonl', "'/nope/data.jsonl' does not exist"),
     ('file:/nope/*.jsonl', "No file matches '/nope/\\*.jsonl'"),
     ('file:/', 'is a folder'),
@@ -239,7 +288,8 @@ def test_unusable_files(tmp_path, name, content, message):
     ('deepmath', "Unknown data source 'deepmath'; expected 'countdown', 'tfds:NAME', 'file:PA"),
     ('tfds:no_such_data_set', "No TFDS data set 'no_such_data_set' prepared under '/nowhere'"),
     ('tfds:/nope/at/all', 'Cannot read split'),
-])
+  ],
+)
 def test_unusable_sources(source, message):
   with pytest.raises(InputError, match=message) as error:
     load(source)
@@ -262,14 +312,16 @@ def test_instruction_reaches_every_source(tmp_path):
   path = tmp_path / 'data.jsonl'
   path.write_text('{"problem": "q", "answer": "1"}')
   assert load(f'file:{path}', instruction='Box it.').problems[0].prompt == 'q Box it.'
-  config = DataConfig(countdown=CountdownConfig(num_train=2, num_heldout=1, num_warmstart=1),
-                      instruction='Go.')
+  config = DataConfig(
+    countdown=CountdownConfig(num_train=2, num_heldout=1, num_warmstart=1), instruction='Go.'
+  )
   loaded = load_problems(config, 'train', str(tmp_path), Notes())
   assert all(p.prompt == f'{p.answer} Go.' for p in loaded.problems)
 
 
 def test_tfds_source_by_name_and_by_folder(tmp_path):
   from ds_jax.data import countdown_builder
+
   config = CountdownConfig(num_train=12, num_heldout=5, num_warmstart=3)
   folder = countdown_builder.prepare(config, tmp_path).data_dir
   own = load_problems(DataConfig(countdown=config), 'train', str(tmp_path), Notes())
@@ -280,11 +332,13 @@ def test_tfds_source_by_name_and_by_folder(tmp_path):
   halved = DataConfig(source=f'tfds:{name}', train_split='train[:50%]')
   assert load_problems(halved, 'train', str(tmp_path), Notes()).problems == own.problems[:6]
   with pytest.raises(InputError, match="Unknown split 'dev'"):
-    load_problems(DataConfig(source=f'tfds:{name}', train_split='dev'), 'train', str(tmp_path),
-                  Notes())
+    load_problems(
+      DataConfig(source=f'tfds:{name}', train_split='dev'), 'train', str(tmp_path), Notes()
+    )
 
 
 # Real data.
+
 
 def test_deepmath_loads_whole(shared):
   folder = shared / 'data/deepmath/deepmath103k_round0'
@@ -296,8 +350,9 @@ def test_deepmath_loads_whole(shared):
   assert loaded.num_rows == 20_504
   assert len({p.id for p in loaded.problems}) == len(loaded.problems) == 20_503
   assert loaded.skipped == ((860, 'train_0.parquet: reward_model.ground_truth is empty'),)
-  assert all(p.prompt.count(suffix) >= 1 and not p.prompt.endswith(suffix * 2)
-             for p in loaded.problems)
+  assert all(
+    p.prompt.count(suffix) >= 1 and not p.prompt.endswith(suffix * 2) for p in loaded.problems
+  )
   assert 'skipped 1 of 20504 rows (1 empty)' in notes.messages[0]
 
 

@@ -20,9 +20,17 @@ def test_a_random_qwen_trains_a_few_steps_on_deepmath(root, shared, tmp_path, ca
       pytest.skip(f'{path} does not exist')
   config, model = root / 'configs/smoke.py', tmp_path / 'qwen'
   assert main(['init', f'--config={config}', f'--tokenizer={tokenizer}', f'--output={model}']) == 0
-  code = main(['train', f'--config={config}', f'--workdir={tmp_path / "run"}', '--json',
-               f'--config.model.path={model}', f'--config.data.source=file:{source}',
-               f'--config.data.eval_source=file:{benchmark}'])
+  code = main(
+    [
+      'train',
+      f'--config={config}',
+      f'--workdir={tmp_path / "run"}',
+      '--json',
+      f'--config.model.path={model}',
+      f'--config.data.source=file:{source}',
+      f'--config.data.eval_source=file:{benchmark}',
+    ]
+  )
   out, err = capsys.readouterr()
   assert code == 0, err
   assert json.loads(out.splitlines()[-1])['steps'] == 3

@@ -16,32 +16,50 @@ from ds_jax.model.decoder import MAX_UNROLLED, init_decoder
 from ds_jax.sharding import make_mesh
 from ds_jax.testing import tiny as fakes
 
-SHAPE = ExpandShape(num_slots=4, width=2, segment_length=4, context_length=4096, replay_chunk=8,
-                    replay_lanes=4, path_block=64, num_kv_heads=fakes.DECODER.num_kv_heads)
+SHAPE = ExpandShape(
+  num_slots=4,
+  width=2,
+  segment_length=4,
+  context_length=4096,
+  replay_chunk=8,
+  replay_lanes=4,
+  path_block=64,
+  num_kv_heads=fakes.DECODER.num_kv_heads,
+)
 SLOTS = np.arange(SHAPE.num_slots)
 
 
 def make_plan(keep_length, num_children, replay_length=0):
   of = lambda values: np.broadcast_to(np.asarray(values, np.int32), SLOTS.shape)
-  return SlotPlan(append_child=of(-1), keep_length=of(keep_length), replay_length=of(replay_length),
-              replay_tokens=np.full((len(SLOTS), SHAPE.replay_chunk), 7, np.int32),
-              pending_token=of(5), num_children=of(num_children), first_child=of(0),
-              key=np.zeros((len(SLOTS), 2), np.uint32))
+  return SlotPlan(
+    append_child=of(-1),
+    keep_length=of(keep_length),
+    replay_length=of(replay_length),
+    replay_tokens=np.full((len(SLOTS), SHAPE.replay_chunk), 7, np.int32),
+    pending_token=of(5),
+    num_children=of(num_children),
+    first_child=of(0),
+    key=np.zeros((len(SLOTS), 2), np.uint32),
+  )
 
 
 def make_program(num_layers):
   """The compiled expansion, a decoder and empty slots."""
   config = dataclasses.replace(fakes.DECODER, num_layers=num_layers)
   mesh = make_mesh(devices=jax.devices()[:1])
-  return (compile_expand(mesh, SHAPE), init_decoder(config, jax.random.key(0)),
-          compile_slots(config, mesh, SHAPE)())
+  return (
+    compile_expand(mesh, SHAPE),
+    init_decoder(config, jax.random.key(0)),
+    compile_slots(config, mesh, SHAPE)(),
+  )
 
 
 @pytest.mark.parametrize('num_layers', [2, MAX_UNROLLED + 1])
 def test_caches_are_written_where_they_lie(num_layers):
   program, decoder, slots = make_program(num_layers)
-  compiled = program.lower(decoder, slots, make_plan(0, 2), sampling_options(),
-                           np.array([0], np.int32)).compile()
+  compiled = program.lower(
+    decoder, slots, make_plan(0, 2), sampling_options(), np.array([0], np.int32)
+  ).compile()
   assert compiled.memory_analysis().temp_size_in_bytes < slots.path_keys.nbytes / 4
 
 
@@ -55,8 +73,9 @@ def test_a_path_is_read_only_for_children_that_are_running():
   poison = lambda cache: cache.at[:, 1:, :, :100].set(jnp.nan)
   slots = slots._replace(path_keys=poison(slots.path_keys), path_values=poison(slots.path_values))
   plan = make_plan([0, 100, 100, 100], [2, 2, 0, 0], [0, 0, 8, 0])
-  slots, segments = program(decoder, slots, plan, sampling_options(temperature=0.0),
-                            np.array([0], np.int32))
+  slots, segments = program(
+    decoder, slots, plan, sampling_options(temperature=0.0), np.array([0], np.int32)
+  )
   assert segments.length.tolist() == [[SHAPE.segment_length] * 2, [1] * 2, [0] * 2, [0] * 2]
   assert np.isnan(slots.path_keys[1, 1, :, 100]).all()  # the pending token did read
   assert np.isnan(slots.path_keys[1, 2, :, 100:108]).all()  # so did the replay

@@ -21,14 +21,15 @@ from ds_jax.model.attention.partial import MASKED
 PROBABILITIES = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
 LOGITS = jnp.log(jnp.asarray(PROBABILITIES))
 CASES = [
-    (dict(), PROBABILITIES),
-    (dict(temperature=0.0), [1, 0, 0, 0, 0]),
-    (dict(temperature=0.5), np.square(PROBABILITIES) / 0.285),
-    (dict(top_k=2), [4 / 7, 3 / 7, 0, 0, 0]),
-    (dict(top_p=0.8), np.array([0.4, 0.3, 0.15, 0, 0]) / 0.85),
-    (dict(top_p=1e-6), [1, 0, 0, 0, 0]),
-    (dict(top_p=0.8, top_k=1), [1, 0, 0, 0, 0]),
-    (dict(temperature=0.5, top_k=3, top_p=0.8), np.array([0.16, 0.09, 0, 0, 0]) / 0.25)]
+  (dict(), PROBABILITIES),
+  (dict(temperature=0.0), [1, 0, 0, 0, 0]),
+  (dict(temperature=0.5), np.square(PROBABILITIES) / 0.285),
+  (dict(top_k=2), [4 / 7, 3 / 7, 0, 0, 0]),
+  (dict(top_p=0.8), np.array([0.4, 0.3, 0.15, 0, 0]) / 0.85),
+  (dict(top_p=1e-6), [1, 0, 0, 0, 0]),
+  (dict(top_p=0.8, top_k=1), [1, 0, 0, 0, 0]),
+  (dict(temperature=0.5, top_k=3, top_p=0.8), np.array([0.16, 0.09, 0, 0, 0]) / 0.25),
+]
 
 
 def draw(options, count=20_000):
@@ -42,8 +43,9 @@ def test_frequencies_and_scores_follow_the_options(options, expected):
   drawn = draw(sampling_options(**options))
   tokens = drawn.token.ravel()
   np.testing.assert_allclose(np.bincount(tokens, minlength=5) / len(tokens), expected, atol=0.015)
-  np.testing.assert_allclose(drawn.sampled_logprob.ravel(), np.log(np.array(expected)[tokens]),
-                             atol=1e-5)
+  np.testing.assert_allclose(
+    drawn.sampled_logprob.ravel(), np.log(np.array(expected)[tokens]), atol=1e-5
+  )
   policy = PROBABILITIES ** (1 / (options.get('temperature') or 1.0))
   policy /= policy.sum()  # what truncation leaves out does not enter
   np.testing.assert_allclose(drawn.logprob.ravel(), np.log(policy)[tokens], atol=1e-5)
@@ -71,7 +73,7 @@ def test_kept_sets_are_those_of_a_sort(size):
   weights[2, 3:] = 0
   for top_k in (1, 3, size):
     kept = np.asarray(keep_top_k(weights, jnp.int32(top_k)))
-    border = np.sort(weights, -1)[:, ::-1][:, top_k - 1:top_k]
+    border = np.sort(weights, -1)[:, ::-1][:, top_k - 1 : top_k]
     np.testing.assert_array_equal(kept, np.where(weights >= border, weights, 0))
   for top_p in (1e-3, 0.3, 0.9, 0.999):
     kept = np.asarray(keep_top_p(weights, jnp.float32(top_p)))
@@ -86,8 +88,12 @@ def test_inverse_of_the_running_sum_is_exact_and_never_leaves_the_support():
   weights = rng.exponential(size=(1, 1000)) * (rng.random((1, 1000)) < 0.1)
   weights[:, :50] = weights[:, -50:] = 0
   uniform = np.append(np.linspace(0, 1, 4001)[:-1], np.float32(1 - 2**-24))
-  index = np.asarray(invert(jnp.asarray(np.repeat(weights, len(uniform), 0), jnp.float32),
-                            jnp.asarray(uniform, jnp.float32)))
+  index = np.asarray(
+    invert(
+      jnp.asarray(np.repeat(weights, len(uniform), 0), jnp.float32),
+      jnp.asarray(uniform, jnp.float32),
+    )
+  )
   assert np.all(weights[0, index] > 0) and np.all(np.diff(index) >= 0)
   exact = np.searchsorted(np.cumsum(weights[0]), uniform * weights.sum(), side='right')
   assert np.mean(index == exact) > 0.999
@@ -104,8 +110,11 @@ def test_other_options_compile_nothing():
 def test_a_large_vocabulary_is_neither_sorted_nor_hashed():
   """Sorting V and noise for every id are what a sampler must not do at 151,936 ids."""
   rows, size = 16, 151_936
-  arguments = (jax.random.split(jax.random.key(0), (rows, 1)),
-               jax.ShapeDtypeStruct((rows, 1, size), jnp.float32), sampling_options())
+  arguments = (
+    jax.random.split(jax.random.key(0), (rows, 1)),
+    jax.ShapeDtypeStruct((rows, 1, size), jnp.float32),
+    sampling_options(),
+  )
   compiled = jax.jit(draw_tokens).lower(*arguments).compile()
   assert ' sort(' not in compiled.as_text()
   assert compiled.memory_analysis().temp_size_in_bytes < 4 * (4 * rows * size)

@@ -26,21 +26,26 @@ from ds_jax.testing import tiny_run
 from ds_jax.types import Problem
 
 NAMES = ['aime2024', 'aime2025']
-SETTINGS = dict(data=dict(prompt_limit=64, instruction=''),
-                evaluate=dict(num_samples=4, num_slots=4), train=dict(row_length=96))
+SETTINGS = dict(
+  data=dict(prompt_limit=64, instruction=''),
+  evaluate=dict(num_samples=4, num_slots=4),
+  train=dict(row_length=96),
+)
 
 
 def byte_tokenizer(folder):
   """A tokenizer of 257 ids, as a Hugging Face folder."""
   import tokenizers
   import transformers
+
   alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
   model = tokenizers.models.BPE({c: i for i, c in enumerate([*alphabet, '<end>'])}, [])
   tokenizer = tokenizers.Tokenizer(model)
   tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
   tokenizer.decoder = tokenizers.decoders.ByteLevel()
   transformers.PreTrainedTokenizerFast(
-      tokenizer_object=tokenizer, eos_token='<end>', pad_token='<end>').save_pretrained(folder)
+    tokenizer_object=tokenizer, eos_token='<end>', pad_token='<end>'
+  ).save_pretrained(folder)
   return folder
 
 
@@ -65,7 +70,8 @@ def made(tmp_path_factory):
 
 def evaluate(made, output, should_stop=tiny_run.NEVER, names=NAMES):
   return evaluate_command.evaluate_benchmarks(
-      *made, names, str(output), SilentProgress(), should_stop)
+    *made, names, str(output), SilentProgress(), should_stop
+  )
 
 
 @pytest.fixture(scope='module')
@@ -94,7 +100,8 @@ def test_every_sample_is_kept_and_counted(whole):
     figures = found['results'][name]
     assert figures['num_problems'] == 30 and figures['num_samples'] == 4
     assert figures['pass_at_1'] == pytest.approx(
-        sum(row['verdict'] == 'correct' for row in mine) / len(mine))
+      sum(row['verdict'] == 'correct' for row in mine) / len(mine)
+    )
     assert figures['pass_at'][1] == pytest.approx(figures['pass_at_1'])
     assert figures['pass_at'][4] > figures['pass_at'][2] > figures['pass_at'][1] > 0
     assert figures['cut_share'] == sum(row['is_cut'] for row in mine) / len(mine)
@@ -120,7 +127,7 @@ def _copy(source, folder, num_dropped):
   shutil.copytree(source, folder)
   for path in folder.glob('*.jsonl') if num_dropped else ():
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = lines[:max(0, len(lines) - num_dropped // 2)]
+    kept = lines[: max(0, len(lines) - num_dropped // 2)]
     path.write_bytes(b''.join(kept) + lines[-1][:40])
     (folder / 'table.md').unlink(missing_ok=True)
     (folder / 'table.json').unlink(missing_ok=True)
@@ -139,8 +146,9 @@ def test_stopped_five_times_it_ends_the_same(made, whole, tmp_path):
 
 def test_one_device_and_eight_draw_the_same_samples(made, whole, tmp_path, monkeypatch):
   assert jax.device_count() == 8
-  monkeypatch.setattr(runtime, 'open_mesh', lambda config: sharding.make_mesh(
-      devices=jax.devices()[:1]))
+  monkeypatch.setattr(
+    runtime, 'open_mesh', lambda config: sharding.make_mesh(devices=jax.devices()[:1])
+  )
   evaluate(made, tmp_path)
   assert_same(tmp_path, whole[0])
 
@@ -148,8 +156,15 @@ def test_one_device_and_eight_draw_the_same_samples(made, whole, tmp_path, monke
 @pytest.mark.long
 def test_killed_five_times_it_ends_the_same(made, whole, tmp_path):
   """SIGKILL, each time after some more samples."""
-  command = [sys.executable, '-m', 'ds_jax', 'evaluate', f'--checkpoint={made[1].root}',
-             f'--benchmarks={",".join(NAMES)}', f'--output={tmp_path / "out"}']
+  command = [
+    sys.executable,
+    '-m',
+    'ds_jax',
+    'evaluate',
+    f'--checkpoint={made[1].root}',
+    f'--benchmarks={",".join(NAMES)}',
+    f'--output={tmp_path / "out"}',
+  ]
   out = tmp_path / 'out'
   count = lambda: sum(p.read_bytes().count(b'\n') for p in out.glob('*.jsonl'))
   for goal in (1, 30, 90, 150, 200):
@@ -187,14 +202,18 @@ def test_the_command_reuses_samples_and_tells_settings_apart(capsys, made, whole
   assert code == 2 and 'other settings' in err
 
 
-@pytest.mark.parametrize('argv, words', [
+@pytest.mark.parametrize(
+  'argv, words',
+  [
     (['--benchmarks=aime2023'], "Did you mean 'aime2025' or"),
     (['--benchmarks=math500'], 'ds-jax data prepare --benchmark=math500'),
     (['--benchmarks=aime2024', '--config.data.prompt_limit=9'], 'prompts exceed'),
     (['--benchmarks=aime2024', '--config.verify.verifier=countdown'], 'verify.verifier=math'),
     (['--benchmarks=aime2024', '--samples=few'], 'num_samples'),
     (['--output=x'], '--benchmarks'),
-    (['--workdir=x'], 'leave out')])
+    (['--workdir=x'], 'leave out'),
+  ],
+)
 def test_mistakes_are_named_before_any_work(capsys, made, argv, words):
   code, _, _, err = run(capsys, f'--checkpoint={made[1].root}', *argv)
   assert code == 2 and words in err and 'Traceback' not in err and 'Compiling' not in err
@@ -207,9 +226,16 @@ def test_a_model_folder_is_no_run(capsys, made):
 
 # Figures by counting.
 
+
 def row(name, sample, answer, verdict, **fields):
-  return {'id': name, 'sample': sample, 'answer': answer, 'verdict': verdict, 'num_tokens': 10,
-          'is_cut': False} | fields
+  return {
+    'id': name,
+    'sample': sample,
+    'answer': answer,
+    'verdict': verdict,
+    'num_tokens': 10,
+    'is_cut': False,
+  } | fields
 
 
 def test_majority_by_counting_and_ties_by_lot():
@@ -227,8 +253,10 @@ def test_majority_by_counting_and_ties_by_lot():
 
 
 def test_summary_does_not_depend_on_the_order_and_leaves_our_faults_out():
-  rows = [row(f'p{i}', s, str(s % 2), 'correct' if (i + s) % 3 == 0 else 'wrong')
-          for i, s in itertools.product(range(5), range(4))]
+  rows = [
+    row(f'p{i}', s, str(s % 2), 'correct' if (i + s) % 3 == 0 else 'wrong')
+    for i, s in itertools.product(range(5), range(4))
+  ]
   found = samples.summarize_samples(rows)
   assert samples.summarize_samples(rows[::-1]) == found
   lost = [row(f'p{i}', 9, None, 'error', num_tokens=999) for i in range(5)]
@@ -236,7 +264,8 @@ def test_summary_does_not_depend_on_the_order_and_leaves_our_faults_out():
   assert with_lost['num_errors'] == 5 and with_lost['verdicts']['error'] == 5
   apart = ('num_errors', 'verdicts')
   assert {k: v for k, v in with_lost.items() if k not in apart} == {
-      k: v for k, v in found.items() if k not in apart}
+    k: v for k, v in found.items() if k not in apart
+  }
   assert samples.summarize_samples([])['num_problems'] == 0
 
 

@@ -50,8 +50,9 @@ def rollouts(tmp_path_factory):
   jobs = rollout_jobs(prompts, 3)
   journal = Journal(tmp_path_factory.mktemp('journal') / 'x.jsonl')
   key = base_key_data(0, Purpose.EVALUATE, 0, 0)
-  grow = lambda jobs: run_journaled(engine, fakes.decoder(), jobs, key, journal, 'x',
-                                    SilentProgress(), lambda: False)
+  grow = lambda jobs: run_journaled(
+    engine, fakes.decoder(), jobs, key, journal, 'x', SilentProgress(), lambda: False
+  )
   _, first = grow(jobs[:5])
   trees, second = grow(jobs)
   assert (first.trees, second.trees) == (5, 7)  # what the journal holds is not grown again
@@ -78,7 +79,11 @@ def test_counts_and_metrics_follow_the_verdicts(rollouts):
 
 def test_samples_lost_through_our_fault_are_not_counted(rollouts):
   _, trees = rollouts
-  lost = [dataclasses.replace(t, verdict=tuple(v and Verdict.ERROR.value for v in t.verdict),
-                              num_correct=0 * t.num_correct) for t in trees]
+  lost = [
+    dataclasses.replace(
+      t, verdict=tuple(v and Verdict.ERROR.value for v in t.verdict), num_correct=0 * t.num_correct
+    )
+    for t in trees
+  ]
   assert pass_rates(count_correct(lost)) == {}
   assert evaluation_metrics(lost)['evaluate/num_problems'] == 0

@@ -17,28 +17,69 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BAZEL = shutil.which('bazel') or shutil.which('bazelisk')
 pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(BAZEL is None, reason='Bazel is not installed (Debian: bazel-bootstrap)')]
+  pytest.mark.long,
+  pytest.mark.skipif(BAZEL is None, reason='Bazel is not installed (Debian: bazel-bootstrap)'),
+]
 
 # Repository: its files. `@rules_python` hands on the native rules.
 STUBS = {
-    'rules_python': {'python/BUILD': '', 'python/defs.bzl': ''.join(
-        f'{rule} = native.{rule}\n' for rule in ('py_binary', 'py_library', 'py_test'))},
-    'rules_cc': {'BUILD': '', 'cc/BUILD': '', 'cc/defs.bzl': ''.join(
-        f'{rule} = native.{rule}\n' for rule in (
-            'cc_binary', 'cc_import', 'cc_library', 'cc_proto_library', 'cc_test', 'cc_toolchain',
-            'cc_toolchain_suite', 'fdo_prefetch_hints', 'fdo_profile', 'objc_import',
-            'objc_library'))},
-    'rules_java': {'BUILD': '', 'java/BUILD': '', 'java/defs.bzl': ''.join(
-        f'{rule} = native.{rule}\n' for rule in (
-            'java_binary', 'java_import', 'java_library', 'java_plugin', 'java_proto_library',
-            'java_runtime', 'java_test', 'java_toolchain', 'java_lite_proto_library',
-            'java_package_configuration'))},
-    'remote_coverage_tools': {'BUILD': (
-        'filegroup(name = "coverage_report_generator", srcs = ["none"], '
-        'visibility = ["//visibility:public"])\n'), 'none': ''},
-    'rules_proto': {'BUILD': '', 'proto/BUILD': '',
-                    'proto/defs.bzl': 'proto_library = native.proto_library\n'},
+  'rules_python': {
+    'python/BUILD': '',
+    'python/defs.bzl': ''.join(
+      f'{rule} = native.{rule}\n' for rule in ('py_binary', 'py_library', 'py_test')
+    ),
+  },
+  'rules_cc': {
+    'BUILD': '',
+    'cc/BUILD': '',
+    'cc/defs.bzl': ''.join(
+      f'{rule} = native.{rule}\n'
+      for rule in (
+        'cc_binary',
+        'cc_import',
+        'cc_library',
+        'cc_proto_library',
+        'cc_test',
+        'cc_toolchain',
+        'cc_toolchain_suite',
+        'fdo_prefetch_hints',
+        'fdo_profile',
+        'objc_import',
+        'objc_library',
+      )
+    ),
+  },
+  'rules_java': {
+    'BUILD': '',
+    'java/BUILD': '',
+    'java/defs.bzl': ''.join(
+      f'{rule} = native.{rule}\n'
+      for rule in (
+        'java_binary',
+        'java_import',
+        'java_library',
+        'java_plugin',
+        'java_proto_library',
+        'java_runtime',
+        'java_test',
+        'java_toolchain',
+        'java_lite_proto_library',
+        'java_package_configuration',
+      )
+    ),
+  },
+  'remote_coverage_tools': {
+    'BUILD': (
+      'filegroup(name = "coverage_report_generator", srcs = ["none"], '
+      'visibility = ["//visibility:public"])\n'
+    ),
+    'none': '',
+  },
+  'rules_proto': {
+    'BUILD': '',
+    'proto/BUILD': '',
+    'proto/defs.bzl': 'proto_library = native.proto_library\n',
+  },
 }
 
 
@@ -66,8 +107,13 @@ def workspace(tmp_path_factory):
 
 def bazel(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
   return subprocess.run(
-      [BAZEL, f'--output_user_root={folder.parent}/output', *arguments], cwd=folder, text=True,
-      capture_output=True, timeout=300, env=os.environ | {'USE_BAZEL_VERSION': ''})
+    [BAZEL, f'--output_user_root={folder.parent}/output', *arguments],
+    cwd=folder,
+    text=True,
+    capture_output=True,
+    timeout=300,
+    env=os.environ | {'USE_BAZEL_VERSION': ''},
+  )
 
 
 def test_every_target_is_known(workspace):
@@ -79,6 +125,14 @@ def test_every_target_is_known(workspace):
 
 def test_a_library_builds_and_a_test_passes(workspace):
   path = f'{Path(sys.executable).parent}:/usr/bin:/bin'
-  done = bazel(workspace, 'test', '//:checks', '//:build_file_test', f'--test_env=PATH={path}',
-               '--test_env=JAX_PLATFORMS=cpu', '--test_output=errors', f'--action_env=PATH={path}')
+  done = bazel(
+    workspace,
+    'test',
+    '//:checks',
+    '//:build_file_test',
+    f'--test_env=PATH={path}',
+    '--test_env=JAX_PLATFORMS=cpu',
+    '--test_output=errors',
+    f'--action_env=PATH={path}',
+  )
   assert done.returncode == 0, done.stdout + done.stderr

@@ -33,17 +33,17 @@ def jobset():
 
 def test_jobset_runs_one_pod_per_host_and_restarts_all_together():
   spec = jobset()['spec']
-  group, = spec['replicatedJobs']
+  (group,) = spec['replicatedJobs']
   job = group['template']['spec']
   pod = job['template']['spec']
-  container, = pod['containers']
+  (container,) = pod['containers']
   rows, columns = map(int, pod['nodeSelector']['cloud.google.com/gke-tpu-topology'].split('x'))
   chips = container['resources']['limits']['google.com/tpu']
   assert job['parallelism'] == job['completions'] == rows * columns // chips
   assert job['backoffLimit'] == 0 and pod['restartPolicy'] == 'Never'
   assert spec['failurePolicy']['maxRestarts'] > 0
   assert pod['terminationGracePeriodSeconds'] >= 60
-  rule, = job['podFailurePolicy']['rules']
+  (rule,) = job['podFailurePolicy']['rules']
   assert rule['onExitCodes']['values'] == [1, 2, 74]  # the same as in tpu_babysit.sh
   assert rule['onExitCodes']['containerName'] == container['name']
   named = spec['failurePolicy']['rules'][0]
@@ -52,7 +52,7 @@ def test_jobset_runs_one_pod_per_host_and_restarts_all_together():
 
 def test_jobset_mounts_what_its_arguments_name():
   pod = jobset()['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']
-  container, = pod['containers']
+  (container,) = pod['containers']
   mounted = {m['name']: m['mountPath'] for m in container['volumeMounts']}
   assert mounted.keys() == {v['name'] for v in pod['volumes']}
   for argument in container['args']:
@@ -104,12 +104,18 @@ def test_docker_copies_what_exists_and_what_is_needed():
   copied = [source for word, rest in docker() if word == 'COPY' for source in rest.split()[:-1]]
   assert all((ROOT / source).exists() for source in copied)
   project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-  needed = {'pyproject.toml', 'ds_jax', 'configs', 'launch', project['readme'],
-            *project['license-files']}
+  needed = {
+    'pyproject.toml',
+    'ds_jax',
+    'configs',
+    'launch',
+    project['readme'],
+    *project['license-files'],
+  }
   assert needed <= set(copied)
   extra = next(rest for word, rest in docker() if word == 'ARG').split('=')[1]
   assert extra in project['optional-dependencies']
-  entry, = (rest for word, rest in docker() if word == 'ENTRYPOINT')
+  (entry,) = (rest for word, rest in docker() if word == 'ENTRYPOINT')
   assert yaml.safe_load(entry) == ['launch/run_worker.sh', 'run']
 
 

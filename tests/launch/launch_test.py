@@ -55,8 +55,14 @@ def path_with(folder: Path, *programs: str) -> str:
 
 
 def run_script(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-  return subprocess.run([ROOT / 'launch' / script, *arguments], env={**os.environ, **environment},
-                        text=True, capture_output=True, timeout=60, cwd='/')
+  return subprocess.run(
+    [ROOT / 'launch' / script, *arguments],
+    env={**os.environ, **environment},
+    text=True,
+    capture_output=True,
+    timeout=60,
+    cwd='/',
+  )
 
 
 @pytest.fixture
@@ -71,11 +77,13 @@ def programs(tmp_path) -> Path:
 def use_installation(tmp_path: Path, slow: str = '', seconds: float = 0) -> Path:
   """A finished installation whose ds-jax is FAKE_DS_JAX; returns its folder."""
   venv = tmp_path / 'venv'
-  write_program(venv / 'bin/ds-jax',
-                FAKE_DS_JAX.format(python=sys.executable, slow=slow, seconds=seconds))
+  write_program(
+    venv / 'bin/ds-jax', FAKE_DS_JAX.format(python=sys.executable, slow=slow, seconds=seconds)
+  )
   (venv / 'bin/python').symlink_to(sys.executable)
-  checksum = subprocess.run(['cksum'], stdin=(ROOT / 'pyproject.toml').open(), text=True,
-                            capture_output=True, check=True).stdout.strip()
+  checksum = subprocess.run(
+    ['cksum'], stdin=(ROOT / 'pyproject.toml').open(), text=True, capture_output=True, check=True
+  ).stdout.strip()
   (venv / '.ds_jax-').write_text(f'{ROOT} {checksum}')
   return venv
 
@@ -89,20 +97,31 @@ def test_syntax(script):
 def test_shellcheck(script):
   if shutil.which('shellcheck') is None:
     pytest.skip('shellcheck is not installed')
-  done = subprocess.run(['shellcheck', '-x', '-P', 'SCRIPTDIR', script], text=True,
-                        capture_output=True)
+  done = subprocess.run(
+    ['shellcheck', '-x', '-P', 'SCRIPTDIR', script], text=True, capture_output=True
+  )
   assert not done.stdout
 
 
-@pytest.mark.parametrize('script', [s for s in SCRIPTS if s.name not in SOURCED],
-                         ids=lambda path: path.name)
+@pytest.mark.parametrize(
+  'script', [s for s in SCRIPTS if s.name not in SOURCED], ids=lambda path: path.name
+)
 def test_is_executable(script):
   assert os.access(script, os.X_OK)
 
 
-@pytest.mark.parametrize('script', [
-    'quickstart.sh', 'test.sh', 'run_worker.sh', 'setup_tpu_vm.sh', 'tpu_babysit.sh',
-    'tpu_queued_resource.sh', 'tpu_submit.sh'])
+@pytest.mark.parametrize(
+  'script',
+  [
+    'quickstart.sh',
+    'test.sh',
+    'run_worker.sh',
+    'setup_tpu_vm.sh',
+    'tpu_babysit.sh',
+    'tpu_queued_resource.sh',
+    'tpu_submit.sh',
+  ],
+)
 def test_help_shows_an_example_and_installs_nothing(script, tmp_path):
   done = run_script(script, '--help', VENV=str(tmp_path / 'venv'))
   assert done.returncode == 0
@@ -112,10 +131,13 @@ def test_help_shows_an_example_and_installs_nothing(script, tmp_path):
 
 def test_missing_venv_package_names_the_apt_command(programs, tmp_path):
   # Debian's python3 without python3-venv: everything works but `import ensurepip`.
-  write_program(programs / 'python3', f"""#!/bin/sh
+  write_program(
+    programs / 'python3',
+    f"""#!/bin/sh
 case "$2" in *ensurepip*) echo "No module named 'ensurepip'" >&2; exit 1 ;; esac
 exec {sys.executable} "$@"
-""")
+""",
+  )
   done = run_script('quickstart.sh', PATH=str(programs), VENV=str(tmp_path / 'venv'), PYTHON='')
   version = '.'.join(map(str, sys.version_info[:2]))
   assert done.returncode == 2
@@ -124,10 +146,13 @@ exec {sys.executable} "$@"
 
 
 def test_old_python_is_refused_by_its_version(programs, tmp_path):
-  write_program(programs / 'python3', f"""#!/bin/sh
+  write_program(
+    programs / 'python3',
+    f"""#!/bin/sh
 [ "$1" = --version ] && echo Python 3.9.2 && exit
 exec {sys.executable} -c 'import sys; sys.version_info = (3, 9, 2); exec(sys.argv[1])' "$2"
-""")
+""",
+  )
   done = run_script('quickstart.sh', PATH=str(programs), VENV=str(tmp_path / 'venv'), PYTHON='')
   assert done.returncode == 2
   assert 'Expected Python 3.11 or newer, got Python 3.9.2' in done.stderr
@@ -166,9 +191,13 @@ def test_both_commands_get_the_arguments(tmp_path):
 def test_signals_reach_the_command(tmp_path, slow, number, code):
   venv = use_installation(tmp_path, slow=slow, seconds=30)
   process = subprocess.Popen(
-      [ROOT / 'launch/quickstart.sh'], text=True, stdout=subprocess.PIPE, start_new_session=True,
-      env={**os.environ, 'VENV': str(venv), 'WORKDIR': str(tmp_path)},
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    [ROOT / 'launch/quickstart.sh'],
+    text=True,
+    stdout=subprocess.PIPE,
+    start_new_session=True,
+    env={**os.environ, 'VENV': str(venv), 'WORKDIR': str(tmp_path)},
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+  )
   try:
     while not process.stdout.readline().startswith(slow):
       assert process.poll() is None

@@ -28,38 +28,82 @@ def queue(cloud, verb, *flags, **environment):
 
 
 def babysit(cloud, *flags):
-  return cloud.run('tpu_babysit.sh', 'my-tpu', *PLACE, '--type=v5litepod-16', '--spot', *flags,
-                   *TRAIN)
+  return cloud.run(
+    'tpu_babysit.sh', 'my-tpu', *PLACE, '--type=v5litepod-16', '--spot', *flags, *TRAIN
+  )
 
 
 # The queue.
 
-@pytest.mark.parametrize('kind, runtime', [
-    ('v4-8', 'tpu-ubuntu2204-base'), ('v5litepod-16', 'v2-alpha-tpuv5-lite'),
-    ('v5p-8', 'v2-alpha-tpuv5'), ('v6e-8', 'v2-alpha-tpuv6e')])
+
+@pytest.mark.parametrize(
+  'kind, runtime',
+  [
+    ('v4-8', 'tpu-ubuntu2204-base'),
+    ('v5litepod-16', 'v2-alpha-tpuv5-lite'),
+    ('v5p-8', 'v2-alpha-tpuv5'),
+    ('v6e-8', 'v2-alpha-tpuv6e'),
+  ],
+)
 def test_create_asks_for_the_runtime_of_the_type(cloud, kind, runtime):
   cloud.lives(['ACTIVE'])
   assert queue(cloud, 'create', f'--type={kind}').returncode == 0
-  assert cloud.calls() == [[
-      'compute', 'tpus', 'queued-resources', 'create', 'my-tpu', *PLACE, '--quiet',
-      f'--accelerator-type={kind}', f'--runtime-version={runtime}', '--node-id=my-tpu']]
+  assert cloud.calls() == [
+    [
+      'compute',
+      'tpus',
+      'queued-resources',
+      'create',
+      'my-tpu',
+      *PLACE,
+      '--quiet',
+      f'--accelerator-type={kind}',
+      f'--runtime-version={runtime}',
+      '--node-id=my-tpu',
+    ]
+  ]
 
 
 def test_create_passes_on_what_it_is_told(cloud):
   cloud.lives(['ACTIVE'])
-  queue(cloud, 'create', '--type=v5p-8', '--nodes=4', '--spot', '--valid-for=6h', '--runtime=mine',
-        '--', '--labels=team=a b')
+  queue(
+    cloud,
+    'create',
+    '--type=v5p-8',
+    '--nodes=4',
+    '--spot',
+    '--valid-for=6h',
+    '--runtime=mine',
+    '--',
+    '--labels=team=a b',
+  )
   assert cloud.calls()[0][-6:] == [
-      '--runtime-version=mine', '--node-count=4', '--node-prefix=my-tpu', '--spot',
-      '--valid-until-duration=6h', '--labels=team=a b']
+    '--runtime-version=mine',
+    '--node-count=4',
+    '--node-prefix=my-tpu',
+    '--spot',
+    '--valid-until-duration=6h',
+    '--labels=team=a b',
+  ]
 
 
-@pytest.mark.parametrize('verb, flags', [
+@pytest.mark.parametrize(
+  'verb, flags',
+  [
     ('create', ['--type=v5litepod-16', '--spot', '--nodes=2', '--', '--labels=a=b']),
-    ('create', ['--type=v5p-8', '--reserved', '--valid-for=6h']), ('delete', []), ('status', [])])
+    ('create', ['--type=v5p-8', '--reserved', '--valid-for=6h']),
+    ('delete', []),
+    ('status', []),
+  ],
+)
 def test_dry_run_prints_the_command_and_calls_nothing(cloud, verb, flags):
-  done = queue(cloud, verb, '--dry-run', *flags[:flags.index('--') if '--' in flags else None],
-               *(flags[flags.index('--'):] if '--' in flags else []))
+  done = queue(
+    cloud,
+    verb,
+    '--dry-run',
+    *flags[: flags.index('--') if '--' in flags else None],
+    *(flags[flags.index('--') :] if '--' in flags else []),
+  )
   printed = shlex.split(done.stdout)
   assert done.returncode == 0 and not cloud.calls()
   cloud.lives(['ACTIVE'])
@@ -68,7 +112,9 @@ def test_dry_run_prints_the_command_and_calls_nothing(cloud, verb, flags):
   assert printed == ['gcloud', *cloud.calls()[-1]]
 
 
-@pytest.mark.parametrize('arguments, words', [
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
     (['creat', 'a'], 'Expected create, wait, status or delete'),
     (['create'], 'Expected a name'),
     (['create', 'a'], 'Expected --type'),
@@ -78,7 +124,9 @@ def test_dry_run_prints_the_command_and_calls_nothing(cloud, verb, flags):
     (['create', 'a', '--type=h100'], "got 'h100'"),
     (['create', 'a', '--type=v4-8', '--nodes=0'], '--nodes of 1 or more'),
     (['create', 'a', '--type=v4-8', '--spot', '--reserved'], 'not both'),
-    (['create', 'a', '--typ=v4-8'], 'Unknown flag --typ')])
+    (['create', 'a', '--typ=v4-8'], 'Unknown flag --typ'),
+  ],
+)
 def test_a_mistake_is_named_before_gcloud_is_called(cloud, arguments, words):
   done = cloud.run('tpu_queued_resource.sh', *arguments)
   assert done.returncode == 2 and words in done.stderr and not cloud.calls()
@@ -102,7 +150,10 @@ def test_wait_reports_each_state_once(cloud):
   done = queue(cloud, 'wait')
   assert done.returncode == 0
   assert [line.split()[1] for line in done.stderr.splitlines()] == [
-      'ACCEPTED', 'WAITING_FOR_RESOURCES', 'ACTIVE']
+    'ACCEPTED',
+    'WAITING_FOR_RESOURCES',
+    'ACTIVE',
+  ]
 
 
 @pytest.mark.parametrize('states', [['FAILED'], ['ACCEPTED', 'SUSPENDED'], ['NOT_FOUND']])
@@ -131,9 +182,17 @@ def test_status_does_not_take_a_failure_for_an_absence(cloud):
 
 # One job on a slice.
 
+
 def submit(cloud, *flags, arguments=TRAIN):
-  return cloud.run('tpu_submit.sh', 'my-tpu', *PLACE, '--store=gs://bucket', '--type=v5litepod-16',
-                   *flags, *arguments)
+  return cloud.run(
+    'tpu_submit.sh',
+    'my-tpu',
+    *PLACE,
+    '--store=gs://bucket',
+    '--type=v5litepod-16',
+    *flags,
+    *arguments,
+  )
 
 
 @pytest.mark.parametrize('code', [0, 1, 42, 134])
@@ -143,20 +202,36 @@ def test_submit_returns_the_exit_code_and_the_log(cloud, code):
   done = submit(cloud)
   assert done.returncode == code, done.stderr
   assert done.stdout == 'step 1\nstep 2\n'
-  job, = cloud.started()
+  (job,) = cloud.started()
   assert job['arguments'] == list(TRAIN[1:])
-  commit = subprocess.run(['git', '-C', cloud.checkout, 'rev-parse', '--short=12', 'HEAD'],
-                          text=True, capture_output=True, check=True).stdout.strip()
+  commit = subprocess.run(
+    ['git', '-C', cloud.checkout, 'rev-parse', '--short=12', 'HEAD'],
+    text=True,
+    capture_output=True,
+    check=True,
+  ).stdout.strip()
   assert job['cwd'] == str(cloud.folder / 'home' / f'ds_jax-{commit}')
   assert job['environment'] == {
-      'ACCEL': 'v5litepod-16', 'STORE': '/mnt/ds_jax', 'NOTE': None,
-      'JAX_COMPILATION_CACHE_DIR': '/mnt/ds_jax/jax_cache/v5litepod-16'}
+    'ACCEL': 'v5litepod-16',
+    'STORE': '/mnt/ds_jax',
+    'NOTE': None,
+    'JAX_COMPILATION_CACHE_DIR': '/mnt/ds_jax/jax_cache/v5litepod-16',
+  }
 
 
-@pytest.mark.parametrize('own, peers, code', [
+@pytest.mark.parametrize(
+  'own, peers, code',
+  [
     (134, [134, 42, 134], 42),  # one was told to end, the others lost it
-    (134, [1, 42], 1), (134, [74, 134], 74), (0, [134], 134), (0, ['lost'], 137), (134, [139], 139),
-    (134, ['absent', 42], 137), (0, [0, 0], 0)])
+    (134, [1, 42], 1),
+    (134, [74, 134], 74),
+    (0, [134], 134),
+    (0, ['lost'], 137),
+    (134, [139], 139),
+    (134, ['absent', 42], 137),
+    (0, [0, 0], 0),
+  ],
+)
 def test_the_reason_comes_before_its_consequences_on_other_workers(cloud, own, peers, code):
   cloud.states('ACTIVE')
   cloud.jobs(own)
@@ -170,7 +245,7 @@ def test_arguments_arrive_word_by_word(cloud):
   words = ['search', '--problem=What is $HOME, "2 + 2" or \'3\'; `date`?\nSay it.', '--x=', '*', '']
   done = submit(cloud, '--env=NOTE=a "b" $c', arguments=['--', *words])
   assert done.returncode == 0, done.stderr
-  job, = cloud.started()
+  (job,) = cloud.started()
   assert job['arguments'] == words and job['environment']['NOTE'] == 'a "b" $c'
 
 
@@ -205,9 +280,15 @@ def test_uncommitted_code_is_refused(cloud):
   assert done.returncode == 2 and 'not committed' in done.stderr and not cloud.calls()
 
 
-@pytest.mark.parametrize('arguments, words', [
-    ([], 'Expected the name'), (['a'], 'Expected a command of ds-jax after --'),
-    (['a', '--config=x'], 'come after --'), (['a', 'b', '--', 'train'], 'Expected one name')])
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    ([], 'Expected the name'),
+    (['a'], 'Expected a command of ds-jax after --'),
+    (['a', '--config=x'], 'come after --'),
+    (['a', 'b', '--', 'train'], 'Expected one name'),
+  ],
+)
 def test_mistakes_of_submit(cloud, arguments, words):
   done = cloud.run('tpu_submit.sh', *arguments)
   assert done.returncode == 2 and words in done.stderr and not cloud.calls()
@@ -228,13 +309,20 @@ def test_nothing_to_attach_to(cloud):
 
 # From preemption to preemption.
 
+
 def test_babysitting_recreates_after_preemptions_until_the_job_is_done(cloud):
   cloud.lives(['WAITING_FOR_RESOURCES', 'ACTIVE'], ['ACTIVE'], ['PROVISIONING', 'ACTIVE'])
   cloud.jobs('preempt', 'preempt', 0)
   done = babysit(cloud)
   assert done.returncode == 0, done.stderr
   assert [call[3] for call in cloud.calls() if call[3] in ('create', 'delete')] == [
-      'create', 'delete', 'create', 'delete', 'create', 'delete']
+    'create',
+    'delete',
+    'create',
+    'delete',
+    'create',
+    'delete',
+  ]
   assert '--spot' in cloud.calls('create')[-1]
   assert [job['arguments'] for job in cloud.started()] == [list(TRAIN[1:])] * 3
 
@@ -273,11 +361,13 @@ def test_pauses_grow_between_crashes(cloud):
   cloud.lives(['ACTIVE'])
   cloud.jobs(134, 134, 134, 0)
   (cloud.folder / 'programs' / 'sleep').write_text(
-      '#!/bin/sh\necho "$1" >> "$FAKE_CLOUD/sleeps"\n'
-      'case "$1" in 30|60|120) exec /bin/sleep 2;; *) exec /bin/sleep 0.1;; esac\n')
+    '#!/bin/sh\necho "$1" >> "$FAKE_CLOUD/sleeps"\n'
+    'case "$1" in 30|60|120) exec /bin/sleep 2;; *) exec /bin/sleep 0.1;; esac\n'
+  )
   (cloud.folder / 'programs' / 'sleep').chmod(0o755)
-  done = cloud.run('tpu_babysit.sh', 'my-tpu', *PLACE, '--type=v5litepod-16', *TRAIN,
-                   PAUSE_SECONDS='30')
+  done = cloud.run(
+    'tpu_babysit.sh', 'my-tpu', *PLACE, '--type=v5litepod-16', *TRAIN, PAUSE_SECONDS='30'
+  )
   assert done.returncode == 0, done.stderr
   pauses = [s for s in (cloud.folder / 'sleeps').read_text().split() if s not in ('0.1', '2')]
   assert pauses == ['30', '60', '120']
@@ -312,6 +402,7 @@ def test_babysitting_again_attaches_to_the_running_job(cloud):
 
 # What the real gcloud says to these commands.
 
+
 def test_gcloud_knows_every_command_and_flag(cloud, tmp_path):
   if REAL_GCLOUD is None:
     pytest.skip('gcloud is not installed')
@@ -323,9 +414,13 @@ def test_gcloud_knows_every_command_and_flag(cloud, tmp_path):
   commands |= set(guide_commands(ROOT / 'README.md'))
   path = tmp_path / 'commands.json'
   path.write_text(json.dumps([{'command_string': c} for c in sorted(commands)]))
-  done = subprocess.run([REAL_GCLOUD, 'meta', 'lint-gcloud-commands', f'--commands-file={path}'],
-                        env=os.environ | {'CLOUDSDK_CONFIG': str(tmp_path / 'config')}, text=True,
-                        capture_output=True, timeout=120)
+  done = subprocess.run(
+    [REAL_GCLOUD, 'meta', 'lint-gcloud-commands', f'--commands-file={path}'],
+    env=os.environ | {'CLOUDSDK_CONFIG': str(tmp_path / 'config')},
+    text=True,
+    capture_output=True,
+    timeout=120,
+  )
   found = json.loads(done.stdout)
   assert len(found) == len(commands)
   assert not [(r['command_string'], r['error_message']) for r in found if not r['success']]

@@ -16,9 +16,16 @@ from fake_cloud import ROOT, make_cloud, write_program
 @pytest.fixture
 def cloud(tmp_path):
   made = make_cloud(tmp_path)
-  return made.__class__(made.folder, made.checkout, made.environment | {
-      'HOME': str(made.folder / 'home'), 'LOCK': str(made.folder / 'worker.lock'),
-      'LIBTPU_LOCK': str(made.folder / 'libtpu.lock')})
+  return made.__class__(
+    made.folder,
+    made.checkout,
+    made.environment
+    | {
+      'HOME': str(made.folder / 'home'),
+      'LOCK': str(made.folder / 'worker.lock'),
+      'LIBTPU_LOCK': str(made.folder / 'libtpu.lock'),
+    },
+  )
 
 
 def worker(cloud, *arguments, **environment):
@@ -102,19 +109,31 @@ def test_a_bad_environment_is_named(cloud):
 
 # env.sh
 
+
 def sourced(**environment):
   """Variables that env.sh sets or changes."""
-  done = subprocess.run(['bash', '-c', '. launch/env.sh && env -0'], text=True, cwd=ROOT,
-                        capture_output=True, env={'PATH': os.environ['PATH'], **environment})
+  done = subprocess.run(
+    ['bash', '-c', '. launch/env.sh && env -0'],
+    text=True,
+    cwd=ROOT,
+    capture_output=True,
+    env={'PATH': os.environ['PATH'], **environment},
+  )
   if done.returncode:
     return done
   after = dict(v.split('=', 1) for v in done.stdout.split('\0') if v)
-  return {k: v for k, v in after.items()
-          if environment.get(k) != v and k not in ('PATH', 'PWD', 'SHLVL', '_', 'OLDPWD')}
+  return {
+    k: v
+    for k, v in after.items()
+    if environment.get(k) != v and k not in ('PATH', 'PWD', 'SHLVL', '_', 'OLDPWD')
+  }
 
 
-COMMON = {'PYTHONUNBUFFERED': '1', 'TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS': '60',
-          'TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES': '256'}
+COMMON = {
+  'PYTHONUNBUFFERED': '1',
+  'TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS': '60',
+  'TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES': '256',
+}
 
 
 def test_environment_of_each_accelerator():
@@ -136,8 +155,13 @@ def test_the_store_keeps_programs_data_and_models():
 
 
 def test_variables_that_are_set_stay():
-  mine = {'ACCEL': 'v5p-8', 'TPU_MIN_LOG_LEVEL': '1', 'STORE': '/s', 'HF_HOME': '/mine',
-          'JAX_COMPILATION_CACHE_DIR': ''}
+  mine = {
+    'ACCEL': 'v5p-8',
+    'TPU_MIN_LOG_LEVEL': '1',
+    'STORE': '/s',
+    'HF_HOME': '/mine',
+    'JAX_COMPILATION_CACHE_DIR': '',
+  }
   assert not sourced(**mine).keys() & mine.keys()
 
 
@@ -145,7 +169,7 @@ def test_profiles_of_compiler_flags():
   overlap = sourced(ACCEL='v5p-8', XLA_PROFILE='overlap')['LIBTPU_INIT_ARGS'].split()
   both = sourced(ACCEL='v5p-8', XLA_PROFILE='multislice', LIBTPU_INIT_ARGS='--mine=1')
   both = both['LIBTPU_INIT_ARGS'].split()
-  assert both[:len(overlap)] == overlap and both[-1] == '--mine=1' and len(both) > len(overlap) + 1
+  assert both[: len(overlap)] == overlap and both[-1] == '--mine=1' and len(both) > len(overlap) + 1
   done = sourced(ACCEL='v5p-8', XLA_PROFILE='fast')
   assert done.returncode == 2 and "got 'fast'" in done.stderr
 
@@ -155,8 +179,11 @@ def test_this_jax_knows_the_flags_for_gpus(profile):
   flags = sourced(ACCEL='gpu', XLA_PROFILE=profile)['XLA_FLAGS']
   code = 'import jax; print(jax.device_count())'
   run = lambda flags: subprocess.run(
-      [sys.executable, '-c', code], capture_output=True, text=True,
-      env=os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'})
+    [sys.executable, '-c', code],
+    capture_output=True,
+    text=True,
+    env=os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
+  )
   assert run(flags).returncode == 0  # an unknown flag would end the process
   if profile:
     assert 'Unknown flag' in run('--xla_gpu_no_such_flag=true').stderr
@@ -164,9 +191,11 @@ def test_this_jax_knows_the_flags_for_gpus(profile):
 
 # setup_tpu_vm.sh
 
+
 def setup(cloud, **environment):
-  write_program(cloud.folder / 'programs/uv', '#!/bin/sh\necho "$UV_CONSTRAINT $@" >> '
-                '"$FAKE_CLOUD/uv"\n')
+  write_program(
+    cloud.folder / 'programs/uv', '#!/bin/sh\necho "$UV_CONSTRAINT $@" >> "$FAKE_CLOUD/uv"\n'
+  )
   return cloud.run('setup_tpu_vm.sh', **environment)
 
 
@@ -177,8 +206,9 @@ def test_setup_installs_once(cloud):
     done = setup(cloud, HUGEPAGES=str(huge))
     assert done.returncode == 0, done.stderr
   assert (cloud.folder / 'uv').read_text() == (
-      f'{cloud.checkout}/launch/constraints.txt pip install --quiet --python '
-      f'{cloud.folder}/venv/bin/python --editable {cloud.checkout}[tpu]\n')
+    f'{cloud.checkout}/launch/constraints.txt pip install --quiet --python '
+    f'{cloud.folder}/venv/bin/python --editable {cloud.checkout}[tpu]\n'
+  )
   assert f'tee {huge}' in (cloud.folder / 'sudo').read_text()
 
 
@@ -196,17 +226,27 @@ def test_setup_mounts_a_bucket_or_a_share(cloud):
 
 # slurm.sbatch
 
-@pytest.mark.parametrize('code, restarts, is_requeued', [
-    (0, '0', False), (2, '0', False), (42, '0', True), (134, '3', True), (42, '100', False)])
+
+@pytest.mark.parametrize(
+  'code, restarts, is_requeued',
+  [(0, '0', False), (2, '0', False), (42, '0', True), (134, '3', True), (42, '100', False)],
+)
 def test_slurm_requeues_what_can_go_on(cloud, code, restarts, is_requeued):
-  write_program(cloud.folder / 'programs/srun', '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; '
-                'done\nexec "$@"\n')
+  write_program(
+    cloud.folder / 'programs/srun',
+    '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n',
+  )
   write_program(cloud.folder / 'programs/scontrol', '#!/bin/sh\necho "$@" > "$FAKE_CLOUD/queue"\n')
   cloud.jobs(code)
   done = subprocess.run(
-      ['bash', 'launch/slurm.sbatch', 'train', '--x=a b'], cwd=cloud.checkout, text=True,
-      capture_output=True, timeout=30, env=cloud.environment | {
-          'SLURM_JOB_ID': '7', 'SLURM_RESTART_COUNT': restarts, 'SLURM_LOCALID': '0'})
+    ['bash', 'launch/slurm.sbatch', 'train', '--x=a b'],
+    cwd=cloud.checkout,
+    text=True,
+    capture_output=True,
+    timeout=30,
+    env=cloud.environment
+    | {'SLURM_JOB_ID': '7', 'SLURM_RESTART_COUNT': restarts, 'SLURM_LOCALID': '0'},
+  )
   assert done.returncode == code, done.stderr
   assert cloud.started()[0]['arguments'] == ['train', '--x=a b']
   assert cloud.started()[0]['environment']['ACCEL'] == 'gpu'
@@ -215,13 +255,19 @@ def test_slurm_requeues_what_can_go_on(cloud, code, restarts, is_requeued):
 
 
 def test_slurm_passes_sigterm_on(cloud):
-  write_program(cloud.folder / 'programs/srun', '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; '
-                'done\nexec "$@"\n')
+  write_program(
+    cloud.folder / 'programs/srun',
+    '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n',
+  )
   write_program(cloud.folder / 'programs/scontrol', '#!/bin/sh\n')
   cloud.jobs('wait')
   process = subprocess.Popen(
-      ['bash', 'launch/slurm.sbatch', 'train'], cwd=cloud.checkout, text=True,
-      stdout=subprocess.PIPE, env=cloud.environment | {'SLURM_JOB_ID': '7'})
+    ['bash', 'launch/slurm.sbatch', 'train'],
+    cwd=cloud.checkout,
+    text=True,
+    stdout=subprocess.PIPE,
+    env=cloud.environment | {'SLURM_JOB_ID': '7'},
+  )
   cloud.wait_for_job()
   process.send_signal(signal.SIGTERM)
   out, _ = process.communicate(timeout=30)

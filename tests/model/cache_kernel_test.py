@@ -39,8 +39,7 @@ LENGTHS = {'spread': [0, 1, 8, 9, 31, 32], 'equal': [13] * ROWS, 'none': [0] * R
 def inputs():
   rng = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-  return (draw(ROWS, 2, 3, 2, 16), draw(3, ROWS, 2, CAPACITY, 16),
-          draw(3, ROWS, 2, CAPACITY, 16))
+  return (draw(ROWS, 2, 3, 2, 16), draw(3, ROWS, 2, CAPACITY, 16), draw(3, ROWS, 2, CAPACITY, 16))
 
 
 @pytest.mark.parametrize('name', LENGTHS)
@@ -66,8 +65,16 @@ def test_neighbours_do_not_change_a_bit(inputs):
       np.testing.assert_array_equal(a, b)
 
 
-CONFIG = DecoderConfig(vocab_size=16, num_ids=16, num_layers=2, width=16, mlp_width=16,
-                       num_heads=4, num_kv_heads=2, head_width=8)
+CONFIG = DecoderConfig(
+  vocab_size=16,
+  num_ids=16,
+  num_layers=2,
+  width=16,
+  mlp_width=16,
+  num_heads=4,
+  num_kv_heads=2,
+  head_width=8,
+)
 
 
 def test_a_decode_step_is_the_same_with_it(monkeypatch):
@@ -77,8 +84,9 @@ def test_a_decode_step_is_the_same_with_it(monkeypatch):
   decoder = init_decoder(CONFIG, jax.random.key(0))
   empty = caches.init_slots(CONFIG, 3, 2, 6, CAPACITY)
   keys = iter(jax.random.split(jax.random.key(1), 4))
-  full = [jax.random.normal(next(keys), x.shape) if x.ndim > 1 else jnp.array([0, 20, 9])
-          for x in empty]
+  full = [
+    jax.random.normal(next(keys), x.shape) if x.ndim > 1 else jnp.array([0, 20, 9]) for x in empty
+  ]
   clean = caches.Slots(*full)
   tokens = jnp.arange(6, dtype=jnp.int32).reshape(3, 2)
   with_kernel = jax.jit(functools.partial(caches.decode_step, block=BLOCK, kernel='tpu'))
@@ -87,12 +95,21 @@ def test_a_decode_step_is_the_same_with_it(monkeypatch):
   beyond = beyond[:, None, :, None]
   for step in (0, 1, 5):
     later = jnp.arange(6) >= -(-step // 2) * 2
-    hidden = clean._replace(path_length=False, segment_keys=later[:, None],
-                            segment_values=later[:, None], path_keys=beyond, path_values=beyond)
-    poisoned = jax.tree.map(lambda x, hide: jnp.where(hide, jnp.nan, x).astype(x.dtype), clean,
-                            hidden)
-    for a, b in zip(with_kernel(decoder, poisoned, tokens, step),
-                    without(decoder, clean, tokens, step), strict=True):
+    hidden = clean._replace(
+      path_length=False,
+      segment_keys=later[:, None],
+      segment_values=later[:, None],
+      path_keys=beyond,
+      path_values=beyond,
+    )
+    poisoned = jax.tree.map(
+      lambda x, hide: jnp.where(hide, jnp.nan, x).astype(x.dtype), clean, hidden
+    )
+    for a, b in zip(
+      with_kernel(decoder, poisoned, tokens, step),
+      without(decoder, clean, tokens, step),
+      strict=True,
+    ):
       np.testing.assert_allclose(a, b, atol=1e-5)
 
 
@@ -101,19 +118,36 @@ def _mesh(platform: str, kind: str, tensor: int = 1):
   return types.SimpleNamespace(devices=np.array([device]), shape={'tensor': tensor})
 
 
-@pytest.mark.parametrize('choice, mesh, kernel', [
-    ('auto', _mesh('tpu', 'TPU v5'), 'tpu'), ('auto', _mesh('tpu', 'TPU v5', 2), ''),
-    ('auto', _mesh('tpu', 'TPU v5 lite'), ''), ('auto', _mesh('cpu', 'cpu'), ''),
-    ('off', _mesh('tpu', 'TPU v5'), ''), ('on', _mesh('tpu', 'TPU v4'), 'tpu'),
-    ('auto', _mesh('gpu', 'NVIDIA H200'), 'gpu'), ('auto', _mesh('gpu', 'NVIDIA H200', 2), ''),
-    ('off', _mesh('gpu', 'NVIDIA H200'), '')])
+@pytest.mark.parametrize(
+  'choice, mesh, kernel',
+  [
+    ('auto', _mesh('tpu', 'TPU v5'), 'tpu'),
+    ('auto', _mesh('tpu', 'TPU v5', 2), ''),
+    ('auto', _mesh('tpu', 'TPU v5 lite'), ''),
+    ('auto', _mesh('cpu', 'cpu'), ''),
+    ('off', _mesh('tpu', 'TPU v5'), ''),
+    ('on', _mesh('tpu', 'TPU v4'), 'tpu'),
+    ('auto', _mesh('gpu', 'NVIDIA H200'), 'gpu'),
+    ('auto', _mesh('gpu', 'NVIDIA H200', 2), ''),
+    ('off', _mesh('gpu', 'NVIDIA H200'), ''),
+  ],
+)
 def test_where_it_is_used(choice, mesh, kernel):
   assert cache_kernel.kernel_for(choice, mesh) == kernel
 
 
 def test_it_is_refused_where_it_cannot_run():
-  shape = ExpandShape(num_slots=2, width=2, segment_length=4, context_length=8, replay_chunk=4,
-                      replay_lanes=2, path_block=8, num_kv_heads=2, cache_kernel='on')
+  shape = ExpandShape(
+    num_slots=2,
+    width=2,
+    segment_length=4,
+    context_length=8,
+    replay_chunk=4,
+    replay_lanes=2,
+    path_block=8,
+    num_kv_heads=2,
+    cache_kernel='on',
+  )
   with pytest.raises(InputError, match='needs TPUs or GPUs and mesh.tensor = 1, got cpu'):
     compile_expand(sharding.make_mesh(devices=jax.devices()[:1]), shape)
 
@@ -123,17 +157,27 @@ def test_it_compiles_for_v5p_and_is_counted_by_what_it_reads():
   mesh = topology.open_place('v5p:2x2x1', topology.MeshConfig(1, -1, 1)).mesh
   of = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.replicated(mesh))
   cache = of((3, 4, 2, 1024, 128), jnp.bfloat16)
-  run = jax.jit(jax.shard_map(functools.partial(cache_kernel.attend_caches, block=256), mesh=mesh,
-                              in_specs=P(), out_specs=P(), check_vma=False))
-  traced = run.trace(of((4, 2, 8, 6, 128), jnp.bfloat16), cache, cache, of((), jnp.int32),
-                     of((4,), jnp.int32))
+  run = jax.jit(
+    jax.shard_map(
+      functools.partial(cache_kernel.attend_caches, block=256),
+      mesh=mesh,
+      in_specs=P(),
+      out_specs=P(),
+      check_vma=False,
+    )
+  )
+  traced = run.trace(
+    of((4, 2, 8, 6, 128), jnp.bfloat16), cache, cache, of((), jnp.int32), of((4,), jnp.int32)
+  )
   text = traced.lower().compile().as_text()
   one_layer = 2 * 4 * 2 * 1024 * 128
-  whole, half = (read_traffic(text, {cache_kernel.PATH_KERNEL: share}, 1).bytes
-                 for share in (1.0, 0.5))
+  whole, half = (
+    read_traffic(text, {cache_kernel.PATH_KERNEL: share}, 1).bytes for share in (1.0, 0.5)
+  )
   assert whole - half == one_layer * 2 * 0.5
   assert one_layer * 2 < whole < 1.5 * one_layer * 2
   assert count_flops(traced.jaxpr, {cache_kernel.PATH_KERNEL: 0.5}) == 0.5 * 2 * 48 * one_layer
   entry, computations = parse(text)
-  assert not any(line.opcode == 'copy' and 'bf16[3,4' in line.result
-                 for line in computations[entry].values())
+  assert not any(
+    line.opcode == 'copy' and 'bf16[3,4' in line.result for line in computations[entry].values()
+  )

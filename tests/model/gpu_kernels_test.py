@@ -45,8 +45,11 @@ def draw(seed: int, *shape: int) -> jax.Array:
 
 @pytest.fixture(scope='module')
 def inputs():
-  return (draw(0, ROWS, 2, 3, 2, 16), draw(1, 3, ROWS, 2, CAPACITY, 16),
-          draw(2, 3, ROWS, 2, CAPACITY, 16))
+  return (
+    draw(0, ROWS, 2, 3, 2, 16),
+    draw(1, 3, ROWS, 2, CAPACITY, 16),
+    draw(2, 3, ROWS, 2, CAPACITY, 16),
+  )
 
 
 @pytest.mark.parametrize('lengths', [[0, 1, 127, 128, 300, 512], [130] * ROWS, [0] * ROWS])
@@ -80,8 +83,10 @@ def test_neighbours_do_not_change_a_bit(inputs):
       np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize('positions, width, itemsize, tile', [
-    (18432, 128, 2, 64), (18432, 128, 4, 32), (256, 64, 2, 128), (48, 16, 4, 16), (9, 32, 4, 0)])
+@pytest.mark.parametrize(
+  'positions, width, itemsize, tile',
+  [(18432, 128, 2, 64), (18432, 128, 4, 32), (256, 64, 2, 128), (48, 16, 4, 16), (9, 32, 4, 0)],
+)
 def test_tiles_divide_the_cache_and_fit_shared_memory(positions, width, itemsize, tile):
   assert gpu_cache_kernel.tile_positions(positions, width, itemsize) == tile
 
@@ -99,24 +104,38 @@ def test_a_plan_counts_the_share_of_the_caches_that_is_read(inputs):
   traced = jax.jit(attend).trace(*inputs, 1, jnp.full(ROWS, 5))
   declared = declared_bytes(traced.jaxpr)
   assert declared == {'test': 2 * inputs[1].nbytes / 3}
-  call = ('ENTRY %main (p: f32[4]) -> f32[8] {\n  %p = f32[4]{0} parameter(0)\n'
-          '  ROOT %k = f32[8]{0} custom-call(%p), custom_call_target="triton", '
-          'metadata={op_name="jit(f)/test/test/pallas_call"}\n}')
+  call = (
+    'ENTRY %main (p: f32[4]) -> f32[8] {\n  %p = f32[4]{0} parameter(0)\n'
+    '  ROOT %k = f32[8]{0} custom-call(%p), custom_call_target="triton", '
+    'metadata={op_name="jit(f)/test/test/pallas_call"}\n}'
+  )
   found = read_traffic(call, {'test': 0.25}, 1, declared=declared)
   assert found.bytes == 0.25 * declared['test'] + 8 * 4
 
 
-CONFIG = DecoderConfig(vocab_size=16, num_ids=16, num_layers=2, width=32, mlp_width=16,
-                       num_heads=4, num_kv_heads=2, head_width=16)
+CONFIG = DecoderConfig(
+  vocab_size=16,
+  num_ids=16,
+  num_layers=2,
+  width=32,
+  mlp_width=16,
+  num_heads=4,
+  num_kv_heads=2,
+  head_width=16,
+)
 
 
 @pytest.fixture
 def slots(monkeypatch):
-  monkeypatch.setattr(gpu_cache_kernel, 'attend_caches', functools.partial(
-      gpu_cache_kernel.attend_caches, interpret=True))
+  monkeypatch.setattr(
+    gpu_cache_kernel,
+    'attend_caches',
+    functools.partial(gpu_cache_kernel.attend_caches, interpret=True),
+  )
   empty = caches.init_slots(CONFIG, 3, 2, 16, CAPACITY)
-  return caches.Slots(*(draw(i, *x.shape) if x.ndim > 1 else jnp.array([0, 200, 9])
-                        for i, x in enumerate(empty)))
+  return caches.Slots(
+    *(draw(i, *x.shape) if x.ndim > 1 else jnp.array([0, 200, 9]) for i, x in enumerate(empty))
+  )
 
 
 @pytest.mark.parametrize('is_split', [False, True])
@@ -126,8 +145,11 @@ def test_a_decode_step_is_the_same_with_it(slots, is_split, step):
   layers = decoder.split_layers(model) if is_split else None
   tokens = jnp.arange(6, dtype=jnp.int32).reshape(3, 2)
   run = jax.jit(caches.decode_step, static_argnames=('block', 'kernel'))
-  for a, b in zip(run(model, slots, tokens, step, block=BLOCK, kernel='gpu', layers=layers),
-                  run(model, slots, tokens, step, block=BLOCK), strict=True):
+  for a, b in zip(
+    run(model, slots, tokens, step, block=BLOCK, kernel='gpu', layers=layers),
+    run(model, slots, tokens, step, block=BLOCK),
+    strict=True,
+  ):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
@@ -137,8 +159,11 @@ def test_a_chunk_is_the_same_with_it(slots, lanes):
   index = None if lanes is None else jnp.asarray(lanes)
   tokens = jnp.arange(4 * len(lanes or range(3)), dtype=jnp.int32).reshape(-1, 4)
   run = jax.jit(caches.encode_chunk, static_argnames=('block', 'kernel'))
-  for a, b in zip(run(model, slots, index, tokens, block=BLOCK, kernel='gpu'),
-                  run(model, slots, index, tokens, block=BLOCK), strict=True):
+  for a, b in zip(
+    run(model, slots, index, tokens, block=BLOCK, kernel='gpu'),
+    run(model, slots, index, tokens, block=BLOCK),
+    strict=True,
+  ):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
@@ -146,16 +171,30 @@ def test_a_chunk_is_the_same_with_it(slots, lanes):
 def test_an_expansion_is_the_same_with_it(slots, replay_length):
   """Replay in a loop of one round, layers one by one, kernels: what a GPU does otherwise."""
   model = decoder.init_decoder(CONFIG, jax.random.key(0))
-  shape = ExpandShape(num_slots=3, width=2, segment_length=16, context_length=400, replay_chunk=4,
-                      replay_lanes=2, path_block=BLOCK, num_kv_heads=2)
+  shape = ExpandShape(
+    num_slots=3,
+    width=2,
+    segment_length=16,
+    context_length=400,
+    replay_chunk=4,
+    replay_lanes=2,
+    path_block=BLOCK,
+    num_kv_heads=2,
+  )
   plan = SlotPlan(
-      append_child=jnp.array([1, -1, -1]), keep_length=jnp.array([15, 200, 9]),
-      replay_tokens=jnp.arange(12, dtype=jnp.int32).reshape(3, 4),
-      replay_length=jnp.array(replay_length), pending_token=jnp.array([1, 2, 3]),
-      num_children=jnp.array([2, 1, 0]), first_child=jnp.zeros(3, jnp.int32),
-      key=jax.random.key_data(jax.random.split(jax.random.key(1), 3)))
-  run = jax.jit(functools.partial(expand, options=sampling_options(), stop_ids=jnp.array([5]),
-                                  shape=shape), static_argnames='kernel')
+    append_child=jnp.array([1, -1, -1]),
+    keep_length=jnp.array([15, 200, 9]),
+    replay_tokens=jnp.arange(12, dtype=jnp.int32).reshape(3, 4),
+    replay_length=jnp.array(replay_length),
+    pending_token=jnp.array([1, 2, 3]),
+    num_children=jnp.array([2, 1, 0]),
+    first_child=jnp.zeros(3, jnp.int32),
+    key=jax.random.key_data(jax.random.split(jax.random.key(1), 3)),
+  )
+  run = jax.jit(
+    functools.partial(expand, options=sampling_options(), stop_ids=jnp.array([5]), shape=shape),
+    static_argnames='kernel',
+  )
   with_it, without = (run(model, slots, plan, kernel=kernel) for kernel in ('gpu', ''))
   np.testing.assert_array_equal(with_it[1].tokens, without[1].tokens)
   for a, b in zip(jax.tree.leaves(with_it), jax.tree.leaves(without), strict=True):
@@ -168,8 +207,9 @@ def training_inputs(dtype: str = 'float32') -> tuple[jax.Array, ...]:
   ends[0, :300], ends[0, 300:700] = 300, 700
   ends[1, :200], ends[1, 200:500], ends[1, 500:800], ends[1, 800:] = 1024, 500, 800, 1024
   ends[1, 500:520] = 640
-  q, k, v = (draw(i, 2, 2, 1024, *shape).astype(dtype)
-             for i, shape in enumerate([(3, 16), (16,), (16,)]))
+  q, k, v = (
+    draw(i, 2, 2, 1024, *shape).astype(dtype) for i, shape in enumerate([(3, 16), (16,), (16,)])
+  )
   return q, k, v, jnp.asarray(ends)
 
 
@@ -186,12 +226,13 @@ def test_training_attention_and_its_gradients_are_those_of_the_loops(dtype, tole
   for a, b in zip(got, (*want, *gradients), strict=True):
     assert a.shape == b.shape and a.dtype == b.dtype
     scale = max(1.0, float(jnp.abs(b).max()))
-    np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32),
-                               atol=tolerance * scale)
+    np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), atol=tolerance * scale)
 
 
-@pytest.mark.parametrize('width, itemsize, size', [
-    (128, 2, 64), (128, 4, 32), (16, 4, 64), (512, 4, 0), (96, 2, 0), (8, 4, 0)])
+@pytest.mark.parametrize(
+  'width, itemsize, size',
+  [(128, 2, 64), (128, 4, 32), (16, 4, 64), (512, 4, 0), (96, 2, 0), (8, 4, 0)],
+)
 def test_tiles_of_the_training_form_fit_shared_memory(width, itemsize, size):
   assert gpu_training_kernel.tile_size(width, itemsize) == size
 
@@ -204,7 +245,7 @@ def test_only_tiles_that_are_seen_are_visited():
   tiles = is_seen.reshape(2, 16, 64, 16, 64).any((2, 4))
   for row in range(2):
     for i in range(16):
-      listed = set(np.asarray(order[row, i, :count[row, i]]).tolist())
+      listed = set(np.asarray(order[row, i, : count[row, i]]).tolist())
       assert listed >= set(np.flatnonzero(tiles[row, i]).tolist())
   assert count[1].sum() < 16 * 17 / 2 - 20  # the holes of the tree
 
@@ -212,8 +253,11 @@ def test_only_tiles_that_are_seen_are_visited():
 def test_heads_that_are_split_and_odd_ones_are_left_to_xla():
   q, k, v, ends = training_inputs()
   rows = [x.swapaxes(1, 2).reshape(2, 1024, -1, 16) for x in (q, k, v)]
-  text = lambda *arguments, width=16, **options: str(jax.make_jaxpr(functools.partial(
-      training_attention.attend, **options))(*(x[..., :width] for x in arguments), ends))
+  text = lambda *arguments, width=16, **options: str(
+    jax.make_jaxpr(functools.partial(training_attention.attend, **options))(
+      *(x[..., :width] for x in arguments), ends
+    )
+  )
   assert 'pallas_call' in text(*rows)
   assert 'pallas_call' not in text(*rows, has_kernels=False)
   assert 'pallas_call' not in text(*rows, width=12)
@@ -229,17 +273,22 @@ def test_updates_can_be_left_to_xla():
 
 
 @pytest.mark.skipif(not has_plugin, reason="jax's CUDA plugin is not installed")
-@pytest.mark.parametrize('name, dtype', [('a100', 'bfloat16'), ('h100', 'float32'),
-                                         ('h200', 'bfloat16')])
+@pytest.mark.parametrize(
+  'name, dtype', [('a100', 'bfloat16'), ('h100', 'float32'), ('h200', 'bfloat16')]
+)
 def test_programs_compile_for_a_gpu_that_is_not_here(name, dtype):
   place = topology.open_place(f'{name}:2', MeshConfig(1, -1, 1))
   defaults = Config()
   config = dataclasses.replace(
-      defaults, model=dataclasses.replace(defaults.model, compute_dtype=dtype),
-      search=dataclasses.replace(defaults.search, segment_length=16, num_slots=4),
-      train=dataclasses.replace(defaults.train, row_length=1024, micro_rows=2))
-  found = {part.name: programs.measure(part) for part in programs.parts_of(
-      config, command.decoder_of(config), place.mesh)}
+    defaults,
+    model=dataclasses.replace(defaults.model, compute_dtype=dtype),
+    search=dataclasses.replace(defaults.search, segment_length=16, num_slots=4),
+    train=dataclasses.replace(defaults.train, row_length=1024, micro_rows=2),
+  )
+  found = {
+    part.name: programs.measure(part)
+    for part in programs.parts_of(config, command.decoder_of(config), place.mesh)
+  }
   assert {'expand', 'forward and backward'} <= set(found)
   # By kernels every loop's length is known, and no score goes through memory.
   assert all(one.work.traffic.loops_counted_once == 0 for one in found.values())

@@ -24,8 +24,9 @@ NUM_TOKENS = 64
 @functools.partial(jax.jit, static_argnames='length')
 def _full_logits(decoder, rows, length):
   shape = rows.shape
-  hidden = forward(decoder, rows, jnp.broadcast_to(jnp.arange(length), shape),
-                   jnp.full(shape, length))
+  hidden = forward(
+    decoder, rows, jnp.broadcast_to(jnp.arange(length), shape), jnp.full(shape, length)
+  )
   return compute_logits(decoder, hidden)
 
 
@@ -33,7 +34,7 @@ def full_logits(decoder, rows, length=88):
   """Logits of each row by one forward pass, rows padded on the right."""
   batch = np.stack([np.pad(row, (0, length - len(row))) for row in rows])
   out = np.asarray(_full_logits(decoder, batch, length))
-  return [x[:len(row)] for x, row in zip(out, rows, strict=True)]
+  return [x[: len(row)] for x, row in zip(out, rows, strict=True)]
 
 
 @pytest.mark.parametrize('case', hf_models.CASES, ids=lambda case: case.name)
@@ -48,10 +49,11 @@ def test_family_equals_transformers_and_goes_back(case, tmp_path):
   for prompt, continuation, a, b in zip(prompts, tokens, ours, expected, strict=True):
     assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
     # By induction over prefixes: these are the tokens of our own greedy continuation.
-    np.testing.assert_array_equal(a[len(prompt) - 1:-1].argmax(-1), continuation)
+    np.testing.assert_array_equal(a[len(prompt) - 1 : -1].argmax(-1), continuation)
 
   save_decoder(decoder, tmp_path / 'ours', stop_ids=(3,), pad_id=0)
   import transformers
+
   again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'ours').eval()
   assert type(again) is type(theirs)
   for a, b in zip(hf_models.logits(again, rows), expected, strict=True):
@@ -64,13 +66,18 @@ def test_family_equals_transformers_and_goes_back(case, tmp_path):
 def test_frequencies_equal_those_of_transformers_at_the_sizes_in_use():
   import transformers
   from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
-  llama3 = dict(factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0,
-                original_max_position_embeddings=8192)
+
+  llama3 = dict(
+    factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
+  )
   for width, parameters in (
-      (128, dict(rope_type='default', rope_theta=1e6)),
-      (64, dict(rope_type='llama3', rope_theta=5e5, **llama3)),
-      (128, dict(rope_type='yarn', rope_theta=1e6, factor=4.0,
-                 original_max_position_embeddings=8192))):
+    (128, dict(rope_type='default', rope_theta=1e6)),
+    (64, dict(rope_type='llama3', rope_theta=5e5, **llama3)),
+    (
+      128,
+      dict(rope_type='yarn', rope_theta=1e6, factor=4.0, original_max_position_embeddings=8192),
+    ),
+  ):
     config = transformers.Qwen3Config(head_dim=width, rope_parameters=parameters)
     theirs, ours = Qwen3RotaryEmbedding(config), config_from_hf(config.to_dict())
     frequency, magnitude = rope.frequencies(width, ours.rope_theta, ours.rope_scaling)
@@ -78,33 +85,65 @@ def test_frequencies_equal_those_of_transformers_at_the_sizes_in_use():
     assert magnitude == theirs.attention_scaling
 
 
-@pytest.mark.parametrize('name, change, expected', [
+@pytest.mark.parametrize(
+  'name, change, expected',
+  [
     ('qwen2', dict(rope_theta=1e6), None),
     ('qwen2', dict(rope_scaling=None, rope_theta=1e6), None),
-    ('qwen2', dict(rope_scaling={'type': 'linear', 'factor': 2}, rope_theta=1e6),
-     rope.LinearScaling(2.0)),
-    ('qwen2', dict(rope_scaling={'type': 'yarn', 'factor': 4.0,
-                                 'original_max_position_embeddings': 64}, rope_theta=1e6),
-     rope.YarnScaling(4.0, 64, 32.0, 1.0, 0.1 * np.log(4) + 1, True)),
-    ('llama', dict(rope_scaling={'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0,
-                                 'high_freq_factor': 4.0}, rope_theta=1e6),
-     rope.Llama3Scaling(8.0, 1.0, 4.0, 99)),
-    ('qwen3', dict(rope_parameters={'rope_type': 'default', 'rope_theta': 1e6}), None)])
+    (
+      'qwen2',
+      dict(rope_scaling={'type': 'linear', 'factor': 2}, rope_theta=1e6),
+      rope.LinearScaling(2.0),
+    ),
+    (
+      'qwen2',
+      dict(
+        rope_scaling={'type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 64},
+        rope_theta=1e6,
+      ),
+      rope.YarnScaling(4.0, 64, 32.0, 1.0, 0.1 * np.log(4) + 1, True),
+    ),
+    (
+      'llama',
+      dict(
+        rope_scaling={
+          'rope_type': 'llama3',
+          'factor': 8.0,
+          'low_freq_factor': 1.0,
+          'high_freq_factor': 4.0,
+        },
+        rope_theta=1e6,
+      ),
+      rope.Llama3Scaling(8.0, 1.0, 4.0, 99),
+    ),
+    ('qwen3', dict(rope_parameters={'rope_type': 'default', 'rope_theta': 1e6}), None),
+  ],
+)
 def test_rope_is_read_as_older_and_newer_files_write_it(name, change, expected):
   config = config_from_hf(fields(name) | change)
   assert config.rope_scaling == expected and config.rope_theta == 1e6
 
 
 def fields(name):
-  return {'model_type': name, 'vocab_size': 9, 'num_hidden_layers': 1, 'hidden_size': 8,
-          'intermediate_size': 8, 'num_attention_heads': 2, 'num_key_value_heads': 2,
-          'head_dim': 4, 'max_position_embeddings': 99}
+  return {
+    'model_type': name,
+    'vocab_size': 9,
+    'num_hidden_layers': 1,
+    'hidden_size': 8,
+    'intermediate_size': 8,
+    'num_attention_heads': 2,
+    'num_key_value_heads': 2,
+    'head_dim': 4,
+    'max_position_embeddings': 99,
+  }
 
 
 SLIDING = dict(use_sliding_window=True, sliding_window=64, max_window_layers=0)
 
 
-@pytest.mark.parametrize('name, change, words', [
+@pytest.mark.parametrize(
+  'name, change, words',
+  [
     ('qwen2', {'model_type': 'gpt2'}, "'gpt2'"),
     ('qwen2', {'model_type': 'qwen3_moe'}, 'mixtures of experts'),
     ('qwen2', {'model_type': None}, 'model_type'),
@@ -126,12 +165,20 @@ SLIDING = dict(use_sliding_window=True, sliding_window=64, max_window_layers=0)
     ('qwen2', {'rope_scaling': {'type': 'yarn', 'factor': 2.0, 'beta': 1.0}}, 'unknown field beta'),
     ('qwen2', {'rope_scaling': {'type': 'mrope', 'mrope_section': [1]}}, 'mrope'),
     ('qwen2', {'rope_scaling': 'yarn'}, 'no object'),
-    ('qwen2', {'rope_scaling': {'type': 'linear', 'factor': 2.0},
-               'rope_parameters': {'rope_type': 'default'}}, 'contradict'),
+    (
+      'qwen2',
+      {
+        'rope_scaling': {'type': 'linear', 'factor': 2.0},
+        'rope_parameters': {'rope_type': 'default'},
+      },
+      'contradict',
+    ),
     ('qwen2', {'num_hidden_layers': '2'}, 'no positive integer'),
     ('qwen2', {'num_key_value_heads': None}, 'no positive integer'),
     ('qwen2', {'num_attention_heads': 3}, 'not a multiple'),
-    ('llama', {'head_dim': 3}, 'odd')])
+    ('llama', {'head_dim': 3}, 'odd'),
+  ],
+)
 def test_what_is_unsupported_is_refused_by_name(name, change, words):
   assert config_from_hf(fields(name)).head_width == 4
   with pytest.raises(InputError, match=words):

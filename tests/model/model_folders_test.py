@@ -20,8 +20,17 @@ from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
 from ds_jax.model.huggingface.load import load_decoder, save_decoder
 
-CONFIG = DecoderConfig(vocab_size=64, num_ids=57, num_layers=3, width=32, mlp_width=48,
-                       num_heads=8, num_kv_heads=2, head_width=8, tie_embeddings=False)
+CONFIG = DecoderConfig(
+  vocab_size=64,
+  num_ids=57,
+  num_layers=3,
+  width=32,
+  mlp_width=48,
+  num_heads=8,
+  num_kv_heads=2,
+  head_width=8,
+  tie_embeddings=False,
+)
 assert_same = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
@@ -47,6 +56,7 @@ def copied(folder, tmp_path):
 
 def edit_tensors(folder, change):
   from safetensors.numpy import load_file, save_file
+
   tensors = load_file(folder / 'model.safetensors')
   change(tensors)
   save_file(tensors, folder / 'model.safetensors')
@@ -55,6 +65,7 @@ def edit_tensors(folder, change):
 def test_shards_of_transformers_and_ours_are_read_alike(tmp_path):
   pytest.importorskip('torch', reason='transformers on torch is the reference')
   import transformers
+
   case = hf_models.CASES[6]
   model = hf_models.save(case, tmp_path / 'one')
   model.save_pretrained(tmp_path / 'many', max_shard_size='10KB')
@@ -95,8 +106,16 @@ def test_a_mesh_gets_its_shards(decoder, folder, shape, for_search):
 
 
 def test_import_needs_little_memory_beside_the_parameters(tmp_path):
-  config = DecoderConfig(vocab_size=4096, num_ids=4096, num_layers=4, width=512, mlp_width=2048,
-                         num_heads=8, num_kv_heads=2, head_width=64)
+  config = DecoderConfig(
+    vocab_size=4096,
+    num_ids=4096,
+    num_layers=4,
+    width=512,
+    mlp_width=2048,
+    num_heads=8,
+    num_kv_heads=2,
+    head_width=64,
+  )
   decoder = init_decoder(config, jax.random.key(0))
   save_decoder(decoder, tmp_path / 'm', stop_ids=(3,), pad_id=0, dtype='bfloat16')
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(decoder))
@@ -116,26 +135,33 @@ def test_all_faults_of_the_tensors_are_listed_together(copied):
     tensors['model.layers.0.self_attn.q_proj.weight'] = np.zeros((3, 32), np.float32)
     tensors['model.layers.1.self_attn.o_proj.bias'] = np.zeros(32, np.float32)
     tensors['model.norm.weight'] = np.zeros(32, np.int8)
+
   edit_tensors(copied, change)
   with pytest.raises(InputError) as error:
     load_decoder(copied)
-  for words in ('missing model.layers.2.mlp.up_proj.weight (48, 32)',
-                'unknown model.layers.1.self_attn.o_proj.bias (32,)',
-                'model.layers.0.self_attn.q_proj.weight: expected (64, 32), got (3, 32)',
-                'model.norm.weight: expected floats, got I8'):
+  for words in (
+    'missing model.layers.2.mlp.up_proj.weight (48, 32)',
+    'unknown model.layers.1.self_attn.o_proj.bias (32,)',
+    'model.layers.0.self_attn.q_proj.weight: expected (64, 32), got (3, 32)',
+    'model.norm.weight: expected floats, got I8',
+  ):
     assert words in str(error.value)
 
 
 def test_a_stored_tied_head_is_no_fault(tmp_path):
   import dataclasses
+
   tied = init_decoder(dataclasses.replace(CONFIG, tie_embeddings=True), jax.random.key(0))
   save_decoder(tied, tmp_path / 'm', stop_ids=(3,), pad_id=0)
-  edit_tensors(tmp_path / 'm', lambda t: t.update(
-      {'lm_head.weight': t['model.embed_tokens.weight'].copy()}))
+  edit_tensors(
+    tmp_path / 'm', lambda t: t.update({'lm_head.weight': t['model.embed_tokens.weight'].copy()})
+  )
   assert_same(jax.tree.leaves(load_decoder(tmp_path / 'm')), jax.tree.leaves(tied))
 
 
-@pytest.mark.parametrize('file, content, words', [
+@pytest.mark.parametrize(
+  'file, content, words',
+  [
     ('model.safetensors', None, 'no model.safetensors'),
     ('model.safetensors', 'broken', 'cannot be read'),
     ('config.json', None, 'no config.json'),
@@ -143,7 +169,9 @@ def test_a_stored_tied_head_is_no_fault(tmp_path):
     ('config.json', '[]', 'not a JSON object'),
     ('model.safetensors.index.json', '{"weight_map": {"x": "y.safetensors"}}', 'lacks y.safet'),
     ('model.safetensors.index.json', '{"weight_map": {"x": "../y"}}', 'outside the folder'),
-    ('model.safetensors.index.json', '[]', 'no index')])
+    ('model.safetensors.index.json', '[]', 'no index'),
+  ],
+)
 def test_a_damaged_folder_is_named(copied, file, content, words):
   if content is None:
     (copied / file).unlink()
@@ -155,9 +183,11 @@ def test_a_damaged_folder_is_named(copied, file, content, words):
 
 def test_a_hub_name_is_fetched_once_and_a_wrong_path_is_not(folder, monkeypatch, tmp_path):
   import huggingface_hub
+
   asked = []
-  monkeypatch.setattr(huggingface_hub, 'snapshot_download',
-                      lambda name, **kwargs: asked.append(name) or str(folder))
+  monkeypatch.setattr(
+    huggingface_hub, 'snapshot_download', lambda name, **kwargs: asked.append(name) or str(folder)
+  )
   monkeypatch.chdir(tmp_path)
   for _ in range(2):
     assert load_decoder('some/model').config.width == 32
@@ -170,6 +200,7 @@ def test_a_hub_name_is_fetched_once_and_a_wrong_path_is_not(folder, monkeypatch,
 
   def offline(name, **kwargs):
     raise ConnectionError('no network')
+
   monkeypatch.setattr(huggingface_hub, 'snapshot_download', offline)
   with pytest.raises(InputError, match='neither a folder here nor a model.*no network'):
     load_decoder('some/other')
@@ -187,8 +218,9 @@ def test_only_an_earlier_checkpoint_is_replaced(decoder, folder, tmp_path):
   assert (target / 'thesis.txt').exists() and os.listdir(tmp_path) == ['home']
 
 
-def test_what_cannot_be_written_leaves_nothing_and_the_earlier_folder_alone(decoder, copied,
-                                                                            tmp_path):
+def test_what_cannot_be_written_leaves_nothing_and_the_earlier_folder_alone(
+  decoder, copied, tmp_path
+):
   target = tmp_path / 'target'
   save_decoder(decoder, target, stop_ids=(4,), pad_id=0)
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -204,6 +236,7 @@ def test_what_cannot_be_written_leaves_nothing_and_the_earlier_folder_alone(deco
 
   def interrupted(folder: pathlib.Path):
     raise KeyboardInterrupt
+
   with pytest.raises(KeyboardInterrupt):
     save_decoder(decoder, tmp_path / 'new', stop_ids=(3,), pad_id=0, add_files=interrupted)
   assert not [p for p in tmp_path.iterdir() if p.name.startswith('new')]

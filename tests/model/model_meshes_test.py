@@ -19,19 +19,40 @@ from ds_jax.model.decoder import init_decoder, sequence_logprobs
 from ds_jax.model.rope import Llama3Scaling, YarnScaling
 from ds_jax.model.sharded import mesh_logprobs
 
-_BASE = DecoderConfig(vocab_size=32, num_ids=29, num_layers=2, width=16, mlp_width=24,
-                      num_heads=8, num_kv_heads=2, head_width=4)
+_BASE = DecoderConfig(
+  vocab_size=32,
+  num_ids=29,
+  num_layers=2,
+  width=16,
+  mlp_width=24,
+  num_heads=8,
+  num_kv_heads=2,
+  head_width=4,
+)
 FAMILIES = {
-    'qwen2': _BASE,
-    'qwen3': dataclasses.replace(_BASE, family='qwen3', head_width=6, tie_embeddings=False,
-                                 rope_scaling=YarnScaling(4.0, 8, 32.0, 1.0, 1.14, True)),
-    'llama': dataclasses.replace(_BASE, family='llama', num_kv_heads=1, num_layers=5,
-                                 rope_scaling=Llama3Scaling(8.0, 1.0, 4.0, 16))}
+  'qwen2': _BASE,
+  'qwen3': dataclasses.replace(
+    _BASE,
+    family='qwen3',
+    head_width=6,
+    tie_embeddings=False,
+    rope_scaling=YarnScaling(4.0, 8, 32.0, 1.0, 1.14, True),
+  ),
+  'llama': dataclasses.replace(
+    _BASE,
+    family='llama',
+    num_kv_heads=1,
+    num_layers=5,
+    rope_scaling=Llama3Scaling(8.0, 1.0, 4.0, 16),
+  ),
+}
 # K/V heads (2, 2, 1) are fewer than the tensor axis (4 on the third mesh).
 MESHES = ((1, 8, 1), (2, 2, 2), (1, 2, 4), (8, 1, 1))
 NUM_SLOTS, WIDTH, LENGTH, PROMPT = 8, 3, 6, 9
-CASES = [pytest.param(family, mesh, marks=() if i % 4 == 0 else pytest.mark.long)
-         for i, (family, mesh) in enumerate((f, m) for m in MESHES for f in FAMILIES)]
+CASES = [
+  pytest.param(family, mesh, marks=() if i % 4 == 0 else pytest.mark.long)
+  for i, (family, mesh) in enumerate((f, m) for m in MESHES for f in FAMILIES)
+]
 
 
 @functools.cache
@@ -40,8 +61,9 @@ def make_decoder(family):
   decoder = init_decoder(FAMILIES[family], jax.random.key(0))
   leaves, structure = jax.tree.flatten(decoder)
   keys = jax.random.split(jax.random.key(1), len(leaves))
-  return jax.tree.unflatten(structure, [x + 0.2 * jax.random.normal(k, x.shape)
-                                        for x, k in zip(leaves, keys, strict=True)])
+  return jax.tree.unflatten(
+    structure, [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+  )
 
 
 def make_prompts():
@@ -56,9 +78,15 @@ def expand_twice(family, mesh_shape):
   mesh = sharding.make_mesh(*mesh_shape, devices=jax.devices()[:count])
   decoder = make_decoder(family)
   shape = ExpandShape(
-      num_slots=NUM_SLOTS // sharding.num_slot_shards(mesh), width=WIDTH, segment_length=LENGTH,
-      context_length=PROMPT + 2 * LENGTH, replay_chunk=PROMPT, replay_lanes=NUM_SLOTS,
-      path_block=8, num_kv_heads=decoder.config.num_kv_heads)
+    num_slots=NUM_SLOTS // sharding.num_slot_shards(mesh),
+    width=WIDTH,
+    segment_length=LENGTH,
+    context_length=PROMPT + 2 * LENGTH,
+    replay_chunk=PROMPT,
+    replay_lanes=NUM_SLOTS,
+    path_block=8,
+    num_kv_heads=decoder.config.num_kv_heads,
+  )
   params = jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh, search=True))
   expand = bind_sampling(compile_expand(mesh, shape), sampling_options(), [31])  # 31: never
   slots = compile_slots(decoder.config, mesh, shape)()
@@ -67,16 +95,29 @@ def expand_twice(family, mesh_shape):
   keys = lambda seed: np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), 8)))
   every = lambda value: np.full(NUM_SLOTS, value, np.int32)
   lengths = np.array([len(p) for p in prompts], np.int32)
-  plan = SlotPlan(append_child=every(-1), keep_length=every(0), replay_tokens=chunk,
-              replay_length=lengths - 1, pending_token=np.array([p[-1] for p in prompts], np.int32),
-              num_children=every(WIDTH), first_child=every(0), key=keys(2))
+  plan = SlotPlan(
+    append_child=every(-1),
+    keep_length=every(0),
+    replay_tokens=chunk,
+    replay_length=lengths - 1,
+    pending_token=np.array([p[-1] for p in prompts], np.int32),
+    num_children=every(WIDTH),
+    first_child=every(0),
+    key=keys(2),
+  )
   slots, first = expand(params, slots, plan)
   plan = plan._replace(
-      append_child=every(1), keep_length=lengths + LENGTH - 1, replay_length=every(0),
-      pending_token=np.asarray(first.tokens)[:, 1, -1], key=keys(3))
+    append_child=every(1),
+    keep_length=lengths + LENGTH - 1,
+    replay_length=every(0),
+    pending_token=np.asarray(first.tokens)[:, 1, -1],
+    key=keys(3),
+  )
   _, second = expand(params, slots, plan)
-  return tuple(np.stack([getattr(s, name) for s in (first, second)])
-               for name in ('tokens', 'logprobs', 'entropies'))
+  return tuple(
+    np.stack([getattr(s, name) for s in (first, second)])
+    for name in ('tokens', 'logprobs', 'entropies')
+  )
 
 
 def rows_of(tokens):
@@ -93,8 +134,9 @@ def rows_of(tokens):
 
 def score(decoder, rows):
   positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
-  return sequence_logprobs(decoder, rows, positions, jnp.full(rows.shape, rows.shape[1]),
-                           jnp.roll(rows, -1, 1))
+  return sequence_logprobs(
+    decoder, rows, positions, jnp.full(rows.shape, rows.shape[1]), jnp.roll(rows, -1, 1)
+  )
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -106,7 +148,7 @@ def test_children_from_caches_score_as_sequences_of_their_own(family):
   for found, expected in zip((logprobs, entropies), full, strict=True):
     of_rows = found.transpose(1, 0, 2, 3).reshape(len(rows), LENGTH)
     for row, start, values in zip(np.asarray(expected), starts, of_rows, strict=True):
-      np.testing.assert_allclose(values, row[start - 1:start - 1 + LENGTH], rtol=1e-5, atol=1e-5)
+      np.testing.assert_allclose(values, row[start - 1 : start - 1 + LENGTH], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('family, mesh_shape', CASES)
@@ -121,8 +163,13 @@ def test_a_mesh_grows_the_same_children(family, mesh_shape):
 @functools.partial(jax.jit, static_argnames='mesh')
 def loss_and_gradient(decoder, rows, mesh):
   positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
-  arguments = (rows, positions, jnp.full(rows.shape, rows.shape[1]), jnp.roll(rows, -1, 1),
-               positions)
+  arguments = (
+    rows,
+    positions,
+    jnp.full(rows.shape, rows.shape[1]),
+    jnp.roll(rows, -1, 1),
+    positions,
+  )
   return jax.value_and_grad(lambda d: mesh_logprobs(d, *arguments, mesh=mesh)[0].mean())(decoder)
 
 
@@ -134,6 +181,8 @@ def test_a_mesh_learns_the_same(family, mesh_shape):
   one = sharding.make_mesh(devices=jax.devices()[:1])
   expected = loss_and_gradient(decoder, rows, one)
   found = loss_and_gradient(
-      jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh)),
-      jax.device_put(rows, sharding.batch_sharding(mesh)), mesh)
+    jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh)),
+    jax.device_put(rows, sharding.batch_sharding(mesh)),
+    mesh,
+  )
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)

@@ -11,8 +11,17 @@ from ds_jax.model.attention.training import attend
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import compute_logits, forward, init_decoder, sequence_logprobs
 
-CONFIG = DecoderConfig(vocab_size=61, num_ids=57, num_layers=2, width=32, mlp_width=48,
-                       num_heads=4, num_kv_heads=2, head_width=8, tie_embeddings=False)
+CONFIG = DecoderConfig(
+  vocab_size=61,
+  num_ids=57,
+  num_layers=2,
+  width=32,
+  mlp_width=48,
+  num_heads=4,
+  num_kv_heads=2,
+  head_width=8,
+  tie_embeddings=False,
+)
 
 
 @pytest.fixture(scope='module')
@@ -45,8 +54,9 @@ def test_tree_in_depth_first_order_scores_as_its_paths(decoder):
   row = np.concatenate([trunk, left, right])
   positions = np.array([*range(4), *range(4, 7), *range(4, 9)])
   key_end = np.array([12] * 4 + [7] * 3 + [12] * 5)
-  hidden = forward(decoder, jnp.asarray(row)[None], jnp.asarray(positions)[None],
-                   jnp.asarray(key_end)[None])[0]
+  hidden = forward(
+    decoder, jnp.asarray(row)[None], jnp.asarray(positions)[None], jnp.asarray(key_end)[None]
+  )[0]
   paths = (([*trunk, *left], [*range(7)]), ([*trunk, *right], [*range(4), *range(7, 12)]))
   for path, where in paths:
     alone = forward(decoder, *one_row(path))[0]
@@ -73,8 +83,9 @@ def test_chunked_head_equals_whole_head(decoder, monkeypatch):
 
 
 def test_blockwise_attention_equals_dense(monkeypatch):
-  q, k, v = (jax.random.normal(jax.random.key(i), (2, 24, heads, 8))
-             for i, heads in enumerate((4, 2, 2)))
+  q, k, v = (
+    jax.random.normal(jax.random.key(i), (2, 24, heads, 8)) for i, heads in enumerate((4, 2, 2))
+  )
   key_end = jnp.asarray(np.r_[[10] * 10, [24] * 14])[None].repeat(2, 0)
   dense = attend(q, k, v, key_end)
   monkeypatch.setattr('ds_jax.model.attention.training.BLOCK', 8)

@@ -29,9 +29,13 @@ def attend():
 
 
 LENGTHS = {
-    'spread': np.arange(16) * 2, 'equal': np.full(16, 13), 'one': np.eye(16, dtype=int)[3] * 29,
-    'none': np.zeros(16, int), 'two': np.array([32, 0, 0, 0, 31] + [0] * 11),
-    'random': np.random.default_rng(1).integers(0, 33, 16)}
+  'spread': np.arange(16) * 2,
+  'equal': np.full(16, 13),
+  'one': np.eye(16, dtype=int)[3] * 29,
+  'none': np.zeros(16, int),
+  'two': np.array([32, 0, 0, 0, 31] + [0] * 11),
+  'random': np.random.default_rng(1).integers(0, 33, 16),
+}
 
 
 @pytest.mark.parametrize('name', LENGTHS)
@@ -77,8 +81,16 @@ def test_groups_divide_the_slots(num_slots, size):
 
 def test_decoding_and_replay_leave_blocks_beyond_a_path_alone():
   """Those blocks are NaN here: weights of 0 would not hide that they were read."""
-  config = DecoderConfig(vocab_size=16, num_ids=16, num_layers=2, width=8, mlp_width=8,
-                         num_heads=2, num_kv_heads=1, head_width=4)
+  config = DecoderConfig(
+    vocab_size=16,
+    num_ids=16,
+    num_layers=2,
+    width=8,
+    mlp_width=8,
+    num_heads=2,
+    num_kv_heads=1,
+    head_width=4,
+  )
   decoder = init_decoder(config, jax.random.key(0))
   lengths = jnp.array([5, 20, 3, 0])
   slots = init_slots(config, 4, 2, 4, CAPACITY)._replace(path_length=lengths)
@@ -86,6 +98,8 @@ def test_decoding_and_replay_leave_blocks_beyond_a_path_alone():
   poison = lambda cache: jnp.where(is_beyond[None, :, None, :, None], jnp.nan, cache)
   slots = slots._replace(path_keys=poison(slots.path_keys), path_values=poison(slots.path_values))
   tokens = jnp.ones((4, 2), jnp.int32)
-  for found in (decode_step(decoder, slots, tokens, jnp.int32(0), BLOCK),
-                encode_chunk(decoder, slots, jnp.arange(4), tokens, BLOCK)):
+  for found in (
+    decode_step(decoder, slots, tokens, jnp.int32(0), BLOCK),
+    encode_chunk(decoder, slots, jnp.arange(4), tokens, BLOCK),
+  ):
     assert all(jnp.isfinite(x).all() for x in found)

@@ -23,16 +23,25 @@ from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import REMAT_POLICIES, abstract_decoder, init_decoder, sequence_logprobs
 from ds_jax.sharding import make_mesh
 
-CONFIG = DecoderConfig(vocab_size=64, num_ids=61, num_layers=2, width=32, mlp_width=48,
-                       num_heads=4, num_kv_heads=2, head_width=8)
+CONFIG = DecoderConfig(
+  vocab_size=64,
+  num_ids=61,
+  num_layers=2,
+  width=32,
+  mlp_width=48,
+  num_heads=4,
+  num_kv_heads=2,
+  head_width=8,
+)
 MB = 2**20
 
 
 def layouts(length):
   """key_end of one causal sequence, of several packed with padding, and of a tree."""
   third = length // 3
-  packed = np.r_[[third] * third, [length - 7] * (length - 7 - third),
-                 np.arange(length - 7, length)]
+  packed = np.r_[
+    [third] * third, [length - 7] * (length - 7 - third), np.arange(length - 7, length)
+  ]
   tree = np.r_[[length] * third, [2 * third] * third, [length] * (length - 2 * third)]
   return {'causal': np.full(length, length), 'packed': packed, 'tree': tree}
 
@@ -52,12 +61,15 @@ def dense(q, k, v, key_end):
 def test_blocks_equal_the_definition_forward_and_backward(layout, monkeypatch):
   monkeypatch.setattr('ds_jax.model.attention.training.BLOCK', 8)
   length = 29  # no multiple of the block
-  q, k, v, weight = (jax.random.normal(jax.random.key(i), (2, length, heads, 8))
-                     for i, heads in enumerate((4, 2, 2, 4)))
+  q, k, v, weight = (
+    jax.random.normal(jax.random.key(i), (2, length, heads, 8))
+    for i, heads in enumerate((4, 2, 2, 4))
+  )
   key_end = jnp.asarray(np.stack([layouts(length)[layout], layouts(length)['causal']]))
   loss = lambda f: lambda *qkv: jnp.sum(weight * f(*qkv, key_end))
-  ours, theirs = (jax.jit(jax.value_and_grad(loss(f), argnums=(0, 1, 2)))(q, k, v)
-                  for f in (attend, dense))
+  ours, theirs = (
+    jax.jit(jax.value_and_grad(loss(f), argnums=(0, 1, 2)))(q, k, v) for f in (attend, dense)
+  )
   for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
     np.testing.assert_allclose(a, b, atol=2e-5)
 
@@ -83,8 +95,10 @@ def compiled(function, length, config):
 
 def temporaries(length, config):
   """Bytes of forward, and of forward with backward."""
-  return [compiled(f, length, config).memory_analysis().temp_size_in_bytes
-          for f in (loss, jax.grad(loss, has_aux=True))]
+  return [
+    compiled(f, length, config).memory_analysis().temp_size_in_bytes
+    for f in (loss, jax.grad(loss, has_aux=True))
+  ]
 
 
 def test_memory_grows_linearly_with_length():
@@ -111,8 +125,12 @@ def test_log_probs_of_a_large_vocabulary_never_exist_in_full(monkeypatch):
 def test_remat_saves_memory_and_changes_no_gradient():
   length, used, gradients = BLOCK + 88, {}, {}
   tokens = jnp.asarray(np.random.default_rng(0).integers(0, 61, (1, length)), jnp.int32)
-  arguments = (tokens, jnp.arange(length)[None], jnp.full((1, length), length),
-               jnp.roll(tokens, -1, 1))
+  arguments = (
+    tokens,
+    jnp.arange(length)[None],
+    jnp.full((1, length), length),
+    jnp.roll(tokens, -1, 1),
+  )
   deep = dataclasses.replace(CONFIG, num_layers=6)
   leaves = jax.tree.leaves(init_decoder(deep, jax.random.key(0)))
   for remat in ('none', *REMAT_POLICIES):
@@ -150,16 +168,31 @@ def expansion(compute_dtype, temperature_and_more, length=24):
   """A sharp decoder, the tokens it sampled [B, W, prompt + T], and their Segments."""
   slots, width, prompt = 3, 4, 9
   config = dataclasses.replace(CONFIG, compute_dtype=compute_dtype)
-  shape = ExpandShape(num_slots=slots, width=width, segment_length=length,
-                      context_length=prompt + length, replay_chunk=prompt, replay_lanes=slots,
-                      path_block=8, num_kv_heads=config.num_kv_heads)
+  shape = ExpandShape(
+    num_slots=slots,
+    width=width,
+    segment_length=length,
+    context_length=prompt + length,
+    replay_chunk=prompt,
+    replay_lanes=slots,
+    path_block=8,
+    num_kv_heads=config.num_kv_heads,
+  )
   mesh = make_mesh(devices=jax.devices()[:1])
   decoder = init_decoder(config, jax.random.key(0))
   decoder.final_scale[...] = jnp.full(config.width, 3.0)  # logits three times as far apart
   tokens = np.random.default_rng(0).integers(0, config.num_ids, (slots, prompt)).astype(np.int32)
   full = lambda value: np.full(slots, value, np.int32)
-  plan = SlotPlan(full(-1), full(0), tokens, full(prompt - 1), tokens[:, -1], full(width), full(0),
-              np.asarray(jax.random.key_data(jax.random.split(jax.random.key(1), slots))))
+  plan = SlotPlan(
+    full(-1),
+    full(0),
+    tokens,
+    full(prompt - 1),
+    tokens[:, -1],
+    full(width),
+    full(0),
+    np.asarray(jax.random.key_data(jax.random.split(jax.random.key(1), slots))),
+  )
   options = sampling_options(**dict(temperature_and_more))
   expand_fn = bind_sampling(compile_expand(mesh, shape), options, [999])
   _, segments = expand_fn(decoder, compile_slots(config, mesh, shape)(), plan)
@@ -172,28 +205,40 @@ def fresh_log_ratio(compute_dtype, options):
   decoder, rows, segments = expansion(compute_dtype, tuple(options.items()))
   *lead, total = rows.shape
   rows = rows.reshape(-1, total)
-  scored = jax.jit(functools.partial(
-      sequence_logprobs, temperature=options.get('temperature') or 1.0))(
-          decoder, rows, np.broadcast_to(np.arange(total), rows.shape),
-          np.full_like(rows, total), np.roll(rows, -1, 1))
+  scored = jax.jit(
+    functools.partial(sequence_logprobs, temperature=options.get('temperature') or 1.0)
+  )(
+    decoder,
+    rows,
+    np.broadcast_to(np.arange(total), rows.shape),
+    np.full_like(rows, total),
+    np.roll(rows, -1, 1),
+  )
   length = segments.tokens.shape[-1]
-  logprobs, entropies = (
-      np.asarray(x)[:, -1 - length:-1].reshape(*lead, length) for x in scored)
+  logprobs, entropies = (np.asarray(x)[:, -1 - length : -1].reshape(*lead, length) for x in scored)
   if compute_dtype == 'float32':
     np.testing.assert_allclose(entropies, segments.entropies, atol=1e-4)
   return np.abs(logprobs - segments.logprobs), segments
 
 
-@pytest.mark.parametrize('options', [
-    dict(), dict(temperature=0.6), dict(top_p=0.7, temperature=1.3), dict(top_k=3),
-    dict(temperature=0.0)])
+@pytest.mark.parametrize(
+  'options',
+  [
+    dict(),
+    dict(temperature=0.6),
+    dict(top_p=0.7, temperature=1.3),
+    dict(top_k=3),
+    dict(temperature=0.0),
+  ],
+)
 def test_ratio_of_fresh_samples_is_one_whatever_is_truncated(options):
   ratio, segments = fresh_log_ratio('float32', options)
   assert ratio.max() <= 1e-5
   kept = segments.logprobs - segments.sampled_logprobs
   assert kept.max() < 1e-5  # log of the share kept
-  assert (kept.min() < -0.05) == bool({'top_p', 'top_k'} & set(options)
-                                      or options.get('temperature') == 0)
+  assert (kept.min() < -0.05) == bool(
+    {'top_p', 'top_k'} & set(options) or options.get('temperature') == 0
+  )
 
 
 def test_ratio_of_fresh_samples_in_bfloat16_is_small():

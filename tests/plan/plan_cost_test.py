@@ -35,8 +35,10 @@ def _unrolled():
 
 def _programs():
   """The same work in a scan, and in a loop whose length only the caller knows."""
-  return [(jax.jit(functools.partial(_layers, unroll=1)).trace(*ARGUMENTS), {}),
-          (jax.jit(_dynamic).trace(*ARGUMENTS, LAYERS), {'steps': LAYERS})]
+  return [
+    (jax.jit(functools.partial(_layers, unroll=1)).trace(*ARGUMENTS), {}),
+    (jax.jit(_dynamic).trace(*ARGUMENTS, LAYERS), {'steps': LAYERS}),
+  ]
 
 
 @pytest.mark.parametrize('traced, trips', _programs(), ids=['scan', 'while'])
@@ -70,7 +72,8 @@ def test_recomputation_counts_as_often_as_it_happens():
 def test_what_differs_between_platforms_counts_for_that_of_the_devices():
   twice, once = (lambda x, k: x @ k @ k), (lambda x, k: x @ k)
   traced = jax.jit(functools.partial(jax.lax.platform_dependent, cuda=twice, default=once)).trace(
-      ARGUMENTS[0], ARGUMENTS[1][0])
+    ARGUMENTS[0], ARGUMENTS[1][0]
+  )
   product = 2 * 128 * WIDTH * WIDTH
   assert count_flops(traced.jaxpr, {}, platform='gpu') == 2 * product
   assert count_flops(traced.jaxpr, {}, platform='tpu') == product
@@ -96,16 +99,20 @@ def test_collectives_in_loops_and_their_bytes():
   num = min(jax.device_count(), 4)
   if num < 2:
     pytest.skip('one device: run with XLA_FLAGS=--xla_force_host_platform_device_count=4')
-  mesh = jax.make_mesh((num,), ('fsdp',), devices=jax.devices()[:num],
-                       axis_types=(AxisType.Auto,))
+  mesh = jax.make_mesh((num,), ('fsdp',), devices=jax.devices()[:num], axis_types=(AxisType.Auto,))
 
   def local(x, kernels):
     body = lambda x, k: (jnp.tanh(x @ jax.lax.all_gather(k, 'fsdp', tiled=True)), None)
     x = jax.lax.scan(body, x, kernels)[0]
     return jax.lax.psum(x, 'fsdp'), jax.lax.psum_scatter(x, 'fsdp', tiled=True)
 
-  mapped = jax.shard_map(local, mesh=mesh, in_specs=(P('fsdp'), P(None, 'fsdp')),
-                         out_specs=(P(), P('fsdp')), check_vma=False)
+  mapped = jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(P('fsdp'), P(None, 'fsdp')),
+    out_specs=(P(), P('fsdp')),
+    check_vma=False,
+  )
   of = lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
   x, kernels = ARGUMENTS
   text = jax.jit(mapped).lower(of(x, P('fsdp')), of(kernels, P(None, 'fsdp'))).compile().as_text()
@@ -151,10 +158,15 @@ def test_what_sparse_cores_send_and_what_a_slice_reads_of_another_layout():
   assert found.bytes == 2 * (8 * 128 * 2) + 4 + (8 + 32) * 4  # the slice, its place, the gathered
 
 
-@pytest.mark.parametrize('text, size', [
+@pytest.mark.parametrize(
+  'text, size',
+  [
     ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, x", 4),
     ("replica_groups=mesh['a'=1,'b'=4,'c'=2], device_ids=([2,4]T(1,0)) {'b'}, dims={1}", 4),
-    ('replica_groups={{0,1,2},{3,4,5}}, x', 3), ('replica_groups=[2,4]<=[8]', 4),
-    ('replica_groups={}', 8)])
+    ('replica_groups={{0,1,2},{3,4,5}}, x', 3),
+    ('replica_groups=[2,4]<=[8]', 4),
+    ('replica_groups={}', 8),
+  ],
+)
 def test_sizes_of_replica_groups(text, size):
   assert group_size(text, 8) == size

@@ -22,8 +22,9 @@ def test_names_of_slices():
   assert topology.parse_topology('h200:8') == ('h200', (8,))
 
 
-@pytest.mark.parametrize('name', ['v5p', 'v5p:2', 'v5e:0x2', 'v5e:2x2x1', 'v9:2x2', 'v5e:2x2 ',
-                                  'h200:2x8', 'h200:0'])
+@pytest.mark.parametrize(
+  'name', ['v5p', 'v5p:2', 'v5e:0x2', 'v5e:2x2x1', 'v9:2x2', 'v5e:2x2 ', 'h200:2x8', 'h200:0']
+)
 def test_bad_names_of_slices_are_refused(name):
   with pytest.raises(InputError):
     topology.parse_topology(name)
@@ -62,19 +63,32 @@ def test_too_little_memory_is_exit_3(capsys, monkeypatch, config_path):
 
 def _expansion(num_slots, *, per_slot, extra, compiled):
   """A part whose size the compiler says is `extra` and per_slot * slots."""
+
   def with_slots(count):
     compiled.append(count)
     return _expansion(count, per_slot=per_slot, extra=extra, compiled=compiled)
-  return programs.Part('expand', None, 100, 50, num_slots * per_slot, 0, 1, {},
-                       num_slots=num_slots, with_slots=with_slots)
+
+  return programs.Part(
+    'expand',
+    None,
+    100,
+    50,
+    num_slots * per_slot,
+    0,
+    1,
+    {},
+    num_slots=num_slots,
+    with_slots=with_slots,
+  )
 
 
-@pytest.mark.parametrize('extra, memory, largest', [
-    (0, 1150, 96), (0, 220, 7), (0, 150, 0), (40, 1150, 96), (10**6, 1150, 0)])
+@pytest.mark.parametrize(
+  'extra, memory, largest',
+  [(0, 1150, 96), (0, 220, 7), (0, 150, 0), (40, 1150, 96), (10**6, 1150, 0)],
+)
 def test_largest_number_of_slots_that_fits(monkeypatch, extra, memory, largest):
   use = lambda part: programs.Use(part.parameters, part.optimizer, part.caches, 0, extra)
-  monkeypatch.setattr(capacity, 'measure',
-                      lambda part: programs.Measured(use(part), None, None))
+  monkeypatch.setattr(capacity, 'measure', lambda part: programs.Measured(use(part), None, None))
   compiled = []
   part = _expansion(8, per_slot=10, extra=extra, compiled=compiled)
   slots, is_compiled = capacity.largest_slots(part, use(part), memory)
@@ -126,8 +140,19 @@ def test_a_missing_compiler_is_named(capsys, monkeypatch, config_path, name, ext
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
 def test_programs_compile_for_a_tpu_that_is_not_here(capsys, config_path):
-  assert main(['plan', f'--config={config_path}', '--topology=v5e:2x2', '--json',
-               '--config.mesh.data=1', '--config.mesh.fsdp=-1']) == 0
+  assert (
+    main(
+      [
+        'plan',
+        f'--config={config_path}',
+        '--topology=v5e:2x2',
+        '--json',
+        '--config.mesh.data=1',
+        '--config.mesh.fsdp=-1',
+      ]
+    )
+    == 0
+  )
   found = json.loads(capsys.readouterr().out.splitlines()[-1])
   assert found['mesh'] == {'data': 1, 'fsdp': 4, 'tensor': 1}
   assert set(found['parts']) == set(command.REMEDIES)

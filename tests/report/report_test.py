@@ -29,6 +29,7 @@ HOSTILE = '\x1b[2J<script>alert(1)</script>\n\u202e"&\ud800\x00'
 
 class Clock:
   """Seconds that pass when told."""
+
   now = 0.0
 
   def __call__(self) -> float:
@@ -46,8 +47,9 @@ def test_plain_progress_lines():
   progress.finish()
   lines = stream.getvalue().splitlines()
   assert lines[0] == 'search: started, 0/100'
-  assert lines[1] == ('search: 10/100 (10 %) · 5.0 s elapsed · 45.0 s left · '
-                      'solved 5 · tokens/s 4,210')
+  assert lines[1] == (
+    'search: 10/100 (10 %) · 5.0 s elapsed · 45.0 s left · solved 5 · tokens/s 4,210'
+  )
   assert lines[-1].startswith('search: 100/100 (100 %) · done in 50.0 s')
   assert len(lines) == 12
 
@@ -68,7 +70,8 @@ def test_plain_progress_is_slow_enough_and_never_silent():
   progress.update(3)  # outside a phase: nothing
   lines = stream.getvalue().splitlines()
   assert [line.split(':')[0] for line in lines] == (
-      ['fast'] * 2 + ['unknown'] * 4 + ['skipped', 'unknown'])
+    ['fast'] * 2 + ['unknown'] * 4 + ['skipped', 'unknown']
+  )
   assert '\x1b' not in stream.getvalue()
 
 
@@ -88,13 +91,16 @@ def test_live_progress_keeps_notes_and_the_cursor():
 
 
 def test_plain_progress_needs_no_rich():
-  code = ('import io, sys; from ds_jax.report.progress import make_progress; '
-          'p = make_progress(io.StringIO()); p.start("a", 1); p.finish(); '
-          'import ds_jax.report.plots, ds_jax.report.metrics, ds_jax.report.inspect; '
-          'print([m for m in ("rich", "matplotlib", "tensorboardX", "jax") if m in sys.modules])')
+  code = (
+    'import io, sys; from ds_jax.report.progress import make_progress; '
+    'p = make_progress(io.StringIO()); p.start("a", 1); p.finish(); '
+    'import ds_jax.report.plots, ds_jax.report.metrics, ds_jax.report.inspect; '
+    'print([m for m in ("rich", "matplotlib", "tensorboardX", "jax") if m in sys.modules])'
+  )
   root = Path(__file__).parents[2]
-  done = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True,
-                        check=True)
+  done = subprocess.run(
+    [sys.executable, '-c', code], cwd=root, capture_output=True, text=True, check=True
+  )
   assert done.stdout.strip() == '[]'
   assert isinstance(make_progress(io.StringIO()), PlainProgress)
 
@@ -109,7 +115,7 @@ def test_metrics_are_plain_sorted_lines(tmp_path):
   writer.close()
   line = (tmp_path / FILE_NAME).read_text()
   assert len(line) == writer.size() and list(json.loads(line)) == sorted(json.loads(line))
-  row, = read_metrics(tmp_path / FILE_NAME)
+  (row,) = read_metrics(tmp_path / FILE_NAME)
   del row['time/unix']
   assert row == {'a': None, 'b': 0.5, 'c': 2, 'd': 'x', 'kind': 'train', 'step': 3}
   assert not (tmp_path / 'tensorboard').exists()
@@ -118,12 +124,13 @@ def test_metrics_are_plain_sorted_lines(tmp_path):
 def _scalars(folder: Path) -> list[tuple]:
   """(tag, step, value, time) of every event file, in order."""
   from tensorboardX.proto.event_pb2 import Event
+
   found = []
   for path in sorted((folder / 'tensorboard').iterdir()):
     content, at = path.read_bytes(), 0
     while at < len(content):
-      length, = struct.unpack_from('<Q', content, at)
-      event = Event.FromString(content[at + 12:at + 12 + length])
+      (length,) = struct.unpack_from('<Q', content, at)
+      event = Event.FromString(content[at + 12 : at + 12 + length])
       found += [(v.tag, event.step, v.simple_value, event.wall_time) for v in event.summary.value]
       at += length + 16
   return found
@@ -137,7 +144,7 @@ def test_resume_cuts_lines_and_rewrites_tensorboard(tmp_path):
     if step == 1:
       size = first.size()
   first.close()
-  events, = (tmp_path / 'tensorboard').iterdir()
+  (events,) = (tmp_path / 'tensorboard').iterdir()
   events.rename(events.with_name('events.out.tfevents.1.earlier'))  # names hold whole seconds
   kept = path.read_bytes()[:size]
   path.write_bytes(path.read_bytes() + b'{"step": 3, "ki')  # killed while writing
@@ -150,8 +157,12 @@ def test_resume_cuts_lines_and_rewrites_tensorboard(tmp_path):
   second.write(2, 'train', {'search/reward': 7.0})
   second.close()
   rows = read_metrics(path)
-  expected = [(tag, row['step'], row[name], row['time/unix']) for row in rows for tag, name in (
-      ('search/reward', 'search/reward'), ('time/train/step', 'time/step')) if name in row]
+  expected = [
+    (tag, row['step'], row[name], row['time/unix'])
+    for row in rows
+    for tag, name in (('search/reward', 'search/reward'), ('time/train/step', 'time/step'))
+    if name in row
+  ]
   assert _scalars(tmp_path) == expected and rows[-1]['search/reward'] == 7.0
 
 
@@ -166,8 +177,10 @@ def test_unfinished_line_goes_when_the_file_is_continued(tmp_path):
 def test_bad_metrics_are_refused(tmp_path):
   path = tmp_path / FILE_NAME
   assert read_metrics(path) == []
-  with (closing(MetricsWriter(tmp_path, tensorboard=False)) as writer,
-        pytest.raises(InputError, match='at least 99 bytes')):
+  with (
+    closing(MetricsWriter(tmp_path, tensorboard=False)) as writer,
+    pytest.raises(InputError, match='at least 99 bytes'),
+  ):
     writer.cut(99)
   path.write_bytes(b'{"kind": "train", "step": 0}\nbroken\n{"kind": "train", "step": 1}\n')
   with pytest.raises(InputError, match=':2: '):
@@ -183,16 +196,27 @@ def make_tree() -> FinishedTree:
   floats = lambda *values: np.array(values, np.float32)
   ints = lambda *values: np.array(values, np.int32)
   return FinishedTree(
-      problem_id='p-1', sample=0, prompt_tokens=ints(9), parent=ints(-1, 0, 0, 1, 1),
-      depth=ints(0, 1, 1, 2, 2), token_start=np.concatenate([[0], lengths.cumsum()]),
-      tokens=np.repeat(np.arange(5, dtype=np.int32), lengths), logprobs=floats(*[-1] * 8),
-      entropies=floats(0.5, 1, 0, 0, 0, 0, 0, 0), visit_count=ints(4, 2, 0, 1, 1),
-      value_sum=floats(1, 0.5, 0, 1, -1), num_ends=ints(2, 2, 0, 1, 1),
-      num_correct=ints(1, 1, 0, 1, 0), is_terminal=np.array([0, 0, 0, 1, 1], bool),
-      is_outcome_chosen=np.zeros(5, bool),
-      reward=floats(0, 0, 0, 1, -1), verdict=(None, None, None, 'correct', 'wrong'),
-      collected=ints(4, 3), selections=((0, 'root'), (1, 'local'), (1, 'global')),
-      statistics={'expansions': 3, 'generated_tokens': np.int64(8), 'rate': float('nan')})
+    problem_id='p-1',
+    sample=0,
+    prompt_tokens=ints(9),
+    parent=ints(-1, 0, 0, 1, 1),
+    depth=ints(0, 1, 1, 2, 2),
+    token_start=np.concatenate([[0], lengths.cumsum()]),
+    tokens=np.repeat(np.arange(5, dtype=np.int32), lengths),
+    logprobs=floats(*[-1] * 8),
+    entropies=floats(0.5, 1, 0, 0, 0, 0, 0, 0),
+    visit_count=ints(4, 2, 0, 1, 1),
+    value_sum=floats(1, 0.5, 0, 1, -1),
+    num_ends=ints(2, 2, 0, 1, 1),
+    num_correct=ints(1, 1, 0, 1, 0),
+    is_terminal=np.array([0, 0, 0, 1, 1], bool),
+    is_outcome_chosen=np.zeros(5, bool),
+    reward=floats(0, 0, 0, 1, -1),
+    verdict=(None, None, None, 'correct', 'wrong'),
+    collected=ints(4, 3),
+    selections=((0, 'root'), (1, 'local'), (1, 'global')),
+    statistics={'expansions': 3, 'generated_tokens': np.int64(8), 'rate': float('nan')},
+  )
 
 
 def decode(tokens: np.ndarray) -> str:
@@ -215,12 +239,24 @@ def test_tree_has_one_line_per_node():
 def test_deep_tree_needs_no_recursion():
   n = 1500
   tree = make_tree()
-  fields = {'parent': np.arange(-1, n - 1), 'depth': np.arange(n),
-            'token_start': np.zeros(n + 1, np.int32)}
-  fields |= dict.fromkeys(('visit_count', 'value_sum', 'num_ends', 'num_correct', 'is_terminal',
-                           'reward'), np.zeros(n, np.int32))
-  deep = FinishedTree(**{**tree.__dict__, **fields, 'verdict': (None,) * n, 'selections': (),
-                         'collected': np.zeros(0, np.int32)})
+  fields = {
+    'parent': np.arange(-1, n - 1),
+    'depth': np.arange(n),
+    'token_start': np.zeros(n + 1, np.int32),
+  }
+  fields |= dict.fromkeys(
+    ('visit_count', 'value_sum', 'num_ends', 'num_correct', 'is_terminal', 'reward'),
+    np.zeros(n, np.int32),
+  )
+  deep = FinishedTree(
+    **{
+      **tree.__dict__,
+      **fields,
+      'verdict': (None,) * n,
+      'selections': (),
+      'collected': np.zeros(0, np.int32),
+    }
+  )
   assert format_tree(deep, decode).count('└─ ') == n - 1
 
 
@@ -228,19 +264,40 @@ def test_tree_dict_is_json():
   fields = json.loads(json.dumps(tree_to_dict(make_tree(), decode), allow_nan=False))
   assert fields['statistics'] == {'expansions': 3, 'generated_tokens': 8, 'rate': None}
   assert fields['nodes'][2]['text'] == HOSTILE and fields['nodes'][2]['q'] is None
-  assert fields['nodes'][1]['chosen'] == [{'iteration': 2, 'how': 'local'},
-                                          {'iteration': 3, 'how': 'global'}]
+  assert fields['nodes'][1]['chosen'] == [
+    {'iteration': 2, 'how': 'local'},
+    {'iteration': 3, 'how': 'global'},
+  ]
 
 
 def make_metrics() -> list[dict]:
   evaluate = lambda step, when, share: {
-      'kind': 'evaluate', 'step': step, 'when': when, 'evaluate/pass_at_1': share,
-      'evaluate/pass_at_1_low': share - 0.02, 'evaluate/pass_at_1_high': share + 0.02,
-      'evaluate/pass_at_k': 0.5, 'evaluate/num_problems': 256, 'evaluate/num_samples': 8}
-  train = [{'kind': 'train', 'step': s, 'search/solve_rate': 0.3 + s / 50, 'search/tokens': 1000,
-            'search/u_over_x_depth_1': 1.2, 'search/yield': 0.4, 'train/ratio_first': 1.0,
-            'train/grad_norm': None, 'time/step': 2.0, 'time/search': 1.0, 'time/unix': 1e9}
-           for s in range(1, 11)]
+    'kind': 'evaluate',
+    'step': step,
+    'when': when,
+    'evaluate/pass_at_1': share,
+    'evaluate/pass_at_1_low': share - 0.02,
+    'evaluate/pass_at_1_high': share + 0.02,
+    'evaluate/pass_at_k': 0.5,
+    'evaluate/num_problems': 256,
+    'evaluate/num_samples': 8,
+  }
+  train = [
+    {
+      'kind': 'train',
+      'step': s,
+      'search/solve_rate': 0.3 + s / 50,
+      'search/tokens': 1000,
+      'search/u_over_x_depth_1': 1.2,
+      'search/yield': 0.4,
+      'train/ratio_first': 1.0,
+      'train/grad_norm': None,
+      'time/step': 2.0,
+      'time/search': 1.0,
+      'time/unix': 1e9,
+    }
+    for s in range(1, 11)
+  ]
   rounds = [{'kind': 'filter', 'step': 0, 'round': 1, 'filter/num_problems': 99}]
   return [evaluate(0, 'before', 0.1), *rounds, *train, evaluate(10, 'after', 0.25)]
 
@@ -250,10 +307,17 @@ def _png_size(content: bytes) -> tuple[int, int]:
   return struct.unpack('>II', content[16:24])
 
 
-@pytest.mark.parametrize('metrics', [
-    [], make_metrics(), make_metrics()[:1], make_metrics()[2:3],
+@pytest.mark.parametrize(
+  'metrics',
+  [
+    [],
+    make_metrics(),
+    make_metrics()[:1],
+    make_metrics()[2:3],
     [{'kind': 'evaluate', 'step': 0, 'when': 'before', 'evaluate/pass_at_1': 0.0}],
-], ids=['empty', 'whole', 'before', 'one step', 'no interval'])
+  ],
+  ids=['empty', 'whole', 'before', 'one step', 'no interval'],
+)
 def test_report_of_any_stage(tmp_path, metrics):
   page, picture = write_report(tmp_path, metrics, {})
   assert _png_size(picture.read_bytes()) == (1560, 1200)
@@ -284,6 +348,7 @@ def test_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
 
   def full(descriptor):
     raise OSError(28, 'No space left on device')
+
   monkeypatch.setattr('os.fsync', full)
   with pytest.raises(OSError, match='No space'):
     write_report(tmp_path, make_metrics(), {})
@@ -305,5 +370,9 @@ def test_text():
   assert visible('a\\b é\n\t\x1b') == 'a\\b é\\n\\t\\x1b'
   assert shorten('abcdefghij', 7) == 'abcd…ij' and shorten('abc', 3) == 'abc'
   assert [duration(s) for s in (3.21, 59.97, 245, 7500)] == [
-      '3.2 s', '1 min 00 s', '4 min 05 s', '2 h 05 min']
-  np.testing.assert_allclose(running_mean(np.array([1., 2, 6, 3]), 1), [1.5, 3, 11 / 3, 4.5])
+    '3.2 s',
+    '1 min 00 s',
+    '4 min 05 s',
+    '2 h 05 min',
+  ]
+  np.testing.assert_allclose(running_mean(np.array([1.0, 2, 6, 3]), 1), [1.5, 3, 11 / 3, 4.5])

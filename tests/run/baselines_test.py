@@ -73,8 +73,12 @@ def test_each_runs_to_its_end(root, warm, tmp_path, name):
 def plain_advantages(name, outcomes):
   """As the papers write them, from the outcomes [K] of one group."""
   r, k = np.array(outcomes, float), len(outcomes)
-  return {'grpo': (r - r.mean()) / (r.std() + 1e-6), 'dapo': (r - r.mean()) / (r.std() + 1e-6),
-          'dr_grpo': r - r.mean(), 'rloo': r - (r.sum() - r) / (k - 1)}[name]
+  return {
+    'grpo': (r - r.mean()) / (r.std() + 1e-6),
+    'dapo': (r - r.mean()) / (r.std() + 1e-6),
+    'dr_grpo': r - r.mean(),
+    'rloo': r - (r.sum() - r) / (k - 1),
+  }[name]
 
 
 @pytest.mark.parametrize('name', ['grpo', 'dapo', 'dr_grpo', 'rloo'])
@@ -107,8 +111,9 @@ def test_dynamic_sampling_fills_the_batch_with_contrast(root, warm, tmp_path):
     assert all(0 < sum(t.is_correct for t in group) < len(group) for group in groups)
     share = figures['search/contrast_share']
     assert 0 < share < 1
-    assert len(groups) == min(cfg.train.batch_problems,
-                              round(share * plain * cfg.train.batch_problems))
+    assert len(groups) == min(
+      cfg.train.batch_problems, round(share * plain * cfg.train.batch_problems)
+    )
     # The next step goes on where the refills ended.
     again, _, _ = training.sampler.sample(dataclasses.replace(after, step=1))
     ids = lambda groups: [group[0].problem_id for group in groups]
@@ -121,7 +126,8 @@ def test_dynamic_sampling_goes_on_after_a_stop(root, warm, tmp_path):
   plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   tiny_run.train(plain, cfg)
   in_refill = lambda: any(
-      path.stat().st_size for path in (stopped.root / 'journal').glob('step_00000?_1.search*'))
+    path.stat().st_size for path in (stopped.root / 'journal').glob('step_00000?_1.search*')
+  )
   with pytest.raises(Stopped):
     tiny_run.train(stopped, cfg, should_stop=in_refill)
   tiny_run.train(stopped, cfg)

@@ -33,8 +33,10 @@ HOST = {'round': 1, 'hard': ['a', 'ü'], 'rate': 0.1 + 0.2, 'replay': {'p': [[[1
 
 
 def simple(scale=1.0, size=200):
-  return {'kernel': scale * jax.random.normal(jax.random.key(0), (size, size)),
-          'step': jnp.int32(7)}
+  return {
+    'kernel': scale * jax.random.normal(jax.random.key(0), (size, size)),
+    'step': jnp.int32(7),
+  }
 
 
 def abstract(tree):
@@ -61,8 +63,9 @@ def files_of(folder, step):
   return [f for f in sorted((folder / str(step)).rglob('*')) if f.is_file()]
 
 
-def test_writers_that_outlive_a_failed_save_do_not_spoil_the_next(checkpointer, tmp_path,
-                                                                  monkeypatch):
+def test_writers_that_outlive_a_failed_save_do_not_spoil_the_next(
+  checkpointer, tmp_path, monkeypatch
+):
   """Tensorstore's threads may still write when the error of another file is known."""
   half_written = tmp_path / 'checkpoints' / '1.orbax-checkpoint-tmp/state'
   half_written.mkdir(parents=True)
@@ -87,8 +90,12 @@ def largest(folder, step):
 
 
 def test_state_and_host_come_back_exactly(checkpointer):
-  state = {**simple(), 'half': jnp.arange(5, dtype=jnp.bfloat16), 'flag': jnp.array([True, False]),
-           'nan': jnp.array(jnp.nan)}
+  state = {
+    **simple(),
+    'half': jnp.arange(5, dtype=jnp.bfloat16),
+    'flag': jnp.array([True, False]),
+    'nan': jnp.array(jnp.nan),
+  }
   assert checkpointer.latest() is None
   checkpointer.save(3, state, HOST)
   restored, host = checkpointer.restore(abstract(state))
@@ -145,21 +152,28 @@ def test_train_state_continues_on_another_mesh(tmp_path):
   config = TrainConfig(learning_rate=1e-2)
   optimizer, batch = make_optimizer(config), pack(random_examples(12), 16)[0]
   meshes = [make_mesh(1, 1, 1, devices=jax.devices()[:1]), make_mesh(2, 2, 2)]
-  learners = [make_learner(optimizer, mesh, micro_rows=8, loss_fn=policy_loss_fn(config))
-              for mesh in meshes]
+  learners = [
+    make_learner(optimizer, mesh, micro_rows=8, loss_fn=policy_loss_fn(config)) for mesh in meshes
+  ]
   state, _ = learners[0].update(init_state(small_decoder(), optimizer, meshes[0]), batch)
   checkpointer = Checkpointer(tmp_path, keep=1)
   checkpointer.save(1, state, HOST)
   wanted = abstract_state(abstract_decoder(CONFIG), optimizer, meshes[1])
   moved, _ = checkpointer.restore(wanted)
   assert_equal(jax.device_get(moved), jax.device_get(state))
-  jax.tree.map(lambda x, y: x.sharding.is_equivalent_to(y, x.ndim) or pytest.fail(str(x.sharding)),
-               moved, parameter_shardings(wanted, meshes[1]))
+  jax.tree.map(
+    lambda x, y: x.sharding.is_equivalent_to(y, x.ndim) or pytest.fail(str(x.sharding)),
+    moved,
+    parameter_shardings(wanted, meshes[1]),
+  )
   state, expected = learners[0].update(state, batch)
   moved, metrics = learners[1].update(moved, batch)
   assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5)
-  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5),
-               jax.device_get(moved.params), jax.device_get(state.params))
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5),
+    jax.device_get(moved.params),
+    jax.device_get(state.params),
+  )
 
 
 def truncate(path):
@@ -263,8 +277,12 @@ for step in range(1, 1000):
 
 def test_killed_while_saving_leaves_whole_checkpoints(tmp_path, root, notes):
   folder, rng = tmp_path / 'checkpoints', np.random.default_rng(0)
-  process = subprocess.Popen([sys.executable, '-c', KILLED, folder], stdout=subprocess.PIPE,
-                             env={**os.environ, 'PYTHONPATH': str(root)}, text=True)
+  process = subprocess.Popen(
+    [sys.executable, '-c', KILLED, folder],
+    stdout=subprocess.PIPE,
+    env={**os.environ, 'PYTHONPATH': str(root)},
+    text=True,
+  )
   committed = [int(process.stdout.readline()) for _ in range(4)][-1]
   time.sleep(rng.uniform(0, 0.15))
   process.kill()

@@ -66,12 +66,15 @@ def test_flags_come_before_variables_and_none_is_a_single_process():
   assert cluster_from({}, {'JAX_COORDINATOR_ADDRESS': 'a:1'}) is None
 
 
-@pytest.mark.parametrize('flags, said', [
+@pytest.mark.parametrize(
+  'flags, said',
+  [
     ({'num_processes': '2'}, 'Missing --coordinator, --process_id'),
     ({'coordinator': 'a:1', 'num_processes': '2', 'process_id': '2'}, 'from 0 to 1'),
     ({'coordinator': 'a', 'num_processes': '2', 'process_id': '0'}, 'HOST:PORT'),
     ({'coordinator': 'a:1', 'num_processes': 'two', 'process_id': '0'}, 'number'),
-])
+  ],
+)
 def test_a_cluster_named_in_part_or_wrongly_is_refused(flags, said):
   with pytest.raises(InputError, match=said):
     cluster_from(flags, {})
@@ -144,8 +147,9 @@ def assert_same(ours, alone, sections):
       else:
         assert row[name] == expected[name], name
   config = tiny_run.config(**sections)
-  for x, y in zip(tiny_run.final_arrays(ours, config), tiny_run.final_arrays(alone, config),
-                  strict=True):
+  for x, y in zip(
+    tiny_run.final_arrays(ours, config), tiny_run.final_arrays(alone, config), strict=True
+  ):
     np.testing.assert_allclose(x, y, rtol=0, atol=TOLERANCE)
 
 
@@ -187,9 +191,12 @@ def test_several_processes_evaluate_and_search_as_one(warm, tmp_path, count, ten
   """Figures, rows and keys; with two processes, first a part that an earlier start has left."""
   workdir, sections, found = copy(warm, tmp_path), SHORT | {'mesh': {'tensor': tensor}}, {}
   problems = tmp_path / 'problems.jsonl'
-  problems.write_text(''.join(
+  problems.write_text(
+    ''.join(
       json.dumps({'id': f'p{i}', 'problem': f'{7 + i} from 1 2 {3 + i}', 'answer': ''}) + '\n'
-      for i in range(5)))
+      for i in range(5)
+    )
+  )
   for n in (1, count):
     output = tmp_path / f'trees_{n}.jsonl'
     devices = tensor if n == 1 else 1
@@ -199,8 +206,18 @@ def test_several_processes_evaluate_and_search_as_one(warm, tmp_path, count, ten
     if n == 2:  # what an earlier start of four has left is not grown again
       lines = (tmp_path / 'trees_1.jsonl').read_text().splitlines(keepends=True)
       part_path(output, 3).write_text(lines[0])
-    codes, said = end(start(workdir, sections, n, 'search', f'--problems={problems}',
-                            f'--output={output}', '--json', devices=devices))
+    codes, said = end(
+      start(
+        workdir,
+        sections,
+        n,
+        'search',
+        f'--problems={problems}',
+        f'--output={output}',
+        '--json',
+        devices=devices,
+      )
+    )
     assert codes == [0] * n, said
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     for row in rows:
@@ -255,11 +272,11 @@ def until_training(workdir, processes):
 
 
 FAULTS = {  # what happens to which process; exit codes that each process may have
-    'kill -9 of a worker': (1, signal.SIGKILL, ({134}, {137})),
-    'kill -9 of process 0': (0, signal.SIGKILL, ({137}, {134})),
-    # In the update both save at the same step (42, 42); amid a search one leaves alone.
-    'SIGTERM to a worker': (1, signal.SIGTERM, ({42, 134}, {42})),
-    'SIGTERM to process 0': (0, signal.SIGTERM, ({42}, {42, 134})),
+  'kill -9 of a worker': (1, signal.SIGKILL, ({134}, {137})),
+  'kill -9 of process 0': (0, signal.SIGKILL, ({137}, {134})),
+  # In the update both save at the same step (42, 42); amid a search one leaves alone.
+  'SIGTERM to a worker': (1, signal.SIGTERM, ({42, 134}, {42})),
+  'SIGTERM to process 0': (0, signal.SIGTERM, ({42}, {42, 134})),
 }
 
 
@@ -327,12 +344,31 @@ def test_an_exception_in_one_process_ends_the_others(warm, tmp_path):
   workdir = copy(warm, tmp_path)
   path = tiny_run.config_file(tmp_path, **SHORT)
   address = f'127.0.0.1:{run_local.free_port()}'
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '',
-                              'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'tests')))}
-  processes = [subprocess.Popen(
-      [sys.executable, '-c', RAISES, 'train', f'--config={path}', f'--workdir={workdir.root}',
-       f'--coordinator={address}', '--num_processes=2', f'--process_id={i}'], env=environment,
-      text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for i in range(2)]
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': '',
+    'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'tests'))),
+  }
+  processes = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        '-c',
+        RAISES,
+        'train',
+        f'--config={path}',
+        f'--workdir={workdir.root}',
+        f'--coordinator={address}',
+        '--num_processes=2',
+        f'--process_id={i}',
+      ],
+      env=environment,
+      text=True,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+    )
+    for i in range(2)
+  ]
   codes, outputs = end(processes)
   assert codes == [134, 1], outputs
   assert 'a defect on purpose' in outputs[1]

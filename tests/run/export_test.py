@@ -33,8 +33,13 @@ def run(tmp_path_factory):
   write_countdown_tokenizer(root / 'tokenizer', 30)
   tokenizer = load_tokenizer(root / 'tokenizer')
   decoder = init_decoder(new_decoder_config(config, tokenizer), jax.random.key(0))
-  save_decoder(decoder, workdir.warmstart, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
-               add_files=lambda folder: save_tokenizer(root / 'tokenizer', folder))
+  save_decoder(
+    decoder,
+    workdir.warmstart,
+    stop_ids=tokenizer.stop_ids,
+    pad_id=tokenizer.pad_id,
+    add_files=lambda folder: save_tokenizer(root / 'tokenizer', folder),
+  )
   original = json.loads((workdir.warmstart / 'config.json').read_text())
   (workdir.warmstart / 'config.json').write_text(json.dumps(original | {'bos_token_id': 7}))
   (workdir.warmstart / 'generation_config.json').write_text(json.dumps({'temperature': 0.6}))
@@ -68,25 +73,37 @@ def test_the_newest_parameters_come_out_whole(run, capsys, tmp_path):
   assert files_of(workdir.root) == before
   found = load_decoder(tmp_path / 'out', num_ids=tokenizer.num_ids)
   jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(found), jax.tree.leaves(expected))
-  config, generation = (json.loads((tmp_path / 'out' / name).read_text())
-                        for name in ('config.json', 'generation_config.json'))
+  config, generation = (
+    json.loads((tmp_path / 'out' / name).read_text())
+    for name in ('config.json', 'generation_config.json')
+  )
   assert config['bos_token_id'] == 7
-  assert generation == {'temperature': 0.6, 'eos_token_id': list(tokenizer.stop_ids),
-                        'pad_token_id': tokenizer.pad_id}
+  assert generation == {
+    'temperature': 0.6,
+    'eos_token_id': list(tokenizer.stop_ids),
+    'pad_token_id': tokenizer.pad_id,
+  }
   assert (tmp_path / 'out/chat_template.jinja').exists()
   again = load_tokenizer(tmp_path / 'out')
   assert again.stop_ids == tokenizer.stop_ids
-  assert again.encode_prompt('1 2').tolist() == load_tokenizer(
-      workdir.warmstart).encode_prompt('1 2').tolist()
+  assert (
+    again.encode_prompt('1 2').tolist()
+    == load_tokenizer(workdir.warmstart).encode_prompt('1 2').tolist()
+  )
 
 
 def test_transformers_generates_with_it(run, capsys, tmp_path):
   pytest.importorskip('torch', reason='transformers on torch is the reference')
   import torch
   import transformers
+
   workdir, _, tokenizer = run
-  assert export(capsys, f'--checkpoint={workdir.root}', f'--output={tmp_path}/out',
-                '--dtype=bfloat16')[0] == 0
+  assert (
+    export(capsys, f'--checkpoint={workdir.root}', f'--output={tmp_path}/out', '--dtype=bfloat16')[
+      0
+    ]
+    == 0
+  )
   model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'out', dtype='auto').eval()
   assert model.dtype == torch.bfloat16
   assert model.generation_config.eos_token_id == list(tokenizer.stop_ids)
@@ -96,6 +113,7 @@ def test_transformers_generates_with_it(run, capsys, tmp_path):
 
 def test_the_optimizer_stays_on_disk(run):
   from ds_jax.model.huggingface.load import read_config
+
   workdir, expected, tokenizer = run
   config = read_config(workdir.warmstart, tokenizer.num_ids)
   params, step = restore_params(workdir, config, make_mesh(tensor=2, fsdp=-1), SilentProgress())
@@ -104,18 +122,23 @@ def test_the_optimizer_stays_on_disk(run):
   assert {d.id for x in jax.tree.leaves(params) for d in x.sharding.device_set} == set(range(8))
 
 
-@pytest.mark.parametrize('argv, words', [
+@pytest.mark.parametrize(
+  'argv, words',
+  [
     (['--checkpoint={run}', '--output={tmp}'], 'exists already'),
     (['--checkpoint={run}', '--output={tmp}/new', '--dtype=int8'], 'bfloat16'),
     (['--checkpoint={tmp}/nowhere', '--output={tmp}/new'], 'no config.json'),
     (['--checkpoint={empty}', '--output={tmp}/new'], 'no checkpoint'),
     (['--checkpoint={run}'], 'Missing --output'),
-    (['--output={tmp}/new'], 'Missing --checkpoint')])
+    (['--output={tmp}/new'], 'Missing --checkpoint'),
+  ],
+)
 def test_a_mistake_is_named_and_nothing_is_written(run, capsys, tmp_path, argv, words):
   empty = Workdir(tmp_path / 'empty')
   claim(empty, tiny_run.config())
   empty.warmstart.symlink_to(run[0].warmstart)
-  code, _, err = export(capsys, *(a.format(run=run[0].root, tmp=tmp_path, empty=empty.root)
-                                  for a in argv))
+  code, _, err = export(
+    capsys, *(a.format(run=run[0].root, tmp=tmp_path, empty=empty.root) for a in argv)
+  )
   assert code == 2 and words in err and 'Traceback' not in err
   assert not (tmp_path / 'new').exists()

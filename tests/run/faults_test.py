@@ -51,8 +51,9 @@ def workdir(done, tmp_path):
 
 def stop_in(workdir, step):
   """Trains until trees of a step are journaled; returns that journal's paths."""
-  found = lambda: [p for p in (workdir.root / 'journal').glob(f'step_{step:06d}.search*')
-                   if p.stat().st_size]
+  found = lambda: [
+    p for p in (workdir.root / 'journal').glob(f'step_{step:06d}.search*') if p.stat().st_size
+  ]
   with pytest.raises(Stopped):
     tiny_run.train(workdir, CONFIG, should_stop=lambda: bool(found()))
   return found()
@@ -125,8 +126,9 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_where_there_is_space(done, work
 
 def test_a_truncated_newest_checkpoint_is_passed_over(done, workdir):
   stop_in(workdir, 2)
-  newest = max((p for p in workdir.checkpoints.iterdir() if p.name.isdigit()),
-               key=lambda p: int(p.name))
+  newest = max(
+    (p for p in workdir.checkpoints.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)
+  )
   victim = max((newest / 'state/d').iterdir(), key=lambda p: p.stat().st_size)
   os.truncate(victim, victim.stat().st_size // 2)
   notes = notes_of(workdir)
@@ -136,7 +138,7 @@ def test_a_truncated_newest_checkpoint_is_passed_over(done, workdir):
 
 
 def test_broken_tails_of_files_are_cut_and_whole_lines_used(done, workdir):
-  path, = stop_in(workdir, 2)
+  (path,) = stop_in(workdir, 2)
   whole = Journal(path).read()
   lines = path.read_bytes()
   path.write_bytes(lines + lines.splitlines()[0][:100])  # no end of line
@@ -146,8 +148,11 @@ def test_broken_tails_of_files_are_cut_and_whole_lines_used(done, workdir):
   assert whole
   grown, append = [], Journal.append
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(Journal, 'append', lambda self, tree: (
-        grown.append((self.path.name, tree.problem_id)), append(self, tree)))
+    patch.setattr(
+      Journal,
+      'append',
+      lambda self, tree: (grown.append((self.path.name, tree.problem_id)), append(self, tree)),
+    )
     notes_of(workdir)
   assert not {(path.name, tree.problem_id) for tree in whole} & set(grown)
   tiny_run.assert_same_run(workdir, done[1], CONFIG)
@@ -175,12 +180,17 @@ def test_killed_verifier_workers_are_replaced(done, workdir):
   tiny_run.assert_same_run(workdir, done[1], CONFIG)
 
 
-@pytest.mark.parametrize('is_mid_step, grace, error, step', [
+@pytest.mark.parametrize(
+  'is_mid_step, grace, error, step',
+  [
     (False, 0, Stopped, 2),  # nothing has been changed: the state before the step is saved
     (True, 60, Stopped, 3),  # there is time to finish the step
-    (True, 0, StoppedAlone, 0)])  # there is not: the newest checkpoint and the journals are good
-def test_a_request_to_stop_is_heard_inside_an_update(done, workdir, monkeypatch, is_mid_step,
-                                                     grace, error, step):
+    (True, 0, StoppedAlone, 0),
+  ],
+)  # there is not: the newest checkpoint and the journals are good
+def test_a_request_to_stop_is_heard_inside_an_update(
+  done, workdir, monkeypatch, is_mid_step, grace, error, step
+):
   rare = tiny_run.config(curriculum=dict(round_steps=(4,)), checkpoint=dict(every_steps=9))
   should_stop = request_in_update(monkeypatch, is_mid_step=is_mid_step)
   monkeypatch.setattr(training_lib, 'UPDATE_GRACE', grace)
@@ -189,8 +199,9 @@ def test_a_request_to_stop_is_heard_inside_an_update(done, workdir, monkeypatch,
   assert raised.type is error and saved_step(workdir) == step
   monkeypatch.undo()
   grown, append = [], Journal.append
-  monkeypatch.setattr(Journal, 'append', lambda self, tree: (
-      grown.append(self.path.name[:11]), append(self, tree)))
+  monkeypatch.setattr(
+    Journal, 'append', lambda self, tree: (grown.append(self.path.name[:11]), append(self, tree))
+  )
   notes_of(workdir)
   assert set(grown) == {'step_000003', 'evaluate_af'}  # all trees of the steps before were kept
   tiny_run.assert_same_run(workdir, done[1], CONFIG)
@@ -212,6 +223,12 @@ def test_a_request_to_stop_is_heard_while_verdicts_are_awaited(workdir):
     with contextlib.closing(Training(runtime)) as training:
       jobs = [Job(*prompt) for prompt in training.eval_prompts[:2]]
       with pytest.raises(Interrupted):
-        engine_lib.run(engine, training.params(), jobs, np.zeros(2, np.uint32),
-                       on_finish=lambda tree: None, should_stop=should_stop)
+        engine_lib.run(
+          engine,
+          training.params(),
+          jobs,
+          np.zeros(2, np.uint32),
+          on_finish=lambda tree: None,
+          should_stop=should_stop,
+        )
   assert started

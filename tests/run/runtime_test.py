@@ -32,6 +32,12 @@ def test_freed_memory_is_kept_unless_the_user_says_otherwise(root, threshold, is
   env = {k: v for k, v in os.environ.items() if k != 'MALLOC_TRIM_THRESHOLD_'}
   if threshold:
     env['MALLOC_TRIM_THRESHOLD_'] = threshold
-  done = subprocess.run([sys.executable, '-c', COUNT_FAULTS], env=env, cwd=root, check=True,
-                        capture_output=True, text=True)
+  done = subprocess.run(
+    [sys.executable, '-c', COUNT_FAULTS],
+    env=env,
+    cwd=root,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
   assert (int(done.stdout) < 2**26 / os.sysconf('SC_PAGESIZE') / 10) == is_kept

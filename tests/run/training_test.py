@@ -52,20 +52,27 @@ def test_a_run_ends_with_metrics_report_and_checkpoint(done):
   assert summary['status'] == 'done' and summary['steps'] == 6 and summary['rounds'] == 2
   rows = tiny_run.metrics(workdir)
   assert [r['kind'] for r in rows] == (
-      ['evaluate', 'filter'] + ['train'] * 3 + ['filter'] + ['train'] * 3 + ['evaluate'])
+    ['evaluate', 'filter'] + ['train'] * 3 + ['filter'] + ['train'] * 3 + ['evaluate']
+  )
   assert [r['filter/num_problems'] for r in rows if r['kind'] == 'filter'] == [24, 24]
   train = [r for r in rows if r['kind'] == 'train']
   assert [r['step'] for r in train] == [1, 2, 3, 4, 5, 6]
   assert all(r['train/ratio_first'] < 1.001 for r in train)
   assert {f.name for f in workdir.root.iterdir()} >= {
-      'metrics.jsonl', 'report.html', 'report.png', 'replay.jsonl', 'summary.json', 'config.json'}
+    'metrics.jsonl',
+    'report.html',
+    'report.png',
+    'replay.jsonl',
+    'summary.json',
+    'config.json',
+  }
   assert not list((workdir.root / 'journal').iterdir())
   assert Checkpointer(workdir.checkpoints, 2).latest() is not None
 
 
 def test_readme_documents_every_field(done, root):
   text = (root / 'README.md').read_text()
-  names = set(re.findall(r'`([a-z]+/[a-z_0-9D]+)`', text[text.index('### Metrics'):]))
+  names = set(re.findall(r'`([a-z]+/[a-z_0-9D]+)`', text[text.index('### Metrics') :]))
   for row in read_metrics(done[0].root / 'metrics.jsonl'):
     fields = {re.sub(r'_(low|high)$', '', re.sub(r'depth_\d+', 'depth_D', key)) for key in row}
     assert fields - {'step', 'kind', 'round', 'when'} <= names, sorted(fields - names)
@@ -96,15 +103,22 @@ def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm,
 def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path, monkeypatch):
   workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config()
   first_tree_is_kept = lambda: any(
-      path.stat().st_size for path in (workdir.root / 'journal').glob('filter_0*'))
+    path.stat().st_size for path in (workdir.root / 'journal').glob('filter_0*')
+  )
   with pytest.raises(Stopped):
     tiny_run.train(workdir, cfg, should_stop=first_tree_is_kept)
   paths = list((workdir.root / 'journal').iterdir())
   kept = {(path.name, t.problem_id, t.sample) for path in paths for t in Journal(path).read()}
   assert kept
   grown, original = set(), Journal.append
-  monkeypatch.setattr(Journal, 'append', lambda self, tree: (
-      grown.add((self.path.name, tree.problem_id, tree.sample)), original(self, tree)))
+  monkeypatch.setattr(
+    Journal,
+    'append',
+    lambda self, tree: (
+      grown.add((self.path.name, tree.problem_id, tree.sample)),
+      original(self, tree),
+    ),
+  )
   with open_runtime(cfg, workdir, SilentProgress()) as runtime:
     with contextlib.closing(Training(runtime)) as training:
       training.run()
@@ -114,8 +128,18 @@ def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path, mo
 
 def test_a_state_knows_the_journals_that_it_covers():
   state = RunState(round_index=1, step=3, evaluations={'before': {}})
-  works = ('evaluate_before', 'evaluate_after', 'evaluate', 'filter_0', 'filter_1', 'filter_2',
-           'step_000002', 'step_000002_1', 'step_000003', 'search')
+  works = (
+    'evaluate_before',
+    'evaluate_after',
+    'evaluate',
+    'filter_0',
+    'filter_1',
+    'filter_2',
+    'step_000002',
+    'step_000002_1',
+    'step_000003',
+    'search',
+  )
   covered = lambda state: [work for work in works if state.covers(work)]
   assert covered(state) == ['evaluate_before', 'filter_0', 'step_000002', 'step_000002_1']
   state.hard_ids = ('a',)
@@ -181,8 +205,9 @@ def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
   workdir = copy(warm, tmp_path / 'run')
   (workdir.root / 'config.json').unlink()
   tiny_run.train(workdir, cfg)
-  found = {r['when']: r['evaluate/pass_at_1'] for r in tiny_run.metrics(workdir)
-           if r['kind'] == 'evaluate'}
+  found = {
+    r['when']: r['evaluate/pass_at_1'] for r in tiny_run.metrics(workdir) if r['kind'] == 'evaluate'
+  }
   assert list(found) == ['before', 'step_000002', 'step_000004', 'after']
   checkpoints = Checkpointer(workdir.checkpoints, keep=None)
   kept = sorted(int(p.name) for p in workdir.checkpoints.iterdir())
@@ -246,11 +271,15 @@ def test_a_run_goes_on_with_another_mesh_and_other_slots(done, warm, tmp_path):
   with pytest.raises(Stopped):
     tiny_run.train(workdir, tiny_run.config(), should_stop=later)
   before = tiny_run.metrics(workdir)
-  moved = tiny_run.config(mesh=dict(data=4, fsdp=2), train=dict(micro_rows=16),
-                          search=dict(num_slots=8), evaluate=dict(num_slots=4))
+  moved = tiny_run.config(
+    mesh=dict(data=4, fsdp=2),
+    train=dict(micro_rows=16),
+    search=dict(num_slots=8),
+    evaluate=dict(num_slots=4),
+  )
   assert tiny_run.train(workdir, moved)['steps'] == 6
   rows = tiny_run.metrics(workdir)
-  assert rows[:len(before)] == before == tiny_run.metrics(done[0])[:len(before)]
+  assert rows[: len(before)] == before == tiny_run.metrics(done[0])[: len(before)]
   assert all(r['train/ratio_first'] < 1.001 for r in rows if r['kind'] == 'train')
 
 
@@ -277,8 +306,10 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path, monkeypatch):
     return filter_hard(training)
 
   monkeypatch.setattr(Training, 'filter_hard', looking)
-  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(
-      curriculum=dict(hard_threshold=1.0, round_steps=(4, 4), filter_from='hard'))
+  workdir, cfg = (
+    copy(warm, tmp_path / 'run'),
+    tiny_run.config(curriculum=dict(hard_threshold=1.0, round_steps=(4, 4), filter_from='hard')),
+  )
   (workdir.root / 'config.json').unlink()
   tiny_run.train(workdir, cfg)
   rows = tiny_run.metrics(workdir)
@@ -297,18 +328,23 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path, monkeypatch):
   assert all(json.loads(line)['problem_id'].startswith('countdown/') for line in exported)
 
 
-@pytest.mark.parametrize('sections, words', [
+@pytest.mark.parametrize(
+  'sections, words',
+  [
     (dict(search=dict(max_depth=9)), 'train.row_length'),
     (dict(search=dict(max_depth=300), train=dict(row_length=4096)), 'max_position_embeddings'),
     (dict(train=dict(minibatch_problems=4)), 'minibatch_problems'),
     (dict(train=dict(frozen='(')), 'regular expression'),
     (dict(train=dict(frozen='nothing')), 'finds none of the parameters'),
     (dict(data=dict(source='nonsense:x')), 'source'),
-    (dict(data=dict(prompt_limit=2)), 'prompt_limit')])
+    (dict(data=dict(prompt_limit=2)), 'prompt_limit'),
+  ],
+)
 def test_bad_settings_are_refused_before_any_work(warm, tmp_path, sections, words):
   import dataclasses
 
   from ds_jax.config import config_from
+
   workdir = copy(warm, tmp_path / 'run')
   (workdir.root / 'config.json').unlink()
   with pytest.raises(InputError, match=words):

@@ -20,8 +20,15 @@ DEPTH, ROLLOUTS = 16, 8
 PRICE = DEPTH * scripted_model.TOKENS  # of a rollout
 SUCCESS = 0.05
 CONFIG = SearchConfig(
-    policy='fork', num_slots=128, width=1, max_depth=DEPTH, segment_length=scripted_model.TOKENS,
-    num_trajectories=ROLLOUTS, max_expansions=ROLLOUTS * DEPTH * 3, probe_share=0.0)
+  policy='fork',
+  num_slots=128,
+  width=1,
+  max_depth=DEPTH,
+  segment_length=scripted_model.TOKENS,
+  num_trajectories=ROLLOUTS,
+  max_expansions=ROLLOUTS * DEPTH * 3,
+  probe_share=0.0,
+)
 NUM_TREES = pytest.mark.parametrize('num_trees', [96, pytest.param(960, marks=pytest.mark.long)])
 
 
@@ -32,8 +39,13 @@ def unresolved(family):
 
 def grow(family, success, num_trees, plan=None, seed=0, **changes):
   trees, _ = scripted_model.grow(
-      dataclasses.replace(CONFIG, **changes), getattr(scripted_model, family)(DEPTH), success,
-      num_trees, plan=plan, seed=seed)
+    dataclasses.replace(CONFIG, **changes),
+    getattr(scripted_model, family)(DEPTH),
+    success,
+    num_trees,
+    plan=plan,
+    seed=seed,
+  )
   return trees
 
 
@@ -99,7 +111,7 @@ def test_late_errors_fork_gains_what_the_law_says_at_equal_tokens(num_trees):
   failed = still_open * (1 - SUCCESS) ** 5 + (1 - still_open) * (1 - SUCCESS)
   error = np.sqrt(0.25 / num_trees)
   assert abs(solved(direct).mean() - (1 - (1 - SUCCESS) ** ROLLOUTS)) < 3 * error
-  assert abs(solved(fork).mean() - (1 - failed ** 4 * (1 - SUCCESS) ** 2)) < 3 * error
+  assert abs(solved(fork).mean() - (1 - failed**4 * (1 - SUCCESS) ** 2)) < 3 * error
   gain = solved(fork) - solved(direct)  # of the same problems, which share rollouts
   assert gain.mean() > 2 * gain.std() / np.sqrt(num_trees)
 

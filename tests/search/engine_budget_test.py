@@ -34,21 +34,36 @@ def test_a_token_budget_ends_a_tree_with_what_it_has(grown):
     num_cut += len(tree.collected) < 8 and tree.statistics['generated_tokens'] >= budget
   assert counters.out_of_budget == num_cut > 0
   assert grown[1].out_of_budget == sum(
-      len(t.collected) < 4 and t.statistics['expansions'] >= 20 for t in grown[0].values())
+    len(t.collected) < 4 and t.statistics['expansions'] >= 20 for t in grown[0].values()
+  )
 
 
 def test_an_expansion_stops_once_all_children_have_ended():
-  shape = ExpandShape(num_slots=2, width=3, segment_length=5, context_length=20, replay_chunk=4,
-                      replay_lanes=2, path_block=8, num_kv_heads=fakes.DECODER.num_kv_heads)
+  shape = ExpandShape(
+    num_slots=2,
+    width=3,
+    segment_length=5,
+    context_length=20,
+    replay_chunk=4,
+    replay_lanes=2,
+    path_block=8,
+    num_kv_heads=fakes.DECODER.num_kv_heads,
+  )
   mesh = make_mesh(devices=jax.devices()[:1])
   everything = tuple(range(fakes.DECODER.num_ids))
   expand_fn = bind_sampling(compile_expand(mesh, shape), sampling_options(), everything)
   slots = compile_slots(fakes.DECODER, mesh, shape)()
   ints = lambda *values: np.array(values, np.int32)
-  plan = SlotPlan(append_child=ints(-1, -1), keep_length=ints(0, 0),
-              replay_tokens=np.zeros((2, 4), np.int32), replay_length=ints(0, 0),
-              pending_token=ints(5, 6), num_children=ints(3, 2), first_child=ints(0, 0),
-              key=np.zeros((2, 2), np.uint32))
+  plan = SlotPlan(
+    append_child=ints(-1, -1),
+    keep_length=ints(0, 0),
+    replay_tokens=np.zeros((2, 4), np.int32),
+    replay_length=ints(0, 0),
+    pending_token=ints(5, 6),
+    num_children=ints(3, 2),
+    first_child=ints(0, 0),
+    key=np.zeros((2, 2), np.uint32),
+  )
   slots, segments = expand_fn(fakes.decoder(), slots, plan)
   assert np.asarray(segments.length).tolist() == [[1, 1, 1], [1, 1, 0]]
   assert not np.asarray(slots.segment_keys).any()  # no further token was encoded
@@ -62,8 +77,11 @@ def test_what_a_tree_knows_of_its_tokens_reaches_the_learner(grown):
       assert found.node_ids.tolist() == nodes and found.group == 3
       np.testing.assert_array_equal(found.node_values, tree.value_sum[nodes])
       assert found.node_lengths.sum() == len(found.tokens)
-      for name, whole in (('tokens', tree.tokens), ('behavior_logprobs', tree.logprobs),
-                          ('entropies', tree.entropies)):
+      for name, whole in (
+        ('tokens', tree.tokens),
+        ('behavior_logprobs', tree.logprobs),
+        ('entropies', tree.entropies),
+      ):
         want = np.concatenate([whole[tree.node_slice(i)] for i in nodes])
         np.testing.assert_array_equal(getattr(found, name), want)
 

@@ -40,11 +40,15 @@ def test_every_tree_is_grown_and_all_its_tokens_are_what_a_full_forward_scores(g
   rows = np.zeros((len(found), 40), np.int32)
   for row, trajectory in zip(rows, found, strict=True):
     tokens = np.concatenate([trajectory.prompt_tokens, trajectory.tokens])
-    row[:len(tokens)] = tokens
+    row[: len(tokens)] = tokens
   assert (rows < fakes.DECODER.num_ids).all()
   logprobs, entropies = jax.jit(sequence_logprobs)(
-      fakes.decoder(), rows, jnp.broadcast_to(jnp.arange(40), rows.shape),
-      jnp.full(rows.shape, 40), jnp.roll(rows, -1, 1))
+    fakes.decoder(),
+    rows,
+    jnp.broadcast_to(jnp.arange(40), rows.shape),
+    jnp.full(rows.shape, 40),
+    jnp.roll(rows, -1, 1),
+  )
   for i, trajectory in enumerate(found):
     start = len(trajectory.prompt_tokens) - 1
     cut = slice(start, start + len(trajectory.tokens))
@@ -64,8 +68,9 @@ def test_trees_collect_what_is_owed_and_jump(grown):
   assert sum(t.statistics['recomputed_tokens'] for t in trees.values()) > 0
 
 
-@pytest.mark.parametrize('change', [
-    dict(replay_chunk=64), dict(replay_lanes=1), dict(replay_lanes=4, replay_chunk=3)])
+@pytest.mark.parametrize(
+  'change', [dict(replay_chunk=64), dict(replay_lanes=1), dict(replay_lanes=4, replay_chunk=3)]
+)
 def test_lanes_and_chunks_do_not_change_a_tree(grown, change):
   _, jobs, trees, _ = grown
   other, _ = fakes.grow(fakes.make_engine(dataclasses.replace(fakes.SEARCH, **change)), jobs)
@@ -153,8 +158,9 @@ def test_a_slow_verdict_delays_its_own_tree_only(grown):
     for i, (answer, _) in enumerate(items):
       if answer == '0':
         verdict, futures[i] = futures[i].result(), concurrent.futures.Future()
-        threading.Thread(target=lambda f=futures[i], v=verdict: (release.wait(60), f.set_result(v)),
-                         daemon=True).start()
+        threading.Thread(
+          target=lambda f=futures[i], v=verdict: (release.wait(60), f.set_result(v)), daemon=True
+        ).start()
     return futures
 
   def on_finish(tree):
@@ -165,8 +171,12 @@ def test_a_slow_verdict_delays_its_own_tree_only(grown):
   found = {}
   engine = fakes.make_engine(verify_fn=verify)
   fakes.run(
-      engine, fakes.decoder(), jobs, fakes.base_key_data(0, fakes.Purpose.SEARCH, 0, 0),
-      on_finish=lambda tree: (found.__setitem__(tree.problem_id, tree), on_finish(tree)))
+    engine,
+    fakes.decoder(),
+    jobs,
+    fakes.base_key_data(0, fakes.Purpose.SEARCH, 0, 0),
+    on_finish=lambda tree: (found.__setitem__(tree.problem_id, tree), on_finish(tree)),
+  )
   assert order[-1] == 'p0'
   for name in trees:
     assert_same_tree(trees[name], found[name])
@@ -185,8 +195,9 @@ def test_numbers_that_fail_in_one_tree_leave_the_others_alone(grown):
       is_broken[b] = starts[0] if starts.any() else is_broken[b]  # a slot stays with its tree
     slots, segments = engine.expand_fn(params, slots, plan)
     spoil = lambda values: np.where(is_broken[:, None, None], np.nan, values)
-    return slots, segments._replace(logprobs=spoil(segments.logprobs),
-                                    entropies=spoil(segments.entropies))
+    return slots, segments._replace(
+      logprobs=spoil(segments.logprobs), entropies=spoil(segments.entropies)
+    )
 
   found, _ = fakes.grow(dataclasses.replace(engine, expand_fn=expand), jobs)
   broken = found.pop(jobs[0].problem.id)
@@ -202,11 +213,14 @@ def test_an_end_token_in_the_last_place_is_seen(policy, is_seen):
   config = dataclasses.replace(fakes.SEARCH, policy=policy, width=3, segment_length=4, max_depth=9)
   numbers = {name: np.zeros((1, 3, 4), np.float32) for name in Segments._fields}
   segments = Segments(**numbers)._replace(
-      tokens=np.ones((1, 3, 4), np.int32), length=np.array([[4, 1, 4]], np.int32),
-      is_ended=np.array([[True, True, False]]))
+    tokens=np.ones((1, 3, 4), np.int32),
+    length=np.array([[4, 1, 4]], np.int32),
+    is_ended=np.array([[True, True, False]]),
+  )
   tree = HostTree(fakes.make_jobs(1)[0], np.zeros(2, np.uint32))
   expansion = cut_segments(
-      tree, Slot(), 0, Request(0, 0, 0, 3, np.zeros(2, np.uint32)), segments, config)
+    tree, Slot(), 0, Request(0, 0, 0, 3, np.zeros(2, np.uint32)), segments, config
+  )
   assert expansion.ends() == ([0, 1] if is_seen else [1])
   assert [len(tokens) for tokens in expansion.tokens] == [4, 1, 4]
 
@@ -228,8 +242,14 @@ def test_stop_is_prompt_and_keeps_finished_trees(grown):
   engine, jobs, trees, _ = grown
   kept = []
   with pytest.raises(Interrupted):
-    fakes.run(engine, fakes.decoder(), jobs * 3, fakes.base_key_data(0, fakes.Purpose.SEARCH, 0, 0),
-              on_finish=kept.append, should_stop=lambda: len(kept) >= 2)
+    fakes.run(
+      engine,
+      fakes.decoder(),
+      jobs * 3,
+      fakes.base_key_data(0, fakes.Purpose.SEARCH, 0, 0),
+      on_finish=kept.append,
+      should_stop=lambda: len(kept) >= 2,
+    )
   assert len(kept) >= 2
   for tree in kept:
     assert_same_tree(tree, trees[tree.problem_id])

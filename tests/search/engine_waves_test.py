@@ -17,8 +17,14 @@ from ds_jax.testing import tiny as fakes
 
 EVERYWHERE = ForkPlan(np.array([False, True, True, True]), np.int32(2), np.bool_(False))
 # Numbers that fit both the scripted model and the decoder of `fakes`.
-DIRECT = dataclasses.replace(fakes.SEARCH, policy='direct', width=1, num_trajectories=6,
-                             max_expansions=60, segment_length=scripted_model.TOKENS)
+DIRECT = dataclasses.replace(
+  fakes.SEARCH,
+  policy='direct',
+  width=1,
+  num_trajectories=6,
+  max_expansions=60,
+  segment_length=scripted_model.TOKENS,
+)
 FORK = dataclasses.replace(DIRECT, policy='fork', probe_share=0.5)
 
 
@@ -44,8 +50,9 @@ def tardy_verify(items):
 
 
 def grow(config, num_trees, **kwargs):
-  return scripted_model.grow(config, scripted_model.late(config.max_depth), 0.3, num_trees,
-                             end_rate=0.1, **kwargs)
+  return scripted_model.grow(
+    config, scripted_model.late(config.max_depth), 0.3, num_trees, end_rate=0.1, **kwargs
+  )
 
 
 @pytest.mark.parametrize('config', [DIRECT, FORK], ids=['direct', 'fork'])
@@ -64,8 +71,9 @@ def test_a_decoder_grows_the_same_trees_in_one_slot_and_in_many():
   """Caches are appended to, rewound and replayed rightly whatever the slots."""
   config = dataclasses.replace(FORK, num_trajectories=4)
   trees, _ = fakes.grow(fakes.make_engine(config), fakes.make_jobs(2), plan=EVERYWHERE)
-  alone, _ = fakes.grow(fakes.make_engine(dataclasses.replace(config, num_slots=1)),
-                        fakes.make_jobs(2), plan=EVERYWHERE)
+  alone, _ = fakes.grow(
+    fakes.make_engine(dataclasses.replace(config, num_slots=1)), fakes.make_jobs(2), plan=EVERYWHERE
+  )
   assert any(tree.is_outcome_chosen.any() for tree in trees.values())
   for name in trees:
     assert_same(trees[name], alone[name])
@@ -89,8 +97,7 @@ def test_forks_are_where_the_plan_says_and_marked():
   trees, _ = grow(config, 12, plan=plan)
   num_forks = 0
   for tree in trees:
-    forked = [n for n in range(len(tree.parent))
-              if tree.parent[n] > 0 and n - 1 != tree.parent[n]]
+    forked = [n for n in range(len(tree.parent)) if tree.parent[n] > 0 and n - 1 != tree.parent[n]]
     solved = sum(tree.verdict[n] == 'correct' for n in rollout_ends(tree))
     if solved != 1:  # with one of eight correct, its forks are at all depths
       assert set(tree.depth[tree.parent[forked]].tolist()) <= {2}
@@ -115,8 +122,9 @@ def test_budgets_bound_a_tree(config):
   trees, _ = grow(dataclasses.replace(config, max_expansions=9), 8, plan=EVERYWHERE)
   assert all(t.statistics['expansions'] <= 9 and t.statistics['ends'] >= 2 for t in trees)
   # 6 rollouts of 4 x 2 tokens fit in 60, and forks, but not 4 rounds of that.
-  trees, _ = grow(dataclasses.replace(config, max_tokens=60, max_expansions=200), 8,
-                  plan=EVERYWHERE)
+  trees, _ = grow(
+    dataclasses.replace(config, max_tokens=60, max_expansions=200), 8, plan=EVERYWHERE
+  )
   tokens = [t.statistics['generated_tokens'] for t in trees]
   assert max(tokens) <= 60 + 4 * 8  # forks may be longer than what they were forked from
   if config.policy == 'fork':
@@ -128,5 +136,8 @@ def rollout_ends(tree):
   first = {}
   for n in range(1, len(tree.parent)):
     first.setdefault(int(tree.parent[n]), n)
-  return [n for n in np.flatnonzero(tree.is_terminal).tolist()
-          if all(first[a] == b for a, b in zip(tree.path(n)[1:], tree.path(n)[2:], strict=False))]
+  return [
+    n
+    for n in np.flatnonzero(tree.is_terminal).tolist()
+    if all(first[a] == b for a, b in zip(tree.path(n)[1:], tree.path(n)[2:], strict=False))
+  ]

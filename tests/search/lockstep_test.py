@@ -23,6 +23,7 @@ COUNT = 2
 @dataclasses.dataclass(frozen=True)
 class Threads:
   """A Team of threads."""
+
   index: int
   barrier: threading.Barrier
   rows: list[bytes]
@@ -54,11 +55,15 @@ def together(work):
 def slow_verify(items, pool, seed):
   """The scripted verdicts, each after a while of its own."""
   draw = random.Random(seed)
+
   def later(future, seconds):
     time.sleep(seconds)
     return future.result()
-  return [pool.submit(later, future, draw.choice([0.0, 0.0, 0.08]))
-          for future in fakes.scripted_verify(items)]
+
+  return [
+    pool.submit(later, future, draw.choice([0.0, 0.0, 0.08]))
+    for future in fakes.scripted_verify(items)
+  ]
 
 
 def test_jobs_are_dealt_in_turn_or_to_all_with_their_owner():
@@ -77,11 +82,11 @@ def test_each_verdict_is_found_by_one_process_and_known_to_all_at_once():
     def verify(own):
       verified[team.index] += own
       return slow_verify(own, pool, team.index)
+
     lockstep, known = Lockstep(team, verify, lambda: False), []
     futures = lockstep.verify(items[:4]) + lockstep.verify(items[4:])
     while not all(future.done() for future in futures):
-      lockstep.wait([f for f in futures if not f.done()], 0.05,
-                    concurrent.futures.FIRST_COMPLETED)
+      lockstep.wait([f for f in futures if not f.done()], 0.05, concurrent.futures.FIRST_COMPLETED)
       known.append([future.done() for future in futures])
     return known, [future.result() for future in futures]
 
@@ -100,16 +105,17 @@ def test_a_request_to_stop_one_process_stops_all_in_the_same_round():
     def should_stop():
       calls.append(team.index)
       return team.index == 1 and len(calls) == 3
+
     lockstep, rounds = Lockstep(team, fakes.scripted_verify, should_stop), 0
     while not lockstep.should_stop():
       lockstep.wait([], 0.0)
       rounds += 1
     return rounds
+
   assert together(work) == [3, 3]
 
 
-@pytest.mark.parametrize('policy', [
-    'deepsearch', pytest.param('direct', marks=pytest.mark.long)])
+@pytest.mark.parametrize('policy', ['deepsearch', pytest.param('direct', marks=pytest.mark.long)])
 def test_trees_grown_together_are_those_grown_alone(policy):
   """Each process keeps its own, and all run the same programs equally often."""
   config = dataclasses.replace(fakes.SEARCH, policy=policy)
@@ -124,6 +130,7 @@ def test_trees_grown_together_are_those_grown_alone(policy):
     def expand(*args):
       calls.append('expand')
       return expand_fn(*args)
+
     expand_fn, engine = engine.expand_fn, dataclasses.replace(engine, expand_fn=expand)
     return *fakes.grow(engine, deal(jobs, team, team)), len(calls)
 
@@ -136,7 +143,8 @@ def test_trees_grown_together_are_those_grown_alone(policy):
       assert_same_tree(tree, expected[name])
   for name in ('trees', 'solved', 'expansions', 'generated_tokens', 'verdicts'):
     assert sum((getattr(c, name) for _, c, _ in found), type(getattr(counters, name))()) == (
-        getattr(counters, name)), name
+      getattr(counters, name)
+    ), name
 
 
 def test_a_stop_of_one_interrupts_both():
@@ -144,9 +152,13 @@ def test_a_stop_of_one_interrupts_both():
     engine = dataclasses.replace(fakes.make_engine(), team=team)
     asked = []
     with pytest.raises(Interrupted):
-      fakes.grow(engine, deal(fakes.make_jobs(9), team, team),
-                 should_stop=lambda: asked.append(1) or team.index == 0 and len(asked) > 2)
+      fakes.grow(
+        engine,
+        deal(fakes.make_jobs(9), team, team),
+        should_stop=lambda: asked.append(1) or team.index == 0 and len(asked) > 2,
+      )
     return len(asked)
+
   assert together(work) == [3, 3]
 
 
@@ -156,6 +168,7 @@ def test_a_verdict_is_a_verdict_after_the_way_to_the_others():
     futures = lockstep.verify([(verdict.value, '') for verdict in Verdict])
     lockstep.wait(futures, 1.0)
     return [future.result() for future in futures]
+
   assert together(work) == [list(Verdict)] * COUNT
 
 

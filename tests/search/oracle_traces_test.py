@@ -36,8 +36,10 @@ def test_replay_names_the_first_difference(shared, tmp_path, capsys):
   line = (shared / 'oracle/traces.jsonl').open().readline()
   (tmp_path / 'traces.jsonl').write_text(line.replace('"how":"local"', '"how":"uct"'))
   (tmp_path / 'node_update.json').write_text('{"cases": []}')
-  losses, advantages = (json.loads((shared / f'oracle/{name}.json').read_text())
-                        for name in ('policy_loss', 'advantage'))
+  losses, advantages = (
+    json.loads((shared / f'oracle/{name}.json').read_text())
+    for name in ('policy_loss', 'advantage')
+  )
   losses['cases'] = losses['cases'][:1]
   losses['cases'][0]['results']['seq-mean-token-sum']['grad'][0][1] += 1e-3
   advantages['cases'] = advantages['cases'][:1]
@@ -59,10 +61,13 @@ def test_preorder_is_a_depth_first_walk(widths):
   for _ in range(8):
     count, node = rng.integers(1, widths[0] + 1), rng.integers(tree.num_nodes)
     blank = blank_children((), 4)
-    tree = jitted_add(tree, np.int32(node), blank._replace(
-        count=np.int32(count), first_child=np.asarray(tree.num_children[node])))
+    tree = jitted_add(
+      tree,
+      np.int32(node),
+      blank._replace(count=np.int32(count), first_child=np.asarray(tree.num_children[node])),
+    )
   order = []
-  parents = np.asarray(tree.parent)[:int(tree.num_nodes)]
+  parents = np.asarray(tree.parent)[: int(tree.num_nodes)]
 
   def walk(node):
     order.append(node)
@@ -70,7 +75,7 @@ def test_preorder_is_a_depth_first_walk(widths):
       walk(child)
 
   walk(0)
-  assert np.argsort(np.asarray(tree.preorder)[:len(parents)]).tolist() == order
+  assert np.argsort(np.asarray(tree.preorder)[: len(parents)]).tolist() == order
   for node in range(len(parents)):
     path = {node}
     while parents[min(path)] >= 0:

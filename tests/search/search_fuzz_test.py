@@ -36,13 +36,24 @@ def random_options(rng, count, policy) -> Options:
   max_trajectories = MAX_COLLECTED if POLICIES[policy].is_serial else WIDTH
   bound = np.where(rng.random(count) < 0.5, np.iinfo(np.int32).max, ints(1, 400))
   return Options(
-      width=width, min_width=np.minimum(ints(1, 8), width),
-      width_decay=ints(0, 2) * (rng.random(count) < 0.5).astype(np.int32), max_depth=depth,
-      segment_length=np.full(count, 4, np.int32), num_trajectories=ints(1, max_trajectories),
-      max_expansions=expansions, max_tokens=bound.astype(np.int32),
-      is_frontier_strict=rng.random(count) < 0.5, is_end_token_counted=rng.random(count) < 0.5,
-      lambda_uct=floats(0, 3), lambda1=floats(0, 1), lambda2=floats(0, 1), lambda3=floats(0, 1),
-      lambda4=floats(-1, 1), backup_threshold=floats(0, 1), probe_share=floats(0, 1))
+    width=width,
+    min_width=np.minimum(ints(1, 8), width),
+    width_decay=ints(0, 2) * (rng.random(count) < 0.5).astype(np.int32),
+    max_depth=depth,
+    segment_length=np.full(count, 4, np.int32),
+    num_trajectories=ints(1, max_trajectories),
+    max_expansions=expansions,
+    max_tokens=bound.astype(np.int32),
+    is_frontier_strict=rng.random(count) < 0.5,
+    is_end_token_counted=rng.random(count) < 0.5,
+    lambda_uct=floats(0, 3),
+    lambda1=floats(0, 1),
+    lambda2=floats(0, 1),
+    lambda3=floats(0, 1),
+    lambda4=floats(-1, 1),
+    backup_threshold=floats(0, 1),
+    probe_share=floats(0, 1),
+  )
 
 
 def invent(key, asked, depth, end_rate, nan_rate, options) -> Children:
@@ -58,19 +69,35 @@ def invent(key, asked, depth, end_rate, nan_rate, options) -> Children:
   bad = jnp.where(draws[7] < 0.5, -1.0, jnp.where(draws[7] < 0.8, -0.5, 0.0))
   reward = jnp.where(is_terminal & is_valid, jnp.where(is_correct, 1.0, bad), 0.0)
   return Children(
-      count=asked, first_child=jnp.int32(0), num_tokens=tokens,
-      logprob_sum=logprob, entropy_sum=jnp.where(strange, jnp.nan, draws[3]),
-      end_logprob=jnp.where(is_ended, -draws[5], 0.0), is_ended=is_ended,
-      is_terminal=is_terminal, is_valid=is_terminal & is_valid, is_correct=is_correct,
-      reward=reward)
+    count=asked,
+    first_child=jnp.int32(0),
+    num_tokens=tokens,
+    logprob_sum=logprob,
+    entropy_sum=jnp.where(strange, jnp.nan, draws[3]),
+    end_logprob=jnp.where(is_ended, -draws[5], 0.0),
+    is_ended=is_ended,
+    is_terminal=is_terminal,
+    is_valid=is_terminal & is_valid,
+    is_correct=is_correct,
+    reward=reward,
+  )
 
 
 def grow_one(key, options, plan, end_rate, nan_rate, rules):
   """A whole search of one tree; (tree, whether it ever asked for what it must not)."""
   root_key, key = jax.random.split(key)
   is_serial = POLICIES[rules.policy].is_serial
-  tree = begin(new_tree(CAPACITY, MAX_COLLECTED if is_serial else CAPACITY,
-                        jax.random.key_data(root_key), MAX_DEPTH, WIDTH), rules, options)
+  tree = begin(
+    new_tree(
+      CAPACITY,
+      MAX_COLLECTED if is_serial else CAPACITY,
+      jax.random.key_data(root_key),
+      MAX_DEPTH,
+      WIDTH,
+    ),
+    rules,
+    options,
+  )
   size = 1 if is_serial else num_asked_at_once(CAPACITY)
   count = POLICIES[rules.policy].first_children(options)
   pad = lambda value: jnp.zeros(size, jnp.int32).at[0].set(value)
@@ -85,7 +112,8 @@ def grow_one(key, options, plan, end_rate, nan_rate, rules):
     is_bad |= (tree.is_terminal[nodes] & (counts > 0)).any()
     is_bad |= (counts > WIDTH).any() | (counts.sum() == 0)
     one = lambda node, first, count, now: invent(
-        now, count, tree.depth[node], end_rate, nan_rate, options)._replace(first_child=first)
+      now, count, tree.depth[node], end_rate, nan_rate, options
+    )._replace(first_child=first)
     children = jax.vmap(one)(nodes, firsts, counts, jax.random.split(now, size))
     is_bad |= tree.num_nodes + counts.sum() > CAPACITY
     tree, allocation, _, _ = advance_tree(tree, nodes, children, options, plan, rules)
@@ -100,7 +128,8 @@ def grow_one(key, options, plan, end_rate, nan_rate, rules):
 @functools.partial(jax.jit, static_argnames='rules')
 def grow(keys, options, plan, end_rate, nan_rate, rules):
   return jax.vmap(functools.partial(grow_one, rules=rules), in_axes=(0, 0, None, 0, 0))(
-      keys, options, plan, end_rate, nan_rate)
+    keys, options, plan, end_rate, nan_rate
+  )
 
 
 def check(tree, options, policy):
@@ -121,7 +150,7 @@ def check(tree, options, policy):
   assert np.isfinite(tree.value_sum).all()
   for b in range(len(used)):
     n = int(tree.num_nodes[b])
-    found = tree.collected[b, :collected[b]]
+    found = tree.collected[b, : collected[b]]
     assert len(set(found.tolist())) == len(found) and ends[b, found].all()
     assert sorted(tree.preorder[b, :n].tolist()) == list(range(n))
     parents = tree.parent[b, 1:n]
@@ -136,10 +165,12 @@ def check(tree, options, policy):
 @functools.partial(jax.jit, static_argnames='rules')
 def compute_anew(tree, options, rules):
   """Scores (-inf: not on the frontier) and full widths of all nodes of all trees, `[B, N]`."""
+
   def of_one(tree, options):
     scores = frontier_scores(tree, mean_value(tree)[tree.parent], rules, options)
     is_open = (tree.depth > 0) & ~tree.is_terminal
     return jnp.where(is_open, as_number(scores), -jnp.inf), width_at(options, tree.depth)
+
   return jax.device_get(jax.vmap(of_one)(tree, options))
 
 
@@ -147,8 +178,13 @@ def scored_by(tree, rules):
   """What a score is computed from, `[B, N, X]` bits: nodes alike in all of it must tie."""
   of = np.where(tree.visit_count > 0, tree.value_sum / np.maximum(tree.visit_count, 1), 0)
   parents = np.maximum(tree.parent, 0)
-  values = [tree.depth, tree.is_terminal, tree.parent < 0, of.astype(np.float32),
-            np.take_along_axis(of, parents, 1).astype(np.float32)]
+  values = [
+    tree.depth,
+    tree.is_terminal,
+    tree.parent < 0,
+    of.astype(np.float32),
+    np.take_along_axis(of, parents, 1).astype(np.float32),
+  ]
   if rules.uncertainty != 'off':
     values += [tree.num_tokens, tree.logprob_sum, tree.entropy_sum]
   as_bits = lambda x: x.view(np.int32) if x.dtype == np.float32 else x.astype(np.int32)
@@ -166,7 +202,7 @@ def check_kept(tree, options, rules):
     np.testing.assert_array_equal(tree.score[b, :n], tree.score[b, first][alike])
     counts, parents = tree.num_children[b, :n], tree.parent[b, 1:n]
     assert ((counts == 0) | (counts == widths[b, :n])).all()
-    slots = tree.first_slot[b, parents] + tree.child_index[b, 1:1 + len(parents)]
+    slots = tree.first_slot[b, parents] + tree.child_index[b, 1 : 1 + len(parents)]
     np.testing.assert_array_equal(slots, np.arange(1, 1 + len(parents)))
 
 
@@ -175,8 +211,12 @@ def fuzz(policy, rules, num_trees, batch, seed):
   plan = ForkPlan(np.arange(MAX_DEPTH) % 3 == 1, np.int32(4), np.bool_(seed % 2))
   for start in range(0, num_trees, batch):
     options = random_options(rng, batch, policy)
-    rates = [np.where(rng.random(batch) < share, rng.choice([0.0, 1.0], batch),
-                      rng.random(batch) ** 2).astype(np.float32) for share in (0.3, 0.6)]
+    rates = [
+      np.where(
+        rng.random(batch) < share, rng.choice([0.0, 1.0], batch), rng.random(batch) ** 2
+      ).astype(np.float32)
+      for share in (0.3, 0.6)
+    ]
     keys = jax.random.split(jax.random.key(seed + start), batch)
     tree, is_bad = jax.device_get(grow(keys, options, plan, *rates, rules=rules))
     assert not is_bad.any(), np.flatnonzero(is_bad)
@@ -187,13 +227,23 @@ def fuzz(policy, rules, num_trees, batch, seed):
 
 
 RULES = {
-    'deepsearch': Rules(),
-    'options': Rules(backtrack='uct', uncertainty='entropy', depth_bonus='log', ties='random',
-                     local_choice='sampled', negatives='least_confident', backup_rule='vanilla'),
-    'faithful': Rules(policy='faithful'), 'direct': Rules(policy='direct'),
-    'fork': Rules(policy='fork')}
+  'deepsearch': Rules(),
+  'options': Rules(
+    backtrack='uct',
+    uncertainty='entropy',
+    depth_bonus='log',
+    ties='random',
+    local_choice='sampled',
+    negatives='least_confident',
+    backup_rule='vanilla',
+  ),
+  'faithful': Rules(policy='faithful'),
+  'direct': Rules(policy='direct'),
+  'fork': Rules(policy='fork'),
+}
 MORE_RULES = RULES | {
-    'sampled': Rules(uncertainty='sampled', depth_bonus='linear', ties='confident')}
+  'sampled': Rules(uncertainty='sampled', depth_bonus='linear', ties='confident')
+}
 
 
 @pytest.mark.parametrize('name', ['deepsearch', 'options', 'direct', 'fork'])
@@ -214,8 +264,9 @@ def test_neighbours_do_not_change_a_tree():
   mixed = jax.tree.map(lambda x, y: np.concatenate([y[:200], x[:56]]), options, others)
   rates = [np.roll(rate, 200) for rate in rates]
   second, _ = grow(jnp.roll(keys, 200), mixed, plan, *rates, rules=RULES['deepsearch'])
-  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[:56], y[200:]), first,
-               jax.device_get(second))
+  jax.tree.map(
+    lambda x, y: np.testing.assert_array_equal(x[:56], y[200:]), first, jax.device_get(second)
+  )
 
 
 @pytest.mark.long
@@ -224,35 +275,50 @@ def test_a_tree_alone_is_the_tree_among_others(name):
   rules = RULES[name]
   keys, options, plan, rates, together = fuzz(rules.policy, rules, 256, 256, seed=1)
   for b in range(0, 256, 8):
-    pick = lambda x, b=b: jax.tree.map(lambda v: v[b:b + 1], x)
+    pick = lambda x, b=b: jax.tree.map(lambda v: v[b : b + 1], x)
     alone, _ = grow(pick(keys), pick(options), plan, *pick(rates), rules=rules)
-    jax.tree.map(lambda x, y, b=b: np.testing.assert_array_equal(x[0], y[b]),
-                 jax.device_get(alone), together)
+    jax.tree.map(
+      lambda x, y, b=b: np.testing.assert_array_equal(x[0], y[b]), jax.device_get(alone), together
+    )
 
 
 def test_every_child_can_be_an_end_at_once():
   """All children of the root end: the owed trajectories are those passed over, best first."""
   options = random_options(np.random.default_rng(0), 1, 'deepsearch')._replace(
-      width=np.int32([6]), min_width=np.int32([6]), width_decay=np.int32([0]),
-      num_trajectories=np.int32([4]), max_expansions=np.int32([8]),
-      max_tokens=np.int32([10_000]), max_depth=np.int32([5]))
+    width=np.int32([6]),
+    min_width=np.int32([6]),
+    width_decay=np.int32([0]),
+    num_trajectories=np.int32([4]),
+    max_expansions=np.int32([8]),
+    max_tokens=np.int32([10_000]),
+    max_depth=np.int32([5]),
+  )
   rewards = np.float32([-1, -0.5, 1, -1, 1, -1, 0, 0])
   first = jax.tree.map(lambda x: x[0], options)
   of = lambda *values: np.array([*values, 0, 0])
   children = Children(
-      count=np.int32(6), first_child=np.int32(0), num_tokens=of(2, 2, 2, 2, 2, 2),
-      logprob_sum=np.float32(of(-1, -2, -3, -4, -2, -3)), entropy_sum=np.zeros(8, np.float32),
-      end_logprob=np.zeros(8, np.float32), is_ended=np.ones(8, bool), is_terminal=np.ones(8, bool),
-      is_valid=np.ones(8, bool), is_correct=rewards == 1, reward=rewards)
+    count=np.int32(6),
+    first_child=np.int32(0),
+    num_tokens=of(2, 2, 2, 2, 2, 2),
+    logprob_sum=np.float32(of(-1, -2, -3, -4, -2, -3)),
+    entropy_sum=np.zeros(8, np.float32),
+    end_logprob=np.zeros(8, np.float32),
+    is_ended=np.ones(8, bool),
+    is_terminal=np.ones(8, bool),
+    is_valid=np.ones(8, bool),
+    is_correct=rewards == 1,
+    reward=rewards,
+  )
   plan = ForkPlan(np.zeros(4, bool), np.int32(0), np.bool_(False))
 
   @functools.partial(jax.jit, static_argnums=0)
   def run(rules, options, children):
     tree = begin(new_tree(16, MAX_COLLECTED, jnp.zeros(2, jnp.uint32)), rules, options)
     return POLICIES[rules.policy].allocate(
-        add_children(tree, jnp.int32(0), children, 0), rules, options, plan)
+      add_children(tree, jnp.int32(0), children, 0), rules, options, plan
+    )
 
   for policy, wanted in (('deepsearch', [5, 3, 1, 6]), ('faithful', [5])):
     done, allocation = run(Rules(policy=policy), first, children)
     assert bool(done.is_done) and int(allocation.num_children.sum()) == 0
-    assert np.asarray(done.collected)[:int(done.num_collected)].tolist() == wanted
+    assert np.asarray(done.collected)[: int(done.num_collected)].tolist() == wanted

@@ -37,12 +37,27 @@ def random_tree(seed, num_nodes=40, max_depth=6) -> FinishedTree:
     chosen[node] |= chosen[parent[node]]
   floats, none = np.zeros(0, np.float32), np.zeros(num_nodes, np.float32)
   return FinishedTree(
-      problem_id=str(seed), sample=0, prompt_tokens=np.zeros(0, np.int32), parent=parent,
-      depth=depth, token_start=np.append(0, np.cumsum(lengths)), tokens=floats, logprobs=floats,
-      entropies=floats, visit_count=none, value_sum=none, num_ends=is_valid.astype(np.int32),
-      num_correct=(is_valid & is_correct).astype(np.int32), is_terminal=is_end,
-      is_outcome_chosen=chosen, reward=none, verdict=(None,) * num_nodes,
-      collected=np.zeros(0, np.int32), selections=(), statistics={})
+    problem_id=str(seed),
+    sample=0,
+    prompt_tokens=np.zeros(0, np.int32),
+    parent=parent,
+    depth=depth,
+    token_start=np.append(0, np.cumsum(lengths)),
+    tokens=floats,
+    logprobs=floats,
+    entropies=floats,
+    visit_count=none,
+    value_sum=none,
+    num_ends=is_valid.astype(np.int32),
+    num_correct=(is_valid & is_correct).astype(np.int32),
+    is_terminal=is_end,
+    is_outcome_chosen=chosen,
+    reward=none,
+    verdict=(None,) * num_nodes,
+    collected=np.zeros(0, np.int32),
+    selections=(),
+    statistics={},
+  )
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -72,9 +87,16 @@ def history(ratios, pairs=2000, blocks=40, depth=8, noise=0.0, seed=0):
   share = 1 - np.arange(depth) / depth
   rate = np.clip(0.1 * np.append(1, ratios) * share, 0, 1)
   count = np.full(depth, pairs // blocks)
-  return SplitHistory(tuple(
-      (tuple(count), tuple(rng.binomial(count, rate) if noise else count * rate),
-       tuple(count * share * 100)) for _ in range(blocks)))
+  return SplitHistory(
+    tuple(
+      (
+        tuple(count),
+        tuple(rng.binomial(count, rate) if noise else count * rate),
+        tuple(count * share * 100),
+      )
+      for _ in range(blocks)
+    )
+  )
 
 
 def test_depths_that_clearly_pay_are_allowed():
@@ -87,8 +109,9 @@ def test_depths_that_clearly_pay_are_allowed():
 def test_noise_and_few_counts_allow_nothing():
   assert not fork_plan(SplitHistory(), 8).is_allowed.any()
   assert not fork_plan(history([5] * 7, blocks=1), 8).is_allowed.any()
-  allowed = [fork_plan(history([1] * 7, pairs=400, noise=1, seed=s), 8).is_allowed.sum()
-             for s in range(20)]
+  allowed = [
+    fork_plan(history([1] * 7, pairs=400, noise=1, seed=s), 8).is_allowed.sum() for s in range(20)
+  ]
   assert np.mean(allowed) < 0.1 * 7
   one_block = history([0.5] * 7).blocks[:-1] + history([9] * 7).blocks[:1]
   assert not fork_plan(SplitHistory(one_block), 8).is_allowed.any()

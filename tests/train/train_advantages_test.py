@@ -21,11 +21,16 @@ def released_case(trace):
   settings = trace['config']
   overlong = settings['overlong'] or {'len': 0, 'factor': 1.0}
   config = dataclasses.replace(
-      RELEASED, q_temperature=settings['adv_temperature'], q_max=settings['q_max'],
-      overlong_buffer=overlong['len'], overlong_factor=overlong['factor'])
+    RELEASED,
+    q_temperature=settings['adv_temperature'],
+    q_max=settings['q_max'],
+    overlong_buffer=overlong['len'],
+    overlong_factor=overlong['factor'],
+  )
   trajectories = [
-      trajectory([0.0] * (len(t['path']) + 1), [0.0, *t['q_raw']], [0, *t['n_tok']])
-      for t in trace['trajectories']]
+    trajectory([0.0] * (len(t['path']) + 1), [0.0, *t['q_raw']], [0, *t['n_tok']])
+    for t in trace['trajectories']
+  ]
   return trajectories, config, settings['max_depth'] * settings['step_len']
 
 
@@ -35,10 +40,16 @@ def check_trace(trace):
     rewards = advantages.node_rewards(ours, config, limit)[1:]
     np.testing.assert_allclose(rewards, theirs['node_reward'], atol=1e-6)
     np.testing.assert_allclose(
-        advantages.overlong_penalty(len(ours.tokens), limit, config.overlong_buffer,
-                                    config.overlong_factor), theirs['overlong'], atol=1e-12)
-  for normalization, field, tolerance in (('mean_only', 'adv_mean', {'atol': 1e-6}),
-                                          ('standard', 'adv_mean_std', {'rtol': 1e-5})):
+      advantages.overlong_penalty(
+        len(ours.tokens), limit, config.overlong_buffer, config.overlong_factor
+      ),
+      theirs['overlong'],
+      atol=1e-12,
+    )
+  for normalization, field, tolerance in (
+    ('mean_only', 'adv_mean', {'atol': 1e-6}),
+    ('standard', 'adv_mean_std', {'rtol': 1e-5}),
+  ):
     settings = dataclasses.replace(config, normalization=normalization)
     result = group_advantages(trajectories, settings, limit)
     assert result.is_trained.all()
@@ -46,8 +57,8 @@ def check_trace(trace):
       values, counts = zip(*theirs[field], strict=True)
       expected = np.repeat(values, counts)
       assert ours.dtype == np.float32 and len(ours) == theirs['length']
-      np.testing.assert_allclose(ours, expected[:len(ours)], **tolerance)
-      assert not expected[len(ours):].any()
+      np.testing.assert_allclose(ours, expected[: len(ours)], **tolerance)
+      assert not expected[len(ours) :].any()
 
 
 def test_released_trajectories(root):
@@ -72,23 +83,30 @@ def test_released_baselines(shared):
   for case in data['cases']:
     scores, mask = np.array(case['scores'], float), np.array(case['mask'])
     groups = np.array(case['groups'])
-    last = [row[np.flatnonzero(m)[-1]] if m.any() else 0.0
-            for row, m in zip(scores, mask, strict=True)]
-    for name, normalization in (('sibling_mean', 'mean_only'), ('sibling_mean_std', 'standard'),
-                                ('none', 'none')):
+    last = [
+      row[np.flatnonzero(m)[-1]] if m.any() else 0.0 for row, m in zip(scores, mask, strict=True)
+    ]
+    for name, normalization in (
+      ('sibling_mean', 'mean_only'),
+      ('sibling_mean_std', 'standard'),
+      ('none', 'none'),
+    ):
       for group in set(case['groups']):
         rows = groups == group
         mean, divisor = baseline(np.array(last)[rows], normalization)
         ours = (scores[rows] - mean) / divisor * mask[rows]
-        np.testing.assert_allclose(ours, np.array(case['results'][name], float)[rows],
-                                   rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(
+          ours, np.array(case['results'][name], float)[rows], rtol=1e-9, atol=1e-9
+        )
 
 
 def tree():
   """Root 1/3 right; left child has one right and one wrong end, right child a wrong one."""
-  return [trajectory([-1 / 3, 0.0, 1.0], correct=True),
-          trajectory([-1 / 3, 0.0, -1.0], collected=False),
-          trajectory([-1 / 3, -1.0, -1.0])]
+  return [
+    trajectory([-1 / 3, 0.0, 1.0], correct=True),
+    trajectory([-1 / 3, 0.0, -1.0], collected=False),
+    trajectory([-1 / 3, -1.0, -1.0]),
+  ]
 
 
 def per_token(name, trajectories, limit=100, **settings):
@@ -141,8 +159,10 @@ def test_released_all_wrong_tree_raises_its_own_tokens():
 
 
 def test_q_mean_without_collected_end_does_not_train():
-  ends = [trajectory([0.0, 1.0], correct=True, collected=False),
-          trajectory([0.0, -1.0], collected=False)]
+  ends = [
+    trajectory([0.0, 1.0], correct=True, collected=False),
+    trajectory([0.0, -1.0], collected=False),
+  ]
   assert not group_advantages(ends, TrainConfig(advantage='q_mean'), 100).is_trained.any()
 
 
@@ -206,14 +226,19 @@ def test_uniform_trees_centred_sum_to_zero(name):
   assert result.is_trained.all()
   assert abs(np.concatenate(result.per_token).sum(dtype=float)) < 1e-5
   assert result.per_token[0][0] > result.per_token[1][0] > result.per_token[1][-1]
-  for mine, kept in zip(per_token(name, tree(), uniform_trees='centre'),
-                        per_token(name, tree(), uniform_trees='keep'), strict=True):
+  for mine, kept in zip(
+    per_token(name, tree(), uniform_trees='centre'),
+    per_token(name, tree(), uniform_trees='keep'),
+    strict=True,
+  ):
     np.testing.assert_array_equal(mine, kept)
 
 
 def test_flat_group_is_grpo():
-  rollouts = [trajectory([r, r, r], correct=r > 0, problem='p', group=i)
-              for i, r in enumerate([1.0, -1.0, -1.0, -1.0])]
+  rollouts = [
+    trajectory([r, r, r], correct=r > 0, problem='p', group=i)
+    for i, r in enumerate([1.0, -1.0, -1.0, -1.0])
+  ]
   flat = flat_group(rollouts, group=7)
   config = dataclasses.replace(RELEASED, normalization='standard')
   rewards = np.array([1.0, -1, -1, -1])

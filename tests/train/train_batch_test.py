@@ -23,11 +23,15 @@ def test_every_token_is_predicted_once_by_its_predecessor():
     assert batch.token_mask[row, where].all()
     np.testing.assert_array_equal(batch.tokens[row, where], example.response_tokens)
     np.testing.assert_array_equal(batch.predecessor[row, where], where - 1)
-    np.testing.assert_array_equal(batch.positions[row, where],
-                                  len(example.prompt_tokens) + where - start)
+    np.testing.assert_array_equal(
+      batch.positions[row, where], len(example.prompt_tokens) + where - start
+    )
     assert (batch.key_end[row, where - 1] == where[-1] + 1).all()
-    np.testing.assert_allclose(batch.positive[row, where] - batch.negative[row, where],
-                               example.weight * example.advantage, rtol=1e-6)
+    np.testing.assert_allclose(
+      batch.positive[row, where] - batch.negative[row, where],
+      example.weight * example.advantage,
+      rtol=1e-6,
+    )
     np.testing.assert_array_equal(batch.behavior_logprobs[row, where], example.behavior_logprobs)
   for name in ('weight', 'positive', 'negative', 'num_positive', 'num_negative'):
     assert not getattr(batch, name)[~batch.token_mask].any()
@@ -43,16 +47,20 @@ def test_types_and_determinism():
 
 
 def test_packing_is_tight():
-  examples = plain_examples([(np.ones(2, np.int32), np.ones(n, np.int32))
-                             for n in (6, 2, 2, 6, 2, 2)])
+  examples = plain_examples(
+    [(np.ones(2, np.int32), np.ones(n, np.int32)) for n in (6, 2, 2, 6, 2, 2)]
+  )
   assert pack(examples, 8)[0].tokens.shape == (4, 8)
   assert pack([], 8)[0].tokens.shape == (0, 8)
 
 
 def test_packed_log_probs_scatter_back_to_those_of_each_sequence_alone():
   decoder, examples = small_decoder(), random_examples(12)
-  forward = jax.jit(lambda b: sequence_logprobs(decoder, b.tokens, b.positions, b.key_end,
-                                                b.tokens, predecessor=b.predecessor)[0])
+  forward = jax.jit(
+    lambda b: sequence_logprobs(
+      decoder, b.tokens, b.positions, b.key_end, b.tokens, predecessor=b.predecessor
+    )[0]
+  )
   score = lambda b: np.concatenate([forward(rows) for rows in micro_batches(b, 1)])
   lengths = [len(e.response_tokens) for e in examples]
   batch, origin = pack(examples, 24)
@@ -69,9 +77,12 @@ def test_micro_batches_have_one_shape_and_lose_nothing():
   assert {piece.tokens.shape for piece in pieces} == {(4, 16)}
   for name, field in batch._asdict().items():
     joined = np.concatenate([getattr(piece, name) for piece in pieces])
-    np.testing.assert_array_equal(joined[:len(field)], field)
-  rest = Batch(*(field[len(batch.tokens):]
-                 for field in (np.concatenate(f) for f in zip(*pieces, strict=True))))
+    np.testing.assert_array_equal(joined[: len(field)], field)
+  rest = Batch(
+    *(
+      field[len(batch.tokens) :] for field in (np.concatenate(f) for f in zip(*pieces, strict=True))
+    )
+  )
   assert not rest.token_mask.any() and not rest.weight.any()
 
 
@@ -80,8 +91,9 @@ def test_empty_rows_have_finite_gradients():
   batch, _ = pack(random_examples(1), 16)
   rows = next(micro_batches(batch, 2))
   assert not rows.token_mask[1].any()
-  loss = lambda d: sequence_logprobs(d, rows.tokens, rows.positions, rows.key_end,
-                                     rows.tokens, predecessor=rows.predecessor)[0].sum()
+  loss = lambda d: sequence_logprobs(
+    d, rows.tokens, rows.positions, rows.key_end, rows.tokens, predecessor=rows.predecessor
+  )[0].sum()
   grads = jax.jit(jax.grad(loss))(decoder)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 

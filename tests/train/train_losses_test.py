@@ -15,16 +15,23 @@ from ds_jax.train.batch import Batch, add_copy, empty_batch
 from ds_jax.train.losses import clipped_loss, padded_sum_weights, token_weights
 from ds_jax.train.step import policy_loss_fn
 
-MODES = {'token-mean': 'token_mean', 'seq-mean-token-mean': 'sequence_mean',
-         'seq-mean-token-sum': 'sequence_sum', 'seq-mean-token-sum-norm': None}
+MODES = {
+  'token-mean': 'token_mean',
+  'seq-mean-token-mean': 'sequence_mean',
+  'seq-mean-token-sum': 'sequence_sum',
+  'seq-mean-token-sum-norm': None,
+}
 CLIP = {'clip_low': 0.2, 'clip_high': 0.28, 'dual_clip': 10.0}
 
 
 def check_cases(data):
   """All cases, padded to one shape so that one program serves them."""
   settings = data['settings']
-  clip = {'clip_low': settings['clip_low'], 'clip_high': settings['clip_high'],
-          'dual_clip': settings['dual_clip_c']}
+  clip = {
+    'clip_low': settings['clip_low'],
+    'clip_high': settings['clip_high'],
+    'dual_clip': settings['dual_clip_c'],
+  }
 
   @jax.jit
   def evaluate(new, old, advantage, weights):
@@ -37,20 +44,26 @@ def check_cases(data):
 
   with jax.enable_x64(True):
     for case in data['cases']:
-      old, new, advantage, mask = (padded(case[name]) for name in (
-          'old_log_prob', 'log_prob', 'advantages', 'mask'))
+      old, new, advantage, mask = (
+        padded(case[name]) for name in ('old_log_prob', 'log_prob', 'advantages', 'mask')
+      )
       num_rows, width = np.shape(case['mask'])
       lengths = np.sum(case['mask'], axis=1)
       for mode, aggregation in MODES.items():
-        weights = (token_weights(lengths, aggregation) if aggregation
-                   else padded_sum_weights(lengths, width))
+        weights = (
+          token_weights(lengths, aggregation) if aggregation else padded_sum_weights(lengths, width)
+        )
         weights = np.pad(weights, (0, 8 - num_rows))[:, None] * mask
         (loss, grad), got = evaluate(new, old, advantage, weights)
         np.testing.assert_allclose(loss, case['results'][mode]['loss'], rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(grad, padded(case['results'][mode]['grad']), rtol=1e-9,
-                                   atol=1e-12)
-      for name, values in (('clipfrac', got.is_clipped), ('clipfrac_lower', got.is_clipped_lower),
-                           ('approx_kl', -got.log_ratio)):
+        np.testing.assert_allclose(
+          grad, padded(case['results'][mode]['grad']), rtol=1e-9, atol=1e-12
+        )
+      for name, values in (
+        ('clipfrac', got.is_clipped),
+        ('clipfrac_lower', got.is_clipped_lower),
+        ('approx_kl', -got.log_ratio),
+      ):
         np.testing.assert_allclose(np.asarray(values)[mask > 0].mean(), case[name], atol=1e-12)
 
 

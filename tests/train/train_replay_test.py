@@ -18,13 +18,22 @@ IDS = [f'p{i}' for i in range(10)]
 
 
 def solved(tokens, problem='p', correct=True):
-  return trajectory([0.0, 1.0], lengths=[0, len(tokens)], tokens=tokens, correct=correct,
-                    problem=problem)
+  return trajectory(
+    [0.0, 1.0], lengths=[0, len(tokens)], tokens=tokens, correct=correct, problem=problem
+  )
 
 
 def filled():
-  return ReplayBuffer(2).add([solved([1, 2]), solved([3], problem='ü'), solved([1, 2]),
-                              solved([4], correct=False), solved([5]), solved([6])])
+  return ReplayBuffer(2).add(
+    [
+      solved([1, 2]),
+      solved([3], problem='ü'),
+      solved([1, 2]),
+      solved([4], correct=False),
+      solved([5]),
+      solved([6]),
+    ]
+  )
 
 
 def test_keeps_correct_new_oldest_first_up_to_the_cap():
@@ -54,7 +63,10 @@ def test_export_is_readable(tmp_path):
     filled().write_jsonl(path, lambda tokens: ' '.join(map(str, tokens)))
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   assert [(line['problem_id'], line['response']) for line in lines] == [
-      ('p', '1 2'), ('p', '5'), ('ü', '3')]
+    ('p', '1 2'),
+    ('p', '5'),
+    ('ü', '3'),
+  ]
   assert list(tmp_path.iterdir()) == [path]
 
 

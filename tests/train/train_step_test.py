@@ -44,8 +44,9 @@ def mesh_of(*shape):
 @functools.cache
 def learner_on(shape, micro_rows=8):
   """Compiled once for all tests that use it."""
-  return make_learner(make_optimizer(TRAIN), mesh_of(*shape), micro_rows=micro_rows,
-                      loss_fn=policy_loss_fn(TRAIN))
+  return make_learner(
+    make_optimizer(TRAIN), mesh_of(*shape), micro_rows=micro_rows, loss_fn=policy_loss_fn(TRAIN)
+  )
 
 
 def start_on(shape, decoder):
@@ -55,9 +56,11 @@ def start_on(shape, decoder):
 @contextlib.contextmanager
 def counted_compilations():
   names = []
+
   def listen(name, seconds, **_):
     if name == '/jax/core/compile/backend_compile_duration':
       names.append(seconds)
+
   jax.monitoring.register_event_duration_secs_listener(listen)
   try:
     yield names
@@ -90,9 +93,15 @@ def assert_close(a, b, tolerance):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance), a, b)
 
 
-@pytest.mark.parametrize('shape', [
-    (2, 2, 2), (1, 8, 1), (1, 1, 2), *[pytest.param(shape, marks=pytest.mark.long)
-                                       for shape in ((2, 1, 2), (1, 2, 2))]])
+@pytest.mark.parametrize(
+  'shape',
+  [
+    (2, 2, 2),
+    (1, 8, 1),
+    (1, 1, 2),
+    *[pytest.param(shape, marks=pytest.mark.long) for shape in ((2, 1, 2), (1, 2, 2))],
+  ],
+)
 def test_update_is_the_same_on_every_mesh(decoder, batch, reference, shape):
   learner, state = start_on(shape, decoder)
   for expected in reference[1]:
@@ -100,8 +109,14 @@ def test_update_is_the_same_on_every_mesh(decoder, batch, reference, shape):
     assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5)
   assert_close(jax.device_get(state), reference[0], 2e-5)
   wanted = parameter_shardings(state, learner.mesh)
-  jax.tree.map(lambda leaf, sharding: leaf.sharding.is_equivalent_to(sharding, leaf.ndim) or
-               pytest.fail(f'{leaf.sharding} != {sharding}'), state, wanted)
+  jax.tree.map(
+    lambda leaf, sharding: (
+      leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+      or pytest.fail(f'{leaf.sharding} != {sharding}')
+    ),
+    state,
+    wanted,
+  )
 
 
 @pytest.mark.parametrize('shape', [(1, 8, 1), (2, 4, 1)])
@@ -111,12 +126,17 @@ def test_parameters_travel_and_rows_stay(shape, decoder):
   learner, state = start_on(shape, decoder)
   rows = jax.tree.map(lambda x: np.zeros((8, length), x.dtype), pack(random_examples(1), 16)[0])
   program = learner.accumulate.lower(state.params, learner.start(state.params), rows).compile()
-  found = re.findall(r'= \(?(\w+)\[([\d,]*)\].* (all-gather|all-reduce|reduce-scatter|all-to-all|'
-                     r'collective-permute)(?:-start)?\(', program.as_text())
+  found = re.findall(
+    r'= \(?(\w+)\[([\d,]*)\].* (all-gather|all-reduce|reduce-scatter|all-to-all|'
+    r'collective-permute)(?:-start)?\(',
+    program.as_text(),
+  )
   assert {kind for *_, kind in found} >= {'all-gather', 'reduce-scatter', 'all-to-all'}
   moved = [(dtype, axes, kind) for dtype, axes, kind in found if str(length) in axes.split(',')]
-  assert {(dtype, kind) for dtype, _, kind in moved} <= {('s32', 'all-gather'),
-                                                         ('f32', 'all-to-all')}, moved
+  assert {(dtype, kind) for dtype, _, kind in moved} <= {
+    ('s32', 'all-gather'),
+    ('f32', 'all-to-all'),
+  }, moved
 
 
 def test_split_into_micro_batches_does_not_matter(decoder, batch, reference):
@@ -135,8 +155,14 @@ def test_gradient_is_that_of_the_loss(decoder, batch):
   @jax.jit
   @jax.value_and_grad
   def loss(params):
-    scored = sequence_logprobs(params, batch.tokens, batch.positions, batch.key_end, batch.tokens,
-                               predecessor=batch.predecessor)
+    scored = sequence_logprobs(
+      params,
+      batch.tokens,
+      batch.positions,
+      batch.key_end,
+      batch.tokens,
+      predecessor=batch.predecessor,
+    )
     return policy_loss_fn(TRAIN)(*scored, batch)[0]
 
   value, grads = loss(decoder)
@@ -269,19 +295,23 @@ def test_every_optimizer_learns_alike_on_every_mesh(decoder, batch, name):
 def test_frozen_parameters_stay_and_have_no_moments(decoder, batch):
   config = dataclasses.replace(TRAIN, frozen=r'embedding|_bias$')
   optimizer = make_optimizer(config)
-  learner = make_learner(optimizer, mesh_of(*ONE), micro_rows=64, loss_fn=policy_loss_fn(config),
-                         frozen=config.frozen)
+  learner = make_learner(
+    optimizer, mesh_of(*ONE), micro_rows=64, loss_fn=policy_loss_fn(config), frozen=config.frozen
+  )
   state = init_state(decoder, optimizer, learner.mesh)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   mask = frozen_mask(decoder, config.frozen)
-  frozen = sum(leaf.size for leaf, is_frozen in zip(
-      jax.tree.leaves(decoder), jax.tree.leaves(mask), strict=True) if is_frozen)
+  frozen = sum(
+    leaf.size
+    for leaf, is_frozen in zip(jax.tree.leaves(decoder), jax.tree.leaves(mask), strict=True)
+    if is_frozen
+  )
   assert frozen > 0 and count(state.opt_state) < 2 * (count(decoder) - frozen) + 8
-  gradients, _ = learner.accumulate(decoder, learner.start(decoder),
-                                    next(micro_batches(batch, 64)))
+  gradients, _ = learner.accumulate(decoder, learner.start(decoder), next(micro_batches(batch, 64)))
   state, _ = learner.update(state, batch)
-  for before, after, gradient, is_frozen in zip(*map(jax.tree.leaves, (
-      decoder, jax.device_get(state.params), gradients, mask)), strict=True):
+  for before, after, gradient, is_frozen in zip(
+    *map(jax.tree.leaves, (decoder, jax.device_get(state.params), gradients, mask)), strict=True
+  ):
     assert (np.array_equal(before, after) and not np.any(gradient)) == is_frozen
 
 
@@ -332,5 +362,6 @@ def test_imitation_learns_and_its_loss_is_the_cross_entropy(decoder):
     losses.append(figures['sft/loss'])
   assert losses[0] == pytest.approx(expected, rel=1e-5)
   assert losses[-1] < 0.7 * losses[0]
-  assert set(figures) == {f'sft/{n}' for n in ('loss', 'entropy', 'grad_norm', 'num_tokens',
-                                               'skipped')}
+  assert set(figures) == {
+    f'sft/{n}' for n in ('loss', 'entropy', 'grad_norm', 'num_tokens', 'skipped')
+  }

@@ -31,17 +31,24 @@ from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.train.trees import PACKINGS, Branch, lay_out, pack_flat_rows, pack_tree_rows
 
 LIMIT = 12  # response tokens: depth 3, at most 4 a node
-TRAIN = TrainConfig(clip_low=0.1, clip_high=0.15, dual_clip=1.2, kl_coefficient=0.1,
-                    entropy_coefficient=0.01, uniform_trees='keep', packing='tree',
-                    row_length=24, tree_row_length=48)
+TRAIN = TrainConfig(
+  clip_low=0.1,
+  clip_high=0.15,
+  dual_clip=1.2,
+  kl_coefficient=0.1,
+  entropy_coefficient=0.01,
+  uniform_trees='keep',
+  packing='tree',
+  row_length=24,
+  tree_row_length=48,
+)
 
 
 @functools.cache
 def tools():
   """The learner, its parameters, and those of a reference policy."""
   mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
-  learner = make_learner(make_optimizer(TRAIN), mesh, micro_rows=8,
-                         loss_fn=policy_loss_fn(TRAIN))
+  learner = make_learner(make_optimizer(TRAIN), mesh, micro_rows=8, loss_fn=policy_loss_fn(TRAIN))
   decoder = small_decoder()
   return learner, decoder, init_decoder(decoder.config, jax.random.key(5))
 
@@ -84,12 +91,17 @@ SETTINGS = list(itertools.product(AGGREGATIONS, NODE_ADVANTAGES, ('collected', '
 def test_gradients_and_figures_are_those_of_the_flattened_form(number):
   aggregation, advantage, ends, buffer = SETTINGS[number]
   config = dataclasses.replace(
-      TRAIN, loss_aggregation=aggregation, advantage=advantage, ends=ends, overlong_buffer=buffer,
-      normalization=('mean_only', 'none', 'standard')[number % 3],
-      uniform_trees=('keep', 'drop', 'drop')[number % 3] if number % 2 else 'centre',
-      granularity=tuple(GRANULARITIES)[number // 3 % 2],
-      baseline_ends=('collected', 'all')[number // 2 % 2],
-      importance_cap=1.1 * (number % 5 == 0))
+    TRAIN,
+    loss_aggregation=aggregation,
+    advantage=advantage,
+    ends=ends,
+    overlong_buffer=buffer,
+    normalization=('mean_only', 'none', 'standard')[number % 3],
+    uniform_trees=('keep', 'drop', 'drop')[number % 3] if number % 2 else 'centre',
+    granularity=tuple(GRANULARITIES)[number // 3 % 2],
+    baseline_ends=('collected', 'all')[number // 2 % 2],
+    importance_cap=1.1 * (number % 5 == 0),
+  )
   sums = assert_same_update(minibatch(number, config, num_groups=10), config)
   if not config.importance_cap:
     assert 0 < sums.num_clipped_lower < sums.num_clipped < sums.num_tokens
@@ -100,8 +112,9 @@ def test_gradients_and_figures_are_those_of_the_flattened_form(number):
 def dapo(params, length, tokens, behavior, advantages, mask):
   """DAPO's objective as its paper writes it (arXiv:2503.14476, Eq. 8): every sequence alone."""
   rows = lambda x: jnp.broadcast_to(x, tokens.shape)
-  logprobs, _ = sequence_logprobs(params, tokens, rows(jnp.arange(length)), rows(length),
-                                  jnp.roll(tokens, -1, 1))
+  logprobs, _ = sequence_logprobs(
+    params, tokens, rows(jnp.arange(length)), rows(length), jnp.roll(tokens, -1, 1)
+  )
   ratio = jnp.exp(jnp.where(mask, jnp.roll(logprobs, 1, 1) - behavior, 0.0))
   clipped = jnp.clip(ratio, 1 - TRAIN.clip_low, 1 + TRAIN.clip_high)
   gain = jnp.minimum(ratio * advantages[:, None], clipped * advantages[:, None])
@@ -115,7 +128,7 @@ def dapo_of(groups, params, length=24):
   behavior, mask = np.zeros(tokens.shape, np.float32), np.zeros(tokens.shape, bool)
   for row, t in enumerate(sequences):
     span = slice(len(t.prompt_tokens), len(t.prompt_tokens) + len(t.tokens))
-    tokens[row, :span.stop] = np.append(t.prompt_tokens, t.tokens)
+    tokens[row, : span.stop] = np.append(t.prompt_tokens, t.tokens)
     behavior[row, span], mask[row, span] = t.behavior_logprobs, True
   rewards = [np.array([1.0 if t.is_correct else -1.0 for t in group]) for group in groups]
   advantages = np.concatenate([(r - r.mean()) / (r.std() + 1e-6) for r in rewards])
@@ -125,17 +138,27 @@ def dapo_of(groups, params, length=24):
 @pytest.mark.parametrize('packing', PACKINGS)
 def test_outcomes_with_standard_normalization_are_dapo(packing):
   config = dataclasses.replace(
-      TRAIN, advantage='q_mean', granularity='outcome', normalization='standard', ends='all',
-      baseline_ends='all', uniform_trees='drop', dual_clip=1e9, kl_coefficient=0.0,
-      entropy_coefficient=0.0)
+    TRAIN,
+    advantage='q_mean',
+    granularity='outcome',
+    normalization='standard',
+    ends='all',
+    baseline_ends='all',
+    uniform_trees='drop',
+    dual_clip=1e9,
+    kl_coefficient=0.0,
+    entropy_coefficient=0.0,
+  )
   trees = [random_tree(np.random.default_rng([8, i]), group=i) for i in range(8)]
   mixed = [t for t in trees if 0 < sum(x.is_correct for x in t) < len(t)]
   assert 2 <= len(mixed) < len(trees)  # dynamic sampling leaves the others out
-  learner = make_learner(make_optimizer(config), tools()[0].mesh, micro_rows=8,
-                         loss_fn=policy_loss_fn(config))
+  learner = make_learner(
+    make_optimizer(config), tools()[0].mesh, micro_rows=8, loss_fn=policy_loss_fn(config)
+  )
   params = tools()[1]
-  batch = PACKINGS[packing]([(t, group_advantages(t, config, LIMIT)) for t in trees],
-                            'token_mean', 48)
+  batch = PACKINGS[packing](
+    [(t, group_advantages(t, config, LIMIT)) for t in trees], 'token_mean', 48
+  )
   total = learner.start(params)
   for rows in micro_batches(batch, 8):
     total = learner.accumulate(params, total, rows)
@@ -158,8 +181,9 @@ def test_gradients_do_not_depend_on_the_split(packing):
     gradients.append(jax.device_get(total))
   assert len(batch.tokens) > 3
   for other in gradients[1:]:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), other,
-                 gradients[0])
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), other, gradients[0]
+    )
 
 
 def test_advantages_of_any_sign_collapse_exactly():
@@ -207,7 +231,7 @@ def test_every_token_sees_its_own_path_and_nothing_else():
       if batch.token_mask[row, i]:
         found.add(text)
         assert seen_by(batch, row, batch.predecessor[row, i]) == seen[:-1]
-      assert text in wanted or any(text == w[:len(text)] for w in wanted)
+      assert text in wanted or any(text == w[: len(text)] for w in wanted)
   assert found >= {tuple(np.append(p, r)) for p, r, _ in paths}
   copies = {}
   for p, r, _ in paths:
@@ -218,8 +242,9 @@ def test_every_token_sees_its_own_path_and_nothing_else():
 
 def test_distinct_tokens_are_forwarded_once():
   tree = random_tree(np.random.default_rng(1))
-  group = GroupAdvantages(tuple(np.ones(len(t.tokens), np.float32) for t in tree),
-                          np.ones(len(tree), bool))
+  group = GroupAdvantages(
+    tuple(np.ones(len(t.tokens), np.float32) for t in tree), np.ones(len(tree), bool)
+  )
   batch = pack_tree_rows([(tree, group)], 'token_mean', 400)
   nodes = {i: n for t in tree for i, n in zip(t.node_ids.tolist(), t.node_lengths, strict=True)}
   assert len(batch.tokens) == 1 and batch.token_mask.sum() == sum(nodes.values())
@@ -228,9 +253,15 @@ def test_distinct_tokens_are_forwarded_once():
 
 
 def test_rows_are_full_where_pieces_can_be_cut():
-  groups = [(tree, GroupAdvantages(tuple(np.ones(len(t.tokens), np.float32) for t in tree),
-                                   np.ones(len(tree), bool)))
-            for tree in (random_tree(np.random.default_rng(s), group=s) for s in range(60))]
+  groups = [
+    (
+      tree,
+      GroupAdvantages(
+        tuple(np.ones(len(t.tokens), np.float32) for t in tree), np.ones(len(tree), bool)
+      ),
+    )
+    for tree in (random_tree(np.random.default_rng(s), group=s) for s in range(60))
+  ]
   batch = pack_tree_rows(groups, 'token_mean', 64)
   used = batch.key_end > np.arange(64)
   assert used.mean() > 0.85
@@ -269,9 +300,13 @@ def test_importance_weights_are_truncated_and_ratios_start_at_one():
   mask, copies = batch.token_mask, batch.num_copies[batch.token_mask]
   ratio = np.exp(logprobs - batch.behavior_logprobs)[mask]
   figures = importance_metrics([batch], [after], dataclasses.replace(TRAIN, importance_cap=1.1))
-  assert figures == pytest.approx({
+  assert figures == pytest.approx(
+    {
       'train/importance_mean': np.average(np.minimum(ratio, 1.1), weights=copies),
-      'train/importance_capped': np.average(ratio > 1.1, weights=copies)}, rel=1e-5)
+      'train/importance_capped': np.average(ratio > 1.1, weights=copies),
+    },
+    rel=1e-5,
+  )
   assert not importance_metrics([batch], [batch], TRAIN)
   _, sums = gradient(after, dataclasses.replace(TRAIN, kl_coefficient=0.0))
   assert sums.max_log_ratio < 1e-5
@@ -290,4 +325,5 @@ def test_types_are_those_of_the_flattened_form():
   tree, flat = (form(groups, 'token_mean', 48) for form in PACKINGS.values())
   for name, a, b in zip(Batch._fields, tree, flat, strict=True):
     assert a.dtype == b.dtype and a.dtype == (
-        np.int32 if name in ('tokens', 'positions', 'key_end', 'predecessor') else np.float32)
+      np.int32 if name in ('tokens', 'positions', 'key_end', 'predecessor') else np.float32
+    )

@@ -16,8 +16,14 @@ from ds_jax.verify.pool import VerifierPool
 pytest.importorskip('reasoning_gym', reason="needs the extra 'gym': pip install reasoning-gym")
 
 # Scorers that read literals by eval, that use sympy, that evaluate the entry, and plain ones.
-TASKS = ('n_queens', 'spiral_matrix', 'puzzle24', 'simple_integration', 'bitwise_arithmetic',
-         'leg_counting')
+TASKS = (
+  'n_queens',
+  'spiral_matrix',
+  'puzzle24',
+  'simple_integration',
+  'bitwise_arithmetic',
+  'leg_counting',
+)
 
 
 def answer_of(row):
@@ -38,15 +44,20 @@ def test_answers_of_the_gym_are_correct_and_others_are_not(task):
 @pytest.mark.parametrize('task', TASKS)
 def test_hostile_answers_do_not_run(task, tmp_path):
   trace = tmp_path / 'trace'
-  codes = [f"__import__('pathlib').Path({str(trace)!r}).touch()", f"open({str(trace)!r}, 'w')",
-           f"[open({str(trace)!r}, 'w')]", f"(1).__class__ and open({str(trace)!r}, 'w')",
-           '9**9**9**9', '(' * 900 + '1' + ')' * 900]
-  (_, row), = gym_rows(task, 1, seed=1)
+  codes = [
+    f"__import__('pathlib').Path({str(trace)!r}).touch()",
+    f"open({str(trace)!r}, 'w')",
+    f"[open({str(trace)!r}, 'w')]",
+    f"(1).__class__ and open({str(trace)!r}, 'w')",
+    '9**9**9**9',
+    '(' * 900 + '1' + ')' * 900,
+  ]
+  ((_, row),) = gym_rows(task, 1, seed=1)
   config = VerifyConfig(verifier=f'gym:{task}', num_workers=1, cpu_seconds=2.0)
   with VerifierPool(config) as pool:
     for future in pool.verify([(row['answer'], code) for code in codes]):
       assert future.result(60) is not Verdict.CORRECT
-    good, = pool.verify([(row['answer'], answer_of(row))])
+    (good,) = pool.verify([(row['answer'], answer_of(row))])
     assert good.result(60) is Verdict.CORRECT
   assert not trace.exists()
 

@@ -33,7 +33,7 @@ def obey(gold: str, response: str):
     while True:
       pass
   elif command == 'power':  # one C call that never looks at signals
-    return pow(7, 10 ** 9) == 0
+    return pow(7, 10**9) == 0
   elif command == 'regex':
     return re.fullmatch(r'(a+)+b', 'a' * 60) is not None
   elif command == 'memory':
@@ -108,10 +108,16 @@ def test_verdicts_come_in_order_and_are_counted(pool):
 @pytest.mark.parametrize('bad', ['spin', 'power', 'regex', 'memory', 'grow', 'recurse', 'segfault'])
 def test_a_too_expensive_answer_is_a_timeout_and_harms_no_other(pool, bad):
   start = time.monotonic()
-  responses = [*(f'right {bad}{i}' for i in range(20)), bad,
-               *(f'wrong {bad}{i}' for i in range(20))]
+  responses = [
+    *(f'right {bad}{i}' for i in range(20)),
+    bad,
+    *(f'wrong {bad}{i}' for i in range(20)),
+  ]
   assert verdicts(pool, *responses) == [
-      *[Verdict.CORRECT] * 20, Verdict.TIMEOUT, *[Verdict.WRONG] * 20]
+    *[Verdict.CORRECT] * 20,
+    Verdict.TIMEOUT,
+    *[Verdict.WRONG] * 20,
+  ]
   assert time.monotonic() - start < 15  # two cores may be busy; alone it is below 2 s
 
 
@@ -119,19 +125,27 @@ def test_an_exception_is_an_error_and_is_noted_once():
   notes = []
   with make_pool(note=notes.append, num_workers=1) as pool:
     assert verdicts(pool, 'raise a', 'raise b', 'right', 'odd') == [
-        Verdict.ERROR, Verdict.ERROR, Verdict.CORRECT, Verdict.ERROR]
+      Verdict.ERROR,
+      Verdict.ERROR,
+      Verdict.CORRECT,
+      Verdict.ERROR,
+    ]
   assert len(notes) == 2
   assert 'KeyError' in notes[0] and 'TypeError' in notes[1]
 
 
 def test_leaving_the_process_is_an_error(pool):
   assert verdicts(pool, 'exit 0', 'exit 3', 'right exit') == [
-      Verdict.ERROR, Verdict.ERROR, Verdict.CORRECT]
+    Verdict.ERROR,
+    Verdict.ERROR,
+    Verdict.CORRECT,
+  ]
 
 
 def test_a_death_from_outside_is_not_the_answers_fault(pool, tmp_path):
-  assert verdicts(pool, 'right x', f'die_once {tmp_path / "mark"}', 'right y') == [
-      Verdict.CORRECT] * 3
+  assert (
+    verdicts(pool, 'right x', f'die_once {tmp_path / "mark"}', 'right y') == [Verdict.CORRECT] * 3
+  )
   assert not is_running(int((tmp_path / 'mark').read_text()))
 
 
@@ -140,7 +154,7 @@ def test_killing_an_idle_and_a_busy_worker(pool):
   for pid in pool.worker_pids:
     os.kill(pid, signal.SIGKILL)
   assert verdicts(pool, 'right after kill') == [Verdict.CORRECT]
-  future, = pool.verify([('', 'sleep 1.5')])
+  (future,) = pool.verify([('', 'sleep 1.5')])
   time.sleep(0.5)
   for pid in pool.worker_pids:
     os.kill(pid, signal.SIGKILL)
@@ -150,7 +164,10 @@ def test_killing_an_idle_and_a_busy_worker(pool):
 def test_the_wall_clock_stops_what_uses_no_cpu():
   with make_pool(wall_seconds=0.5, num_workers=1) as pool:
     assert verdicts(pool, 'right', 'sleep 60', 'wrong') == [
-        Verdict.CORRECT, Verdict.TIMEOUT, Verdict.WRONG]
+      Verdict.CORRECT,
+      Verdict.TIMEOUT,
+      Verdict.WRONG,
+    ]
 
 
 def test_the_deadline_counts_cpu_not_waiting():
@@ -167,7 +184,8 @@ def test_any_text_survives_the_pipe():
   with make_pool('exact', num_workers=1) as pool:
     futures = pool.verify([(text, text) for text in texts])
     assert [f.result(timeout=60) for f in futures] == [
-        Verdict.NO_ANSWER if not text.strip() else Verdict.CORRECT for text in texts]
+      Verdict.NO_ANSWER if not text.strip() else Verdict.CORRECT for text in texts
+    ]
 
 
 def test_the_cache_answers_without_a_worker():
@@ -176,7 +194,10 @@ def test_the_cache_answers_without_a_worker():
     for pid in pool.worker_pids:
       os.kill(pid, signal.SIGSTOP)
     assert verdicts(pool, 'spin', 'wrong', 'right') == [
-        Verdict.TIMEOUT, Verdict.WRONG, Verdict.CORRECT]
+      Verdict.TIMEOUT,
+      Verdict.WRONG,
+      Verdict.CORRECT,
+    ]
     assert pool.counts[Verdict.CORRECT] == 2
 
 
@@ -281,8 +302,12 @@ def start_parent(root: Path, how: str, tmp_path: Path) -> subprocess.Popen:
   """Another process with a busy pool, started in a foreign folder."""
   path = os.pathsep.join([str(root), str(root / 'tests')])
   return subprocess.Popen(
-      [sys.executable, '-W', 'error::ResourceWarning', '-c', PARENT, how], cwd=tmp_path,
-      env={**os.environ, 'PYTHONPATH': path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    [sys.executable, '-W', 'error::ResourceWarning', '-c', PARENT, how],
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': path},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  )
 
 
 def test_a_killed_parent_leaves_no_orphan(root, tmp_path):

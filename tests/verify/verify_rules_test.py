@@ -19,7 +19,9 @@ from ds_jax.verify import extract, grade_countdown, grade_exact, grade_math, gua
 CORRECT, WRONG, NO_ANSWER = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER
 
 
-@pytest.mark.parametrize('text, expected', [
+@pytest.mark.parametrize(
+  'text, expected',
+  [
     (r'so \boxed{5}', '5'),
     (r'\boxed{1} then \boxed{ 2 }', '2'),
     (r'\boxed{1} then \fbox{2}', '2'),
@@ -35,7 +37,8 @@ CORRECT, WRONG, NO_ANSWER = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER
     (r'\boxedtext{1}', None),
     ('no box', None),
     ('', None),
-])
+  ],
+)
 def test_last_boxed(text, expected):
   assert extract.last_boxed(text) == expected
 
@@ -44,9 +47,11 @@ def test_last_boxed_finds_any_balanced_content():
   rng = random.Random(0)
 
   def content(depth: int) -> str:
-    return ''.join(rng.choice(['a', '1', r'\frac', r'\{', r'\}', '\\\\', ' b'])
-                   + ('{' + content(depth - 1) + '}' if depth and rng.random() < 0.5 else '')
-                   for _ in range(rng.randrange(4)))
+    return ''.join(
+      rng.choice(['a', '1', r'\frac', r'\{', r'\}', '\\\\', ' b'])
+      + ('{' + content(depth - 1) + '}' if depth and rng.random() < 0.5 else '')
+      for _ in range(rng.randrange(4))
+    )
 
   for _ in range(300):
     inner = content(3)
@@ -54,10 +59,21 @@ def test_last_boxed_finds_any_balanced_content():
     assert extract.last_boxed(rf'\boxed{{0}} x \boxed{{{inner}') is None
 
 
-@pytest.mark.parametrize('text', [
-    '\\boxed{' * 150_000, '\\boxed' + ' ' * 10 ** 6, '{' * 10 ** 6, '\\' * 10 ** 6,
-    '\\boxed{' + '{' * 10 ** 6, '$' * 10 ** 6, 'answer is ' * 10 ** 5, '1,' * 5 * 10 ** 5,
-    '\\boxed{1}, ' * 10 ** 5, ' ' * 10 ** 6])
+@pytest.mark.parametrize(
+  'text',
+  [
+    '\\boxed{' * 150_000,
+    '\\boxed' + ' ' * 10**6,
+    '{' * 10**6,
+    '\\' * 10**6,
+    '\\boxed{' + '{' * 10**6,
+    '$' * 10**6,
+    'answer is ' * 10**5,
+    '1,' * 5 * 10**5,
+    '\\boxed{1}, ' * 10**5,
+    ' ' * 10**6,
+  ],
+)
 @pytest.mark.parametrize('function', [extract.last_boxed, extract.final_answer])
 def test_extraction_is_linear(function, text):
   start = time.process_time()
@@ -70,47 +86,144 @@ def boxed(answer: str) -> str:
 
 
 EQUAL = [
-    ('5', '5'), ('5', ' 5 '), ('1/2', r'\frac{1}{2}'), (r'\frac12', '0.5'), ('0.50', '.5'),
-    ('-1/2', r'-\frac{1}{2}'), (r'\frac{-1}{2}', r'-\dfrac{1}{2}'), ('7,425,000', '7425000'),
-    ('1 000', '1000'), ('1{,}000', '1000'), ('2.5', r'2\frac{1}{2}'), ('042', '42'),
-    ('12', '١٢'), ('12', '１２'), (r'\frac12', '½'), (r'\sqrt{2}', '√2'), ('x^2', 'x²'),
-    ('-5', '−5'), (r'\pi', 'π'), (r'2\pi', r'2 \pi'), ('1/3', '0.333333'),
-    ('$10', r'\$10'), ('10', '10 cm'), ('10', r'10\text{ cm}^2'), ('45', r'45^\circ'),
-    ('28', r'28\%'), ('0.28', '28%'), ('5 miles', r'5\text{ mile}'),
-    ('C', '(C)'), ('C', r'\text{C}'), ('C', 'C. the third'), ('Yes', 'yes'),
-    ('True', r'\text{yes}'),
-    (r'\text{odd}', 'odd'), ('The cat sat', 'the  cat sat'),
-    ('5', 'x=5'), ('x = 5', '5'), ('2', r'\sqrt{4} = 2'), ('(3,2)', '(p,q)=(3,2)'),
-    ('x^2+2x+1', '(x+1)^2'), (r'\sin^2 x + \cos^2 x', '1'), (r'\{1,2\}', r'\{2,1\}'),
-    ('(1,2)', r'\left(1, 2\right)'), (r'x \in [-4,0]', '[-4,0]'), ('x>3', '3<x'),
-    (r'\begin{pmatrix}1\\2\end{pmatrix}', r'\begin{bmatrix}1\\2\end{bmatrix}'),
-    (r'2^{10}', '1024'), (r'\binom{5}{2}', '10'), ('5!', '120'), (r'2^{2^{3}}', '256'),
-    (r'e^{-x^2}', r'\frac{1}{e^{x^2}}'), ('(0,\\infty)', '(0, ∞)'),
-    (r'9^{9^{9^9}}', r'9^{9^{9^{9}}}'.replace('{9}}}', '9}}')),  # the same text costs nothing
+  ('5', '5'),
+  ('5', ' 5 '),
+  ('1/2', r'\frac{1}{2}'),
+  (r'\frac12', '0.5'),
+  ('0.50', '.5'),
+  ('-1/2', r'-\frac{1}{2}'),
+  (r'\frac{-1}{2}', r'-\dfrac{1}{2}'),
+  ('7,425,000', '7425000'),
+  ('1 000', '1000'),
+  ('1{,}000', '1000'),
+  ('2.5', r'2\frac{1}{2}'),
+  ('042', '42'),
+  ('12', '١٢'),
+  ('12', '１２'),
+  (r'\frac12', '½'),
+  (r'\sqrt{2}', '√2'),
+  ('x^2', 'x²'),
+  ('-5', '−5'),
+  (r'\pi', 'π'),
+  (r'2\pi', r'2 \pi'),
+  ('1/3', '0.333333'),
+  ('$10', r'\$10'),
+  ('10', '10 cm'),
+  ('10', r'10\text{ cm}^2'),
+  ('45', r'45^\circ'),
+  ('28', r'28\%'),
+  ('0.28', '28%'),
+  ('5 miles', r'5\text{ mile}'),
+  ('C', '(C)'),
+  ('C', r'\text{C}'),
+  ('C', 'C. the third'),
+  ('Yes', 'yes'),
+  ('True', r'\text{yes}'),
+  (r'\text{odd}', 'odd'),
+  ('The cat sat', 'the  cat sat'),
+  ('5', 'x=5'),
+  ('x = 5', '5'),
+  ('2', r'\sqrt{4} = 2'),
+  ('(3,2)', '(p,q)=(3,2)'),
+  ('x^2+2x+1', '(x+1)^2'),
+  (r'\sin^2 x + \cos^2 x', '1'),
+  (r'\{1,2\}', r'\{2,1\}'),
+  ('(1,2)', r'\left(1, 2\right)'),
+  (r'x \in [-4,0]', '[-4,0]'),
+  ('x>3', '3<x'),
+  (r'\begin{pmatrix}1\\2\end{pmatrix}', r'\begin{bmatrix}1\\2\end{bmatrix}'),
+  (r'2^{10}', '1024'),
+  (r'\binom{5}{2}', '10'),
+  ('5!', '120'),
+  (r'2^{2^{3}}', '256'),
+  (r'e^{-x^2}', r'\frac{1}{e^{x^2}}'),
+  ('(0,\\infty)', '(0, ∞)'),
+  (r'9^{9^{9^9}}', r'9^{9^{9^{9}}}'.replace('{9}}}', '9}}')),  # the same text costs nothing
 ]
 
 DIFFERENT = [
-    ('5', '6'), ('5', '50'), ('0.5', '0.51'), ('1/3', '0.33'), ('12', '21'), ('1 2', '12'),
-    ('', ''), ('', '0'), ('5', 'x'), ('-5', '5'), ('5.001', '5'), ('8', '8.00000001'),
-    ('0.0000001', '0'), ('5 km', '5 miles'), ('28%', '0.29'),
-    ('C', '(D)'), ('C', 'the third'), ('Yes', 'no'), ('Yes', 'maybe'), ('True', '1'),
-    ('red', 'blue'), ('stressed', 'desserts'),
-    ('(e+a)(e-a)=0', '0'), ('0', 'a^2+b=0'), ('7 = 11a+c', '11a+c'), ('x > 5', '5'),
-    ('x>5', 'x<5'), ('x^2+1', 'y^2+1'), ('[0,9)', '[0,9]'), ('(1,2)', '(2,1)'),
-    (r'1, 2, \ldots, n', r'1, 3, \ldots, n'), (r'f(x)=0', r'\forall x>0, f(x)=0'),
-    ('4', r'4\sqrt(2)'), ('0.5', r'\frac{1}{3}'), ('1/0', '0/0'), ('nan', '0'),
+  ('5', '6'),
+  ('5', '50'),
+  ('0.5', '0.51'),
+  ('1/3', '0.33'),
+  ('12', '21'),
+  ('1 2', '12'),
+  ('', ''),
+  ('', '0'),
+  ('5', 'x'),
+  ('-5', '5'),
+  ('5.001', '5'),
+  ('8', '8.00000001'),
+  ('0.0000001', '0'),
+  ('5 km', '5 miles'),
+  ('28%', '0.29'),
+  ('C', '(D)'),
+  ('C', 'the third'),
+  ('Yes', 'no'),
+  ('Yes', 'maybe'),
+  ('True', '1'),
+  ('red', 'blue'),
+  ('stressed', 'desserts'),
+  ('(e+a)(e-a)=0', '0'),
+  ('0', 'a^2+b=0'),
+  ('7 = 11a+c', '11a+c'),
+  ('x > 5', '5'),
+  ('x>5', 'x<5'),
+  ('x^2+1', 'y^2+1'),
+  ('[0,9)', '[0,9]'),
+  ('(1,2)', '(2,1)'),
+  (r'1, 2, \ldots, n', r'1, 3, \ldots, n'),
+  (r'f(x)=0', r'\forall x>0, f(x)=0'),
+  ('4', r'4\sqrt(2)'),
+  ('0.5', r'\frac{1}{3}'),
+  ('1/0', '0/0'),
+  ('nan', '0'),
 ]
 
 HOSTILE = [
-    '9^{9^{9^9}}', '9**9**9**9', '10^{10^{10}}', '2^{2^{100}}', '(10^8)!', '((9!)!)!',
-    '100000000!', r'\binom{10^9}{5 \cdot 10^8}', r'\prod_{n=1}^{100000000} n', '(x+y+z)^{500}',
-    r'\sum_{k=1}^{1000000000} k^k', '1e999999999', '9' * 10 ** 5, 'x+' * 50_000 + 'x',
-    '{' * 5000 + '1' + '}' * 5000, '(' * 400 + '1' + ')' * 400,
-    r'\frac{1}{' * 400 + '1' + '}' * 400,
-    r'\sqrt{' * 400 + '2' + '}' * 400, '$' * 9000, '1,' * 4000, '\\' * 9000, 'a' * 9000,
-    '}}}{{{', r'\frac', r'\left(', '\x00', '\ud800', '\u202e5', 'None', '²' * 9000, '½' * 5000,
-    '10^{-1000000000}', r'\sin(10^{10^8})', '!' * 5000, '5' + '!' * 40, '^' * 5000, '_' * 5000,
-    '1/' * 4000, r'\text{' * 1000, '=' * 5000, ',' * 9000, '(1,' * 300, '9' * 900 + '%',
+  '9^{9^{9^9}}',
+  '9**9**9**9',
+  '10^{10^{10}}',
+  '2^{2^{100}}',
+  '(10^8)!',
+  '((9!)!)!',
+  '100000000!',
+  r'\binom{10^9}{5 \cdot 10^8}',
+  r'\prod_{n=1}^{100000000} n',
+  '(x+y+z)^{500}',
+  r'\sum_{k=1}^{1000000000} k^k',
+  '1e999999999',
+  '9' * 10**5,
+  'x+' * 50_000 + 'x',
+  '{' * 5000 + '1' + '}' * 5000,
+  '(' * 400 + '1' + ')' * 400,
+  r'\frac{1}{' * 400 + '1' + '}' * 400,
+  r'\sqrt{' * 400 + '2' + '}' * 400,
+  '$' * 9000,
+  '1,' * 4000,
+  '\\' * 9000,
+  'a' * 9000,
+  '}}}{{{',
+  r'\frac',
+  r'\left(',
+  '\x00',
+  '\ud800',
+  '\u202e5',
+  'None',
+  '²' * 9000,
+  '½' * 5000,
+  '10^{-1000000000}',
+  r'\sin(10^{10^8})',
+  '!' * 5000,
+  '5' + '!' * 40,
+  '^' * 5000,
+  '_' * 5000,
+  '1/' * 4000,
+  r'\text{' * 1000,
+  '=' * 5000,
+  ',' * 9000,
+  '(1,' * 300,
+  '9' * 900 + '%',
 ]
 
 
@@ -133,10 +246,28 @@ def test_hostile_text_is_stopped_before_the_algebra(answer):
   assert time.process_time() - start < 2  # the engine's import included
 
 
-@pytest.mark.parametrize('text', [
-    '2^{10}', 'x^{2019}', '(x+1)^{10}', '20!', '(n-1)!', r'\binom{100}{3}', '2^{n^2}', 'e^{x^2}',
-    r'\sum_{k=1}^{n} k^2', r'2^{2^3}', r'10^{-6}', r'\frac{1}{1+\frac{1}{1+\frac{1}{x}}}',
-    r'3\times 10^{8}', 'x^{a+b}', '2^x', r'\sqrt[3]{7}', '-4^{1/3}'])
+@pytest.mark.parametrize(
+  'text',
+  [
+    '2^{10}',
+    'x^{2019}',
+    '(x+1)^{10}',
+    '20!',
+    '(n-1)!',
+    r'\binom{100}{3}',
+    '2^{n^2}',
+    'e^{x^2}',
+    r'\sum_{k=1}^{n} k^2',
+    r'2^{2^3}',
+    r'10^{-6}',
+    r'\frac{1}{1+\frac{1}{1+\frac{1}{x}}}',
+    r'3\times 10^{8}',
+    'x^{a+b}',
+    '2^x',
+    r'\sqrt[3]{7}',
+    '-4^{1/3}',
+  ],
+)
 def test_ordinary_answers_keep_the_bounds(text):
   assert guards.excess(text) is None
 
@@ -150,9 +281,19 @@ def test_the_prompts_box_does_not_count_but_a_boxed_gold_does():
   assert grade_math.verify(r'$\boxed{5}$', boxed('5')) is CORRECT
 
 
-@pytest.mark.parametrize('prediction', [
-    '33', 'The answer is 33.', 'Answer: $33$', r'\boxed{33}', '33 eggs.', r'Answer \[ 33 \]',
-    'Final Answer: The volume is 33. I hope it is correct.', r'we get $3 \cdot 11 = 33$'])
+@pytest.mark.parametrize(
+  'prediction',
+  [
+    '33',
+    'The answer is 33.',
+    'Answer: $33$',
+    r'\boxed{33}',
+    '33 eggs.',
+    r'Answer \[ 33 \]',
+    'Final Answer: The volume is 33. I hope it is correct.',
+    r'we get $3 \cdot 11 = 33$',
+  ],
+)
 def test_bare_predictions(prediction):
   assert grade_math.verify_bare('33', prediction) is CORRECT
 
@@ -171,7 +312,9 @@ def test_equality_of_simple_answers_is_symmetric():
 GOLD = '24 from 4 6 1 2'
 
 
-@pytest.mark.parametrize('response, expected', [
+@pytest.mark.parametrize(
+  'response, expected',
+  [
     ('4 * 6 = 24 | 24 1 2 2 - 1 = 1 | 24 1 24 * 1 = 24', CORRECT),
     ('4 * 6 = 24 | 1 2 24 . . . 2 - 1 = 1 | 1 24 . 24 / 1 = 24 . .', CORRECT),  # any order, fillers
     ('4 * 6 = 24 | 24 1 2\n2 - 1 = 1 | 24 1\n24 * 1 = 24', CORRECT),
@@ -197,9 +340,10 @@ GOLD = '24 from 4 6 1 2'
     ('4 * 6', NO_ANSWER),
     ('4 * 6 = 24', NO_ANSWER),
     ('9 * 6', WRONG),  # stopped, but the error is there
-    ('1 ' * 10 ** 6, WRONG),
+    ('1 ' * 10**6, WRONG),
     ('9' * 9000, WRONG),
-])
+  ],
+)
 def test_countdown(response, expected):
   assert grade_countdown.verify(GOLD, response) is expected
 
@@ -214,8 +358,12 @@ def test_countdown_accepts_what_a_solver_writes_and_no_damaged_copy():
       left, right = max(left, right), min(left, right)
       choices = ['+', '-', '*'] + (['/'] if right and left % right == 0 else [])
       operation = rng.choice(choices)
-      result = {'+': left + right, '-': left - right, '*': left * right,
-                '/': left // max(right, 1)}[operation]
+      result = {
+        '+': left + right,
+        '-': left - right,
+        '*': left * right,
+        '/': left // max(right, 1),
+      }[operation]
       numbers.append(result)
       bar = f' | {" ".join(map(str, numbers))}' if len(numbers) > 1 else ''
       lines.append(f'{left} {operation} {right} = {result}{bar}' + ' .' * rng.randrange(3))
@@ -223,7 +371,7 @@ def test_countdown_accepts_what_a_solver_writes_and_no_damaged_copy():
     assert grade_countdown.verify(gold, text) is CORRECT, (gold, text)
     tokens = text.rstrip(' .').split()
     spot = rng.randrange(len(tokens))
-    damaged = [*tokens[:spot], '977', *tokens[spot + 1:]]
+    damaged = [*tokens[:spot], '977', *tokens[spot + 1 :]]
     if tokens[spot] != '.':
       assert grade_countdown.verify(gold, ' '.join(damaged)) is WRONG
     for cut in range(len(tokens)):
@@ -241,10 +389,19 @@ def test_a_malformed_countdown_gold_is_our_fault():
     grade_countdown.verify('24', '4 * 6 = 24')
 
 
-@pytest.mark.parametrize('response, expected', [
-    ('Paris', CORRECT), ('  Paris \n', CORRECT), (r'so \boxed{Paris}', CORRECT),
-    ('paris', WRONG), (r'Paris \boxed{Rome}', WRONG), ('', NO_ANSWER), (r'\boxed{}', NO_ANSWER),
-    (r'\boxed{Paris', NO_ANSWER)])
+@pytest.mark.parametrize(
+  'response, expected',
+  [
+    ('Paris', CORRECT),
+    ('  Paris \n', CORRECT),
+    (r'so \boxed{Paris}', CORRECT),
+    ('paris', WRONG),
+    (r'Paris \boxed{Rome}', WRONG),
+    ('', NO_ANSWER),
+    (r'\boxed{}', NO_ANSWER),
+    (r'\boxed{Paris', NO_ANSWER),
+  ],
+)
 def test_exact(response, expected):
   assert grade_exact.verify('Paris', response) is expected
 
@@ -279,9 +436,12 @@ def test_unknown_verifiers_name_the_known_ones(name):
 
 
 def test_light_verifiers_import_neither_sympy_nor_jax(root):
-  code = ('import sys; from ds_jax.verify import pool, verifiers; '
-          "[verifiers.resolve(n) for n in ('math', 'countdown', 'exact')]; "
-          "print({'sympy', 'math_verify', 'jax', 'flax'} & set(sys.modules))")
-  output = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True,
-                          check=True).stdout
+  code = (
+    'import sys; from ds_jax.verify import pool, verifiers; '
+    "[verifiers.resolve(n) for n in ('math', 'countdown', 'exact')]; "
+    "print({'sympy', 'math_verify', 'jax', 'flax'} & set(sys.modules))"
+  )
+  output = subprocess.run(
+    [sys.executable, '-c', code], cwd=root, capture_output=True, text=True, check=True
+  ).stdout
   assert output.strip() == 'set()'

@@ -26,8 +26,11 @@ def dev_rows(shared) -> list[dict]:
   """The core rows in LaTeX or answer style, with math-verify's verdict beside ours."""
   folder = shared / 'data' / 'equivalence'
   peers = {row['id']: row['mv_wrapped'] for row in read_rows(folder / 'peer_verdicts_dev.jsonl')}
-  return [row | {'peer': peers[row['id']]} for row in read_rows(folder / 'dev.jsonl')
-          if row['core'] and row['style'] != 'cas-ascii']
+  return [
+    row | {'peer': peers[row['id']]}
+    for row in read_rows(folder / 'dev.jsonl')
+    if row['core'] and row['style'] != 'cas-ascii'
+  ]
 
 
 def test_accuracy_and_false_positives_on_the_dev_rows(dev_rows, capsys):
@@ -39,8 +42,10 @@ def test_accuracy_and_false_positives_on_the_dev_rows(dev_rows, capsys):
   peer_false_positives = sum(row['peer'] and not row['equivalent'] for row in dev_rows)
   accuracy = num_right / len(dev_rows)
   with capsys.disabled():
-    print(f'\n  {len(dev_rows)} dev rows: accuracy {accuracy:.1%}, {false_positives} false '
-          f'positives; math-verify: {peer_false_positives} false positives')
+    print(
+      f'\n  {len(dev_rows)} dev rows: accuracy {accuracy:.1%}, {false_positives} false '
+      f'positives; math-verify: {peer_false_positives} false positives'
+    )
   assert accuracy >= 0.93
   assert false_positives <= peer_false_positives
 
@@ -54,15 +59,19 @@ def test_every_training_gold_equals_itself(shared):
   golds = sorted({row['reward_model']['ground_truth'] for row in rows} - {''})
   with VerifierPool(VerifyConfig(verifier='math')) as pool:
     futures = pool.verify([(gold, rf'\boxed{{{gold}}}') for gold in golds])
-    unequal = [gold for gold, future in zip(golds, futures, strict=True)
-               if future.result(timeout=120) is not Verdict.CORRECT]
+    unequal = [
+      gold
+      for gold, future in zip(golds, futures, strict=True)
+      if future.result(timeout=120) is not Verdict.CORRECT
+    ]
   assert not unequal
 
 
 def test_countdown_throughput(capsys):
   """10,000 answers in a few seconds; the bound leaves room for a busy machine."""
-  items = [(f'{i + 6} from {i} 2 3', f'2 * 3 = 6 | 6 {i} . . {i} + 6 = {i + 6}')
-           for i in range(10_000)]
+  items = [
+    (f'{i + 6} from {i} 2 3', f'2 * 3 = 6 | 6 {i} . . {i} + 6 = {i + 6}') for i in range(10_000)
+  ]
   with VerifierPool(VerifyConfig(verifier='countdown', num_workers=2)) as pool:
     pool.verify([items[0]])[0].result(timeout=60)
     start = time.monotonic()

@@ -19,6 +19,7 @@ MASKED = -1e30
 
 class Partial(NamedTuple):
   """Attention over part of the keys, not yet normalised."""
+
   weighted_values: jax.Array  # [B, C, Q, G, D] float32, sum of exp(score - max) * value
   max_score: jax.Array  # [B, C, Q, G] float32
   sum_exp: jax.Array  # [B, C, Q, G] float32
@@ -40,8 +41,9 @@ def ungroup_heads(x_BxCxQxGxD: jax.Array) -> jax.Array:
   return x.reshape(*x.shape[:2], -1, x.shape[-1])
 
 
-def attend_part(q_BxCxQxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
-                mask: jax.Array) -> Partial:
+def attend_part(
+  q_BxCxQxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array, mask: jax.Array
+) -> Partial:
   """Partial attention of every query over the keys that its mask shows.
 
   Args:
@@ -49,14 +51,20 @@ def attend_part(q_BxCxQxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Arr
     mask: `[B or 1, Q or 1, S]` bool.
   """
   scale = q_BxCxQxGxD.shape[-1] ** -0.5
-  scores = jnp.einsum('bcqgd,bcsd->bcqgs', q_BxCxQxGxD, k_BxCxSxD,
-                      preferred_element_type=jnp.float32) * scale
+  scores = (
+    jnp.einsum('bcqgd,bcsd->bcqgs', q_BxCxQxGxD, k_BxCxSxD, preferred_element_type=jnp.float32)
+    * scale
+  )
   scores = jnp.where(mask[:, None, :, None, :], scores, MASKED)
   # Above MASKED, so that the weights of a query that sees nothing are 0.
   max_score = jnp.maximum(scores.max(-1), 0.1 * MASKED)
   weights = jnp.exp(scores - max_score[..., None])
-  weighted = jnp.einsum('bcqgs,bcsd->bcqgd', weights.astype(v_BxCxSxD.dtype), v_BxCxSxD,
-                        preferred_element_type=jnp.float32)
+  weighted = jnp.einsum(
+    'bcqgs,bcsd->bcqgd',
+    weights.astype(v_BxCxSxD.dtype),
+    v_BxCxSxD,
+    preferred_element_type=jnp.float32,
+  )
   return Partial(weighted, max_score, weights.sum(-1))
 
 
@@ -78,5 +86,7 @@ def join(a: Partial, b: Partial) -> Partial:
   scale_a = jnp.exp(a.max_score - max_score)
   scale_b = jnp.exp(b.max_score - max_score)
   return Partial(
-      a.weighted_values * scale_a[..., None] + b.weighted_values * scale_b[..., None],
-      max_score, a.sum_exp * scale_a + b.sum_exp * scale_b)
+    a.weighted_values * scale_a[..., None] + b.weighted_values * scale_b[..., None],
+    max_score,
+    a.sum_exp * scale_a + b.sum_exp * scale_b,
+  )

@@ -25,9 +25,15 @@ def group_size(num_slots: int) -> int:
   return max(d for d in range(1, largest + 1) if num_slots % d == 0)
 
 
-def attend_path(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax.Array,
-                layer: jax.Array | int, length: jax.Array, block: int,
-                slot_index: jax.Array | None = None) -> Partial:
+def attend_path(
+  q_RxCxQxGxD: jax.Array,
+  k_LxBxCxSxD: jax.Array,
+  v_LxBxCxSxD: jax.Array,
+  layer: jax.Array | int,
+  length: jax.Array,
+  block: int,
+  slot_index: jax.Array | None = None,
+) -> Partial:
   """Partial attention over path caches that are filled to different lengths.
 
   Rows of length 0 see nothing and get weights of 0. A capacity of one block is read for all rows.
@@ -46,8 +52,9 @@ def attend_path(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax
   size = min(block, num_positions)
   caches = k_LxBxCxSxD, v_LxBxCxSxD
 
-  def attend_rows(q: jax.Array, k: jax.Array, v: jax.Array, start: jax.Array | int,
-                  lengths: jax.Array) -> Partial:
+  def attend_rows(
+    q: jax.Array, k: jax.Array, v: jax.Array, start: jax.Array | int, lengths: jax.Array
+  ) -> Partial:
     seen = start + jnp.arange(size)[None, None, :] < lengths[:, None, None]
     return attend_part(q, k, v, seen)
 
@@ -58,14 +65,14 @@ def attend_path(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax
   def read(slots: jax.Array, start: jax.Array | int) -> list[jax.Array]:
     # Not one gather: for that, v6e and tpu7x copy the whole caches into another layout.
     cut = lambda cache, slot: jax.lax.dynamic_slice(
-        cache, (layer, slot, 0, start, 0), (1, 1, num_heads, size, head_width))[0]
+      cache, (layer, slot, 0, start, 0), (1, 1, num_heads, size, head_width)
+    )[0]
     return [jnp.concatenate([cut(cache, slot) for slot in slots]) for cache in caches]
 
   def attend_group(rows: jax.Array) -> Partial:
     q, lengths = q_RxCxQxGxD[rows], length[rows]
     slots = rows if slot_index is None else slot_index[rows]
-    add = lambda i, whole: join(
-        whole, attend_rows(q, *read(slots, i * block), i * block, lengths))
+    add = lambda i, whole: join(whole, attend_rows(q, *read(slots, i * block), i * block, lengths))
     num_blocks = (lengths.max() + block - 1) // block
     with jax.named_scope('path_blocks'):
       return jax.lax.fori_loop(0, num_blocks, add, attend_nothing(q))

@@ -37,8 +37,14 @@ BLOCK = 512
 RESIDUALS = 'attention'
 
 
-def attend(q_BxSxHxD: jax.Array, k_BxSxCxD: jax.Array, v_BxSxCxD: jax.Array, key_end: jax.Array,
-           seen_blocks: jax.Array | None = None, has_kernels: bool = True) -> jax.Array:
+def attend(
+  q_BxSxHxD: jax.Array,
+  k_BxSxCxD: jax.Array,
+  v_BxSxCxD: jax.Array,
+  key_end: jax.Array,
+  seen_blocks: jax.Array | None = None,
+  has_kernels: bool = True,
+) -> jax.Array:
   """Attention of all positions of all rows at once.
 
   Args:
@@ -77,8 +83,9 @@ def find_seen_blocks(key_end: jax.Array) -> jax.Array:
   return gpu_training_kernel.seen_tiles(padded, BLOCK)[0]
 
 
-def _mask(key_end: jax.Array, query_start: jax.Array | int, num_queries: int,
-          key_start: jax.Array | int) -> jax.Array:
+def _mask(
+  key_end: jax.Array, query_start: jax.Array | int, num_queries: int, key_start: jax.Array | int
+) -> jax.Array:
   """`[B, Q, K]` bool, key_end being that of the K keys alone."""
   query = query_start + jnp.arange(num_queries)[None, :, None]
   key = key_start + jnp.arange(key_end.shape[1])[None, None, :]
@@ -88,15 +95,19 @@ def _mask(key_end: jax.Array, query_start: jax.Array | int, num_queries: int,
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _attend_blocks(q, k, v, key_end, seen_blocks, has_kernels):
   """[B, C, S, G, D] of q, in its dtype; k and v are [B, C, S, D], S a multiple of BLOCK."""
-  return _choose(has_kernels, gpu_training_kernel.forward, _forward)(
-      q, k, v, key_end, seen_blocks)[0]
+  return _choose(has_kernels, gpu_training_kernel.forward, _forward)(q, k, v, key_end, seen_blocks)[
+    0
+  ]
 
 
 def _choose(has_kernels: bool, kernel: Callable, loops: Callable) -> Callable:
   """By the platform that is compiled for, which need not be here; a kernel finds its own tiles."""
   without_blocks = lambda q, k, v, key_end, _, *rest: kernel(q, k, v, key_end, *rest)
-  return functools.partial(jax.lax.platform_dependent, cuda=without_blocks,
-                           default=loops) if has_kernels else loops
+  return (
+    functools.partial(jax.lax.platform_dependent, cuda=without_blocks, default=loops)
+    if has_kernels
+    else loops
+  )
 
 
 def _forward(q, k, v, key_end, seen_blocks):
@@ -113,8 +124,10 @@ def _forward(q, k, v, key_end, seen_blocks):
     with jax.named_scope('key_blocks'):
       whole = jax.lax.fori_loop(0, i + 1, add, attend_nothing(q_block))
     total = jnp.maximum(whole.sum_exp, 1e-30)
-    return ((whole.weighted_values / total[..., None]).astype(q.dtype),
-            jnp.where(whole.sum_exp > 0, whole.max_score + jnp.log(total), 0.0))
+    return (
+      (whole.weighted_values / total[..., None]).astype(q.dtype),
+      jnp.where(whole.sum_exp > 0, whole.max_score + jnp.log(total), 0.0),
+    )
 
   out, normalizer = jax.lax.map(of_queries, jnp.arange(q.shape[2] // BLOCK))
   return _unblock(out), _unblock(normalizer)
@@ -122,8 +135,9 @@ def _forward(q, k, v, key_end, seen_blocks):
 
 def _attend_blocks_forward(q, k, v, key_end, seen_blocks, has_kernels):
   attend_fn = _choose(has_kernels, gpu_training_kernel.forward, _forward)
-  out, normalizer = (checkpoint_name(x, RESIDUALS)
-                     for x in attend_fn(q, k, v, key_end, seen_blocks))
+  out, normalizer = (
+    checkpoint_name(x, RESIDUALS) for x in attend_fn(q, k, v, key_end, seen_blocks)
+  )
   return out, (q, k, v, key_end, seen_blocks, out, normalizer)
 
 
@@ -155,8 +169,7 @@ def _backward(q, k, v, key_end, seen_blocks, out, normalizer, d_out):
       dv = _add_block(dv, j, product('bcqgs,bcqgd->bcsd', weights.astype(q.dtype), d_out_block))
       return dq_block, dk, dv
 
-    guarded = lambda j, carry: jax.lax.cond(
-        seen_blocks[i, j], lambda: add(j, carry), lambda: carry)
+    guarded = lambda j, carry: jax.lax.cond(seen_blocks[i, j], lambda: add(j, carry), lambda: carry)
     start = (jnp.zeros(q_block.shape, jnp.float32), *sums)
     with jax.named_scope('key_blocks'):
       dq_block, *sums = jax.lax.fori_loop(0, i + 1, guarded, start)
@@ -175,8 +188,9 @@ def _block(x: jax.Array, index: jax.Array, axis: int = 2) -> jax.Array:
 
 def _add_block(total: jax.Array, index: jax.Array, block: jax.Array) -> jax.Array:
   """Adds to the positions of one block."""
-  return jax.lax.dynamic_update_slice_in_dim(total, _block(total, index) + block,
-                                             index * BLOCK, axis=2)
+  return jax.lax.dynamic_update_slice_in_dim(
+    total, _block(total, index) + block, index * BLOCK, axis=2
+  )
 
 
 def _unblock(x: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ from ds_jax.sharding import path_name
 
 class Place(NamedTuple):
   """A parameter's place in the file."""
+
   name: str  # {i} is the layer
   axes: tuple[tuple[int, ...], ...]  # our axes (L left out) that each axis of the file merges
 
@@ -30,23 +31,23 @@ _MERGED = ((0, 1),)  # ours [H|C, D], file [H*D]
 _ALIKE = ((0,),)
 
 PLACES: Mapping[str, Place] = {
-    'embedding': Place('model.embed_tokens.weight', ((0,), (1,))),
-    'final_scale': Place('model.norm.weight', _ALIKE),
-    'head': Place('lm_head.weight', _TRANSPOSED),
-    'layers/attention_scale': Place(_LAYER + 'input_layernorm.weight', _ALIKE),
-    'layers/query_kernel': Place(_LAYER + 'self_attn.q_proj.weight', _HEADS_IN),
-    'layers/query_bias': Place(_LAYER + 'self_attn.q_proj.bias', _MERGED),
-    'layers/query_scale': Place(_LAYER + 'self_attn.q_norm.weight', _ALIKE),
-    'layers/key_kernel': Place(_LAYER + 'self_attn.k_proj.weight', _HEADS_IN),
-    'layers/key_bias': Place(_LAYER + 'self_attn.k_proj.bias', _MERGED),
-    'layers/key_scale': Place(_LAYER + 'self_attn.k_norm.weight', _ALIKE),
-    'layers/value_kernel': Place(_LAYER + 'self_attn.v_proj.weight', _HEADS_IN),
-    'layers/value_bias': Place(_LAYER + 'self_attn.v_proj.bias', _MERGED),
-    'layers/output_kernel': Place(_LAYER + 'self_attn.o_proj.weight', _HEADS_OUT),
-    'layers/mlp_scale': Place(_LAYER + 'post_attention_layernorm.weight', _ALIKE),
-    'layers/gate_kernel': Place(_LAYER + 'mlp.gate_proj.weight', _TRANSPOSED),
-    'layers/up_kernel': Place(_LAYER + 'mlp.up_proj.weight', _TRANSPOSED),
-    'layers/down_kernel': Place(_LAYER + 'mlp.down_proj.weight', _TRANSPOSED),
+  'embedding': Place('model.embed_tokens.weight', ((0,), (1,))),
+  'final_scale': Place('model.norm.weight', _ALIKE),
+  'head': Place('lm_head.weight', _TRANSPOSED),
+  'layers/attention_scale': Place(_LAYER + 'input_layernorm.weight', _ALIKE),
+  'layers/query_kernel': Place(_LAYER + 'self_attn.q_proj.weight', _HEADS_IN),
+  'layers/query_bias': Place(_LAYER + 'self_attn.q_proj.bias', _MERGED),
+  'layers/query_scale': Place(_LAYER + 'self_attn.q_norm.weight', _ALIKE),
+  'layers/key_kernel': Place(_LAYER + 'self_attn.k_proj.weight', _HEADS_IN),
+  'layers/key_bias': Place(_LAYER + 'self_attn.k_proj.bias', _MERGED),
+  'layers/key_scale': Place(_LAYER + 'self_attn.k_norm.weight', _ALIKE),
+  'layers/value_kernel': Place(_LAYER + 'self_attn.v_proj.weight', _HEADS_IN),
+  'layers/value_bias': Place(_LAYER + 'self_attn.v_proj.bias', _MERGED),
+  'layers/output_kernel': Place(_LAYER + 'self_attn.o_proj.weight', _HEADS_OUT),
+  'layers/mlp_scale': Place(_LAYER + 'post_attention_layernorm.weight', _ALIKE),
+  'layers/gate_kernel': Place(_LAYER + 'mlp.gate_proj.weight', _TRANSPOSED),
+  'layers/up_kernel': Place(_LAYER + 'mlp.up_proj.weight', _TRANSPOSED),
+  'layers/down_kernel': Place(_LAYER + 'mlp.down_proj.weight', _TRANSPOSED),
 }
 
 # Numbers of the file that are in memory at a time beside the parameters (few: transposing a block
@@ -56,6 +57,7 @@ _BLOCK = 2**20
 
 class Entry(NamedTuple):
   """One tensor of the file."""
+
   name: str
   shape: tuple[int, ...]
 
@@ -86,8 +88,9 @@ def to_file(name: str, x: np.ndarray, entry: Entry) -> np.ndarray:
   return np.ascontiguousarray(x.transpose(order).reshape(entry.shape))
 
 
-def read_part(name: str, tensor: Any, shape: Sequence[int], part: Sequence[slice],
-              out: np.ndarray) -> None:
+def read_part(
+  name: str, tensor: Any, shape: Sequence[int], part: Sequence[slice], out: np.ndarray
+) -> None:
   """Fills `out` with a part of one layer's parameter (or of an unstacked one).
 
   Args:
@@ -100,15 +103,19 @@ def read_part(name: str, tensor: Any, shape: Sequence[int], part: Sequence[slice
   """
   groups = PLACES[name].axes
   if any(out.shape[axis] != shape[axis] for group in groups for axis in group[1:]):
-    raise ValueError(f'{name}: an axis that the file merges into another is split; change '
-                     'PARAMETER_RULES or read it whole.')
+    raise ValueError(
+      f'{name}: an axis that the file merges into another is split; change '
+      'PARAMETER_RULES or read it whole.'
+    )
   target = out.transpose([axis for group in groups for axis in group])
   inner = [math.prod(shape[axis] for axis in group[1:]) for group in groups]
-  ranges = [slice(part[group[0]].start * size, part[group[0]].stop * size)
-            for group, size in zip(groups, inner, strict=True)]
+  ranges = [
+    slice(part[group[0]].start * size, part[group[0]].stop * size)
+    for group, size in zip(groups, inner, strict=True)
+  ]
   rows = max(1, _BLOCK // max(1, target[:1].size))
   for start in range(0, len(target), rows):
-    block = target[start:start + rows]
+    block = target[start : start + rows]
     first = ranges[0].start + start * inner[0]
     ranges_here = (slice(first, first + len(block) * inner[0]), *ranges[1:])
     block[...] = tensor[ranges_here].reshape(block.shape)

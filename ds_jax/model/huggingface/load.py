@@ -33,9 +33,15 @@ from ds_jax.model.huggingface.tensors import (
 _KEPT_FIELDS = ('bos_token_id', 'initializer_range')
 
 
-def load_decoder(folder: str | os.PathLike[str], *, num_ids: int | None = None,
-                 mesh: Mesh | None = None, dtype: str = 'float32', for_search: bool = False,
-                 **overrides: Any) -> Decoder:
+def load_decoder(
+  folder: str | os.PathLike[str],
+  *,
+  num_ids: int | None = None,
+  mesh: Mesh | None = None,
+  dtype: str = 'float32',
+  for_search: bool = False,
+  **overrides: Any,
+) -> Decoder:
   """Loads a checkpoint onto the mesh.
 
   Every process reads the parts of its own devices, one parameter at a time, the largest tensors
@@ -70,9 +76,14 @@ def load_decoder(folder: str | os.PathLike[str], *, num_ids: int | None = None,
   return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
 
-def _load_parameter(name: str, shape: tuple[int, ...], entries: list[layout.Entry],
-                    stored: Mapping[str, Stored], target: jax.sharding.Sharding,
-                    dtype: np.dtype) -> jax.Array:
+def _load_parameter(
+  name: str,
+  shape: tuple[int, ...],
+  entries: list[layout.Entry],
+  stored: Mapping[str, Stored],
+  target: jax.sharding.Sharding,
+  dtype: np.dtype,
+) -> jax.Array:
   parts: dict[Any, np.ndarray] = {}  # replicas are read once
 
   def read(index: tuple[slice, ...]) -> np.ndarray:
@@ -95,7 +106,7 @@ def _aligned(shape: list[int], dtype: np.dtype) -> np.ndarray:
   num_bytes, alignment = int(np.prod(shape)) * dtype.itemsize, 64
   raw = np.empty(num_bytes + alignment, np.uint8)
   start = -raw.ctypes.data % alignment
-  return raw[start:start + num_bytes].view(dtype).reshape(shape)
+  return raw[start : start + num_bytes].view(dtype).reshape(shape)
 
 
 def read_config(folder: str | os.PathLike[str], num_ids: int | None = None) -> DecoderConfig:
@@ -105,9 +116,11 @@ def read_config(folder: str | os.PathLike[str], num_ids: int | None = None) -> D
 
 def _read_fields(folder: pathlib.Path) -> dict[str, Any]:
   if not folder.is_dir():
-    raise InputError(f'No checkpoint folder {str(folder)!r}; expected a folder with config.json, '
-                     'model.safetensors and tokenizer.json, or a name on the hub like '
-                     'Qwen/Qwen2.5-1.5B. `ds-jax warmstart` or `ds-jax init` writes a folder.')
+    raise InputError(
+      f'No checkpoint folder {str(folder)!r}; expected a folder with config.json, '
+      'model.safetensors and tokenizer.json, or a name on the hub like '
+      'Qwen/Qwen2.5-1.5B. `ds-jax warmstart` or `ds-jax init` writes a folder.'
+    )
   try:
     fields = json.loads((folder / 'config.json').read_text())
   except FileNotFoundError as e:
@@ -128,20 +141,32 @@ def _check_tensors(abstract: Decoder, stored: Mapping[str, Stored], folder: path
   unknown = {name for name in unknown if not name.endswith('rotary_emb.inv_freq')}
   faults = [f'missing {n} {shape}' for n, shape in expected.items() if n not in stored]
   faults += [f'unknown {n} {stored[n].shape}' for n in sorted(unknown)]
-  faults += [f'{n}: expected {shape}, got {stored[n].shape}' for n, shape in expected.items()
-             if n in stored and stored[n].shape != shape]
-  faults += [f'{n}: expected floats, got {stored[n].dtype}' for n in expected
-             if n in stored and not stored[n].is_float]
+  faults += [
+    f'{n}: expected {shape}, got {stored[n].shape}'
+    for n, shape in expected.items()
+    if n in stored and stored[n].shape != shape
+  ]
+  faults += [
+    f'{n}: expected floats, got {stored[n].dtype}'
+    for n in expected
+    if n in stored and not stored[n].is_float
+  ]
   if faults:
     shown = '; '.join(faults[:20]) + (f'; and {len(faults) - 20} more' if len(faults) > 20 else '')
     raise InputError(f'Tensors in {folder} do not fit its config.json: {shown}.')
 
 
-def save_decoder(decoder: Decoder, folder: str | os.PathLike[str], *, stop_ids: tuple[int, ...],
-                 pad_id: int, dtype: str = 'float32',
-                 original: str | os.PathLike[str] | None = None,
-                 add_files: Callable[[pathlib.Path], Any] = lambda folder: None,
-                 max_file_bytes: int = MAX_FILE_BYTES) -> list[str]:
+def save_decoder(
+  decoder: Decoder,
+  folder: str | os.PathLike[str],
+  *,
+  stop_ids: tuple[int, ...],
+  pad_id: int,
+  dtype: str = 'float32',
+  original: str | os.PathLike[str] | None = None,
+  add_files: Callable[[pathlib.Path], Any] = lambda folder: None,
+  max_file_bytes: int = MAX_FILE_BYTES,
+) -> list[str]:
   """Writes a Hugging Face checkpoint folder that transformers and vLLM load.
 
   Written beside its place and renamed, so that no half-written folder bears the final name.
@@ -189,16 +214,23 @@ def save_decoder(decoder: Decoder, folder: str | os.PathLike[str], *, stop_ids: 
 
 def check_replaceable(folder: pathlib.Path) -> None:
   """Raises InputError if `folder` holds anything but a checkpoint."""
-  if folder.exists() and not (folder / 'config.json').is_file() and (
-      not folder.is_dir() or any(folder.iterdir())):
+  if (
+    folder.exists()
+    and not (folder / 'config.json').is_file()
+    and (not folder.is_dir() or any(folder.iterdir()))
+  ):
     raise InputError(f'{folder} exists and is no checkpoint folder; choose another --output.')
 
 
-def _write_parameters(decoder: Decoder, folder: pathlib.Path, dtype: np.dtype,
-                      max_file_bytes: int) -> None:
+def _write_parameters(
+  decoder: Decoder, folder: pathlib.Path, dtype: np.dtype, max_file_bytes: int
+) -> None:
   parameters = list(layout.all_entries(decoder))
-  where = {entry.name: (p, i) for p, (_, _, entries) in enumerate(parameters)
-           for i, entry in enumerate(entries)}
+  where = {
+    entry.name: (p, i)
+    for p, (_, _, entries) in enumerate(parameters)
+    for i, entry in enumerate(entries)
+  }
   fetched: tuple[int, Any] = (-1, None)  # one parameter at a time is fetched from the devices
 
   def get(entry_name: str) -> np.ndarray:
@@ -210,12 +242,12 @@ def _write_parameters(decoder: Decoder, folder: pathlib.Path, dtype: np.dtype,
     array = fetched[1][i] if layout.is_stacked(name) else fetched[1]
     return layout.to_file(name, np.asarray(array).astype(dtype, copy=False), entries[i])
 
-  write_tensors(folder, [e for _, _, entries in parameters for e in entries], get, dtype,
-                max_file_bytes)
+  write_tensors(
+    folder, [e for _, _, entries in parameters for e in entries], get, dtype, max_file_bytes
+  )
 
 
-def _complete_generation_config(file: pathlib.Path, stop_ids: tuple[int, ...],
-                                pad_id: int) -> None:
+def _complete_generation_config(file: pathlib.Path, stop_ids: tuple[int, ...], pad_id: int) -> None:
   """Adds the ids that end and pad a response to what the original asks for."""
   fields = json.loads(file.read_text()) if file.exists() else {'do_sample': True}
   _write_json(file, fields | {'eos_token_id': list(stop_ids), 'pad_token_id': pad_id})

@@ -23,6 +23,7 @@ _FLOATS = ('F32', 'BF16', 'F16', 'F64')
 
 class Stored(NamedTuple):
   """What a folder says of one tensor."""
+
   file: pathlib.Path
   shape: tuple[int, ...]
   dtype: str  # safetensors' name, e.g. 'BF16'
@@ -43,8 +44,10 @@ def list_tensors(folder: pathlib.Path) -> dict[str, Stored]:
   for file in sorted(set(weight_map.values())) if weight_map else [SINGLE]:
     if not (folder / file).is_file():
       raise InputError(
-          f'{folder} lacks {file}, named by {INDEX}; copy it, too.' if weight_map else
-          f'{folder} has no {SINGLE} and no {INDEX}; expected a checkpoint in safetensors.')
+        f'{folder} lacks {file}, named by {INDEX}; copy it, too.'
+        if weight_map
+        else f'{folder} has no {SINGLE} and no {INDEX}; expected a checkpoint in safetensors.'
+      )
     with _open(folder / file) as handle:
       for name in handle.keys():
         if not weight_map or weight_map.get(name) == file:
@@ -63,8 +66,9 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
       raise ValueError('a file outside the folder')
     return dict(weight_map)
   except (ValueError, KeyError, TypeError, AttributeError) as e:
-    raise InputError(f'{folder / INDEX} is no index of safetensors files ({e}); copy it '
-                     'again.') from e
+    raise InputError(
+      f'{folder / INDEX} is no index of safetensors files ({e}); copy it again.'
+    ) from e
 
 
 @contextlib.contextmanager
@@ -76,14 +80,20 @@ def open_tensor(stored: Stored, name: str) -> Iterator[Any]:
 
 def _open(file: pathlib.Path) -> Any:
   from safetensors import SafetensorError, safe_open
+
   try:
     return safe_open(file, framework='numpy')
   except (SafetensorError, OSError) as e:
     raise InputError(f'{file} cannot be read as safetensors ({e}); copy it again.') from e
 
 
-def write_tensors(folder: pathlib.Path, plan: Sequence[Entry], get: Callable[[str], np.ndarray],
-                  dtype: Any, max_file_bytes: int) -> list[str]:
+def write_tensors(
+  folder: pathlib.Path,
+  plan: Sequence[Entry],
+  get: Callable[[str], np.ndarray],
+  dtype: Any,
+  max_file_bytes: int,
+) -> list[str]:
   """Writes tensors in the order of `plan`, over several files if they exceed `max_file_bytes`.
 
   Args:
@@ -105,8 +115,11 @@ def write_tensors(folder: pathlib.Path, plan: Sequence[Entry], get: Callable[[st
     if shards[-1] and sum(map(size, shards[-1])) + size(entry) > max_file_bytes:
       shards.append([])
     shards[-1].append(entry)
-  files = [SINGLE] if len(shards) == 1 else [
-      f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors' for i in range(len(shards))]
+  files = (
+    [SINGLE]
+    if len(shards) == 1
+    else [f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors' for i in range(len(shards))]
+  )
   for file, shard in zip(files, shards, strict=True):
     _save(folder / file, {entry.name: get(entry.name) for entry in shard})
   if len(shards) > 1:
@@ -120,6 +133,7 @@ def write_tensors(folder: pathlib.Path, plan: Sequence[Entry], get: Callable[[st
 def _save(file: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
   from safetensors import SafetensorError
   from safetensors.numpy import save_file
+
   try:
     save_file(dict(tensors), file, metadata={'format': 'pt'})
   except SafetensorError as e:  # it wraps the system's errors in its own

@@ -14,6 +14,7 @@ from ds_jax.interfaces import Team
 @dataclasses.dataclass
 class Counters:
   """Of one `run`; what depends on timing is named so by `metrics`."""
+
   trees: int = 0
   solved: int = 0
   expansions: int = 0
@@ -30,8 +31,9 @@ class Counters:
   verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
   def __add__(self, other: Counters) -> Counters:
-    return Counters(**{f.name: getattr(self, f.name) + getattr(other, f.name)
-                       for f in dataclasses.fields(self)})
+    return Counters(
+      **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)}
+    )
 
   def over_team(self, team: Team) -> Counters:
     """The sum over the processes of a job, which all must call; seconds are of the slowest."""
@@ -40,12 +42,15 @@ class Counters:
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     rows = [json.loads(data) for data in team.gather(json.dumps(fields).encode())]
     parts = [Counters(**row | {'verdicts': collections.Counter(row['verdicts'])}) for row in rows]
-    return dataclasses.replace(functools.reduce(operator.add, parts),
-                               seconds=max(part.seconds for part in parts))
+    return dataclasses.replace(
+      functools.reduce(operator.add, parts), seconds=max(part.seconds for part in parts)
+    )
 
   def metrics(self) -> dict[str, float]:
     """How well the slots were used; names are documented in README. All depends on timing."""
     share = lambda part, whole: part / whole if whole else 1.0
-    return {'time/occupancy': share(self.busy_in_demand, self.slots_in_demand),
-            'time/path_read_over_valid': share(self.positions_read, self.positions_valid),
-            'time/tokens_per_second': self.generated_tokens / max(self.seconds, 1e-6)}
+    return {
+      'time/occupancy': share(self.busy_in_demand, self.slots_in_demand),
+      'time/path_read_over_valid': share(self.positions_read, self.positions_valid),
+      'time/tokens_per_second': self.generated_tokens / max(self.seconds, 1e-6),
+    }

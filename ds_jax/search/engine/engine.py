@@ -49,6 +49,7 @@ class Interrupted(Exception):
 @dataclasses.dataclass(frozen=True)
 class Engine:
   """Everything a search needs but the parameters, the problems and the caches."""
+
   config: SearchConfig
   mesh: Mesh
   expand_fn: ExpandFn
@@ -77,8 +78,9 @@ class Engine:
   @property
   def max_collected(self) -> int:
     """Ends that a tree may collect."""
-    return (self.config.max_expansions if self.config.policy == 'fork'
-            else self.config.num_trajectories)
+    return (
+      self.config.max_expansions if self.config.policy == 'fork' else self.config.num_trajectories
+    )
 
   @property
   def num_results(self) -> int:
@@ -92,10 +94,17 @@ class Engine:
   @functools.cached_property
   def make_trees(self) -> Callable[[], Tree]:
     """Returns a batch of blank trees on the mesh."""
-    one = lambda _: new_tree(self.capacity, self.max_collected, jnp.zeros(2, jnp.uint32),
-                             self.config.max_depth, self.config.width)
-    return jax.jit(lambda: jax.vmap(one)(jnp.arange(self.num_trees)),
-                   out_shardings=sharding.batch_sharding(self.mesh))
+    one = lambda _: new_tree(
+      self.capacity,
+      self.max_collected,
+      jnp.zeros(2, jnp.uint32),
+      self.config.max_depth,
+      self.config.width,
+    )
+    return jax.jit(
+      lambda: jax.vmap(one)(jnp.arange(self.num_trees)),
+      out_shardings=sharding.batch_sharding(self.mesh),
+    )
 
   def put(self, tree: Any) -> Any:
     """Host arrays `[B, …]` as the programs take them."""
@@ -106,10 +115,17 @@ class Engine:
     return jax.device_get(tree if self.team.count == 1 else sharding.gather_rows(tree, self.mesh))
 
 
-def run(engine: Engine, params: Any, jobs: Iterable[Job], base_key: np.ndarray, *,
-        on_finish: Callable[[FinishedTree], None], progress: Progress | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-        plan: ForkPlan | None = None) -> Counters:
+def run(
+  engine: Engine,
+  params: Any,
+  jobs: Iterable[Job],
+  base_key: np.ndarray,
+  *,
+  on_finish: Callable[[FinishedTree], None],
+  progress: Progress | None = None,
+  should_stop: Callable[[], bool] = lambda: False,
+  plan: ForkPlan | None = None,
+) -> Counters:
   """Grows a tree for every job.
 
   Args:
@@ -130,18 +146,31 @@ def run(engine: Engine, params: Any, jobs: Iterable[Job], base_key: np.ndarray, 
     Interrupted: if `should_stop` said so. Trees in flight are dropped; running their jobs again
       gives the same trees.
   """
-  loop = _Loop(engine, iter(jobs), base_key, on_finish, progress or SilentProgress(),
-               Lockstep(engine.team, engine.verify_fn, should_stop),
-               no_forks(engine.config.max_depth) if plan is None else plan)
+  loop = _Loop(
+    engine,
+    iter(jobs),
+    base_key,
+    on_finish,
+    progress or SilentProgress(),
+    Lockstep(engine.team, engine.verify_fn, should_stop),
+    no_forks(engine.config.max_depth) if plan is None else plan,
+  )
   return loop.run(params)
 
 
 class _Loop:
   """State of one `run`, split into the phases of a round."""
 
-  def __init__(self, engine: Engine, jobs: Iterator[Job], base_key: np.ndarray,
-               on_finish: Callable[[FinishedTree], None], progress: Progress,
-               lockstep: Lockstep, plan: ForkPlan):
+  def __init__(
+    self,
+    engine: Engine,
+    jobs: Iterator[Job],
+    base_key: np.ndarray,
+    on_finish: Callable[[FinishedTree], None],
+    progress: Progress,
+    lockstep: Lockstep,
+    plan: ForkPlan,
+  ):
     self.engine, self.jobs, self.base_key = engine, jobs, base_key
     self.on_finish, self.progress = on_finish, progress
     self.lockstep, self.plan = lockstep, plan
@@ -167,8 +196,9 @@ class _Loop:
       self.waiting = lanes.assign(self.waiting, self.trees, self.slots, self.num_shards)
       if any(slot.request is not None for slot in self.slots):
         config = self.engine.config
-        plan = lanes.make_plan(self.slots, self.trees, self.num_shards, config.replay_chunk,
-                               config.replay_lanes)
+        plan = lanes.make_plan(
+          self.slots, self.trees, self.num_shards, config.replay_chunk, config.replay_lanes
+        )
         caches, segments = self.engine.expand_fn(params, caches, self.engine.put(plan))
         self.grow(plan, self.engine.read(segments))
       ready = self.await_verdicts()
@@ -186,21 +216,33 @@ class _Loop:
     self.has_jobs = len(started) == len(free)
     if not started:
       return
-    keys = root_key_data(self.base_key, [problem_hash(job.problem.id) for _, job in started],
-                         [job.sample for _, job in started])
+    keys = root_key_data(
+      self.base_key,
+      [problem_hash(job.problem.id) for _, job in started],
+      [job.sample for _, job in started],
+    )
     for (i, job), key in zip(started, keys, strict=True):
       self.trees[i] = HostTree(job, key)
       self.is_new[i] = True
       self.ask(i, 0, 0, self.first_children, key, False, How.ROOT)
 
-  def ask(self, tree_index: int, node: int, first: int, count: int, key: np.ndarray,
-          is_fork: bool, how: How) -> None:
+  def ask(
+    self,
+    tree_index: int,
+    node: int,
+    first: int,
+    count: int,
+    key: np.ndarray,
+    is_fork: bool,
+    how: How,
+  ) -> None:
     """Queues requests for `count` children of a node, W at most in each."""
     self.trees[tree_index].selections.append((node, how.name.lower()))
     width = self.engine.config.width
     for done in range(0, count, width):
-      self.waiting.append(lanes.Request(
-          tree_index, node, first + done, min(width, count - done), key, is_fork))
+      self.waiting.append(
+        lanes.Request(tree_index, node, first + done, min(width, count - done), key, is_fork)
+      )
 
   def grow(self, plan: Any, segments: Segments) -> None:
     """Takes in the sampled children and sends their ends to the verifier."""
@@ -221,8 +263,9 @@ class _Loop:
         tokens = [tree.response_tokens(request.node), expansion.tokens[child]]
         items.append((tree.job.problem.answer, self.engine.decode_text(np.concatenate(tokens))))
         owners.append((expansion, child))
-    for (expansion, child), future in zip(owners, self.lockstep.verify(items) if items else [],
-                                          strict=True):
+    for (expansion, child), future in zip(
+      owners, self.lockstep.verify(items) if items else [], strict=True
+    ):
       expansion.futures[child] = future
 
   def count_work(self, plan: Any, segments: Segments) -> None:
@@ -234,8 +277,9 @@ class _Loop:
       c.busy_in_demand += int(is_busy.sum())
     lengths = np.array([slot.length for slot in self.slots])
     steps = np.maximum(segments.length.max(-1) - 1, 0)  # the first token takes no step
-    for own, last in zip(np.split(lengths, self.num_shards), np.split(steps, self.num_shards),
-                         strict=True):
+    for own, last in zip(
+      np.split(lengths, self.num_shards), np.split(steps, self.num_shards), strict=True
+    ):
       for start, end in itertools.pairwise([0, *np.unique(last)]):
         read = np.where(last > start, own, 0)  # slots stop reading when their children have ended
         c.positions_read += int(end - start) * self.engine.count_read(read)
@@ -251,12 +295,19 @@ class _Loop:
     pending = [f for e in self.expansions() for f in e.futures.values() if not f.done()]
     self.lockstep.wait(pending, VERIFY_GRACE_SECONDS)
     has_work = any(slot.request is not None for slot in self.slots) or self.waiting
-    while (self.unverified and not has_work and not self.lockstep.should_stop()
-           and not any(e.is_verified() for e in self.expansions())):
-      self.lockstep.wait([f for f in pending if not f.done()], 0.2,
-                         concurrent.futures.FIRST_COMPLETED)
-    ready = {i: [e for e in under_way if e.is_verified()][:self.engine.num_results]
-             for i, under_way in self.unverified.items()}
+    while (
+      self.unverified
+      and not has_work
+      and not self.lockstep.should_stop()
+      and not any(e.is_verified() for e in self.expansions())
+    ):
+      self.lockstep.wait(
+        [f for f in pending if not f.done()], 0.2, concurrent.futures.FIRST_COMPLETED
+      )
+    ready = {
+      i: [e for e in under_way if e.is_verified()][: self.engine.num_results]
+      for i, under_way in self.unverified.items()
+    }
     return {i: expansions for i, expansions in ready.items() if expansions}
 
   def expansions(self) -> list[Expansion]:
@@ -281,25 +332,45 @@ class _Loop:
     self.unverified = {i: under_way for i, under_way in self.unverified.items() if under_way}
     is_new = self.is_new & is_ready
     device_trees, allocation, how, next_keys = self.engine.advance(
-        device_trees, *self.engine.put((is_new, keys, nodes, children)), self.options, self.plan)
+      device_trees, *self.engine.put((is_new, keys, nodes, children)), self.options, self.plan
+    )
     self.is_new &= ~is_ready
     self.dispatch(list(ready), *self.engine.read((allocation, how, next_keys)), device_trees)
     return device_trees
 
-  def dispatch(self, ready: list[int], allocation: Allocation, how: np.ndarray,
-               keys: np.ndarray, device_trees: Tree) -> None:
+  def dispatch(
+    self,
+    ready: list[int],
+    allocation: Allocation,
+    how: np.ndarray,
+    keys: np.ndarray,
+    device_trees: Tree,
+  ) -> None:
     """Queues what the policy asked for; hands over trees that are done."""
     for i in ready:
       for a in np.flatnonzero(allocation.num_children[i]):
         is_fork = bool(allocation.is_fork[i, a])
-        self.ask(i, int(allocation.node[i, a]), int(allocation.first_child[i, a]),
-                 int(allocation.num_children[i, a]), keys[i, a], is_fork,
-                 How.FORK if is_fork else How(int(how[i])))
+        self.ask(
+          i,
+          int(allocation.node[i, a]),
+          int(allocation.first_child[i, a]),
+          int(allocation.num_children[i, a]),
+          keys[i, a],
+          is_fork,
+          How.FORK if is_fork else How(int(how[i])),
+        )
     finished, config = [i for i in ready if How(int(how[i])) is How.DONE], self.engine.config
     if not finished:
       return
-    names = ('visit_count', 'value_sum', 'num_ends', 'num_correct', 'collected', 'num_collected',
-             'preorder')
+    names = (
+      'visit_count',
+      'value_sum',
+      'num_ends',
+      'num_correct',
+      'collected',
+      'num_collected',
+      'preorder',
+    )
     fields = self.engine.read({name: getattr(device_trees, name) for name in names})
     for i in finished:
       tree, self.trees[i] = self.trees[i], None
@@ -308,8 +379,10 @@ class _Loop:
           slot.release()
       if not self.is_own(tree):
         continue
-      done = tree.finish({name: np.array(value[i]) for name, value in fields.items()},
-                         is_depth_first=not self.engine.policy.is_serial)
+      done = tree.finish(
+        {name: np.array(value[i]) for name, value in fields.items()},
+        is_depth_first=not self.engine.policy.is_serial,
+      )
       self.counters.trees += 1
       self.counters.solved += done.is_solved
       self.counters.recomputed_tokens += tree.recomputed_tokens
@@ -319,5 +392,8 @@ class _Loop:
   def report(self) -> None:
     c = self.counters
     self.progress.update(
-        c.trees, expansions=c.expansions, solved=c.solved,
-        **{'tokens/s': round(c.generated_tokens / max(c.seconds, 1e-6))})
+      c.trees,
+      expansions=c.expansions,
+      solved=c.solved,
+      **{'tokens/s': round(c.generated_tokens / max(c.seconds, 1e-6))},
+    )

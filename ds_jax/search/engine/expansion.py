@@ -21,6 +21,7 @@ class Expansion:
 
   They join their tree, on the host and on the device, in the same moment and order.
   """
+
   request: Request
   slot: Slot  # whose segment cache holds them, until it takes another request
   tokens: list[np.ndarray]  # n x [t] int32
@@ -51,8 +52,15 @@ class Expansion:
         verdict = Verdict.INCOMPLETE
       self.verdicts.append(verdict)
       self.rewards.append(reward_of(verdict, config.incomplete_score))
-      node = tree.add_child(self.request.node, self.tokens[j], self.logprobs[j],
-                            self.entropies[j], verdict, self.rewards[j], self.request.is_fork)
+      node = tree.add_child(
+        self.request.node,
+        self.tokens[j],
+        self.logprobs[j],
+        self.entropies[j],
+        verdict,
+        self.rewards[j],
+        self.request.is_fork,
+      )
       if self.slot.expansion is self:
         self.slot.children[node] = j
     tree.num_expansions += 1
@@ -66,7 +74,8 @@ class Expansion:
     children.logprob_sum[siblings] = [v.sum(dtype=np.float64) for v in self.logprobs]
     children.entropy_sum[siblings] = [v.sum(dtype=np.float64) for v in self.entropies]
     children.end_logprob[siblings] = [
-        v[-1] if e else 0.0 for v, e in zip(self.logprobs, self.is_ended, strict=True)]
+      v[-1] if e else 0.0 for v, e in zip(self.logprobs, self.is_ended, strict=True)
+    ]
     children.is_ended[siblings] = self.is_ended
     children.is_terminal[siblings] = self.is_terminal
     children.is_valid[siblings] = [v is not None and not v.is_masked for v in values]
@@ -78,12 +87,18 @@ def reward_of(verdict: Verdict | None, incomplete_score: float) -> float:
   """+1 correct; the incomplete score for a path cut off without an answer; 0 for an end masked
   through our fault or of unknown value, and for no end; -1 otherwise (a hanging answer must not
   pay)."""
-  return {Verdict.CORRECT: 1.0, Verdict.INCOMPLETE: incomplete_score,
-          Verdict.ERROR: 0.0, Verdict.UNGRADED: 0.0, None: 0.0}.get(verdict, -1.0)
+  return {
+    Verdict.CORRECT: 1.0,
+    Verdict.INCOMPLETE: incomplete_score,
+    Verdict.ERROR: 0.0,
+    Verdict.UNGRADED: 0.0,
+    None: 0.0,
+  }.get(verdict, -1.0)
 
 
-def cut_segments(tree: HostTree, slot: Slot, b: int, request: Request, segments: Segments,
-                 config: SearchConfig) -> Expansion:
+def cut_segments(
+  tree: HostTree, slot: Slot, b: int, request: Request, segments: Segments, config: SearchConfig
+) -> Expansion:
   """Takes slot b's children out of the batch; says which of them are ends.
 
   An end token in the last place of a segment ends the path here (the released code misses it;
@@ -93,16 +108,32 @@ def cut_segments(tree: HostTree, slot: Slot, b: int, request: Request, segments:
   lengths, is_ended = segments.length[b, :count], segments.is_ended[b, :count]
   is_seen = is_ended & ((lengths < config.segment_length) | (config.policy != 'faithful'))
   is_terminal = is_seen | (tree.depth[request.node] + 1 >= config.max_depth)
-  cut = lambda values: [values[b, j, :int(lengths[j])].copy() for j in range(count)]
-  return Expansion(request, slot, cut(segments.tokens), cut(segments.logprobs),
-                   cut(segments.entropies), is_ended, is_seen, is_terminal)
+  cut = lambda values: [values[b, j, : int(lengths[j])].copy() for j in range(count)]
+  return Expansion(
+    request,
+    slot,
+    cut(segments.tokens),
+    cut(segments.logprobs),
+    cut(segments.entropies),
+    is_ended,
+    is_seen,
+    is_terminal,
+  )
 
 
 def blank_children(shape: tuple[int, ...], width: int) -> Children:
   """Host arrays `[*shape]` and `[*shape, W]` of expansions without children."""
   of = lambda dtype, *more: np.zeros((*shape, *more), dtype)
   return Children(
-      count=of(np.int32), first_child=of(np.int32), num_tokens=of(np.int32, width),
-      logprob_sum=of(np.float32, width), entropy_sum=of(np.float32, width),
-      end_logprob=of(np.float32, width), is_ended=of(bool, width), is_terminal=of(bool, width),
-      is_valid=of(bool, width), is_correct=of(bool, width), reward=of(np.float32, width))
+    count=of(np.int32),
+    first_child=of(np.int32),
+    num_tokens=of(np.int32, width),
+    logprob_sum=of(np.float32, width),
+    entropy_sum=of(np.float32, width),
+    end_logprob=of(np.float32, width),
+    is_ended=of(bool, width),
+    is_terminal=of(bool, width),
+    is_valid=of(bool, width),
+    is_correct=of(bool, width),
+    reward=of(np.float32, width),
+  )

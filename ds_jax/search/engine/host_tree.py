@@ -19,6 +19,7 @@ from ds_jax.types import FinishedTree, Problem, Verdict
 @dataclasses.dataclass(frozen=True)
 class Job:
   """One tree to grow."""
+
   problem: Problem
   prompt_tokens: np.ndarray  # [P] int32
   sample: int = 0  # which of several trees of this problem
@@ -28,14 +29,14 @@ class Job:
 @dataclasses.dataclass
 class HostTree:
   """Grows with the search; entries of the lists are per node, the root first."""
+
   job: Job
   key: np.ndarray  # [2] uint32, key data of the root
   parent: list[int] = dataclasses.field(default_factory=lambda: [-1])
   depth: list[int] = dataclasses.field(default_factory=lambda: [0])
   tokens: list[np.ndarray] = dataclasses.field(default_factory=lambda: [np.zeros(0, np.int32)])
   logprobs: list[np.ndarray] = dataclasses.field(default_factory=lambda: [np.zeros(0, np.float32)])
-  entropies: list[np.ndarray] = dataclasses.field(
-      default_factory=lambda: [np.zeros(0, np.float32)])
+  entropies: list[np.ndarray] = dataclasses.field(default_factory=lambda: [np.zeros(0, np.float32)])
   verdict: list[Verdict | None] = dataclasses.field(default_factory=lambda: [None])
   reward: list[float] = dataclasses.field(default_factory=lambda: [0.0])
   is_outcome_chosen: list[bool] = dataclasses.field(default_factory=lambda: [False])
@@ -64,9 +65,16 @@ class HostTree:
     shared = [x for x, y in zip(self.path(a), self.path(b), strict=False) if x == y]
     return len(self.job.prompt_tokens) + sum(len(self.tokens[i]) for i in shared)
 
-  def add_child(self, parent: int, tokens: np.ndarray, logprobs: np.ndarray,
-                entropies: np.ndarray, verdict: Verdict | None, reward: float,
-                is_fork: bool) -> int:
+  def add_child(
+    self,
+    parent: int,
+    tokens: np.ndarray,
+    logprobs: np.ndarray,
+    entropies: np.ndarray,
+    verdict: Verdict | None,
+    reward: float,
+    is_fork: bool,
+  ) -> int:
     """Appends a node; returns its index. `is_fork`: it was asked for because of an outcome."""
     self.parent.append(parent)
     self.depth.append(self.depth[parent] + 1)
@@ -81,8 +89,7 @@ class HostTree:
   def is_out_of_budget(self, num_collected: int, config: SearchConfig) -> bool:
     """Whether a budget ended the tree before it had collected all it was to."""
     num_tokens = sum(map(len, self.tokens))
-    is_spent = (self.num_expansions >= config.max_expansions
-                or 0 < config.max_tokens <= num_tokens)
+    is_spent = self.num_expansions >= config.max_expansions or 0 < config.max_tokens <= num_tokens
     return is_spent and num_collected < config.num_trajectories
 
   def finish(self, fields: Mapping[str, np.ndarray], is_depth_first: bool) -> FinishedTree:
@@ -100,25 +107,34 @@ class HostTree:
     tokens, verdicts = pick(self.tokens), pick(self.verdict)
     parents = np.array(pick(self.parent), np.int32)
     lengths = [len(t) for t in tokens]
-    collected = number[fields['collected'][:int(fields['num_collected'])]].astype(np.int32)
+    collected = number[fields['collected'][: int(fields['num_collected'])]].astype(np.int32)
     selections = [(int(number[node]), how) for node, how in self.selections]
     statistics: dict[str, Any] = {
-        'expansions': self.num_expansions, 'generated_tokens': sum(lengths),
-        'recomputed_tokens': self.recomputed_tokens, 'nodes': count,
-        'ends': sum(v is not None for v in verdicts)}
+      'expansions': self.num_expansions,
+      'generated_tokens': sum(lengths),
+      'recomputed_tokens': self.recomputed_tokens,
+      'nodes': count,
+      'ends': sum(v is not None for v in verdicts),
+    }
     return FinishedTree(
-        problem_id=self.job.problem.id, sample=self.job.sample,
-        prompt_tokens=self.job.prompt_tokens,
-        parent=np.where(parents < 0, -1, number[parents]).astype(np.int32),
-        depth=np.array(pick(self.depth), np.int32),
-        token_start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
-        tokens=np.concatenate(tokens), logprobs=np.concatenate(pick(self.logprobs)),
-        entropies=np.concatenate(pick(self.entropies)), visit_count=fields['visit_count'][order],
-        value_sum=fields['value_sum'][order], num_ends=fields['num_ends'][order],
-        num_correct=fields['num_correct'][order],
-        is_terminal=np.array([v is not None for v in verdicts]),
-        is_outcome_chosen=np.array(pick(self.is_outcome_chosen)),
-        reward=np.array(pick(self.reward), np.float32),
-        verdict=tuple(v.value if v else None for v in verdicts), collected=collected,
-        selections=tuple(sorted(selections) if is_depth_first else selections),
-        statistics=statistics)
+      problem_id=self.job.problem.id,
+      sample=self.job.sample,
+      prompt_tokens=self.job.prompt_tokens,
+      parent=np.where(parents < 0, -1, number[parents]).astype(np.int32),
+      depth=np.array(pick(self.depth), np.int32),
+      token_start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+      tokens=np.concatenate(tokens),
+      logprobs=np.concatenate(pick(self.logprobs)),
+      entropies=np.concatenate(pick(self.entropies)),
+      visit_count=fields['visit_count'][order],
+      value_sum=fields['value_sum'][order],
+      num_ends=fields['num_ends'][order],
+      num_correct=fields['num_correct'][order],
+      is_terminal=np.array([v is not None for v in verdicts]),
+      is_outcome_chosen=np.array(pick(self.is_outcome_chosen)),
+      reward=np.array(pick(self.reward), np.float32),
+      verdict=tuple(v.value if v else None for v in verdicts),
+      collected=collected,
+      selections=tuple(sorted(selections) if is_depth_first else selections),
+      statistics=statistics,
+    )

@@ -12,6 +12,7 @@ import numpy as np
 
 class Purpose(enum.IntEnum):
   """What a tree is grown for; part of its key."""
+
   FILTER = 0
   SEARCH = 1
   DIRECT = 2
@@ -41,7 +42,7 @@ def root_key_data(base: np.ndarray, hashes: Sequence[int], samples: Sequence[int
   """
   padded = max(16, 1 << (len(hashes) - 1).bit_length())  # few shapes, few compilations
   pad = lambda values: np.pad(np.asarray(values, np.uint32), (0, padded - len(values)))
-  return np.asarray(_fold(base, pad(hashes), pad(samples)))[:len(hashes)]
+  return np.asarray(_fold(base, pad(hashes), pad(samples)))[: len(hashes)]
 
 
 @jax.jit
@@ -49,4 +50,5 @@ def _fold(base: jax.Array, hashes: jax.Array, samples: jax.Array) -> jax.Array:
   def fold(problem, sample):
     key = jax.random.fold_in(jax.random.wrap_key_data(base), problem)
     return jax.random.key_data(jax.random.fold_in(key, sample))
+
   return jax.vmap(fold)(hashes, samples)

@@ -32,7 +32,7 @@ def deal(jobs: Sequence[Job], team: Team, searching_together: Team) -> list[Job]
   """
   if searching_together.count > 1:
     return [dataclasses.replace(job, process=i % team.count) for i, job in enumerate(jobs)]
-  return list(jobs[team.index::team.count])
+  return list(jobs[team.index :: team.count])
 
 
 class Lockstep:
@@ -64,8 +64,12 @@ class Lockstep:
     self._promised |= promised
     return list(promised.values())
 
-  def wait(self, futures: Collection[Future[Verdict]], timeout: float,
-           return_when: str = concurrent.futures.ALL_COMPLETED) -> None:
+  def wait(
+    self,
+    futures: Collection[Future[Verdict]],
+    timeout: float,
+    return_when: str = concurrent.futures.ALL_COMPLETED,
+  ) -> None:
     """Waits at most `timeout` seconds for verdicts, as concurrent.futures.wait. All processes must
     call it equally often: it is where they tell each other what they found."""
     if self._team.count > 1:

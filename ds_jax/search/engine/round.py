@@ -17,14 +17,16 @@ from ds_jax.search.settings import Options, Rules
 from ds_jax.search.tree import Children, Tree, add_children, elder_nodes, new_tree, restart
 
 
-def start_tree(tree: Tree, is_new: jax.Array, key: jax.Array, options: Options,
-               rules: Rules) -> Tree:
+def start_tree(
+  tree: Tree, is_new: jax.Array, key: jax.Array, options: Options, rules: Rules
+) -> Tree:
   """The tree, or one of a root with key data `key` `[2]` uint32 where `is_new`."""
   return restart(tree, is_new, begin(new_tree(1, tree.collected.shape[0], key), rules, options))
 
 
-def advance_tree(tree: Tree, nodes: jax.Array, children: Children, options: Options,
-                 plan: ForkPlan, rules: Rules) -> tuple[Tree, Allocation, jax.Array, jax.Array]:
+def advance_tree(
+  tree: Tree, nodes: jax.Array, children: Children, options: Options, plan: ForkPlan, rules: Rules
+) -> tuple[Tree, Allocation, jax.Array, jax.Array]:
   """Takes in up to E expansions of one tree, backs up and allocates.
 
   Args:
@@ -37,6 +39,7 @@ def advance_tree(tree: Tree, nodes: jax.Array, children: Children, options: Opti
   Returns:
     (tree, Allocation of A nodes, how `[]` int32, key data of the allocated nodes `[A, 2]`).
   """
+
   def add(tree: Tree, expansion: tuple[jax.Array, Children]) -> tuple[Tree, None]:
     node, new = expansion
     return add_children(tree, node, new, elder_nodes(tree, node, new.first_child)), None
@@ -63,11 +66,13 @@ def make_advance(mesh: Mesh, rules: Rules) -> Callable[..., Any]:
 
   def local(trees, is_new, keys, nodes, children, options, plan):
     start = lambda trees: jax.vmap(lambda *args: start_tree(*args, options, rules))(
-        trees, is_new, keys)
+      trees, is_new, keys
+    )
     trees = jax.lax.cond(is_new.any(), start, lambda trees: trees, trees)  # spares a pass over all
     one = lambda *args: advance_tree(*args, options, plan, rules)
     return jax.vmap(one)(trees, nodes, children)
 
-  mapped = jax.shard_map(local, mesh=mesh, in_specs=(batch,) * 5 + (P(),) * 2, out_specs=batch,
-                         check_vma=False)
+  mapped = jax.shard_map(
+    local, mesh=mesh, in_specs=(batch,) * 5 + (P(),) * 2, out_specs=batch, check_vma=False
+  )
   return jax.jit(mapped, donate_argnums=0, out_shardings=NamedSharding(mesh, batch))

@@ -19,6 +19,7 @@ from ds_jax.search.engine.host_tree import HostTree
 @dataclasses.dataclass(frozen=True)
 class Request:
   """`num_children` new children for `node` of the tree in place `tree_index`."""
+
   tree_index: int
   node: int
   first_child: int  # place of the first among its siblings
@@ -30,6 +31,7 @@ class Request:
 @dataclasses.dataclass
 class Slot:
   """A lane's cached path, and what it still has to encode before it can expand."""
+
   tree: HostTree | None = None
   node: int = 0  # the cached path belongs to this node
   length: int = 0  # valid positions of the path cache
@@ -58,7 +60,7 @@ class Slot:
         tree.recomputed_tokens += len(path) - 1 - kept
       self.length = kept
     tree.is_encoded = True
-    self.backlog, self.pending = path[self.length:-1], int(path[-1])
+    self.backlog, self.pending = path[self.length : -1], int(path[-1])
     self.tree, self.node, self.request = tree, node, request
     self.expansion, self.children = None, {}
 
@@ -67,16 +69,21 @@ class Slot:
     self.tree, self.expansion, self.children = None, None, {}
 
 
-def assign(requests: Sequence[Request], trees: Sequence[HostTree | None], slots: Sequence[Slot],
-           num_shards: int) -> list[Request]:
+def assign(
+  requests: Sequence[Request],
+  trees: Sequence[HostTree | None],
+  slots: Sequence[Slot],
+  num_shards: int,
+) -> list[Request]:
   """Gives requests to free slots on the shard of their tree; returns those that must wait.
 
   Nodes that a free slot holds go first and to that slot, so that a path goes on where it is.
   The others follow in order, each to the slot with the longest shared path, the first of equals.
   """
   trees_per_shard, slots_per_shard = len(trees) // num_shards, len(slots) // num_shards
-  holders = {(id(slot.tree), node): slot for slot in slots if slot.request is None
-             for node in slot.children}
+  holders = {
+    (id(slot.tree), node): slot for slot in slots if slot.request is None for node in slot.children
+  }
   others, waiting = [], []
   for request in requests:
     slot = holders.get((id(trees[request.tree_index]), request.node))
@@ -87,7 +94,7 @@ def assign(requests: Sequence[Request], trees: Sequence[HostTree | None], slots:
   for request in others:
     tree = trees[request.tree_index]
     first = request.tree_index // trees_per_shard * slots_per_shard
-    free = [s for s in slots[first:first + slots_per_shard] if s.request is None]
+    free = [s for s in slots[first : first + slots_per_shard] if s.request is None]
     if free:
       _closest(free, tree, request.node).take(tree, request)
     else:
@@ -103,8 +110,13 @@ def _closest(free: Sequence[Slot], tree: HostTree, node: int) -> Slot:
   return next((slot for slot in free if slot.tree is None), free[0])
 
 
-def make_plan(slots: Sequence[Slot], trees: Sequence[HostTree | None], num_shards: int,
-              replay_chunk: int, replay_lanes: int) -> SlotPlan:
+def make_plan(
+  slots: Sequence[Slot],
+  trees: Sequence[HostTree | None],
+  num_shards: int,
+  replay_chunk: int,
+  replay_lanes: int,
+) -> SlotPlan:
   """The next SlotPlan; slots advance their backlog as if it were carried out.
 
   At most `replay_lanes` slots per shard replay a chunk each. A slot whose backlog fits in the chunk
@@ -112,10 +124,16 @@ def make_plan(slots: Sequence[Slot], trees: Sequence[HostTree | None], num_shard
   """
   count, per_shard = len(slots), len(slots) // num_shards
   ints = lambda: np.zeros(count, np.int32)
-  plan = SlotPlan(append_child=np.full(count, -1, np.int32), keep_length=ints(),
-              replay_tokens=np.zeros((count, replay_chunk), np.int32), replay_length=ints(),
-              pending_token=ints(), num_children=ints(), first_child=ints(),
-              key=np.zeros((count, 2), np.uint32))
+  plan = SlotPlan(
+    append_child=np.full(count, -1, np.int32),
+    keep_length=ints(),
+    replay_tokens=np.zeros((count, replay_chunk), np.int32),
+    replay_length=ints(),
+    pending_token=ints(),
+    num_children=ints(),
+    first_child=ints(),
+    key=np.zeros((count, 2), np.uint32),
+  )
   for first in range(0, count, per_shard):
     free_lanes = replay_lanes
     for b in range(first, first + per_shard):
@@ -127,7 +145,7 @@ def make_plan(slots: Sequence[Slot], trees: Sequence[HostTree | None], num_shard
       if len(slot.backlog) and free_lanes:
         free_lanes -= 1
         chunk, slot.backlog = slot.backlog[:replay_chunk], slot.backlog[replay_chunk:]
-        plan.replay_tokens[b, :len(chunk)], plan.replay_length[b] = chunk, len(chunk)
+        plan.replay_tokens[b, : len(chunk)], plan.replay_length[b] = chunk, len(chunk)
         slot.length += len(chunk)
       if not len(slot.backlog):
         plan.pending_token[b] = slot.pending

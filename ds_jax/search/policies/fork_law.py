@@ -66,8 +66,9 @@ def split_table(tree: FinishedTree, max_depth: int) -> np.ndarray:
   return np.stack([np.bincount(tree.depth[inner], row[inner], max_depth) for row in own])
 
 
-def unresolved_over_cost(pairs: np.ndarray, disagreements: np.ndarray,
-                         tokens_left: np.ndarray | None = None) -> np.ndarray:
+def unresolved_over_cost(
+  pairs: np.ndarray, disagreements: np.ndarray, tokens_left: np.ndarray | None = None
+) -> np.ndarray:
   """U_d / x by depth d, `[..., D]` float64; NaN where no pair was seen.
 
   Args:
@@ -101,6 +102,7 @@ def depth_bins(max_depth: int) -> np.ndarray:
 @dataclasses.dataclass(frozen=True)
 class SplitHistory:
   """Split tables of recent steps, summed over blocks of trees; part of a checkpoint."""
+
   blocks: tuple[tuple[tuple[float, ...], ...], ...] = ()  # n x 3 x bins, the newest last
 
   def add(self, trees: Sequence[FinishedTree], max_depth: int) -> SplitHistory:
@@ -133,8 +135,9 @@ def fork_plan(history: SplitHistory, max_depth: int) -> ForkPlan:
   rng = np.random.default_rng(len(blocks))
   draws = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), NUM_RESAMPLES)
   ratios = unresolved_over_cost(*np.einsum('rn,ncd->crd', draws, blocks))
-  bound = np.quantile(np.nan_to_num(ratios, nan=-np.inf, posinf=np.finfo(float).max), QUANTILE,
-                      axis=0, method='lower')
+  bound = np.quantile(
+    np.nan_to_num(ratios, nan=-np.inf, posinf=np.finfo(float).max), QUANTILE, axis=0, method='lower'
+  )
   total = blocks.sum(0)
   pooled = unresolved_over_cost(*total)
   share = np.nan_to_num(share_of_tokens(total[0], total[2]))
@@ -143,8 +146,11 @@ def fork_plan(history: SplitHistory, max_depth: int) -> ForkPlan:
   bins = depth_bins(max_depth)
   best = int(np.argmax(np.where(is_allowed, bound, -np.inf)))
   depths = np.flatnonzero(bins == best)
-  return ForkPlan(is_allowed[bins], np.int32(depths[len(depths) // 2]),
-                  np.bool_(is_allowed.any() and pooled[best] > STEEP))
+  return ForkPlan(
+    is_allowed[bins],
+    np.int32(depths[len(depths) // 2]),
+    np.bool_(is_allowed.any() and pooled[best] > STEEP),
+  )
 
 
 def split_metrics(history: SplitHistory, max_depth: int) -> dict[str, float]:
@@ -153,8 +159,11 @@ def split_metrics(history: SplitHistory, max_depth: int) -> dict[str, float]:
     return {}
   ratios = unresolved_over_cost(*np.array(history.blocks).sum(0))
   bins = depth_bins(max_depth)
-  found = {f'search/pooled_u_over_x_depth_{int(np.argmax(bins == i))}': float(ratio)
-           for i, ratio in enumerate(ratios) if i and np.isfinite(ratio)}
+  found = {
+    f'search/pooled_u_over_x_depth_{int(np.argmax(bins == i))}': float(ratio)
+    for i, ratio in enumerate(ratios)
+    if i and np.isfinite(ratio)
+  }
   plan = fork_plan(history, max_depth)
   return found | {'search/fork_depths': float(plan.is_allowed.sum())}
 

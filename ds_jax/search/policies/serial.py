@@ -26,13 +26,20 @@ from ds_jax.search.tree import Tree, choose, is_used, path_to, while_changing
 AllocateFn = Callable[[Tree, Rules, Options, ForkPlan], tuple[Tree, Allocation]]
 
 
-CHANGED_BY_COLLECTING = ('visit_count', 'value_sum', 'score', 'is_collected', 'collected',
-                         'num_collected')
+CHANGED_BY_COLLECTING = (
+  'visit_count',
+  'value_sum',
+  'score',
+  'is_collected',
+  'collected',
+  'num_collected',
+)
 CHANGED_BY_STEP = (*CHANGED_BY_COLLECTING, 'current', 'how', 'is_exhausted', 'is_done')
 
 
 class Policy(NamedTuple):
   """How a tree starts, and how it goes on."""
+
   first_children: Callable[[Options], jax.Array]  # `[]` int32, of the root; host numbers will do
   allocate: AllocateFn
   is_serial: bool  # one expansion of a tree at a time; its node order is that of creation
@@ -41,12 +48,14 @@ class Policy(NamedTuple):
 def begin(tree: Tree, rules: Rules, options: Options) -> Tree:
   """A blank tree whose first children have been asked for."""
   count = POLICIES[rules.policy].first_children(options)
-  return tree.replace(num_asked=tree.num_asked.at[Tree.ROOT].set(count),
-                      num_in_flight=jnp.int32(count))
+  return tree.replace(
+    num_asked=tree.num_asked.at[Tree.ROOT].set(count), num_in_flight=jnp.int32(count)
+  )
 
 
-def deepsearch(tree: Tree, rules: Rules, options: Options,
-               plan: ForkPlan) -> tuple[Tree, Allocation]:
+def deepsearch(
+  tree: Tree, rules: Rules, options: Options, plan: ForkPlan
+) -> tuple[Tree, Allocation]:
   """The paper's search with the released code's defects mended.
 
   Local UCT while no end is met, then the global frontier. A node that has all its children is
@@ -59,8 +68,7 @@ def deepsearch(tree: Tree, rules: Rules, options: Options,
   return _serial(tree, rules, options, drains=True)
 
 
-def faithful(tree: Tree, rules: Rules, options: Options,
-             plan: ForkPlan) -> tuple[Tree, Allocation]:
+def faithful(tree: Tree, rules: Rules, options: Options, plan: ForkPlan) -> tuple[Tree, Allocation]:
   """The released rules, defects included; where the released code stops with an assertion, the
   tree ends with what it has collected, alone. (Ours: a spent budget ends it likewise.)"""
   del plan
@@ -73,10 +81,11 @@ def root_width(options: Options) -> jax.Array:
 
 
 POLICIES: dict[str, Policy] = {
-    'deepsearch': Policy(root_width, deepsearch, is_serial=True),
-    'faithful': Policy(root_width, faithful, is_serial=True),
-    'direct': Policy(rollouts.first_rollouts, rollouts.direct, is_serial=False),
-    'fork': Policy(rollouts.first_rollouts, rollouts.fork, is_serial=False)}
+  'deepsearch': Policy(root_width, deepsearch, is_serial=True),
+  'faithful': Policy(root_width, faithful, is_serial=True),
+  'direct': Policy(rollouts.first_rollouts, rollouts.direct, is_serial=False),
+  'fork': Policy(rollouts.first_rollouts, rollouts.fork, is_serial=False),
+}
 
 
 def _serial(tree: Tree, rules: Rules, options: Options, drains: bool) -> tuple[Tree, Allocation]:
@@ -85,15 +94,17 @@ def _serial(tree: Tree, rules: Rules, options: Options, drains: bool) -> tuple[T
   `drains` is static: whether what is owed at the end is taken from passed-over ends.
   """
   has_news = tree.num_fresh > 0
-  tree = tree.replace(is_exhausted=tree.is_exhausted | (has_news & is_spent(tree, options)),
-                      num_fresh=jnp.int32(0))
+  tree = tree.replace(
+    is_exhausted=tree.is_exhausted | (has_news & is_spent(tree, options)), num_fresh=jnp.int32(0)
+  )
   tree = step(tree, has_news, rules, options)
 
   def needs_step(tree: Tree) -> jax.Array:
     return has_news & ~tree.is_done & ~tree.is_exhausted & (missing_children(tree, options) <= 0)
 
-  tree = while_changing(CHANGED_BY_STEP, needs_step,
-                        lambda tree: step(tree, jnp.bool_(True), rules, options), tree)
+  tree = while_changing(
+    CHANGED_BY_STEP, needs_step, lambda tree: step(tree, jnp.bool_(True), rules, options), tree
+  )
   tree = drain(tree, rules, options) if drains else tree
   is_done = tree.is_done | tree.is_exhausted
   tree = tree.replace(is_done=is_done, how=jnp.where(is_done, How.DONE, tree.how).astype(jnp.int32))
@@ -105,12 +116,16 @@ def _serial(tree: Tree, rules: Rules, options: Options, drains: bool) -> tuple[T
 
 def drain(tree: Tree, rules: Rules, options: Options) -> Tree:
   """Where a tree is exhausted, collects passed-over ends, best first, while any are owed."""
+
   def passed_over(tree: Tree) -> jax.Array:
     return is_used(tree) & ~tree.is_collected & tree.is_terminal & tree.is_valid
 
   def is_owed(tree: Tree) -> jax.Array:
-    return (tree.is_exhausted & (tree.num_collected < options.num_trajectories)
-            & (tree.num_collected < tree.num_ends[Tree.ROOT]))
+    return (
+      tree.is_exhausted
+      & (tree.num_collected < options.num_trajectories)
+      & (tree.num_collected < tree.num_ends[Tree.ROOT])
+    )
 
   def collect_best(tree: Tree) -> Tree:
     end, _ = choose_end(tree, passed_over(tree), rules, options)
@@ -134,15 +149,18 @@ def step(tree: Tree, is_wanted: jax.Array, rules: Rules, options: Options) -> Tr
   is_exhausted = tree.is_exhausted | ~is_found
   how = jnp.where(is_exhausted, How.DRAIN, how)
   decided = after.replace(
-      current=jnp.where(is_done | is_exhausted, tree.current, node),
-      how=jnp.where(is_done, How.DONE, how).astype(jnp.int32),
-      is_exhausted=is_exhausted, is_done=tree.is_done | is_done)
+    current=jnp.where(is_done | is_exhausted, tree.current, node),
+    how=jnp.where(is_done, How.DONE, how).astype(jnp.int32),
+    is_exhausted=is_exhausted,
+    is_done=tree.is_done | is_done,
+  )
   unchanged = {name: getattr(tree, name) for name in ('current', 'how', 'is_exhausted', 'is_done')}
   return choose(is_wanted, decided, after.replace(**unchanged))
 
 
-def select(tree: Tree, has_end: jax.Array, rules: Rules,
-           options: Options) -> tuple[jax.Array, jax.Array, jax.Array]:
+def select(
+  tree: Tree, has_end: jax.Array, rules: Rules, options: Options
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """The node to go to: local UCT, or after an end the root's best child or the global frontier.
 
   Args:

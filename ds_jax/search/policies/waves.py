@@ -35,6 +35,7 @@ RARE = 0.15  # below this share of correct rollouts a success is worth more fork
 
 class Allocation(NamedTuple):
   """A nodes of one tree that get children next (A is 1 for the serial policies)."""
+
   node: jax.Array  # [A] int32
   first_child: jax.Array  # [A] int32, place of the first new child among its siblings
   num_children: jax.Array  # [A] int32, 0: none
@@ -43,6 +44,7 @@ class Allocation(NamedTuple):
 
 class ForkPlan(NamedTuple):
   """Where forks pay: what the split-depth counts of recent steps say (statistics.fork_plan)."""
+
   is_allowed: jax.Array  # [D] bool, by depth of the forked node; the root is never
   best_depth: jax.Array  # [] int32
   is_steep: jax.Array  # [] bool, all forks go to the best depth, twice as many
@@ -55,8 +57,9 @@ def no_forks(max_depth: int) -> ForkPlan:
 
 def is_spent(tree: Tree, options: Options) -> jax.Array:
   """`[]` bool: a budget of the tree is used up."""
-  return ((tree.num_expansions >= options.max_expansions)
-          | (tree.num_generated >= options.max_tokens))
+  return (tree.num_expansions >= options.max_expansions) | (
+    tree.num_generated >= options.max_tokens
+  )
 
 
 def first_rollouts(options: Options) -> jax.Array:
@@ -67,8 +70,7 @@ def first_rollouts(options: Options) -> jax.Array:
   return jnp.clip(options.num_trajectories, 1, jnp.maximum(fitting, 1)).astype(jnp.int32)
 
 
-def direct(tree: Tree, rules: Rules, options: Options,
-           plan: ForkPlan) -> tuple[Tree, Allocation]:
+def direct(tree: Tree, rules: Rules, options: Options, plan: ForkPlan) -> tuple[Tree, Allocation]:
   """K rollouts from the root, each a line of single children.
 
   An end that could not be verified is not made up for. Where budgets did not allow all K at once,
@@ -108,8 +110,11 @@ def _receive(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, jax.Arra
     The tree and `[]` bool, whether the wave is over.
   """
   going_on = fresh_nodes(tree) & ~tree.is_terminal
-  tree = tree.replace(children_due=tree.children_due + going_on,
-                      visit_count=tree.visit_count + going_on, num_fresh=jnp.int32(0))
+  tree = tree.replace(
+    children_due=tree.children_due + going_on,
+    visit_count=tree.visit_count + going_on,
+    num_fresh=jnp.int32(0),
+  )
   is_over = (tree.num_in_flight == 0) & (tree.children_due.sum() + tree.forks_due.sum() == 0)
 
   def open_ends(tree: Tree) -> jax.Array:
@@ -131,8 +136,9 @@ def _add_rollouts(tree: Tree, wanted: jax.Array, is_next: jax.Array, options: Op
   left = options.max_expansions - tree.num_expansions
   ends = rollout_ends(tree)
   longest = options.max_depth * options.segment_length
-  mean = jnp.where(ends.any(), jnp.where(ends, tree.path_tokens, 0).sum()
-                   / jnp.maximum(ends.sum(), 1), longest)
+  mean = jnp.where(
+    ends.any(), jnp.where(ends, tree.path_tokens, 0).sum() / jnp.maximum(ends.sum(), 1), longest
+  )
   affordable = (options.max_tokens - tree.num_generated) / jnp.maximum(mean, 1)
   fitting = jnp.minimum(left // options.max_depth, affordable.astype(jnp.int32))
   count = jnp.where(is_next, jnp.clip(wanted, 0, jnp.maximum(fitting, 0)), 0)
@@ -157,27 +163,46 @@ def _add_forks(tree: Tree, is_over: jax.Array, options: Options, plan: ForkPlan)
     end = jnp.argmax(mine)
     depths, is_probe, is_wanted = _fork_depths(tree, rollout, end, solve_rate, options, plan)
     is_wanted &= mine.any()
-    path = jnp.zeros(plan.is_allowed.shape[0] + 1, jnp.int32).at[
-        jnp.where(on_path(tree, end), tree.depth, tree.capacity)].set(
-            jnp.arange(tree.capacity), mode='drop')  # nodes by depth
+    path = (
+      jnp.zeros(plan.is_allowed.shape[0] + 1, jnp.int32)
+      .at[jnp.where(on_path(tree, end), tree.depth, tree.capacity)]
+      .set(jnp.arange(tree.capacity), mode='drop')
+    )  # nodes by depth
     node = path[depths]
     segments = options.max_depth - depths  # at most
     price = tree.path_tokens[end] - tree.path_tokens[node]  # as long as the forked rollout's rest
     total = lambda values: jnp.cumsum(jnp.where(is_wanted, values, 0))
     is_wanted &= (total(segments) <= expansions) & (total(price) <= tokens)
-    return (children_due.at[node].add(is_wanted & is_probe),
-            forks_due.at[node].add(is_wanted & ~is_probe), planned + 1,
-            expansions - total(segments)[-1], tokens - total(price)[-1])
+    return (
+      children_due.at[node].add(is_wanted & is_probe),
+      forks_due.at[node].add(is_wanted & ~is_probe),
+      planned + 1,
+      expansions - total(segments)[-1],
+      tokens - total(price)[-1],
+    )
 
   children_due, forks_due, planned, _, _ = jax.lax.while_loop(
-      lambda state: is_over & (state[2] < tree.num_children[Tree.ROOT]), add,
-      (tree.children_due, tree.forks_due, tree.num_planned,
-       options.max_expansions - tree.num_expansions, options.max_tokens - tree.num_generated))
+    lambda state: is_over & (state[2] < tree.num_children[Tree.ROOT]),
+    add,
+    (
+      tree.children_due,
+      tree.forks_due,
+      tree.num_planned,
+      options.max_expansions - tree.num_expansions,
+      options.max_tokens - tree.num_generated,
+    ),
+  )
   return tree.replace(children_due=children_due, forks_due=forks_due, num_planned=planned)
 
 
-def _fork_depths(tree: Tree, rollout: jax.Array, end: jax.Array, solve_rate: jax.Array,
-                 options: Options, plan: ForkPlan) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _fork_depths(
+  tree: Tree,
+  rollout: jax.Array,
+  end: jax.Array,
+  solve_rate: jax.Array,
+  options: Options,
+  plan: ForkPlan,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Depths of the nodes where a rollout is forked.
 
   Args:
@@ -207,8 +232,11 @@ def _fork_depths(tree: Tree, rollout: jax.Array, end: jax.Array, solve_rate: jax
   is_wanted = (place < count) & allowed.any() & (depths > 0)
   probe = _nth(inner, draws[MAX_FORKS + 1])
   is_probed = (draws[MAX_FORKS] < options.probe_share) & inner.any()
-  return (jnp.append(depths, probe), jnp.arange(MAX_FORKS + 1) == MAX_FORKS,
-          jnp.append(is_wanted, is_probed))
+  return (
+    jnp.append(depths, probe),
+    jnp.arange(MAX_FORKS + 1) == MAX_FORKS,
+    jnp.append(is_wanted, is_probed),
+  )
 
 
 def _nth(mask: jax.Array, share: jax.Array) -> jax.Array:
@@ -231,21 +259,28 @@ def _ask(given: Tree, tree: Tree) -> tuple[Tree, Allocation]:
   """
   due = jnp.concatenate([tree.children_due, tree.forks_due])
   order = jnp.concatenate([tree.preorder, tree.preorder + tree.capacity])
-  key, entry = jax.lax.top_k(-jnp.where(due > 0, order, jnp.iinfo(jnp.int32).max),
-                             num_asked_at_once(tree.collected.shape[0]))
+  key, entry = jax.lax.top_k(
+    -jnp.where(due > 0, order, jnp.iinfo(jnp.int32).max), num_asked_at_once(tree.collected.shape[0])
+  )
   is_asked = key > -jnp.iinfo(jnp.int32).max
   node, is_fork = entry % tree.capacity, entry >= tree.capacity
   count = jnp.where(is_asked, due[entry], 0)
   before = jnp.where(is_fork, tree.children_due[node], 0)
   first = tree.num_asked[node] + before
   zero = lambda array, mine: array.at[jnp.where(is_asked & mine, node, tree.capacity)].set(
-      0, mode='drop')
+    0, mode='drop'
+  )
   is_done = (tree.num_in_flight == 0) & ~is_asked.any()
   tree = tree.replace(
-      children_due=zero(tree.children_due, ~is_fork), forks_due=zero(tree.forks_due, is_fork),
-      num_asked=tree.num_asked.at[node].add(count),
-      num_in_flight=tree.num_in_flight + count.sum(),
-      is_done=is_done, how=jnp.where(is_done, How.DONE, How.ROLLOUT).astype(jnp.int32))
+    children_due=zero(tree.children_due, ~is_fork),
+    forks_due=zero(tree.forks_due, is_fork),
+    num_asked=tree.num_asked.at[node].add(count),
+    num_in_flight=tree.num_in_flight + count.sum(),
+    is_done=is_done,
+    how=jnp.where(is_done, How.DONE, How.ROLLOUT).astype(jnp.int32),
+  )
   has_news = given.num_fresh > 0
-  return (choose(has_news, tree, given),
-          Allocation(node, first, jnp.where(has_news, count, 0), is_fork))
+  return (
+    choose(has_news, tree, given),
+    Allocation(node, first, jnp.where(has_news, count, 0), is_fork),
+  )

@@ -46,9 +46,17 @@ def can_read(lengths: Sequence[int], width: int) -> bool:
   return all(tile_positions(n, width, 4) for n in lengths)
 
 
-def attend_caches(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: jax.Array,
-                  layer: jax.Array | int, length: jax.Array, slot_index: jax.Array | None = None,
-                  *, name: str, interpret: bool = False) -> Partial:
+def attend_caches(
+  q_RxCxQxGxD: jax.Array,
+  k_LxBxCxSxD: jax.Array,
+  v_LxBxCxSxD: jax.Array,
+  layer: jax.Array | int,
+  length: jax.Array,
+  slot_index: jax.Array | None = None,
+  *,
+  name: str,
+  interpret: bool = False,
+) -> Partial:
   """Partial attention of every row over the first `length[r]` positions of a cache.
 
   As `path_attention.attend_path`, up to the order of summation. A row's result does not depend on
@@ -75,35 +83,44 @@ def attend_caches(q_RxCxQxGxD: jax.Array, k_LxBxCxSxD: jax.Array, v_LxBxCxSxD: j
   num_parts = max(1, _PROGRAMS // num_programs)
   size = tile_positions(num_positions, width, itemsize)
 
-  of_queries = pl.BlockSpec((None, None, tile, width),
-                            lambda n, i, _: (n // num_heads, n % num_heads, i, 0))
+  of_queries = pl.BlockSpec(
+    (None, None, tile, width), lambda n, i, _: (n // num_heads, n % num_heads, i, 0)
+  )
   of_part = lambda *last: pl.BlockSpec(
-      (None, None, None, tile, *last),
-      lambda n, i, part: (n // num_heads, n % num_heads, part, i) + (0,) * len(last))
+    (None, None, None, tile, *last),
+    lambda n, i, part: (n // num_heads, n % num_heads, part, i) + (0,) * len(last),
+  )
   as_output = lambda *last: jax.ShapeDtypeStruct(
-      (num_rows, num_heads, num_parts, padded, *last), jnp.float32)
+    (num_rows, num_heads, num_parts, padded, *last), jnp.float32
+  )
   slot_index = jnp.arange(num_rows) if slot_index is None else slot_index
   scalars = [x.astype(jnp.int32) for x in (jnp.reshape(layer, 1), length, slot_index)]
   numbers = num_rows * num_heads * queries * num_positions
   with jax.named_scope(name):
     parts = pl.pallas_call(
-        functools.partial(_attend_part, num_heads=num_heads, size=size),
-        grid=(num_rows * num_heads, padded // tile, num_parts),
-        in_specs=[*map(whole, scalars), of_queries, whole(k_LxBxCxSxD), whole(v_LxBxCxSxD)],
-        out_specs=[of_part(width), of_part(), of_part()],
-        out_shape=[as_output(width), as_output(), as_output()],
-        compiler_params=compiler_params(),
-        cost_estimate=pl.CostEstimate(
-            flops=4 * numbers * width, transcendentals=numbers,
-            bytes_accessed=2 * k_LxBxCxSxD.nbytes // k_LxBxCxSxD.shape[0]),
-        interpret=interpret, name=name)(*scalars, q, k_LxBxCxSxD, v_LxBxCxSxD)
+      functools.partial(_attend_part, num_heads=num_heads, size=size),
+      grid=(num_rows * num_heads, padded // tile, num_parts),
+      in_specs=[*map(whole, scalars), of_queries, whole(k_LxBxCxSxD), whole(v_LxBxCxSxD)],
+      out_specs=[of_part(width), of_part(), of_part()],
+      out_shape=[as_output(width), as_output(), as_output()],
+      compiler_params=compiler_params(),
+      cost_estimate=pl.CostEstimate(
+        flops=4 * numbers * width,
+        transcendentals=numbers,
+        bytes_accessed=2 * k_LxBxCxSxD.nbytes // k_LxBxCxSxD.shape[0],
+      ),
+      interpret=interpret,
+      name=name,
+    )(*scalars, q, k_LxBxCxSxD, v_LxBxCxSxD)
   joined = _join_parts(Partial(*parts))
   return jax.tree.map(
-      lambda x: x[:, :, :queries].reshape(*x.shape[:2], num_queries, group, *x.shape[3:]), joined)
+    lambda x: x[:, :, :queries].reshape(*x.shape[:2], num_queries, group, *x.shape[3:]), joined
+  )
 
 
-def _attend_part(layer, length, slot_index, q, k, v, weighted, max_score, sum_exp, *,
-                 num_heads: int, size: int):
+def _attend_part(
+  layer, length, slot_index, q, k, v, weighted, max_score, sum_exp, *, num_heads: int, size: int
+):
   """Queries [X, D] of one row and head over one part of what its cache holds."""
   row, head = pl.program_id(0) // num_heads, pl.program_id(0) % num_heads
   layer, length, slot, query = layer[0], length[row], slot_index[row], q[...]
@@ -119,12 +136,14 @@ def _attend_part(layer, length, slot_index, q, k, v, weighted, max_score, sum_ex
   each = pl.cdiv(num_blocks, pl.num_programs(2))
   first = pl.program_id(2) * each
   weighted[...], max_score[...], sum_exp[...] = jax.lax.fori_loop(
-      first, jnp.minimum(first + each, num_blocks), attend, attend_nothing(query))
+    first, jnp.minimum(first + each, num_blocks), attend, attend_nothing(query)
+  )
 
 
 def _join_parts(parts: Partial) -> Partial:
   """`attention.join` of all parts along axis 2."""
   highest = parts.max_score.max(2)
   scale = jnp.exp(parts.max_score - highest[:, :, None])
-  return Partial((parts.weighted_values * scale[..., None]).sum(2), highest,
-                 (parts.sum_exp * scale).sum(2))
+  return Partial(
+    (parts.weighted_values * scale[..., None]).sum(2), highest, (parts.sum_exp * scale).sum(2)
+  )

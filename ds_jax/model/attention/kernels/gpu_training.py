@@ -34,8 +34,13 @@ def tile_size(width: int, itemsize: int) -> int:
   return next((n for n in tile_sizes(width, itemsize) if n <= 64), 0)
 
 
-def forward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
-            key_end: jax.Array, interpret: bool = False) -> tuple[jax.Array, jax.Array]:
+def forward(
+  q_BxCxSxGxD: jax.Array,
+  k_BxCxSxD: jax.Array,
+  v_BxCxSxD: jax.Array,
+  key_end: jax.Array,
+  interpret: bool = False,
+) -> tuple[jax.Array, jax.Array]:
   """Attention `[B, C, S, G, D]` in the dtype of q, and the log of each query's normaliser.
 
   Args:
@@ -49,17 +54,31 @@ def forward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
   tiles = _Tiles(q_BxCxSxGxD)
   scalars = (*_listed(seen_tiles(key_end, tiles.size)), key_end)
   out, normalizer = _call(
-      _forward_tile, 'attention_forward', tiles.query_grid(), scalars,
-      [(q_BxCxSxGxD, tiles.queries()), (k_BxCxSxD, None), (v_BxCxSxD, None)],
-      [(q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries()),
-       (q_BxCxSxGxD.shape[:4], jnp.float32, tiles.query_numbers())],
-      products=2, interpret=interpret)
+    _forward_tile,
+    'attention_forward',
+    tiles.query_grid(),
+    scalars,
+    [(q_BxCxSxGxD, tiles.queries()), (k_BxCxSxD, None), (v_BxCxSxD, None)],
+    [
+      (q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries()),
+      (q_BxCxSxGxD.shape[:4], jnp.float32, tiles.query_numbers()),
+    ],
+    products=2,
+    interpret=interpret,
+  )
   return out, normalizer
 
 
-def backward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
-             key_end: jax.Array, out: jax.Array, normalizer: jax.Array, d_out: jax.Array,
-             interpret: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
+def backward(
+  q_BxCxSxGxD: jax.Array,
+  k_BxCxSxD: jax.Array,
+  v_BxCxSxD: jax.Array,
+  key_end: jax.Array,
+  out: jax.Array,
+  normalizer: jax.Array,
+  d_out: jax.Array,
+  interpret: bool = False,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Gradients of q, k and v in their dtypes, from the results of `forward` and d_out.
 
   With p the weights and delta = sum(d_out * out): dv = p' d_out, ds = p * (d_out v' - delta).
@@ -67,18 +86,32 @@ def backward(q_BxCxSxGxD: jax.Array, k_BxCxSxD: jax.Array, v_BxCxSxD: jax.Array,
   tiles = _Tiles(q_BxCxSxGxD)
   is_seen = seen_tiles(key_end, tiles.size)
   delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1)
-  of_query = [(q_BxCxSxGxD, tiles.queries()), (d_out, tiles.queries()),
-              (normalizer, tiles.query_numbers()), (delta, tiles.query_numbers())]
-  d_q, = _call(
-      _backward_queries, 'attention_backward_q', tiles.query_grid(), (*_listed(is_seen), key_end),
-      [*of_query, (k_BxCxSxD, None), (v_BxCxSxD, None)],
-      [(q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries())], products=3, interpret=interpret)
+  of_query = [
+    (q_BxCxSxGxD, tiles.queries()),
+    (d_out, tiles.queries()),
+    (normalizer, tiles.query_numbers()),
+    (delta, tiles.query_numbers()),
+  ]
+  (d_q,) = _call(
+    _backward_queries,
+    'attention_backward_q',
+    tiles.query_grid(),
+    (*_listed(is_seen), key_end),
+    [*of_query, (k_BxCxSxD, None), (v_BxCxSxD, None)],
+    [(q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries())],
+    products=3,
+    interpret=interpret,
+  )
   d_k, d_v = _call(
-      functools.partial(_backward_keys, group=q_BxCxSxGxD.shape[3]), 'attention_backward_kv',
-      tiles.key_grid(), (*_listed(is_seen.swapaxes(1, 2)), key_end),
-      [*((x, None) for x, _ in of_query), (k_BxCxSxD, tiles.keys()), (v_BxCxSxD, tiles.keys())],
-      [(x.shape, x.dtype, tiles.keys()) for x in (k_BxCxSxD, v_BxCxSxD)], products=4,
-      interpret=interpret)
+    functools.partial(_backward_keys, group=q_BxCxSxGxD.shape[3]),
+    'attention_backward_kv',
+    tiles.key_grid(),
+    (*_listed(is_seen.swapaxes(1, 2)), key_end),
+    [*((x, None) for x, _ in of_query), (k_BxCxSxD, tiles.keys()), (v_BxCxSxD, tiles.keys())],
+    [(x.shape, x.dtype, tiles.keys()) for x in (k_BxCxSxD, v_BxCxSxD)],
+    products=4,
+    interpret=interpret,
+  )
   return d_q, d_k, d_v
 
 
@@ -100,33 +133,52 @@ class _Tiles:
     return self.count, self.heads, self.rows
 
   def queries(self) -> pl.BlockSpec:
-    return pl.BlockSpec((None, None, self.size, None, self.width), lambda i, h, b: (
-        b, h // self.group, self.count - 1 - i, h % self.group, 0))
+    return pl.BlockSpec(
+      (None, None, self.size, None, self.width),
+      lambda i, h, b: (b, h // self.group, self.count - 1 - i, h % self.group, 0),
+    )
 
   def query_numbers(self) -> pl.BlockSpec:
-    return pl.BlockSpec((None, None, self.size, None), lambda i, h, b: (
-        b, h // self.group, self.count - 1 - i, h % self.group))
+    return pl.BlockSpec(
+      (None, None, self.size, None),
+      lambda i, h, b: (b, h // self.group, self.count - 1 - i, h % self.group),
+    )
 
   def keys(self) -> pl.BlockSpec:
     return pl.BlockSpec((None, None, self.size, self.width), lambda j, c, b: (b, c, j, 0))
 
 
-def _call(kernel: Any, name: str, grid: tuple[int, ...], scalars: tuple[jax.Array, ...],
-          inputs: list, outputs: list, *, products: int, interpret: bool) -> list[jax.Array]:
+def _call(
+  kernel: Any,
+  name: str,
+  grid: tuple[int, ...],
+  scalars: tuple[jax.Array, ...],
+  inputs: list,
+  outputs: list,
+  *,
+  products: int,
+  interpret: bool,
+) -> list[jax.Array]:
   """One kernel; inputs are arrays with their blocks (None: whole), outputs shape, dtype, block."""
   arrays = [*scalars, *(x for x, _ in inputs)]
   rows, heads, positions, group, width = inputs[0][0].shape
   pairs = rows * heads * group * positions * positions // 2
   with jax.named_scope(name):
     return pl.pallas_call(
-        kernel, grid=grid,
-        in_specs=[*map(whole, scalars), *(spec or whole(x) for x, spec in inputs)],
-        out_specs=[spec for *_, spec in outputs],
-        out_shape=[jax.ShapeDtypeStruct(shape, dtype) for shape, dtype, _ in outputs],
-        compiler_params=compiler_params(),
-        cost_estimate=pl.CostEstimate(flops=2 * products * pairs * width, transcendentals=pairs,
-                                      bytes_accessed=sum(x.nbytes for x in arrays)),
-        interpret=interpret, name=name)(*arrays)
+      kernel,
+      grid=grid,
+      in_specs=[*map(whole, scalars), *(spec or whole(x) for x, spec in inputs)],
+      out_specs=[spec for *_, spec in outputs],
+      out_shape=[jax.ShapeDtypeStruct(shape, dtype) for shape, dtype, _ in outputs],
+      compiler_params=compiler_params(),
+      cost_estimate=pl.CostEstimate(
+        flops=2 * products * pairs * width,
+        transcendentals=pairs,
+        bytes_accessed=sum(x.nbytes for x in arrays),
+      ),
+      interpret=interpret,
+      name=name,
+    )(*arrays)
 
 
 def seen_tiles(key_end: jax.Array, size: int) -> jax.Array:
@@ -141,8 +193,9 @@ def _listed(chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.argsort(~chosen, axis=-1).astype(jnp.int32), chosen.sum(-1, dtype=jnp.int32)
 
 
-def _scores(query: jax.Array, keys: jax.Array, query_start: Any, key_start: Any,
-            key_end: jax.Array) -> jax.Array:
+def _scores(
+  query: jax.Array, keys: jax.Array, query_start: Any, key_start: Any, key_end: jax.Array
+) -> jax.Array:
   """Scores [queries, keys] of two tiles, masked."""
   scores = product(query, keys.T) * query.shape[-1] ** -0.5
   place = query_start + jnp.arange(len(query))[:, None]
@@ -189,12 +242,14 @@ def _backward_queries(order, count, key_end, q, d_out, normalizer, delta, k, v, 
     d_scores = _d_scores(weights, delta, d_out, v[row, head, at, :])
     return total + product(d_scores.astype(query.dtype), keys)
 
-  d_q[...] = jax.lax.fori_loop(
-      0, count[row, i], add, jnp.zeros(query.shape, jnp.float32)).astype(d_q.dtype)
+  d_q[...] = jax.lax.fori_loop(0, count[row, i], add, jnp.zeros(query.shape, jnp.float32)).astype(
+    d_q.dtype
+  )
 
 
-def _backward_keys(order, count, key_end, q, d_out, normalizer, delta, k, v, d_k, d_v, *,
-                   group: int):
+def _backward_keys(
+  order, count, key_end, q, d_out, normalizer, delta, k, v, d_k, d_v, *, group: int
+):
   """The gradients of one tile of keys and values of one head, from all its query heads."""
   j, head, row = (pl.program_id(axis) for axis in range(3))
   keys, values = k[...], v[...]
@@ -209,15 +264,18 @@ def _backward_keys(order, count, key_end, q, d_out, normalizer, delta, k, v, d_k
     scores = _scores(query, keys, start, j * size, ends)
     weights = jnp.exp(scores - normalizer[row, head, at, g][:, None])
     d_scores = _d_scores(weights, delta[row, head, at, g], d_out_tile, values)
-    return (d_k + product(d_scores.astype(query.dtype).T, query),
-            d_v + product(weights.astype(d_out_tile.dtype).T, d_out_tile))
+    return (
+      d_k + product(d_scores.astype(query.dtype).T, query),
+      d_v + product(weights.astype(d_out_tile.dtype).T, d_out_tile),
+    )
 
   none = jnp.zeros(keys.shape, jnp.float32)
   totals = jax.lax.fori_loop(0, count[row, j] * group, add, (none, none))
   d_k[...], d_v[...] = (total.astype(x.dtype) for total, x in zip(totals, (d_k, d_v), strict=True))
 
 
-def _d_scores(weights: jax.Array, delta: jax.Array, d_out: jax.Array,
-              values: jax.Array) -> jax.Array:
+def _d_scores(
+  weights: jax.Array, delta: jax.Array, d_out: jax.Array, values: jax.Array
+) -> jax.Array:
   """Gradient of the products of queries and keys."""
   return weights * (product(d_out, values.T) - delta[:, None]) * d_out.shape[-1] ** -0.5

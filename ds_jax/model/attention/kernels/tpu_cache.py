@@ -47,8 +47,10 @@ def kernel_for(choice: str, mesh: Mesh) -> str:
   device, tensor = mesh.devices.flat[0], mesh.shape['tensor']
   can_run = device.platform in ('tpu', 'gpu') and tensor == 1
   if choice == 'on' and not can_run:
-    raise InputError(f"search.cache_kernel = 'on' needs TPUs or GPUs and mesh.tensor = 1, got "
-                     f"{device.platform} and mesh.tensor = {tensor}; set it to 'auto'.")
+    raise InputError(
+      f"search.cache_kernel = 'on' needs TPUs or GPUs and mesh.tensor = 1, got "
+      f"{device.platform} and mesh.tensor = {tensor}; set it to 'auto'."
+    )
   pays = device.platform == 'gpu' or device.device_kind in _PAYS_ON
   return device.platform if can_run and (choice == 'on' or choice == 'auto' and pays) else ''
 
@@ -63,10 +65,11 @@ def kernel_that_fits(kernel: str, choice: str, lengths: Sequence[int], width: in
     return kernel
   if choice == 'on':
     raise InputError(
-        f"search.cache_kernel = 'on' needs segments and path blocks of a multiple of "
-        f'{FEWEST} tokens and heads whose width is a power of 2 from '
-        f"{FEWEST}, got capacities {', '.join(map(str, lengths))} and width "
-        f"{width}; change search.segment_length or search.path_block, or set it to 'auto'.")
+      f"search.cache_kernel = 'on' needs segments and path blocks of a multiple of "
+      f'{FEWEST} tokens and heads whose width is a power of 2 from '
+      f'{FEWEST}, got capacities {", ".join(map(str, lengths))} and width '
+      f"{width}; change search.segment_length or search.path_block, or set it to 'auto'."
+    )
   return ''
 
 
@@ -75,9 +78,18 @@ def segment_block(segment_length: int) -> int:
   return segment_length if segment_length % _SEGMENT_BLOCK else _SEGMENT_BLOCK
 
 
-def attend_caches(q_RxCxQxGxD: jax.Array, k_LxRxCxSxD: jax.Array, v_LxRxCxSxD: jax.Array,
-                  layer: jax.Array | int, length: jax.Array, *, block: int, rows: int = 1,
-                  name: str = PATH_KERNEL, interpret: bool = False) -> Partial:
+def attend_caches(
+  q_RxCxQxGxD: jax.Array,
+  k_LxRxCxSxD: jax.Array,
+  v_LxRxCxSxD: jax.Array,
+  layer: jax.Array | int,
+  length: jax.Array,
+  *,
+  block: int,
+  rows: int = 1,
+  name: str = PATH_KERNEL,
+  interpret: bool = False,
+) -> Partial:
   """Partial attention of every row over the first `length[r]` positions of its own cache.
 
   As `path_attention.attend_path`, up to the order of summation.
@@ -109,25 +121,37 @@ def attend_caches(q_RxCxQxGxD: jax.Array, k_LxRxCxSxD: jax.Array, v_LxRxCxSxD: j
   numbers = num_rows * num_heads * queries * num_positions
   with jax.named_scope(name):
     weighted, max_score, sum_exp = pl.pallas_call(
-        functools.partial(_attend_block, rows=rows, size=size),
-        grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=3, grid=(num_rows // rows, num_blocks),
-            in_specs=[of_queries(width), cache, cache],
-            out_specs=[of_queries(width), of_queries(1), of_queries(1)]),
-        out_shape=[as_output(width), as_output(1), as_output(1)],
-        compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel', 'arbitrary')),
-        cost_estimate=pl.CostEstimate(
-            flops=4 * numbers * width, transcendentals=numbers,
-            bytes_accessed=2 * k_LxRxCxSxD.nbytes // k_LxRxCxSxD.shape[0]),
-        interpret=interpret, name=name,
-    )(jnp.reshape(layer, 1).astype(jnp.int32), longest, length,
-      q_RxCxQxGxD.reshape(num_rows, num_heads, queries, width), k_LxRxCxSxD, v_LxRxCxSxD)
+      functools.partial(_attend_block, rows=rows, size=size),
+      grid_spec=pltpu.PrefetchScalarGridSpec(
+        num_scalar_prefetch=3,
+        grid=(num_rows // rows, num_blocks),
+        in_specs=[of_queries(width), cache, cache],
+        out_specs=[of_queries(width), of_queries(1), of_queries(1)],
+      ),
+      out_shape=[as_output(width), as_output(1), as_output(1)],
+      compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel', 'arbitrary')),
+      cost_estimate=pl.CostEstimate(
+        flops=4 * numbers * width,
+        transcendentals=numbers,
+        bytes_accessed=2 * k_LxRxCxSxD.nbytes // k_LxRxCxSxD.shape[0],
+      ),
+      interpret=interpret,
+      name=name,
+    )(
+      jnp.reshape(layer, 1).astype(jnp.int32),
+      longest,
+      length,
+      q_RxCxQxGxD.reshape(num_rows, num_heads, queries, width),
+      k_LxRxCxSxD,
+      v_LxRxCxSxD,
+    )
   grouped = lambda x: x.reshape(num_rows, num_heads, num_queries, group, *x.shape[3:])
   return Partial(grouped(weighted), grouped(max_score[..., 0]), grouped(sum_exp[..., 0]))
 
 
-def _attend_block(layer, longest, length, q, k, v, weighted, max_score, sum_exp, *, rows: int,
-                  size: int):
+def _attend_block(
+  layer, longest, length, q, k, v, weighted, max_score, sum_exp, *, rows: int, size: int
+):
   """One block of `rows` caches [rows, C, size, D]; the outputs are carried along the blocks."""
   del layer
   row, start = pl.program_id(0), pl.program_id(1) * size
@@ -145,7 +169,8 @@ def _attend_block(layer, longest, length, q, k, v, weighted, max_score, sum_exp,
     new_max = jnp.maximum(max_score[n], scores.max(-1, keepdims=True))
     weights, scale = jnp.exp(scores - new_max), jnp.exp(max_score[n] - new_max)
     weighted[n] = weighted[n] * scale + jnp.einsum(
-        'cxs,csd->cxd', weights.astype(v.dtype), v[n], preferred_element_type=jnp.float32)
+      'cxs,csd->cxd', weights.astype(v.dtype), v[n], preferred_element_type=jnp.float32
+    )
     sum_exp[n] = sum_exp[n] * scale + weights.sum(-1, keepdims=True)
     max_score[n] = new_max
 

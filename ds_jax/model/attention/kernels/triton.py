@@ -34,6 +34,7 @@ def tile_sizes(width: int, itemsize: int) -> list[int]:
 def compiler_params() -> Any:
   """Four warps, and two stages of loads; chosen by what fits, never measured."""
   from jax.experimental.pallas import triton  # here: a jax without it shall run elsewhere
+
   return triton.CompilerParams(num_warps=4, num_stages=2)
 
 
