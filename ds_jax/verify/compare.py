@@ -1,12 +1,12 @@
-"""Whether two expressions, or two relations between expressions, are the same: by their values.
+"""Decides by their values whether two expressions, or two relations between them, are the same.
 
 Two functions that agree at a few points drawn at random agree everywhere, but for unlucky draws
 (Schwartz 1980, for polynomials). That takes a fraction of a millisecond where algebra takes a
-hundred. Undecided are, and therefore None: values beyond the bounds of `values`, and expressions of
-different domains (ln x^2 and 2 ln x).
+hundred. The answer is None, undecided, where values are beyond the bounds of `values`, and for
+expressions of different domains (ln x^2 and 2 ln x).
 
-A decimal of at least six significant digits stands for all that it may be rounded from, so that
-3.14159 is pi; a shorter one for itself.
+A decimal of at least six significant digits stands for all numbers that it may be rounded from, so
+that 3.14159 is pi; a shorter one stands for itself.
 """
 
 from __future__ import annotations
@@ -17,44 +17,52 @@ from ds_jax.verify.expression import Node, UnreadableError
 from ds_jax.verify.values import Point, UndefinedError, Value, draw, leaves, value, value_or_none
 
 NUM_POINTS = 9
-ENOUGH = 4  # of them, where both have values
-_SAME, _DIFFERENT = 1e-80, 1e-30  # relative differences
-_SLACK = 1.001  # of a rounding
+MIN_AGREEING = 4  # points where both have values, and equal ones
+_SAME, _DIFFERENT = 1e-80, 1e-30  # relative differences below and above; undecided in between
+_ROUNDING_SLACK = 1.001
 _NUM_ROOTS = 2
-_MAX_STEPS = 40
-_CONVERGED = 1e-25  # values below 1 / LIMIT cannot be computed
-_FAR = 1e6
+_MAX_STEPS = 40  # of the search for a root
+_CONVERGED = 1e-25  # last relative step; values below 1 / LIMIT cannot be computed
+_MAX_ROOT = 1e6
 
 
 def same_value(gold: Node, answer: Node) -> bool | None:
   """Whether two expressions agree as functions of their symbols; None: undecided."""
-  num_agreeing = num_open = 0
   try:
     drawn = list(points(gold, answer))
   except UnreadableError:
     return None
+  num_agreeing = num_undecided = 0
   for point in drawn:
     try:
-      u, v = value_or_none(gold, point), value_or_none(answer, point)
-      if u is None and v is None:
+      gold_value, answer_value = value_or_none(gold, point), value_or_none(answer, point)
+      if gold_value is None and answer_value is None:
         continue
-      is_same = None if u is None or v is None else _agree(u, v, (gold, answer), point)
+      if gold_value is None or answer_value is None:
+        is_same = None
+      else:
+        is_same = _agree((gold, answer), (gold_value, answer_value), point)
     except UnreadableError:  # too large here
       continue
-    if is_same is False and (len(drawn) == 1 or not (u.imag or v.imag)):
-      return False  # with letters, complex values may differ by the branch of a root only
-    num_agreeing += is_same is True
-    num_open += is_same is not True
-    if num_agreeing == ENOUGH:
+    if is_same is False and (len(drawn) == 1 or not (gold_value.imag or answer_value.imag)):
+      return False  # with symbols, complex values may differ by the branch of a root only
+    if is_same:
+      num_agreeing += 1
+    else:
+      num_undecided += 1
+    if num_agreeing == MIN_AGREEING:
       break
-  return True if num_agreeing >= min(ENOUGH, len(drawn)) and not num_open else None
+  is_decided = not num_undecided and num_agreeing >= min(MIN_AGREEING, len(drawn))
+  return True if is_decided else None
 
 
-def _agree(u: Value, v: Value, nodes: tuple[Node, Node], point: Point) -> bool | None:
-  difference = relative_difference(u, v)
+def _agree(nodes: tuple[Node, Node], values: tuple[Value, Value], point: Point) -> bool | None:
+  """Whether two values are equal up to errors of computing, or to the rounding of decimals."""
+  difference = relative_difference(*values)
   if difference < _SAME:
     return True
-  if any(_rounding(node, point) * _SLACK >= abs(u - v) for node in nodes):
+  distance = abs(values[0] - values[1])
+  if any(distance <= _rounding(node, point) * _ROUNDING_SLACK for node in nodes):
     return True
   return None if difference < _DIFFERENT else False
 
@@ -63,12 +71,15 @@ def _rounding(node: Node, point: Point) -> Value:
   """How far the value may be off because of rounded decimals; -1: not at all."""
   if not any(kind == 'decimal' for kind, _ in leaves(node)):
     return -1
-  ends = [value_or_none(node, point._replace(rounding=way)) for way in (-1, 1)]
-  return -1 if None in ends else abs(ends[1] - ends[0]) / 2
+  lowest = value_or_none(node, point._replace(rounding=-1))
+  highest = value_or_none(node, point._replace(rounding=1))
+  if lowest is None or highest is None:
+    return -1
+  return abs(highest - lowest) / 2
 
 
 def relative_difference(u: Value, v: Value) -> float:
-  """In terms of the larger one."""
+  """The difference of two values relative to the larger one."""
   size = max(abs(u), abs(v))
   return float(abs(u - v) / size) if size else 0.0
 
@@ -80,10 +91,14 @@ def is_constant(node: Node) -> bool:
 
 def points(*nodes: Node) -> Iterator[Point]:
   """Points with values for the symbols of some trees; one where there is no symbol."""
-  found = set().union(*map(leaves, nodes))
-  names = sorted(name for kind, name in found if kind == 'symbol')
+  all_leaves = set().union(*map(leaves, nodes))
+  names = _symbols(all_leaves)
   for i in range(NUM_POINTS if names else 1):
-    yield draw(names, i, ('constant', 'i') in found)
+    yield draw(names, i, is_complex=('constant', 'i') in all_leaves)
+
+
+def _symbols(kinds_and_names: set[tuple[str, str]]) -> list[str]:
+  return sorted(name for kind, name in kinds_and_names if kind == 'symbol')
 
 
 def constant_ratio(gold: Node, answer: Node) -> Value | None:
@@ -91,34 +106,37 @@ def constant_ratio(gold: Node, answer: Node) -> Value | None:
   ratios = []
   try:
     for point in points(gold, answer):
-      top, bottom = value_or_none(answer, point), value_or_none(gold, point)
-      if top and bottom:
-        ratios.append(top / bottom)
+      answer_value, gold_value = value_or_none(answer, point), value_or_none(gold, point)
+      if answer_value and gold_value:
+        ratios.append(answer_value / gold_value)
         if relative_difference(ratios[0], ratios[-1]) > _SAME:
           return None
   except UnreadableError:
     return None
-  return ratios[0] if len(ratios) >= ENOUGH else None
+  return ratios[0] if len(ratios) >= MIN_AGREEING else None
 
 
 def has_other_roots(first: Node, second: Node) -> bool:
-  """Whether a real root of one expression is found that is none of the other.
+  """Whether a real root of one expression turns up that is none of the other.
 
-  False says nothing: they may have the same roots, or none was found. Asked of expressions with the
-  same symbols only, and without unknown functions.
+  False says nothing: the expressions may have the same roots, or none turned up, or they are not
+  comparable, because their symbols differ or a function in them is unknown.
   """
-  symbols = [leaves(node) for node in (first, second)]
-  names = [sorted(name for kind, name in found if kind == 'symbol') for found in symbols]
-  if names[0] != names[1] or any(kind == 'unknown' for found in symbols for kind, _ in found):
+  first_leaves, second_leaves = leaves(first), leaves(second)
+  names = _symbols(first_leaves)
+  has_unknown = any(kind == 'unknown' for kind, _ in first_leaves | second_leaves)
+  if has_unknown or names != _symbols(second_leaves):
     return False
-  return any(
-    _is_no_root(other, root)
-    for node, other in ((first, second), (second, first))
-    for root in _roots(node, names[0])
-  )
+  return _has_root_beside(first, second, names) or _has_root_beside(second, first, names)
+
+
+def _has_root_beside(node: Node, other: Node, names: list[str]) -> bool:
+  """Whether a root of `node` turns up that is none of `other`."""
+  return any(_is_no_root(other, root) for root in _roots(node, names))
 
 
 def _is_no_root(node: Node, point: Point) -> bool:
+  """Whether the value is certainly not 0."""
   try:
     return abs(value_or_none(node, point) or 0) > _DIFFERENT
   except UnreadableError:
@@ -127,32 +145,35 @@ def _is_no_root(node: Node, point: Point) -> bool:
 
 def _roots(node: Node, names: list[str]) -> Iterator[Point]:
   """A few real roots, each along one symbol."""
-  num_found = 0
+  num_roots = 0
   for name in names:
     for i in range(_NUM_ROOTS):
-      point = draw(names, i, is_complex=False)
-      root = _root_along(node, point, name)
+      root = _root_along(node, draw(names, i, is_complex=False), name)
       if root is not None:
-        num_found += 1
+        num_roots += 1
         yield root
-      if num_found == _NUM_ROOTS:
+      if num_roots == _NUM_ROOTS:
         return
 
 
 def _root_along(node: Node, point: Point, name: str) -> Point | None:
-  """The secant method from `point`, which moves `name` only."""
+  """A root by the secant method from `point`, changing the value of `name` only.
+
+  The line through (x, f(x)) and (y, f(y)) meets 0 at y - f(y) (y - x) / (f(y) - f(x)).
+  """
   try:
     x, fx = point.values[name], value(node, point)
-    next_x = x * 1.1
+    y = x * 1.1
     for _ in range(_MAX_STEPS):
-      moved = point._replace(values={**point.values, name: next_x})
-      if abs(next_x - x) < _CONVERGED * abs(next_x):  # and far closer to the root: superlinear
+      moved = point._replace(values={**point.values, name: y})
+      # The method converges faster than linearly: the root is far closer than the last step.
+      if abs(y - x) < _CONVERGED * abs(y):
         return moved
-      next_fx = value(node, moved)
-      if not next_fx:
+      fy = value(node, moved)
+      if not fy:
         return moved
-      x, next_x, fx = next_x, next_x - next_fx * (next_x - x) / (next_fx - fx), next_fx
-      if abs(next_x) > _FAR:
+      x, y, fx = y, y - fy * (y - x) / (fy - fx), fy
+      if abs(y) > _MAX_ROOT:
         return None
   except (UnreadableError, ArithmeticError, UndefinedError):
     return None

@@ -19,6 +19,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from ds_jax.verify.brackets import closing_index
+
 Node = tuple[Any, ...]  # (kind, operands …): see `Reader`
 
 ZERO, ONE = ('number', Fraction(0)), ('number', Fraction(1))
@@ -33,41 +35,27 @@ class UnreadableError(Exception):
 _TRIG = 'sin cos tan cot sec csc'.split()
 _HYPERBOLIC = [f'{name}h' for name in _TRIG]
 INVERSES = {name: f'arc{name}' for name in (*_TRIG, *_HYPERBOLIC)}
-FUNCTIONS = {
-  **{
-    name: name
-    for name in (
-      *INVERSES,
-      *INVERSES.values(),
-      'sqrt',
-      'exp',
-      'abs',
-      'floor',
-      'ceil',
-      'round',
-      'ln',
-      'log',
-      'lg',
-      'atan2',
-    )
-  },
-  **{f'a{name}': inverse for name, inverse in INVERSES.items()},
-  **{f'ar{name}': f'arc{name}' for name in _HYPERBOLIC},
+_OTHER_FUNCTIONS = 'sqrt cbrt exp ln log lg abs floor ceil round binom atan2'.split()
+_SYNONYMS = {
   'nCr': 'binom',
-  'binom': 'binom',
-  'cbrt': 'cbrt',
-  'arctg': 'arctan',
   'tg': 'tan',
   'ctg': 'cot',
+  'arctg': 'arctan',
+  **{f'a{name}': inverse for name, inverse in INVERSES.items()},
+  **{f'ar{name}': f'arc{name}' for name in _HYPERBOLIC},
+}
+# {the name as written: the name in a tree}
+FUNCTIONS = {
+  **{name: name for name in (*INVERSES, *INVERSES.values(), *_OTHER_FUNCTIONS)},
+  **_SYNONYMS,
 }
 _NUM_ARGUMENTS = {'binom': 2, 'atan2': 2}
-_GREEK = frozenset(
-  (
-    'alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi '
-    'rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi '
-    'Omega hbar ell'
-  ).split()
+_GREEK_NAMES = (
+  'alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi '
+  'rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi '
+  'Omega hbar ell'
 )
+_GREEK = frozenset(_GREEK_NAMES.split())
 _UNKNOWN_FUNCTIONS = frozenset('fgh')
 _BRACKETS = {
   '(': ')',
@@ -86,9 +74,11 @@ _TOKEN = re.compile(
 )
 _TEXT = re.compile(r'\\text\s*\{\s*([A-Za-z]+)\s*\}')
 _REPEATING = re.compile(r'(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d{1,40})\}', re.ASCII)
-_MAX_WORD = 3  # letters of an unknown word that are read as a product
-_MAX_SUBSCRIPT = 8  # tokens
+_MAX_FACTORS = 3  # letters of an unknown word that are read as a product
+_MAX_SUBSCRIPT = 6  # tokens between its braces
 _DIGITS = frozenset('0123456789.')
+_BETWEEN_ATOMS = frozenset(('+', '-', '*', '/', '^', '_', '!', '%', r'\%', ',', "'"))
+_PRIME = ['^', '{', r'\prime', '}']
 MAX_NUMERAL = 400  # characters
 ROUNDED_DIGITS = 6  # significant ones of a decimal that may be rounded
 
@@ -110,6 +100,7 @@ def read(text: str) -> Node:
 
 
 def subtract(left: Node, right: Node) -> Node:
+  """The tree of left - right."""
   return ('+', left, ('-', right))
 
 
@@ -125,32 +116,36 @@ def number(text: str) -> Node:
 
 
 def _tokens(text: str) -> list[str]:
-  text = _REPEATING.sub(_repeating_decimal, _TEXT.sub(r' \1 ', text))
-  tokens, position, text = [], 0, text.rstrip()
+  """Numerals, commands, names, signs and brackets; unknown short words as single letters."""
+  text = _REPEATING.sub(_repeating_decimal, _TEXT.sub(r' \1 ', text)).rstrip()
+  tokens: list[str] = []
+  position = 0
   while position < len(text):
     match = _TOKEN.match(text, position)
     if match is None:
       raise UnreadableError(f'unexpected {text[position : position + 10]!r}')
     position = match.end()
-    if (
-      match['word']
-      and match['word'] not in FUNCTIONS
-      and match['word'] not in _GREEK
-      and (match['word'] != 'pi')
-    ):
-      if len(match['word']) > _MAX_WORD:
-        raise UnreadableError(match['word'])
-      tokens += match['word']
-    else:
+    word = match['word']
+    if word is None or _is_known(word):
       tokens.append(match[0].strip())
+    elif len(word) <= _MAX_FACTORS:
+      tokens += word
+    else:
+      raise UnreadableError(word)
   return tokens
 
 
+def _is_known(word: str) -> bool:
+  return word in FUNCTIONS or word in _GREEK or word == 'pi'
+
+
 def _repeating_decimal(match: re.Match) -> str:
+  r"""`0.1\overline{6}` as a fraction: (16 - 1) / (10 * 9)."""
   whole, fixed, repeated = match.groups()
   scale = 10 ** len(fixed)
-  value = int(whole + fixed + repeated or '0') - int(whole + fixed or '0')
-  return f' ({value}/{scale * (10 ** len(repeated) - 1)}) '
+  # With p repeated digits, 10^p x - x has no digits behind the fixed ones.
+  difference = int(whole + fixed + repeated or '0') - int(whole + fixed or '0')
+  return f' ({difference}/{scale * (10 ** len(repeated) - 1)}) '
 
 
 class Reader:
@@ -168,6 +163,7 @@ class Reader:
 
   @property
   def peek(self) -> str:
+    """The next token; '' at the end."""
     return self._tokens[self._position]
 
   @property
@@ -175,6 +171,7 @@ class Reader:
     return not self.peek
 
   def take(self, expected: str | None = None) -> str:
+    """Moves over the next token, which must be `expected` if that is given, and returns it."""
     token = self.peek
     if not token or (expected is not None and token != expected):
       raise UnreadableError(f'expected {expected!r}, got {token!r}')
@@ -182,6 +179,7 @@ class Reader:
     return token
 
   def sum(self) -> Node:
+    """Terms with signs, up to what is no term: `a - b + c`."""
     terms = []
     while True:
       is_negative = False
@@ -193,6 +191,7 @@ class Reader:
         return terms[0] if len(terms) == 1 else ('+', *terms)
 
   def product(self) -> Node:
+    """Powers, multiplied with or without a sign and divided, from left to right."""
     result = self.power()
     while True:
       if self.peek in ('*', r'\cdot', r'\times'):
@@ -202,14 +201,19 @@ class Reader:
         self.take()
         result = ('/', result, self.signed_power())
       elif self._starts_atom():
-        before, last = ['', *self._tokens][self._position - 1 : self._position + 1]
-        if self.peek[0] in _DIGITS and last[0] in _DIGITS and before != '^':  # but 2^6 3^5
+        if self._is_between_numerals():
           raise UnreadableError('two numerals side by side')
         result = self._joined(result)
       else:
         return result
 
+  def _is_between_numerals(self) -> bool:
+    """Whether the token before and the next one are numerals; not in `2^6 3^5`."""
+    before, last = ['', *self._tokens][self._position - 1 : self._position + 1]
+    return self.peek[0] in _DIGITS and last[0] in _DIGITS and before != '^'
+
   def _joined(self, left: Node) -> Node:
+    """`left` and the power behind it, without a sign between them: a product or a mixed number."""
     is_frac = self.peek == r'\frac'
     right = self.power()
     is_mixed = (
@@ -223,6 +227,7 @@ class Reader:
     return ('+' if is_mixed else '*', left, right)
 
   def signed_power(self) -> Node:
+    """A power behind signs, as after `*` and `/`: `2 * -3`."""
     is_negative = False
     while self.peek in ('+', '-'):
       is_negative ^= self.take() == '-'
@@ -230,14 +235,16 @@ class Reader:
     return ('-', node) if is_negative else node
 
   def _starts_atom(self) -> bool:
+    """Whether the next token can begin a factor."""
     token = self.peek
-    if not token or token in ('+', '-', '*', '/', '^', '_', '!', '%', r'\%', ',', "'"):
+    if not token or token in _BETWEEN_ATOMS:
       return False
     if token == '|':
       return not self._open_bars
     return token not in _BRACKETS.values()
 
   def power(self) -> Node:
+    """An atom with what stands behind it: powers, degrees, factorials and percent signs."""
     base = self.atom()
     while self.peek in ('!', '^', '%', r'\%'):
       sign = self.take()
@@ -250,6 +257,7 @@ class Reader:
     return base
 
   def _takes_degree(self) -> bool:
+    r"""Moves over `\circ` or `{\circ}`; whether it was there."""
     width = 3 if self.peek == '{' else 1
     ahead = self._tokens[self._position : self._position + width]
     if ahead not in ([r'\circ'], ['{', r'\circ', '}']):
@@ -269,6 +277,7 @@ class Reader:
     return base
 
   def group(self, opening: str) -> Node:
+    """A sum in brackets. Of bars inside, the first closes the group if bars opened it."""
     self.take(opening)
     bars, self._open_bars = self._open_bars, int(opening == '|')
     node = self.sum()
@@ -277,6 +286,7 @@ class Reader:
     return node
 
   def atom(self) -> Node:
+    """A bracket, a numeral, a fraction, a root, a function's value or a symbol."""
     token = self.peek
     if token in _BRACKETS:
       node = self.group(token)
@@ -296,15 +306,18 @@ class Reader:
     return self.symbol(token, name)
 
   def root(self) -> Node:
+    r"""What stands behind `\sqrt`, with its degree in square brackets."""
     degree = self.group('[') if self.peek == '[' else ('number', Fraction(2))
     return ('^', self.atom(), ('/', ONE, degree))
 
   def call(self, function: str) -> Node:
+    """A function's value, with the base and the power that stand before the argument."""
+    base = power = None
     if function == 'lg':
       function, base = 'log', ('number', Fraction(10))
-    else:
-      base = self._subscript_node() if function == 'log' and self.peek == '_' else None
-    power = None
+    elif function == 'log' and self.peek == '_':
+      self.take()
+      base = self.atom()
     if self.peek == '^':
       self.take()
       power = self.exponent()
@@ -317,39 +330,36 @@ class Reader:
       node = ('/', node, ('call', 'log', base))
     return node if power is None else ('^', node, power)
 
-  def _subscript_node(self) -> Node:
-    self.take('_')
-    return self.atom()
-
   def arguments(self, function: str) -> list[Node]:
     """In brackets, or the product behind the name up to the next function."""
-    count = _NUM_ARGUMENTS.get(function, 1)
     if self.peek in ('(', '[', '{'):
       closing = _BRACKETS[self.take()]
-      found = [self.sum()]
+      arguments = [self.sum()]
       while self.peek == ',':
         self.take()
-        found.append(self.sum())
+        arguments.append(self.sum())
       self.take(closing)
     else:
-      found = [self._bare_argument()]
-    if len(found) != count:
+      arguments = [self._bare_argument()]
+    count = _NUM_ARGUMENTS.get(function, 1)
+    if len(arguments) != count:
       raise UnreadableError(f'{function} takes {count}')
-    return found
+    return arguments
 
   def _bare_argument(self) -> Node:
+    """The product behind a function's name, up to the next function or bracket."""
     if self.peek in ('+', '-'):
       return self.signed_power()
     node = self.power()
-    while (
-      self._starts_atom()
-      and self.peek.removeprefix('\\') not in FUNCTIONS
-      and (self.peek not in ('(', '['))
-    ):
+    while self._starts_atom() and not self._starts_call():
       node = self._joined(node)
     if self.peek in ('/', '*', r'\cdot', r'\times'):
       raise UnreadableError('where the argument ends is not clear')
     return node
+
+  def _starts_call(self) -> bool:
+    """Whether the next token is a function, or a bracket that may hold arguments."""
+    return self.peek.removeprefix('\\') in FUNCTIONS or self.peek in ('(', '[')
 
   def symbol(self, token: str, name: str) -> Node:
     """A letter with its subscript and primes, or a constant, or an unknown function's value."""
@@ -363,13 +373,14 @@ class Reader:
     if token not in _UNKNOWN_FUNCTIONS:
       return ('symbol', name)
     start = self._position
-    if self.peek == '^':
+    unpowered_name = name
+    if self.peek == '^':  # f^2 is a function of its own
       self.take()
       name += f'^{self.exponent()}'
     if self.peek == '(':
       return ('unknown', name, self.group('('))
     self._position = start
-    return ('symbol', token + suffix)
+    return ('symbol', unpowered_name)
 
   def _suffix(self) -> str:
     r"""`_1`, `_{max}`, `'` and `^{\prime}`, in one spelling."""
@@ -380,24 +391,19 @@ class Reader:
         suffix += f'_{self._subscript()}'
       elif self.peek == "'":
         suffix += self.take()
-      elif self.peek == '^' and self._tokens[self._position + 1 : self._position + 4] == [
-        '{',
-        r'\prime',
-        '}',
-      ]:
-        self._position += 4
+      elif self._tokens[self._position : self._position + 4] == _PRIME:
+        self._position += len(_PRIME)
         suffix += "'"
       else:
         return suffix
 
   def _subscript(self) -> str:
+    """One token, or the tokens in braces."""
     if self.peek != '{':
       return self.take()
-    found, depth = [], 0
-    while len(found) < _MAX_SUBSCRIPT:
-      token = self.take()
-      depth += (token == '{') - (token == '}')
-      if not depth:
-        return ''.join(found[1:])
-      found.append(token)
-    raise UnreadableError('subscript')
+    begin = self._position + 1
+    end = closing_index(self._tokens, self._position, ('{',), ('}',))
+    if end is None or end - begin > _MAX_SUBSCRIPT:
+      raise UnreadableError('subscript')
+    self._position = end + 1
+    return ''.join(self._tokens[begin:end])

@@ -9,13 +9,16 @@ from __future__ import annotations
 import collections
 import re
 
+from ds_jax.verify.brackets import closing_index
+
 MAX_RESPONSE = 1_000_000  # characters read, from the end
 MAX_ANSWER = 10_000  # characters of one answer; a longer one is none
 _MAX_BOXES = 30  # that can form one list
+_MAX_GAP = 40  # characters between two boxes of a list
 
 # A \boxed without a brace is a mention of the command ("put it in \boxed"), not an answer.
 _BOX = re.compile(r'\\(?:boxed|fbox)\s{0,8}\{')
-_BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace, as in \{1,2\}, is a character
+_ESCAPED = re.compile(r'\\.', re.DOTALL)  # an escaped brace, as in \{1,2\}, is a character
 _BETWEEN_BOXES = re.compile(r'(?:[\s,;$]|\\quad|\\text\{|\}|and|or|\\[\[\]()])*')
 _MATH = re.compile(
   r'\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\[((?:[^\\]|\\[^\]\\])+)\\\]'
@@ -28,6 +31,8 @@ _NUMBER = re.compile(
   r'|(?<![\w.])[-+]?\.\d+'
 )
 _PROSE = re.compile(r'(?<![\\A-Za-z])[A-Za-z][a-z]{2,}')
+_CONJUNCTION = re.compile(r'\b(?:and|or)\b')
+_FORMULA_SIGN = re.compile(r'[=^*/()\[\]{}<>|]|\d\s*[+-]')
 
 
 def last_boxed(text: str) -> str | None:
@@ -42,22 +47,43 @@ def last_boxed(text: str) -> str | None:
     The content, stripped; None as well if it is longer than MAX_ANSWER characters.
   """
   text = text[-MAX_RESPONSE:]
-  starts = collections.deque(_BOX.finditer(text), maxlen=1)
-  if not starts:
+  boxes = _last_boxes(text, 1)
+  if not boxes:
     return None
-  start = starts[0]
-  end = _closing_brace(text, start.end())
-  return None if end is None else text[start.end() : end].strip()
+  end = _closing_brace(text, boxes[0])
+  return None if end is None else text[boxes[0].end() : end].strip()
 
 
-def _closing_brace(text: str, begin: int) -> int | None:
-  """Where the brace opened just before `begin` closes, if within MAX_ANSWER characters."""
-  depth = 1
-  for match in _BRACE.finditer(text, begin, begin + MAX_ANSWER + 1):
-    depth += {'{': 1, '}': -1}.get(match[0], 0)
-    if not depth:
-      return match.start()
+def last_closed_box(text: str) -> str | None:
+  r"""The content of the last `\boxed{…}` or `\fbox{…}` whose braces balance; None without one.
+
+  For worked solutions and gold answers, which are whole: an unbalanced box is a slip there, and the
+  box before it holds the answer. Of a response `last_boxed` reads the answer.
+
+  Args:
+    text: a solution; its last boxes are tried only, as many as can form one list.
+
+  Returns:
+    The content, stripped; boxes of more than MAX_ANSWER characters are passed over.
+  """
+  for box in reversed(_last_boxes(text, _MAX_BOXES)):
+    end = _closing_brace(text, box)
+    if end is not None:
+      return text[box.end() : end].strip()
   return None
+
+
+def _last_boxes(text: str, count: int) -> list[re.Match]:
+  """Where the last `count` boxes open, in order."""
+  return list(collections.deque(_BOX.finditer(text), maxlen=count))
+
+
+def _closing_brace(text: str, box: re.Match) -> int | None:
+  """Where the brace of a box closes, if within MAX_ANSWER characters."""
+  brace = box.end() - 1
+  nearby = text[brace : brace + MAX_ANSWER + 2]
+  length = closing_index(_ESCAPED.sub('  ', nearby), 0, '{', '}')
+  return None if length is None else brace + length
 
 
 def final_answer(text: str) -> str:
@@ -75,45 +101,49 @@ def final_answer(text: str) -> str:
   """
   text = text[-MAX_RESPONSE:]
   if _BOX.search(text):
-    return _boxed_group(text)
+    return _boxed_list(text)
   text = _TAIL.split(text, maxsplit=1)[0].strip()
   starts = [match.end() for match in _ANNOUNCED.finditer(text) if match.end() < len(text)]
   text = text[starts[-1] if starts else 0 :][:MAX_ANSWER]
-  outside = _MATH.sub(' ', text)
+  around_formulas = _MATH.sub(' ', text)
   formulas = [next(filter(None, groups)) for groups in _MATH.findall(text)]
-  has_words = bool(_PROSE.search(re.sub(r'\b(?:and|or)\b', '', outside)))
-  if (
-    len(formulas) == 1
-    and not outside.strip(' .')
-    or (has_words and formulas and not _NUMBER.search(outside.rsplit('\n', 1)[-1]))
-  ):
+  has_words = _PROSE.search(_CONJUNCTION.sub('', around_formulas)) is not None
+  if formulas and _is_last_formula_the_answer(formulas, around_formulas, has_words):
     return formulas[-1].strip()
-  numbers = _NUMBER.findall(outside)
-  if numbers and has_words and _is_prose(outside):
+  numbers = _NUMBER.findall(around_formulas)
+  if numbers and has_words and _is_prose(around_formulas):
     return numbers[-1]
   return text
 
 
+def _is_last_formula_the_answer(formulas: list[str], around_formulas: str, has_words: bool) -> bool:
+  """Whether a text is one formula alone, or prose without a number in its last line."""
+  if len(formulas) == 1 and not around_formulas.strip(' .'):
+    return True
+  last_line = around_formulas.rpartition('\n')[2]
+  return has_words and not _NUMBER.search(last_line)
+
+
 def _is_prose(text: str) -> bool:
-  """Words and numbers, no formula: 'so it is 1,000.99m²', '33 eggs.'."""
-  return ' ' in text and not re.search(r'[=^*/()\[\]{}<>|]|\d\s*[+-]', text)
+  """Whether a text holds words and numbers but no formula: 'so it is 1,000.99m²', '33 eggs.'."""
+  return ' ' in text and not _FORMULA_SIGN.search(text)
 
 
-def _boxed_group(text: str) -> str:
+def _boxed_list(text: str) -> str:
   r"""The last box and those joined to it: `\boxed{2}, \boxed{3}` is '2, 3'."""
   contents: list[str] = []
   previous_end = None
-  for start in collections.deque(_BOX.finditer(text), maxlen=_MAX_BOXES):
-    end = _closing_brace(text, start.end())
+  for box in _last_boxes(text, _MAX_BOXES):
+    end = _closing_brace(text, box)
     if end is None:
       contents, previous_end = [], None
       continue
-    gap = '' if previous_end is None else text[previous_end : start.start()]
-    is_joined = previous_end is not None and len(gap) < 40 and _BETWEEN_BOXES.fullmatch(gap)
-    contents = (
-      [*contents, text[start.end() : end].strip()]
-      if is_joined
-      else [text[start.end() : end].strip()]
-    )
+    if previous_end is None or not _joins_boxes(text[previous_end : box.start()]):
+      contents = []
+    contents.append(text[box.end() : end].strip())
     previous_end = end + 1
   return ', '.join(contents)
+
+
+def _joins_boxes(gap: str) -> bool:
+  return len(gap) < _MAX_GAP and _BETWEEN_BOXES.fullmatch(gap) is not None

@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from fractions import Fraction
 
+from ds_jax.verify.brackets import OPENING, closing_index, depths
 from ds_jax.verify.compare import constant_ratio, has_other_roots, is_constant, same_value
 from ds_jax.verify.expression import Node, UnreadableError, read, subtract
 from ds_jax.verify.normalize import parse_rational, squeeze
@@ -36,6 +37,7 @@ _MATRIX = re.compile(
   r'((?:(?!\\begin).)*)\\end\{\2\}\s*([)\]]?)',
   re.DOTALL,
 )
+_ROW_END = re.compile(r'\\\\')
 _MAX_PAIRS = 200  # of parts, compared by value
 
 
@@ -55,16 +57,18 @@ def is_name(text: str) -> bool:
 
 
 def _decide(gold: str, answer: str) -> bool | None:
+  """`decide`, where what is unreadable raises UnreadableError."""
   relations = [_RELATION.findall(text) for text in (gold, answer)]
   if any(relations):
     return _decide_relations(gold, answer, relations)
-  (brackets, parts), (answer_brackets, answer_parts) = _split(gold), _split(answer)
-  if brackets != answer_brackets:
-    is_interval = len(parts) == len(answer_parts) == 2 and brackets and answer_brackets
-    return False if is_interval else None
-  if brackets:
-    return _decide_ordered(parts, answer_parts)
-  return _decide_unordered(parts, answer_parts)
+  gold_brackets, gold_parts = _split(gold)
+  answer_brackets, answer_parts = _split(answer)
+  if gold_brackets == answer_brackets:
+    decide_parts = _decide_ordered if gold_brackets else _decide_unordered
+    return decide_parts(gold_parts, answer_parts)
+  # [a, b) and (a, b] are different intervals; of other lists the algebra may know more.
+  are_pairs = len(gold_parts) == len(answer_parts) == 2
+  return False if are_pairs and gold_brackets and answer_brackets else None
 
 
 def _split(text: str) -> tuple[str, list[str]]:
@@ -75,136 +79,155 @@ def _split(text: str) -> tuple[str, list[str]]:
   text = text.strip()
   if match := _MATRIX.fullmatch(text):
     return _cells(match[3])
-  inside = text.removeprefix('\\{').removesuffix('\\}') if text[:2] == '\\{' else text[1:-1]
-  is_enclosed = text[:1] in ('(', '[', '{', '\\') and _closes_last(text)
-  if is_enclosed and len(parts := _parts(inside)) > 1:
-    is_ordered = text[0] in '(['
-    return (text[0] + text[-1], parts) if is_ordered else ('', _both_signs(parts))
+  if _is_enclosed(text):
+    escape = text.startswith('\\{')  # 1 character more on either side
+    parts = _parts(text[1 + escape : -1 - escape])
+    if len(parts) > 1 and text[0] in '([':
+      return text[0] + text[-1], parts
+    if len(parts) > 1:
+      return '', _both_signs(parts)
   return '', _both_signs(_parts(text))
 
 
 def _cells(rows: str) -> tuple[str, list[str]]:
   """A matrix, with the lengths of its rows as its brackets."""
-  cells = [row.split('&') for row in re.split(r'\\\\', rows) if row.strip()]
-  return f'matrix {[*map(len, cells)]}', [cell.strip() for row in cells for cell in row]
+  lengths: list[int] = []
+  cells: list[str] = []
+  for row in filter(str.strip, _ROW_END.split(rows)):
+    row_cells = row.split('&')
+    lengths.append(len(row_cells))
+    cells += map(str.strip, row_cells)
+  return f'matrix {lengths}', cells
 
 
-def _closes_last(text: str) -> bool:
-  """Whether the first bracket is closed by the last character, as in `(a, b]` and `\\{a, b\\}`."""
-  if text[0] == '\\' and not (text.startswith('\\{') and text.endswith('\\}')):
-    return False
-  depth = 0
-  for i, c in enumerate(text):
-    depth += (c in '({[') - (c in ')}]')
-    if not depth and c in ')}]':
-      return i == len(text) - 1
-  return False
+def _is_enclosed(text: str) -> bool:
+  r"""Whether the first bracket is closed by the last character, as in `(a, b]` and `\{a, b\}`."""
+  if text.startswith('\\{') and text.endswith('\\}'):
+    return closing_index(text, 1) == len(text) - 1
+  return text[:1] in OPENING and closing_index(text, 0) == len(text) - 1
 
 
 def _parts(text: str) -> list[str]:
   """What stands between commas outside all brackets."""
-  parts, depth, start, position = [], 0, 0, 0
-  while position < len(text):
-    c = text[position]
-    depth += (c in '({[') - (c in ')}]')
-    match = _SEPARATOR.match(text, position) if not depth else None
-    if match:
-      parts.append(text[start:position])
-      start = position = match.end()
-    else:
-      position += 1
-  parts = [part.strip() for part in (*parts, text[start:])]
-  if depth or not all(parts):
+  depth = [0, *depths(text)]  # before each character, and at the end
+  parts, start = [], 0
+  for match in _SEPARATOR.finditer(text):
+    if depth[match.start()] == 0:
+      parts.append(text[start : match.start()].strip())
+      start = match.end()
+  parts.append(text[start:].strip())
+  if depth[-1] or not all(parts):
     raise UnreadableError('list')
   return parts
 
 
 def _both_signs(parts: list[str]) -> list[str]:
-  r"""`a \pm b` stands for two numbers."""
-  return [
-    part.replace(r'\pm', sign)
-    for part in parts
-    for sign in ('+-' if part.count(r'\pm') == 1 else (r'\pm',))
-  ]
+  r"""The parts, where `a \pm b` stands for two numbers."""
+  signed: list[str] = []
+  for part in parts:
+    if part.count(r'\pm') == 1:
+      signed += (part.replace(r'\pm', '+'), part.replace(r'\pm', '-'))
+    else:
+      signed.append(part)
+  return signed
 
 
 def _decide_part(gold: str, answer: str) -> bool | None:
+  """Whether two parts of lists are equal: texts, lists within lists, or expressions."""
   if squeeze(gold) == squeeze(answer):
     return True
-  if any(len(_split(text)[1]) > 1 for text in (gold, answer)):  # tuples of tuples
+  _, gold_parts = _split(gold)
+  if len(gold_parts) > 1:
+    return _decide(gold, answer)
+  _, answer_parts = _split(answer)
+  if len(answer_parts) > 1:
     return _decide(gold, answer)
   return same_value(read(gold), read(answer))
 
 
 def _decide_ordered(gold: list[str], answer: list[str]) -> bool | None:
+  """Whether two lists are equal part by part."""
   if len(gold) != len(answer):
     return None
-  verdicts = [_decide_part(g, a) for g, a in zip(gold, answer, strict=True)]
-  return False if False in verdicts else None if None in verdicts else True
+  decisions = list(map(_decide_part, gold, answer))
+  if False in decisions:
+    return False
+  return None if None in decisions else True
 
 
 def _decide_unordered(gold: list[str], answer: list[str]) -> bool | None:
   """Pairs the parts off: the same numbers and texts first, then whatever has the same value."""
-  gold_keys, answer_keys = (Counter(map(_key, parts)) for parts in (gold, answer))
-  missing, left = _unmatched(gold, answer_keys), _unmatched(answer, gold_keys)
-  if len(missing) * len(left) > _MAX_PAIRS:
+  gold_keys = Counter(map(_key, gold))
+  answer_keys = Counter(map(_key, answer))
+  gold_unpaired = _unpaired(gold, answer_keys)
+  answer_unpaired = _unpaired(answer, gold_keys)
+  if len(gold_unpaired) * len(answer_unpaired) > _MAX_PAIRS:
     return None
-  for part in missing:
-    verdicts = [_decide_part(part, other) for other in left]
-    if True in verdicts:
-      del left[verdicts.index(True)]
+  for part in gold_unpaired:
+    decisions = [_decide_part(part, other) for other in answer_unpaired]
+    if True in decisions:
+      del answer_unpaired[decisions.index(True)]
+    elif None in decisions or len(gold) != len(answer):
+      return None
     else:
-      return None if None in verdicts or len(gold) != len(answer) else False
-  return None if left else True
+      return False
+  return None if answer_unpaired else True
 
 
-def _unmatched(parts: list[str], others: Counter) -> list[str]:
+def _unpaired(parts: list[str], other_keys: Counter) -> list[str]:
   """The parts that are left when each has taken an equal one of the others."""
-  others, found = others.copy(), []
+  available = other_keys.copy()
+  unpaired = []
   for part in parts:
     key = _key(part)
-    if others[key]:
-      others[key] -= 1
+    if available[key]:
+      available[key] -= 1
     else:
-      found.append(part)
-  return found
+      unpaired.append(part)
+  return unpaired
 
 
 def _key(part: str) -> Fraction | str:
+  """A number's value, or the text of anything else."""
   value = parse_rational(part)
   return squeeze(part) if value is None else value
 
 
 def _decide_relations(gold: str, answer: str, relations: list[list[str]]) -> bool | None:
+  """Whether two relations are equal, or a relation and a value; `relations` are their signs."""
   if max(map(len, relations)) > 1:
     return None
   if not all(relations):
     return _decide_assignment(gold, answer, relations)
-  first, sign = _difference(gold, relations[0][0])
-  second, answer_sign = _difference(answer, relations[1][0])
-  if '=' in (sign, answer_sign) and sign != answer_sign:
+  gold_difference, gold_sign = _difference(gold, relations[0][0])
+  answer_difference, answer_sign = _difference(answer, relations[1][0])
+  if gold_sign != answer_sign and '=' in (gold_sign, answer_sign):
     return None
-  ratio = constant_ratio(first, second)
+  # The relations are f ? 0 and g ? 0. They say the same where g = c f with a real number c.
+  ratio = constant_ratio(gold_difference, answer_difference)
   if ratio is None or ratio.imag:
-    return False if has_other_roots(first, second) else None
-  if sign in _FLIPPED and ratio < 0:
+    return False if has_other_roots(gold_difference, answer_difference) else None
+  if gold_sign in _FLIPPED and ratio < 0:  # a negative c turns an inequality round
     answer_sign = _FLIPPED.get(answer_sign, answer_sign)
-  return sign == answer_sign
+  return gold_sign == answer_sign
 
 
 def _difference(text: str, relation: str) -> tuple[Node, str]:
+  """The tree of left - right of a relation, and its sign in one spelling."""
   left, right = text.split(relation)
   return subtract(read(left), read(right)), _SIGNS.get(relation, relation)
 
 
 def _decide_assignment(gold: str, answer: str, relations: list[list[str]]) -> bool | None:
-  related, other = (gold, answer) if relations[0] else (answer, gold)
+  """Whether `name = a` or a calculation `b = a` stands for the other answer, a."""
+  is_gold_related = bool(relations[0])
+  related, other = (gold, answer) if is_gold_related else (answer, gold)
   sign = (relations[0] or relations[1])[0]
   left, right = related.split(sign)
   if _SIGNS.get(sign, sign) != '=':
     return None
   if is_name(squeeze(left)):
-    return _decide(*((right, other) if related is gold else (other, right)))
+    return _decide(right, other) if is_gold_related else _decide(other, right)
   # `\sqrt{4} = 2` is 2, but what is not a number on both sides is an equation.
   trees = [read(text) for text in (left, right, other)]
   is_calculation = all(map(is_constant, trees)) and same_value(*trees[1:])

@@ -7,6 +7,7 @@ in one stream of tokens, so the replay itself knows where each ends.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ from ds_jax.types import Verdict
 FILLER = '.'
 MAX_RESPONSE = 10_000  # characters; a longer one is wrong
 _GOLD = re.compile(r'\s*(\d{1,9}) from (\d{1,9}(?: \d{1,9})*)\s*')
+_OPERATIONS = {
+  '+': operator.add,
+  '-': operator.sub,
+  '*': operator.mul,
+  '/': operator.floordiv,
+}
 _NUMBER = re.compile(r'0|[1-9]\d{0,8}', re.ASCII)
 
 
@@ -80,13 +87,11 @@ def _apply_line(first: str, tokens: Iterator[str], remaining: Counter[int]) -> N
   """Checks `a op b = c`, of which `first` is a, and moves its numbers."""
   left = _take(first, remaining)
   operation = _next_token(tokens)
-  _require(operation in ('+', '-', '*', '/'))
+  _require(operation in _OPERATIONS)
   right = _take(_next_token(tokens), remaining)
   _require(not (operation == '-' and left < right))
   _require(not (operation == '/' and (right == 0 or left % right)))
-  result = {'+': left + right, '-': left - right, '*': left * right, '/': left // (right or 1)}[
-    operation
-  ]
+  result = _OPERATIONS[operation](left, right)
   _require(_next_token(tokens) == '=')
   _require(_next_token(tokens) == str(result))
   remaining[result] += 1
@@ -109,12 +114,14 @@ def _check_remaining(tokens: Iterator[str], remaining: Counter[int]) -> None:
 
 
 def _skip_fillers(token: str | None, tokens: Iterator[str]) -> str | None:
+  """The first token from `token` on that is no filler; None at the end."""
   while token == FILLER:
     token = next(tokens, None)
   return token
 
 
 def _next_token(tokens: Iterator[str]) -> str:
+  """The next token, of which there must be one."""
   token = next(tokens, None)
   if token is None:
     raise _UnfinishedError

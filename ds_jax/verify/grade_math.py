@@ -35,6 +35,11 @@ _DOTS = re.compile(r'\\[lcv]?dots|\.\.\.')
 _QUANTIFIER = re.compile(r'\\(?:forall|exists)|\\in\s*\\mathbb')
 _RELATION = re.compile(r'(?<![<>!:\\])=|<|>|\\(?:leq|geq|neq|approx|equiv|sim)(?![a-z])|!=')
 _EQUALS = re.compile(r'(?<![<>!:\\])=(?!=)|\\approx(?![a-z])')
+_INTERVAL = re.compile(r'\\infty|[\[(].*,.*[\])]')
+_BETWEEN_EQUATIONS = re.compile(r'[,;]\s*(?=[^,;]*=)|\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b')
+_FREE_LETTER = re.compile(r'(?<!\\)\b[A-Za-z]')
+_PERCENT = re.compile(r'(.*?)\s*(?:\\?%|\\?(?:text\{)?\s*(?:percent|percentage|pct)\}?)')
+_ROUNDED_PLACES = 6  # behind the point of a decimal that may be rounded
 _MEMBERSHIP = re.compile(r'[A-Za-z]\s*\\in\s*(?=[\[({\\])')
 
 
@@ -51,7 +56,8 @@ def verify(gold: str, response: str) -> Verdict:
   answer = extract.last_boxed(response)
   if not answer:
     return Verdict.NO_ANSWER
-  return Verdict.CORRECT if is_equal(_bare_gold(gold), answer) else Verdict.WRONG
+  bare_gold = extract.last_boxed(gold) or gold
+  return Verdict.CORRECT if is_equal(bare_gold, answer) else Verdict.WRONG
 
 
 def verify_bare(gold: str, prediction: str) -> Verdict:
@@ -59,13 +65,10 @@ def verify_bare(gold: str, prediction: str) -> Verdict:
   answer = extract.final_answer(prediction)
   if not answer:
     return Verdict.NO_ANSWER
-  if len(gold) > extract.MAX_ANSWER or squeeze(_spelling(gold)) != squeeze(_spelling(answer)):
+  is_long = len(gold) > extract.MAX_ANSWER
+  if is_long or not _is_same_text(_spelling(gold), _spelling(answer)):
     gold = extract.final_answer(gold)  # else it is a bare answer, as in "Player 2"
   return Verdict.CORRECT if is_equal(gold, answer) else Verdict.WRONG
-
-
-def _bare_gold(gold: str) -> str:
-  return extract.last_boxed(gold) or gold
 
 
 def is_equal(gold: str, answer: str) -> bool:
@@ -75,7 +78,7 @@ def is_equal(gold: str, answer: str) -> bool:
   gold, answer = _spelling(gold), _spelling(answer)
   if not gold or not answer:
     return False
-  if squeeze(gold) == squeeze(answer):
+  if _is_same_text(gold, answer):
     return True
   for stage in (_compare_words, _compare_numbers, _compare_as_text_only):
     decision = stage(gold, answer)
@@ -92,92 +95,120 @@ def _spelling(answer: str) -> str:
   return join_thousands(normalize(answer))
 
 
+def _is_same_text(gold: str, answer: str) -> bool:
+  return squeeze(gold) == squeeze(answer)
+
+
 def _compare_words(gold: str, answer: str) -> bool | None:
   """Decides words against words and options against options; None: not words."""
-  gold_words, answer_words = _TEXT.sub(r'\1', gold).strip(), _TEXT.sub(r'\1', answer).strip()
+  gold_words = _TEXT.sub(r'\1', gold).strip()
+  answer_words = _TEXT.sub(r'\1', answer).strip()
   truth = _truth(gold_words)
   if truth is not None:
     return _truth(answer_words) is truth
-  option = _OPTION.fullmatch(gold_words)
-  if option and _OPTION.fullmatch(answer_words):
-    return _OPTION.fullmatch(answer_words)[1] == option[1]
-  lengths = sorted(map(len, gold_words.split()))
-  is_prose = '\\text' in gold or '\\text' in answer or lengths[-1:] > [3] or lengths[-2:-1] > [2]
+  gold_option = _OPTION.fullmatch(gold_words)
+  answer_option = _OPTION.fullmatch(answer_words)
+  if gold_option and answer_option:
+    return gold_option[1] == answer_option[1]
+  has_text = '\\text' in gold or '\\text' in answer
+  is_prose = has_text or _reads_as_prose(gold_words)
   if is_prose and _WORDS.fullmatch(gold_words) and _WORDS.fullmatch(answer_words):
     return gold_words.casefold().split() == answer_words.casefold().split()
   return None
 
 
+def _reads_as_prose(words: str) -> bool:
+  """Whether the longest word has more than 3 letters, or the second longest more than 2."""
+  lengths = sorted(map(len, words.split()), reverse=True)
+  return any(length > limit for length, limit in zip(lengths, (3, 2), strict=False))
+
+
 def _truth(words: str) -> bool | None:
+  """What yes, no, true and false say; None for other words."""
   word = words.strip(' .!').casefold()
-  return True if word in _TRUE else False if word in _FALSE else None
+  if word in _TRUE:
+    return True
+  return False if word in _FALSE else None
 
 
 def _compare_numbers(gold: str, answer: str) -> bool | None:
   """Decides when both sides are rational numbers, with or without a unit."""
-  (gold, gold_unit), (answer, answer_unit) = map(_number_and_unit, (gold, answer))
-  gold_value, answer_value = parse_rational(gold), parse_rational(answer)
+  gold_number, gold_unit = _number_and_unit(gold)
+  answer_number, answer_unit = _number_and_unit(answer)
+  gold_value, answer_value = parse_rational(gold_number), parse_rational(answer_number)
   if gold_value is None or answer_value is None:
     return None
-  if '%' in (gold_unit, answer_unit) and gold_unit != answer_unit:
-    if gold_unit and answer_unit:
-      return False
-    gold_scaled = gold_value / 100 if gold_unit else gold_value
-    answer_scaled = answer_value / 100 if answer_unit else answer_value
-    return gold_value == answer_value or gold_scaled == answer_scaled
   if gold_unit and answer_unit and gold_unit != answer_unit:
     return False
-  return gold_value == answer_value or _rounds_to(gold, gold_value, answer, answer_value)
+  if gold_value == answer_value:
+    return True
+  if gold_unit != answer_unit and '%' in (gold_unit, answer_unit):
+    gold_scaled = gold_value / 100 if gold_unit else gold_value
+    answer_scaled = answer_value / 100 if answer_unit else answer_value
+    return gold_scaled == answer_scaled
+  num_places = [len(number.partition('.')[2]) for number in (gold_number, answer_number)]
+  return max(num_places) >= _ROUNDED_PLACES and _rounds_to(gold_value, answer_value)
 
 
 def _number_and_unit(text: str) -> tuple[str, str]:
-  percent = re.fullmatch(r'(.*?)\s*(?:\\?%|\\?(?:text\{)?\s*(?:percent|percentage|pct)\}?)', text)
+  """A number with '%' or its unit ('' where there is none)."""
+  percent = _PERCENT.fullmatch(text)
   if percent:
     return percent[1], '%'
   value, unit = split_unit(text)
   return join_thousands(value), unit
 
 
-def _rounds_to(gold: str, gold_value: Fraction, answer: str, answer_value: Fraction) -> bool:
-  """0.333333 is 1/3: one side has at least six digits behind the point, and they agree."""
-  places = [len(text.partition('.')[2]) for text in (gold, answer)]
-  if max(places) < 6 or 1 in (gold_value.denominator, answer_value.denominator):
+def _rounds_to(gold: Fraction, answer: Fraction) -> bool:
+  """Whether two numbers agree in six decimals and five digits, as 0.333333 and 1/3; no integers."""
+  if 1 in (gold.denominator, answer.denominator):
     return False
-  difference = abs(gold_value - answer_value)
-  return difference <= Fraction(1, 10**6) and difference <= abs(gold_value) / 10**5
+  difference = abs(gold - answer)
+  return difference <= Fraction(1, 10**_ROUNDED_PLACES) and difference <= abs(gold) / 10**5
 
 
 def _compare_as_text_only(gold: str, answer: str) -> bool | None:
-  """Ellipses, quantifiers and half relations: what an algebra system would misread is wrong."""
-  if any(_DOTS.search(text) for text in (gold, answer)):
+  """Decides against what an algebra system would misread: ellipses, quantifiers, half relations.
+
+  A half relation is one between a relation and something that is none.
+  """
+  if _DOTS.search(gold) or _DOTS.search(answer):
     return False
   if bool(_QUANTIFIER.search(gold)) != bool(_QUANTIFIER.search(answer)):
     return False
-  has_relation = [bool(_RELATION.search(text)) for text in (gold, answer)]
-  if has_relation[0] == has_relation[1]:
+  is_gold_related, is_answer_related = map(bool, map(_RELATION.search, (gold, answer)))
+  if is_gold_related == is_answer_related:
     return None
-  related = gold if has_relation[0] else answer
-  other = answer if has_relation[0] else gold
-  if not _EQUALS.search(related):
-    # x > 3 against the interval (3, oo) is for the algebra; against anything else it is wrong.
-    return None if re.search(r'\\infty|[\[(].*,.*[\])]', other) else False
-  return None if _is_assignment(related) else False
+  related, other = (gold, answer) if is_gold_related else (answer, gold)
+  if _EQUALS.search(related):
+    return None if _is_assignment(related) else False
+  # x > 3 against the interval (3, oo) is for the algebra; against anything else it is wrong.
+  return None if _INTERVAL.search(other) else False
 
 
 def _is_assignment(text: str) -> bool:
-  """Every equation in a list has a name or a calculation without letters on its left."""
-  if forms.is_name(squeeze(_EQUALS.split(text)[0])):
+  """Whether every equation in a list has a name or a calculation without letters on its left."""
+  if forms.is_name(_left_side(text)):
     return True  # (p, q) = (3, 2) too, which holds a comma
-  parts = re.split(r'[,;]\s*(?=[^,;]*=)|\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b', text)
-  lefts = [squeeze(_EQUALS.split(part)[0]).strip(' $') for part in parts if _EQUALS.search(part)]
-  return all(forms.is_name(left) or not re.search(r'(?<!\\)\b[A-Za-z]', left) for left in lefts)
+  for part in _BETWEEN_EQUATIONS.split(text):
+    if _EQUALS.search(part):
+      left = _left_side(part).strip(' $')
+      if not forms.is_name(left) and _FREE_LETTER.search(left):
+        return False
+  return True
+
+
+def _left_side(equation: str) -> str:
+  return squeeze(_EQUALS.split(equation)[0])
 
 
 def _without_units(gold: str, answer: str) -> tuple[str, str]:
   """Drops units where at most one side has one or both have the same."""
-  (gold_value, gold_unit), (answer_value, answer_unit) = split_unit(gold), split_unit(answer)
+  gold_value, gold_unit = split_unit(gold)
+  answer_value, answer_unit = split_unit(answer)
   if gold_unit and answer_unit and gold_unit != answer_unit:
     return gold, answer
+  # `x \in [0, 1]` against a bare interval: the membership goes.
   if bool(_MEMBERSHIP.match(gold)) != bool(_MEMBERSHIP.match(answer)):
     gold_value = _MEMBERSHIP.sub('', gold_value, count=1)
     answer_value = _MEMBERSHIP.sub('', answer_value, count=1)

@@ -53,6 +53,7 @@ _LAYOUT = re.compile(
   r'\\(?:displaystyle|textstyle|left|right|bigl?|bigr|Bigl?|Bigr|limits|nolimits)(?![A-Za-z])'
   r'|\\[!,;:>]|\\\(|\\\)|\\\[|\\\]|(?<!\\)\$'
 )
+_VISIBLE_SPACES = (r'\;', r'\:', r'\>')  # of _LAYOUT
 _SPACE = re.compile(r'(?<!\\)\\ |~|\\q?quad(?![A-Za-z])|\s+')
 _COMMANDS = {
   r'\dfrac': r'\frac',
@@ -97,20 +98,26 @@ _MIXED = re.compile(r'([-+]?)(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}', re.ASCII)
 _CURRENCY = re.compile(r'^([-+]?)\s*(?:\\?\$|€|£|¥|₹)\s*(?=[\d.])|(?<=\d)\s*(?:\\?\$|€|£|¥|₹)$')
 _DEGREES = re.compile(r'(?<=[\d})])\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*$')
 _TRIG = re.compile(r'\\(?:sin|cos|tan|sec|csc|cot)')
+_THOUSANDS = re.compile(r'([-+]?)(\d{1,3}(?:(?:\{,\}|,|\s|,\s)\d{3})+)((?:\.\d*)?)\s*(%?)')
+_LOOSE_SIGN = re.compile(r'^([-+])\s+')
+_DIGIT = re.compile(r'\d')
+_IDLE_SPACE = re.compile(r'(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])')
+_NO_UNIT = re.compile(r'\\text|[^A-Za-z ]')
 _UNIT = re.compile(
   r'^(?P<value>[-+]?[^A-Za-z]*?(?:\\(?:frac|sqrt|pi)[^A-Za-z]*?)*)\s*'
   r'(?P<unit>(?:\\text\s*\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]+(?:\s[A-Za-z]+){0,3})'
   r'(?:\s*\^\s*\{?\s*[23]\s*\}?)?)$'
 )
-_MAX_DIGITS = 1000
+_MAX_NUMBER = 1000  # characters of a number
+_MAX_QUANTITY = 200  # characters of a number with its unit
 
 # Plain names of functions and constants, as calculators and models write them.
+_BARE_COMMANDS = (
+  'pi sin cos tan sec csc cot sinh cosh tanh log ln exp arcsin arccos arctan infty theta alpha '
+  'beta gamma lambda max min'
+)
 _PLAIN_NAMES = {
-  **{
-    name: rf'\{name} '
-    for name in 'pi sin cos tan sec csc cot sinh cosh tanh log ln exp arcsin '
-    'arccos arctan infty theta alpha beta gamma lambda max min'.split()
-  },
+  **{name: rf'\{name} ' for name in _BARE_COMMANDS.split()},
   'asin': r'\arcsin ',
   'acos': r'\arccos ',
   'atan': r'\arctan ',
@@ -123,15 +130,14 @@ _PLAIN_NAME = re.compile(rf'(?<![A-Za-z\\])(?!atan2)(?:{"|".join(_PLAIN_NAMES)})
 _INVERSE = re.compile(r'\\(sin|cos|tan)\s*\^\s*(?:\{\s*-\s*1\s*\}|\(\s*-\s*1\s*\))')
 
 # Bare words that count as units behind a number; in \text{…} any word does.
-_UNITS = frozenset(
-  (
-    'cm mm km nm kg mg lb oz ft yd mi mph kph hz cc ml meter metre inch inche foot feet yard mile '
-    'gram kilogram pound ounce ton tonne liter litre gallon second minute hour day week month year '
-    'sec min hr degree radian rad deg dollar cent euro rupee yuan unit square cubic sq cu percent '
-    'point people person student men women way time box boxe coin apple egg page step number '
-    'integer solution joule watt volt newton ohm kelvin celsius mole'
-  ).split()
+_UNIT_WORDS = (
+  'cm mm km nm kg mg lb oz ft yd mi mph kph hz cc ml meter metre inch inche foot feet yard mile '
+  'gram kilogram pound ounce ton tonne liter litre gallon second minute hour day week month year '
+  'sec min hr degree radian rad deg dollar cent euro rupee yuan unit square cubic sq cu percent '
+  'point people person student men women way time box boxe coin apple egg page step number '
+  'integer solution joule watt volt newton ohm kelvin celsius mole'
 )
+_UNITS = frozenset(_UNIT_WORDS.split())
 
 
 def normalize(text: str) -> str:
@@ -139,29 +145,36 @@ def normalize(text: str) -> str:
   text = _plain_unicode(text)
   if '\\begin' not in text:  # there `\\` ends a row
     text = _ESCAPED_TWICE.sub(r'\\', text)
-  text = _LAYOUT.sub(lambda m: ' ' if m[0] in (r'\;', r'\:', r'\>') else '', text)
+  text = _LAYOUT.sub(lambda m: ' ' if m[0] in _VISIBLE_SPACES else '', text)
   text = _COMMAND.sub(lambda m: _COMMANDS.get(m[0], m[0]), text)
-  text = _SPACE.sub(' ', text).strip()
-  text = text.rstrip('.,; \\')
-  text = _SHORT_FRACTION.sub(lambda m: rf'\frac{{{m[1] or m[2]}}}{{{m[3] or m[4]}}}', text)
+  text = _SPACE.sub(' ', text).strip().rstrip('.,; \\')
+  text = _SHORT_FRACTION.sub(_whole_fraction, text)
   text = _SHORT_ROOT.sub(r'\\sqrt{\1}', text)
   text = _ROUND_ROOT.sub(r'\\sqrt{\1}', text)
   if '\\text' not in text:
     text = _PLAIN_NAME.sub(lambda m: _PLAIN_NAMES[m[0]], text.replace('**', '^'))
   text = _INVERSE.sub(r'\\arc\1', text)
   text = _CURRENCY.sub(r'\1', text)
-  text = text if _TRIG.search(text) else _DEGREES.sub('', text)
+  if not _TRIG.search(text):
+    text = _DEGREES.sub('', text)
   return text.strip()
 
 
+def _whole_fraction(match: re.Match) -> str:
+  r"""`\frac12` and `\frac1{2}` with both pairs of braces."""
+  return rf'\frac{{{match[1] or match[2]}}}{{{match[3] or match[4]}}}'
+
+
 def _plain_unicode(text: str) -> str:
+  """The text with LaTeX for every character beyond ASCII that has some, and without controls."""
   if text.isascii():
-    return ''.join(c if c >= ' ' else ' ' for c in text) if not text.isprintable() else text
+    return text if text.isprintable() else ''.join(map(_plain_character, text))
   text = _VULGAR.sub(r'\\frac{\1}{\2}', ''.join(map(_plain_character, text)))
   return _GLYPH_ROOT.sub(lambda m: rf'\sqrt{{{m[1] or m[2]}}}', text)
 
 
 def _plain_character(c: str) -> str:
+  """What stands for a character: itself, an ASCII twin, LaTeX, a space or nothing."""
   if c.isascii():
     return c if c >= ' ' else ' '
   if c in _SYMBOLS:
@@ -170,61 +183,67 @@ def _plain_character(c: str) -> str:
     return f'^{{{_SUPERSCRIPTS[c]}}}'
   if c in _SUBSCRIPTS:
     return f'_{{{_SUBSCRIPTS[c]}}}'
-  if unicodedata.decimal(c, None) is not None:
-    return str(unicodedata.decimal(c))
-  if 0xFF01 <= ord(c) <= 0xFF5E:
+  digit = unicodedata.decimal(c, None)
+  if digit is not None:
+    return str(digit)
+  if 0xFF01 <= ord(c) <= 0xFF5E:  # full-width forms stand in the order of ASCII
     return chr(ord(c) - 0xFEE0)
   if unicodedata.decomposition(c).startswith('<fraction>'):
     return unicodedata.normalize('NFKC', c)
   category = unicodedata.category(c)
-  return ' ' if category in ('Zs', 'Zl', 'Zp', 'Cc') else '' if category == 'Cf' else c
+  if category in ('Zs', 'Zl', 'Zp', 'Cc'):
+    return ' '
+  return '' if category == 'Cf' else c
 
 
 def join_thousands(text: str) -> str:
   """'7,425,000' and '7 425 000' become '7425000', if the whole text is one such number."""
-  match = re.fullmatch(r'([-+]?)(\d{1,3}(?:(?:\{,\}|,|\s|,\s)\d{3})+)((?:\.\d*)?)\s*(%?)', text)
+  match = _THOUSANDS.fullmatch(text)
   if match is None:
     return text
-  return match[1] + ''.join(c for c in match[2] if c.isdigit()) + match[3] + match[4]
+  sign, groups, decimals, percent = match.groups()
+  return sign + ''.join(filter(str.isdigit, groups)) + decimals + percent
 
 
 def squeeze(text: str) -> str:
   """Removes the spaces that carry no meaning: all but those between two letters or digits."""
-  return re.sub(r'(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])', '', text)
+  return _IDLE_SPACE.sub('', text)
 
 
 def split_unit(text: str) -> tuple[str, str]:
   r"""Splits '10 cm^2' or '3\text{ miles}' into value and unit ('' where there is none)."""
-  match = _UNIT.match(text) if len(text) <= 200 else None
-  if match is None or not re.search(r'\d', match['value']):
+  match = _UNIT.match(text) if len(text) <= _MAX_QUANTITY else None
+  if match is None or not _DIGIT.search(match['value']):
     return text, ''
-  unit = re.sub(r'\\text|[^A-Za-z ]', ' ', match['unit']).split()
+  words = list(map(_singular, _NO_UNIT.sub(' ', match['unit']).split()))
   is_marked = match['unit'].startswith('\\text')
-  if not unit or not (is_marked or all(_singular(word) in _UNITS for word in unit[:1])):
+  if not words or not (is_marked or words[0] in _UNITS):
     return text, ''
-  return match['value'].strip(), ' '.join(map(_singular, unit))
+  return match['value'].strip(), ' '.join(words)
 
 
 def _singular(word: str) -> str:
+  """A word in lower case, without the s of a plural."""
   return word.lower().removesuffix('s')
 
 
 def parse_rational(text: str) -> Fraction | None:
   r"""Reads an integer, a finite decimal, a/b, \frac{a}{b} or a mixed number; else None."""
   text = join_thousands(text.strip())
-  if len(text) > _MAX_DIGITS:
+  if len(text) > _MAX_NUMBER:
     return None
   if text.startswith('{') and text.endswith('}'):
     text = text[1:-1].strip()
-  text = re.sub(r'^([-+])\s+', r'\1', text)
+  text = _LOOSE_SIGN.sub(r'\1', text)
   if (match := _MIXED.fullmatch(text)) and int(match[4]):
     value = int(match[2]) + Fraction(int(match[3]), int(match[4]))
-    return -value if match[1] == '-' else value
-  if match := _RATIO.fullmatch(text):
+  elif match := _RATIO.fullmatch(text):
     top, bottom = int(match[2] or match[4]), int(match[3] or match[5])
-    return None if not bottom else Fraction(-top if match[1] == '-' else top, bottom)
-  match = _DECIMAL.fullmatch(text)
-  if match is None or not (match[2] or match[3]):
+    if not bottom:
+      return None
+    value = Fraction(top, bottom)
+  elif (match := _DECIMAL.fullmatch(text)) and (match[2] or match[3]):
+    value = Fraction(int(match[2] + match[3]), 10 ** len(match[3]))
+  else:
     return None
-  value = Fraction(int(match[2] + match[3] or '0'), 10 ** len(match[3]))
   return -value if match[1] == '-' else value

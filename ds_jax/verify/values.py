@@ -1,8 +1,9 @@
-"""The values of expressions at points, with so many digits that nothing written gets lost.
+"""Evaluates expressions at points, with enough digits to tell any two written numbers apart.
 
-Computed with DIGITS digits, and with numbers between 1/LIMIT and LIMIT only, so that what is added
-to such a number is seen (10^39 and 10^39 + 1). Letters are real, and so is every step unless `i` is
-written; odd roots of negative numbers are the real ones.
+Numbers have DIGITS digits and lie between 1/LIMIT and LIMIT, so that adding 1 to the largest of
+them changes its value (10^39 and 10^39 + 1 differ). Symbols have real values. Every step of the
+evaluation must be real too, unless the constant `i` is in the expression; odd roots of negative
+numbers are the real ones.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from ds_jax.verify.expression import Node, UnreadableError
 DIGITS = 100
 LIMIT = 1e40
 _NOISE = 1e-85  # below are rounding errors: products of two allowed numbers are above
-_LOST = 1e-90  # of the largest term: a sum below is 0
+_LOST = 1e-90  # relative to the largest term: a sum below is 0
 _MAX_EXPONENT = 90.0  # e^90 < LIMIT
 _MAX_GAMMA = 40.0
 _MAX_NODES = 400
+_SIZES = (1, 0.5, 3)  # of the values at points, in turn
 
 Value = Any  # mpf or mpc of `_context`
 
@@ -44,34 +46,36 @@ def leaves(node: Node) -> set[tuple[str, str]]:
   Raises:
     UnreadableError: the tree is too large.
   """
-  found, stack, num_nodes = set(), [node], 0
+  kinds_and_names: set[tuple[str, str]] = set()
+  stack, num_nodes = [node], 0
   while stack:
-    node = stack.pop()
+    kind, *operands = stack.pop()
     num_nodes += 1
-    if node[0] in ('symbol', 'constant', 'unknown', 'decimal'):
-      found.add((node[0], str(node[1])))
-    stack += [part for part in node[1:] if isinstance(part, tuple)]
+    if kind in ('symbol', 'constant', 'unknown', 'decimal'):
+      kinds_and_names.add((kind, str(operands[0])))
+    stack += [operand for operand in operands if isinstance(operand, tuple)]
   if num_nodes > _MAX_NODES:
     raise UnreadableError('size')
-  return found
+  return kinds_and_names
 
 
 def draw(names: list[str], number: int, is_complex: bool) -> Point:
-  """Point `number`: a name's value there is always the same one.
+  """Draws point `number`, in which a name always has the same value.
 
-  They come in three sizes, since powers grow, and every other one is positive, where roots and
-  logarithms are real.
+  Points come in three sizes, since powers grow. In every other one all values are positive, where
+  roots and logarithms are real.
   """
-  drawn = {}
+  values = {}
   for name in names:
     rng = random.Random(f'{name} {number}')
     sign = rng.choice((-1, 1)) if number % 2 else 1
-    size = (1, 0.5, 3)[number % 3] * rng.uniform(0.2, 1.0)
-    drawn[name] = _context().mpf(sign * size)
-  return Point(drawn, is_complex)
+    size = _SIZES[number % len(_SIZES)] * rng.uniform(0.2, 1.0)
+    values[name] = _context().mpf(sign * size)
+  return Point(values, is_complex)
 
 
 def value_or_none(node: Node, point: Point) -> Value | None:
+  """The value at a point; None if there is none."""
   try:
     return value(node, point)
   except UndefinedError:
@@ -79,7 +83,7 @@ def value_or_none(node: Node, point: Point) -> Value | None:
 
 
 def value(node: Node, point: Point) -> Value:
-  """The value at a point.
+  """The value of an expression at a point.
 
   Raises:
     UndefinedError: there is none.
@@ -96,23 +100,28 @@ def value(node: Node, point: Point) -> Value:
     return {'pi': +mp.pi, 'e': +mp.e, 'i': mp.mpc(0, 1)}[operands[0]]
   if kind == 'symbol':
     return point.values[operands[0]]
-  arguments = [value(x, point) for x in operands if isinstance(x, tuple)]
+  arguments = [value(operand, point) for operand in operands if isinstance(operand, tuple)]
   if kind == 'unknown':
     # Equal arguments get the same number; nothing else is known of the function.
     rng = random.Random(f'{operands[0]} {mp.nstr(arguments[0], 40)}')
     return mp.mpf(rng.uniform(0.3, 3.0))
-  if kind == '^' and not point.is_complex and arguments[0] < 0 and _is_odd_root(operands[1]):
-    sign = -1 if operands[1][1][1] % 2 else 1  # the real root: (-8)^{2/3} = 4
-    x = _bounded(sign * _power(-arguments[0], arguments[1]))
+  if kind == 'call':
+    result = _bounded(_call(operands[0], arguments))
+  elif kind == '^' and not point.is_complex and arguments[0] < 0 and _is_odd_root(operands[1]):
+    result = _bounded(_real_power(*arguments, operands[1]))
   else:
-    x = _bounded(_call(operands[0], arguments) if kind == 'call' else _combine(kind, arguments))
-  if x.imag and not point.is_complex:
+    result = _bounded(_combine(kind, arguments))
+  if result.imag and not point.is_complex:
     raise UndefinedError
-  return x
+  return result
 
 
 def _bounded(x: Value) -> Value:
-  """`x`, with rounding errors removed."""
+  """Returns `x` with rounding errors removed: a tiny value is 0, a tiny imaginary part too.
+
+  Raises:
+    UnreadableError: `x` is too large or too small to be computed with.
+  """
   size = abs(x)
   if size < _NOISE:
     return x * 0
@@ -123,92 +132,112 @@ def _bounded(x: Value) -> Value:
   return x
 
 
-def _combine(kind: str, x: list[Value]) -> Value:
+def _combine(kind: str, operands: list[Value]) -> Value:
+  """The value of a node with an operator, from the values of its operands."""
   if kind == '+':
-    total = sum(x)
-    return total * 0 if abs(total) < _LOST * max(map(abs, x)) else total
+    total = sum(operands)
+    # What is left of terms that cancel is their rounding error.
+    is_noise = abs(total) < _LOST * max(map(abs, operands))
+    return total * 0 if is_noise else total
   if kind == '*':
-    return x[0] * x[1]
+    return operands[0] * operands[1]
   if kind == '-':
-    return -x[0]
+    return -operands[0]
   if kind == '/':
-    if not x[1]:
+    if not operands[1]:
       raise UndefinedError
-    return x[0] / x[1]
+    return operands[0] / operands[1]
   if kind == '^':
-    return _power(*x)
-  return _gamma(x[0] + 1)  # '!'
+    return _power(*operands)
+  return _gamma(operands[0] + 1)  # n! = Gamma(n + 1)
 
 
 def _is_odd_root(exponent: Node) -> bool:
-  """Whether an exponent is written as a fraction p/q with odd q."""
-  return (
-    exponent[0] == '/'
-    and exponent[1][0] == exponent[2][0] == 'number'
-    and exponent[1][1].denominator == exponent[2][1].denominator == 1
-    and exponent[2][1] % 2 == 1
-    and math.gcd(*(int(x[1]) for x in exponent[1:])) == 1
-  )
+  """Whether an exponent is written as a fraction p/q in lowest terms with odd q."""
+  if exponent[0] != '/' or exponent[1][0] != 'number' or exponent[2][0] != 'number':
+    return False
+  p, q = exponent[1][1], exponent[2][1]
+  are_integers = p.denominator == q.denominator == 1
+  return are_integers and q % 2 == 1 and math.gcd(int(p), int(q)) == 1
+
+
+def _real_power(base: Value, exponent: Value, fraction: Node) -> Value:
+  """A negative base to the power p/q with odd q: (-8)^{1/3} = -2, (-8)^{2/3} = 4.
+
+  Its absolute value is that of the positive base; it is negative where p is odd.
+  """
+  is_odd = fraction[1][1] % 2
+  return (-1 if is_odd else 1) * _power(-base, exponent)
 
 
 def _power(base: Value, exponent: Value) -> Value:
+  """The principal value of a power."""
   mp = _context()
   if not base:
     if exponent.imag or exponent.real <= 0:
       raise UndefinedError
     return base
+  # |b^x| = e^(x ln |b|) for real x.
   if float(abs(exponent)) * abs(math.log(float(abs(base)))) > _MAX_EXPONENT:
     raise UnreadableError('power')
   return mp.sqrt(base) if exponent == 0.5 else mp.power(base, exponent)
 
 
 def _gamma(x: Value) -> Value:
+  """The gamma function, which has poles at 0, -1, -2, …"""
   if abs(x) > _MAX_GAMMA:
     raise UnreadableError('factorial')
-  if not x.imag and x.real <= 0 and x.real == round(float(x.real)):
+  is_pole = not x.imag and x.real <= 0 and x.real == round(float(x.real))
+  if is_pole:
     raise UndefinedError
   return _context().gamma(x)
 
 
-def _call(function: str, x: list[Value]) -> Value:
+def _call(function: str, arguments: list[Value]) -> Value:
+  """The value of a function of `expression.FUNCTIONS`."""
   mp = _context()
-  if function in ('ln', 'log'):
-    if not x[0]:
-      raise UndefinedError
-    return mp.log(x[0])
-  if function == 'cbrt':
-    return _power(x[0], mp.mpf(1) / 3)
-  if function == 'sqrt':
-    return mp.sqrt(x[0])
   if function in ('floor', 'ceil', 'round', 'atan2', 'binom'):
-    return _real_call(function, x)
-  if abs(x[0]) > _MAX_EXPONENT:
+    return _real_call(function, arguments)
+  (x,) = arguments
+  if function in ('ln', 'log'):
+    if not x:
+      raise UndefinedError
+    return mp.log(x)
+  if function == 'cbrt':
+    return _power(x, mp.mpf(1) / 3)
+  if function == 'sqrt':
+    return mp.sqrt(x)
+  if abs(x) > _MAX_EXPONENT:
     raise UnreadableError('argument')
+  name = 'fabs' if function == 'abs' else function.replace('arc', 'a')
   try:
-    return getattr(mp, {'abs': 'fabs'}.get(function, function.replace('arc', 'a')))(x[0])
+    return getattr(mp, name)(x)
   except (ZeroDivisionError, ValueError):
     raise UndefinedError from None
 
 
-def _real_call(function: str, x: list[Value]) -> Value:
+def _real_call(function: str, arguments: list[Value]) -> Value:
+  """The value of a function that is defined for real arguments only."""
   mp = _context()
-  if any(a.imag for a in x):
+  if any(argument.imag for argument in arguments):
     raise UndefinedError
   if function == 'binom':
-    return _gamma(x[0] + 1) / _gamma(x[1] + 1) / _gamma(x[0] - x[1] + 1)
+    n, k = arguments
+    return _gamma(n + 1) / _gamma(k + 1) / _gamma(n - k + 1)
   if function == 'atan2':
-    return mp.atan2(*x)
-  near = mp.nint(x[0])
-  if abs(x[0] - near) < _NOISE:  # an integer but for rounding
-    return near
-  if function == 'round' and abs(abs(x[0] - mp.floor(x[0])) - 0.5) < _NOISE:
+    return mp.atan2(*arguments)
+  (x,) = arguments
+  nearest = mp.nint(x)
+  if abs(x - nearest) < _NOISE:  # an integer but for rounding
+    return nearest
+  if function == 'round' and abs(abs(x - mp.floor(x)) - 0.5) < _NOISE:
     raise UnreadableError('rounding of a half')
-  return {'floor': mp.floor, 'ceil': mp.ceil, 'round': mp.nint}[function](x[0])
+  return {'floor': mp.floor, 'ceil': mp.ceil, 'round': mp.nint}[function](x)
 
 
 @functools.cache
 def _context() -> Any:
-  """Arithmetic of our own: the precision of mpmath's global one belongs to sympy."""
+  """Arithmetic of its own: the precision of mpmath's global one belongs to sympy."""
   import mpmath
 
   context = mpmath.mp.clone()
