@@ -51,7 +51,9 @@ def prepare(flags: dict[str, Any], progress: Progress) -> tuple[Summary, str]:
       'skipped': dict(loaded.counts),
       **_overlap_report(problems, flags['data_dir'], progress),
     }
-  folder, is_new = builders.write_problems(name, split, problems, report, flags['data_dir'])
+  folder, is_new = builders.write_problems(
+    name, split, problems, report=report, data_dir=flags['data_dir']
+  )
   summary = {
     'status': 'done',
     'name': name,
@@ -64,7 +66,7 @@ def prepare(flags: dict[str, Any], progress: Progress) -> tuple[Summary, str]:
 
 
 def _load_training(pattern: str, config: DataConfig, progress: Progress) -> LoadedProblems:
-  loaded = load_rows(file_rows(find_files(pattern)), config, 0, progress, is_training=True)
+  loaded = load_rows(file_rows(find_files(pattern)), config, 0, progress=progress, is_training=True)
   if not loaded.problems:
     raise InputError(
       f'{pattern}: none of {loaded.num_rows} rows can be used, e.g. '
@@ -98,7 +100,7 @@ def load_benchmark(
     ),
     'eval',
     data_dir,
-    progress,
+    progress=progress,
   )
   check_count(name, len(loaded.problems), f'{data_dir}/{name}')
   return loaded.problems
@@ -145,7 +147,7 @@ def describe(flags: dict[str, Any], progress: Progress) -> tuple[Summary, str]:
   if kind in ('tfds', 'countdown') and not flags['data_dir']:
     raise InputError(f'Missing --data_dir: where {flags["source"]} lies.')
   split = 'eval' if kind == 'tfds' and name in BENCHMARKS else 'train'
-  loaded = load_problems(config, split, flags['data_dir'] or '', progress)
+  loaded = load_problems(config, split, flags['data_dir'] or '', progress=progress)
   summary = {
     'status': 'done',
     'name': flags['source'],

@@ -128,7 +128,7 @@ def search_file(
   """
   with open_runtime(config, workdir, progress, should_stop, team) as opened:
     accept = functools.partial(accept_problem, runtime=opened)
-    loaded = load_questions(path, config.data, accept, progress)
+    loaded = load_questions(path, config.data, accept, progress=progress)
     per_device = -(-len(loaded.problems) // sharding.num_slot_shards(opened.mesh))
     runtime = dataclasses.replace(opened, config=with_slots(config, per_device))
     params, name = trained_params(runtime)

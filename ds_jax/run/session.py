@@ -101,7 +101,7 @@ class Runtime:
     """Problems of 'train', 'eval' or 'warmstart' with their prompt tokens; long ones are dealt
     with as config.data says, and counted."""
     with first_process_first(self.team):  # it may have to build the files
-      loaded = load_problems(self.config.data, split, self.data_dir, self.progress)
+      loaded = load_problems(self.config.data, split, self.data_dir, progress=self.progress)
     prepared = prompts_lib.prepare_prompts(loaded.problems, self.tokenizer, self.config.data)
     if prepared.skipped:
       self.progress.note(

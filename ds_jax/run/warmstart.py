@@ -98,7 +98,7 @@ def worked_solutions(
 ) -> Pairs:
   """Token pairs of the warm-start split; InputError if it has no worked solutions."""
   data_dir = config.data.data_dir or str(workdir.data)
-  problems = load_problems(config.data, 'warmstart', data_dir, progress).problems
+  problems = load_problems(config.data, 'warmstart', data_dir, progress=progress).problems
   prepared = prompts_lib.prepare_prompts(problems, tokenizer, config.data)
   pairs = [
     (tokens, tokenizer.encode_response(problem.solution))

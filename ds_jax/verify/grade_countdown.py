@@ -15,14 +15,11 @@ from collections.abc import Iterator
 from ds_jax.types import Verdict
 
 FILLER = '.'
+OPERATORS = ('+', '-', '*', '/')
 MAX_RESPONSE = 10_000  # characters; a longer one is wrong
 _GOLD = re.compile(r'\s*(\d{1,9}) from (\d{1,9}(?: \d{1,9})*)\s*')
-_OPERATIONS = {
-  '+': operator.add,
-  '-': operator.sub,
-  '*': operator.mul,
-  '/': operator.floordiv,
-}
+_FUNCTIONS = (operator.add, operator.sub, operator.mul, operator.floordiv)
+_OPERATIONS = dict(zip(OPERATORS, _FUNCTIONS, strict=True))
 _NUMBER = re.compile(r'0|[1-9]\d{0,8}', re.ASCII)
 
 

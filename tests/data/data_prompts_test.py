@@ -15,6 +15,7 @@ from ds_jax.data import countdown
 from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.data.prompts import load_tokenizer, prepare_prompts, save_tokenizer
 from ds_jax.types import Problem
+from ds_jax.verify.grade_countdown import OPERATORS
 
 TEXTS = ('What is $1+1$?', 'café 🙂 \\frac{1}{2}\n\tx', '日本語', ' a  b ', '', '👩‍👩‍👧')
 
@@ -73,7 +74,7 @@ def test_worked_solutions_round_trip_and_lines_fill_segments(embedded):
     # Every segment is one line: it begins with an operation, and only the last one ends the text.
     for i, segment in enumerate(segments):
       words = embedded.decode_response(segment).split()
-      assert words[1] in countdown.OPERATORS and words[3] == '='
+      assert words[1] in OPERATORS and words[3] == '='
       assert (embedded.stop_ids[0] in segment) == (i == depth - 1)
       assert len(segment) == num_tokens or i == depth - 1
 
@@ -224,7 +225,7 @@ def test_a_hub_name_loads_its_snapshot(monkeypatch, countdown_folder):
   import huggingface_hub
 
   monkeypatch.setattr(
-    huggingface_hub, 'snapshot_download', lambda name, allow_patterns: str(countdown_folder)
+    huggingface_hub, 'snapshot_download', lambda name, **patterns: str(countdown_folder)
   )
   assert load_tokenizer('org/name').num_ids == 112
 

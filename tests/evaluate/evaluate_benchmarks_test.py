@@ -59,7 +59,7 @@ def make_run(root):
   claim(workdir, config)
   for name in NAMES:
     problems = [Problem(f'{name}-{i}', f'{name}: {i}+{i}=', str(2 * i)) for i in range(30)]
-    builders.write_problems(name, 'test', problems, {}, workdir.data)
+    builders.write_problems(name, 'test', problems, report={}, data_dir=workdir.data)
   return config, workdir
 
 
