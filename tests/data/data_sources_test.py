@@ -325,16 +325,18 @@ def test_tfds_source_by_name_and_by_folder(tmp_path):
 
   config = CountdownConfig(num_train=12, num_heldout=5, num_warmstart=3)
   folder = countdown_builder.prepare(config, tmp_path).data_dir
-  own = load_problems(DataConfig(countdown=config), 'train', str(tmp_path), Notes())
+  own = load_problems(DataConfig(countdown=config), 'train', str(tmp_path), progress=Notes())
   name = f'countdown/{countdown_builder.config_name(config)}'
   for source in (f'tfds:{name}', f'tfds:{name}/1.0.0', f'tfds:{folder}'):
-    loaded = load_problems(DataConfig(source=source), 'train', str(tmp_path), Notes())
+    loaded = load_problems(DataConfig(source=source), 'train', str(tmp_path), progress=Notes())
     assert loaded.problems == own.problems
   halved = DataConfig(source=f'tfds:{name}', train_split='train[:50%]')
-  assert load_problems(halved, 'train', str(tmp_path), Notes()).problems == own.problems[:6]
+  assert (
+    load_problems(halved, 'train', str(tmp_path), progress=Notes()).problems == own.problems[:6]
+  )
   with pytest.raises(InputError, match="Unknown split 'dev'"):
     load_problems(
-      DataConfig(source=f'tfds:{name}', train_split='dev'), 'train', str(tmp_path), Notes()
+      DataConfig(source=f'tfds:{name}', train_split='dev'), 'train', str(tmp_path), progress=Notes()
     )
 
 
