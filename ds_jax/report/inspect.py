@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ds_jax.report.text import number, shorten, visible
+from ds_jax.report.text import number, or_dash, shorten, visible
 from ds_jax.types import FinishedTree
 
 Decode = Callable[[np.ndarray], str]  # [n] int32 tokens of a segment -> their text
@@ -47,8 +47,9 @@ def format_table(table: Mapping[str, Mapping[str, float] | None]) -> str:
   width = max(map(len, table))
   lines = [f'{"over trees":{width}}  {"mean":>10}  {"deviation":>10}']
   for name, entry in table.items():
-    mean = number(entry['mean']) if entry else '–'
-    deviation = number(entry['deviation']) if entry else '–'
+    figures = entry or {}
+    mean = or_dash(figures.get('mean'), number)
+    deviation = or_dash(figures.get('deviation'), number)
     lines.append(f'{name.replace("_", " "):{width}}  {mean:>10}  {deviation:>10}')
   return '\n'.join(lines)
 
@@ -90,13 +91,14 @@ def tree_to_dict(tree: FinishedTree, decode: Decode) -> dict[str, Any]:
 
 def _node(tree: FinishedTree, i: int, decode: Decode) -> dict[str, Any]:
   """Returns the entry of a node that was neither collected nor chosen."""
+  parent = int(tree.parent[i])
   tokens = tree.tokens[tree.node_slice(i)]
   entropies = tree.entropies[tree.node_slice(i)]
   visits = int(tree.visit_count[i])
   is_terminal = bool(tree.is_terminal[i])
   return {
     'id': i,
-    'parent': int(tree.parent[i]) if tree.parent[i] >= 0 else None,
+    'parent': parent if parent >= 0 else None,
     'depth': int(tree.depth[i]),
     'text': decode(tokens) if len(tokens) else '',
     'num_tokens': len(tokens),
@@ -155,8 +157,8 @@ def _head(node: dict[str, Any], max_text: int) -> str:
 
 
 def _numbers(node: dict[str, Any]) -> str:
-  q = '–' if node['q'] is None else f'{node["q"]:+.2f}'
-  entropy = '–' if node['entropy'] is None else f'{node["entropy"]:.2f}'
+  q = or_dash(node['q'], '{:+.2f}'.format)
+  entropy = or_dash(node['entropy'], '{:.2f}'.format)
   return f'{node["visits"]:6d}  {q:>6}  {entropy:>5}'
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ds_jax.report.metrics import series
 from ds_jax.report.summary import cost_line, headline, table_rows
-from ds_jax.report.text import duration, number, percent, visible
+from ds_jax.report.text import duration, number, or_dash, percent, visible
 
 _STYLE = """
 :root { --ink: #20262d; --muted: #6b7480; --line: #e4e7eb; --soft: #f6f7f9; }
@@ -171,12 +171,8 @@ def _rounds_table(metrics: Sequence[Mapping[str, Any]]) -> str:
   rows = [[metric.label for metric in _ROUNDS]]
   for row in metrics:
     if row['kind'] == 'filter':
-      rows.append([_cell(row.get(metric.name), metric.write) for metric in _ROUNDS])
+      rows.append([or_dash(row.get(metric.name), metric.write) for metric in _ROUNDS])
   return _table(rows) if len(rows) > 1 else ''
-
-
-def _cell(value: Any, write: Callable[[Any], str]) -> str:
-  return '–' if value is None else write(value)
 
 
 def _trees(trees: Iterable[Mapping[str, str]]) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ds_jax.report.text import duration, percent
+from ds_jax.report.text import duration, or_dash, percent
 
 # Fields that hold the seconds of their whole row; other time/… fields are parts, or rates.
 WHOLE_ROW_TIMES = ('step', 'filter', 'evaluate', 'warmstart')
@@ -79,7 +79,8 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     change = _change(at_k_before, at_k_after)
     rows.append((f'pass@{k}', percent(at_k_before), percent(at_k_after), change))
   for name, label in (('num_problems', 'problems'), ('num_samples', 'samples per problem')):
-    rows.append((label, _count(before.get(name)), _count(after.get(name)), ''))
+    counts = [or_dash(evaluation.get(name), '{:,}'.format) for evaluation in (before, after)]
+    rows.append((label, *counts, ''))
   return rows
 
 
@@ -136,7 +137,3 @@ def _change(before: float | None, after: float | None) -> str:
   if before is None or after is None:
     return ''
   return f'{100 * (after - before):+.1f} points'
-
-
-def _count(value: int | None) -> str:
-  return '–' if value is None else f'{value:,}'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 
 def visible(text: str, *, keep: str = '') -> str:
@@ -44,7 +46,12 @@ def number(value: float | int | str) -> str:
 
 def percent(share: float | None) -> str:
   """Returns '11.3 %' of 0.113; '–' of None."""
-  return '–' if share is None else f'{100 * share:.1f} %'
+  return or_dash(share, lambda x: f'{100 * x:.1f} %')
+
+
+def or_dash(value: Any, write: Callable[[Any], str]) -> str:
+  """Returns `write(value)`; '–' of None."""
+  return '–' if value is None else write(value)
 
 
 def duration(seconds: float) -> str:

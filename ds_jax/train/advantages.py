@@ -7,6 +7,7 @@ several trajectories share appears once in each of them: copies weigh as often a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,11 +47,11 @@ def group_advantages(
     check_shape('node_outcomes', t.node_outcomes, t.node_lengths.shape)
   is_trained = trained_ends(trajectories, config)
   if not is_trained.any():
-    zeros = tuple(np.zeros(len(t.tokens), np.float32) for t in trajectories)
-    return GroupAdvantages(zeros, is_trained)
+    zeros = [np.zeros(len(t.tokens), np.float32) for t in trajectories]
+    return GroupAdvantages(tuple(zeros), is_trained)
 
   views = GRANULARITIES[config.granularity](trajectories)
-  trained = [t for t, flag in zip(trajectories, is_trained, strict=True) if flag]
+  trained = list(itertools.compress(trajectories, is_trained))
   if config.uniform_trees == 'centre' and is_uniform(trained):
     per_node = centred_nodes(views, config, response_limit, is_trained=is_trained)
   else:
@@ -65,12 +66,13 @@ def group_advantages(
 
 def trained_ends(trajectories: Sequence[Trajectory], config: TrainConfig) -> np.ndarray:
   """Returns which trajectories of a group train, `[R]` bool; all of them may be left out."""
-  is_trained = np.array([t.is_collected or config.ends == 'all' for t in trajectories], bool)
-  trained = [t for t, flag in zip(trajectories, is_trained, strict=True) if flag]
+  is_trained = _are_counted(trajectories, config.ends)
+  trained = list(itertools.compress(trajectories, is_trained))
   if config.uniform_trees == 'drop' and is_uniform(trained):
     is_trained[:] = False
   # The baseline of q_mean is a mean over ends: where it has none, there is no advantage.
-  if config.advantage == 'q_mean' and not _in_baseline(trajectories, config).any():
+  in_baseline = _are_counted(trajectories, config.baseline_ends)
+  if config.advantage == 'q_mean' and not in_baseline.any():
     is_trained[:] = False
   return is_trained
 
@@ -150,7 +152,7 @@ def q_mean(
   """
   rewards = [node_rewards(t, config, response_limit) for t in trajectories]
   end_rewards = np.array([r[-1] for r in rewards])
-  in_baseline = _in_baseline(trajectories, config)
+  in_baseline = _are_counted(trajectories, config.baseline_ends)
   mean, divisor = baseline(end_rewards[in_baseline], config.normalization)
   return [(r - mean) / divisor for r in rewards]
 
@@ -188,7 +190,7 @@ def leave_one_out(
   """
   rewards = [node_rewards(t, config, response_limit) for t in trajectories]
   end_rewards = np.array([r[-1] for r in rewards], np.float64)
-  in_baseline = _in_baseline(trajectories, config)
+  in_baseline = _are_counted(trajectories, config.baseline_ends)
   # The sum over the baseline without the trajectory's own end, and how many ends that leaves.
   total = (end_rewards * in_baseline).sum() - end_rewards * in_baseline
   count = in_baseline.sum() - in_baseline
@@ -220,11 +222,12 @@ def centred_nodes(
   """
   rewards = [node_rewards(t, config, response_limit) for t in trajectories]
   of_trained_tokens = []
-  for r, t, flag in zip(rewards, trajectories, is_trained, strict=True):
-    if flag:
-      of_trained_tokens.append(np.repeat(r, t.node_lengths))
-  of_trained_tokens = np.concatenate(of_trained_tokens)
-  mean = float(of_trained_tokens.astype(np.float64).mean()) if len(of_trained_tokens) else 0.0
+  for r, t in itertools.compress(zip(rewards, trajectories, strict=True), is_trained):
+    of_trained_tokens.append(np.repeat(r, t.node_lengths))
+  of_trained_tokens = np.concatenate(of_trained_tokens, dtype=np.float64)
+  if not len(of_trained_tokens):
+    return rewards
+  mean = float(of_trained_tokens.mean())
   return [r - mean for r in rewards]
 
 
@@ -258,7 +261,8 @@ def flat_group(trajectories: Sequence[Trajectory], group: int) -> list[Trajector
   With `q_mean` this is GRPO's group of outcomes, with `tree_mean` or `td` outcome minus mean
   outcome. Cached solutions and fresh rollouts are mixed the same way.
   """
-  outcomes = np.array([1.0 if t.is_correct else -1.0 for t in trajectories], np.float32)
+  is_correct = np.array([t.is_correct for t in trajectories], bool)
+  outcomes = np.where(is_correct, 1.0, -1.0).astype(np.float32)
   mean_outcome = outcomes.mean()
   flat = []
   for i, (t, outcome) in enumerate(zip(trajectories, outcomes, strict=True)):
@@ -275,9 +279,10 @@ def flat_group(trajectories: Sequence[Trajectory], group: int) -> list[Trajector
   return flat
 
 
-def _in_baseline(trajectories: Sequence[Trajectory], config: TrainConfig) -> np.ndarray:
-  """Returns `[R]` bool: the ends that `baseline_ends` counts in a group's mean."""
-  return np.array([t.is_collected or config.baseline_ends == 'all' for t in trajectories], bool)
+def _are_counted(trajectories: Sequence[Trajectory], ends: str) -> np.ndarray:
+  """Returns `[R]` bool: 'all' of a group's ends, or those that the search 'collected'."""
+  is_collected = np.array([t.is_collected for t in trajectories], bool)
+  return np.ones_like(is_collected) if ends == 'all' else is_collected
 
 
 def _penalty(trajectory: Trajectory, config: TrainConfig, response_limit: int) -> float:
@@ -298,7 +303,9 @@ def _centred_penalties(
 
 
 def _check_one_root(trajectories: Sequence[Trajectory]) -> None:
-  roots = {(t.problem_id, t.group, float(t.node_outcomes[0])) for t in trajectories}
+  roots = set()
+  for t in trajectories:
+    roots.add((t.problem_id, t.group, float(t.node_outcomes[0])))
   if len(roots) > 1:
     raise ValueError(
       f'Expected trajectories of one group, got {len(roots)} roots '

@@ -75,10 +75,10 @@ class Batch(NamedTuple):
 
 
 class Origin(NamedTuple):
-  """Where the response of each packed example stands. Stays on the host."""
+  """Where each packed piece, or its response, begins. Stays on the host."""
 
-  row: np.ndarray  # [examples] int32
-  start: np.ndarray  # [examples] int32
+  row: np.ndarray  # [pieces] int
+  start: np.ndarray  # [pieces] int
 
 
 class RowShape(NamedTuple):
@@ -154,42 +154,42 @@ def pack(examples: Sequence[Example], row_length: int) -> tuple[Batch, Origin]:
     row_length: S, positions per row.
 
   Returns:
-    The batch, with as many rows as needed (none for no examples), and where its tokens come from.
+    The batch, with as many rows as needed (none for no examples), and where each response begins.
 
   Raises:
     InputError: if a sequence does not fit a row.
     ValueError: if an advantage or log-prob is not one per response token.
   """
-  batch, rows, starts = pack_pieces([_sequence(example) for example in examples], row_length)
+  pieces = [_sequence(example) for example in examples]
+  batch, origin = pack_pieces(pieces, row_length)
   prompt_lengths = np.array([len(example.prompt_tokens) for example in examples], int)
-  return batch, Origin(rows, starts + prompt_lengths)
+  return batch, origin._replace(start=origin.start + prompt_lengths)
 
 
-def pack_pieces(pieces: Sequence[Batch], row_length: int) -> tuple[Batch, np.ndarray, np.ndarray]:
+def pack_pieces(pieces: Sequence[Batch], row_length: int) -> tuple[Batch, Origin]:
   """Packs pieces into as few rows as first-fit decreasing finds; deterministic.
 
   Returns:
-    The batch, and the row and start of each piece.
+    The batch, and where each piece begins.
 
   Raises:
     InputError: if a piece does not fit a row.
   """
-  rows, starts = first_fit_decreasing([len(p.tokens) for p in pieces], row_length)
-  batch = empty_batch(int(rows.max(initial=-1)) + 1, row_length)
-  for piece, row, start in zip(pieces, rows, starts, strict=True):
+  sizes = [len(piece.tokens) for piece in pieces]
+  origin = first_fit_decreasing(sizes, row_length)
+  num_rows = int(origin.row.max(initial=-1)) + 1
+  batch = empty_batch(num_rows, row_length)
+  for piece, row, start in zip(pieces, *origin, strict=True):
     size = len(piece.tokens)
     # Indices counted from the start of the piece count from the start of the row now.
     moved = piece._replace(key_end=piece.key_end + start, predecessor=piece.predecessor + start)
     for of_batch, of_piece in zip(batch, moved, strict=True):
       of_batch[row, start : start + size] = of_piece
-  return batch, rows, starts
+  return batch, origin
 
 
-def first_fit_decreasing(lengths: Sequence[int], row_length: int) -> tuple[np.ndarray, np.ndarray]:
+def first_fit_decreasing(lengths: Sequence[int], row_length: int) -> Origin:
   """Places pieces longest first, each into the first row with room.
-
-  Returns:
-    The row and the start of each piece, `[pieces]` int each.
 
   Raises:
     InputError: if a piece does not fit a row.
@@ -197,13 +197,15 @@ def first_fit_decreasing(lengths: Sequence[int], row_length: int) -> tuple[np.nd
   lengths = np.asarray(lengths, int)
   check_shape('lengths', lengths, [None])
   _check_fits(lengths, row_length)
-  rows, starts = np.zeros(len(lengths), int), np.zeros(len(lengths), int)
+  rows = np.zeros(len(lengths), int)
+  starts = np.zeros(len(lengths), int)
   free = np.full(len(lengths), row_length)  # of each row; there are never more rows than pieces
   for index in np.argsort(-lengths, kind='stable'):
     row = int(np.argmax(free >= lengths[index]))
-    rows[index], starts[index] = row, row_length - free[row]
+    rows[index] = row
+    starts[index] = row_length - free[row]
     free[row] -= lengths[index]
-  return rows, starts
+  return Origin(rows, starts)
 
 
 def empty_batch(num_rows: int, row_length: int) -> Batch:

@@ -15,7 +15,8 @@ _PURPOSE = 0x0C0DE  # keeps these random numbers apart from others of the same s
 
 def hard_problems(pass_rates: Mapping[str, float], threshold: float) -> tuple[str, ...]:
   """Returns the problems with pass@1 below a threshold, sorted (arXiv:2509.25454, section 4.3)."""
-  return tuple(sorted(name for name, rate in pass_rates.items() if rate < threshold))
+  hard = [name for name, rate in pass_rates.items() if rate < threshold]
+  return tuple(sorted(hard))
 
 
 def problem_order(
@@ -23,7 +24,8 @@ def problem_order(
 ) -> tuple[str, ...]:
   """Returns the order of one epoch of one round; the order of `ids` does not matter."""
   ids = sorted(ids)
-  rng = np.random.default_rng(np.random.SeedSequence((_PURPOSE, seed, round_index, epoch)))
+  entropy = np.random.SeedSequence((_PURPOSE, seed, round_index, epoch))
+  rng = np.random.default_rng(entropy)
   return tuple(ids[i] for i in rng.permutation(len(ids)))
 
 

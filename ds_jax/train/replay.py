@@ -43,7 +43,8 @@ class ReplayBuffer:
     """Adds the correct trajectories that are new, in order, up to the cap of each problem."""
     solutions = dict(self.solutions)
     for t in trajectories:
-      solution = Solution(tuple(t.prompt_tokens.tolist()), tuple(t.tokens.tolist()))
+      prompt, response = t.prompt_tokens.tolist(), t.tokens.tolist()
+      solution = Solution(tuple(prompt), tuple(response))
       cached = solutions.get(t.problem_id, ())
       if t.is_correct and solution not in cached and len(cached) < self.max_per_problem:
         solutions[t.problem_id] = (*cached, solution)
@@ -67,7 +68,8 @@ class ReplayBuffer:
     """Returns the buffer that `to_json` made the fields of."""
     solutions = {}
     for name, pairs in fields['solutions'].items():
-      solutions[name] = tuple(Solution(tuple(prompt), tuple(r)) for prompt, r in pairs)
+      cached = [Solution(tuple(prompt), tuple(response)) for prompt, response in pairs]
+      solutions[name] = tuple(cached)
     return cls(fields['max_per_problem'], solutions)
 
   def to_jsonl(self, decode: Callable[[np.ndarray], str]) -> str:

@@ -65,12 +65,14 @@ def search_params(state: TrainState, mesh: jax.sharding.Mesh, compute_dtype: str
 def search_form(params: Decoder, *, mesh: jax.sharding.Mesh, dtype: str) -> Decoder:
   """Returns `search_params` of a state with these parameters."""
   cast = jax.tree.map(lambda leaf: _copy(leaf, dtype), params)
-  return jax.lax.with_sharding_constraint(cast, parameter_shardings(cast, mesh, search=True))
+  shardings = parameter_shardings(cast, mesh, search=True)
+  return jax.lax.with_sharding_constraint(cast, shardings)
 
 
 def _fresh_state(decoder: Decoder, optimizer: optax.GradientTransformation) -> TrainState:
   params = jax.tree.map(lambda leaf: _copy(leaf, jnp.float32), decoder)
-  return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+  opt_state = optimizer.init(params)
+  return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
 
 
 def _copy(leaf: jax.Array, dtype: str | jnp.dtype) -> jax.Array:

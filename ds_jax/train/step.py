@@ -96,7 +96,8 @@ class Learner:
     logprobs, entropies = [], []
     for micro in micro_batches(batch, self.micro_rows):
       self.before_pass()
-      scores = jax.device_get(self.score_rows(params, put_rows(micro, self.mesh)))
+      rows = put_rows(micro, self.mesh)
+      scores = jax.device_get(self.score_rows(params, rows))
       logprobs.append(scores[0])
       entropies.append(scores[1])
     # The last pass may hold rows of padding.
@@ -166,7 +167,8 @@ def make_learner(
   def apply(state: TrainState, grads: Decoder) -> tuple[TrainState, jax.Array, jax.Array]:
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    updated = TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
+    params = optax.apply_updates(state.params, updates)
+    updated = TrainState(params, opt_state, state.step + 1)
     # One entry that is not finite makes the norm so: the whole state stays as it was then.
     is_applied = jnp.isfinite(grad_norm)
     chosen = jax.tree.map(lambda new, old: jnp.where(is_applied, new, old), updated, state)

@@ -194,8 +194,8 @@ def _cut(sizes: Sizes, limit: int) -> list[Run]:
 def _num_rows(layout: Sequence[Sequence[Run]], row_length: int) -> int:
   """Rows that the pieces of a layout need."""
   sizes = [run.size for runs in layout for run in runs]
-  rows, _ = first_fit_decreasing(sizes, row_length)
-  return rows.max(initial=-1) + 1
+  origin = first_fit_decreasing(sizes, row_length)
+  return origin.row.max(initial=-1) + 1
 
 
 def _num_shared(a: np.ndarray, b: np.ndarray) -> int:
