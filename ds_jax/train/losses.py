@@ -110,11 +110,9 @@ def collapsed_loss(
   # L(1) and L(-1): which branch of the clip is larger depends on the sign of A alone.
   up = clipped_loss(logprobs, behavior_logprobs, jnp.ones_like(copies.positive), clip=clip)
   down = clipped_loss(logprobs, behavior_logprobs, -jnp.ones_like(copies.negative), clip=clip)
-  num_clipped_up = copies.num_positive * up.is_clipped
-  num_clipped_down = copies.num_negative * down.is_clipped
   return CollapsedLoss(
     loss=copies.positive * up.loss + copies.negative * down.loss,
-    num_clipped=num_clipped_up + num_clipped_down,
+    num_clipped=copies.num_positive * up.is_clipped + copies.num_negative * down.is_clipped,
     num_clipped_lower=copies.num_negative * down.is_clipped_lower,
   )
 
