@@ -241,7 +241,9 @@ def check_trajectories(trace: dict[str, Any], tree: Any) -> None:
     close('q_soft', np.append(inner, ours.node_values[-1]), theirs['q_soft'])
     close(
       'overlong',
-      overlong_penalty(len(ours.tokens), limit, config.overlong_buffer, config.overlong_factor),
+      overlong_penalty(
+        len(ours.tokens), limit, buffer=config.overlong_buffer, factor=config.overlong_factor
+      ),
       theirs['overlong'],
     )
     close('node_reward', node_rewards(ours, config, limit)[1:], theirs['node_reward'])

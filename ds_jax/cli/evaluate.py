@@ -105,10 +105,7 @@ def evaluate_benchmarks(
     'parameters': parameters,
     'settings': settings,
     'results': results,
-    'paper': {
-      row: dict(zip((*BENCHMARKS, 'average'), values, strict=True))
-      for row, values in table.PAPER.items()
-    },
+    'paper': table.PAPER,
   }
   write_json(folder / 'table.json', found)
   (folder / 'table.md').write_text(text)

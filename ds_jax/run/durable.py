@@ -8,6 +8,7 @@ import glob
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -159,3 +160,25 @@ def close_parts(team: Team, files: Iterable[ResultsFile]) -> None:
   if not team.index:
     for file in files:
       file.take_in_parts()
+
+
+def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
+  """Replaces a file as a whole: after a crash or a full disk it holds the old or the new content.
+
+  Args:
+    path: in an existing folder; the file need not exist.
+    content: text is written as UTF-8.
+  """
+  path = pathlib.Path(path)
+  data = content.encode() if isinstance(content, str) else content
+  descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  try:
+    with os.fdopen(descriptor, 'wb') as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
+    os.chmod(unfinished, 0o644)  # mkstemp's files are for their owner only
+    os.replace(unfinished, path)
+  except BaseException:
+    pathlib.Path(unfinished).unlink(missing_ok=True)
+    raise

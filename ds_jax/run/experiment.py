@@ -21,8 +21,9 @@ from ds_jax.interfaces import ALONE, Progress, SilentProgress, Team, VerifyFn
 from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.model.huggingface.load import load_decoder, save_decoder
 from ds_jax.report.metrics import read_metrics
-from ds_jax.report.plots import write_report
+from ds_jax.report.render import PAGE_NAME, PICTURE_NAME, render_report
 from ds_jax.report.summary import make_summary, summary_table
+from ds_jax.run.durable import write_atomically
 from ds_jax.run.growing import rollout_jobs, run_journaled
 from ds_jax.run.parameters import restore_params
 from ds_jax.run.session import Runtime, model_folder, open_runtime
@@ -143,7 +144,10 @@ def report(workdir: Workdir, progress: Progress) -> Summary:
   config = json.loads((workdir.root / 'config.json').read_text())
   examples = workdir.root / 'examples.json'
   trees = json.loads(examples.read_text()) if examples.exists() else []
-  html, png = write_report(workdir.root, metrics, summary | {'config': config, 'trees': trees})
+  content = render_report(metrics, summary | {'config': config, 'trees': trees})
+  html, png = workdir.root / PAGE_NAME, workdir.root / PICTURE_NAME
+  write_atomically(png, content.picture)
+  write_atomically(html, content.page)
   if summary:
     print(summary_table(summary))
   progress.note(f'Report: {html}')

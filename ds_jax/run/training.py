@@ -21,6 +21,7 @@ from ds_jax.interfaces import SilentProgress
 from ds_jax.model.decoder import Decoder, abstract_decoder
 from ds_jax.report.metrics import MetricsWriter, NoMetrics
 from ds_jax.run.checkpoint import Checkpointer
+from ds_jax.run.durable import write_atomically
 from ds_jax.run.growing import rollout_jobs, run_journaled
 from ds_jax.run.sampler import Sampler, next_batch
 from ds_jax.run.session import Runtime, model_folder
@@ -339,9 +340,8 @@ class Training:
   def export_solutions(self) -> None:
     """Writes the cached solutions for people to read; the checkpoint has them, too."""
     if not self.runtime.team.index:
-      self.host.solutions().write_jsonl(
-        self.runtime.workdir.root / 'replay.jsonl', self.runtime.tokenizer.decode_response
-      )
+      lines = self.host.solutions().to_jsonl(self.runtime.tokenizer.decode_response)
+      write_atomically(self.runtime.workdir.root / 'replay.jsonl', lines)
 
   def train_step(self) -> None:
     """Search, verify, back up, and update on one batch of problems; or imitate solutions."""
@@ -386,7 +386,9 @@ class Training:
 
   def score(self, solutions: Sequence[tuple[str, Solution]]) -> list[Trajectory]:
     """Cached (problem, solution) pairs as trajectories, with log-probs of the present policy."""
-    return score_solutions(self.learner, self.state.params, solutions, self.rows.row_length)
+    return score_solutions(
+      self.learner, self.state.params, solutions, row_length=self.rows.row_length
+    )
 
   def policy_batches(
     self, groups: Sequence[Sequence[Trajectory]]
@@ -397,10 +399,11 @@ class Training:
     """
     config = self.config.train
     packed, num_trained = pack_minibatches(
-      groups, config, response_limit(self.config), self.rows.row_length
+      groups, config, response_limit(self.config), row_length=self.rows.row_length
     )
     batches = [
-      rescore(self.learner, self.state.params, self.reference, batch, config) for batch in packed
+      rescore(self.learner, self.state.params, batch, reference=self.reference, config=config)
+      for batch in packed
     ]
     num_tokens = sum(float(batch.num_copies.sum()) for batch in packed)
     return batches, importance_metrics(packed, batches, config) | {

@@ -43,7 +43,6 @@ def _trajectory(
     prompt_tokens=tree.prompt_tokens,
     tokens=join(tree.tokens),
     behavior_logprobs=join(tree.logprobs),
-    entropies=join(tree.entropies),
     node_ids=path,
     node_lengths=(tree.token_start[path + 1] - tree.token_start[path]),
     node_values=tree.value_sum[path],

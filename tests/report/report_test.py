@@ -18,10 +18,11 @@ from ds_jax.checks import InputError
 from ds_jax.report.figure import running_mean
 from ds_jax.report.inspect import format_tree, tree_to_dict
 from ds_jax.report.metrics import FILE_NAME, MetricsWriter, read_metrics
-from ds_jax.report.plots import summary_table, write_report
 from ds_jax.report.progress import LiveProgress, PlainProgress, make_progress
-from ds_jax.report.summary import make_summary
+from ds_jax.report.render import PAGE_NAME, PICTURE_NAME, render_report
+from ds_jax.report.summary import make_summary, summary_table
 from ds_jax.report.text import duration, shorten, visible
+from ds_jax.run.durable import write_atomically
 from ds_jax.types import FinishedTree
 
 HOSTILE = '\x1b[2J<script>alert(1)</script>\n\u202e"&\ud800\x00'
@@ -94,7 +95,7 @@ def test_plain_progress_needs_no_rich():
   code = (
     'import io, sys; from ds_jax.report.progress import make_progress; '
     'p = make_progress(io.StringIO()); p.start("a", 1); p.finish(); '
-    'import ds_jax.report.plots, ds_jax.report.metrics, ds_jax.report.inspect; '
+    'import ds_jax.report.render, ds_jax.report.metrics, ds_jax.report.inspect; '
     'print([m for m in ("rich", "matplotlib", "tensorboardX", "jax") if m in sys.modules])'
   )
   root = Path(__file__).parents[2]
@@ -300,6 +301,14 @@ def make_metrics() -> list[dict]:
   ]
   rounds = [{'kind': 'filter', 'step': 0, 'round': 1, 'filter/num_problems': 99}]
   return [evaluate(0, 'before', 0.1), *rounds, *train, evaluate(10, 'after', 0.25)]
+
+
+def write_report(folder: Path, metrics: list[dict], summary: dict) -> tuple[Path, Path]:
+  """The two files, written as a run writes them."""
+  report = render_report(metrics, summary)
+  write_atomically(folder / PICTURE_NAME, report.picture)
+  write_atomically(folder / PAGE_NAME, report.page)
+  return folder / PAGE_NAME, folder / PICTURE_NAME
 
 
 def _png_size(content: bytes) -> tuple[int, int]:

@@ -53,7 +53,13 @@ def test_every_tree_is_grown_and_all_its_tokens_are_what_a_full_forward_scores(g
     start = len(trajectory.prompt_tokens) - 1
     cut = slice(start, start + len(trajectory.tokens))
     np.testing.assert_allclose(logprobs[i, cut], trajectory.behavior_logprobs, atol=2e-5)
-    np.testing.assert_allclose(entropies[i, cut], trajectory.entropies, atol=2e-5)
+    expected = entropies_of(trees[trajectory.problem_id], trajectory.node_ids)
+    np.testing.assert_allclose(entropies[i, cut], expected, atol=2e-5)
+
+
+def entropies_of(tree, path):
+  """What the tree keeps of the tokens of a path, `[S]`."""
+  return np.concatenate([tree.entropies[tree.node_slice(node)] for node in path])
 
 
 def test_trees_collect_what_is_owed_and_jump(grown):

@@ -41,7 +41,7 @@ def check_trace(trace):
     np.testing.assert_allclose(rewards, theirs['node_reward'], atol=1e-6)
     np.testing.assert_allclose(
       advantages.overlong_penalty(
-        len(ours.tokens), limit, config.overlong_buffer, config.overlong_factor
+        len(ours.tokens), limit, buffer=config.overlong_buffer, factor=config.overlong_factor
       ),
       theirs['overlong'],
       atol=1e-12,
@@ -155,7 +155,7 @@ def test_uniform_trees_drop_or_keep():
 def test_released_all_wrong_tree_raises_its_own_tokens():
   wrong = [trajectory([-1.0] * 3, [0.0, -0.4, -1.0]) for _ in range(2)]
   first = group_advantages(wrong, RELEASED, 100).per_token[0]
-  assert first[0] > 0 and first[-1] == 0  # design.md section 4: documented, and droppable
+  assert first[0] > 0 and first[-1] == 0  # as documented; uniform_trees drops such trees
 
 
 def test_q_mean_without_collected_end_does_not_train():

@@ -11,7 +11,15 @@ from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import sequence_logprobs
 from ds_jax.train.advantages import group_advantages
-from ds_jax.train.batch import Batch, examples_of, micro_batches, pack, plain_examples, scatter
+from ds_jax.train.batch import (
+  Batch,
+  examples_of,
+  micro_batches,
+  pack,
+  plain_examples,
+  scatter,
+  trained_branches,
+)
 
 
 def test_every_token_is_predicted_once_by_its_predecessor():
@@ -108,7 +116,7 @@ def test_examples_hold_only_what_trains_and_weigh_the_whole_minibatch():
   good = [trajectory([0.0, 1.0], correct=True), trajectory([0.0, -1.0])]
   dropped = [trajectory([-1.0, -1.0]), trajectory([-1.0, -1.0])]
   groups = [(group, group_advantages(group, TrainConfig(), 10)) for group in (good, dropped)]
-  examples = examples_of(groups, 'token_mean')
+  examples = examples_of(trained_branches(groups, 'token_mean'))
   assert len(examples) == 2
   assert [e.weight for e in examples] == [0.25, 0.25]
   assert [e.advantage[0] for e in examples] == [1.0, -1.0]

@@ -12,7 +12,7 @@ import pytest
 from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig
 from ds_jax.train.batch import Batch, add_copy, empty_batch
-from ds_jax.train.losses import clipped_loss, padded_sum_weights, token_weights
+from ds_jax.train.losses import Clip, clipped_loss, padded_sum_weights, token_weights
 from ds_jax.train.step import policy_loss_fn
 
 MODES = {
@@ -21,22 +21,18 @@ MODES = {
   'seq-mean-token-sum': 'sequence_sum',
   'seq-mean-token-sum-norm': None,
 }
-CLIP = {'clip_low': 0.2, 'clip_high': 0.28, 'dual_clip': 10.0}
+CLIP = Clip(low=0.2, high=0.28, dual=10.0)
 
 
 def check_cases(data):
   """All cases, padded to one shape so that one program serves them."""
   settings = data['settings']
-  clip = {
-    'clip_low': settings['clip_low'],
-    'clip_high': settings['clip_high'],
-    'dual_clip': settings['dual_clip_c'],
-  }
+  clip = Clip(settings['clip_low'], settings['clip_high'], settings['dual_clip_c'])
 
   @jax.jit
   def evaluate(new, old, advantage, weights):
-    loss_of = lambda x: jnp.sum(weights * clipped_loss(x, old, advantage, **clip).loss)
-    return jax.value_and_grad(loss_of)(new), clipped_loss(new, old, advantage, **clip)
+    loss_of = lambda x: jnp.sum(weights * clipped_loss(x, old, advantage, clip=clip).loss)
+    return jax.value_and_grad(loss_of)(new), clipped_loss(new, old, advantage, clip=clip)
 
   def padded(values):
     values = np.asarray(values, float)
@@ -80,13 +76,13 @@ def test_every_released_loss(shared):
 def test_loss_is_positively_homogeneous_in_the_advantage():
   rng = np.random.default_rng(0)
   old, new, advantage = rng.normal(size=(3, 1000))
-  loss = lambda scale: np.asarray(clipped_loss(new, old, scale * advantage, **CLIP).loss)
+  loss = lambda scale: np.asarray(clipped_loss(new, old, scale * advantage, clip=CLIP).loss)
   np.testing.assert_allclose(loss(2.5), 2.5 * loss(1.0), rtol=1e-5, atol=1e-6)
 
 
 def test_on_policy_gradient_is_the_policy_gradient():
   logprobs, advantages = jnp.array([-1.0, -2.0, -0.1]), jnp.array([0.5, -0.5, 2.0])
-  grad = jax.grad(lambda x: clipped_loss(x, logprobs, advantages, **CLIP).loss.sum())(logprobs)
+  grad = jax.grad(lambda x: clipped_loss(x, logprobs, advantages, clip=CLIP).loss.sum())(logprobs)
   np.testing.assert_allclose(grad, -advantages, rtol=1e-6)
 
 
@@ -94,7 +90,9 @@ def test_kl_and_entropy_terms_are_their_definitions():
   rng = np.random.default_rng(1)
   batch = empty_batch(2, 6)
   for row, start in enumerate((2, 3)):
-    add_copy(Batch(*(field[row] for field in batch)), slice(start, None), 0.1 + row, 0.0)
+    add_copy(
+      Batch(*(field[row] for field in batch)), slice(start, None), weight=0.1 + row, advantage=0.0
+    )
   new, reference, entropies = rng.normal(-1, 0.5, (3, 2, 6)).astype(np.float32)
   batch = batch._replace(reference_logprobs=reference)
   config = TrainConfig(kl_coefficient=0.3, entropy_coefficient=0.2)
