@@ -19,9 +19,8 @@ from ds_jax.config import Config, SearchConfig, context_length
 from ds_jax.decode.expand import ExpandShape, compile_expand, compile_slots, slots_sharding
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
-from ds_jax.model.attention.kernels.tpu_cache import PATH_KERNEL, SEGMENT_KERNEL, segment_block
-from ds_jax.model.attention.path import group_size
 from ds_jax.model.attention.training import BLOCK
+from ds_jax.model.caches import Slots
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import abstract_decoder
 from ds_jax.plan.hlo import read_traffic
@@ -167,7 +166,7 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
       bytes_per_device(slots),
       0,
       mesh.size,
-      expand_trips(shape, path_length) | chosen,
+      expand_trips(shape, shape.reader(mesh), slots, path_length) | chosen,
       mesh.shape['tensor'],
       shape.num_slots,
       again,
@@ -243,25 +242,18 @@ def expand_shape(config: Config, search: SearchConfig, decoder: DecoderConfig) -
     replay_lanes=search.replay_lanes,
     path_block=search.path_block,
     num_kv_heads=decoder.num_kv_heads,
+    head_width=decoder.head_width,
     cache_kernel=search.cache_kernel,
   )
 
 
-def expand_trips(shape: ExpandShape, path_length: int) -> dict[str, float]:
-  """How often the loops of an expansion run for paths of that length.
-
-  Of kernels: the share of the caches that they read; of segments, on average over all steps.
-  Replays are left out: they are rare (README: 0.8 % of the tokens).
-  """
-  block, length = min(shape.path_block, shape.capacity), shape.segment_length
-  part = segment_block(length)
+def expand_trips(
+  shape: ExpandShape, reader: Any, slots: Slots, path_length: int
+) -> dict[str, float]:
   return {
-    'decode_tokens': length,
+    'decode_tokens': shape.segment_length,
     'replay': 0.0,
-    PATH_KERNEL: -(-path_length // block) * block / shape.capacity,
-    SEGMENT_KERNEL: sum(max(1, -(-n // part)) for n in range(length)) * part / length**2,
-    'path_blocks': -(-path_length // shape.path_block),
-    'path_groups': shape.num_slots // group_size(shape.num_slots),
+    **reader.scope_counts(path_length, shape.num_slots, slots.paths, segments=slots.segments),
   }
 
 

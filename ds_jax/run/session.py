@@ -151,6 +151,7 @@ class Runtime:
       replay_lanes=search.replay_lanes,
       path_block=search.path_block,
       num_kv_heads=self.decoder_config.num_kv_heads,
+      head_width=self.decoder_config.head_width,
       cache_kernel=search.cache_kernel,
     )
 

@@ -75,6 +75,7 @@ def make_engine(config=SEARCH, num_devices=1, verify_fn=scripted_verify, prompt_
     replay_lanes=config.replay_lanes,
     path_block=config.path_block,
     num_kv_heads=DECODER.num_kv_heads,
+    head_width=DECODER.head_width,
   )
   program = compile_expand(mesh, shape)
   return Engine(

@@ -17,7 +17,7 @@ import optax
 
 from ds_jax.checks import check_divides, check_shape
 from ds_jax.config import TrainConfig
-from ds_jax.model.decoder import Decoder
+from ds_jax.model.decoder import Decoder, Rows
 from ds_jax.model.sharded import mesh_logprobs
 from ds_jax.sharding import num_slot_shards, parameter_shardings, put_rows, replicated
 from ds_jax.train.batch import Batch, micro_batches
@@ -135,16 +135,8 @@ def make_learner(
     return jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
 
   def score(params: Decoder, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    return mesh_logprobs(
-      params,
-      batch.tokens,
-      batch.positions,
-      batch.key_end,
-      batch.tokens,
-      batch.predecessor,
-      mesh=mesh,
-      temperature=temperature,
-    )
+    rows = Rows(batch.tokens, batch.positions, batch.key_end, batch.tokens, batch.predecessor)
+    return mesh_logprobs(params, rows, mesh=mesh, temperature=temperature)
 
   def loss_of(params: Decoder, batch: Batch) -> tuple[jax.Array, Statistics]:
     logprobs, entropies = score(without_frozen(params, frozen), batch)

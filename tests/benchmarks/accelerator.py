@@ -91,6 +91,7 @@ def decode(config: DecoderConfig, flags: argparse.Namespace) -> dict[str, Any]:
     replay_lanes=1,
     path_block=512,
     num_kv_heads=config.num_kv_heads,
+    head_width=config.head_width,
     cache_kernel=flags.kernel,
   )
   model = search_form(

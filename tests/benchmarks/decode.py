@@ -88,6 +88,7 @@ def expansion(
     replay_lanes=num_slots,
     path_block=block,
     num_kv_heads=decoder.config.num_kv_heads,
+    head_width=decoder.config.head_width,
   )
   expand_fn = bind_sampling(compile_expand(mesh, shape), sampling_options(), [STOP_ID])
   make_slots = compile_slots(decoder.config, mesh, shape)

@@ -120,6 +120,7 @@ class Setting:
       replay_lanes=c.replay_lanes,
       path_block=c.path_block,
       num_kv_heads=SIZES[self.size].num_kv_heads,
+      head_width=SIZES[self.size].head_width,
     )
 
 

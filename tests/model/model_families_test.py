@@ -14,7 +14,7 @@ import pytest
 from ds_jax.checks import InputError
 from ds_jax.model import rope
 from ds_jax.model.config import config_from_hf
-from ds_jax.model.decoder import compute_logits, forward
+from ds_jax.model.decoder import Rows, compute_logits, forward
 from ds_jax.model.huggingface.load import load_decoder, save_decoder
 
 torch = pytest.importorskip('torch', reason='transformers on torch is the reference')
@@ -24,9 +24,8 @@ NUM_TOKENS = 64
 @functools.partial(jax.jit, static_argnames='length')
 def _full_logits(decoder, rows, length):
   shape = rows.shape
-  hidden = forward(
-    decoder, rows, jnp.broadcast_to(jnp.arange(length), shape), jnp.full(shape, length)
-  )
+  positions = jnp.broadcast_to(jnp.arange(length), shape)
+  hidden = forward(decoder, Rows(rows, positions, jnp.full(shape, length)))
   return compute_logits(decoder, hidden)
 
 

@@ -15,7 +15,7 @@ from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, com
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import init_decoder, sequence_logprobs
+from ds_jax.model.decoder import Rows, init_decoder, sequence_logprobs
 from ds_jax.model.rope import Llama3Scaling, YarnScaling
 from ds_jax.model.sharded import mesh_logprobs
 
@@ -86,6 +86,7 @@ def expand_twice(family, mesh_shape):
     replay_lanes=NUM_SLOTS,
     path_block=8,
     num_kv_heads=decoder.config.num_kv_heads,
+    head_width=decoder.config.head_width,
   )
   params = jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh, search=True))
   expand = bind_sampling(compile_expand(mesh, shape), sampling_options(), [31])  # 31: never
@@ -134,9 +135,8 @@ def rows_of(tokens):
 
 def score(decoder, rows):
   positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
-  return sequence_logprobs(
-    decoder, rows, positions, jnp.full(rows.shape, rows.shape[1]), jnp.roll(rows, -1, 1)
-  )
+  key_end = jnp.full(rows.shape, rows.shape[1])
+  return sequence_logprobs(decoder, Rows(rows, positions, key_end, jnp.roll(rows, -1, 1)))
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -163,14 +163,14 @@ def test_a_mesh_grows_the_same_children(family, mesh_shape):
 @functools.partial(jax.jit, static_argnames='mesh')
 def loss_and_gradient(decoder, rows, mesh):
   positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
-  arguments = (
+  rows = Rows(
     rows,
     positions,
     jnp.full(rows.shape, rows.shape[1]),
     jnp.roll(rows, -1, 1),
     positions,
   )
-  return jax.value_and_grad(lambda d: mesh_logprobs(d, *arguments, mesh=mesh)[0].mean())(decoder)
+  return jax.value_and_grad(lambda d: mesh_logprobs(d, rows, mesh=mesh)[0].mean())(decoder)
 
 
 @pytest.mark.parametrize('family, mesh_shape', CASES)

@@ -20,7 +20,13 @@ from ds_jax.interfaces import SlotPlan
 from ds_jax.model import decoder as decoder_lib
 from ds_jax.model.attention.training import BLOCK, attend, find_seen_blocks
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import REMAT_POLICIES, abstract_decoder, init_decoder, sequence_logprobs
+from ds_jax.model.decoder import (
+  REMAT_POLICIES,
+  Rows,
+  abstract_decoder,
+  init_decoder,
+  sequence_logprobs,
+)
 from ds_jax.sharding import make_mesh
 
 CONFIG = DecoderConfig(
@@ -66,7 +72,7 @@ def test_blocks_equal_the_definition_forward_and_backward(layout, monkeypatch):
     for i, heads in enumerate((4, 2, 2, 4))
   )
   key_end = jnp.asarray(np.stack([layouts(length)[layout], layouts(length)['causal']]))
-  loss = lambda f: lambda *qkv: jnp.sum(weight * f(*qkv, key_end))
+  loss = lambda f: lambda *qkv: jnp.sum(weight * f(*qkv, key_end=key_end))
   ours, theirs = (
     jax.jit(jax.value_and_grad(loss(f), argnums=(0, 1, 2)))(q, k, v) for f in (attend, dense)
   )
@@ -82,7 +88,7 @@ def test_blocks_that_nobody_sees_are_skipped(monkeypatch):
 
 
 def loss(decoder, tokens, positions, key_end, targets):
-  logprobs, entropies = sequence_logprobs(decoder, tokens, positions, key_end, targets)
+  logprobs, entropies = sequence_logprobs(decoder, Rows(tokens, positions, key_end, targets))
   return logprobs.sum(), entropies
 
 
@@ -177,6 +183,7 @@ def expansion(compute_dtype, temperature_and_more, length=24):
     replay_lanes=slots,
     path_block=8,
     num_kv_heads=config.num_kv_heads,
+    head_width=config.head_width,
   )
   mesh = make_mesh(devices=jax.devices()[:1])
   decoder = init_decoder(config, jax.random.key(0))
@@ -209,10 +216,12 @@ def fresh_log_ratio(compute_dtype, options):
     functools.partial(sequence_logprobs, temperature=options.get('temperature') or 1.0)
   )(
     decoder,
-    rows,
-    np.broadcast_to(np.arange(total), rows.shape),
-    np.full_like(rows, total),
-    np.roll(rows, -1, 1),
+    Rows(
+      rows,
+      np.broadcast_to(np.arange(total), rows.shape),
+      np.full_like(rows, total),
+      np.roll(rows, -1, 1),
+    ),
   )
   length = segments.tokens.shape[-1]
   logprobs, entropies = (np.asarray(x)[:, -1 - length : -1].reshape(*lead, length) for x in scored)

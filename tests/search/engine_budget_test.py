@@ -48,6 +48,7 @@ def test_an_expansion_stops_once_all_children_have_ended():
     replay_lanes=2,
     path_block=8,
     num_kv_heads=fakes.DECODER.num_kv_heads,
+    head_width=fakes.DECODER.head_width,
   )
   mesh = make_mesh(devices=jax.devices()[:1])
   everything = tuple(range(fakes.DECODER.num_ids))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ds_jax.interfaces import Segments
-from ds_jax.model.decoder import sequence_logprobs
+from ds_jax.model.decoder import Rows, sequence_logprobs
 from ds_jax.search.engine.engine import Interrupted
 from ds_jax.search.engine.expansion import cut_segments
 from ds_jax.search.engine.host_tree import HostTree
@@ -44,10 +44,12 @@ def test_every_tree_is_grown_and_all_its_tokens_are_what_a_full_forward_scores(g
   assert (rows < fakes.DECODER.num_ids).all()
   logprobs, entropies = jax.jit(sequence_logprobs)(
     fakes.decoder(),
-    rows,
-    jnp.broadcast_to(jnp.arange(40), rows.shape),
-    jnp.full(rows.shape, 40),
-    jnp.roll(rows, -1, 1),
+    Rows(
+      rows,
+      jnp.broadcast_to(jnp.arange(40), rows.shape),
+      jnp.full(rows.shape, 40),
+      jnp.roll(rows, -1, 1),
+    ),
   )
   for i, trajectory in enumerate(found):
     start = len(trajectory.prompt_tokens) - 1

@@ -9,7 +9,7 @@ from train_cases import random_examples, small_decoder, trajectory
 
 from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig
-from ds_jax.model.decoder import sequence_logprobs
+from ds_jax.model.decoder import Rows, sequence_logprobs
 from ds_jax.train.advantages import group_advantages
 from ds_jax.train.batch import (
   Batch,
@@ -66,7 +66,7 @@ def test_packed_log_probs_scatter_back_to_those_of_each_sequence_alone():
   decoder, examples = small_decoder(), random_examples(12)
   forward = jax.jit(
     lambda b: sequence_logprobs(
-      decoder, b.tokens, b.positions, b.key_end, b.tokens, predecessor=b.predecessor
+      decoder, Rows(b.tokens, b.positions, b.key_end, b.tokens, b.predecessor)
     )[0]
   )
   score = lambda b: np.concatenate([forward(rows) for rows in micro_batches(b, 1)])
@@ -100,7 +100,7 @@ def test_empty_rows_have_finite_gradients():
   rows = next(micro_batches(batch, 2))
   assert not rows.token_mask[1].any()
   loss = lambda d: sequence_logprobs(
-    d, rows.tokens, rows.positions, rows.key_end, rows.tokens, predecessor=rows.predecessor
+    d, Rows(rows.tokens, rows.positions, rows.key_end, rows.tokens, rows.predecessor)
   )[0].sum()
   grads = jax.jit(jax.grad(loss))(decoder)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))

@@ -15,7 +15,7 @@ from train_cases import random_examples, small_decoder
 
 from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig, WarmstartConfig
-from ds_jax.model.decoder import sequence_logprobs
+from ds_jax.model.decoder import Rows, sequence_logprobs
 from ds_jax.sharding import make_mesh, parameter_shardings
 from ds_jax.train import sft
 from ds_jax.train.batch import micro_batches, pack, plain_examples, scatter
@@ -157,11 +157,7 @@ def test_gradient_is_that_of_the_loss(decoder, batch):
   def loss(params):
     scored = sequence_logprobs(
       params,
-      batch.tokens,
-      batch.positions,
-      batch.key_end,
-      batch.tokens,
-      predecessor=batch.predecessor,
+      Rows(batch.tokens, batch.positions, batch.key_end, batch.tokens, batch.predecessor),
     )
     return policy_loss_fn(TRAIN)(*scored, batch)[0]
 

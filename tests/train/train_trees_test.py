@@ -14,7 +14,7 @@ from train_cases import random_tree, small_decoder, trajectory
 
 from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig
-from ds_jax.model.decoder import init_decoder, sequence_logprobs
+from ds_jax.model.decoder import Rows, init_decoder, sequence_logprobs
 from ds_jax.sharding import make_mesh
 from ds_jax.train.advantages import (
   GRANULARITIES,
@@ -114,7 +114,7 @@ def dapo(params, length, tokens, behavior, advantages, mask):
   """DAPO's objective as its paper writes it (arXiv:2503.14476, Eq. 8): every sequence alone."""
   rows = lambda x: jnp.broadcast_to(x, tokens.shape)
   logprobs, _ = sequence_logprobs(
-    params, tokens, rows(jnp.arange(length)), rows(length), jnp.roll(tokens, -1, 1)
+    params, Rows(tokens, rows(jnp.arange(length)), rows(length), jnp.roll(tokens, -1, 1))
   )
   ratio = jnp.exp(jnp.where(mask, jnp.roll(logprobs, 1, 1) - behavior, 0.0))
   clipped = jnp.clip(ratio, 1 - TRAIN.clip_low, 1 + TRAIN.clip_high)
