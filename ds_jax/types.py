@@ -2,7 +2,7 @@
 
 Shape legend (no letter has two meanings; einsum strings use these letters):
 
-  B decoder slots (or trees, one per problem) · N node slots per tree · W children per expansion
+  B decoder slots (or trees, one per problem) · N nodes per tree · W children per expansion
   T tokens per segment · P prompt tokens · S positions of a whole path · R trajectories in a batch
   L layers · M model width · H query heads · C key/value heads · G = H/C · D head width
   F MLP width · V vocabulary
@@ -115,7 +115,6 @@ class Trajectory:
   prompt_tokens: np.ndarray  # [P] int32
   tokens: np.ndarray  # [S] int32
   behavior_logprobs: np.ndarray  # [S] float32, of the policy that sampled, as in Segments.logprobs
-  entropies: np.ndarray  # [S] float32, nats
   node_ids: np.ndarray  # [depth + 1] int32
   node_lengths: np.ndarray  # [depth + 1] int32, tokens each node adds; sums to S
   node_values: np.ndarray  # [depth + 1] float32, value_sum (q) in the finished tree

@@ -50,7 +50,6 @@ def flat_trajectory(values: np.ndarray, logprobs: np.ndarray, group: int = 0) ->
     prompt_tokens=np.zeros(1, np.int32),
     tokens=np.zeros(size, np.int32),
     behavior_logprobs=np.asarray(logprobs, np.float32),
-    entropies=np.zeros(size, np.float32),
     node_ids=np.arange(size + 1, dtype=np.int32),
     node_lengths=np.array([0] + [1] * size, np.int32),
     node_values=np.append(0.0, values).astype(np.float32),

@@ -52,7 +52,6 @@ def trajectory(
     prompt_tokens=np.array([1, 2, 3], np.int32),
     tokens=np.asarray(tokens, np.int32),
     behavior_logprobs=(-4 + 0.3 * rng.normal(size=size)).astype(np.float32),
-    entropies=np.ones(size, np.float32),
     node_ids=np.arange(len(outcomes), dtype=np.int32),
     node_lengths=np.asarray(lengths, np.int32),
     node_values=np.asarray(values, np.float32),

@@ -100,7 +100,7 @@ class ReplayBuffer:
 
 
 def cached_trajectory(
-  problem_id: str, solution: Solution, logprobs: np.ndarray, entropies: np.ndarray
+  problem_id: str, solution: Solution, logprobs: np.ndarray
 ) -> Trajectory:
   """A cached solution as a trajectory; join it with rollouts by `advantages.flat_group`.
 
@@ -108,7 +108,6 @@ def cached_trajectory(
     problem_id: whose solution it is.
     solution: from the buffer.
     logprobs: `[S]` float32 of the response under the present policy.
-    entropies: `[S]` float32, nats, of the same.
   """
   tokens = np.array(solution.response_tokens, np.int32)
   return Trajectory(
@@ -117,7 +116,6 @@ def cached_trajectory(
     prompt_tokens=np.array(solution.prompt_tokens, np.int32),
     tokens=tokens,
     behavior_logprobs=logprobs,
-    entropies=entropies,
     node_ids=np.array([0, 1], np.int32),
     node_lengths=np.array([0, len(tokens)], np.int32),
     node_values=np.array([0.0, 1.0], np.float32),

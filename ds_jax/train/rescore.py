@@ -73,10 +73,11 @@ def score_solutions(
   ]
   batch, origin = pack(plain_examples(pairs), row_length)
   lengths = [len(response) for _, response in pairs]
-  scores = [scatter(x, origin, lengths) for x in learner.score(params, batch)]
+  logprobs, _ = learner.score(params, batch)
+  scores = scatter(logprobs, origin, lengths)
   return [
-    cached_trajectory(name, solution, *values)
-    for (name, solution), *values in zip(wanted, *scores, strict=True)
+    cached_trajectory(name, solution, score)
+    for (name, solution), score in zip(wanted, scores, strict=True)
   ]
 
 

@@ -82,7 +82,6 @@ def random_tree(
         prompt_tokens=question,
         tokens=np.concatenate([t[p] for t, p in zip(tokens, place, strict=True)]),
         behavior_logprobs=np.concatenate([x[p] for x, p in zip(logprobs, place, strict=True)]),
-        entropies=np.ones(DEPTH * segment, np.float32),
         node_ids=np.array([0, *(first[d] + p for d, p in enumerate(place))], np.int32),
         node_lengths=np.array([0] + [segment] * DEPTH, np.int32),
         node_values=np.array(outcomes, np.float32),

@@ -53,7 +53,13 @@ def test_every_tree_is_grown_and_all_its_tokens_are_what_a_full_forward_scores(g
     start = len(trajectory.prompt_tokens) - 1
     cut = slice(start, start + len(trajectory.tokens))
     np.testing.assert_allclose(logprobs[i, cut], trajectory.behavior_logprobs, atol=2e-5)
-    np.testing.assert_allclose(entropies[i, cut], trajectory.entropies, atol=2e-5)
+    expected = entropies_of(trees[trajectory.problem_id], trajectory.node_ids)
+    np.testing.assert_allclose(entropies[i, cut], expected, atol=2e-5)
+
+
+def entropies_of(tree, path):
+  """What the tree keeps of the tokens of a path, `[S]`."""
+  return np.concatenate([tree.entropies[tree.node_slice(node)] for node in path])
 
 
 def test_trees_collect_what_is_owed_and_jump(grown):
@@ -218,11 +224,10 @@ def test_an_end_token_in_the_last_place_is_seen(policy, is_seen):
     is_ended=np.array([[True, True, False]]),
   )
   tree = HostTree(fakes.make_jobs(1)[0], np.zeros(2, np.uint32))
-  expansion = cut_segments(
-    tree, Slot(), 0, Request(0, 0, 0, 3, np.zeros(2, np.uint32)), segments, config
-  )
+  request = Request(0, 0, 0, 3, np.zeros(2, np.uint32))
+  expansion = cut_segments(segments, 0, request, slot=Slot(), tree=tree, config=config)
   assert expansion.ends() == ([0, 1] if is_seen else [1])
-  assert [len(tokens) for tokens in expansion.tokens] == [4, 1, 4]
+  assert [len(segment.tokens) for segment in expansion.segments] == [4, 1, 4]
 
 
 def test_failed_verification_masks_the_end():
