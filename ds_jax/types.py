@@ -2,7 +2,7 @@
 
 Shape legend (no letter has two meanings; einsum strings use these letters):
 
-  B decoder slots (or trees, one per problem) · N node slots per tree · W children per expansion
+  B decoder slots (or trees, one per problem) · N nodes per tree · W children per expansion
   T tokens per segment · P prompt tokens · S positions of a whole path · R trajectories in a batch
   L layers · M model width · H query heads · C key/value heads · G = H/C · D head width
   F MLP width · V vocabulary

@@ -41,7 +41,7 @@ from ds_jax.search.engine.engine import run as run_engine
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose, base_key_data
 from ds_jax.search.engine.lockstep import deal
-from ds_jax.search.policies.serial import POLICIES
+from ds_jax.search.policies import POLICIES
 from ds_jax.types import FinishedTree, Problem
 from ds_jax.verify import grade_countdown
 

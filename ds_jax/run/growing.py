@@ -16,7 +16,7 @@ from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.lockstep import deal
 from ds_jax.search.journal import Journal, share_trees
-from ds_jax.search.policies.waves import ForkPlan
+from ds_jax.search.policies.base import ForkPlan
 from ds_jax.types import FinishedTree, Problem
 
 

@@ -32,7 +32,7 @@ from ds_jax.search.engine.engine import Engine, Interrupted
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose, base_key_data
 from ds_jax.search.journal import Journal
-from ds_jax.search.policies.waves import ForkPlan
+from ds_jax.search.policies.base import ForkPlan
 from ds_jax.sharding import local_view, num_slot_shards
 from ds_jax.train.batch import Batch, pack, plain_examples, row_shape
 from ds_jax.train.curriculum import hard_problems

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ds_jax.config import SearchConfig
+from ds_jax.search.policies.base import ForkPlan
 from ds_jax.search.policies.fork_law import SplitHistory, fork_plan, share_of_tokens, split_table
-from ds_jax.search.policies.waves import ForkPlan
 from ds_jax.testing import scripted_model
 
 DEPTH, ROLLOUTS = 16, 8

@@ -226,11 +226,10 @@ def test_an_end_token_in_the_last_place_is_seen(policy, is_seen):
     is_ended=np.array([[True, True, False]]),
   )
   tree = HostTree(fakes.make_jobs(1)[0], np.zeros(2, np.uint32))
-  expansion = cut_segments(
-    tree, Slot(), 0, Request(0, 0, 0, 3, np.zeros(2, np.uint32)), segments, config
-  )
+  request = Request(0, 0, 0, 3, np.zeros(2, np.uint32))
+  expansion = cut_segments(segments, 0, request, slot=Slot(), tree=tree, config=config)
   assert expansion.ends() == ([0, 1] if is_seen else [1])
-  assert [len(tokens) for tokens in expansion.tokens] == [4, 1, 4]
+  assert [len(segment.tokens) for segment in expansion.segments] == [4, 1, 4]
 
 
 def test_failed_verification_masks_the_end():

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from ds_jax.search.policies.waves import ForkPlan
+from ds_jax.search.policies.base import ForkPlan
 from ds_jax.search.trajectories import trajectories
 from ds_jax.testing import scripted_model
 from ds_jax.testing import tiny as fakes
