@@ -40,6 +40,11 @@ def read_whole(text: str) -> str | None:
   return ' '.join(text.split()) or None
 
 
+def answer_reader(verifier: str) -> Callable[[str], str | None]:
+  """How the answer of a response is read whose ends a verifier of this name judges."""
+  return read_boxed if verifier == 'math' else read_whole
+
+
 def find_ends(
   tree: FinishedTree, decode: Callable[[np.ndarray], str], read_answer: Callable[[str], str | None]
 ) -> list[End]:
@@ -50,28 +55,22 @@ def find_ends(
     decode: text of `[n]` int32 tokens; may be hostile.
     read_answer: response text -> its answer, or None.
   """
-  masked = {verdict.value for verdict in Verdict if verdict.is_masked}
-  collected = tree.collected.tolist()
-  others = [i for i in np.flatnonzero(tree.is_terminal).tolist() if i not in set(collected)]
   ends = []
-  for node in collected + others:
-    if tree.verdict[node] in masked:
-      continue
-    path = tree.path(node)
-    join = lambda values, path=path: np.concatenate([values[tree.node_slice(i)] for i in path])
-    text = decode(join(tree.tokens))
+  for node in tree.ends():
+    text = decode(tree.along_path(tree.tokens, node))
     answer = read_answer(text)
-    if answer is not None:
-      ends.append(
-        End(
-          node,
-          text,
-          answer,
-          tree.verdict[node] == Verdict.CORRECT.value,
-          path_quality(tree, path),
-          float(join(tree.logprobs).mean()),
-        )
+    if answer is None:
+      continue
+    ends.append(
+      End(
+        node=node,
+        text=text,
+        answer=answer,
+        is_correct=tree.verdict[node] == Verdict.CORRECT.value,
+        q=path_quality(tree, tree.path(node)),
+        logprob=float(tree.along_path(tree.logprobs, node).mean()),
       )
+    )
   return ends
 
 
@@ -82,11 +81,9 @@ def path_quality(tree: FinishedTree, path: Sequence[int]) -> float:
   """
   nodes = np.asarray(path[1:])
   visits = tree.visit_count[nodes]
-  return (
-    float((tree.value_sum[nodes] / np.maximum(visits, 1))[visits > 0].mean())
-    if (visits > 0).any()
-    else 0.0
-  )
+  if not (visits > 0).any():
+    return 0.0
+  return float((tree.value_sum[nodes] / np.maximum(visits, 1))[visits > 0].mean())
 
 
 def first_correct(ends: Sequence[End]) -> End | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ds_jax.evaluate.answers import compared_form
-from ds_jax.evaluate.metrics import mean_with_interval, pass_at_k
+from ds_jax.evaluate.metrics import pass_figures
 from ds_jax.interfaces import Tokenizer
 from ds_jax.types import FinishedTree, Problem, Verdict
 
@@ -54,32 +53,24 @@ def summarize_samples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   Samples whose verification failed through our fault count in no rate; they are counted apart.
 
   Returns:
-    `pass_at_1` with its 95 % interval `low`, `high` and `standard_error`; `pass_at` and
-    `majority_at` {k: share} for powers of two and all samples; `cut_share`, tokens, verdicts.
+    Those of `metrics.pass_figures`, `majority_at` {k: share} for the same k, `cut_share`, tokens
+    and verdicts.
   """
   rows = sorted(rows, key=lambda row: (row['id'], row['sample']))  # not in order of completion
   counted = [row for row in rows if row['verdict'] != Verdict.ERROR.value]
-  groups = [list(group) for _, group in itertools.groupby(counted, key=lambda row: row['id'])]
-  rates = [float(np.mean([is_correct(row) for row in group])) for group in groups]
-  mean, low, high = mean_with_interval(rates)
+  groups: dict[str, list[Mapping[str, Any]]] = {}
+  for row in counted:
+    groups.setdefault(row['id'], []).append(row)
+  counts = {name: (len(group), sum(map(is_correct, group))) for name, group in groups.items()}
+  figures = pass_figures(counts)
+  majority_at = {}
+  for k in figures['pass_at']:
+    majority_at[k] = float(np.mean([majority_at_k(group, k) for group in groups.values()]))
   lengths = [row['num_tokens'] for row in counted]
   percentile = lambda q: int(np.percentile(lengths, q, method='nearest')) if lengths else 0
-  return {
-    'pass_at_1': mean,
-    'low': low,
-    'high': high,
-    'standard_error': standard_error(rates),
-    'num_problems': len(groups),
-    'num_samples': min(map(len, groups), default=0),
+  return figures | {
     'num_errors': len(rows) - len(counted),
-    'pass_at': {
-      k: float(np.mean([pass_at_k(len(group), sum(map(is_correct, group)), k) for group in groups]))
-      for k in sample_counts(groups)
-    },
-    'majority_at': {
-      k: float(np.mean([majority_at_k(group, k) for group in groups]))
-      for k in sample_counts(groups)
-    },
+    'majority_at': majority_at,
     'cut_share': float(np.mean([row['is_cut'] for row in counted])) if counted else 0.0,
     'response_tokens': {
       'mean': float(np.mean(lengths)) if lengths else 0.0,
@@ -93,17 +84,6 @@ def summarize_samples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def is_correct(row: Mapping[str, Any]) -> bool:
   return row['verdict'] == Verdict.CORRECT.value
-
-
-def sample_counts(groups: Sequence[Sequence[Any]]) -> list[int]:
-  """1, 2, 4, … and the number of samples that every problem has."""
-  least = min(map(len, groups), default=0)
-  return sorted({2**i for i in range(least.bit_length()) if 2**i <= least} | {least} - {0})
-
-
-def standard_error(rates: Sequence[float]) -> float:
-  """Of the mean over problems, from their spread; 0 of fewer than two."""
-  return float(np.std(rates, ddof=1)) / math.sqrt(len(rates)) if len(rates) > 1 else 0.0
 
 
 def majority_at_k(group: Sequence[Mapping[str, Any]], k: int) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,27 +75,24 @@ class ReplayBuffer:
       },
     )
 
-  def write_jsonl(self, path: Path, decode: Callable[[np.ndarray], str]) -> None:
-    """Writes one readable line per solution, replacing the file as a whole.
+  def to_jsonl(self, decode: Callable[[np.ndarray], str]) -> str:
+    """One readable line per solution, for people.
 
     Args:
-      path: the file.
       decode: token ids [S] int32 to text (`Tokenizer.decode_response`).
     """
-    path = Path(path)
-    beside = path.with_name(path.name + '.tmp')
-    with beside.open('w', encoding='utf-8') as file:
-      for name in sorted(self.solutions):
-        for s in self.solutions[name]:
-          tokens = np.array(s.response_tokens, np.int32)
-          line = {
-            'problem_id': name,
-            'response': decode(tokens),
-            'prompt_tokens': s.prompt_tokens,
-            'response_tokens': s.response_tokens,
-          }
-          file.write(json.dumps(line, ensure_ascii=False) + '\n')
-    beside.replace(path)
+    lines = []
+    for name in sorted(self.solutions):
+      for s in self.solutions[name]:
+        tokens = np.array(s.response_tokens, np.int32)
+        line = {
+          'problem_id': name,
+          'response': decode(tokens),
+          'prompt_tokens': s.prompt_tokens,
+          'response_tokens': s.response_tokens,
+        }
+        lines.append(json.dumps(line, ensure_ascii=False) + '\n')
+    return ''.join(lines)
 
 
 def cached_trajectory(

@@ -18,10 +18,10 @@ from ds_jax.checks import InputError
 from ds_jax.report.figure import running_mean
 from ds_jax.report.inspect import format_tree, tree_to_dict
 from ds_jax.report.metrics import FILE_NAME, MetricsWriter, read_metrics
-from ds_jax.report.plots import summary_table, write_report
 from ds_jax.report.progress import LiveProgress, PlainProgress, make_progress
-from ds_jax.report.summary import make_summary
+from ds_jax.report.summary import make_summary, summary_table
 from ds_jax.report.text import duration, shorten, visible
+from ds_jax.run.reporting import write_report
 from ds_jax.types import FinishedTree
 
 HOSTILE = '\x1b[2J<script>alert(1)</script>\n\u202e"&\ud800\x00'

@@ -10,6 +10,7 @@ import pytest
 from train_cases import trajectory
 
 from ds_jax.config import TrainConfig
+from ds_jax.run.durable import write_atomically
 from ds_jax.train.advantages import flat_group, group_advantages
 from ds_jax.train.curriculum import batch_of, hard_problems, problem_order
 from ds_jax.train.replay import ReplayBuffer, cached_trajectory
@@ -60,7 +61,7 @@ def test_json_is_lossless():
 def test_export_is_readable(tmp_path):
   path = tmp_path / 'replay.jsonl'
   for _ in range(2):
-    filled().write_jsonl(path, lambda tokens: ' '.join(map(str, tokens)))
+    write_atomically(path, filled().to_jsonl(lambda tokens: ' '.join(map(str, tokens))))
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   assert [(line['problem_id'], line['response']) for line in lines] == [
     ('p', '1 2'),
