@@ -102,6 +102,21 @@ class FinishedTree:
     """Where the tokens of `node` stand in `tokens`, `logprobs` and `entropies`."""
     return slice(int(self.token_start[node]), int(self.token_start[node + 1]))
 
+  def along_path(self, values: np.ndarray, node: int) -> np.ndarray:
+    """Values per token (`tokens`, `logprobs`, `entropies`) of the path from the root to `node`."""
+    return np.concatenate([values[self.node_slice(i)] for i in self.path(node)])
+
+  def ends(self) -> list[int]:
+    """Nodes that end a verified path: the collected ones in order, then the others as created.
+
+    Masked ends are left out: verification failed through our fault, or the text is degenerate (the
+    paper keeps garbled and endlessly repeating texts out of its negatives).
+    """
+    collected = self.collected.tolist()
+    passed_over = sorted(set(np.flatnonzero(self.is_terminal).tolist()) - set(collected))
+    ends = collected + passed_over
+    return [end for end in ends if not Verdict(self.verdict[end]).is_masked]
+
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:

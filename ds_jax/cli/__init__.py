@@ -1,6 +1,6 @@
 """The command line: `ds-jax COMMAND --config=configs/….py --workdir=DIR --config.search.width=4 …`.
 
-Parses and checks, calls experiment.py, prints the summary, and turns outcomes into exit codes.
+Parses and checks, calls the command, prints the summary, and turns outcomes into exit codes.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _execute(name: str, flags: dict[str, Any], config: Any) -> int:
       code, summary = _outcome(name, flags, config, team)
     if team.count > 1 and summary['status'] in ('interrupted', 'cannot_write'):
       distributed.leave(code)  # the others may know nothing of it
-    if team.index:
+    if not team.is_first:
       return code
   if flags['json']:
     print(json.dumps(summary | {'exit_code': code}, sort_keys=True))
@@ -221,13 +221,13 @@ def _outcome(
   """Runs the command with its lock and signal handlers; returns exit code and summary."""
   from ds_jax.report.progress import make_progress
   from ds_jax.run.checkpoint import SaveError
-  from ds_jax.run.workdir import EXIT_CANNOT_WRITE, EXIT_DONE, Stopped, StoppedAlone, StopRequest
+  from ds_jax.run.stopping import ExitCode, Stopped, StoppedAlone, StopRequest
 
-  progress, stop = SilentProgress() if team.index else make_progress(), StopRequest()
+  progress, stop = make_progress() if team.is_first else SilentProgress(), StopRequest()
   try:
     with stop.installed():
       summary = _dispatch(name, flags, config, progress, stop, team)
-    return summary.get('exit_code', EXIT_DONE), summary
+    return summary.get('exit_code', ExitCode.DONE), summary
   except StoppedAlone:
     if team.count > 1:
       raise
@@ -246,7 +246,7 @@ def _outcome(
     if not isinstance(e, SaveError) and e.errno is None:
       raise
     progress.note(f'ds-jax: {e}')
-    return EXIT_CANNOT_WRITE, {'status': 'cannot_write', 'error': str(e)}
+    return ExitCode.CANNOT_WRITE, {'status': 'cannot_write', 'error': str(e)}
 
 
 def _set_environment(flags: dict[str, Any]) -> None:
@@ -260,97 +260,85 @@ def _set_environment(flags: dict[str, Any]) -> None:
 def _dispatch(
   name: str, flags: dict[str, Any], config: Any, progress: Any, stop: Callable[[], bool], team: Team
 ) -> dict[str, Any]:
-  from ds_jax.run import experiment
-  from ds_jax.run import parameters as export
-  from ds_jax.run.warmstart import warmstart
+  from ds_jax.run import parameters
+  from ds_jax.run.session import Session
   from ds_jax.run.workdir import Workdir, lock
 
+  workdir = Workdir(pathlib.Path(flags['workdir'])) if flags.get('workdir') else None
+  session = Session(config, workdir, progress, stop, team)
   if name == 'init':
-    return experiment.init(config, flags['tokenizer'], flags['output'], progress)
+    return parameters.init_model(session, tokenizer=flags['tokenizer'], output=flags['output'])
   if name == 'export':
-    return export.export(flags['checkpoint'], flags['output'], flags['dtype'], progress)
+    return parameters.export(
+      session, checkpoint=flags['checkpoint'], output=flags['output'], dtype=flags['dtype']
+    )
   if name == 'plan':
     from ds_jax.plan.command import plan
 
     summary, text = plan(config, flags['topology'] or [], flags['meshes'] or 'config', progress)
-    print(text)
-    return summary
-  if name == 'grade':
+  elif name == 'grade':
     from ds_jax.cli.grade import grade
 
     summary, text = grade(
       flags['file'], flags['mode'], flags['output'], flags['workers'], progress, stop
     )
-    print(text)
-    return summary
-  if name.startswith('data '):
+  elif name.startswith('data '):
     from ds_jax.cli import data as data_command
 
     work = {'data prepare': data_command.prepare, 'data describe': data_command.describe}[name]
     summary, text = work(flags, progress)
-    print(text)
-    return summary
-  workdir = Workdir(pathlib.Path(flags['workdir']))
-  if name == 'report':
-    return experiment.report(workdir, progress)
-  if name == 'search':
-    summary, text = _search(flags, config, workdir, progress, stop, team)
-    if not team.index:
-      print(text)
-    return summary
-  if name == 'evaluate' and flags['output'] and not flags['benchmarks']:
-    raise InputError('--output keeps the samples of --benchmarks; name some, or leave it out.')
-  if flags.get('benchmarks'):
-    from ds_jax.cli import evaluate as evaluate_command
+  elif name == 'report':
+    from ds_jax.run.reporting import report
+
+    summary, text = report(session)
+  elif name == 'search':
+    summary, text = _search(session, flags)
+  elif name == 'evaluate' and flags['benchmarks']:
     from ds_jax.data.benchmarks import BENCHMARKS
+    from ds_jax.run.evaluation import evaluate
 
     names = BENCHMARKS if flags['benchmarks'] == 'all' else flags['benchmarks'].split(',')
-    summary, text = evaluate_command.evaluate_benchmarks(
-      config, workdir, list(names), flags['output'], progress, stop, team
-    )
-    if not team.index:
-      print(text)
-    return summary
-  with contextlib.nullcontext() if team.index else lock(workdir):
-    if name == 'warmstart':
-      return warmstart(config, workdir, progress, stop)
-    if name == 'train':
-      return experiment.train(config, workdir, progress, stop, team)
-    summary = experiment.evaluate(config, workdir, progress, stop, team)
-    if not team.index:
-      print(
-        'pass@1 {evaluate/pass_at_1:.3f} [{evaluate/pass_at_1_low:.3f}, '
-        '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems'.format(**summary)
-      )
-    return summary
+    summary, text = evaluate(session, benchmarks=list(names), output=flags['output'])
+  else:
+    if name == 'evaluate' and flags['output']:
+      raise InputError('--output keeps the samples of --benchmarks; name some, or leave it out.')
+    with lock(workdir) if team.is_first else contextlib.nullcontext():
+      summary, text = _run_locked(name, session)
+  if team.is_first and text:
+    print(text)
+  return summary
 
 
-def _search(
-  flags: dict[str, Any],
-  config: Any,
-  workdir: Any,
-  progress: Any,
-  stop: Callable[[], bool],
-  team: Team,
-) -> tuple[dict[str, Any], str]:
+def _run_locked(name: str, session: Any) -> tuple[dict[str, Any], str]:
+  """The commands that have a workdir for themselves."""
+  if name == 'warmstart':
+    from ds_jax.run.warmstart import warmstart
+
+    return warmstart(session), ''
+  if name == 'train':
+    from ds_jax.run.training import train
+
+    return train(session)
+  from ds_jax.run.evaluation import evaluate
+
+  return evaluate(session)
+
+
+def _search(session: Any, flags: dict[str, Any]) -> tuple[dict[str, Any], str]:
   from ds_jax.checks import check_choice
-  from ds_jax.cli import search as search_command
   from ds_jax.evaluate.answers import SELECTIONS
+  from ds_jax.run.searching import search_file, search_problem
 
   select = flags['select'] or 'first_correct'
   check_choice('--select', select, SELECTIONS)
   if flags['problems']:
-    return search_command.search_file(
-      config, workdir, flags['problems'], flags['output'], select, progress, stop, team
-    )
-  if team.count > 1:
+    return search_file(session, problems=flags['problems'], output=flags['output'], select=select)
+  if session.team.count > 1:
     raise InputError(
       '--problem grows one tree, which one process does; start one, or give '
       '--problems=FILE --output=FILE.jsonl.'
     )
-  return search_command.search_one(
-    config, workdir, flags['problem'], flags['answer'], select, progress, stop
-  )
+  return search_problem(session, text=flags['problem'], answer=flags['answer'], select=select)
 
 
 def _overview() -> str:

@@ -8,10 +8,11 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.config import DataConfig
 from ds_jax.data import builders
-from ds_jax.data.benchmarks import BENCHMARKS, check_count, read_benchmark
+from ds_jax.data.benchmarks import BENCHMARKS, read_benchmark
 from ds_jax.data.describe import describe_problems, spread
 from ds_jax.data.files import find_files
 from ds_jax.data.overlap import GRAM, Overlap, find_overlaps
+from ds_jax.data.prepared import load_benchmark
 from ds_jax.data.prompts import load_tokenizer
 from ds_jax.data.sources import LoadedProblems, file_rows, load_problems, load_rows, tfds_folder
 from ds_jax.interfaces import Progress
@@ -74,36 +75,6 @@ def _load_training(pattern: str, config: DataConfig, progress: Progress) -> Load
       '--answer_field.'
     )
   return loaded
-
-
-def load_benchmark(
-  name: str, data_dir: str, config: DataConfig, progress: Progress
-) -> tuple[Problem, ...]:
-  """The problems of a prepared benchmark, with the config's instruction behind each.
-
-  Raises:
-    InputError: if it was not prepared there, or is not whole.
-  """
-  if tfds_folder(name, data_dir) is None:
-    raise InputError(
-      f'{name} is not prepared under {data_dir!r}: ds-jax data prepare --benchmark={name} '
-      f'--from=FILE --data_dir={data_dir}'
-    )
-  loaded = load_problems(
-    dataclasses.replace(
-      config,
-      eval_source=f'tfds:{name}',
-      max_problems=0,
-      prompt_field='',
-      answer_field='',
-      id_field='',
-    ),
-    'eval',
-    data_dir,
-    progress=progress,
-  )
-  check_count(name, len(loaded.problems), f'{data_dir}/{name}')
-  return loaded.problems
 
 
 def _overlap_report(problems: tuple[Problem, ...], data_dir: str, progress: Progress) -> Summary:

@@ -18,8 +18,8 @@ from ds_jax.checks import InputError
 from ds_jax.config import VerifyConfig
 from ds_jax.data.files import find_files, read_rows
 from ds_jax.interfaces import Progress
-from ds_jax.run.durable import ResultsFile
-from ds_jax.run.workdir import Stopped
+from ds_jax.run.durable import LineFile
+from ds_jax.run.stopping import Stopped
 from ds_jax.types import Verdict
 from ds_jax.verify.pool import VerifierPool
 
@@ -70,7 +70,7 @@ def grade(
   target = output or str(file.with_suffix(f'.{mode.replace(":", "_")}.jsonl'))
   with (
     VerifierPool(config, progress.note, observe=(times := _Times())) as pool,
-    ResultsFile(target, f'ds_jax {__version__}, {mode}, {_digest(rows)}') as results,
+    LineFile(target, f'ds_jax {__version__}, {mode}, {_digest(rows)}') as results,
   ):
     _grade_missing(rows, pool, times, results, progress, should_stop)
     summary = summarize(rows, results.rows)
@@ -141,7 +141,7 @@ def _grade_missing(
   rows: Sequence[Row],
   pool: VerifierPool,
   times: _Times,
-  results: ResultsFile,
+  results: LineFile,
   progress: Progress,
   should_stop: Callable[[], bool],
 ) -> None:

@@ -40,6 +40,11 @@ def read_whole(text: str) -> str | None:
   return ' '.join(text.split()) or None
 
 
+def answer_reader(verifier: str) -> Callable[[str], str | None]:
+  """How the answer of a response is read whose ends a verifier of this name judges."""
+  return read_boxed if verifier == 'math' else read_whole
+
+
 def find_ends(
   tree: FinishedTree, decode: Callable[[np.ndarray], str], read_answer: Callable[[str], str | None]
 ) -> list[End]:
@@ -50,28 +55,22 @@ def find_ends(
     decode: returns the text of `[n]` int32 tokens; it may be hostile.
     read_answer: returns the answer of a response text, or None.
   """
-  masked = {verdict.value for verdict in Verdict if verdict.is_masked}
-  collected = tree.collected.tolist()
-  terminals = np.flatnonzero(tree.is_terminal).tolist()
-  passed_over = [node for node in terminals if node not in set(collected)]
   ends = []
-  for node in collected + passed_over:
-    if tree.verdict[node] in masked:
-      continue
-    path = tree.path(node)
-    text = decode(_along(tree, path, tree.tokens))
+  for node in tree.ends():
+    text = decode(tree.along_path(tree.tokens, node))
     answer = read_answer(text)
     if answer is None:
       continue
-    end = End(
-      node=node,
-      text=text,
-      answer=answer,
-      is_correct=tree.verdict[node] == Verdict.CORRECT.value,
-      q=path_quality(tree, path),
-      logprob=float(_along(tree, path, tree.logprobs).mean()),
+    ends.append(
+      End(
+        node=node,
+        text=text,
+        answer=answer,
+        is_correct=tree.verdict[node] == Verdict.CORRECT.value,
+        q=path_quality(tree, tree.path(node)),
+        logprob=float(tree.along_path(tree.logprobs, node).mean()),
+      )
     )
-    ends.append(end)
   return ends
 
 
@@ -82,10 +81,10 @@ def path_quality(tree: FinishedTree, path: Sequence[int]) -> float:
   A path without a visited node has quality 0.
   """
   nodes = np.asarray(path[1:])
-  visited = nodes[tree.visit_count[nodes] > 0]
-  if not len(visited):
+  visits = tree.visit_count[nodes]
+  if not (visits > 0).any():
     return 0.0
-  return float((tree.value_sum[visited] / tree.visit_count[visited]).mean())
+  return float((tree.value_sum[nodes] / np.maximum(visits, 1))[visits > 0].mean())
 
 
 def first_correct(ends: Sequence[End]) -> End | None:

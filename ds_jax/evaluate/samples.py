@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ds_jax.evaluate.answers import compared_form
-from ds_jax.evaluate.metrics import mean_or_zero, mean_with_interval, pass_at_k
+from ds_jax.evaluate.metrics import pass_figures
 from ds_jax.interfaces import Tokenizer
 from ds_jax.types import FinishedTree, Problem, Verdict
 
@@ -58,72 +57,38 @@ def summarize_samples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     rows: of `sample_row`, in any order.
 
   Returns:
-    `pass_at_1` with its 95 % interval `low`, `high` and `standard_error`; `pass_at` and
-    `majority_at` {k: share} for powers of two and all samples; `cut_share`, tokens, verdicts.
+    Those of `metrics.pass_figures`, `majority_at` {k: share} for the same k, `cut_share`, tokens
+    and verdicts.
   """
   rows = sorted(rows, key=lambda row: (row['id'], row['sample']))  # not in order of completion
   counted = [row for row in rows if row['verdict'] != Verdict.ERROR.value]
-  groups = [list(group) for _, group in itertools.groupby(counted, key=lambda row: row['id'])]
-  rates = [float(np.mean([is_correct(row) for row in group])) for group in groups]
-  mean, low, high = mean_with_interval(rates)
-  pass_at, majority_at = {}, {}
-  for k in sample_counts(groups):
-    pass_at[k] = float(np.mean([group_pass_at_k(group, k) for group in groups]))
-    majority_at[k] = float(np.mean([majority_at_k(group, k) for group in groups]))
-  verdicts = collections.Counter(row['verdict'] for row in rows)
-  return {
-    'pass_at_1': mean,
-    'low': low,
-    'high': high,
-    'standard_error': standard_error(rates),
-    'num_problems': len(groups),
-    'num_samples': min(map(len, groups), default=0),
+  groups: dict[str, list[Mapping[str, Any]]] = {}
+  for row in counted:
+    groups.setdefault(row['id'], []).append(row)
+  counts = {name: (len(group), sum(map(is_correct, group))) for name, group in groups.items()}
+  figures = pass_figures(counts)
+  majority_at = {}
+  for k in figures['pass_at']:
+    majority_at[k] = float(np.mean([majority_at_k(group, k) for group in groups.values()]))
+  lengths = [row['num_tokens'] for row in counted]
+  percentile = lambda q: int(np.percentile(lengths, q, method='nearest')) if lengths else 0
+  return figures | {
     'num_errors': len(rows) - len(counted),
-    'pass_at': pass_at,
     'majority_at': majority_at,
-    'cut_share': mean_or_zero([row['is_cut'] for row in counted]),
-    'response_tokens': length_figures([row['num_tokens'] for row in counted]),
-    'verdicts': dict(sorted(verdicts.items())),
-  }
-
-
-def length_figures(lengths: Sequence[int]) -> dict[str, float]:
-  """Mean, median, 99th percentile and maximum of the responses' tokens; 0 where there is none."""
-  if not lengths:
-    return {'mean': 0.0, 'p50': 0, 'p99': 0, 'max': 0}
-  median, p99 = np.percentile(lengths, [50, 99], method='nearest')
-  return {
-    'mean': float(np.mean(lengths)),
-    'p50': int(median),
-    'p99': int(p99),
-    'max': max(lengths),
+    'cut_share': float(np.mean([row['is_cut'] for row in counted])) if counted else 0.0,
+    'response_tokens': {
+      'mean': float(np.mean(lengths)) if lengths else 0.0,
+      'p50': percentile(50),
+      'p99': percentile(99),
+      'max': percentile(100),
+    },
+    'verdicts': dict(sorted(collections.Counter(row['verdict'] for row in rows).items())),
   }
 
 
 def is_correct(row: Mapping[str, Any]) -> bool:
   """Whether the verifier accepted the sample of a row."""
   return row['verdict'] == Verdict.CORRECT.value
-
-
-def sample_counts(groups: Sequence[Sequence[Any]]) -> list[int]:
-  """Returns 1, 2, 4, … and the number of samples that every problem has."""
-  least = min(map(len, groups), default=0)
-  if not least:
-    return []
-  powers_of_two = {2**i for i in range(least.bit_length())}
-  return sorted(powers_of_two | {least})
-
-
-def standard_error(rates: Sequence[float]) -> float:
-  """Returns the standard error of the mean of `rates`, from their spread; 0 of fewer than two."""
-  if len(rates) < 2:
-    return 0.0
-  return float(np.std(rates, ddof=1)) / math.sqrt(len(rates))
-
-
-def group_pass_at_k(group: Sequence[Mapping[str, Any]], k: int) -> float:
-  """Returns pass@k of the samples of one problem."""
-  return pass_at_k(len(group), sum(map(is_correct, group)), k)
 
 
 def majority_at_k(group: Sequence[Mapping[str, Any]], k: int) -> float:

@@ -15,7 +15,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ds_jax import sharding
-from ds_jax.config import Config, SearchConfig, context_length
+from ds_jax.config import (
+  Config,
+  EvaluateConfig,
+  SamplingConfig,
+  SearchConfig,
+  context_length,
+  num_updates,
+)
 from ds_jax.decode.expand import ExpandShape, compile_expand, compile_slots, slots_sharding
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
@@ -26,7 +33,8 @@ from ds_jax.model.decoder import abstract_decoder
 from ds_jax.plan.hlo import read_traffic
 from ds_jax.plan.products import count_flops, declared_bytes
 from ds_jax.plan.speed import Work
-from ds_jax.run.growing import direct_config
+from ds_jax.run.engines import direct_config, expand_shape
+from ds_jax.search.policies import policy_of
 from ds_jax.train.batch import empty_batch, row_shape
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import abstract_state, search_form
@@ -132,7 +140,7 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
   Raises:
     InputError: if rows do not divide the mesh.
   """
-  optimizer = make_optimizer(config.train, max(1, sum(config.curriculum.round_steps)))
+  optimizer = make_optimizer(config.train, num_updates(config))
   state = abstract_state(abstract_decoder(decoder), optimizer, mesh)
   params, moments = bytes_per_device(state.params), bytes_per_device(state.opt_state)
   rows = row_shape(config.train, sharding.num_slot_shards(mesh))
@@ -151,13 +159,12 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
   both = params + bytes_per_device(form)
   path_length = context_length(config) // 2
 
-  def expansion(name: str, search: SearchConfig) -> Part:
+  def expansion(name: str, search: SearchConfig, sampled: SamplingConfig | EvaluateConfig) -> Part:
     shape = expand_shape(config, search, decoder)
     slots = _slots(decoder, mesh, shape)
     trace = lambda: compile_expand(mesh, shape).trace(form, slots, *_requests(mesh, shape))
-    sampled = config.evaluate if search.policy == 'direct' else config.sampling
     chosen = {'top_k': float(config.sampling.top_k > 0), 'top_p': float(sampled.top_p < 1)}
-    again = lambda count: expansion(name, dataclasses.replace(search, num_slots=count))
+    again = lambda count: expansion(name, dataclasses.replace(search, num_slots=count), sampled)
     return Part(
       name,
       trace,
@@ -184,8 +191,9 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     mesh.size,
     {},
   )
-  yield expansion('expand', _tree_search(config.search))
-  yield expansion('direct rollouts', direct_config(config.search, config.evaluate.num_slots))
+  direct = direct_config(config.search, config.evaluate.num_slots)
+  yield expansion('expand', policy_of(config.search).as_searched(config.search), config.sampling)
+  yield expansion('direct rollouts', direct, config.evaluate)
   batch = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(
       (rows.micro_rows, rows.row_length), x.dtype, sharding=sharding.batch_sharding(mesh)
@@ -222,28 +230,6 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     mesh.size,
     {},
     mesh.size,
-  )
-
-
-def _tree_search(search: SearchConfig) -> SearchConfig:
-  """As runtime.py: one child at a time under these policies."""
-  one = search.policy in ('direct', 'fork')
-  return dataclasses.replace(search, width=1, width_decay=0) if one else search
-
-
-def expand_shape(config: Config, search: SearchConfig, decoder: DecoderConfig) -> ExpandShape:
-  """Static sizes of an expansion, as runtime.py has them."""
-  return ExpandShape(
-    num_slots=search.num_slots,
-    width=search.width,
-    segment_length=search.segment_length,
-    context_length=context_length(config),
-    replay_chunk=search.replay_chunk,
-    replay_lanes=search.replay_lanes,
-    path_block=search.path_block,
-    num_kv_heads=decoder.num_kv_heads,
-    head_width=decoder.head_width,
-    cache_kernel=search.cache_kernel,
   )
 
 

@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -15,13 +16,11 @@ import numpy as np
 import ds_jax.config as c
 from ds_jax.interfaces import SilentProgress
 from ds_jax.report.metrics import read_metrics
-from ds_jax.run import experiment
-from ds_jax.run.session import open_runtime
-from ds_jax.run.training import Training
+from ds_jax.run import training as training_lib
+from ds_jax.run.engines import open_engines
+from ds_jax.run.session import Session, never
 from ds_jax.run.warmstart import warmstart as run_warmstart
 from ds_jax.run.workdir import Workdir
-
-NEVER = lambda: False
 
 
 def config(**sections) -> c.Config:
@@ -73,15 +72,28 @@ def config_file(folder: pathlib.Path, **sections) -> pathlib.Path:
   return path
 
 
+def session(workdir: Workdir, cfg: c.Config, should_stop=never) -> Session:
+  """Of a command that nobody watches."""
+  return Session(cfg, workdir, SilentProgress(), should_stop)
+
+
 def warmstart(root: pathlib.Path, cfg: c.Config) -> Workdir:
   workdir = Workdir(root)
   root.mkdir(parents=True, exist_ok=True)
-  run_warmstart(cfg, workdir, SilentProgress(), NEVER)
+  run_warmstart(session(workdir, cfg))
   return workdir
 
 
-def train(workdir: Workdir, cfg: c.Config, should_stop=NEVER) -> dict:
-  return experiment.train(cfg, workdir, SilentProgress(), should_stop)
+def train(workdir: Workdir, cfg: c.Config, should_stop=never) -> dict:
+  return training_lib.train(session(workdir, cfg, should_stop))[0]
+
+
+@contextlib.contextmanager
+def opened(session: Session) -> Iterator[training_lib.Training]:
+  """The training of a session, from its newest checkpoint on."""
+  with open_engines(session) as engines:
+    with contextlib.closing(training_lib.Training(engines)) as training:
+      yield training
 
 
 def start(config_path: pathlib.Path, root: pathlib.Path, *flags: str) -> subprocess.Popen:
@@ -107,9 +119,8 @@ def start(config_path: pathlib.Path, root: pathlib.Path, *flags: str) -> subproc
 
 def final_arrays(workdir: Workdir, cfg: c.Config) -> list[np.ndarray]:
   """Every array of the newest checkpoint: parameters, moments, step."""
-  with open_runtime(cfg, workdir, SilentProgress()) as runtime:
-    with contextlib.closing(Training(runtime)) as training:
-      return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(training.state))]
+  with opened(session(workdir, cfg)) as training:
+    return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(training.learning.state))]
 
 
 def assert_same_run(a: Workdir, b: Workdir, cfg: c.Config) -> None:

@@ -13,7 +13,7 @@ core for a decode step, so on a CPU let each core be a device:
 Runs are warm and alternate; figures are medians, the ratio is of medians. A run of theirs longer
 than `--patience` seconds is not repeated.
 
-A run of ours keeps freed memory (`runtime.keep_freed_memory`), torch gives it back to the kernel
+A run of ours keeps freed memory (`run.mesh.keep_freed_memory`), torch gives it back to the kernel
 after each operation; where pages are dear, in virtual machines, that is half of its time. With
 `--keep` it keeps it too.
 """
@@ -42,7 +42,7 @@ from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.model.huggingface.load import save_decoder
-from ds_jax.run.session import keep_freed_memory
+from ds_jax.run.mesh import keep_freed_memory
 
 SIZES = {
   '1M': DecoderConfig(

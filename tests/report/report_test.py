@@ -19,10 +19,9 @@ from ds_jax.report.figure import running_mean
 from ds_jax.report.inspect import format_tree, tree_to_dict
 from ds_jax.report.metrics import FILE_NAME, MetricsWriter, read_metrics
 from ds_jax.report.progress import LiveProgress, PlainProgress, make_progress
-from ds_jax.report.render import PAGE_NAME, PICTURE_NAME, render_report
 from ds_jax.report.summary import make_summary, summary_table
 from ds_jax.report.text import duration, shorten, visible
-from ds_jax.run.durable import write_atomically
+from ds_jax.run.reporting import write_report
 from ds_jax.types import FinishedTree
 
 HOSTILE = '\x1b[2J<script>alert(1)</script>\n\u202e"&\ud800\x00'
@@ -301,14 +300,6 @@ def make_metrics() -> list[dict]:
   ]
   rounds = [{'kind': 'filter', 'step': 0, 'round': 1, 'filter/num_problems': 99}]
   return [evaluate(0, 'before', 0.1), *rounds, *train, evaluate(10, 'after', 0.25)]
-
-
-def write_report(folder: Path, metrics: list[dict], summary: dict) -> tuple[Path, Path]:
-  """The two files, written as a run writes them."""
-  report = render_report(metrics, summary)
-  write_atomically(folder / PICTURE_NAME, report.picture)
-  write_atomically(folder / PAGE_NAME, report.page)
-  return folder / PAGE_NAME, folder / PICTURE_NAME
 
 
 def _png_size(content: bytes) -> tuple[int, int]:

@@ -11,10 +11,8 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.config import Config, flatten, load_config, response_limit
-from ds_jax.interfaces import SilentProgress
-from ds_jax.run.session import open_runtime
-from ds_jax.run.training import Training
-from ds_jax.run.workdir import Stopped, Workdir
+from ds_jax.run.stopping import Stopped
+from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
 from ds_jax.train.advantages import group_advantages
 
@@ -49,10 +47,9 @@ def copy(warm, path):
 
 @contextlib.contextmanager
 def opened(workdir, cfg):
-  with open_runtime(cfg, workdir, SilentProgress()) as runtime:
-    with contextlib.closing(Training(runtime)) as training:
-      training.filter_hard()
-      yield training
+  with tiny_run.opened(tiny_run.session(workdir, cfg)) as training:
+    training.filter_hard()
+    yield training
 
 
 @pytest.mark.parametrize('name', BASELINES)

@@ -13,12 +13,13 @@ import pytest
 
 from ds_jax.interfaces import Segments
 from ds_jax.model.decoder import Rows, sequence_logprobs
+from ds_jax.run.growing import Journal
 from ds_jax.search.engine.engine import Interrupted
 from ds_jax.search.engine.expansion import cut_segments
 from ds_jax.search.engine.host_tree import HostTree
 from ds_jax.search.engine.keys import problem_hash, root_key_data
 from ds_jax.search.engine.slots import Request, Slot
-from ds_jax.search.journal import Journal, tree_from_line, tree_to_line
+from ds_jax.search.journal import tree_from_line, tree_to_line
 from ds_jax.search.statistics import split_counts, summarize
 from ds_jax.search.trajectories import trajectories
 from ds_jax.testing import tiny as fakes
