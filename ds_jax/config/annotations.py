@@ -3,21 +3,15 @@
   policy: Literal['deepsearch', 'direct'] = 'deepsearch'  # which rules grow a tree
   num_slots: Machine[Positive] = 16  # decoder slots per device
 
-`settings_of` reads the annotations of a frozen dataclass, `comments_of` what is written about its
-fields. Conversion, checker and help are made of these. The flags of a command are such a dataclass
-as well.
+`settings_of` reads the annotations of a dataclass; conversion, checker and help are made of that.
+The flags of a command are such a dataclass as well.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
-import inspect
-import io
 import re
-import textwrap
-import tokenize
 import types
 import typing
 from typing import Annotated, Any, Literal, TypeVar
@@ -183,43 +177,3 @@ def _setting(field: dataclasses.Field, hint: Any) -> Setting:
     marks=frozenset(extra for extra in extras if isinstance(extra, Mark)),
     is_tuple=is_tuple,
   )
-
-
-def comments_of(cls: type) -> dict[str, str]:
-  """What is written about the fields of a dataclass and of its bases, by name.
-
-  The lines of comment right above a field are about it, and the comment behind it.
-  """
-  texts: dict[str, str] = {}
-  for base in reversed(cls.__mro__):
-    if dataclasses.is_dataclass(base):
-      texts |= _comments_in(textwrap.dedent(inspect.getsource(base)))
-  return texts
-
-
-def _comments_in(source: str) -> dict[str, str]:
-  above, behind = _comment_lines(source)
-  (definition,) = ast.parse(source).body
-  texts = {}
-  for field in definition.body:
-    if not isinstance(field, ast.AnnAssign):
-      continue
-    parts = [behind[line] for line in range(field.lineno, field.end_lineno + 1) if line in behind]
-    line = field.lineno - 1
-    while line in above:
-      parts.insert(0, above[line])
-      line -= 1
-    if parts:
-      texts[field.target.id] = ' '.join(parts)
-  return texts
-
-
-def _comment_lines(source: str) -> tuple[dict[int, str], dict[int, str]]:
-  """Comments by their line, from 1: those that have it for themselves, and those behind code."""
-  above, behind = {}, {}
-  for token in tokenize.generate_tokens(io.StringIO(source).readline):
-    if token.type == tokenize.COMMENT:
-      is_alone = token.line.lstrip().startswith('#')
-      lines = above if is_alone else behind
-      lines[token.start[0]] = token.string.lstrip('# ')
-  return above, behind

@@ -57,9 +57,9 @@ class DataConfig:
   eval_split: str = 'heldout'  # likewise; a benchmark has but one
   data_dir: str = ''  # where TFDS builders keep their files, or a bucket; '': WORKDIR/data
   max_problems: Count = 0  # 0: all; of gym sources: how many are generated
-  prompt_field: str = ''  # of all but countdown; 'a.b' is b within a; '': known layouts are tried
-  answer_field: str = ''  # likewise
-  id_field: str = ''  # likewise
+  prompt_field: str = ''  # of the question; 'a.b' is b within a; '': known layouts are tried
+  answer_field: str = ''  # likewise, of the gold answer
+  id_field: str = ''  # likewise, of the id
   # training problems that data/flaws.py finds: 'drop' (left out and counted) or 'keep'
   flaws: Literal['drop', 'keep'] = 'drop'
   instruction: str = ''  # appended to the problem text, e.g. the paper's \boxed{} suffix
@@ -249,7 +249,7 @@ class TrainConfig:
   # values minus the mean of those, whatever the advantage)
   uniform_trees: Literal['drop', 'keep', 'centre'] = 'keep'
   q_temperature: NotNegative = 1.0  # eps_q of the soft clipping q_max * tanh(q / eps_q); 0: off
-  q_max: NotNegative = 1.0  # likewise
+  q_max: NotNegative = 1.0  # of the soft clipping, as above
   overlong_buffer: Count = 0  # tokens before the response limit where the penalty grows; 0: off
   overlong_factor: NotNegative = 1.0  # the penalty at the limit
 

@@ -16,6 +16,7 @@ from ds_jax.checks import InputError, check_choice
 from ds_jax.config import DataConfig
 from ds_jax.data.files import find_files, read_rows
 from ds_jax.data.layouts import RELEASED_SUFFIX, RowError, read_problem
+from ds_jax.interfaces import Progress
 from ds_jax.types import Problem
 
 _NUM_SHOWN = 5  # faults named in an error
@@ -128,3 +129,31 @@ def check_count(name: str, count: int, where: str) -> None:
       f'{where} holds {count} different problems; {name} has '
       f'{" or ".join(map(str, counts))}. Use the file of the whole benchmark.'
     )
+
+
+def load_benchmark(
+  name: str, data_dir: str, config: DataConfig, progress: Progress
+) -> tuple[Problem, ...]:
+  """The problems of a prepared benchmark, with the config's instruction behind each.
+
+  Raises:
+    InputError: if it was not prepared there, or is not whole.
+  """
+  from ds_jax.data.sources import load_problems, tfds_folder  # which reads BENCHMARKS
+
+  if tfds_folder(name, data_dir) is None:
+    raise InputError(
+      f'{name} is not prepared under {data_dir!r}: ds-jax data prepare --benchmark={name} '
+      f'--from=FILE --data_dir={data_dir}'
+    )
+  whole = dataclasses.replace(
+    config,
+    eval_source=f'tfds:{name}',
+    max_problems=0,
+    prompt_field='',
+    answer_field='',
+    id_field='',
+  )
+  loaded = load_problems(whole, 'eval', data_dir, progress)
+  check_count(name, len(loaded.problems), f'{data_dir}/{name}')
+  return loaded.problems

@@ -9,8 +9,12 @@ import math
 import pytest
 
 from ds_jax.cli import main
+from ds_jax.cli._today import searching
+from ds_jax.cli._today.durable import LineFile
+from ds_jax.cli._today.session import Session
+from ds_jax.cli._today.stopping import Stopped
 from ds_jax.evaluate import answers
-from ds_jax.run.durable import ResultsFile
+from ds_jax.interfaces import SilentProgress
 from ds_jax.testing import tiny_run
 
 VERIFY = dict(verifier='countdown', num_workers=1)
@@ -34,6 +38,11 @@ def run(capsys, warm, *argv):
   return code, json.loads(last[0]) if code == 0 else {}, captured.out, captured.err
 
 
+def session(warm, config=None, should_stop=tiny_run.NEVER):
+  config = config or tiny_run.config(verify=VERIFY)
+  return Session(config, warm[1], SilentProgress(), should_stop)
+
+
 def write(path, *rows):
   path.write_text(''.join((r if isinstance(r, str) else json.dumps(r)) + '\n' for r in rows))
   return path
@@ -45,16 +54,8 @@ def searched(warm, tmp_path_factory):
   folder = tmp_path_factory.mktemp('searched')
   problems = write(folder / 'problems.jsonl', *({'problem': q} for q in QUESTIONS))
   output = folder / 'trees.jsonl'
-  from ds_jax.cli import search as search_command
-
-  found, text = search_command.search_file(
-    tiny_run.config(verify=VERIFY),
-    warm[1],
-    str(problems),
-    str(output),
-    'vote',
-    tiny_run.SilentProgress(),
-    tiny_run.NEVER,
+  found, text = searching.search_file(
+    session(warm), problems=str(problems), output=str(output), select='vote'
   )
   return problems, output, found, text
 
@@ -117,9 +118,6 @@ def test_a_killed_search_goes_on_with_the_same_trees(capsys, warm, searched, tmp
 
 
 def test_an_asked_stop_keeps_finished_trees(warm, tmp_path):
-  from ds_jax.cli import search as search_command
-  from ds_jax.run.workdir import Stopped
-
   problems = write(
     tmp_path / 'problems.jsonl', *({'problem': f'{n} from 1 2 3'} for n in range(1, 25))
   )
@@ -127,8 +125,8 @@ def test_an_asked_stop_keeps_finished_trees(warm, tmp_path):
   config = tiny_run.config(verify=VERIFY, search=dict(num_slots=1, replay_lanes=1))
   done = lambda: output.exists() and output.read_bytes().count(b'\n') >= 1
   with pytest.raises(Stopped):
-    search_command.search_file(
-      config, warm[1], str(problems), str(output), 'vote', tiny_run.SilentProgress(), done
+    searching.search_file(
+      session(warm, config, done), problems=str(problems), output=str(output), select='vote'
     )
   assert 1 <= len(rows_of(output)) < 24
 
@@ -184,7 +182,7 @@ def test_bad_input_is_named_before_any_work(capsys, warm, searched, tmp_path, ar
 
 
 def test_an_output_in_use_is_refused(capsys, warm, searched, tmp_path):
-  with ResultsFile(tmp_path / 'out.jsonl', 'run') as file:
+  with LineFile(tmp_path / 'out.jsonl', 'run') as file:
     file.append({'id': 'a'})
     code, _, _, err = run(capsys, warm, f'--problems={searched[0]}', f'--output={file.path}')
     assert code == 2 and 'written by another process' in err

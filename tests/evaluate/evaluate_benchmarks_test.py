@@ -14,8 +14,8 @@ import jax
 import pytest
 
 from ds_jax import sharding
-from ds_jax.cli import evaluate as evaluate_command
 from ds_jax.cli import main
+from ds_jax.cli._today import evaluation as evaluate_command
 from ds_jax.data import builders
 from ds_jax.evaluate import samples, table
 from ds_jax.interfaces import SilentProgress
