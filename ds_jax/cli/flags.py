@@ -7,6 +7,7 @@ those that the fields of `Args` and Config are annotated with.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
@@ -122,8 +123,9 @@ def _read(name: str, command: Command, argv: Sequence[str], run: str) -> tuple[A
   for flag, setting in flags_of(command).items():
     define = absl_flags.DEFINE_multi_string if setting.is_tuple else absl_flags.DEFINE_string
     define(flag, None, '', flag_values=values)
+  path = _config_path(argv)
   try:
-    with neighbours_importable(_config_path(argv)):
+    with neighbours_importable(path):
       return values, values(line)[1:]
   except (absl_flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
     raise InputError(f'{e} (`ds-jax {name} --help` lists the flags.)') from e
@@ -210,7 +212,7 @@ def _with_known_field(argument: str) -> str:
 def _config_path(argv: Sequence[str]) -> str:
   """The value of --config; '' if it is not given."""
   path = ''
-  for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+  for argument, following in itertools.pairwise([*argv, '']):
     flag, equals, value = _split(argument)
     if flag == 'config':
       path = value if equals else following

@@ -11,7 +11,7 @@ import dataclasses
 import pathlib
 import runpy
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, suggest
@@ -114,20 +114,29 @@ def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 def _with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
   """The same mapping, as dicts, with what RENAMED says."""
   nested = _as_dict(fields)
+  flat = flatten(nested)
   for old, new in RENAMED.items():
-    *old_path, old_name = old.split('.')
-    *new_path, new_name = new.split('.')
-    section: Any = nested
-    for part in old_path:
-      section = section.get(part, {}) if isinstance(section, dict) else {}
-    if not isinstance(section, dict) or old_name not in section:
-      continue
-    value = section.pop(old_name)
-    target = nested
-    for part in new_path:
-      target = target.setdefault(part, {})
-    target[new_name] = value
+    if old in flat:
+      _remove(nested, old.split('.'))
+      _put(nested, new.split('.'), flat[old])
   return nested
+
+
+def _remove(nested: dict[str, Any], path: Sequence[str]) -> None:
+  """Removes a field, and the sections that are empty without it."""
+  name, *inner = path
+  if inner:
+    _remove(nested[name], inner)
+  if not inner or not nested[name]:
+    del nested[name]
+
+
+def _put(nested: dict[str, Any], path: Sequence[str], value: Any) -> None:
+  name, *inner = path
+  if inner:
+    _put(nested.setdefault(name, {}), inner, value)
+  else:
+    nested[name] = value
 
 
 def _as_dict(fields: Mapping[str, Any]) -> dict[str, Any]:
