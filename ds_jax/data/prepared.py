@@ -36,7 +36,7 @@ def load_benchmark(
     ),
     'eval',
     data_dir,
-    progress,
+    progress=progress,
   )
   check_count(name, len(loaded.problems), f'{data_dir}/{name}')
   return loaded.problems

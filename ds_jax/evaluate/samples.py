@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ds_jax.evaluate.answers import compared_form
-from ds_jax.evaluate.metrics import pass_figures
+from ds_jax.evaluate.metrics import mean_or_zero, pass_figures
 from ds_jax.interfaces import Tokenizer
 from ds_jax.types import FinishedTree, Problem, Verdict
 
@@ -70,19 +70,26 @@ def summarize_samples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   majority_at = {}
   for k in figures['pass_at']:
     majority_at[k] = float(np.mean([majority_at_k(group, k) for group in groups.values()]))
-  lengths = [row['num_tokens'] for row in counted]
-  percentile = lambda q: int(np.percentile(lengths, q, method='nearest')) if lengths else 0
+  verdicts = collections.Counter(row['verdict'] for row in rows)
   return figures | {
     'num_errors': len(rows) - len(counted),
     'majority_at': majority_at,
-    'cut_share': float(np.mean([row['is_cut'] for row in counted])) if counted else 0.0,
-    'response_tokens': {
-      'mean': float(np.mean(lengths)) if lengths else 0.0,
-      'p50': percentile(50),
-      'p99': percentile(99),
-      'max': percentile(100),
-    },
-    'verdicts': dict(sorted(collections.Counter(row['verdict'] for row in rows).items())),
+    'cut_share': mean_or_zero([row['is_cut'] for row in counted]),
+    'response_tokens': length_figures([row['num_tokens'] for row in counted]),
+    'verdicts': dict(sorted(verdicts.items())),
+  }
+
+
+def length_figures(lengths: Sequence[int]) -> dict[str, float]:
+  """Returns mean, median, 99th percentile and maximum of responses' tokens; 0 of no response."""
+  if not lengths:
+    return {'mean': 0.0, 'p50': 0, 'p99': 0, 'max': 0}
+  median, p99 = np.percentile(lengths, [50, 99], method='nearest')
+  return {
+    'mean': float(np.mean(lengths)),
+    'p50': int(median),
+    'p99': int(p99),
+    'max': max(lengths),
   }
 
 

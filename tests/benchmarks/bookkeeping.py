@@ -44,7 +44,9 @@ CONFIG = SearchConfig(
   segment_length=256,
   num_trajectories=10**6,
   max_expansions=10**6,
+  lambda_uct=1.0,
   lambda3=0.01,
+  incomplete_score=-0.5,
 )
 POLICY, SETTINGS = policy_of(CONFIG), settings_from(CONFIG)
 

@@ -128,7 +128,14 @@ def main() -> None:
     parser.add_argument(f'--{name}', type=kind, default=default)
   options = parser.parse_args()
   rng, length = np.random.default_rng(0), options.prompt + DEPTH * options.segment
-  base = TrainConfig(row_length=length, micro_rows=64, learning_rate=1e-4)
+  base = TrainConfig(
+    row_length=length,
+    micro_rows=64,
+    learning_rate=1e-4,
+    advantage='tree_mean',
+    ends='all',
+    uniform_trees='drop',
+  )
   trees = [
     random_tree(rng, i, widths_for(options.ratio), options.segment, options.prompt)
     for i in range(options.trees)

@@ -104,6 +104,8 @@ class Setting:
       segment_length=self.tokens,
       num_trajectories=8 * self.expansions,
       max_expansions=self.expansions,
+      lambda_uct=1.0,
+      incomplete_score=-0.5,
       replay_chunk=256,
       replay_lanes=self.trees,
       path_block=256,

@@ -187,7 +187,7 @@ def test_unknown_split_is_named():
 
 
 def test_files_read_back_what_was_generated(tmp_path, capfd):
-  config = DataConfig(countdown=SMALL)
+  config = DataConfig('countdown', countdown=SMALL)
   for split, name in (('train', 'train'), ('eval', 'heldout'), ('warmstart', 'warmstart')):
     loaded = sources.load_problems(config, split, str(tmp_path), progress=SilentProgress())
     assert loaded.problems == tuple(generate_problems(SMALL, name))
@@ -233,7 +233,10 @@ def test_a_data_dir_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match="Cannot write .* under data_dir '.*file'"):
     sources.load_problems(
-      DataConfig(countdown=SMALL), 'train', str(tmp_path / 'file'), progress=SilentProgress()
+      DataConfig('countdown', countdown=SMALL),
+      'train',
+      str(tmp_path / 'file'),
+      progress=SilentProgress(),
     )
 
 
@@ -262,7 +265,8 @@ from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import SilentProgress
 light = {{'jax', 'tensorflow_datasets', 'transformers', 'pyarrow'}} & set(sys.modules)
 assert not light, light
-config = DataConfig(countdown=CountdownConfig(num_train=5, num_heldout=5, num_warmstart=5))
+task = CountdownConfig(num_train=5, num_heldout=5, num_warmstart=5)
+config = DataConfig('countdown', countdown=task)
 loaded = load_problems(config, 'train', {str(tmp_path)!r}, progress=SilentProgress())
 assert len(loaded.problems) == 5
 heavy = {{'tensorflow', 'torch'}} & set(sys.modules)

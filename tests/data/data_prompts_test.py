@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ds_jax.checks import InputError
-from ds_jax.config import CountdownConfig, DataConfig
+from ds_jax.config import CountdownConfig, DataConfig, load_config
 from ds_jax.data import countdown
 from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.data.prompts import load_tokenizer, prepare_prompts, save_tokenizer
@@ -57,7 +57,7 @@ def test_embedded_prompt(embedded):
   tokens = embedded.encode_prompt('24 from 3 5 7 2')
   assert tokens.dtype == np.int32
   assert embedded.decode_response(tokens) == '24 from 3 5 7 2 :'
-  assert len(tokens) <= DataConfig().prompt_limit
+  assert len(tokens) == 7
 
 
 def test_worked_solutions_round_trip_and_lines_fill_segments(embedded):
@@ -288,9 +288,10 @@ def test_any_tokenizer_of_the_protocol_will_do():
   assert prepared.skipped == ('b',)
 
 
-def test_default_prompt_limit_fits_the_embedded_task(embedded):
-  problems = list(itertools.islice(countdown.generate_problems(CountdownConfig(), 'train'), 50))
-  prepared = prepare_prompts(problems, embedded, DataConfig())
+def test_prompt_limit_of_the_quickstart_fits_the_embedded_task(embedded, root):
+  config = load_config(str(root / 'configs/countdown.py'))
+  problems = list(itertools.islice(countdown.generate_problems(config.data.countdown, 'train'), 50))
+  prepared = prepare_prompts(problems, embedded, config.data)
   assert {len(tokens) for _, tokens in prepared.prompts} == {7} and not prepared.skipped
 
 

@@ -314,7 +314,9 @@ def test_instruction_reaches_every_source(tmp_path):
   path.write_text('{"problem": "q", "answer": "1"}')
   assert load(f'file:{path}', instruction='Box it.').problems[0].prompt == 'q Box it.'
   config = DataConfig(
-    countdown=CountdownConfig(num_train=2, num_heldout=1, num_warmstart=1), instruction='Go.'
+    'countdown',
+    countdown=CountdownConfig(num_train=2, num_heldout=1, num_warmstart=1),
+    instruction='Go.',
   )
   loaded = load_problems(config, 'train', str(tmp_path), progress=Notes())
   assert all(p.prompt == f'{p.answer} Go.' for p in loaded.problems)
@@ -325,7 +327,9 @@ def test_tfds_source_by_name_and_by_folder(tmp_path):
 
   config = CountdownConfig(num_train=12, num_heldout=5, num_warmstart=3)
   folder = countdown_builder.prepare(config, tmp_path).data_dir
-  own = load_problems(DataConfig(countdown=config), 'train', str(tmp_path), progress=Notes())
+  own = load_problems(
+    DataConfig('countdown', countdown=config), 'train', str(tmp_path), progress=Notes()
+  )
   name = f'countdown/{countdown_builder.config_name(config)}'
   for source in (f'tfds:{name}', f'tfds:{name}/1.0.0', f'tfds:{folder}'):
     loaded = load_problems(DataConfig(source=source), 'train', str(tmp_path), progress=Notes())

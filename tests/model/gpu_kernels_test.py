@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config, MeshConfig
+from ds_jax.config import MeshConfig, load_config
 from ds_jax.decode.expand import ExpandShape, expand
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
@@ -282,14 +282,14 @@ def test_updates_can_be_left_to_xla():
 @pytest.mark.parametrize(
   'name, dtype', [('a100', 'bfloat16'), ('h100', 'float32'), ('h200', 'bfloat16')]
 )
-def test_programs_compile_for_a_gpu_that_is_not_here(name, dtype):
+def test_programs_compile_for_a_gpu_that_is_not_here(name, dtype, root):
   place = topology.open_place(f'{name}:2', MeshConfig(1, -1, 1))
-  defaults = Config()
+  small = load_config(str(root / 'configs/countdown.py'))
   config = dataclasses.replace(
-    defaults,
-    model=dataclasses.replace(defaults.model, compute_dtype=dtype),
-    search=dataclasses.replace(defaults.search, segment_length=16, num_slots=4),
-    train=dataclasses.replace(defaults.train, row_length=1024, micro_rows=2),
+    small,
+    model=dataclasses.replace(small.model, compute_dtype=dtype),
+    search=dataclasses.replace(small.search, segment_length=16, num_slots=4),
+    train=dataclasses.replace(small.train, row_length=1024, micro_rows=2),
   )
   found = {
     part.name: programs.measure(part)

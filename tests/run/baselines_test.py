@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config, flatten, load_config, response_limit
+from ds_jax.config import flatten, load_config, response_limit
 from ds_jax.run.stopping import Stopped
 from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
@@ -27,9 +27,9 @@ def warm(tmp_path_factory):
 
 
 def tiny(root, name, **train):
-  """The tiny run with what the file changes of the defaults."""
+  """The tiny run with what the file changes of the quickstart."""
   ours = flatten(dataclasses.asdict(load_config(str(root / f'configs/{name}.py'))))
-  default = flatten(dataclasses.asdict(Config()))
+  default = flatten(dataclasses.asdict(load_config(str(root / 'configs/countdown.py'))))
   sections = {'curriculum': dict(round_steps=(2,))}
   for field, value in ours.items():
     if value != default[field] and field not in SPARED:

@@ -149,7 +149,7 @@ def test_what_is_saved_is_the_state_at_the_call(checkpointer):
 def test_train_state_continues_on_another_mesh(tmp_path):
   if len(jax.devices()) < 8:
     pytest.skip('needs 8 devices')
-  config = TrainConfig(learning_rate=1e-2)
+  config = TrainConfig(learning_rate=1e-2, warmup_steps=5, weight_decay=0.0, beta2=0.95)
   optimizer, batch = make_optimizer(config), pack(random_examples(12), 16)[0]
   meshes = [make_mesh(1, 1, 1, devices=jax.devices()[:1]), make_mesh(2, 2, 2)]
   learners = [

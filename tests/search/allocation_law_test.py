@@ -27,6 +27,8 @@ CONFIG = SearchConfig(
   segment_length=scripted_model.TOKENS,
   num_trajectories=ROLLOUTS,
   max_expansions=ROLLOUTS * DEPTH * 3,
+  replay_chunk=32,
+  replay_lanes=48,
   probe_share=0.0,
 )
 NUM_TREES = pytest.mark.parametrize('num_trees', [96, pytest.param(960, marks=pytest.mark.long)])

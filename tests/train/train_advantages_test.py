@@ -13,7 +13,12 @@ from ds_jax.config import TrainConfig
 from ds_jax.train import advantages
 from ds_jax.train.advantages import baseline, flat_group, group_advantages
 
+OURS = TrainConfig(advantage='tree_mean', ends='all', uniform_trees='drop')
 RELEASED = TrainConfig(advantage='q_mean', ends='collected', uniform_trees='keep')
+
+
+def ours(**settings):
+  return dataclasses.replace(OURS, **settings)
 
 
 def released_case(trace):
@@ -110,7 +115,7 @@ def tree():
 
 
 def per_token(name, trajectories, limit=100, **settings):
-  return group_advantages(trajectories, TrainConfig(advantage=name, **settings), limit).per_token
+  return group_advantages(trajectories, ours(advantage=name, **settings), limit).per_token
 
 
 def test_tree_mean_and_td_by_hand():
@@ -132,24 +137,24 @@ def test_shared_nodes_have_one_advantage():
 
 
 def test_ends_choose_what_trains():
-  settings = TrainConfig(advantage='td', ends='collected')
+  settings = ours(advantage='td', ends='collected')
   result = group_advantages(tree(), settings, 100)
   assert result.is_trained.tolist() == [True, False, True]
   assert not result.per_token[1].any()
-  assert group_advantages(tree(), TrainConfig(ends='all'), 100).is_trained.all()
+  assert group_advantages(tree(), ours(ends='all'), 100).is_trained.all()
 
 
 def test_uniform_trees_drop_or_keep():
   wrong = [trajectory([-1.0, -1.0], [0.0, -1.0]), trajectory([-1.0, -1.0], [0.0, -1.0])]
   for name in advantages.NODE_ADVANTAGES:
-    dropped = group_advantages(wrong, TrainConfig(advantage=name), 100)
+    dropped = group_advantages(wrong, ours(advantage=name), 100)
     assert not dropped.is_trained.any() and not np.concatenate(dropped.per_token).any()
-    kept = group_advantages(wrong, TrainConfig(advantage=name, uniform_trees='keep'), 100)
+    kept = group_advantages(wrong, ours(advantage=name, uniform_trees='keep'), 100)
     assert kept.is_trained.all()
   # Uniform among the ends that train, although a passed-over end differs.
   mixed = [*wrong, trajectory([-1.0, 1.0], correct=True, collected=False)]
-  assert not group_advantages(mixed, TrainConfig(ends='collected'), 100).is_trained.any()
-  assert group_advantages(mixed, TrainConfig(ends='all'), 100).is_trained.all()
+  assert not group_advantages(mixed, ours(ends='collected'), 100).is_trained.any()
+  assert group_advantages(mixed, ours(ends='all'), 100).is_trained.all()
 
 
 def test_released_all_wrong_tree_raises_its_own_tokens():
@@ -163,7 +168,7 @@ def test_q_mean_without_collected_end_does_not_train():
     trajectory([0.0, 1.0], correct=True, collected=False),
     trajectory([0.0, -1.0], collected=False),
   ]
-  assert not group_advantages(ends, TrainConfig(advantage='q_mean'), 100).is_trained.any()
+  assert not group_advantages(ends, ours(advantage='q_mean'), 100).is_trained.any()
 
 
 def test_overlong_penalty_reaches_every_estimator():
@@ -200,7 +205,7 @@ def test_baseline_over_all_ends_or_over_the_collected():
   np.testing.assert_allclose(last(), [1.0, -1.0, -1.0], atol=1e-6)  # mean of 1 and -1: 0
   np.testing.assert_allclose(last(baseline_ends='all'), [4 / 3, -2 / 3, -2 / 3], rtol=1e-6)
   none = [dataclasses.replace(t, is_collected=False) for t in ends]
-  settings = TrainConfig(advantage='q_mean', baseline_ends='all')
+  settings = ours(advantage='q_mean', baseline_ends='all')
   assert group_advantages(none, settings, 100).is_trained.all()
 
 
@@ -221,7 +226,7 @@ def test_outcome_gives_all_tokens_that_of_the_end(name):
 def test_uniform_trees_centred_sum_to_zero(name):
   """An all-wrong tree does not raise its own tokens; one of mixed outcome is not touched."""
   wrong = [trajectory([-1.0] * 3, [0.0, value, -1.0], [0, 3, 2]) for value in (-0.2, -0.6)]
-  config = TrainConfig(advantage=name, uniform_trees='centre')
+  config = ours(advantage=name, uniform_trees='centre')
   result = group_advantages(wrong, config, 100)
   assert result.is_trained.all()
   assert abs(np.concatenate(result.per_token).sum(dtype=float)) < 1e-5
@@ -252,4 +257,4 @@ def test_flat_group_is_grpo():
 
 def test_trajectories_of_different_roots_are_refused():
   with pytest.raises(ValueError, match='flat_group'):
-    group_advantages([trajectory([1.0, 1.0]), trajectory([-1.0, -1.0])], TrainConfig(), 100)
+    group_advantages([trajectory([1.0, 1.0]), trajectory([-1.0, -1.0])], OURS, 100)

@@ -21,6 +21,8 @@ from ds_jax.train.batch import (
   trained_branches,
 )
 
+OURS = TrainConfig(advantage='tree_mean', ends='all', uniform_trees='drop')
+
 
 def test_every_token_is_predicted_once_by_its_predecessor():
   examples = random_examples(50)
@@ -115,7 +117,7 @@ def test_too_long_a_sequence_is_named():
 def test_examples_hold_only_what_trains_and_weigh_the_whole_minibatch():
   good = [trajectory([0.0, 1.0], correct=True), trajectory([0.0, -1.0])]
   dropped = [trajectory([-1.0, -1.0]), trajectory([-1.0, -1.0])]
-  groups = [(group, group_advantages(group, TrainConfig(), 10)) for group in (good, dropped)]
+  groups = [(group, group_advantages(group, OURS, 10)) for group in (good, dropped)]
   examples = examples_of(trained_branches(groups, 'token_mean'))
   assert len(examples) == 2
   assert [e.weight for e in examples] == [0.25, 0.25]

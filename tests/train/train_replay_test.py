@@ -75,7 +75,7 @@ def test_cached_solution_joins_fresh_rollouts():
   solution = filled().get('p')[0]
   cached = cached_trajectory('p', solution, np.zeros(2, np.float32))
   group = flat_group([cached, trajectory([-1.0, -1.0]), trajectory([-1.0, -1.0])], group=3)
-  result = group_advantages(group, TrainConfig(advantage='tree_mean'), 100)
+  result = group_advantages(group, TrainConfig(advantage='tree_mean', ends='all'), 100)
   np.testing.assert_allclose([a[0] for a in result.per_token], [4 / 3, -2 / 3, -2 / 3], rtol=1e-6)
 
 

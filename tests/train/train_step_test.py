@@ -31,7 +31,7 @@ from ds_jax.train.state import init_state, search_params
 from ds_jax.train.step import make_learner, policy_loss_fn
 
 ONE = (1, 1, 1)
-TRAIN = TrainConfig(learning_rate=1e-2, weight_decay=0.1)
+TRAIN = TrainConfig(learning_rate=1e-2, warmup_steps=5, weight_decay=0.1, beta2=0.95)
 
 
 def mesh_of(*shape):

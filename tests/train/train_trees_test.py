@@ -32,6 +32,12 @@ from ds_jax.train.trees import PACKINGS, lay_out, pack_flat_rows, pack_tree_rows
 
 LIMIT = 12  # response tokens: depth 3, at most 4 a node
 TRAIN = TrainConfig(
+  learning_rate=4e-4,
+  warmup_steps=5,
+  weight_decay=0.0,
+  beta2=0.95,
+  advantage='tree_mean',
+  ends='all',
   clip_low=0.1,
   clip_high=0.15,
   dual_clip=1.2,

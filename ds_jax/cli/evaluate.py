@@ -1,0 +1,54 @@
+"""`ds-jax evaluate`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+from ds_jax.checks import InputError
+from ds_jax.cli.registry import NAMES_RUN, Flags, Needs, ShortFor
+from ds_jax.cli.result import Result
+
+if TYPE_CHECKING:
+  from ds_jax.run.session import Session
+
+HELP = 'pass@1 of the newest parameters, on the evaluation split or on prepared benchmarks.'
+EXAMPLE = (
+  'ds-jax evaluate --checkpoint=runs/deepsearch --benchmarks=aime2024,aime2025 '
+  '--samples=32 --temperature=0.6 --top_p=0.95 --data_dir=data'
+)
+NEEDS = Needs(config=True, workdir=True, team=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Args(Flags):
+  # instead of --config and --workdir: the folder of a run, whose config holds
+  checkpoint: Annotated[str, NAMES_RUN] = ''
+  benchmarks: str = ''  # names, e.g. aime2024,math500 (`ds-jax data prepare`), or all
+  # per problem: config.evaluate.num_samples
+  samples: Annotated[str, ShortFor('evaluate.num_samples')] = ''
+  temperature: Annotated[str, ShortFor('evaluate.temperature')] = ''  # config.evaluate.temperature
+  top_p: Annotated[str, ShortFor('evaluate.top_p')] = ''  # config.evaluate.top_p
+  # folder of prepared benchmarks: config.data.data_dir
+  data_dir: Annotated[str, ShortFor('data.data_dir')] = ''
+  output: str | None = None  # folder of samples and tables (default: one in the workdir)
+
+  def __post_init__(self) -> None:
+    if self.output and not self.benchmarks:
+      raise InputError('--output keeps the samples of --benchmarks; name some, or leave it out.')
+
+
+def run(session: Session, args: Args) -> Result:
+  from ds_jax.data.benchmarks import BENCHMARKS
+  from ds_jax.run.evaluation import evaluate
+  from ds_jax.run.workdir import lock
+
+  benchmarks = tuple(args.benchmarks.split(',')) if args.benchmarks else ()
+  if args.benchmarks == 'all':
+    benchmarks = tuple(BENCHMARKS)
+  held = contextlib.nullcontext()  # the files of benchmarks have locks of their own
+  if session.team.is_first and not benchmarks:
+    held = lock(session.workdir)
+  with held:
+    return Result(*evaluate(session, benchmarks=benchmarks, output=args.output))

@@ -1,0 +1,64 @@
+"""`ds-jax search`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal
+
+from ds_jax.checks import InputError
+from ds_jax.cli.registry import Flags, Needs
+from ds_jax.cli.result import Result
+
+if TYPE_CHECKING:
+  from ds_jax.run.session import Session
+
+HELP = 'Grow a tree for one problem and print it, or one for each problem of a file.'
+EXAMPLE = (
+  'ds-jax search --config=configs/quickstart.py --workdir=runs/quickstart '
+  '--problem="24 from 3 5 7 2"'
+)
+NEEDS = Needs(config=True, workdir=True, team=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Args(Flags):
+  problem: str = ''  # text of the problem
+  answer: str | None = None  # its gold answer, if known; not needed for the embedded task
+  # instead of --problem: .jsonl, .json, .parquet, .csv; answers may be missing
+  problems: str = ''
+  # with --problems: .jsonl, a line per finished tree; the same command continues
+  output: str = ''
+  # the answer: first_correct (the vote where none is), best_q or vote
+  select: Literal['first_correct', 'best_q', 'vote'] = 'first_correct'
+
+  @classmethod
+  def required(cls, given: Collection[str]) -> set[str]:
+    is_for_file = 'problems' in given and 'problem' not in given
+    return {'problems', 'output'} if is_for_file else {'problem'}
+
+  def __post_init__(self) -> None:
+    if self.problem and (self.problems or self.output):
+      raise InputError(
+        '--problem searches one problem and prints its tree; --problems=FILE and '
+        '--output=FILE.jsonl are for many. Give the one or the others.'
+      )
+    if self.problems and self.answer:
+      raise InputError(
+        '--answer belongs to --problem; the answers of --problems stand in the file.'
+      )
+
+
+def run(session: Session, args: Args) -> Result:
+  from ds_jax.run.searching import search_file, search_problem
+
+  if args.problems:
+    return Result(
+      *search_file(session, problems=args.problems, output=args.output, select=args.select)
+    )
+  if session.team.count > 1:
+    raise InputError(
+      '--problem grows one tree, which one process does; start one, or give '
+      '--problems=FILE --output=FILE.jsonl.'
+    )
+  return Result(*search_problem(session, text=args.problem, answer=args.answer, select=args.select))
