@@ -3,7 +3,7 @@
 #
 #   launch/test.sh                                  # the suite: minutes
 #   launch/test.sh --all                            # with the tests marked `long`
-#   launch/test.sh tests/search_test.py -k backup   # other arguments go to pytest
+#   launch/test.sh tests/search -k journal          # other arguments go to pytest
 #
 # JAX_PLATFORMS, where set, chooses another backend. Exit codes are those of pytest.
 

@@ -11,16 +11,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+_FLAGS = os.environ.get('XLA_FLAGS', '')
 _DEVICES = '--xla_force_host_platform_device_count'
+_OPTIMIZATION = '--xla_backend_optimization_level'
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-if _DEVICES not in os.environ.get('XLA_FLAGS', ''):
+if _DEVICES not in _FLAGS:
   # XLA aborts the process when eight devices on two busy cores do not all come to a collective in
   # time; 40 seconds are its default.
-  os.environ['XLA_FLAGS'] = (
-    f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}=8 '
-    '--xla_cpu_collective_call_terminate_timeout_seconds=300'
-  ).strip()
+  _FLAGS += f' {_DEVICES}=8 --xla_cpu_collective_call_terminate_timeout_seconds=300'
+if _OPTIMIZATION not in _FLAGS:
+  # Four fifths of the suite's work was XLA compiling programs that run for milliseconds. Without
+  # LLVM's optimisations and without the fusion emitters it is a quarter of that. Processes that
+  # tests start on their own compile as users do, and so does `launch/test.sh --all`.
+  _FLAGS += f' {_OPTIMIZATION}=0 --xla_cpu_use_fusion_emitters=false'
+os.environ['XLA_FLAGS'] = _FLAGS.strip()
 # Programs compiled by one test file, worker or subprocess are found by the next. The size limit is
 # there for the lock that comes with it: without, a reader may meet a half-written entry.
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.pytest_cache' / 'jax'))

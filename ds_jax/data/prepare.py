@@ -87,7 +87,7 @@ def describe_source(
     raise InputError(f'Missing --data_dir: where {config.source} lies.')
   split = 'eval' if kind == 'tfds' and name in BENCHMARKS else 'train'
   loaded = load_problems(
-    dataclasses.replace(config, eval_source=config.source), split, data_dir, progress
+    dataclasses.replace(config, eval_source=config.source), split, data_dir, progress=progress
   )
   summary = {
     'status': 'done',
