@@ -109,7 +109,7 @@ def describe_source(
 def _build(
   name: str, split: str, problems: Sequence[Problem], report: Summary, data_dir: str
 ) -> Summary:
-  folder, is_new = builders.write_problems(name, split, problems, report, data_dir)
+  folder, is_new = builders.write_problems(name, split, problems, report=report, data_dir=data_dir)
   return {
     'status': 'done',
     'name': name,
@@ -121,7 +121,7 @@ def _build(
 
 
 def _load_training(pattern: str, config: DataConfig, progress: Progress) -> LoadedProblems:
-  loaded = load_rows(file_rows(find_files(pattern)), config, 0, progress, is_training=True)
+  loaded = load_rows(file_rows(find_files(pattern)), config, 0, progress=progress, is_training=True)
   if not loaded.problems:
     raise InputError(
       f'{pattern}: none of {loaded.num_rows} rows can be used, e.g. '

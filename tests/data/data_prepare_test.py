@@ -13,7 +13,8 @@ from ds_jax.checks import InputError
 from ds_jax.cli import main
 from ds_jax.config import DataConfig
 from ds_jax.data import builders
-from ds_jax.data.benchmarks import BENCHMARKS, load_benchmark, read_benchmark
+from ds_jax.data.benchmarks import BENCHMARKS, read_benchmark
+from ds_jax.data.prepared import load_benchmark
 from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import SilentProgress
 from ds_jax.types import Problem
