@@ -40,12 +40,18 @@ def trajectory(
   tokens=None,
   seed=0,
 ) -> Trajectory:
-  """A trajectory whose nodes have these mean outcomes (root first), values and lengths."""
-  lengths = [0] + [2] * (len(outcomes) - 1) if lengths is None else lengths
-  values = outcomes if values is None else values
+  """A trajectory whose nodes have these mean outcomes (root first), values and lengths.
+
+  By default values are the outcomes, and each node but the root adds two random tokens.
+  """
+  if lengths is None:
+    lengths = [0] + [2] * (len(outcomes) - 1)
+  if values is None:
+    values = outcomes
   rng = np.random.default_rng(seed)
   size = sum(lengths)
-  tokens = rng.integers(1, 57, size) if tokens is None else tokens
+  if tokens is None:
+    tokens = rng.integers(1, 57, size)
   return Trajectory(
     problem_id=problem,
     group=group,
@@ -72,15 +78,18 @@ def random_tree(
     node = nodes.pop(0)
     for _ in range(rng.integers(1, width + 1)):
       size = rng.integers(1, length + 1)
+      tokens = rng.integers(1, 57, size)
+      logprobs = -4 + 0.3 * rng.normal(size=size)
       child = _Node(
         (*node.ids, count),
-        np.append(node.tokens, rng.integers(1, 57, size)).astype(np.int32),
-        np.append(node.logprobs, -4 + 0.3 * rng.normal(size=size)).astype(np.float32),
+        np.append(node.tokens, tokens).astype(np.int32),
+        np.append(node.logprobs, logprobs).astype(np.float32),
         rng.normal(),
         node,
       )
       count += 1
-      (ends if len(child.ids) > depth or rng.random() < 0.3 else nodes).append(child)
+      is_end = len(child.ids) > depth or rng.random() < 0.3
+      (ends if is_end else nodes).append(child)
   return _ends(rng, ends, group)
 
 
@@ -92,55 +101,55 @@ class _Node:
   value: float
   parent: _Node | None = None
 
-  def path(self):
+  def path(self) -> list[_Node]:
+    """From the root to this node."""
     return [*(self.parent.path() if self.parent else ()), self]
 
 
 def _ends(rng: np.random.Generator, ends: list[_Node], group: int) -> list[Trajectory]:
+  """Trajectories of a tree's ends, with random verdicts; some trees have one outcome alone."""
   correct = rng.random(len(ends)) < rng.choice([0.0, 0.4, 1.0], p=[0.2, 0.6, 0.2])
   collected = rng.random(len(ends)) < 0.7
-  below = lambda node: [
-    c for e, c in zip(ends, correct, strict=True) if e.ids[: len(node.ids)] == node.ids
-  ]
+
+  def mean_outcome(node: _Node) -> float:
+    is_below = [end.ids[: len(node.ids)] == node.ids for end in ends]
+    return 2 * np.mean(correct[is_below]) - 1
+
   prompt = rng.integers(1, 57, rng.integers(1, 6)).astype(np.int32)
   trajectories = []
-  for end, right, kept in zip(ends, correct, collected, strict=True):
+  for end, is_correct, is_collected in zip(ends, correct, collected, strict=True):
     path = end.path()
-    values = [n.value for n in path[:-1]] + [1.0 if right else -1.0]
     t = trajectory(
-      [2 * np.mean(below(n)) - 1 for n in path],
-      values,
-      np.diff([len(n.tokens) for n in path], prepend=0),
-      correct=bool(right),
-      collected=bool(kept),
+      [mean_outcome(node) for node in path],
+      [node.value for node in path[:-1]] + [1.0 if is_correct else -1.0],
+      np.diff([len(node.tokens) for node in path], prepend=0),
+      correct=bool(is_correct),
+      collected=bool(is_collected),
       group=group,
       problem=f'p{group}',
       tokens=end.tokens,
     )
-    trajectories.append(
-      dataclasses.replace(
-        t,
-        prompt_tokens=prompt,
-        behavior_logprobs=end.logprobs,
-        node_ids=np.array(end.ids, np.int32),
-      )
+    t = dataclasses.replace(
+      t,
+      prompt_tokens=prompt,
+      behavior_logprobs=end.logprobs,
+      node_ids=np.array(end.ids, np.int32),
     )
+    trajectories.append(t)
   return trajectories
 
 
 def random_examples(count: int, seed: int = 0, weight: float = 0.02) -> list[Example]:
+  """Sequences of at most 13 tokens, with random advantages and behaviour."""
   rng = np.random.default_rng(seed)
   examples = []
   for _ in range(count):
     prompt = rng.integers(0, 57, rng.integers(1, 6)).astype(np.int32)
     response = rng.integers(0, 57, rng.integers(1, 9)).astype(np.int32)
-    examples.append(
-      Example(
-        prompt,
-        response,
-        weight,
-        rng.normal(size=len(response)).astype(np.float32),
-        (-4 + 0.3 * rng.normal(size=len(response))).astype(np.float32),
-      )
+    advantage = rng.normal(size=len(response))
+    logprobs = -4 + 0.3 * rng.normal(size=len(response))
+    example = Example(
+      prompt, response, weight, advantage.astype(np.float32), logprobs.astype(np.float32)
     )
+    examples.append(example)
   return examples

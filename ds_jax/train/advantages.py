@@ -78,7 +78,7 @@ def trained_ends(trajectories: Sequence[Trajectory], config: TrainConfig) -> np.
 
 
 def is_uniform(ends: Sequence[Trajectory]) -> bool:
-  """Whether all ends have the same outcome, so that the group says nothing about which is better.
+  """Returns whether all ends have the same outcome, so that none shows what is better.
 
   The same test is DAPO's for groups of rollouts (arXiv:2503.14476, Eq. 11).
   """
@@ -297,7 +297,7 @@ def _penalty(trajectory: Trajectory, config: TrainConfig, response_limit: int) -
 def _centred_penalties(
   trajectories: Sequence[Trajectory], config: TrainConfig, response_limit: int
 ) -> np.ndarray:
-  """Overlong penalties [R] minus their mean: like outcomes, they are compared within the group."""
+  """Returns overlong penalties [R] minus their mean: like outcomes, they compare a group's ends."""
   penalties = np.array([_penalty(t, config, response_limit) for t in trajectories])
   return penalties - penalties.mean()
 

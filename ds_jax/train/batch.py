@@ -91,8 +91,8 @@ class RowShape(NamedTuple):
 def row_shape(config: TrainConfig, row_shards: int) -> RowShape:
   """Returns the shape of the update's rows: one for a whole run, so that it compiles once.
 
-  Rows of packed trees are longer, and as many fewer: the tokens per pass stay what
-  `micro_rows * row_length` allows.
+  Rows of packed trees are longer, and fewer in proportion: the tokens per pass are at most
+  `micro_rows * row_length`, unless every shard would be left without a row.
 
   Args:
     config: `packing`, `row_length`, `tree_row_length` (0: chosen here) and `micro_rows`.
@@ -107,7 +107,7 @@ def row_shape(config: TrainConfig, row_shards: int) -> RowShape:
 
 
 def trained_branches(groups: Minibatch, aggregation: str) -> list[list[Branch]]:
-  """The trained trajectories of each group, weighted over the whole minibatch.
+  """Returns the trained trajectories of each group, weighted over the whole minibatch.
 
   Args:
     groups: the minibatch.
@@ -126,7 +126,7 @@ def trained_branches(groups: Minibatch, aggregation: str) -> list[list[Branch]]:
 
 
 def examples_of(trees: Sequence[Sequence[Branch]]) -> list[Example]:
-  """The branches of all trees as sequences of their own, in order."""
+  """Returns the branches of all trees as sequences of their own, in order."""
   examples = []
   for tree in trees:
     for t, weight, advantage in tree:
@@ -136,7 +136,11 @@ def examples_of(trees: Sequence[Sequence[Branch]]) -> list[Example]:
 
 
 def plain_examples(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Example]:
-  """(prompt [P], response [S]) pairs to score, or to imitate with the mean over all tokens."""
+  """Returns pairs as sequences to score, or to imitate with the mean over all tokens.
+
+  Args:
+    pairs: (prompt `[P]` int32, response `[S]` int32).
+  """
   weights = token_weights([len(response) for _, response in pairs], 'token_mean')
   examples = []
   for (prompt, response), weight in zip(pairs, weights, strict=True):
@@ -209,13 +213,13 @@ def first_fit_decreasing(lengths: Sequence[int], row_length: int) -> Origin:
 
 
 def empty_batch(num_rows: int, row_length: int) -> Batch:
-  """Rows of padding: nothing is seen, nothing is scored."""
+  """Returns rows of padding, `[R, S]`: nothing is seen, nothing is scored."""
   piece = empty_piece(row_length)
   return jax.tree.map(lambda field: np.repeat(field[None], num_rows, axis=0), piece)
 
 
 def empty_piece(size: int) -> Batch:
-  """Positions `[size]` of padding."""
+  """Returns `[size]` positions of padding."""
   zeros = np.zeros(size, np.float32)
   index = np.arange(size, dtype=np.int32)
   piece = Batch(
@@ -258,7 +262,7 @@ def add_copy(
 
 
 def micro_batches(batch: Batch, micro_rows: int) -> Iterator[Batch]:
-  """Splits a batch into pieces of exactly `micro_rows` rows; empty rows fill the last one."""
+  """Yields the batch `micro_rows` rows at a time; rows of padding fill the last part."""
   num_rows, row_length = batch.tokens.shape
   padding = empty_batch(-num_rows % micro_rows, row_length)
   padded = jax.tree.map(lambda field, empty: np.concatenate([field, empty]), batch, padding)
@@ -288,17 +292,16 @@ def scatter(values: np.ndarray, origin: Origin, lengths: Sequence[int]) -> list[
 def _trained(
   trajectories: Sequence[Trajectory], advantages: GroupAdvantages
 ) -> list[tuple[Trajectory, np.ndarray]]:
-  """The trajectories of one group that train, each with its advantages [S]."""
+  """Returns the trajectories of one group that train, each with its advantages [S]."""
   trained = []
   for t, advantage, is_trained in zip(trajectories, *advantages, strict=True):
     if is_trained:
-      check_shape('advantage', advantage, t.tokens.shape)
       trained.append((t, advantage))
   return trained
 
 
 def _sequence(example: Example) -> Batch:
-  """One sequence as a piece."""
+  """Returns one sequence as a piece."""
   check_shape('advantage', example.advantage, example.response_tokens.shape)
   check_shape('behavior_logprobs', example.behavior_logprobs, example.response_tokens.shape)
   tokens = np.concatenate([example.prompt_tokens, example.response_tokens])

@@ -135,7 +135,7 @@ def reference_kl(logprobs: jax.Array, reference_logprobs: jax.Array) -> jax.Arra
 
 
 def token_weights(lengths: Sequence[int], aggregation: str) -> np.ndarray:
-  """Weight of each response token of each sequence of a minibatch.
+  """Returns the weight of each response token of each sequence of a minibatch.
 
   Args:
     lengths: response tokens of the R sequences.
@@ -175,7 +175,7 @@ AGGREGATIONS = {
 
 
 def padded_sum_weights(lengths: Sequence[int], padded_width: int) -> np.ndarray:
-  """Weights `[R]` of the released mode `seq-mean-token-sum-norm`: 1 / padded width of the batch.
+  """Returns weights `[R]` as released in `seq-mean-token-sum-norm`: 1 / padded width of the batch.
 
   It is a sum over sequences in spite of its name, so the step grows with the batch; for
   comparisons only.

@@ -1,4 +1,4 @@
-"""What a step needs from further forward passes, before its first update."""
+"""Forward passes before the first update of a step: reference, importance, cached solutions."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def pack_minibatches(
 
 
 def lay_out(branches: Sequence[Branch], size: int) -> Batch:
-  """A tree of branches in depth-first order as one piece, fields `[S]`.
+  """Returns a tree of branches in depth-first order as one piece, fields `[S]`.
 
   Args:
     branches: of one group, sorted by `node_ids`.
@@ -137,7 +137,7 @@ def lay_out(branches: Sequence[Branch], size: int) -> Batch:
     for span in spans[num_shared:]:
       piece.key_end[span] = cursor  # nothing from here on is below these nodes
     path, spans = t.node_ids, spans[:num_shared]
-    _append(piece, t, spans, cursor)
+    _append(piece, t, spans, cursor=cursor)
     for length in t.node_lengths[num_shared:].tolist():
       spans.append(slice(cursor, cursor + length))
       cursor += length
@@ -148,8 +148,15 @@ def lay_out(branches: Sequence[Branch], size: int) -> Batch:
   return piece
 
 
-def _append(piece: Batch, trajectory: Trajectory, shared: Sequence[slice], cursor: int) -> None:
-  """Writes what a trajectory adds to a piece, from `cursor` on; `shared` nodes stand already."""
+def _append(piece: Batch, trajectory: Trajectory, shared: Sequence[slice], *, cursor: int) -> None:
+  """Writes what a trajectory adds to a piece, from `cursor` on.
+
+  Args:
+    piece: fields `[S]`, changed in place.
+    trajectory: the next one in depth-first order.
+    shared: where the nodes stand that it shares with the one before it.
+    cursor: the next free position.
+  """
   num_prompt = len(trajectory.prompt_tokens)
   num_shared = sum(span.stop - span.start for span in shared)  # tokens
   num_new = len(trajectory.tokens) - num_shared
@@ -192,19 +199,21 @@ def _cut(sizes: Sizes, limit: int) -> list[Run]:
 
 
 def _num_rows(layout: Sequence[Sequence[Run]], row_length: int) -> int:
-  """Rows that the pieces of a layout need."""
+  """Returns how many rows the pieces of a layout need."""
   sizes = [run.size for runs in layout for run in runs]
   origin = first_fit_decreasing(sizes, row_length)
   return origin.row.max(initial=-1) + 1
 
 
 def _num_shared(a: np.ndarray, b: np.ndarray) -> int:
-  """Leading nodes that two paths have in common."""
+  """Returns how many leading nodes two paths have in common."""
   size = min(len(a), len(b))
-  return int(np.cumprod(a[:size] == b[:size]).sum())
+  is_same = a[:size] == b[:size]
+  return int(np.cumprod(is_same).sum())  # the product is 0 from the first difference on
 
 
 def _check_same(piece: Batch, where: np.ndarray, t: Trajectory, *, prompt: np.ndarray) -> None:
+  """Raises ValueError unless a piece holds a trajectory's prompt, tokens and log-probs."""
   is_same = (
     np.array_equal(prompt, t.prompt_tokens)
     and np.array_equal(piece.tokens[where], t.tokens)

@@ -271,7 +271,13 @@ def test_tree_dict_is_json():
 
 
 def make_metrics() -> list[dict]:
-  evaluate = lambda step, when, share: {
+  rounds = [{'kind': 'filter', 'step': 0, 'round': 1, 'filter/num_problems': 99}]
+  train = [train_row(step) for step in range(1, 11)]
+  return [evaluate_row(0, 'before', 0.1), *rounds, *train, evaluate_row(10, 'after', 0.25)]
+
+
+def evaluate_row(step: int, when: str, share: float) -> dict:
+  return {
     'kind': 'evaluate',
     'step': step,
     'when': when,
@@ -282,24 +288,22 @@ def make_metrics() -> list[dict]:
     'evaluate/num_problems': 256,
     'evaluate/num_samples': 8,
   }
-  train = [
-    {
-      'kind': 'train',
-      'step': s,
-      'search/solve_rate': 0.3 + s / 50,
-      'search/tokens': 1000,
-      'search/u_over_x_depth_1': 1.2,
-      'search/yield': 0.4,
-      'train/ratio_first': 1.0,
-      'train/grad_norm': None,
-      'time/step': 2.0,
-      'time/search': 1.0,
-      'time/unix': 1e9,
-    }
-    for s in range(1, 11)
-  ]
-  rounds = [{'kind': 'filter', 'step': 0, 'round': 1, 'filter/num_problems': 99}]
-  return [evaluate(0, 'before', 0.1), *rounds, *train, evaluate(10, 'after', 0.25)]
+
+
+def train_row(step: int) -> dict:
+  return {
+    'kind': 'train',
+    'step': step,
+    'search/solve_rate': 0.3 + step / 50,
+    'search/tokens': 1000,
+    'search/u_over_x_depth_1': 1.2,
+    'search/yield': 0.4,
+    'train/ratio_first': 1.0,
+    'train/grad_norm': None,
+    'time/step': 2.0,
+    'time/search': 1.0,
+    'time/unix': 1e9,
+  }
 
 
 def _png_size(content: bytes) -> tuple[int, int]:

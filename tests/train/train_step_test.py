@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import re
 
 import jax
@@ -109,14 +110,11 @@ def test_update_is_the_same_on_every_mesh(decoder, batch, reference, shape):
     assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5)
   assert_close(jax.device_get(state), reference[0], 2e-5)
   wanted = parameter_shardings(state, learner.mesh)
-  jax.tree.map(
-    lambda leaf, sharding: (
-      leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
-      or pytest.fail(f'{leaf.sharding} != {sharding}')
-    ),
-    state,
-    wanted,
-  )
+
+  def check(leaf, sharding):
+    assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), f'{leaf.sharding} != {sharding}'
+
+  jax.tree.map(check, state, wanted)
 
 
 @pytest.mark.parametrize('shape', [(1, 8, 1), (2, 4, 1)])
@@ -126,13 +124,13 @@ def test_parameters_travel_and_rows_stay(shape, decoder):
   learner, state = start_on(shape, decoder)
   rows = jax.tree.map(lambda x: np.zeros((8, length), x.dtype), pack(random_examples(1), 16)[0])
   program = learner.accumulate.lower(state.params, learner.start(state.params), rows).compile()
-  found = re.findall(
+  transfers = re.findall(
     r'= \(?(\w+)\[([\d,]*)\].* (all-gather|all-reduce|reduce-scatter|all-to-all|'
     r'collective-permute)(?:-start)?\(',
     program.as_text(),
   )
-  assert {kind for *_, kind in found} >= {'all-gather', 'reduce-scatter', 'all-to-all'}
-  moved = [(dtype, axes, kind) for dtype, axes, kind in found if str(length) in axes.split(',')]
+  assert {kind for *_, kind in transfers} >= {'all-gather', 'reduce-scatter', 'all-to-all'}
+  moved = [(dtype, axes, kind) for dtype, axes, kind in transfers if str(length) in axes.split(',')]
   assert {(dtype, kind) for dtype, _, kind in moved} <= {
     ('s32', 'all-gather'),
     ('f32', 'all-to-all'),
@@ -220,12 +218,15 @@ def test_fresh_samples_have_ratio_one_and_scores_come_back(decoder):
   scored, origin = pack(examples, 16)
   logprobs, entropies = learner.score(state.params, scored)
   assert logprobs.shape == entropies.shape == scored.tokens.shape and (entropies > 0).all()
-  own = scatter(logprobs, origin, [len(e.response_tokens) for e in examples])
-  fresh, _ = pack([e._replace(behavior_logprobs=x) for e, x in zip(examples, own, strict=True)], 16)
+  scores = scatter(logprobs, origin, [len(e.response_tokens) for e in examples])
+  fresh_examples = []
+  for example, score in zip(examples, scores, strict=True):
+    fresh_examples.append(example._replace(behavior_logprobs=score))
+  fresh, _ = pack(fresh_examples, 16)
   _, metrics = learner.update(state, fresh)
   assert metrics['train/ratio_max_log'] < 1e-5
   assert metrics['train/clip_fraction'] == 0
-  assert metrics['train/num_tokens'] == sum(map(len, own))
+  assert metrics['train/num_tokens'] == sum(map(len, scores))
 
 
 def test_improves_the_tokens_with_advantage(decoder):
@@ -297,11 +298,7 @@ def test_frozen_parameters_stay_and_have_no_moments(decoder, batch):
   state = init_state(decoder, optimizer, learner.mesh)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   mask = frozen_mask(decoder, config.frozen)
-  frozen = sum(
-    leaf.size
-    for leaf, is_frozen in zip(jax.tree.leaves(decoder), jax.tree.leaves(mask), strict=True)
-    if is_frozen
-  )
+  frozen = sum(itertools.compress(map(np.size, jax.tree.leaves(decoder)), jax.tree.leaves(mask)))
   assert frozen > 0 and count(state.opt_state) < 2 * (count(decoder) - frozen) + 8
   gradients, _ = learner.accumulate(decoder, learner.start(decoder), next(micro_batches(batch, 64)))
   state, _ = learner.update(state, batch)
