@@ -19,7 +19,8 @@ from ds_jax.data import prompts as prompts_lib
 from ds_jax.evaluate.metrics import evaluation_metrics
 from ds_jax.interfaces import ALONE, Progress, SilentProgress, Team, VerifyFn
 from ds_jax.model.decoder import Decoder, init_decoder
-from ds_jax.model.huggingface.load import load_decoder, save_decoder
+from ds_jax.model.huggingface.load import load_decoder
+from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.report.metrics import read_metrics
 from ds_jax.report.plots import write_report
 from ds_jax.report.summary import make_summary, summary_table

@@ -13,7 +13,8 @@ from ds_jax.data import prompts as prompts_lib
 from ds_jax.interfaces import Progress
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, abstract_decoder
-from ds_jax.model.huggingface.load import read_config, save_decoder
+from ds_jax.model.huggingface.config import read_config
+from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.session import model_folder
 from ds_jax.run.workdir import Workdir, workdir_config

@@ -28,7 +28,8 @@ from ds_jax.interfaces import ALONE, ExpandFn, Progress, Team, Tokenizer
 from ds_jax.model.attention.path import positions_read
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder
-from ds_jax.model.huggingface.load import load_decoder, read_config
+from ds_jax.model.huggingface.config import read_config
+from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.run.growing import direct_config
 from ds_jax.run.workdir import Workdir
 from ds_jax.search.engine.engine import Engine

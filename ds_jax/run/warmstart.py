@@ -20,7 +20,7 @@ from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import Progress, Tokenizer
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import abstract_decoder, init_decoder
-from ds_jax.model.huggingface.load import save_decoder
+from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.session import open_mesh
 from ds_jax.run.workdir import Stopped, Workdir, check_config, claim

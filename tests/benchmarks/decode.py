@@ -41,7 +41,7 @@ from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, init_decoder
-from ds_jax.model.huggingface.load import save_decoder
+from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.run.session import keep_freed_memory
 
 SIZES = {
