@@ -13,7 +13,7 @@ core for a decode step, so on a CPU let each core be a device:
 Runs are warm and alternate; figures are medians, the ratio is of medians. A run of theirs longer
 than `--patience` seconds is not repeated.
 
-A run of ours keeps freed memory (`runtime.keep_freed_memory`), torch gives it back to the kernel
+A run of ours keeps freed memory (`keep_freed_memory`), torch gives it back to the kernel
 after each operation; where pages are dear, in virtual machines, that is half of its time. With
 `--keep` it keeps it too.
 """
@@ -72,7 +72,13 @@ STOP_ID = 1_000_000  # no token: every sibling runs to its end
 
 
 def expansion(
-  decoder: Decoder, prefixes: np.ndarray, width: int, num_tokens: int, chunk: int, block: int
+  decoder: Decoder,
+  prefixes: np.ndarray,
+  *,
+  width: int,
+  num_tokens: int,
+  chunk: int,
+  block: int,
 ) -> Callable[[], np.ndarray]:
   """Returns a function that encodes the prefixes [B, P] and samples [B, W, T] tokens."""
   num_prefixes, length = prefixes.shape
@@ -176,10 +182,10 @@ def compare(name: str, prefix: int, arguments: argparse.Namespace) -> dict:
     expansion(
       decoder,
       prefixes,
-      arguments.width,
-      arguments.tokens,
-      min(arguments.chunk, prefix),
-      arguments.block,
+      width=arguments.width,
+      num_tokens=arguments.tokens,
+      chunk=min(arguments.chunk, prefix),
+      block=arguments.block,
     ),
   )
   times = {'ours': [], 'theirs': []}
