@@ -40,6 +40,9 @@ from ds_jax.model.caches import (
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, compute_logits, split_layers
 
+# Named scopes of a conditional and of a loop, by which a plan knows how often they run.
+REPLAY, DECODE_TOKENS = 'replay', 'decode_tokens'
+
 
 @dataclasses.dataclass(frozen=True)
 class ExpandShape:
@@ -218,7 +221,7 @@ def replay(
     return slots._replace(path_length=slots.path_length + plan.replay_length)
 
   is_needed = jnp.any(plan.replay_length > 0)
-  with jax.named_scope('replay'):
+  with jax.named_scope(REPLAY):
     return reader.run_if(is_needed, run, slots)
 
 
@@ -306,7 +309,7 @@ def decode(
     return (state.step < length) & ~jnp.all(state.is_ended)
 
   state = draw(state, jnp.broadcast_to(logits[:, None], (num_slots, width, logits.shape[-1])))
-  with jax.named_scope('decode_tokens'):
+  with jax.named_scope(DECODE_TOKENS):
     state = jax.lax.while_loop(is_unfinished, step, state)
   slots = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
   return slots, state.segments

@@ -9,14 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from ds_jax.checks import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,112 +118,3 @@ def rotate(x: jax.Array, positions: jax.Array, rotation: Rotation) -> jax.Array:
   first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
   rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
   return rotated.astype(x.dtype)
-
-
-# rope_type -> (fields it needs, fields it may have); rope_theta and the type itself aside.
-_FIELDS = {
-  'default': ((), ()),
-  'linear': (('factor',), ()),
-  'llama3': (
-    ('factor', 'low_freq_factor', 'high_freq_factor'),
-    ('original_max_position_embeddings',),
-  ),
-  'yarn': (
-    (),
-    (
-      'factor',
-      'original_max_position_embeddings',
-      'beta_fast',
-      'beta_slow',
-      'attention_factor',
-      'mscale',
-      'mscale_all_dim',
-      'truncate',
-    ),
-  ),
-}
-
-
-def scaling_from_hf(
-  fields: Mapping[str, Any], max_positions: int, original_positions: int | None = None
-) -> Scaling | None:
-  """Returns the scaling that `rope_scaling` or `rope_parameters` of a config.json asks for.
-
-  Args:
-    fields: that entry; empty: none.
-    max_positions: max_position_embeddings, the default of the original context.
-    original_positions: original_max_position_embeddings beside the entry, which goes before the
-      one in it; None: there is none.
-
-  Raises:
-    InputError: an unknown type, or fields that are missing, unknown or no numbers.
-  """
-  given = {
-    k: v
-    for k, v in fields.items()
-    if v is not None and k not in ('rope_type', 'type', 'rope_theta')
-  }
-  kind = fields.get('rope_type') or fields.get('type') or 'default'
-  if kind not in _FIELDS:
-    raise InputError(
-      f'Expected a rope type in {sorted(_FIELDS)} in config.json, got {kind!r}, '
-      'which is not supported.'
-    )
-  needed, allowed = _FIELDS[kind]
-  faults = [f'it lacks {name}' for name in needed if name not in given]
-  faults += [
-    f'unknown field {name} = {given[name]!r}' for name in given if name not in (*needed, *allowed)
-  ]
-  faults += [
-    f'{name} = {value!r} is no positive number'
-    for name, value in given.items()
-    if name != 'truncate' and not (_is_number(value) and value > 0)
-  ]
-  if kind == 'llama3' and not faults and given['low_freq_factor'] >= given['high_freq_factor']:
-    faults.append('low_freq_factor is not below high_freq_factor')
-  if faults:
-    raise InputError(f'Rope parameters of type {kind!r} in config.json: {"; ".join(faults)}.')
-  original = int(
-    original_positions or given.get('original_max_position_embeddings') or max_positions
-  )
-  match kind:
-    case 'linear':
-      return LinearScaling(float(given['factor']))
-    case 'llama3':
-      return Llama3Scaling(*(float(given[name]) for name in needed), original)
-    case 'yarn':
-      factor = float(given.get('factor', max_positions / original))
-      return YarnScaling(
-        factor,
-        original,
-        float(given.get('beta_fast', 32)),
-        float(given.get('beta_slow', 1)),
-        _attention_factor(given, factor),
-        bool(given.get('truncate', True)),
-      )
-  return None
-
-
-def _attention_factor(given: Mapping[str, Any], factor: float) -> float:
-  """The magnitude that yarn's file names, or else its paper's 0.1 ln(factor) + 1."""
-  if 'attention_factor' in given:
-    return float(given['attention_factor'])
-  grown = lambda weight: 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
-  if 'mscale' in given and 'mscale_all_dim' in given:
-    return grown(given['mscale']) / grown(given['mscale_all_dim'])
-  return grown(1.0)
-
-
-def _is_number(value: Any) -> bool:
-  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def scaling_to_hf(scaling: Scaling | None) -> dict[str, Any] | None:
-  """The `rope_scaling` entry of a config.json."""
-  if scaling is None:
-    return None
-  kinds = {LinearScaling: 'linear', Llama3Scaling: 'llama3', YarnScaling: 'yarn'}
-  fields = {'rope_type': kinds[type(scaling)], **dataclasses.asdict(scaling)}
-  if 'original_positions' in fields:
-    fields['original_max_position_embeddings'] = fields.pop('original_positions')
-  return fields

@@ -23,7 +23,7 @@ from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import ALONE, ExpandFn, Team, Tokenizer
 from ds_jax.model.attention.path import positions_read
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.huggingface.load import read_config
+from ds_jax.model.huggingface.config import read_config
 from ds_jax.run.mesh import open_mesh
 from ds_jax.run.session import Session
 from ds_jax.run.team import first_process_first

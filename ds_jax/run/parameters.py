@@ -15,7 +15,9 @@ from ds_jax.data.prompts import load_tokenizer, save_tokenizer
 from ds_jax.interfaces import Progress, Tokenizer
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, abstract_decoder, init_decoder
-from ds_jax.model.huggingface.load import load_decoder, read_config, save_decoder
+from ds_jax.model.huggingface.config import read_config
+from ds_jax.model.huggingface.load import load_decoder
+from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.engines import Engines
 from ds_jax.run.session import Session

@@ -12,7 +12,7 @@ from ds_jax.checks import InputError
 from ds_jax.config import check_training
 from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.data.prompts import load_tokenizer, save_tokenizer
-from ds_jax.model.huggingface.load import save_decoder
+from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.run.imitation import imitate
 from ds_jax.run.parameters import new_decoder_config
 from ds_jax.run.prompts import load_prompts

@@ -41,7 +41,7 @@ from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, init_decoder
-from ds_jax.model.huggingface.load import save_decoder
+from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.run.mesh import keep_freed_memory
 
 SIZES = {
@@ -72,7 +72,13 @@ STOP_ID = 1_000_000  # no token: every sibling runs to its end
 
 
 def expansion(
-  decoder: Decoder, prefixes: np.ndarray, width: int, num_tokens: int, chunk: int, block: int
+  decoder: Decoder,
+  prefixes: np.ndarray,
+  *,
+  width: int,
+  num_tokens: int,
+  chunk: int,
+  block: int,
 ) -> Callable[[], np.ndarray]:
   """Returns a function that encodes the prefixes [B, P] and samples [B, W, T] tokens."""
   num_prefixes, length = prefixes.shape
@@ -176,10 +182,10 @@ def compare(name: str, prefix: int, arguments: argparse.Namespace) -> dict:
     expansion(
       decoder,
       prefixes,
-      arguments.width,
-      arguments.tokens,
-      min(arguments.chunk, prefix),
-      arguments.block,
+      width=arguments.width,
+      num_tokens=arguments.tokens,
+      chunk=min(arguments.chunk, prefix),
+      block=arguments.block,
     ),
   )
   times = {'ours': [], 'theirs': []}

@@ -46,7 +46,7 @@ from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import ExpandFn, Segments, SlotPlan
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
-from ds_jax.model.huggingface.load import save_decoder
+from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.search.engine import engine as engine_lib
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose, base_key_data

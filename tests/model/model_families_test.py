@@ -13,9 +13,10 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.model import rope
-from ds_jax.model.config import config_from_hf
 from ds_jax.model.decoder import Rows, compute_logits, forward
-from ds_jax.model.huggingface.load import load_decoder, save_decoder
+from ds_jax.model.huggingface.config import config_from_hf
+from ds_jax.model.huggingface.load import load_decoder
+from ds_jax.model.huggingface.save import save_decoder
 
 torch = pytest.importorskip('torch', reason='transformers on torch is the reference')
 NUM_TOKENS = 64

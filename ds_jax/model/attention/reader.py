@@ -24,7 +24,8 @@ from ds_jax.model.attention.partial import Partial, attend_part
 # Scopes of the kernels, by which a plan knows how much of what they may read they do read.
 PATH_KERNEL, SEGMENT_KERNEL = 'path_kernel', 'segment_kernel'
 
-# TPUs on which the kernel moves fewer bytes than XLA's programs do (README, 'What fits where').
+# TPUs for which a decode step compiled with the kernel moves fewer bytes than one without it, as
+# `ds-jax plan` counts them.
 _KERNEL_PAYS_ON = ('TPU v5', 'TPU v5p')
 
 # Of `search.cache_kernel`: by a kernel where it moves fewer bytes, always, or never.
