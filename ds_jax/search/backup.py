@@ -36,25 +36,28 @@ def choose_end(
   """
   check_rank('is_candidate', is_candidate, 1)
   check_shape('candidates.reward', candidates.reward, is_candidate.shape)
-  # The best class that has an end.
+  # The best class that has an end: correct, else wrong, else any.
   is_end = is_candidate & candidates.is_terminal & candidates.is_valid
   is_correct = is_end & (candidates.reward == 1)
   is_wrong = is_end & (candidates.reward == -1)
-  in_class = jnp.where(is_correct.any(), is_correct, jnp.where(is_wrong.any(), is_wrong, is_end))
+  has_correct = is_correct.any()
+  in_class = jnp.where(is_wrong.any(), is_wrong, is_end)
+  in_class = jnp.where(has_correct, is_correct, in_class)
 
   # Within it the lowest cost wins: the path's uncertainty, the largest number where it is none.
   cost = path_uncertainty(candidates, settings)
   if settings.defects.first_end_wins_without_confidence:
     first = jnp.argmax(in_class)
-    cost = cost.at[first].set(jnp.where(jnp.isnan(cost[first]), -jnp.inf, cost[first]))
+    cost_of_first = jnp.where(jnp.isnan(cost[first]), -jnp.inf, cost[first])
+    cost = cost.at[first].set(cost_of_first)
   cost = jnp.nan_to_num(cost, nan=jnp.finfo(jnp.float32).max, neginf=-jnp.inf)
 
   # Unless no end is correct and another rule chooses among wrong ones.
   if settings.negatives == 'least_confident':
     reversed_cost = -jnp.maximum(cost, jnp.finfo(jnp.float32).min)
-    cost = jnp.where(is_correct.any(), cost, reversed_cost)
+    cost = jnp.where(has_correct, cost, reversed_cost)
   elif settings.negatives == 'random':  # a draw that belongs to the node repeats with the seed
-    cost = jnp.where(is_correct.any(), cost, node_draws(candidates))
+    cost = jnp.where(has_correct, cost, node_draws(candidates))
   return first_lowest(jnp.where(in_class, cost, jnp.inf)), is_end.any()
 
 
@@ -78,19 +81,19 @@ def backup(tree: Tree, path: jax.Array, value: jax.Array, *, settings: Settings)
   check_rank('path', path, 1)
   check_rank('value', value, 0)
   nodes = tree.nodes
+  # w(i, l), and what each node is to be credited with.
   depth = nodes.depth[path]
   weight = jnp.maximum((depth + 1) / (depth[0] + 1), settings.backup_threshold)
-  old, new = nodes.value_sum[path], weight * value
+  credit = weight * value
+  # The sum, unless the signs of old and new are at odds.
+  old = nodes.value_sum[path]
+  value_sum = old + credit
   if settings.backup_rule == 'constrained':
-    on_conflict = jnp.where(value > 0, new, old)
-    credited = jnp.where(old * value >= 0, old + new, on_conflict)
-  else:
-    credited = old + new
-  return tree.replace(
-    nodes=nodes.replace(
-      value_sum=nodes.value_sum.at[path].set(credited, mode='drop'),
-      visit_count=nodes.visit_count.at[path].add(1, mode='drop'),
-    )
+    on_conflict = jnp.where(value > 0, credit, old)
+    value_sum = jnp.where(old * value >= 0, value_sum, on_conflict)
+  return tree.with_nodes(
+    value_sum=nodes.value_sum.at[path].set(value_sum, mode='drop'),
+    visit_count=nodes.visit_count.at[path].add(1, mode='drop'),
   )
 
 
@@ -109,8 +112,8 @@ def collect(tree: Tree, end: jax.Array, settings: Settings) -> tuple[Tree, jax.A
   tree = backup(tree, path, tree.nodes.reward[end], settings=settings)
   is_end = end < tree.no_node
   place = jnp.where(is_end, tree.num_collected, tree.collected.shape[0])  # beyond: dropped
-  tree = tree.replace(
-    nodes=tree.nodes.replace(is_collected=tree.nodes.is_collected.at[end].set(True, mode='drop')),
+  is_collected = tree.nodes.is_collected.at[end].set(True, mode='drop')
+  tree = tree.with_nodes(is_collected=is_collected).replace(
     collected=tree.collected.at[place].set(end, mode='drop'),
     num_collected=tree.num_collected + is_end,
   )
@@ -139,8 +142,8 @@ def collect_children(
   candidates = rows(tree.nodes, child)
   is_candidate = is_wanted & is_child & ~candidates.is_collected
   row, has_end = choose_end(candidates, is_candidate, settings)
+  end = jnp.where(has_end, child[row], tree.no_node)
   visited = jnp.where(is_candidate & ~candidates.is_terminal, child, tree.no_node)
   visit_count = tree.nodes.visit_count.at[visited].add(1, mode='drop')
-  tree = tree.replace(nodes=tree.nodes.replace(visit_count=visit_count))
-  tree, path = collect(tree, jnp.where(has_end, child[row], tree.no_node), settings)
+  tree, path = collect(tree.with_nodes(visit_count=visit_count), end, settings)
   return tree, has_end, jnp.concatenate([visited, path])

@@ -25,12 +25,16 @@ def uct(children: Nodes, parent_visits: jax.Array, settings: Settings) -> jax.Ar
     parent_visits: `[]` int32, n_p.
     settings: `lambda_uct`.
   """
-  check_rank('children.visit_count', children.visit_count, 1)
+  visits = children.visit_count
+  check_rank('children.visit_count', visits, 1)
   check_rank('parent_visits', parent_visits, 0)
+  # sqrt(ln n_p / n_c), with 1 in place of a count of 0, …
   log_visits = jnp.log(jnp.maximum(parent_visits, 1).astype(jnp.float32))
-  exploration = jnp.sqrt(log_visits / jnp.maximum(children.visit_count, 1))
-  is_counted = (parent_visits > 0) & (children.visit_count > 0)
-  return mean_value(children) + settings.lambda_uct * jnp.where(is_counted, exploration, 0.0)
+  exploration = jnp.sqrt(log_visits / jnp.maximum(visits, 1))
+  # … where it is left out.
+  is_counted = (parent_visits > 0) & (visits > 0)
+  exploration = jnp.where(is_counted, exploration, 0.0)
+  return mean_value(children) + settings.lambda_uct * exploration
 
 
 def quality(nodes: Nodes, parent_mean: jax.Array, settings: Settings) -> jax.Array:
@@ -97,9 +101,13 @@ def path_uncertainty(nodes: Nodes, settings: Settings) -> jax.Array:
   The released code leaves end tokens in a row at the end of the path out when padding and end
   token are the same id, and counts them otherwise.
   """
+  # End tokens at the end of the path count, or do not.
   counts_end = settings.is_end_token_counted
-  count = nodes.path_tokens - jnp.where(counts_end, 0, nodes.trailing_tokens)
-  total = nodes.path_logprob - jnp.where(counts_end, 0.0, nodes.trailing_logprob)
+  left_out = jnp.where(counts_end, 0, nodes.trailing_tokens)
+  logprob_left_out = jnp.where(counts_end, 0.0, nodes.trailing_logprob)
+  # The mean over the others.
+  count = nodes.path_tokens - left_out
+  total = nodes.path_logprob - logprob_left_out
   return jnp.where(count > 0, -total / jnp.maximum(count, 1), jnp.nan)
 
 

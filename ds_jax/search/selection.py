@@ -97,7 +97,8 @@ def frontier(tree: Tree, scores: jax.Array, is_strict: jax.Array) -> jax.Array:
     is_strict: `[]` bool, only nodes that still lack children, which come all at once.
   """
   lacks_children = tree.nodes.num_children == 0
-  return is_used(tree) & (scores > -jnp.inf) & (~is_strict | lacks_children)
+  is_unfinished = is_used(tree) & (scores > -jnp.inf)
+  return is_unfinished & (~is_strict | lacks_children)
 
 
 def select(

@@ -92,6 +92,14 @@ class Tree:
     """A row beyond all nodes: what is written there is dropped."""
     return self.capacity
 
+  def with_nodes(self, **arrays: jax.Array) -> Tree:
+    """The tree in which these arrays of its nodes are others."""
+    return self.replace(nodes=self.nodes.replace(**arrays))
+
+  def with_policy(self, **fields: jax.Array) -> Tree:
+    """The tree in which these fields of the policy's state are others."""
+    return self.replace(policy=self.policy.replace(**fields))
+
 
 class Children(NamedTuple):
   """What the host knows of W new siblings after decoding and verification."""
@@ -374,20 +382,20 @@ def add_children(
     newborn,
   )
 
-  # Climbed after the writing: reading an array before it is written costs a copy of it.
+  # What the parent and the nodes above it count. The path is climbed after the writing: reading an
+  # array before it is written costs a copy of it.
   path = path_to(tree.replace(nodes=nodes), node)
   num_children = nodes.num_children.at[node].add(count)
-  is_first = num_children[node] == count
+  childless = jnp.where(num_children[node] == count, node, tree.no_node)  # … until now
+  nodes = nodes.replace(
+    num_children=num_children,
+    oldest_child=nodes.oldest_child.at[childless].set(tree.num_nodes, mode='drop'),
+    subtree_size=nodes.subtree_size.at[path].add(count, mode='drop'),
+    num_ends=nodes.num_ends.at[path].add(is_end.sum(), mode='drop'),
+    num_correct=nodes.num_correct.at[path].add(is_correct.sum(), mode='drop'),
+  )
   return tree.replace(
-    nodes=nodes.replace(
-      num_children=num_children,
-      oldest_child=nodes.oldest_child.at[jnp.where(is_first, node, tree.no_node)].set(
-        tree.num_nodes, mode='drop'
-      ),
-      subtree_size=nodes.subtree_size.at[path].add(count, mode='drop'),
-      num_ends=nodes.num_ends.at[path].add(is_end.sum(), mode='drop'),
-      num_correct=nodes.num_correct.at[path].add(is_correct.sum(), mode='drop'),
-    ),
+    nodes=nodes,
     num_nodes=tree.num_nodes + count,
     num_fresh=tree.num_fresh + count,
     num_in_flight=tree.num_in_flight - count,
@@ -409,7 +417,8 @@ def check_room(tree: Tree, count: jax.Array) -> None:
 
 def mean_value(nodes: Nodes) -> jax.Array:
   """Q = value_sum / visit_count, 0 where nothing was visited; `[N]` float32."""
-  return jnp.where(nodes.visit_count > 0, nodes.value_sum / jnp.maximum(nodes.visit_count, 1), 0.0)
+  visits = nodes.visit_count
+  return jnp.where(visits > 0, nodes.value_sum / jnp.maximum(visits, 1), 0.0)
 
 
 def node_draws(nodes: Nodes, moment: jax.Array | int = 0) -> jax.Array:

@@ -95,7 +95,7 @@ def reward_of(verdict: Verdict | None, incomplete_score: float) -> float:
 
 def cut_segments(
   segments: Segments,
-  lane: int,
+  index: int,
   request: Request,
   *,
   slot: Slot,
@@ -109,14 +109,14 @@ def cut_segments(
 
   Args:
     segments: of all slots, on the host.
-    lane: of the batch, the slot's.
+    index: the slot's, among all.
     request: what the slot was asked for.
     slot: the slot.
     tree: the tree of the request.
     config: `segment_length`, `max_depth`, `policy`.
   """
   count = request.num_children
-  lengths, is_ended = segments.length[lane, :count], segments.is_ended[lane, :count]
+  lengths, is_ended = segments.length[index, :count], segments.is_ended[index, :count]
   is_seen = is_ended
   if policy_of(config).defects.misses_end_in_last_place:
     is_seen = is_ended & (lengths < config.segment_length)
@@ -125,9 +125,9 @@ def cut_segments(
   for j, length in enumerate(lengths.tolist()):
     siblings.append(
       Segment(
-        tokens=segments.tokens[lane, j, :length].copy(),
-        logprobs=segments.logprobs[lane, j, :length].copy(),
-        entropies=segments.entropies[lane, j, :length].copy(),
+        tokens=segments.tokens[index, j, :length].copy(),
+        logprobs=segments.logprobs[index, j, :length].copy(),
+        entropies=segments.entropies[index, j, :length].copy(),
       )
     )
   return Expansion(

@@ -79,7 +79,7 @@ def allocate(tree: Tree, settings: Settings) -> tuple[Tree, Allocation]:
   """Backs up the newest children, then steps on without generation until a node needs children."""
   has_news = tree.num_fresh > 0
   is_exhausted = tree.policy.is_exhausted | (has_news & is_spent(tree, settings))
-  tree = tree.replace(policy=tree.policy.replace(is_exhausted=is_exhausted), num_fresh=jnp.int32(0))
+  tree = tree.with_policy(is_exhausted=is_exhausted).replace(num_fresh=jnp.int32(0))
   tree = step(tree, has_news, settings)
 
   def needs_step(tree: Tree) -> jax.Array:
@@ -93,8 +93,8 @@ def allocate(tree: Tree, settings: Settings) -> tuple[Tree, Allocation]:
   is_done = tree.is_done | state.is_exhausted
   how = jnp.where(is_done, How.DONE, state.how).astype(jnp.int32)
   count = jnp.where(has_news & ~is_done, missing_children(tree, settings), 0)
-  tree = tree.replace(
-    policy=state.replace(how=how), is_done=is_done, num_in_flight=tree.num_in_flight + count
+  tree = tree.with_policy(how=how).replace(
+    is_done=is_done, num_in_flight=tree.num_in_flight + count
   )
   first = tree.nodes.num_children[state.current]
   return tree, Allocation(state.current[None], first[None], count[None], how[None])
@@ -128,14 +128,11 @@ def step(tree: Tree, is_wanted: jax.Array, settings: Settings) -> Tree:
   is_done = after.num_collected >= settings.num_trajectories
   is_exhausted = before.is_exhausted | ~is_found
   how = jnp.where(is_exhausted, How.DRAIN, how)
-  decided = after.replace(
-    policy=after.policy.replace(
-      current=jnp.where(is_done | is_exhausted, before.current, node),
-      how=jnp.where(is_done, How.DONE, how).astype(jnp.int32),
-      is_exhausted=is_exhausted,
-    ),
-    is_done=tree.is_done | is_done,
-  )
+  decided = after.with_policy(
+    current=jnp.where(is_done | is_exhausted, before.current, node),
+    how=jnp.where(is_done, How.DONE, how).astype(jnp.int32),
+    is_exhausted=is_exhausted,
+  ).replace(is_done=tree.is_done | is_done)
   return choose(is_wanted, decided, after)
 
 
@@ -176,8 +173,7 @@ def rescore(tree: Tree, changed: jax.Array, settings: Settings) -> Tree:
   parent_mean = jnp.repeat(mean_value(rows(tree.nodes, changed)), tree.max_width)
   score = as_number(frontier_score(children, parent_mean, settings))
   score = jnp.where(children.is_terminal, -jnp.inf, score)
-  scores = tree.policy.score.at[child].set(score, mode='drop')
-  return tree.replace(policy=tree.policy.replace(score=scores))
+  return tree.with_policy(score=tree.policy.score.at[child].set(score, mode='drop'))
 
 
 DEEPSEARCH = serial_policy(Defects())

@@ -94,7 +94,7 @@ def fork(tree: Tree, settings: Settings, plan: ForkPlan) -> tuple[Tree, Allocati
   An addition of ours; neither paper nor released code has it.
   """
   received, is_over = _receive(tree, settings)
-  forked = _add_forks(received, is_over, settings, plan)
+  forked = _add_forks(received, is_over, settings=settings, plan=plan)
   is_bounded = settings.max_tokens < jnp.iinfo(jnp.int32).max
   is_next = is_over & ~_is_anything_due(forked) & is_bounded
   wanted = settings.num_trajectories
@@ -135,14 +135,13 @@ def _receive(tree: Tree, settings: Settings) -> tuple[Tree, jax.Array]:
   # A rollout goes on in the first child of each of its nodes; the root's children all start one.
   continues_rollout = state.is_rollout[nodes.parent] & (nodes.child_index == 0)
   starts_rollout = nodes.parent == Tree.ROOT
-  tree = tree.replace(
-    nodes=nodes.replace(visit_count=nodes.visit_count + going_on),
-    policy=state.replace(
-      num_asked=jnp.where(is_fresh, 0, state.num_asked),
-      children_due=jnp.where(is_fresh, going_on, state.children_due),
-      is_rollout=jnp.where(is_fresh, starts_rollout | continues_rollout, state.is_rollout),
-    ),
-    num_fresh=jnp.int32(0),
+  is_rollout = starts_rollout | continues_rollout
+  tree = tree.replace(num_fresh=jnp.int32(0))
+  tree = tree.with_nodes(visit_count=nodes.visit_count + going_on)
+  tree = tree.with_policy(
+    num_asked=jnp.where(is_fresh, 0, state.num_asked),
+    children_due=jnp.where(is_fresh, going_on, state.children_due),
+    is_rollout=jnp.where(is_fresh, is_rollout, state.is_rollout),
   )
   is_over = (tree.num_in_flight == 0) & ~_is_anything_due(tree)
 
@@ -170,8 +169,7 @@ def _add_rollouts(tree: Tree, wanted: jax.Array, is_next: jax.Array, *, settings
   by_expansions = (settings.max_expansions - tree.num_expansions) // settings.max_depth
   fitting = jnp.minimum(by_expansions, by_tokens.astype(jnp.int32))
   count = jnp.where(is_next, jnp.clip(wanted, 0, jnp.maximum(fitting, 0)), 0)
-  children_due = tree.policy.children_due.at[Tree.ROOT].add(count)
-  return tree.replace(policy=tree.policy.replace(children_due=children_due))
+  return tree.with_policy(children_due=tree.policy.children_due.at[Tree.ROOT].add(count))
 
 
 def rollout_ends(tree: Tree) -> jax.Array:
@@ -190,7 +188,7 @@ class _Planned(NamedTuple):
   tokens_left: jax.Array  # [] int32
 
 
-def _add_forks(tree: Tree, is_over: jax.Array, settings: Settings, plan: ForkPlan) -> Tree:
+def _add_forks(tree: Tree, is_over: jax.Array, *, settings: Settings, plan: ForkPlan) -> Tree:
   """Decides on the forks of all rollouts that none have been decided for."""
   nodes = tree.nodes
   is_end = rollout_ends(tree)
@@ -216,9 +214,9 @@ def _add_forks(tree: Tree, is_over: jax.Array, settings: Settings, plan: ForkPla
     # be, in tokens as long as the rest of the rollout that it forks.
     segments = settings.max_depth - depths
     price = nodes.path_tokens[end] - nodes.path_tokens[node]
-    is_wanted &= (_total(segments, is_wanted) <= planned.expansions_left) & (
-      _total(price, is_wanted) <= planned.tokens_left
-    )
+    has_expansions = _total(segments, is_wanted) <= planned.expansions_left
+    has_tokens = _total(price, is_wanted) <= planned.tokens_left
+    is_wanted &= has_expansions & has_tokens
     return _Planned(
       children_due=planned.children_due.at[node].add(is_wanted & is_probe),
       forks_due=planned.forks_due.at[node].add(is_wanted & ~is_probe),
@@ -227,23 +225,18 @@ def _add_forks(tree: Tree, is_over: jax.Array, settings: Settings, plan: ForkPla
       tokens_left=planned.tokens_left - _total(price, is_wanted)[-1],
     )
 
-  planned = jax.lax.while_loop(
-    is_left,
-    add,
-    _Planned(
-      children_due=tree.policy.children_due,
-      forks_due=tree.policy.forks_due,
-      num_planned=tree.policy.num_planned,
-      expansions_left=settings.max_expansions - tree.num_expansions,
-      tokens_left=settings.max_tokens - tree.num_generated,
-    ),
+  nothing_yet = _Planned(
+    children_due=tree.policy.children_due,
+    forks_due=tree.policy.forks_due,
+    num_planned=tree.policy.num_planned,
+    expansions_left=settings.max_expansions - tree.num_expansions,
+    tokens_left=settings.max_tokens - tree.num_generated,
   )
-  return tree.replace(
-    policy=tree.policy.replace(
-      children_due=planned.children_due,
-      forks_due=planned.forks_due,
-      num_planned=planned.num_planned,
-    )
+  planned = jax.lax.while_loop(is_left, add, nothing_yet)
+  return tree.with_policy(
+    children_due=planned.children_due,
+    forks_due=planned.forks_due,
+    num_planned=planned.num_planned,
   )
 
 
@@ -309,7 +302,8 @@ def _nth(mask: jax.Array, share: jax.Array) -> jax.Array:
   """Index of the element of `mask` below which lies `share` of its True ones; int32."""
   seen = jnp.cumsum(mask)
   wanted = jnp.minimum(jnp.floor(share * seen[-1]), seen[-1] - 1) + 1
-  return jnp.searchsorted(seen, jnp.maximum(wanted, 1)).clip(0, mask.shape[0] - 1).astype(jnp.int32)
+  index = jnp.searchsorted(seen, jnp.maximum(wanted, 1))
+  return index.clip(0, mask.shape[0] - 1).astype(jnp.int32)
 
 
 def _ask(before: Tree, tree: Tree) -> tuple[Tree, Allocation]:
@@ -334,15 +328,13 @@ def _ask(before: Tree, tree: Tree) -> tuple[Tree, Allocation]:
     rows = jnp.where(is_asked & is_its_entry, node, tree.no_node)
     return array.at[rows].set(0, mode='drop')
 
-  is_done = (tree.num_in_flight == 0) & ~is_asked.any()
-  tree = tree.replace(
-    policy=state.replace(
-      children_due=settled(state.children_due, ~is_fork),
-      forks_due=settled(state.forks_due, is_fork),
-      num_asked=state.num_asked.at[node].add(count),
-    ),
+  tree = tree.with_policy(
+    children_due=settled(state.children_due, ~is_fork),
+    forks_due=settled(state.forks_due, is_fork),
+    num_asked=state.num_asked.at[node].add(count),
+  ).replace(
     num_in_flight=tree.num_in_flight + count.sum(),
-    is_done=is_done,
+    is_done=(tree.num_in_flight == 0) & ~is_asked.any(),
   )
   has_news = before.num_fresh > 0
   how = jnp.where(is_fork, How.FORK, How.ROLLOUT).astype(jnp.int32)
