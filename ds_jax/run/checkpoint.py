@@ -191,7 +191,8 @@ class Checkpointer:
     import orbax.checkpoint as ocp
 
     if self._keep is None:
-      options = ocp.CheckpointManagerOptions(read_only=True)
+      # Said in full: orbax warns of each option that it has to change for a reader.
+      options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
     else:
       options = ocp.CheckpointManagerOptions(
         preservation_policy=_kept(self._keep, self._keep_best),

@@ -267,7 +267,7 @@ def test_host_that_is_not_json_is_refused_and_harmless(checkpointer):
 
 KILLED = """
 import sys, jax, jax.numpy as jnp
-from ds_jax.checkpoint import Checkpointer
+from ds_jax.run.checkpoint import Checkpointer
 checkpointer = Checkpointer(sys.argv[1], keep=2)
 for step in range(1, 1000):
   checkpointer.save(step, {'kernel': jnp.full((600, 600), step, jnp.float32)}, {'step': step})
