@@ -3,17 +3,17 @@
 #
 #   launch/test.sh                                  # the suite: minutes
 #   launch/test.sh --all                            # with the tests marked `long`
-#   launch/test.sh tests/search_test.py -k backup   # other arguments go to pytest
+#   launch/test.sh tests/search -k backup           # other arguments go to pytest
 #
 # JAX_PLATFORMS, where set, chooses another backend. Exit codes are those of pytest.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 
+answer_help "${BASH_SOURCE[0]}" "$@"
 arguments=()
 for argument in "$@"; do
   case "$argument" in
-    --help | -h) print_usage "${BASH_SOURCE[0]}"; exit ;;
     --all) arguments+=(-m '' -o faulthandler_timeout=0) ;;  # some take longer than a hang is let
     *) arguments+=("$argument") ;;
   esac
