@@ -10,10 +10,10 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 
+answer_help "${BASH_SOURCE[0]}" "$@"
 arguments=()
 for argument in "$@"; do
   case "$argument" in
-    --help | -h) print_usage "${BASH_SOURCE[0]}"; exit ;;
     --all) arguments+=(-m '' -o faulthandler_timeout=0) ;;  # some take longer than a hang is let
     *) arguments+=("$argument") ;;
   esac

@@ -75,12 +75,12 @@ def parse(name: str, argv: Sequence[str]) -> Invocation:
     path = values['config'].config_filename
     raise InputError(f'No config file {path!r}; e.g. configs/quickstart.py.')
   return Invocation(
-    command,
-    _args(name, command, given),
-    config_from(values['config'].value) if command.NEEDS.config else None,
-    given.get('workdir', ''),
-    {flag: given[flag] for flag in settings_of(TeamFlags) if flag in given},
-    values['json'].value,
+    command=command,
+    args=_args(name, command, given),
+    config=config_from(values['config'].value) if command.NEEDS.config else None,
+    workdir=given.get('workdir', ''),
+    team={flag: given[flag] for flag in settings_of(TeamFlags) if flag in given},
+    is_json=values['json'].value,
   )
 
 

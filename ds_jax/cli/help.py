@@ -78,14 +78,12 @@ def settings_help(section: str) -> str:
 
 def _example(command: Command) -> str:
   """The example as it may be typed, over several lines where it is long."""
-  lines = ['']
+  lines = [' ']
   for word in re.findall(r'(?:[^\s"]|"[^"]*")+', command.EXAMPLE):
-    if len(lines[-1]) + len(word) > _WIDTH - 8:
-      lines.append('')
+    if len(lines[-1]) + len(word) > _WIDTH - 4:
+      lines.append('   ')
     lines[-1] += f' {word}'
-  return ' \\\n    '.join(
-    f'  {line.strip()}' if line is lines[0] else line.strip() for line in lines
-  )
+  return ' \\\n'.join(lines)
 
 
 def _flags_help(command: Command) -> str:
