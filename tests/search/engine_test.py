@@ -23,6 +23,7 @@ from ds_jax.search.statistics import split_counts, summarize
 from ds_jax.search.trajectories import trajectories
 from ds_jax.testing import tiny as fakes
 from ds_jax.testing.tiny import assert_same_tree
+from ds_jax.testing.tolerance import assert_close, decoder_terms
 from ds_jax.types import Verdict
 
 
@@ -52,8 +53,9 @@ def test_every_tree_is_grown_and_all_its_tokens_are_what_a_full_forward_scores(g
   for i, trajectory in enumerate(found):
     start = len(trajectory.prompt_tokens) - 1
     cut = slice(start, start + len(trajectory.tokens))
-    np.testing.assert_allclose(logprobs[i, cut], trajectory.behavior_logprobs, atol=2e-5)
-    np.testing.assert_allclose(entropies[i, cut], trajectory.entropies, atol=2e-5)
+    decoded = trajectory.behavior_logprobs, trajectory.entropies
+    num_terms = decoder_terms(fakes.DECODER, 40)
+    assert_close((logprobs[i, cut], entropies[i, cut]), decoded, num_terms=num_terms)
 
 
 def test_trees_collect_what_is_owed_and_jump(grown):

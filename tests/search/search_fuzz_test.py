@@ -19,6 +19,7 @@ from ds_jax.search.policies.waves import ForkPlan, num_asked_at_once
 from ds_jax.search.selection import as_number, frontier_scores
 from ds_jax.search.settings import Options, Rules, width_at
 from ds_jax.search.tree import Children, add_children, mean_value, new_tree
+from ds_jax.testing.tolerance import tolerance
 
 CAPACITY, WIDTH, MAX_COLLECTED, MAX_DEPTH = 192, 8, 16, 64
 
@@ -191,13 +192,17 @@ def scored_by(tree, rules):
   return np.stack([as_bits(x) for x in values], -1)
 
 
+# A score is a sum of four terms, each a quotient, a root or a logarithm.
+FEW = tolerance('float32', 16)
+
+
 def check_kept(tree, options, rules):
   """What serial policies rely on: all children of a node side by side or none; kept scores."""
   scores, widths = compute_anew(tree, options, rules)
   inputs = scored_by(tree, rules)
   for b in range(len(tree.num_nodes)):
     n = int(tree.num_nodes[b])
-    np.testing.assert_allclose(tree.score[b, :n], scores[b, :n], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(tree.score[b, :n], scores[b, :n], rtol=FEW, atol=FEW)
     _, first, alike = np.unique(inputs[b, :n], axis=0, return_index=True, return_inverse=True)
     np.testing.assert_array_equal(tree.score[b, :n], tree.score[b, first][alike])
     counts, parents = tree.num_children[b, :n], tree.parent[b, 1:n]
