@@ -5,6 +5,7 @@ jax reads these variables when it is first imported, so they are set here, befor
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from pathlib import Path
 
@@ -24,7 +25,9 @@ if _OPTIMIZATION not in _FLAGS:
   # Four fifths of the suite's work was XLA compiling programs that run for milliseconds. Without
   # LLVM's optimisations and without the fusion emitters it is a quarter of that. The runs of
   # kill_test.py compile as users do, and so does all of `launch/test.sh --all`.
-  _FLAGS += f' {_OPTIMIZATION}=0 --xla_cpu_use_fusion_emitters=false'
+  _FLAGS += f' {_OPTIMIZATION}=0'
+  if importlib.metadata.version('jaxlib').startswith('0.10.'):  # later ones abort at the flag
+    _FLAGS += ' --xla_cpu_use_fusion_emitters=false'
 os.environ['XLA_FLAGS'] = _FLAGS.strip()
 # Programs compiled by one test file, worker or subprocess are found by the next. The size limit is
 # there for the lock that comes with it: without, a reader may meet a half-written entry.
