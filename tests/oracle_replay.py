@@ -259,9 +259,8 @@ def check_advantages(
       padded = np.pad(mine, (0, limit - len(mine)))
       # A sigma of exactly 0 divides by 1e-6; in single precision it need not be exact.
       loose = field == 'adv_mean_std' and 'zero_sigma' in trace['features']
-      close(
-        field, padded, values, rtol=0.2 if loose else 5 * RECORDED, atol=20.0 if loose else RECORDED
-      )
+      rtol, atol = (0.2, 20.0) if loose else (RECORDED, RECORDED)
+      close(field, padded, values, rtol=rtol, atol=atol)
 
 
 def learner_settings(config: dict[str, Any]) -> tuple[TrainConfig, int]:
