@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -238,6 +239,25 @@ def test_light_files_load_nothing_heavy(root, pattern):
   assert not loaded_by(f'import {", ".join(modules)}', root) & {*LIGHT[pattern]}
 
 
+def lost_names(path: Path, root: Path) -> list[str]:
+  """Modules of ours that the text of a file imports, in strings too, and that do not exist."""
+  errors = []
+  for number, line in enumerate(path.read_text().splitlines(), 1):
+    for module in re.findall(rf'\b(?:from|import) ({PROJECT}(?:\.\w+)+)', line):
+      if module_file(module, root) is None:
+        errors.append(f'{path.relative_to(root)}:{number}: no module {module!r}')
+  return errors
+
+
+def test_code_in_strings_and_in_the_readme_imports_what_exists(root):
+  errors = lost_names(root / 'README.md', root)
+  for folder in ('tests', 'launch', PROJECT, 'configs'):
+    for path in sorted((root / folder).rglob('*.py')):
+      if path.name not in ('imports_test.py', 'build_file_test.py'):  # they name what is lost
+        errors += lost_names(path, root)
+  expect_none(errors)
+
+
 def test_public_names_resolve():
   import ds_jax
 
@@ -340,6 +360,14 @@ def test_allowed_imports_pass(tmp_path):
   _write(tmp_path / 'ds_jax/hub.py', 'import huggingface_hub')
   _write(tmp_path / 'configs/x.py', 'import ml_collections')
   assert not fence_errors(tmp_path)
+
+
+def test_a_lost_name_is_reported(tmp_path):
+  _write(tmp_path / 'ds_jax/types.py', '')
+  _write(tmp_path / 'x.py', "CODE = 'import os; from ds_jax.types import Problem'")
+  assert not lost_names(tmp_path / 'x.py', tmp_path)
+  _write(tmp_path / 'x.py', "CODE = 'import os; from ds_jax.lost import Problem'")
+  assert lost_names(tmp_path / 'x.py', tmp_path) == ["x.py:1: no module 'ds_jax.lost'"]
 
 
 def test_a_heavy_import_is_seen(tmp_path):

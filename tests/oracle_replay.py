@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from oracle_learner import close, equal, replay_advantage, replay_policy_loss
+from oracle_learner import RECORDED, close, equal, replay_advantage, replay_policy_loss
 
 from ds_jax.config import SearchConfig, TrainConfig
 from ds_jax.interfaces import Segments
@@ -286,7 +286,8 @@ def check_advantages(
       padded = np.pad(mine, (0, limit - len(mine)))
       # A sigma of exactly 0 divides by 1e-6; in single precision it need not be exact.
       loose = field == 'adv_mean_std' and 'zero_sigma' in trace['features']
-      close(field, padded, values, rtol=0.2 if loose else 2e-5, atol=20.0 if loose else 1e-5)
+      rtol, atol = (0.2, 20.0) if loose else (RECORDED, RECORDED)
+      close(field, padded, values, rtol=rtol, atol=atol)
 
 
 def learner_settings(config: dict[str, Any]) -> tuple[TrainConfig, int]:

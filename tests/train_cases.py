@@ -6,9 +6,12 @@ import dataclasses
 
 import jax
 import numpy as np
+import optax
 
+from ds_jax.config import TrainConfig
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, init_decoder
+from ds_jax.testing.tolerance import decoder_terms, tolerance
 from ds_jax.train.batch import Example
 from ds_jax.types import Trajectory
 
@@ -26,6 +29,24 @@ CONFIG = DecoderConfig(
 
 def small_decoder() -> Decoder:
   return init_decoder(CONFIG, jax.random.key(0))
+
+
+def assert_same_state(found, expected, config: TrainConfig, num_updates: int) -> None:
+  """States of Adam after the same updates in other orders of summation.
+
+  Adam divides a gradient by its own size, so a parameter moves by the rate times the relative error
+  of its gradient, which is large where the gradient is small; never by more than twice the rate.
+  """
+  second = optax.tree_utils.tree_get(expected.opt_state, 'nu')
+  sizes = [np.sqrt(leaf / (1 - config.beta2)) for leaf in jax.tree.leaves(second)]
+  largest = max(float(size.max()) for size in sizes)
+  noise = tolerance('float32', decoder_terms(CONFIG, 16, 3) + 8 * 16, largest)
+  leaves = zip(jax.tree.leaves(found.params), jax.tree.leaves(expected.params), sizes, strict=True)
+  for ours, theirs, size in leaves:
+    relative = np.minimum(2.0, noise / np.maximum(size, 1e-30))
+    limit = num_updates * config.learning_rate * relative + tolerance('float32', 4)
+    worst = np.max(np.abs(ours - theirs) / limit)
+    assert worst <= 1, f'a parameter is off by {worst:.2g} of what rounding explains'
 
 
 def trajectory(

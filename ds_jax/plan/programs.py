@@ -195,8 +195,8 @@ def _search_parts(
       expansion=Expansion(
         num_slots=shape.num_slots,
         with_slots=lambda count: expansion(
-            name, dataclasses.replace(search, num_slots=count), sampled
-          ),
+          name, dataclasses.replace(search, num_slots=count), sampled
+        ),
         unavoidable=unavoidable_bytes(form, slots, path_length),
       ),
     )
@@ -270,9 +270,7 @@ def expand_trips(
   return {DECODE_TOKENS: shape.segment_length, REPLAY: 0.0, **counts}
 
 
-def sampling_trips(
-  config: Config, sampled: SamplingConfig | EvaluateConfig
-) -> dict[str, float]:
+def sampling_trips(config: Config, sampled: SamplingConfig | EvaluateConfig) -> dict[str, float]:
   """Whether top-k and top-p are computed at all, as shares of their conditionals."""
   return {'top_k': float(config.sampling.top_k > 0), 'top_p': float(sampled.top_p < 1)}
 

@@ -129,8 +129,12 @@ def opened(session: Session) -> Iterator[training_lib.Training]:
 
 def start(config_path: pathlib.Path, root: pathlib.Path, *flags: str) -> subprocess.Popen:
   """`ds-jax train` of a config file in a process of its own, on one device."""
-  checkout = str(pathlib.Path(__file__).parents[2])
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'PYTHONPATH': checkout}
+  flags_of_xla = [f for f in os.environ.get('XLA_FLAGS', '').split() if 'device_count' not in f]
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': ' '.join(flags_of_xla),
+    'PYTHONPATH': str(pathlib.Path(__file__).parents[2]),
+  }
   return subprocess.Popen(
     [
       sys.executable,

@@ -14,6 +14,7 @@ from ds_jax.run.durable import LineFile
 from ds_jax.run.searching import search_file
 from ds_jax.run.stopping import Stopped
 from ds_jax.testing import tiny_run
+from ds_jax.testing.tolerance import tolerance
 
 VERIFY = dict(verifier='countdown', num_workers=1)
 QUESTIONS = ['11 from 2 3 5', '10 from 2 3 5', '6 from 1 2 3', '4 from 1 1 2']
@@ -239,7 +240,7 @@ def test_path_quality_and_ends_of_a_tree(warm):
   node = int(tree.collected[0])
   path = tree.path(node)[1:]
   quality = sum(tree.value_sum[i] / tree.visit_count[i] for i in path) / len(path)
-  assert math.isclose(ends[0].q, quality, rel_tol=1e-5)
+  assert math.isclose(ends[0].q, quality, rel_tol=tolerance('float32', 8 * len(path)))
   verdicts = list(tree.verdict)
   verdicts[node] = 'degenerate'
   masked = dataclasses.replace(tree, verdict=tuple(verdicts))

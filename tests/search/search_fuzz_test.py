@@ -19,6 +19,7 @@ from ds_jax.search.policies.base import ForkPlan
 from ds_jax.search.scores import as_number, frontier_score
 from ds_jax.search.settings import Settings, width_at
 from ds_jax.search.tree import Children, add_children, mean_value, new_tree
+from ds_jax.testing.tolerance import tolerance
 
 CAPACITY, WIDTH, MAX_COLLECTED, MAX_DEPTH = 192, 8, 16, 64
 
@@ -192,6 +193,10 @@ def scored_by(nodes, settings):
   return np.stack([as_bits(x) for x in values], -1)
 
 
+# A score is a sum of four terms, each a quotient, a root or a logarithm.
+FEW = tolerance('float32', 16)
+
+
 def check_kept(tree, settings):
   """What serial policies rely on: all children of a node side by side or none; kept scores."""
   nodes, score = tree.nodes, tree.policy.score
@@ -199,7 +204,7 @@ def check_kept(tree, settings):
   inputs = scored_by(nodes, settings)
   for b in range(len(tree.num_nodes)):
     n = int(tree.num_nodes[b])
-    np.testing.assert_allclose(score[b, :n], scores[b, :n], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(score[b, :n], scores[b, :n], rtol=FEW, atol=FEW)
     _, first, alike = np.unique(inputs[b, :n], axis=0, return_index=True, return_inverse=True)
     np.testing.assert_array_equal(score[b, :n], score[b, first][alike])
     counts, parents = nodes.num_children[b, :n], nodes.parent[b, 1:n]

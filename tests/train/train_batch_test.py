@@ -12,6 +12,7 @@ from train_cases import random_examples, small_decoder, trajectory
 from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import Rows, sequence_logprobs
+from ds_jax.testing.tolerance import assert_close, decoder_terms, tolerance
 from ds_jax.train.advantages import group_advantages
 from ds_jax.train.batch import (
   Batch,
@@ -42,7 +43,7 @@ def test_every_token_is_predicted_once_by_its_predecessor():
     np.testing.assert_allclose(
       batch.positive[row, where] - batch.negative[row, where],
       example.weight * example.advantage,
-      rtol=1e-6,
+      rtol=tolerance('float32', 3),
     )
     np.testing.assert_array_equal(batch.behavior_logprobs[row, where], example.behavior_logprobs)
   for name in ('weight', 'positive', 'negative', 'num_positive', 'num_negative'):
@@ -84,7 +85,7 @@ def test_packed_log_probs_scatter_back_to_those_of_each_sequence_alone():
   for example, length, ours in zip(examples, lengths, packed, strict=True):
     batch_alone, origin_alone = pack([example], 24)
     (alone,) = scatter(score(batch_alone), origin_alone, [length])
-    np.testing.assert_allclose(ours, alone, atol=1e-5)
+    assert_close(ours, alone, num_terms=decoder_terms(decoder.config, 24))
 
 
 def test_micro_batches_have_one_shape_and_lose_nothing():
