@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ds_jax.run.stopping import ExitCode
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -12,4 +14,4 @@ class Result:
 
   summary: dict[str, Any]  # what --json prints
   text: str = ''  # what a person reads
-  exit_code: int = 0  # an ExitCode
+  exit_code: int = ExitCode.DONE

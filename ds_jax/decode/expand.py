@@ -27,6 +27,7 @@ from ds_jax.decode.sampling import (
   token_keys,
 )
 from ds_jax.interfaces import ExpandFn, Segments, SlotPlan
+from ds_jax.model.attention.path import positions_read
 from ds_jax.model.attention.reader import CacheReader, KernelChoice, choose_reader
 from ds_jax.model.caches import (
   Slots,
@@ -66,6 +67,10 @@ class ExpandShape:
     if needed <= self.path_block:
       return needed
     return -(-needed // self.path_block) * self.path_block
+
+  def positions_read(self, path_length: np.ndarray) -> int:
+    """Path positions that a decode step reads for slots whose paths have `path_length` `[B]`."""
+    return positions_read(path_length, self.path_block, self.capacity)
 
   def reader(self, mesh: Mesh) -> CacheReader:
     """The reader of such caches on a mesh; InputError if its kernel is asked for and cannot run."""

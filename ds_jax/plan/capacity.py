@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from ds_jax.plan.programs import Part, Use, measure
+from ds_jax.plan.parts import Part, Use, measure
 
 _MAX_SLOTS = 4096  # beyond that nothing is gained, and numbers of bytes overflow
 _MULTIPLE = 8  # paths are read by groups of an eighth of the slots

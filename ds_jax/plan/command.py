@@ -16,16 +16,17 @@ from ds_jax.model.config import DecoderConfig
 from ds_jax.model.huggingface.config import read_config
 from ds_jax.plan import tables
 from ds_jax.plan.capacity import largest_slots
-from ds_jax.plan.programs import Measured, Part, measure, parts_of
+from ds_jax.plan.parts import Measured, Part, measure
+from ds_jax.plan.programs import parts_of
 from ds_jax.plan.speed import EXPANSIONS_PER_TREE, StepWork, Work, Workload, predict
 from ds_jax.plan.topology import Place, open_place, sensible_meshes
+from ds_jax.run.stopping import ExitCode
 from ds_jax.train.batch import row_shape
 
-EXIT_FITS, EXIT_TOO_LARGE, EXIT_NOT_COMPILED = 0, 3, 4
 STATUSES = {
-  EXIT_FITS: 'fits',
-  EXIT_TOO_LARGE: 'does_not_fit',
-  EXIT_NOT_COMPILED: 'does_not_compile',
+  ExitCode.DONE: 'fits',
+  ExitCode.TOO_LARGE: 'does_not_fit',
+  ExitCode.NOT_COMPILED: 'does_not_compile',
 }
 REMEDIES = {
   'reshard': 'raise mesh.tensor',
@@ -120,7 +121,7 @@ def _plan_one(
   faults: dict[str, str] = {}
   slots: dict[str, dict[str, Any]] = {}
   unavoidable: dict[str, float] = {}
-  code = EXIT_FITS
+  code = ExitCode.DONE
   for part in parts_of(config, decoder, place.mesh):
     progress.note(f'Compiling {part.name} for {place.name}.')
     try:
@@ -128,14 +129,14 @@ def _plan_one(
     except jax.errors.JaxRuntimeError as e:
       is_memory = 'RESOURCE_EXHAUSTED' in str(e)
       faults[part.name] = str(e)[:300]
-      code = max(code, EXIT_TOO_LARGE if is_memory else EXIT_NOT_COMPILED)
+      code = max(code, ExitCode.TOO_LARGE if is_memory else ExitCode.NOT_COMPILED)
       if not is_memory:
         continue
     if part.expansion:
       unavoidable[part.name] = part.expansion.unavoidable
       slots[part.name] = _slots_summary(part, measured.get(part.name), place)
   if max((one.use.total for one in measured.values()), default=0) > place.memory:
-    code = max(code, EXIT_TOO_LARGE)
+    code = max(code, ExitCode.TOO_LARGE)
   parts = {name: _part_summary(one, place, unavoidable.get(name)) for name, one in measured.items()}
   return {
     'status': STATUSES[code],

@@ -6,9 +6,8 @@ They are the jitted functions that the run itself calls; nothing of the model's 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,112 +35,20 @@ from ds_jax.interfaces import SlotPlan
 from ds_jax.model.attention.training import BLOCK
 from ds_jax.model.caches import Slots
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import Decoder, abstract_decoder
-from ds_jax.plan.hlo import read_traffic
-from ds_jax.plan.products import count_flops, declared_bytes
-from ds_jax.plan.speed import Work
-from ds_jax.run.engines import direct_config, expand_shape
-from ds_jax.search.policies import policy_of
+from ds_jax.model.decoder import abstract_decoder
+from ds_jax.plan.parts import (
+  Expansion,
+  Part,
+  Resident,
+  bytes_per_device,
+  described,
+  unavoidable_bytes,
+)
+from ds_jax.run.engines import direct_search, expand_shape, tree_search
 from ds_jax.train.batch import RowShape, empty_batch, row_shape
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import TrainState, abstract_state, search_form
 from ds_jax.train.step import Learner, Statistics, make_learner, policy_loss_fn
-
-
-@dataclasses.dataclass(frozen=True)
-class Resident:
-  """Bytes per device of the run's arrays that are there while a program runs."""
-
-  parameters: int  # of all forms that are there
-  optimizer: int
-  caches: int = 0
-  gradients: int = 0
-
-  @property
-  def total(self) -> int:
-    return sum(dataclasses.astuple(self))
-
-
-@dataclasses.dataclass(frozen=True)
-class Use(Resident):
-  """Bytes per device while a program runs."""
-
-  temporaries: int = 0  # with outputs that take no argument's place
-
-
-class Expansion(NamedTuple):
-  """What is known of a part that is an expansion."""
-
-  num_slots: int  # per device
-  with_slots: Callable[[int], Part]  # the same expansion with another number of slots
-  unavoidable: float  # bytes of a decode step: parameters and valid caches read once
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """One program, and what of the run lies in memory while it runs."""
-
-  name: str
-  trace: Callable[[], Any]  # () -> jax.stages.Traced
-  resident: Resident
-  num_devices: int = 1
-  trips: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of loops, by named scope
-  split: int = 1  # devices that share a product: by tensor parallelism, or the optimizer's
-  expansion: Expansion | None = None
-
-
-def bytes_per_device(tree: Any) -> int:
-  """Bytes that a device holds of arrays described by shape, dtype and sharding."""
-  total = 0
-  for x in jax.tree.leaves(tree):
-    total += math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-  return total
-
-
-def unavoidable_bytes(decoder: Decoder, slots: Slots, path_length: float) -> float:
-  """Bytes per device that a decode step must read: parameters and what is valid of the caches.
-
-  Args:
-    decoder: in the form for search; of an embedding that is not the head only a few rows are read.
-    slots: the caches; segments are half written on average.
-    path_length: valid positions of a path, on average.
-  """
-  parameters = bytes_per_device(decoder)
-  if decoder.head is not None:
-    parameters -= bytes_per_device(decoder.embedding)
-  share_valid = path_length / slots.path_keys.shape[3]
-  paths, segments = bytes_per_device(slots.paths), bytes_per_device(slots.segments)
-  return parameters + paths * share_valid + segments / 2
-
-
-class Measured(NamedTuple):
-  """What the compiler says of a part."""
-
-  use: Use
-  work: Work
-  decode_step: Work | None  # of one step of an expansion
-
-
-def measure(part: Part) -> Measured:
-  """Compiles; JaxRuntimeError if that fails (RESOURCE_EXHAUSTED: it does not fit even alone)."""
-  traced = part.trace()
-  compiled = traced.lower().compile()
-  memory, text = compiled.memory_analysis(), compiled.as_text()
-  new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-  temporaries = memory.temp_size_in_bytes + max(new_outputs, 0)
-  devices = jax.tree.leaves(compiled.input_shardings)[0].device_set
-  platform, declared = next(iter(devices)).platform, declared_bytes(traced.jaxpr)
-
-  def work(loop: str | None) -> Work:
-    flops = count_flops(traced.jaxpr, part.trips, loop=loop, platform=platform)
-    traffic = read_traffic(text, part.trips, part.num_devices, loop=loop, declared=declared)
-    return Work(flops / part.split, traffic)
-
-  return Measured(
-    use=Use(**dataclasses.asdict(part.resident), temporaries=temporaries),
-    work=work(None),
-    decode_step=work(DECODE_TOKENS) if part.expansion else None,
-  )
 
 
 def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Part]:
@@ -207,9 +114,8 @@ def _search_parts(
     resident=Resident(params, moments),
     num_devices=mesh.size,
   )
-  direct = direct_config(config.search, config.evaluate.num_slots)
-  yield expansion('expand', policy_of(config.search).as_searched(config.search), config.sampling)
-  yield expansion('direct rollouts', direct, config.evaluate)
+  yield expansion('expand', tree_search(config), config.sampling)
+  yield expansion('direct rollouts', direct_search(config), config.evaluate)
 
 
 def _update_parts(learner: Learner, state: TrainState, rows: RowShape) -> Iterator[Part]:
@@ -273,12 +179,6 @@ def expand_trips(
 def sampling_trips(config: Config, sampled: SamplingConfig | EvaluateConfig) -> dict[str, float]:
   """Whether top-k and top-p are computed at all, as shares of their conditionals."""
   return {'top_k': float(config.sampling.top_k > 0), 'top_p': float(sampled.top_p < 1)}
-
-
-def described(tree: Any, shardings: Any) -> Any:
-  """Arrays as shapes with the shardings they have in the run."""
-  describe = lambda x, target: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=target)
-  return jax.tree.map(describe, tree, shardings)
 
 
 def _whole(x: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:

@@ -21,7 +21,6 @@ from ds_jax.data.prompts import load_tokenizer
 from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import ALONE, ExpandFn, Team, Tokenizer
-from ds_jax.model.attention.path import positions_read
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.huggingface.config import read_config
 from ds_jax.run.mesh import open_mesh
@@ -32,16 +31,22 @@ from ds_jax.search.policies import policy_of
 from ds_jax.verify.pool import VerifierPool
 
 
-def direct_config(search: SearchConfig, num_slots: int) -> SearchConfig:
-  """The search settings under which a tree is one rollout."""
+def tree_search(config: Config) -> SearchConfig:
+  """The search settings of the run's trees, as its policy runs them."""
+  return policy_of(config.search).as_searched(config.search)
+
+
+def direct_search(config: Config) -> SearchConfig:
+  """The search settings under which a tree is one rollout: filter, evaluation, hybrid rollouts."""
+  num_slots = config.evaluate.num_slots
   return dataclasses.replace(
-    search,
+    config.search,
     policy='direct',
     width=1,
     width_decay=0,
     num_trajectories=1,
     num_slots=num_slots,
-    max_expansions=search.max_depth,
+    max_expansions=config.search.max_depth,
     replay_lanes=num_slots,
     max_tokens=0,
   )
@@ -52,7 +57,7 @@ def expand_shape(config: Config, search: SearchConfig, decoder: DecoderConfig) -
 
   Args:
     config: of the run; it says how long paths are.
-    search: the settings of this engine, from `Policy.as_searched` or `direct_config`.
+    search: the settings of this engine, from `tree_search` or `direct_search`.
     decoder: the model's shape.
   """
   return ExpandShape(
@@ -92,14 +97,12 @@ class Engines:
   @functools.cached_property
   def search_engine(self) -> Engine:
     """Grows trees as config.search says."""
-    search = self.session.config.search
-    return self._engine('tree search', policy_of(search).as_searched(search))
+    return self._engine('tree search', tree_search(self.session.config))
 
   @functools.cached_property
   def direct_engine(self) -> Engine:
     """Single rollouts under the training distribution: filter, hybrid rollouts."""
-    config = self.session.config
-    return self._engine('direct rollouts', direct_config(config.search, config.evaluate.num_slots))
+    return self._engine('direct rollouts', direct_search(self.session.config))
 
   @functools.cached_property
   def evaluation_engine(self) -> Engine:
@@ -128,7 +131,7 @@ class Engines:
       make_slots=_announced(make_slots, what, self.session.progress.note),
       verify_fn=self.pool.verify,
       decode_text=self.tokenizer.decode_response,
-      count_read=functools.partial(positions_read, block=shape.path_block, capacity=shape.capacity),
+      count_read=shape.positions_read,
       team=self.search_team,
     )
 

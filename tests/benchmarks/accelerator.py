@@ -32,7 +32,7 @@ from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
 from ds_jax.plan.command import KNOWN, update_flops
-from ds_jax.plan.programs import unavoidable_bytes
+from ds_jax.plan.parts import unavoidable_bytes
 from ds_jax.plan.topology import CHIPS, Chip, device_limits
 from ds_jax.train.batch import empty_batch
 from ds_jax.train.optimizer import make_optimizer

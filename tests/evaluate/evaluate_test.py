@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ds_jax.config import Config
+from ds_jax.config import Config, EvaluateConfig
 from ds_jax.evaluate.metrics import (
   count_correct,
   evaluation_metrics,
@@ -17,7 +17,7 @@ from ds_jax.evaluate.metrics import (
   pass_rates,
 )
 from ds_jax.interfaces import SilentProgress
-from ds_jax.run.engines import direct_config
+from ds_jax.run.engines import direct_search
 from ds_jax.run.growing import Journal, Work, grow_journaled, rollout_jobs
 from ds_jax.run.session import Session
 from ds_jax.search.engine.keys import Purpose
@@ -47,7 +47,9 @@ def test_interval_covers_the_mean_and_shrinks():
 @pytest.fixture(scope='module')
 def rollouts(tmp_path_factory):
   """Three samples of each of four problems, grown in two goes."""
-  engine = fakes.make_engine(direct_config(fakes.SEARCH, num_slots=4))
+  engine = fakes.make_engine(
+    direct_search(Config(search=fakes.SEARCH, evaluate=EvaluateConfig(num_slots=4)))
+  )
   prompts = [(job.problem, job.prompt_tokens) for job in fakes.make_jobs(4)]
   jobs = rollout_jobs(prompts, 3)
   journal = Journal(tmp_path_factory.mktemp('journal') / 'x.jsonl')

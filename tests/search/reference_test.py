@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
+import search_reference as reference
 
 from ds_jax import sharding
 from ds_jax.config import SearchConfig
