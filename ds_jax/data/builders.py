@@ -224,7 +224,7 @@ def copy_files(source: epath.Path, target: epath.Path) -> None:
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-  """Keeps tfds's bars, prints and warnings away from our progress and from standard output."""
+  """Keeps tfds's bars, prints and warnings away from the run's progress and standard output."""
   tfds.disable_progress_bar()
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)

@@ -74,6 +74,7 @@ def possible_steps(x: int, y: int, max_value: int) -> list[Step]:
 
   x stands first in sums and products, the larger one in differences and quotients.
   """
+  # Differences are not negative and quotients are whole, so only one order is possible.
   large, small = max(x, y), min(x, y)
   steps = [Step(x, '+', y, x + y), Step(x, '*', y, x * y)]
   if large > small:
@@ -117,6 +118,7 @@ def draw_problem(
   uniforms = iter(rng.random(3 * num_numbers).tolist())  # in one call, since calls are slow
   remaining, steps = list(numbers), []
   while len(remaining) > 1:
+    # A uniform number in [0, 1) times the length is an index.
     x = remaining.pop(int(next(uniforms) * len(remaining)))
     y = remaining.pop(int(next(uniforms) * len(remaining)))
     options = possible_steps(x, y, config.max_value)
@@ -149,10 +151,11 @@ def generate_problems(config: CountdownConfig, split: str) -> Iterator[Problem]:
 
 
 def count_problems(config: CountdownConfig, num_numbers: int, split: str) -> int:
-  """How many distinct problems with `num_numbers` numbers a split can have, by enumeration."""
+  """Counts the distinct problems with `num_numbers` numbers that a split can have."""
   reachable: dict[tuple[int, ...], set[int]] = {}
   count = 0
   for numbers in _multisets(config.max_number, num_numbers):
+    # A target is none of the numbers, as in `draw_problem`.
     targets = _reachable_values(numbers, config.max_value, reachable) - set(numbers)
     count += sum(split_of(numbers, target) == split for target in targets)
   return count
@@ -186,7 +189,8 @@ def _distinct_problems(
   """Yields problems of `train` or `heldout`, each once."""
   num_wanted = config.num_train if split == 'train' else config.num_heldout
   seen: set[str] = set()
-  num_stalled, is_counted = 0, False
+  num_stalled = 0  # draws since the last new problem
+  is_counted = False
   while len(seen) < num_wanted:
     problem = _draw_from(split, config.num_numbers, config, rng=rng)
     if problem is not None and problem.id not in seen:
@@ -197,7 +201,7 @@ def _distinct_problems(
       num_stalled += 1
     if num_stalled == _STALL_DRAWS and not is_counted:
       _check_enough(config, config.num_numbers, split, num_wanted=num_wanted)
-      is_counted = True  # there are enough: the rare ones turn up if we go on
+      is_counted = True  # there are enough: the rare ones turn up in time
 
 
 def _warmstart_problems(config: CountdownConfig, rng: np.random.Generator) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from ds_jax.verify.expression import Node, UnreadableError
 from ds_jax.verify.values import Point, UndefinedError, Value, draw, leaves, value, value_or_none
 
-NUM_POINTS = 9
+NUM_POINTS = 9  # drawn for expressions with symbols; some have no value there
 MIN_AGREEING = 4  # points where both have values, and equal ones
 _SAME, _DIFFERENT = 1e-80, 1e-30  # relative differences below and above; undecided in between
 _ROUNDING_SLACK = 1.001
@@ -32,6 +32,7 @@ def same_value(gold: Node, answer: Node) -> bool | None:
     drawn = list(points(gold, answer))
   except UnreadableError:
     return None
+  is_constant_pair = len(drawn) == 1
   num_agreeing = num_undecided = 0
   for point in drawn:
     try:
@@ -39,13 +40,14 @@ def same_value(gold: Node, answer: Node) -> bool | None:
       if gold_value is None and answer_value is None:
         continue
       if gold_value is None or answer_value is None:
-        is_same = None
+        is_same = None  # here their domains differ
       else:
         is_same = _agree((gold, answer), (gold_value, answer_value), point)
     except UnreadableError:  # too large here
       continue
-    if is_same is False and (len(drawn) == 1 or not (gold_value.imag or answer_value.imag)):
-      return False  # with symbols, complex values may differ by the branch of a root only
+    # One point refutes. Complex values of symbols may differ by the branch of a root only.
+    if is_same is False and (is_constant_pair or not (gold_value.imag or answer_value.imag)):
+      return False
     if is_same:
       num_agreeing += 1
     else:
@@ -68,7 +70,10 @@ def _agree(nodes: tuple[Node, Node], values: tuple[Value, Value], point: Point) 
 
 
 def _rounding(node: Node, point: Point) -> Value:
-  """How far the value may be off because of rounded decimals; -1: not at all."""
+  """How far the value may be off because of rounded decimals; -1: not at all.
+
+  Half the distance of the values where all decimals are half a unit lower and half a unit higher.
+  """
   if not any(kind == 'decimal' for kind, _ in leaves(node)):
     return -1
   lowest = value_or_none(node, point._replace(rounding=-1))
@@ -102,7 +107,7 @@ def _symbols(kinds_and_names: set[tuple[str, str]]) -> list[str]:
 
 
 def constant_ratio(gold: Node, answer: Node) -> Value | None:
-  """The number c with answer = c gold everywhere, if there is one and it is not 0."""
+  """The number c with answer = c * gold everywhere, if there is one and it is not 0."""
   ratios = []
   try:
     for point in points(gold, answer):
@@ -144,7 +149,7 @@ def _is_no_root(node: Node, point: Point) -> bool:
 
 
 def _roots(node: Node, names: list[str]) -> Iterator[Point]:
-  """A few real roots, each along one symbol."""
+  """A few real roots, each along one symbol, with the others fixed at a drawn point."""
   num_roots = 0
   for name in names:
     for i in range(_NUM_ROOTS):
@@ -163,14 +168,14 @@ def _root_along(node: Node, point: Point, name: str) -> Point | None:
   """
   try:
     x, fx = point.values[name], value(node, point)
-    y = x * 1.1
+    y = x * 1.1  # the method needs two points to start from
     for _ in range(_MAX_STEPS):
       moved = point._replace(values={**point.values, name: y})
       # The method converges faster than linearly: the root is far closer than the last step.
       if abs(y - x) < _CONVERGED * abs(y):
         return moved
       fy = value(node, moved)
-      if not fy:
+      if not fy:  # exactly a root
         return moved
       x, y, fx = y, y - fy * (y - x) / (fy - fx), fy
       if abs(y) > _MAX_ROOT:

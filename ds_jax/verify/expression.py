@@ -57,6 +57,7 @@ _GREEK_NAMES = (
 )
 _GREEK = frozenset(_GREEK_NAMES.split())
 _UNKNOWN_FUNCTIONS = frozenset('fgh')
+# {what opens a bracket: what closes it}
 _BRACKETS = {
   '(': ')',
   '[': ']',
@@ -72,7 +73,9 @@ _TOKEN = re.compile(
   r'|(?P<word>atan2|[A-Za-z]+)|(?P<sign>[-+*/^_!%(){}\[\]|,\']))',
   re.ASCII,
 )
+# A word as text, such as \text{cm}, is a product of letters like any other.
 _TEXT = re.compile(r'\\text\s*\{\s*([A-Za-z]+)\s*\}')
+# Whole part, fixed and repeated decimals: 0.1\overline{6}.
 _REPEATING = re.compile(r'(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d{1,40})\}', re.ASCII)
 _MAX_FACTORS = 3  # letters of an unknown word that are read as a product
 _MAX_SUBSCRIPT = 6  # tokens between its braces
@@ -108,11 +111,14 @@ def number(text: str) -> Node:
   """The value of a numeral; a long decimal with half a unit of its last digit."""
   if len(text) > MAX_NUMERAL:
     raise UnreadableError('numeral')
-  digits, _, exponent = text.partition('E')
-  places = len(digits.partition('.')[2])
-  if not places or len(digits.replace('.', '').lstrip('0')) < ROUNDED_DIGITS:
+  mantissa, _, exponent = text.partition('E')
+  num_places = len(mantissa.partition('.')[2])
+  num_significant = len(mantissa.replace('.', '').lstrip('0'))
+  if not num_places or num_significant < ROUNDED_DIGITS:
     return ('number', Fraction(text))
-  return ('decimal', Fraction(text), Fraction(10) ** (int(exponent or 0) - places) / 2)
+  # The last digit of 1.23E5 is worth 10^(5 - 2).
+  last_unit = Fraction(10) ** (int(exponent or 0) - num_places)
+  return ('decimal', Fraction(text), last_unit / 2)
 
 
 def _tokens(text: str) -> list[str]:
@@ -148,6 +154,13 @@ def _repeating_decimal(match: re.Match) -> str:
   return f' ({difference}/{scale * (10 ** len(repeated) - 1)}) '
 
 
+def _is_proper_fraction(node: Node) -> bool:
+  """Whether a tree is a quotient of two numbers and less than 1."""
+  if node[0] != '/' or node[1][0] != 'number' or node[2][0] != 'number':
+    return False
+  return node[1][1] < node[2][1]
+
+
 class Reader:
   """A recursive-descent reader over tokens. Each method reads one construct and returns its node.
 
@@ -159,7 +172,7 @@ class Reader:
   def __init__(self, tokens: list[str]):
     self._tokens = [*tokens, '']
     self._position = 0
-    self._open_bars = 0
+    self._open_bars = 0  # 1 directly within |…|, where a bar closes and does not open
 
   @property
   def peek(self) -> str:
@@ -209,21 +222,15 @@ class Reader:
 
   def _is_between_numerals(self) -> bool:
     """Whether the token before and the next one are numerals; not in `2^6 3^5`."""
-    before, last = ['', *self._tokens][self._position - 1 : self._position + 1]
-    return self.peek[0] in _DIGITS and last[0] in _DIGITS and before != '^'
+    before_last, last = ['', *self._tokens][self._position - 1 : self._position + 1]
+    return self.peek[0] in _DIGITS and last[0] in _DIGITS and before_last != '^'
 
   def _joined(self, left: Node) -> Node:
     """`left` and the power behind it, without a sign between them: a product or a mixed number."""
     is_frac = self.peek == r'\frac'
+    is_whole = left[0] == 'number' and left[1].denominator == 1
     right = self.power()
-    is_mixed = (
-      is_frac
-      and left[0] == 'number'
-      and left[1].denominator == 1
-      and right[0] == '/'
-      and right[1][0] == right[2][0] == 'number'
-      and right[1][1] < right[2][1]
-    )
+    is_mixed = is_frac and is_whole and _is_proper_fraction(right)
     return ('+' if is_mixed else '*', left, right)
 
   def signed_power(self) -> Node:
@@ -250,8 +257,10 @@ class Reader:
       sign = self.take()
       if sign == '!':
         base = ('!', base)
+      elif sign == '^' and self._takes_degree():
+        base = ('*', base, DEGREE)
       elif sign == '^':
-        base = ('*', base, DEGREE) if self._takes_degree() else ('^', base, self.exponent())
+        base = ('^', base, self.exponent())
       else:
         base = ('/', base, ('number', Fraction(100)))
     return base
@@ -268,8 +277,8 @@ class Reader:
   def exponent(self) -> Node:
     """What stands behind `^`: a group, or one atom with its own powers (from the right)."""
     if self.peek in ('+', '-'):
-      sign = self.take()
-      return ('-', self.exponent()) if sign == '-' else self.exponent()
+      is_negative = self.take() == '-'
+      return ('-', self.exponent()) if is_negative else self.exponent()
     base = self.group('{') if self.peek == '{' else self.atom()
     if self.peek == '^':
       self.take()
@@ -277,12 +286,13 @@ class Reader:
     return base
 
   def group(self, opening: str) -> Node:
-    """A sum in brackets. Of bars inside, the first closes the group if bars opened it."""
+    """A sum in brackets."""
     self.take(opening)
-    bars, self._open_bars = self._open_bars, int(opening == '|')
+    outer_bars = self._open_bars
+    self._open_bars = int(opening == '|')
     node = self.sum()
     self.take(_BRACKETS[opening])
-    self._open_bars = bars
+    self._open_bars = outer_bars
     return node
 
   def atom(self) -> Node:
@@ -308,16 +318,19 @@ class Reader:
   def root(self) -> Node:
     r"""What stands behind `\sqrt`, with its degree in square brackets."""
     degree = self.group('[') if self.peek == '[' else ('number', Fraction(2))
+    # The n-th root of x is x^(1/n).
     return ('^', self.atom(), ('/', ONE, degree))
 
   def call(self, function: str) -> Node:
     """A function's value, with the base and the power that stand before the argument."""
     base = power = None
+    # The base of a logarithm: \lg x is that of base 10, \log_2 x that of base 2.
     if function == 'lg':
       function, base = 'log', ('number', Fraction(10))
     elif function == 'log' and self.peek == '_':
       self.take()
       base = self.atom()
+    # A power before the argument: \sin^2 x = (\sin x)^2, but \sin^{-1} is the inverse.
     if self.peek == '^':
       self.take()
       power = self.exponent()
@@ -326,7 +339,7 @@ class Reader:
           raise UnreadableError(f'inverse of {function}')
         function, power = INVERSES[function], None
     node = ('call', function, *self.arguments(function))
-    if base is not None:
+    if base is not None:  # log_b x = ln x / ln b
       node = ('/', node, ('call', 'log', base))
     return node if power is None else ('^', node, power)
 

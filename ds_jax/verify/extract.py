@@ -20,12 +20,14 @@ _MAX_GAP = 40  # characters between two boxes of a list
 _BOX = re.compile(r'\\(?:boxed|fbox)\s{0,8}\{')
 _ESCAPED = re.compile(r'\\.', re.DOTALL)  # an escaped brace, as in \{1,2\}, is a character
 _BETWEEN_BOXES = re.compile(r'(?:[\s,;$]|\\quad|\\text\{|\}|and|or|\\[\[\]()])*')
+# Formulas between $$…$$, $…$, \[…\] and \(…\).
 _MATH = re.compile(
   r'\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\[((?:[^\\]|\\[^\]\\])+)\\\]'
   r'|\\\(((?:[^\\]|\\[^)\\])+)\\\)'
 )
 _ANNOUNCED = re.compile(r'(?i)answer(?:\s+is)?\s{0,4}:?\s{0,4}|equals\s{0,4}:?\s{0,4}')
 _TAIL = re.compile(r'I hope it is correct|<\|')
+# Integers with or without thousands separators, decimals and fractions of integers.
 _NUMBER = re.compile(
   r'(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?'
   r'|(?<![\w.])[-+]?\.\d+'
@@ -80,6 +82,7 @@ def _last_boxes(text: str, count: int) -> list[re.Match]:
 
 def _closing_brace(text: str, box: re.Match) -> int | None:
   """Where the brace of a box closes, if within MAX_ANSWER characters."""
+  # From the brace itself to the first character beyond the longest answer.
   brace = box.end() - 1
   nearby = text[brace : brace + MAX_ANSWER + 2]
   length = closing_index(_ESCAPED.sub('  ', nearby), 0, '{', '}')
@@ -103,10 +106,13 @@ def final_answer(text: str) -> str:
   if _BOX.search(text):
     return _boxed_list(text)
   text = _TAIL.split(text, maxsplit=1)[0].strip()
-  starts = [match.end() for match in _ANNOUNCED.finditer(text) if match.end() < len(text)]
-  text = text[starts[-1] if starts else 0 :][:MAX_ANSWER]
+  answer_start = 0
+  for announcement in _ANNOUNCED.finditer(text):
+    if announcement.end() < len(text):
+      answer_start = announcement.end()
+  text = text[answer_start:][:MAX_ANSWER]
   around_formulas = _MATH.sub(' ', text)
-  formulas = [next(filter(None, groups)) for groups in _MATH.findall(text)]
+  formulas = [match[match.lastindex] for match in _MATH.finditer(text)]
   has_words = _PROSE.search(_CONJUNCTION.sub('', around_formulas)) is not None
   if formulas and _is_last_formula_the_answer(formulas, around_formulas, has_words):
     return formulas[-1].strip()
@@ -135,7 +141,7 @@ def _boxed_list(text: str) -> str:
   previous_end = None
   for box in _last_boxes(text, _MAX_BOXES):
     end = _closing_brace(text, box)
-    if end is None:
+    if end is None:  # a list ends here, and an answer cut off is none
       contents, previous_end = [], None
       continue
     if previous_end is None or not _joins_boxes(text[previous_end : box.start()]):

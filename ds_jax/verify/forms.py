@@ -23,15 +23,19 @@ from ds_jax.verify.compare import constant_ratio, has_other_roots, is_constant, 
 from ds_jax.verify.expression import Node, UnreadableError, read, subtract
 from ds_jax.verify.normalize import parse_rational, squeeze
 
+# Between the parts of a list: commas, unions, the words and and or.
 _SEPARATOR = re.compile(r'[,;]|\\cup(?![A-Za-z])|\\text\s*\{\s*(?:and|or|,)\s*\}|\b(?:and|or)\b')
+# Signs of relations as written, in one spelling, and turned round.
 _RELATION = re.compile(r'\\(?:leq|geq|neq|approx)(?![A-Za-z])|<=|>=|!=|[<>=]')
 _SIGNS = {r'\leq': '<=', r'\geq': '>=', r'\neq': '!=', r'\approx': '='}
 _FLIPPED = {'<': '>', '>': '<', '<=': '>=', '>=': '<='}
+# A word or letter, |AB| or C:x with subscripts, primes, units and arguments; or a tuple of names.
 _NAME = re.compile(
   r'(?:\\Delta\s*)?(?:\\?[A-Za-z]+|\|[A-Za-z]+\||[A-Za-z]:[A-Za-z])'
   r"(?:_(?:\{[^{}]*\}|\w)|'|\\text\{[^{}]*\}|\((?:\\?[A-Za-z0-9]+,?)*\))*"
   r'|\((?:\\?[A-Za-z]+(?:_\w|_\{\w*\})?,?)+\)'
 )
+# An optional bracket, the environment with its columns, the rows, and a bracket again.
 _MATRIX = re.compile(
   r'([(\[]?)\s*\\begin\{((?:[pbB]|small)?matrix|array)\}(?:\{[lcr| ]{0,20}\})?'
   r'((?:(?!\\begin).)*)\\end\{\2\}\s*([)\]]?)',
@@ -43,7 +47,7 @@ _MAX_PAIRS = 200  # of parts, compared by value
 
 def decide(gold: str, answer: str) -> bool | None:
   """Whether two answers, normalized and within `guards`, are equal; None: undecided."""
-  if '%' in gold or '%' in answer:
+  if '%' in gold or '%' in answer:  # which may be left out: numbers alone are compared with it
     return None
   try:
     return _decide(gold, answer)
@@ -59,7 +63,7 @@ def is_name(text: str) -> bool:
 def _decide(gold: str, answer: str) -> bool | None:
   """`decide`, where what is unreadable raises UnreadableError."""
   relations = [_RELATION.findall(text) for text in (gold, answer)]
-  if any(relations):
+  if any(relations):  # one side at least is a relation
     return _decide_relations(gold, answer, relations)
   gold_brackets, gold_parts = _split(gold)
   answer_brackets, answer_parts = _split(answer)
@@ -157,12 +161,14 @@ def _decide_ordered(gold: list[str], answer: list[str]) -> bool | None:
 
 def _decide_unordered(gold: list[str], answer: list[str]) -> bool | None:
   """Pairs the parts off: the same numbers and texts first, then whatever has the same value."""
+  # The cheap comparison first: exact numbers and equal texts take each other away.
   gold_keys = Counter(map(_key, gold))
   answer_keys = Counter(map(_key, answer))
   gold_unpaired = _unpaired(gold, answer_keys)
   answer_unpaired = _unpaired(answer, gold_keys)
   if len(gold_unpaired) * len(answer_unpaired) > _MAX_PAIRS:
     return None
+  # Then each part that is left takes the first one with the same value.
   for part in gold_unpaired:
     decisions = [_decide_part(part, other) for other in answer_unpaired]
     if True in decisions:

@@ -67,6 +67,7 @@ def _replay(tokens: Iterator[str], remaining: Counter[int]) -> int:
     is_last = remaining.total() == 1
     # Behind the last line nothing need follow: the filler stands for the end of the text.
     token = next(tokens, FILLER) if is_last else _next_token(tokens)
+    # The bar with what is left, which the last line may lack; then fillers up to the next line.
     if token == '|':
       _check_remaining(tokens, remaining)
       token = next(tokens, None)
@@ -83,19 +84,20 @@ def _replay(tokens: Iterator[str], remaining: Counter[int]) -> int:
 def _apply_line(first: str, tokens: Iterator[str], remaining: Counter[int]) -> None:
   """Checks `a op b = c`, of which `first` is a, and moves its numbers."""
   left = _take(first, remaining)
-  operation = _next_token(tokens)
-  _require(operation in _OPERATIONS)
+  sign = _next_token(tokens)
+  _require(sign in _OPERATIONS)
   right = _take(_next_token(tokens), remaining)
-  _require(not (operation == '-' and left < right))
-  _require(not (operation == '/' and (right == 0 or left % right)))
-  result = _OPERATIONS[operation](left, right)
+  # Differences are not negative, and quotients are whole.
+  _require(sign != '-' or left >= right)
+  _require(sign != '/' or (right != 0 and left % right == 0))
+  result = _OPERATIONS[sign](left, right)
   _require(_next_token(tokens) == '=')
   _require(_next_token(tokens) == str(result))
   remaining[result] += 1
 
 
 def _take(token: str, remaining: Counter[int]) -> int:
-  """Removes the number written in `token`."""
+  """Removes the number written in `token`, which must be one of those that remain."""
   _require(_NUMBER.fullmatch(token) is not None)
   number = int(token)
   _require(remaining[number] > 0)

@@ -28,11 +28,13 @@ from ds_jax.verify import extract, forms, guards
 from ds_jax.verify.normalize import join_thousands, normalize, parse_rational, split_unit, squeeze
 
 _TRUE, _FALSE = ('yes', 'true'), ('no', 'false')
+# A letter, in brackets or not, and its option behind it: (B), B. 25.
 _OPTION = re.compile(r'\(?\s*([A-Z])\s*\)?(?:[.:)]\s.{0,200})?')
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _TEXT = re.compile(r'\\text\s*\{([^{}]*)\}')
 _DOTS = re.compile(r'\\[lcv]?dots|\.\.\.')
 _QUANTIFIER = re.compile(r'\\(?:forall|exists)|\\in\s*\\mathbb')
+# Signs between two sides; = and \approx alone say that the right side is the value.
 _RELATION = re.compile(r'(?<![<>!:\\])=|<|>|\\(?:leq|geq|neq|approx|equiv|sim)(?![a-z])|!=')
 _EQUALS = re.compile(r'(?<![<>!:\\])=(?!=)|\\approx(?![a-z])')
 _INTERVAL = re.compile(r'\\infty|[\[(].*,.*[\])]')
@@ -142,6 +144,7 @@ def _compare_numbers(gold: str, answer: str) -> bool | None:
     return False
   if gold_value == answer_value:
     return True
+  # One side alone has a percent sign: left out (28 % and 28) or carried out (28 % and 0.28).
   if gold_unit != answer_unit and '%' in (gold_unit, answer_unit):
     gold_scaled = gold_value / 100 if gold_unit else gold_value
     answer_scaled = answer_value / 100 if answer_unit else answer_value

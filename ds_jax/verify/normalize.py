@@ -46,6 +46,7 @@ _SYMBOLS = {
   '＄': '$',
   **{chr(0x3B1 + i): rf'\{name} ' for i, name in enumerate(_GREEK.split())},
 }
+# Characters that stand raised or lowered, and what they are.
 _SUPERSCRIPTS = dict(zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ', '0123456789+-n', strict=True))
 _SUBSCRIPTS = dict(zip('₀₁₂₃₄₅₆₇₈₉', '0123456789', strict=True))
 
@@ -83,11 +84,13 @@ _COMMANDS = {
 }
 _COMMAND = re.compile(r'\\[A-Za-z]+')
 _ESCAPED_TWICE = re.compile(r'\\\\(?=[A-Za-z()\[\]])')  # of a string within a string
+# Fractions and roots that lack braces: \frac12, \frac{1}2, \sqrt2, sqrt(2), √2.
 _SHORT_FRACTION = re.compile(r'\\frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))')
 _SHORT_ROOT = re.compile(r'\\sqrt\s*(\d)')
 _ROUND_ROOT = re.compile(r'(?:\\sqrt|(?<![A-Za-z\\])sqrt)\s*\(([^(){}]*)\)')
 _GLYPH_ROOT = re.compile(r'√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))')
 _VULGAR = re.compile(r'(\d+)⁄(\d+)')
+# Numbers: sign, digits and decimals; two integers of a fraction; the three of a mixed number.
 _DECIMAL = re.compile(r'([-+]?)(\d*)\.?(\d*)', re.ASCII)
 _RATIO = re.compile(
   r'([-+]?)\s*(?:\\frac\{\s*([-+]?\d+)\s*\}\{\s*([-+]?\d+)\s*\}'
@@ -103,6 +106,7 @@ _LOOSE_SIGN = re.compile(r'^([-+])\s+')
 _DIGIT = re.compile(r'\d')
 _IDLE_SPACE = re.compile(r'(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])')
 _NO_UNIT = re.compile(r'\\text|[^A-Za-z ]')
+# A value without letters, but for \frac, \sqrt and \pi, and a unit of text or up to four words.
 _UNIT = re.compile(
   r'^(?P<value>[-+]?[^A-Za-z]*?(?:\\(?:frac|sqrt|pi)[^A-Za-z]*?)*)\s*'
   r'(?P<unit>(?:\\text\s*\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]+(?:\s[A-Za-z]+){0,3})'
@@ -126,6 +130,7 @@ _PLAIN_NAMES = {
   'inf': r'\infty ',
   'oo': r'\infty ',
 }
+# Names of functions as whole words, but for the atan of atan2.
 _PLAIN_NAME = re.compile(rf'(?<![A-Za-z\\])(?!atan2)(?:{"|".join(_PLAIN_NAMES)})(?![A-Za-z])')
 _INVERSE = re.compile(r'\\(sin|cos|tan)\s*\^\s*(?:\{\s*-\s*1\s*\}|\(\s*-\s*1\s*\))')
 
@@ -143,17 +148,20 @@ _UNITS = frozenset(_UNIT_WORDS.split())
 def normalize(text: str) -> str:
   """Returns `text` in one spelling (module docstring). Linear in its length."""
   text = _plain_unicode(text)
+  # Layout goes first, so that the rules behind it see commands side by side.
   if '\\begin' not in text:  # there `\\` ends a row
     text = _ESCAPED_TWICE.sub(r'\\', text)
   text = _LAYOUT.sub(lambda m: ' ' if m[0] in _VISIBLE_SPACES else '', text)
   text = _COMMAND.sub(lambda m: _COMMANDS.get(m[0], m[0]), text)
   text = _SPACE.sub(' ', text).strip().rstrip('.,; \\')
+  # Then all fractions, roots and functions get one form.
   text = _SHORT_FRACTION.sub(_whole_fraction, text)
   text = _SHORT_ROOT.sub(r'\\sqrt{\1}', text)
   text = _ROUND_ROOT.sub(r'\\sqrt{\1}', text)
   if '\\text' not in text:
     text = _PLAIN_NAME.sub(lambda m: _PLAIN_NAMES[m[0]], text.replace('**', '^'))
   text = _INVERSE.sub(r'\\arc\1', text)
+  # Last, what stands around a number.
   text = _CURRENCY.sub(r'\1', text)
   if not _TRIG.search(text):
     text = _DEGREES.sub('', text)

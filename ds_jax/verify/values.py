@@ -91,6 +91,7 @@ def value(node: Node, point: Point) -> Value:
   """
   kind, *operands = node
   mp = _context()
+  # Leaves have a value by themselves.
   if kind == 'number':
     return _bounded(mp.mpf(operands[0].numerator) / operands[0].denominator)
   if kind == 'decimal':
@@ -100,6 +101,7 @@ def value(node: Node, point: Point) -> Value:
     return {'pi': +mp.pi, 'e': +mp.e, 'i': mp.mpc(0, 1)}[operands[0]]
   if kind == 'symbol':
     return point.values[operands[0]]
+  # Other nodes have one by the values of their operands.
   arguments = [value(operand, point) for operand in operands if isinstance(operand, tuple)]
   if kind == 'unknown':
     # Equal arguments get the same number; nothing else is known of the function.
@@ -173,7 +175,7 @@ def _real_power(base: Value, exponent: Value, fraction: Node) -> Value:
 def _power(base: Value, exponent: Value) -> Value:
   """The principal value of a power."""
   mp = _context()
-  if not base:
+  if not base:  # 0^x is 0 for x > 0 and undefined else
     if exponent.imag or exponent.real <= 0:
       raise UndefinedError
     return base
@@ -209,6 +211,7 @@ def _call(function: str, arguments: list[Value]) -> Value:
     return mp.sqrt(x)
   if abs(x) > _MAX_EXPONENT:
     raise UnreadableError('argument')
+  # Other functions have the names of mpmath: asin for arcsin.
   name = 'fabs' if function == 'abs' else function.replace('arc', 'a')
   try:
     return getattr(mp, name)(x)
@@ -221,7 +224,7 @@ def _real_call(function: str, arguments: list[Value]) -> Value:
   mp = _context()
   if any(argument.imag for argument in arguments):
     raise UndefinedError
-  if function == 'binom':
+  if function == 'binom':  # n! / (k! (n - k)!)
     n, k = arguments
     return _gamma(n + 1) / _gamma(k + 1) / _gamma(n - k + 1)
   if function == 'atan2':

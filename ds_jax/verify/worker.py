@@ -88,7 +88,7 @@ def _die_with_parent(parent: int) -> None:
   if sys.platform == 'linux':
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
   if os.getppid() != parent:
-    os._exit(1)  # it ended before we asked
+    os._exit(1)  # it ended before the request
 
 
 def _private_pipes() -> tuple[int, int]:
