@@ -6,6 +6,7 @@ from ds_jax.config.compare import (
   MACHINE_FIELDS,
   RESULT_NEUTRAL,
   differing_fields,
+  digest,
   settings_digest,
 )
 from ds_jax.config.derived import context_length, num_updates, response_limit
@@ -53,5 +54,6 @@ __all__ = [
   'load_config',
   'num_updates',
   'response_limit',
+  'digest',
   'settings_digest',
 ]

@@ -66,7 +66,12 @@ def settings_digest(config: Config) -> str:
   fields = dataclasses.asdict(config)
   for section in RESULT_NEUTRAL:
     del fields[section]
-  return f'{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}'
+  return digest(fields)
+
+
+def digest(value: Any) -> str:
+  """Eight hexadecimal digits that tell JSON-able values apart."""
+  return f'{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}'
 
 
 def _stored_config(fields: Mapping[str, Any]) -> Config:

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from ds_jax import sharding
-from ds_jax.checks import InputError, check_choice
+from ds_jax.checks import InputError, check_choice, first_line
 from ds_jax.config import MeshConfig
 from ds_jax.plan.gpu_target import TARGETS, target_config
 from ds_jax.plan.speed import Limits
@@ -164,7 +164,7 @@ def _slice_devices(topology: str) -> list[jax.Device]:
         'Another process uses libtpu (another plan, or a job on this TPU): wait for '
         'it, or plan on a machine without a TPU.'
       ) from e
-    raise InputError(f'libtpu knows no slice {topology!r}: {str(e).splitlines()[0]:.300}') from e
+    raise InputError(f'libtpu knows no slice {topology!r}: {first_line(e)}') from e
 
 
 def _gpu_devices(topology: str) -> list[jax.Device]:
@@ -184,9 +184,7 @@ def _gpu_devices(topology: str) -> list[jax.Device]:
       topology, 'cuda', target_config=target, topology=f'1x1x{count}'
     ).devices
   except (jax.errors.JaxRuntimeError, NotImplementedError) as e:
-    raise InputError(
-      f"jax's CUDA plugin does not describe {topology!r}: {str(e).splitlines()[0]:.300}"
-    ) from e
+    raise InputError(f"jax's CUDA plugin does not describe {topology!r}: {first_line(e)}") from e
 
 
 def _memory_here() -> tuple[int, str]:

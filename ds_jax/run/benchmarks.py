@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, check_choice
-from ds_jax.config import Config, response_limit
+from ds_jax.config import Config, digest, response_limit
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.prepared import load_benchmark
 from ds_jax.evaluate import table
@@ -22,7 +22,6 @@ from ds_jax.evaluate.samples import TEXT_FIELDS, average, sample_row, summarize_
 from ds_jax.run.durable import (
   LineFile,
   close_parts,
-  digest,
   open_results,
   write_atomically,
   write_json,

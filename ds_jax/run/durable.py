@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import tempfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -41,11 +40,6 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
 def write_json(path: str | os.PathLike[str], value: object) -> None:
   """Replaces a file by a JSON value, for people to read too."""
   write_atomically(path, json.dumps(value, indent=2, sort_keys=True) + '\n')
-
-
-def digest(value: Any) -> str:
-  """Eight hexadecimal digits that change with a JSON-able value."""
-  return f'{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}'
 
 
 def part_path(path: str | os.PathLike[str], process: int) -> pathlib.Path:

@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from ds_jax.config import digest
 from ds_jax.evaluate.metrics import evaluation_metrics
 from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
-from ds_jax.run.durable import digest
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Journal, Work, grow_journaled, rollout_jobs
 from ds_jax.run.parameters import trained_params

@@ -11,13 +11,13 @@ from typing import Any
 import jax
 
 from ds_jax import sharding
-from ds_jax.config import RESULT_NEUTRAL, Config
+from ds_jax.config import Config, settings_digest
 from ds_jax.evaluate.answers import SELECTIONS
 from ds_jax.evaluate.searches import answers_of, split_figures, summarize_trees, tree_row
 from ds_jax.model.decoder import Decoder
 from ds_jax.report.inspect import format_split_depths, format_table, format_tree, tree_to_dict
 from ds_jax.report.text import percent
-from ds_jax.run.durable import LineFile, close_parts, digest, open_results
+from ds_jax.run.durable import LineFile, close_parts, open_results
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import JobKey, grow_in_memory, grow_missing, key_of
 from ds_jax.run.parameters import trained_params
@@ -140,10 +140,7 @@ def search_file(
 
 def run_name(config: Config, parameters: str) -> str:
   """What the lines of an output file depend on: settings and parameters."""
-  fields = dataclasses.asdict(config)
-  for section in RESULT_NEUTRAL:
-    del fields[section]
-  return f'{parameters}, settings {digest(fields)}'
+  return f'{parameters}, settings {settings_digest(config)}'
 
 
 class Clock:
