@@ -48,6 +48,7 @@ SEARCHES = {
   'decaying': dict(width=4, width_decay=1, min_width=2, frontier_only=False, max_expansions=6),
   'faithful': dict(policy='faithful', num_trajectories=7, max_expansions=5),
 }
+CAPACITY, WIDTH, MAX_COLLECTED = 64, 4, 8  # room that all have, so that programs are shared
 SEEDS = ('first', 'second', 'all end')  # of the trees of a batch; the last ends with its root
 
 
@@ -201,18 +202,11 @@ def grow_batch(config):
   """Records of the trees of a batch, grown together by the compiled step of the engine."""
   settings, policy, size = settings_from(config), policy_of(config), len(SEEDS)
   advance = make_advance(sharding.make_mesh(devices=jax.devices()[:1]), policy)
-  capacity = 1 + config.max_expansions * config.width
 
   def blank(_):
     key = jnp.zeros(2, jnp.uint32)
-    tree = new_tree(
-      capacity,
-      config.num_trajectories,
-      key,
-      max_depth=config.max_depth,
-      max_width=config.width,
-    )
-    return tree.replace(policy=policy.init(capacity, 0))
+    tree = new_tree(CAPACITY, MAX_COLLECTED, key, max_depth=config.max_depth, max_width=WIDTH)
+    return tree.replace(policy=policy.init(CAPACITY, 0))
 
   trees = jax.vmap(blank)(jnp.arange(size))
   nodes = [[reference.Node('0', None, seed, config)] for seed in SEEDS]
@@ -220,7 +214,7 @@ def grow_batch(config):
   asked = [(0, int(policy.first_children(settings)))] * size
   is_new, keys = np.ones(size, bool), np.zeros((size, 2), np.uint32)
   while any(count for _, count in asked):
-    children, parents = blank_children((size, 1), config.width), np.zeros((size, 1), np.int32)
+    children, parents = blank_children((size, 1), WIDTH), np.zeros((size, 1), np.int32)
     for b, (parent, count) in enumerate(asked):
       if count:
         parents[b] = parent
