@@ -259,7 +259,7 @@ def test_no_tensorflow(tmp_path, root):
 import sys
 from ds_jax.config import CountdownConfig, DataConfig
 from ds_jax.data.sources import load_problems
-from ds_jax.types import SilentProgress
+from ds_jax.interfaces import SilentProgress
 light = {{'jax', 'tensorflow_datasets', 'transformers', 'pyarrow'}} & set(sys.modules)
 assert not light, light
 task = CountdownConfig(num_train=5, num_heldout=5, num_warmstart=5)
