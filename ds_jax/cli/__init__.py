@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns its exit code."""
   try:
     return _main(list(sys.argv[1:] if argv is None else argv))
+  except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
   except InputError as e:
     from ds_jax.run.stopping import ExitCode
 
