@@ -41,8 +41,7 @@ from ds_jax.search.engine.keys import problem_hash, root_key_data
 from ds_jax.search.engine.lockstep import Lockstep
 from ds_jax.search.engine.round import make_advance
 from ds_jax.search.engine.slots import Request, Slot, assign, make_plan
-from ds_jax.search.policies import policy_of
-from ds_jax.search.policies.base import Allocation, ForkPlan, Policy, no_forks
+from ds_jax.search.policies import Allocation, ForkPlan, Policy, no_forks, policy_of
 from ds_jax.search.selection import How
 from ds_jax.search.settings import settings_from
 from ds_jax.search.tree import Tree, new_tree

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ds_jax.config import SearchConfig
-from ds_jax.search.policies.base import Policy
+from ds_jax.search.policies.base import Allocation, ForkPlan, Policy, no_forks
 from ds_jax.search.policies.released import FAITHFUL
 from ds_jax.search.policies.serial import DEEPSEARCH
 from ds_jax.search.policies.waves import DIRECT, FORK
+
+__all__ = ['POLICIES', 'Allocation', 'ForkPlan', 'Policy', 'no_forks', 'policy_of']
 
 POLICIES: dict[str, Policy] = {
   'deepsearch': DEEPSEARCH,
