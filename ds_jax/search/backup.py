@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ds_jax.checks import check_rank, check_shape
-from ds_jax.search.scores import path_uncertainty
+from ds_jax.search.scores import HIGHEST, LOWEST, path_uncertainty
 from ds_jax.search.settings import Settings
 from ds_jax.search.tree import Nodes, Tree, child_nodes, first_lowest, node_draws, path_to, rows
 
@@ -50,11 +50,11 @@ def choose_end(
     first = jnp.argmax(in_class)
     cost_of_first = jnp.where(jnp.isnan(cost[first]), -jnp.inf, cost[first])
     cost = cost.at[first].set(cost_of_first)
-  cost = jnp.nan_to_num(cost, nan=jnp.finfo(jnp.float32).max, neginf=-jnp.inf)
+  cost = jnp.nan_to_num(cost, nan=HIGHEST, neginf=-jnp.inf)
 
   # Unless no end is correct and another rule chooses among wrong ones.
   if settings.negatives == 'least_confident':
-    reversed_cost = -jnp.maximum(cost, jnp.finfo(jnp.float32).min)
+    reversed_cost = -jnp.maximum(cost, LOWEST)
     cost = jnp.where(has_correct, cost, reversed_cost)
   elif settings.negatives == 'random':  # a draw that belongs to the node repeats with the seed
     cost = jnp.where(has_correct, cost, node_draws(candidates))

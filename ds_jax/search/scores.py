@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ds_jax.checks import check_rank, check_shape
 from ds_jax.search.settings import Settings
 from ds_jax.search.tree import Nodes, mean_value
+
+# Finite bounds, in place of what is not a number.
+LOWEST, HIGHEST = np.finfo(np.float32).min, np.finfo(np.float32).max
 
 
 def uct(children: Nodes, parent_visits: jax.Array, settings: Settings) -> jax.Array:
@@ -114,10 +118,9 @@ def path_uncertainty(nodes: Nodes, settings: Settings) -> jax.Array:
 def confidence(nodes: Nodes) -> jax.Array:
   """Mean log-prob of each node's own tokens; the lowest number where it is none."""
   mean = nodes.logprob_sum / jnp.maximum(nodes.num_tokens, 1)
-  return jnp.nan_to_num(mean, nan=jnp.finfo(jnp.float32).min)
+  return jnp.nan_to_num(mean, nan=LOWEST)
 
 
 def as_number(scores: jax.Array) -> jax.Array:
   """Scores in which what is not a number (from a log-prob that is none) counts as the lowest."""
-  lowest = jnp.finfo(jnp.float32).min
-  return jnp.nan_to_num(scores, nan=lowest, neginf=lowest)
+  return jnp.nan_to_num(scores, nan=LOWEST, neginf=LOWEST)
