@@ -81,7 +81,9 @@ def write(path, text):
   return str(path)
 
 
-def test_a_file_may_import_those_beside_it(tmp_path):
+def test_a_file_may_import_those_beside_it(tmp_path, monkeypatch):
+  write(tmp_path / 'elsewhere' / 'shared.py', 'WIDTH = 9\n')
+  monkeypatch.syspath_prepend(str(tmp_path / 'elsewhere'))
   for folder, width in (('a', 3), ('b', 4)):
     write(tmp_path / folder / 'shared.py', f'WIDTH = {width}\n')
     path = write(
