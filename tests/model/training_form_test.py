@@ -163,7 +163,7 @@ def test_bfloat16_computes_and_float32_remains():
   config = dataclasses.replace(CONFIG, compute_dtype='bfloat16')
   integers = [jax.ShapeDtypeStruct((2, 12), jnp.int32)] * 4
   decoder = abstract_decoder(config)
-  assert jax.eval_shape(decoder_lib.forward, decoder, *integers[:3]).dtype == jnp.bfloat16
+  assert jax.eval_shape(decoder_lib.forward, decoder, Rows(*integers[:3])).dtype == jnp.bfloat16
   gradients, entropies = jax.eval_shape(jax.grad(loss, has_aux=True), decoder, *integers)
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((decoder, gradients, entropies)))
   lines = str(jax.make_jaxpr(loss)(decoder, *integers)).splitlines()
