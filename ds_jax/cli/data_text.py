@@ -17,6 +17,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     lines.append(f'{state} {summary["folder"]}')
   lines += _counts('skipped', summary.get('skipped', {}))
   lines += _counts('answers', summary.get('answer_types', {}), num_problems)
+  if summary.get('doubtful_golds'):
+    lines.append(f'  {summary["doubtful_golds"]}')
   lines += _counts('to know', summary.get('peculiar', {}))
   for name in ('prompt_tokens', 'difficulty'):
     if summary.get(name):

@@ -16,7 +16,7 @@ from typing import Any
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import DataConfig
 from ds_jax.data.files import find_files, read_rows
-from ds_jax.data.layouts import RELEASED_SUFFIX, RowError, read_problem
+from ds_jax.data.layouts import RELEASED_SUFFIX, RowError, read_problem, remedies_of
 from ds_jax.types import Problem
 
 _NUM_SHOWN = 5  # faults named in an error
@@ -56,7 +56,8 @@ def read_benchmark(name: str, pattern: str, config: DataConfig) -> tuple[Problem
   """
   check_choice('--benchmark', name, BENCHMARKS)
   problems: dict[str, Problem] = {}
-  faults = []
+  faults: list[str] = []
+  kinds: set[str] = set()  # of faults
   for path in find_files(pattern):
     for number, row in read_rows(path):
       try:
@@ -67,7 +68,8 @@ def read_benchmark(name: str, pattern: str, config: DataConfig) -> tuple[Problem
           raise RowError(f'the question of {first.id} with another answer')
       except RowError as e:
         faults.append(f'{path.name}, {number}: {e}')
-  _check_rows(name, faults, pattern)
+        kinds.add(e.kind)
+  _check_rows(name, faults, kinds, pattern)
   check_count(name, len(problems), pattern)
   _check_ids([problem.id for problem in problems.values()], pattern)
   return tuple(problems.values())
@@ -79,14 +81,7 @@ def _read_row(
   """The Problem of a row; `index` is the id of a row without one."""
   if isinstance(row, str):  # the reason why the file has no fields here
     raise RowError(row)
-  lower_case_row = {field.lower(): value for field, value in row.items()}
-  lower_case_config = dataclasses.replace(
-    config,
-    instruction='',
-    prompt_field=config.prompt_field.lower(),
-    answer_field=config.answer_field.lower(),
-  )
-  problem = read_problem(lower_case_row, lower_case_config)
+  problem = read_problem(row, dataclasses.replace(config, instruction=''))
   prompt = problem.prompt.strip().removesuffix(RELEASED_SUFFIX).strip()
   answer = problem.answer
   if BENCHMARKS[name].answers == 'aime':
@@ -107,17 +102,19 @@ def _aime_answer(answer: str) -> str:
   return match[1]
 
 
-def _check_rows(name: str, faults: list[str], pattern: str) -> None:
+def _check_rows(name: str, faults: list[str], kinds: set[str], pattern: str) -> None:
   """Raises InputError if there are rows that cannot be used."""
   if not faults:
     return
   shown = faults[:_NUM_SHOWN]
   if len(faults) > _NUM_SHOWN:
     shown.append('…')
+  remedies = remedies_of(kinds) or [
+    'Mend the file, or name its fields with --prompt_field and --answer_field.'
+  ]
   raise InputError(
     f'{pattern}: {len(faults)} rows cannot be used for {name}: {"; ".join(shown)}. A benchmark is '
-    'taken whole or not at all; mend the file, or name its fields with --prompt_field and '
-    '--answer_field.'
+    f'taken whole or not at all. {" ".join(remedies)}'
   )
 
 

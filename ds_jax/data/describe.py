@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ds_jax.data import flaws
 from ds_jax.types import Problem
 
 _TRUTH = frozenset(('yes', 'no', 'true', 'false'))
@@ -33,6 +34,8 @@ def _has_variables(answer: str) -> bool:
   return _LETTER.search(_CONSTANT.sub('', _NAMES.sub('', answer))) is not None
 
 
+_EQUATION = 'equation or inequality'
+
 # In this order: the first that fits is an answer's type.
 _TYPES: tuple[tuple[str, Callable[[str], Any]], ...] = (
   ('yes/no, true/false', _is_truth_value),
@@ -44,7 +47,7 @@ _TYPES: tuple[tuple[str, Callable[[str], Any]], ...] = (
   ('matrix', re.compile(r'\\begin\{.?(?:matrix|array)').search),
   ('set', re.compile(r'\\\{|\\emptyset|\\varnothing|\\cup').search),
   (
-    'equation or inequality',
+    _EQUATION,
     re.compile(r'[=<>≤≥]|\\(?:leq?|geq?|neq?|equiv|sim)(?![A-Za-z])').search,
   ),
   ('tuple or interval', re.compile(r'[(\[].*,.*[)\]]', re.DOTALL).fullmatch),
@@ -56,6 +59,9 @@ _TYPES: tuple[tuple[str, Callable[[str], Any]], ...] = (
 
 def answer_type(answer: str) -> str:
   """Says what an answer looks like: a rough class for people, on which no verifier relies."""
+  flaw = flaws.gold_flaw(answer)
+  if flaw is not None:
+    return flaw.replace('_', ' ')
   bare = _WRAPPED.sub(r'\1', answer.strip().strip('$').strip())
   for name, fits in _TYPES:
     if fits(bare):
@@ -63,8 +69,15 @@ def answer_type(answer: str) -> str:
   return 'other'
 
 
-def describe_problems(problems: Sequence[Problem]) -> dict[str, Any]:
-  """Counts answer types, the most frequent first, and questions with something peculiar."""
+def describe_problems(
+  problems: Sequence[Problem], skipped: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+  """Counts answer types, the most frequent first, and questions with something peculiar.
+
+  Args:
+    problems: that are used.
+    skipped: counts of the rows that are not, by kind; those whose golds are no answers are told of.
+  """
   types = collections.Counter(answer_type(problem.answer) for problem in problems)
   difficulties = list(filter(_is_number, map(_difficulty, problems)))
   known_difficulties = [difficulty for difficulty in difficulties if difficulty >= 0]
@@ -73,6 +86,7 @@ def describe_problems(problems: Sequence[Problem]) -> dict[str, Any]:
   return {
     'num_problems': len(problems),
     'answer_types': dict(types.most_common()),
+    'doubtful_golds': doubtful_golds(types, skipped or {}),
     'peculiar': {
       'question asks for \\boxed more than once': num_boxed,
       'difficulty below 0, i.e. unknown': sum(difficulty < 0 for difficulty in difficulties),
@@ -80,6 +94,28 @@ def describe_problems(problems: Sequence[Problem]) -> dict[str, Any]:
     },
     'difficulty': spread(known_difficulties),
   }
+
+
+def doubtful_golds(types: Mapping[str, int], skipped: Mapping[str, int]) -> str | None:
+  """Says so if most golds are no answers, or such as a verifier seldom meets; else None.
+
+  Args:
+    types: of the answers of problems that are used, and how many have them.
+    skipped: counts of the rows that are not used, by kind.
+  """
+  flaw_counts = {kind: skipped.get(kind, 0) for kind in flaws.GOLD_FLAWS}
+  num_golds = sum(types.values()) + sum(flaw_counts.values())
+  counts = collections.Counter({_EQUATION: types.get(_EQUATION, 0)})
+  for kind, num_skipped in flaw_counts.items():
+    name = kind.replace('_', ' ')
+    counts[name] = num_skipped + types.get(name, 0)
+  if 2 * counts.total() <= num_golds:
+    return None
+  shares = [f'{name} {n / num_golds:.1%}' for name, n in counts.most_common() if n]
+  return (
+    f'most golds are equations, prose or no answers at all: {", ".join(shares)}. Verifiers judge '
+    'these badly; if another field holds the answers, name it with --answer_field.'
+  )
 
 
 def spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -9,12 +9,25 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from ds_jax.checks import InputError
 
 # (line or row number from 1, the fields, or why they could not be read)
 Row = tuple[int, dict[str, Any] | str]
 
 _BATCH_ROWS = 1024  # of a parquet file, decoded together
+
+
+class WrittenFloat(float):
+  """A number that knows how it was written: a float has other digits, too many or too few."""
+
+  text: str
+
+  def __new__(cls, text: str) -> WrittenFloat:
+    number = super().__new__(cls, text)
+    number.text = text
+    return number
 
 
 def find_files(pattern: str) -> list[pathlib.Path]:
@@ -64,7 +77,7 @@ def _read_jsonl(path: pathlib.Path) -> Iterator[Row]:
 
 def _parse_json_object(line: bytes) -> dict[str, Any] | str:
   try:
-    value = json.loads(line.decode())
+    value = json.loads(line.decode(), parse_float=WrittenFloat)
   except UnicodeDecodeError:
     return 'not UTF-8'
   except (ValueError, RecursionError) as e:  # a hostile line can nest without end
@@ -74,7 +87,7 @@ def _parse_json_object(line: bytes) -> dict[str, Any] | str:
 
 def _read_json(path: pathlib.Path) -> Iterator[Row]:
   try:
-    rows = json.loads(path.read_text(encoding='utf-8-sig'))
+    rows = json.loads(path.read_text(encoding='utf-8-sig'), parse_float=WrittenFloat)
   except (ValueError, RecursionError) as e:
     raise InputError(
       f'{str(path)!r} is not JSON: {e}. One object per line? Then call it .jsonl.'
@@ -129,14 +142,31 @@ def _read_parquet(path: pathlib.Path) -> Iterator[Row]:
 
 def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
   """The rows of a pyarrow.RecordBatch."""
+  narrow_columns = _narrow_columns(batch.schema)
   try:
-    yield from batch.to_pylist()
+    rows = batch.to_pylist()
   except UnicodeDecodeError:  # one bad string spoils the batch: find it
-    for i in range(batch.num_rows):
-      try:
-        yield from batch.slice(i, 1).to_pylist()
-      except UnicodeDecodeError:
-        yield 'not UTF-8'
+    rows = [_single_row(batch.slice(i, 1)) for i in range(batch.num_rows)]
+  for row in rows:
+    if isinstance(row, dict):
+      for name, number_type in narrow_columns.items():
+        if row[name] is not None:
+          row[name] = WrittenFloat(str(number_type(row[name])))
+    yield row
+
+
+def _narrow_columns(schema: Any) -> dict[str, type[np.floating]]:
+  """Names of the columns of 16 and 32 bits: as floats their numbers get digits nobody wrote."""
+  types = {'halffloat': np.float16, 'float': np.float32}
+  return {field.name: types[str(field.type)] for field in schema if str(field.type) in types}
+
+
+def _single_row(batch: Any) -> dict[str, Any] | str:
+  """The row of a batch of one."""
+  try:
+    return batch.to_pylist()[0]
+  except UnicodeDecodeError:
+    return 'not UTF-8'
 
 
 _READERS: dict[str, Callable[[pathlib.Path], Iterator[Row]]] = {

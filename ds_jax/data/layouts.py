@@ -2,21 +2,30 @@
 
 Recognised without configuration: the layout of verl and DeepMath (`prompt` is a list of chat
 messages, `reward_model.ground_truth`, `extra_info.index`), and flat rows with one of
-problem | question | prompt and one of answer | final_answer | expected_answer | solution. Of a
-`solution` that is the only answer, the content of its last \\boxed{…} is the gold, and so is that
-of an answer's only box; several answers in a list are joined by commas.
+problem | question | prompt and one of answer | final_answer | expected_answer | solution, in
+capitals or not. Messages, lists of answers and nested fields may be JSON text, or what Python
+prints of them, as in exports.
+
+The gold is what stands behind the `####` in the last line of an answer, as in GSM8K, else the
+content of an answer's only \\boxed{…}, and of the last one of a `solution` that is the only answer.
+Several answers in a list are joined by commas, or by semicolons where a comma could be read as that
+of thousands. Numbers are written out with the digits they have, never as 1e-05.
 """
 
 from __future__ import annotations
 
+import ast
+import decimal
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ds_jax.config import DataConfig
+from ds_jax.data.files import WrittenFloat
 from ds_jax.types import Problem
 from ds_jax.verify.extract import last_closed_box
 
@@ -50,6 +59,32 @@ RELEASED_SUFFIX = "Let's think step by step and output the final answer within \
 # A solution without a box is itself the answer if it is no longer than this.
 _SHORT_ANSWER = 64  # characters
 
+# The last line of an answer of GSM8K.
+_HASH_ANSWER = re.compile(r'(?:^|\n)[ \t]*####[ \t]*([^\n]*)\s*$')
+_THOUSANDS = re.compile(r'[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?')
+# An item with a comma, or one that a comma in front of it would make the thousands of the last.
+_NEEDS_SEMICOLON = re.compile(r',|[\s${]*\d{3}')
+_REPR_FLOAT = re.compile(
+  r'[-+]?\d(?:\.\d+)?e(?:-0\d|\+\d\d+)'
+)  # as Python prints floats, not people
+_MAX_EXPONENT = 400  # of a number that is written out; that of a float is at most 324
+
+_MESSAGES = re.compile(r'\s*\[\s*\{\s*["\'](?:role|content)["\']\s*:')
+_ANSWER_LIST = re.compile(r'\s*\[\s*["\']')  # of texts: [1, 2] is an interval
+
+# What helps against rows that are refused, by their kind.
+_REMEDIES = {
+  'system_message': (
+    'System messages cannot be used yet: there is no data.system_message. Give every problem one '
+    'user message, with the text of the system message in it or in data.instruction.'
+  ),
+  'several_messages': (
+    'Only a question of one user message can be used: write the conversation into it, or leave '
+    'its rows out.'
+  ),
+  'not_text': 'Only questions in text can be used: leave out rows with images and other parts.',
+}
+
 _MISSING = object()
 
 
@@ -74,18 +109,14 @@ def read_problem(row: Mapping[str, Any], config: DataConfig) -> Problem:
   prompt_field, prompt = _first_present(row, config.prompt_field, PROMPT_FIELDS)
   answer_field, answer = _first_present(row, config.answer_field, ANSWER_FIELDS)
   text = _prompt_text(prompt, prompt_field)
-  gold = _answer_text(answer, answer_field)
-  if answer_field == 'solution':
-    gold = _gold_of_solution(gold)
-  elif gold.count('\\boxed') == 1:
-    gold = last_closed_box(gold) or gold
+  gold, worked_solution = _gold(_answer_text(answer, answer_field), answer_field)
   solution = lookup(row, 'solution')
   has_solution = isinstance(solution, str | bytes) and solution
   return Problem(
     id=_row_id(row, text, gold, config.id_field),
     prompt=with_instruction(text, config.instruction),
     answer=gold,
-    solution=_plain(solution) if has_solution else None,
+    solution=_plain(solution) if has_solution else worked_solution,
     metadata=_metadata(row),
   )
 
@@ -117,19 +148,60 @@ def with_instruction(text: str, instruction: str) -> str:
   return text + separator + instruction
 
 
+def remedies_of(kinds: Iterable[str]) -> list[str]:
+  """What helps against rows that were refused, for some kinds of RowError."""
+  return [_REMEDIES[kind] for kind in sorted(set(kinds)) if kind in _REMEDIES]
+
+
 def lookup(row: Mapping[str, Any], path: str) -> Any:
   """The value at a dotted path, or of a field with the whole path for its name.
 
+  Names that differ in case only are found too.
+
   Returns `_MISSING` where there is none.
   """
-  if path in row:
-    return row[path]
-  value: Any = row
+  value = _field(row, path)
+  if value is not _MISSING:
+    return value
+  value = row
   for name in path.split('.'):
-    if not isinstance(value, Mapping) or name not in value:
+    fields = _fields(value)
+    value = _MISSING if fields is None else _field(fields, name)
+    if value is _MISSING:
       return _MISSING
-    value = value[name]
   return value
+
+
+def _field(fields: Mapping[str, Any], name: str) -> Any:
+  """The value of a field; `_MISSING` without one of that name, in capitals or not."""
+  if name in fields:
+    return fields[name]
+  for other in fields:
+    if isinstance(other, str) and other.lower() == name.lower():
+      return fields[other]
+  return _MISSING
+
+
+def _fields(value: Any) -> Mapping[str, Any] | None:
+  """The fields of a mapping, of the text of one, or of the pairs that a map column has."""
+  if isinstance(value, str | bytes):
+    value = _parse(_plain(value)) if value.lstrip()[:1] in ('{', b'{') else None
+  elif isinstance(value, list) and all(isinstance(v, tuple) and len(v) == 2 for v in value):
+    value = dict(value)
+  return value if isinstance(value, Mapping) else None
+
+
+def _parse(text: str) -> Any:
+  """The value of JSON text, or of what Python prints of a value; None of other text."""
+  try:
+    return json.loads(text, parse_float=WrittenFloat)
+  except (ValueError, RecursionError):
+    pass
+  try:
+    value = ast.literal_eval(text)
+    return value if repr(value) == text.strip() else None
+  except (ValueError, SyntaxError, RecursionError, MemoryError):
+    return None
 
 
 def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,43 +223,93 @@ def _first_present(
       return field, value
   expected = configured_field or ' | '.join(usual_fields)
   fields = ', '.join(sorted(map(str, row)))[:200]
-  raise RowError(f'no {expected} (fields: {fields})')
+  raise RowError(f'no {expected} (fields: {fields})', 'missing_field')
 
 
 def _prompt_text(value: Any, field: str) -> str:
   """The text of a question, which may be the one chat message of a user."""
+  if isinstance(value, str | bytes) and _MESSAGES.match(text := _plain(value)):
+    value = _parse(text)
+    if not isinstance(value, list):
+      raise RowError(f'{field} begins like a list of messages, but is not JSON')
   if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
-    messages = list(value)
-    if not all(isinstance(message, Mapping) for message in messages):
-      raise RowError(f'{field} is a list, but not of chat messages')
-    roles = [message.get('role') for message in messages]
-    if roles != ['user']:
-      raise RowError(f'{field} has messages of roles {roles!r:.80}, expected one user message')
-    value = messages[0].get('content')
+    value = _message_text(list(value), field)
   if not isinstance(value, str | bytes):
     raise RowError(f'{field} is {type(value).__name__}, expected text or one user message')
   return _checked_text(value, field)
 
 
+def _message_text(messages: Sequence[Any], field: str) -> Any:
+  """The content of the only message, which must be a user's; a text unless the row is broken."""
+  fields_of_messages = [_fields(message) for message in messages]
+  if None in fields_of_messages:
+    raise RowError(f'{field} is a list, but not of chat messages')
+  roles = [fields.get('role') for fields in fields_of_messages]
+  if roles != ['user']:
+    kind = 'several_messages' if len(roles) > 1 else 'unreadable'
+    if 'system' in roles or 'developer' in roles:
+      kind = 'system_message'
+    raise RowError(f'{field} has messages of roles {roles!r:.80}, expected one user message', kind)
+  content = fields_of_messages[0].get('content')
+  if isinstance(content, list | tuple | np.ndarray):
+    return '\n'.join(_part_text(part, field) for part in content)
+  return content
+
+
+def _part_text(part: Any, field: str) -> str:
+  """The text of one part of a message's content: `{'type': 'text', 'text': …}`."""
+  fields = _fields(part) or {}
+  text, kind = fields.get('text'), fields.get('type', 'text')
+  if kind != 'text' or not isinstance(text, str | bytes):
+    raise RowError(f'{field} has a part of type {kind!r:.40}, expected text', 'not_text')
+  return _checked_text(text, f'a part of {field}')
+
+
 def _answer_text(value: Any, field: str) -> str:
-  """The text of an answer; several in a list are joined by commas."""
-  if isinstance(value, list | tuple | np.ndarray) and len(value):
-    return ', '.join(_single_answer(item, f'an item of {field}') for item in value)
-  return _single_answer(value, field)
+  """The text of an answer; several in a list are joined."""
+  if isinstance(value, str) and _ANSWER_LIST.match(value):
+    items = _parse(value)
+    value = items if isinstance(items, list) and items else value
+  if not isinstance(value, list | tuple | np.ndarray) or not len(value):
+    return _single_answer(value, field)
+  items = [_unboxed(_single_answer(item, f'an item of {field}')) for item in value]
+  needs_semicolon = ',' in items[0] or any(map(_NEEDS_SEMICOLON.match, items[1:]))
+  return ('; ' if needs_semicolon else ', ').join(items)
 
 
 def _single_answer(value: Any, field: str) -> str:
   """The text of a text or of a finite number."""
-  if isinstance(value, np.generic):
-    value = value.item()
-  is_number = isinstance(value, int | float) and not isinstance(value, bool)
-  if is_number and math.isfinite(value):
-    # A column of integers with gaps is read as floats.
-    is_integer = isinstance(value, float) and value.is_integer()
-    value = str(int(value) if is_integer else value)
+  number = _number_text(value)
+  if number is not None:
+    return number
   if not isinstance(value, str | bytes):
     raise RowError(f'{field} is {type(value).__name__}, expected text or a number')
-  return _checked_text(value, field).strip()
+  text = _checked_text(value, field).strip()
+  return _written_out(text) if _REPR_FLOAT.fullmatch(text) else text
+
+
+def _number_text(value: Any) -> str | None:
+  """A finite number with the digits it has; None of anything else."""
+  if isinstance(value, bool | np.bool_):
+    return None
+  if isinstance(value, int | np.integer):
+    return str(int(value))
+  if isinstance(value, WrittenFloat):
+    return _written_out(value.text)
+  if isinstance(value, decimal.Decimal | float | np.floating):
+    return _written_out(str(value))  # the fewest digits that mean this number of its type
+  return None
+
+
+def _written_out(number: str) -> str | None:
+  """A number without exponent and without zeros at its end, which columns add; None if infinite."""
+  exact = decimal.Decimal(number)
+  if not exact.is_finite() or abs(exact.adjusted()) > _MAX_EXPONENT:
+    return None
+  if not exact:
+    return '0'
+  digits = f'{exact:f}'
+  return digits.rstrip('0').rstrip('.') if '.' in digits else digits
 
 
 def _checked_text(value: str | bytes, field: str) -> str:
@@ -200,6 +322,24 @@ def _checked_text(value: str | bytes, field: str) -> str:
   if not text.strip():
     raise RowError(f'{field} is empty', 'empty')
   return text
+
+
+def _gold(text: str, field: str) -> tuple[str, str | None]:
+  """The gold in the text of an answer field, and the worked solution if that came with it."""
+  marked = _HASH_ANSWER.search(text)
+  if marked is not None:
+    gold = _checked_text(marked[1], f'what follows #### in {field}').strip()
+    if _THOUSANDS.fullmatch(gold):
+      gold = gold.replace(',', '')
+    return gold, text[: marked.start()].strip() or None
+  if field == 'solution':
+    return _gold_of_solution(text), None
+  return _unboxed(text), None
+
+
+def _unboxed(text: str) -> str:
+  """The content of the only box of an answer."""
+  return (last_closed_box(text) if text.count('\\boxed') == 1 else None) or text
 
 
 def _gold_of_solution(solution: str) -> str:
@@ -233,4 +373,6 @@ def _plain(value: Any) -> Any:
     return value.decode(errors='replace')
   if isinstance(value, list | tuple | np.ndarray):
     return tuple(_plain(item) for item in value)
+  if isinstance(value, decimal.Decimal | float):
+    return float(value)
   return value.item() if isinstance(value, np.generic) else value

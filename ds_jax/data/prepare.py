@@ -19,7 +19,14 @@ from ds_jax.data.files import find_files
 from ds_jax.data.overlap import GRAM, find_overlaps
 from ds_jax.data.prepared import load_benchmark
 from ds_jax.data.prompts import load_tokenizer
-from ds_jax.data.sources import LoadedProblems, file_rows, load_problems, load_rows, tfds_folder
+from ds_jax.data.sources import (
+  LoadedProblems,
+  file_rows,
+  load_problems,
+  load_rows,
+  report_skipped,
+  tfds_folder,
+)
 from ds_jax.interfaces import Progress
 from ds_jax.types import Problem
 
@@ -87,14 +94,18 @@ def describe_source(
     raise InputError(f'Missing --data_dir: where {config.source} lies.')
   split = 'eval' if kind == 'tfds' and name in BENCHMARKS else 'train'
   loaded = load_problems(
-    dataclasses.replace(config, eval_source=config.source), split, data_dir, progress=progress
+    dataclasses.replace(config, eval_source=config.source),
+    split,
+    data_dir,
+    progress=progress,
+    setting='--',
   )
   summary = {
     'status': 'done',
     'name': config.source,
     'num_rows': loaded.num_rows,
     'skipped': dict(loaded.counts),
-    **describe_problems(loaded.problems),
+    **describe_problems(loaded.problems, loaded.counts),
   }
   if tokenizer:
     encoder = load_tokenizer(tokenizer)
@@ -122,12 +133,7 @@ def _build(
 
 def _load_training(pattern: str, config: DataConfig, progress: Progress) -> LoadedProblems:
   loaded = load_rows(file_rows(find_files(pattern)), config, 0, progress=progress, is_training=True)
-  if not loaded.problems:
-    raise InputError(
-      f'{pattern}: none of {loaded.num_rows} rows can be used, e.g. '
-      f'{loaded.skipped[:3]}; name its fields with --prompt_field and '
-      '--answer_field.'
-    )
+  report_skipped(loaded, pattern, progress, '--')
   return loaded
 
 

@@ -20,7 +20,13 @@ from ds_jax.config import DataConfig
 from ds_jax.data import countdown, external, flaws
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.files import Row, find_files, read_rows
-from ds_jax.data.layouts import RowError, read_problem, read_question, with_instruction
+from ds_jax.data.layouts import (
+  RowError,
+  read_problem,
+  read_question,
+  remedies_of,
+  with_instruction,
+)
 from ds_jax.interfaces import Progress
 from ds_jax.types import Problem
 
@@ -44,11 +50,11 @@ class LoadedProblems:
   problems: tuple[Problem, ...]  # in the order of the source, unique ids
   skipped: tuple[tuple[int, str], ...]  # (line or row number from 1, reason)
   num_rows: int  # rows read, skipped ones included
-  counts: Mapping[str, int]  # skipped rows by kind: 'unreadable', 'empty', 'repeated', flaws.FLAWS
+  counts: Mapping[str, int]  # skipped rows by kind: of RowError, 'repeated' and flaws.FLAWS
 
 
 def load_problems(
-  config: DataConfig, split: str, data_dir: str, *, progress: Progress
+  config: DataConfig, split: str, data_dir: str, *, progress: Progress, setting: str = 'data.'
 ) -> LoadedProblems:
   """Reads the problems of one split; builds the embedded ones if they are not there.
 
@@ -57,6 +63,7 @@ def load_problems(
     split: 'train', 'eval' or 'warmstart' (worked solutions).
     data_dir: folder of TFDS data sets.
     progress: is told of skipped rows.
+    setting: what stands before a name of `config` where the user sets it: 'data.' or '--'.
 
   Raises:
     InputError: if the source is unknown, missing, empty or broken in every row, or has no such
@@ -77,7 +84,7 @@ def load_problems(
     loaded = load_rows(rows, config, limit, progress=progress, is_training=split == 'train')
   finally:
     progress.finish()
-  _report(loaded, source, progress)
+  report_skipped(loaded, source, progress, setting)
   return loaded
 
 
@@ -97,7 +104,7 @@ def load_questions(
   """
   rows = file_rows(find_files(path))
   loaded, _ = _read_all(rows, config, progress=progress, read=read_question, accept=accept)
-  _report(loaded, path, progress)
+  report_skipped(loaded, path, progress, 'data.')
   return loaded
 
 
@@ -333,22 +340,40 @@ def _with_unique_id(problem: Problem, others: Mapping[str, Problem]) -> Problem:
   return dataclasses.replace(problem, id=unique_id)
 
 
-def _report(loaded: LoadedProblems, source: str, progress: Progress) -> None:
-  """Notes what was skipped; raises InputError if nothing is left."""
+def report_skipped(loaded: LoadedProblems, source: str, progress: Progress, setting: str) -> None:
+  """Notes what was skipped, and what helps.
+
+  Args:
+    loaded: what was read.
+    source: its name, for people.
+    progress: gets the note.
+    setting: what stands before the name of a setting where the user sets it: 'data.' or '--'.
+
+  Raises:
+    InputError: if nothing is left.
+  """
+  if not loaded.num_rows:
+    raise InputError(f'{source} holds no rows.')
+  if not loaded.skipped:
+    return
   reasons = [f'{number}: {reason}' for number, reason in loaded.skipped[:_NUM_SHOWN]]
   if len(loaded.skipped) > _NUM_SHOWN:
     reasons.append('…')
-  examples = '; '.join(reasons)
-  if not loaded.num_rows:
-    raise InputError(f'{source} holds no rows.')
-  if not loaded.problems:
-    raise InputError(
-      f'{source}: none of {loaded.num_rows} rows can be used. By line or row: {examples}. Set '
-      'data.prompt_field and data.answer_field if the fields have other names.'
+  kinds = [f'{count} {_words(kind)}' for kind, count in sorted(loaded.counts.items())]
+  details = f'({", ".join(kinds)}). By line or row: {"; ".join(reasons)}.'
+  remedies = remedies_of(loaded.counts)
+  if loaded.problems:
+    sentences = [f'{source}: skipped {len(loaded.skipped)} of {loaded.num_rows} rows {details}']
+    progress.note(' '.join([*sentences, *remedies]))
+    return
+  if set(loaded.counts) <= {'repeated', *flaws.FLAWS}:
+    remedies.append(
+      'These rows can be read, but not be learnt from (ds_jax/data/flaws.py has the rules); '
+      'data.flaws=keep trains on them all the same.'
     )
-  if loaded.skipped:
-    kinds = [f'{count} {_words(kind)}' for kind, count in sorted(loaded.counts.items())]
-    progress.note(
-      f'{source}: skipped {len(loaded.skipped)} of {loaded.num_rows} rows ({", ".join(kinds)}). '
-      f'By line or row: {examples}.'
+  elif not remedies:
+    remedies.append(
+      f'Set {setting}prompt_field and {setting}answer_field if the fields have other names.'
     )
+  sentences = [f'{source}: none of {loaded.num_rows} rows can be used {details}']
+  raise InputError(' '.join([*sentences, *remedies]))
