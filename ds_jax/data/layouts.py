@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import decimal
+import functools
 import hashlib
 import json
 import re
@@ -62,14 +63,14 @@ _SHORT_ANSWER = 64  # characters
 # The last line of an answer of GSM8K.
 _HASH_ANSWER = re.compile(r'(?:^|\n)[ \t]*####[ \t]*([^\n]*)\s*$')
 _THOUSANDS = re.compile(r'[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?')
-# An item with a comma, or one that a comma in front of it would make the thousands of the last.
-_NEEDS_SEMICOLON = re.compile(r',|[\s${]*\d{3}')
+# What a comma in front of it makes the thousands of a number.
+_THREE_DIGITS = re.compile(r'[\s$\\{]*\d{3}')
 _REPR_FLOAT = re.compile(
   r'[-+]?\d(?:\.\d+)?e(?:-0\d|\+\d\d+)'
 )  # as Python prints floats, not people
 _MAX_EXPONENT = 400  # of a number that is written out; that of a float is at most 324
 
-_MESSAGES = re.compile(r'\s*\[\s*\{\s*["\'](?:role|content)["\']\s*:')
+_MESSAGES = re.compile(r'\s*\[?\s*\{\s*["\'](?:role|content)["\']\s*:')
 _ANSWER_LIST = re.compile(r'\s*\[\s*["\']')  # of texts: [1, 2] is an interval
 
 # What helps against rows that are refused, by their kind.
@@ -160,10 +161,9 @@ def lookup(row: Mapping[str, Any], path: str) -> Any:
 
   Returns `_MISSING` where there is none.
   """
-  value = _field(row, path)
-  if value is not _MISSING:
-    return value
-  value = row
+  if path in row:
+    return row[path]
+  value: Any = row
   for name in path.split('.'):
     fields = _fields(value)
     value = _MISSING if fields is None else _field(fields, name)
@@ -176,19 +176,32 @@ def _field(fields: Mapping[str, Any], name: str) -> Any:
   """The value of a field; `_MISSING` without one of that name, in capitals or not."""
   if name in fields:
     return fields[name]
-  for other in fields:
-    if isinstance(other, str) and other.lower() == name.lower():
-      return fields[other]
-  return _MISSING
+  spelling = _spellings(tuple(fields)).get(name.lower())
+  return _MISSING if spelling is None else fields[spelling]
+
+
+@functools.lru_cache(64)
+def _spellings(names: tuple[str, ...]) -> dict[str, str]:
+  """How the names of fields are spelt, by their spelling in lower case; the first counts."""
+  spellings: dict[str, str] = {}
+  for name in names:
+    spellings.setdefault(str(name).lower(), name)
+  return spellings
 
 
 def _fields(value: Any) -> Mapping[str, Any] | None:
   """The fields of a mapping, of the text of one, or of the pairs that a map column has."""
+  if isinstance(value, dict):
+    return value
   if isinstance(value, str | bytes):
     value = _parse(_plain(value)) if value.lstrip()[:1] in ('{', b'{') else None
-  elif isinstance(value, list) and all(isinstance(v, tuple) and len(v) == 2 for v in value):
+  elif isinstance(value, list) and value and all(map(_is_pair, value)):
     value = dict(value)
   return value if isinstance(value, Mapping) else None
+
+
+def _is_pair(value: Any) -> bool:
+  return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
 
 
 def _parse(text: str) -> Any:
@@ -230,8 +243,10 @@ def _prompt_text(value: Any, field: str) -> str:
   """The text of a question, which may be the one chat message of a user."""
   if isinstance(value, str | bytes) and _MESSAGES.match(text := _plain(value)):
     value = _parse(text)
-    if not isinstance(value, list):
-      raise RowError(f'{field} begins like a list of messages, but is not JSON')
+    if value is None:
+      raise RowError(f'{field} begins like chat messages, but is not JSON')
+  if isinstance(value, Mapping):
+    value = [value]
   if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
     value = _message_text(list(value), field)
   if not isinstance(value, str | bytes):
@@ -257,7 +272,9 @@ def _message_text(messages: Sequence[Any], field: str) -> Any:
 
 
 def _part_text(part: Any, field: str) -> str:
-  """The text of one part of a message's content: `{'type': 'text', 'text': …}`."""
+  """The text of one part of a message's content: `{'type': 'text', 'text': …}`, or a text."""
+  if isinstance(part, str):
+    return part
   fields = _fields(part) or {}
   text, kind = fields.get('text'), fields.get('type', 'text')
   if kind != 'text' or not isinstance(text, str | bytes):
@@ -267,13 +284,13 @@ def _part_text(part: Any, field: str) -> str:
 
 def _answer_text(value: Any, field: str) -> str:
   """The text of an answer; several in a list are joined."""
-  if isinstance(value, str) and _ANSWER_LIST.match(value):
-    items = _parse(value)
-    value = items if isinstance(items, list) and items else value
+  if isinstance(value, str | bytes) and _ANSWER_LIST.match(text := _plain(value)):
+    value = _parse(text) or value
   if not isinstance(value, list | tuple | np.ndarray) or not len(value):
     return _single_answer(value, field)
   items = [_unboxed(_single_answer(item, f'an item of {field}')) for item in value]
-  needs_semicolon = ',' in items[0] or any(map(_NEEDS_SEMICOLON.match, items[1:]))
+  has_comma = any(',' in item for item in items)
+  needs_semicolon = has_comma or any(map(_THREE_DIGITS.match, items[1:]))
   return ('; ' if needs_semicolon else ', ').join(items)
 
 
@@ -285,7 +302,9 @@ def _single_answer(value: Any, field: str) -> str:
   if not isinstance(value, str | bytes):
     raise RowError(f'{field} is {type(value).__name__}, expected text or a number')
   text = _checked_text(value, field).strip()
-  return _written_out(text) if _REPR_FLOAT.fullmatch(text) else text
+  if _REPR_FLOAT.fullmatch(text):
+    return _written_out(text) or text
+  return text
 
 
 def _number_text(value: Any) -> str | None:
@@ -303,7 +322,10 @@ def _number_text(value: Any) -> str | None:
 
 def _written_out(number: str) -> str | None:
   """A number without exponent and without zeros at its end, which columns add; None if infinite."""
-  exact = decimal.Decimal(number)
+  try:
+    exact = decimal.Decimal(number)
+  except decimal.InvalidOperation:  # the exponent itself is too large
+    return None
   if not exact.is_finite() or abs(exact.adjusted()) > _MAX_EXPONENT:
     return None
   if not exact:
