@@ -31,6 +31,7 @@ from ds_jax.interfaces import Progress
 from ds_jax.types import Problem
 
 _NUM_SHOWN = 5  # skipped rows named in a report
+_SHOWN_LENGTH = 40  # characters of a gold that is none
 _CHUNK_ROWS = 1024  # read from a TFDS data source at a time
 _GYM_SEEDS = {'train': 0, 'eval': 1}  # splits of generated problems
 _KINDS = ('tfds', 'file', 'hf', 'gym')
@@ -143,9 +144,12 @@ def load_rows(
 def _check_flawless(problem: Problem) -> Problem:
   """Returns the problem; RowError if it has a flaw by itself."""
   flaw = flaws.flaw_of(problem)
-  if flaw is not None:
-    raise RowError(_words(flaw), flaw)
-  return problem
+  if flaw is None:
+    return problem
+  reason = _words(flaw)
+  if flaw in flaws.GOLD_FLAWS:
+    reason = f'{reason} in {problem.answer[:_SHOWN_LENGTH]!r}'
+  raise RowError(reason, flaw)
 
 
 def _words(kind: str) -> str:
