@@ -15,8 +15,9 @@ from typing import Any
 
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import DataConfig
+from ds_jax.data.fields import RowError, remedies_of
 from ds_jax.data.files import find_files, read_rows
-from ds_jax.data.layouts import RELEASED_SUFFIX, RowError, read_problem, remedies_of
+from ds_jax.data.layouts import RELEASED_SUFFIX, read_problem
 from ds_jax.types import Problem
 
 _NUM_SHOWN = 5  # faults named in an error

@@ -108,7 +108,7 @@ def _object(value: Any) -> dict[str, Any] | str:
 
 
 def _read_csv(path: pathlib.Path) -> Iterator[Row]:
-  # Undecodable bytes become lone surrogates, which the text check of layouts.py refuses.
+  # Undecodable bytes become lone surrogates, which the text check of fields.py refuses.
   with path.open(encoding='utf-8-sig', errors='surrogateescape', newline='') as file:
     reader = csv.DictReader(file)
     while True:

@@ -19,14 +19,9 @@ from ds_jax.checks import InputError, check_choice, first_line
 from ds_jax.config import DataConfig
 from ds_jax.data import countdown, external, flaws
 from ds_jax.data.benchmarks import BENCHMARKS
+from ds_jax.data.fields import RowError, remedies_of
 from ds_jax.data.files import Row, find_files, read_rows
-from ds_jax.data.layouts import (
-  RowError,
-  read_problem,
-  read_question,
-  remedies_of,
-  with_instruction,
-)
+from ds_jax.data.layouts import read_problem, read_question, with_instruction
 from ds_jax.interfaces import Progress
 from ds_jax.types import Problem
 

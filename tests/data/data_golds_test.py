@@ -15,8 +15,9 @@ from ds_jax.cli import main
 from ds_jax.config import DataConfig
 from ds_jax.data.benchmarks import read_benchmark
 from ds_jax.data.describe import describe_problems
+from ds_jax.data.fields import RowError
 from ds_jax.data.flaws import GOLD_FLAWS, flaw_of, gold_flaw
-from ds_jax.data.layouts import RowError, read_problem
+from ds_jax.data.layouts import read_problem
 from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import SilentProgress
 from ds_jax.types import Problem, Verdict
@@ -104,7 +105,8 @@ def test_a_mark_without_an_answer_is_empty(tmp_path):
     ("['\\\\frac{1}{2}', '3']", '\\frac{1}{2}, 3'),
     ('[1, 2]', '[1, 2]'),  # an interval
     ('["a', '["a'),
-    ("['\\frac12']", "['\\frac12']"),  # not as Python prints it
+    ("['\\frac12']", '\\frac12'),  # backslashes that were not doubled
+    ('["\\frac12", "\\pi"]', '\\frac12, \\pi'),
   ],
 )
 def test_lists_of_answers(answer, gold):
