@@ -154,6 +154,7 @@ def _message_text(messages: Sequence[Any], field: str) -> Any:
   fields_of_messages = [fields_of(message) for message in messages]
   if None in fields_of_messages:
     raise RowError(f'{field} is a list, but not of chat messages')
+  fields_of_messages = [fields for fields in fields_of_messages if not _is_idle(fields)]
   roles = [fields.get('role') for fields in fields_of_messages]
   if roles != ['user']:
     kind = 'several_messages' if len(roles) > 1 else 'unreadable'
@@ -164,6 +165,12 @@ def _message_text(messages: Sequence[Any], field: str) -> Any:
   if isinstance(content, list | tuple | np.ndarray):
     return '\n'.join(_part_text(part, field) for part in content)
   return content
+
+
+def _is_idle(message: Mapping[str, Any]) -> bool:
+  """Whether a message is a system message without text, which changes nothing."""
+  content = message.get('content')
+  return message.get('role') == 'system' and (content is None or content == '')
 
 
 def _part_text(part: Any, field: str) -> str:

@@ -315,6 +315,7 @@ MESSAGES = [{'role': 'user', 'content': 'What is 1+1?'}]
     {'prompt': json.dumps(MESSAGES).encode(), 'answer': '2'},
     {'prompt': repr(MESSAGES), 'answer': '2'},
     {'prompt': MESSAGES[0], 'answer': '2'},
+    {'prompt': [{'role': 'system', 'content': ''}, *MESSAGES], 'answer': '2'},
     {'prompt': [[*MESSAGES[0].items()]], 'answer': '2'},
     {
       'prompt': [{'role': 'user', 'content': [{'type': 'text', 'text': 'What is 1+1?'}]}],
