@@ -15,6 +15,7 @@ _MAX_BOXES = 30  # that can form one list
 
 # A \boxed without a brace is a mention of the command ("put it in \boxed"), not an answer.
 _BOX = re.compile(r'\\(?:boxed|fbox)\s{0,8}\{')
+_ANY_BOX = re.compile(r'\\(?:boxed|fbox)\s{0,8}(?:\{|(-?\d+(?:\.\d+)?))')
 _BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace, as in \{1,2\}, is a character
 _BETWEEN_BOXES = re.compile(r'(?:[\s,;$]|\\quad|\\text\{|\}|and|or|\\[\[\]()])*')
 _MATH = re.compile(
@@ -22,6 +23,7 @@ _MATH = re.compile(
   r'|\\\(((?:[^\\]|\\[^)\\])+)\\\)'
 )
 _ANNOUNCED = re.compile(r'(?i)answer(?:\s+is)?\s{0,4}:?\s{0,4}|equals\s{0,4}:?\s{0,4}')
+_BOLD = re.compile(r'\*\*([^*\n]{1,200})\*\*')
 _TAIL = re.compile(r'I hope it is correct|<\|')
 _NUMBER = re.compile(
   r'(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?'
@@ -60,12 +62,60 @@ def _closing_brace(text: str, begin: int) -> int | None:
   return None
 
 
+def boxed_answer(text: str) -> str | None:
+  r"""The last box that holds something, with the boxes joined to it: `\boxed{2}, \boxed{3}` is '2, 3'.
+
+  Thoughts do not count: only what follows the last `</think>` is read, and a `<think>` that is never
+  closed has no answer behind it. An empty box is a mention of the command where a full one stands
+  before it. `\boxed 5` is a box. An unbalanced last box is no answer.
+
+  Args:
+    text: a response; only its last MAX_RESPONSE characters are read.
+
+  Returns:
+    The content, stripped; '' for an empty box; None where there is no answer.
+  """
+  text = _without_thoughts(text[-MAX_RESPONSE:])
+  contents: list[str] = []
+  previous_end: int | None = None
+  has_box = False
+  for match in collections.deque(_ANY_BOX.finditer(text), maxlen=_MAX_BOXES):
+    has_box = True
+    is_braced = match[1] is None
+    end = _closing_brace(text, match.end()) if is_braced else match.end()
+    if end is None:
+      contents, previous_end = [], None
+      continue
+    content = (text[match.end() : end] if is_braced else match[1]).strip()
+    if not content:
+      continue
+    gap = '' if previous_end is None else text[previous_end : match.start()]
+    is_joined = previous_end is not None and len(gap) < 40 and _BETWEEN_BOXES.fullmatch(gap)
+    contents = [*contents, content] if is_joined else [content]
+    previous_end = end + is_braced
+  if not contents:
+    return '' if has_box and previous_end is None and _closing_is_last(text) else None
+  return contents[0] if len(set(contents)) == 1 else ', '.join(contents)
+
+
+def _closing_is_last(text: str) -> bool:
+  """Whether the last box is balanced, though empty."""
+  return last_boxed(text) == ''
+
+
+def _without_thoughts(text: str) -> str:
+  """What follows the last `</think>`; nothing if a `<think>` stays open."""
+  _, closed, answer = text.rpartition('</think>')
+  answer = answer if closed else text
+  return answer.partition('<think>')[0] if '<think>' in answer else answer
+
+
 def final_answer(text: str) -> str:
   r"""The answer in a prediction that need not be boxed: data rows, other people's outputs.
 
-  Never used for rewards, where only a box counts. In order: the last box, together with boxes
-  that only commas or and/or separate from it; what follows the last "answer is", "answer:";
-  the last formula, when there are words around it; the last number, likewise; the whole text.
+  Never used for rewards, where only a box counts. In order: the last box, with those joined to it
+  (`boxed_answer`); what follows the last "answer is", "answer:"; the last formula, when there are
+  words around it; the last number, likewise; the whole text.
 
   Args:
     text: a bare answer or a response.
@@ -74,11 +124,13 @@ def final_answer(text: str) -> str:
     The answer, stripped; '' when the last box is unbalanced.
   """
   text = text[-MAX_RESPONSE:]
-  if _BOX.search(text):
-    return _boxed_group(text)
-  text = _TAIL.split(text, maxsplit=1)[0].strip()
+  if _ANY_BOX.search(text):
+    return boxed_answer(text) or ''
+  text = _TAIL.split(_without_thoughts(text), maxsplit=1)[0].strip()
   starts = [match.end() for match in _ANNOUNCED.finditer(text) if match.end() < len(text)]
-  text = text[starts[-1] if starts else 0 :][:MAX_ANSWER]
+  text = text[starts[-1] if starts else 0 :][:MAX_ANSWER].strip()
+  if starts and (bold := _BOLD.match(text)):
+    return bold[1].strip()
   outside = _MATH.sub(' ', text)
   formulas = [next(filter(None, groups)) for groups in _MATH.findall(text)]
   has_words = bool(_PROSE.search(re.sub(r'\b(?:and|or)\b', '', outside)))
@@ -97,23 +149,3 @@ def final_answer(text: str) -> str:
 def _is_prose(text: str) -> bool:
   """Words and numbers, no formula: 'so it is 1,000.99m²', '33 eggs.'."""
   return ' ' in text and not re.search(r'[=^*/()\[\]{}<>|]|\d\s*[+-]', text)
-
-
-def _boxed_group(text: str) -> str:
-  r"""The last box and those joined to it: `\boxed{2}, \boxed{3}` is '2, 3'."""
-  contents: list[str] = []
-  previous_end = None
-  for start in collections.deque(_BOX.finditer(text), maxlen=_MAX_BOXES):
-    end = _closing_brace(text, start.end())
-    if end is None:
-      contents, previous_end = [], None
-      continue
-    gap = '' if previous_end is None else text[previous_end : start.start()]
-    is_joined = previous_end is not None and len(gap) < 40 and _BETWEEN_BOXES.fullmatch(gap)
-    contents = (
-      [*contents, text[start.end() : end].strip()]
-      if is_joined
-      else [text[start.end() : end].strip()]
-    )
-    previous_end = end + 1
-  return ', '.join(contents)

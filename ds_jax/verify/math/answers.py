@@ -1,0 +1,929 @@
+r"""Text -> one structured answer. What is not understood makes the whole answer `Unread`.
+
+`read` goes from the outside to the inside: words, options and phrases; statements between commas,
+`and`, `or`; relations and chains; brackets; at last an expression with its unit. Each method either
+understands all of its tokens or raises UnreadableError. None skips a word, but for the phrases that
+announce an answer (`vocabulary.LEADS`) and adjectives in front of counted things.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence as SequenceOf
+
+from flint import fmpq
+
+from ds_jax.verify.math import expressions, units, vocabulary
+from ds_jax.verify.math.expressions import IMAGINARY, INFINITY, Node
+from ds_jax.verify.math.tokens import Token, UnreadableError, key, tokenize
+from ds_jax.verify.math.units import Unit
+
+MAX_LENGTH = 1500  # characters; a longer answer is compared as text only
+_MAX_ITEMS = 150
+_MAX_DEPTH = 12
+
+Tokens = tuple[Token, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unread:
+  """Text that is no answer of the grammar, and why."""
+
+  reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+  """Yes or no, true or false."""
+
+  is_true: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+  """Words and numbers that name something: `Player 2`, `does not exist`, `March 14`."""
+
+  words: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+  """One choice of several, with what is written behind it: `(B) 12`."""
+
+  letter: str
+  content: Answer | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+  """An expression with its unit."""
+
+  node: Node
+  unit: Unit
+  tokens: Tokens = dataclasses.field(default=(), compare=False, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+  """What stands before `=` and is no expression: `\\min f`, `E[X]`, `\\text{Area}`."""
+
+  text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequence:
+  """Several answers in round, square, mixed or angle brackets: a point, an interval, a vector."""
+
+  brackets: str
+  items: tuple[Answer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+  """Several answers whose order does not count: between commas, in braces, with and/or."""
+
+  items: tuple[Answer, ...]
+  connective: str = ','  # or 'and', 'or'
+  is_set: bool = False  # written in braces
+
+
+@dataclasses.dataclass(frozen=True)
+class Relation:
+  """A chain of relations: `0 < x \\leq 1`, `m + n = 300 + 71 = 371`, `x \\in [0, 1]`."""
+
+  sides: tuple[Answer, ...]
+  signs: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignments:
+  """Values of several names: `x = 1, y = 2`, `(x, y) = (1, 2)`; in the order of the text."""
+
+  names: tuple[str, ...]
+  values: tuple[Answer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SetOperation:
+  """`\\cup`, `\\cap` or `\\setminus` between sets."""
+
+  operation: str
+  parts: tuple[Answer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Builder:
+  """`\\{x \\mid condition\\}`."""
+
+  name: str
+  condition: Answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Cases:
+  """A function by cases: values with their conditions."""
+
+  rows: tuple[tuple[Answer, Answer | None], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Congruence:
+  """Residue classes: `x \\equiv 3 \\pmod 7`."""
+
+  name: str
+  residues: tuple[Node, ...]
+  modulus: Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """An answer with integer parameters: `\\frac{\\pi}{4} + k\\pi, k \\in \\mathbb{Z}`."""
+
+  answer: Answer
+  parameters: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+  """`1:2:3`, or a time of day `3:30` with its half."""
+
+  parts: tuple[Node, ...]
+  half: str = ''  # am, pm
+  is_clock: bool = False  # written with two digits behind the colon
+
+
+@dataclasses.dataclass(frozen=True)
+class Numeral:
+  """Digits with a base: `1011_2`."""
+
+  digits: str
+  base: int
+
+
+Answer = (
+  Unread | Truth | Words | Option | Quantity | Name | Sequence | Collection | Relation
+  | Assignments | SetOperation | Builder | Cases | Congruence | Family | Ratio | Numeral
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """What was read of a text: its structure, and a key that equal spellings share."""
+
+  answer: Answer
+  key: str
+
+  def __str__(self) -> str:
+    return describe(self.answer)
+
+
+EMPTY_SET = Collection((), is_set=True)
+ORDER_SIGNS = ('<', '>', r'\leq', r'\geq')
+_RELATIONS = frozenset(('=', *ORDER_SIGNS, r'\neq', r'\approx', r'\equiv', r'\in'))
+_OTHER_RELATIONS = frozenset(
+  r'\sim \subset \subseteq \supset \supseteq \perp \parallel \cong \Rightarrow \Leftrightarrow \to '
+  r'\mapsto \land \lor \neg \oplus \otimes \notin \ni \propto \mid \nmid \models \vdash \prec \succ '
+  r'\ll \gg \forall \exists \circ \ldots \circledast \cap'.split()
+)
+_OPENING = {'(': ')', '[': ']', r'\{': r'\}', '{': '}', r'\langle': r'\rangle'}
+_CLOSING = frozenset(_OPENING.values())
+_NUMBER_SETS = frozenset(rf'\mathbb {name}' for name in 'ZNQRC')
+_NEGATIONS = frozenset('not never neither nor no wrong incorrect isnt false either maybe or and'.split())
+_CLAUSE_WORDS = frozenset(
+  'for where with some any all every each a an is are real constant constants integer integers '
+  'number numbers arbitrary positive nonnegative natural fixed being the and complex nonzero'.split()
+)
+
+
+@functools.lru_cache(4096)
+def read(text: str) -> Reading:
+  """Reads one bare answer, whatever it is."""
+  if len(text) > MAX_LENGTH:
+    return Reading(Unread('too long'), ' '.join(text.split()))
+  try:
+    tokens = tokenize(text)
+  except UnreadableError as error:
+    return Reading(Unread(str(error)), ' '.join(text.split()))
+  tokens = _trimmed(tokens)
+  return Reading(read_tokens(tokens), key(tokens))
+
+
+def read_tokens(tokens: Tokens) -> Answer:
+  """The structure of an answer, `Unread` included."""
+  try:
+    return _Reader().answer(tokens)
+  except UnreadableError as error:
+    return Unread(str(error))
+
+
+def _trimmed(tokens: Tokens) -> Tokens:
+  """Without the punctuation that ends a sentence."""
+  while tokens and tokens[-1].text in ('.', ',', ';', ':', '\\', r'\\', '"', "'"):
+    if tokens[-1].text == "'" and (len(tokens) < 2 or tokens[0].text != "'"):
+      break  # a prime
+    tokens = tokens[:-1]
+  while tokens and tokens[0].text in (',', ';', ':', '"', '.'):
+    tokens = tokens[1:]
+  return tokens
+
+
+def split(tokens: Tokens, separators: frozenset[str]) -> tuple[list[Tokens], list[str]]:
+  """The pieces between separators outside all brackets, and those separators."""
+  pieces, found, depth, start = [], [], 0, 0
+  for i, token in enumerate(tokens):
+    text = token.text
+    if text in separators and not depth:
+      pieces.append(tokens[start:i])
+      found.append(text)
+      start = i + 1
+    elif text in _OPENING or text.startswith(r'\begin '):
+      depth += 1
+    elif text in _CLOSING or text.startswith(r'\end '):
+      depth -= 1
+  return [*pieces, tokens[start:]], found
+
+
+def _is_enclosed(tokens: Tokens) -> bool:
+  """Whether the first bracket is closed by the last token."""
+  if len(tokens) < 2 or tokens[0].text not in _OPENING:
+    return False
+  depth = 0
+  for i, token in enumerate(tokens):
+    depth += (token.text in _OPENING) - (token.text in _CLOSING)
+    if not depth:
+      return i == len(tokens) - 1
+  return False
+
+
+def _texts(tokens: Tokens) -> list[str]:
+  return [t.text for t in tokens]
+
+
+def _inside(tokens: Tokens) -> Tokens:
+  return tokens[1:-1]
+
+
+class _Reader:
+  """The methods go from the outside of an answer to its inside."""
+
+  def __init__(self):
+    self._depth = 0
+
+  def answer(self, tokens: Tokens) -> Answer:
+    """A whole answer, or a part of one between brackets."""
+    self._depth += 1
+    if self._depth > _MAX_DEPTH:
+      raise UnreadableError('nesting')
+    tokens = _trimmed(tokens)
+    if not tokens:
+      raise UnreadableError('empty')
+    found = self._answer(tokens)
+    self._depth -= 1
+    return found
+
+  def _answer(self, tokens: Tokens) -> Answer:
+    tokens = self._without_lead(_with_outward_brackets(tokens))
+    aligned = self._aligned(tokens)
+    if aligned is not None:
+      return self.answer(aligned)
+    for method in (self._truth, self._phrase, self._option, self._words):
+      found = method(tokens)
+      if found is not None:
+        return found
+    if len(tokens) > 2 and tokens[0].text == '{' and _is_enclosed(tokens):
+      if not _is_based(tokens):
+        return self.answer(_inside(tokens))
+    if any(t.text in (r'\pmod', r'\mod', r'\equiv') for t in tokens):
+      congruence = self._congruence(tokens)
+      if congruence is not None:
+        return congruence
+    return self._statements(tokens)
+
+  def _without_lead(self, tokens: Tokens) -> Tokens:
+    """Drops `The answer is`, `There are`, `Answer:` from the beginning."""
+    words = []
+    for token in tokens[:7]:
+      if token.kind not in ('word', 'letters'):
+        break
+      words.append(token.text.casefold())
+    for lead in sorted(vocabulary.LEADS, key=len, reverse=True):
+      if tuple(words[: len(lead)]) == lead and len(tokens) > len(lead):
+        following = tokens[len(lead) :]
+        is_marked = following[0].text == ':' or lead[-1] in ('is', 'are', 'equals', 'have', 'get')
+        if is_marked and len(following) > (following[0].text == ':'):
+          return following[1:] if following[0].text == ':' else following
+    return tokens
+
+  def _aligned(self, tokens: Tokens) -> Tokens | None:
+    """The lines of an `aligned` environment, as a list."""
+    first = tokens[0].text
+    kinds = ('aligned', 'align', 'gathered', 'gather', 'split', 'array', 'equation', 'eqnarray')
+    if not first.startswith(r'\begin ') or first.removeprefix(r'\begin ') not in kinds:
+      return None
+    if tokens[-1].text != first.replace('begin', 'end') or first == r'\begin array':
+      return None
+    lines, _ = split(_inside(tokens), frozenset((r'\\',)))
+    kept = [tuple(t for t in line if t.text != '&') for line in lines]
+    return _joined([line for line in kept if line])
+
+  def _truth(self, tokens: Tokens) -> Truth | None:
+    if len(tokens) != 1 or tokens[0].kind not in ('word', 'letters'):
+      return None
+    word = tokens[0].text.casefold()
+    if word in vocabulary.TRUE or word in vocabulary.FALSE:
+      return Truth(word in vocabulary.TRUE)
+    return None
+
+  def _phrase(self, tokens: Tokens) -> Answer | None:
+    """A fixed phrase that stands for a symbol, and number words."""
+    if not any(t.kind == 'word' for t in tokens) or len(tokens) > 8:
+      return None
+    words = [t.text.casefold().lstrip('\\').replace('infty', 'infinity') for t in tokens]
+    words = [w for w in words if w not in vocabulary.ARTICLES and w not in ("'", '-')]
+    if len(words) == 1 and words[0] in vocabulary.NUMBER_WORDS:
+      return Quantity(expressions.number(vocabulary.NUMBER_WORDS[words[0]]), units.NONE)
+    meaning = vocabulary.PHRASES.get(' '.join(words))
+    if meaning is None:
+      return None
+    if meaning[0] in '\\-':
+      return self.answer(tokenize(meaning))
+    return Words(tuple(meaning.split()))
+
+  def _option(self, tokens: Tokens) -> Option | None:
+    """`(B) 12`, `B)`, `B. the third`, `Option B`."""
+    texts = _texts(tokens)
+    if texts[0].casefold() in ('option', 'choice') and tokens[0].kind == 'word' and len(texts) > 1:
+      tokens, texts = tokens[1:], texts[1:]
+      if len(texts) == 1 and _is_option_letter(tokens[0]):
+        return Option(texts[0], None)
+    if len(texts) >= 3 and texts[0] == '(' and texts[2] == ')' and _is_option_letter(tokens[1]):
+      letter, rest = texts[1], tokens[3:]
+      if rest and not (rest[0].has_space or tokens[1].is_text) or rest and rest[0].kind == 'sign':
+        return None
+    elif len(texts) >= 2 and texts[1] in (')', '.', ':') and _is_option_letter(tokens[0]):
+      letter, rest = texts[0], tokens[2:]
+      if rest and (not rest[0].has_space or texts[1] == ':'):
+        return None
+    else:
+      return None
+    return Option(letter, read_tokens(rest) if rest else None)
+
+  def _words(self, tokens: Tokens) -> Answer | None:
+    """Prose: words and numbers, without mathematics. Lists of names are split."""
+    first = tokens[0]
+    if len(tokens) == 1 and first.kind == 'letters':
+      is_name = len(first.text) >= 3 and (first.text.isupper() or first.is_text)
+      return Words((first.text.casefold(),)) if is_name else None
+    is_plain = all(
+      t.kind in ('word', 'letters', 'number') or t.text in "'-,.;&\"/():!?" for t in tokens
+    )
+    num_words = sum(t.kind == 'word' for t in tokens)
+    if not is_plain or not num_words:
+      return None
+    has_date = any(t.text.casefold() in vocabulary.MONTHS for t in tokens)
+    if first.kind == 'number' and not has_date:
+      return None
+    if first.kind == 'letters' and len(first.text) == 1 and tokens[1].kind != 'word':
+      return None
+    if not has_date:
+      pieces, separators = _split_list(tokens)
+      if len(pieces) > 1:
+        items = tuple(self.answer(piece) for piece in pieces)
+        return Collection(items, _connective(separators))
+    if first.kind != 'word' and not (num_words > 1 or first.is_text):
+      return None
+    words = [t.text.casefold() for t in tokens if t.kind != 'sign']
+    words = [w for w in words if w not in vocabulary.ARTICLES or len(words) == 1]
+    if words[:2] in (['there', 'are'], ['there', 'is'], ['it', 'is']) and len(words) > 2:
+      words = words[2:]
+    return Words(tuple(words))
+
+  def _congruence(self, tokens: Tokens) -> Congruence | None:
+    """`x \\equiv 3 \\pmod 7`, `3 (mod 7)`."""
+    texts = _texts(tokens)
+    marks = [i for i, text in enumerate(texts) if text in (r'\pmod', r'\mod')]
+    if len(marks) != 1:
+      if r'\equiv' in texts and not marks:
+        return None
+      raise UnreadableError('moduli')
+    mark = marks[0]
+    before, behind = tokens[:mark], tokens[mark + 1 :]
+    if texts[mark] == r'\mod':
+      if before and before[-1].text == '(' and behind and behind[-1].text == ')':
+        before, behind = before[:-1], behind[:-1]
+      elif r'\equiv' not in texts:
+        return None  # the remainder 62 \bmod 50
+    if before and before[-1].text == '{':
+      raise UnreadableError('modulus')
+    modulus = expressions.read(_without_braces(behind))
+    sides, signs = split(before, frozenset((r'\equiv', '=')))
+    name = ''.join(_texts(sides[0])) if len(sides) > 1 else ''
+    if len(sides) > 2 or not sides[-1]:
+      raise UnreadableError('congruence')
+    pieces, _ = _split_list(sides[-1])
+    return Congruence(name, tuple(self._node(piece) for piece in pieces), modulus)
+
+  def _node(self, tokens: Tokens) -> Node:
+    return expressions.read(tokens)
+
+  # Statements.
+
+  def _statements(self, tokens: Tokens) -> Answer:
+    """One statement, or several between commas, `and`, `or`."""
+    pieces, separators = _split_list(tokens)
+    if len(pieces) > _MAX_ITEMS:
+      raise UnreadableError('length of a list')
+    pieces, parameters = self._without_clauses(pieces)
+    if len(pieces) == 1:
+      found = self._statement(pieces[0])
+    else:
+      found = _collected(
+        [self._statement(piece) for piece in pieces], _connective(separators), tokens
+      )
+    return Family(found, parameters) if parameters else found
+
+  def _without_clauses(self, pieces: list[Tokens]) -> tuple[list[Tokens], tuple[str, ...]]:
+    """Splits off `k \\in \\mathbb{Z}` and `for some constant c`, keeping the integer parameters."""
+    parameters: list[str] = []
+    kept = []
+    for i, piece in enumerate(pieces):
+      head, clause = _clause(piece)
+      names = _clause_names(clause) if clause else None
+      is_statement = i == 0 and not head
+      if names is None or is_statement and len(pieces) == 1:
+        kept.append(piece)
+        continue
+      if head:
+        kept.append(head)
+      elif i == 0:
+        kept.append(piece)
+        continue
+      parameters += names
+    return kept, tuple(sorted(parameters))
+
+  def _statement(self, tokens: Tokens) -> Answer:
+    """A relation, or one answer."""
+    tokens = _trimmed(tokens)
+    sides, signs = split(tokens, _RELATIONS)
+    if signs:
+      return self._relation(sides, signs)
+    return self._item(tokens)
+
+  def _relation(self, sides: list[Tokens], signs: list[str]) -> Answer:
+    if not all(sides[1:]) or r'\equiv' in signs and len(signs) > 1:
+      raise UnreadableError('a relation with one side')
+    read_sides: list[Answer] = []
+    for i, side in enumerate(sides):
+      read_sides.append(self._side(side, is_first=i == 0, is_last=i == len(sides) - 1))
+    if len(signs) == 1 and signs[0] == '=' and isinstance(read_sides[0], Sequence):
+      names = [name_of(item) for item in read_sides[0].items]
+      values = read_sides[1]
+      if isinstance(values, Sequence) and None not in names and len(values.items) == len(names):
+        return Assignments(tuple(names), values.items)
+    return Relation(tuple(read_sides), tuple(signs))
+
+  def _side(self, tokens: Tokens, is_first: bool, is_last: bool) -> Answer:
+    """A side of a relation; what stands first, or alone against a value, may be a mere name."""
+    if is_first and not tokens:
+      return Name('')
+    try:
+      if any(t.kind == 'word' for t in tokens) and is_first:
+        raise UnreadableError('words')
+      return self._item(tokens)
+    except UnreadableError:
+      words = {t.text.casefold() for t in tokens if t.kind in ('word', 'letters')}
+      is_hedge = words & _NEGATIONS or any(
+        vocabulary.NUMBER_WORDS.get(word) is not None for word in words
+      )
+      if not is_first or is_hedge or any(t.text in _OTHER_RELATIONS - {r'\to', r'\ldots', r'\circ', r'\mid', r'\cap'} for t in tokens):
+        raise
+      return Name(key(tokens))
+
+  # One answer.
+
+  def _item(self, tokens: Tokens) -> Answer:
+    """An answer without relation: a set, a bracket, a function by cases, a quantity."""
+    tokens = _trimmed(tokens)
+    if not tokens:
+      raise UnreadableError('empty')
+    if len(tokens) > 2 and tokens[0].text == '{' and _is_enclosed(tokens):
+      pieces, _ = _split_list(_inside(tokens))
+      if len(pieces) > 1:
+        return Collection(tuple(self.answer(piece) for piece in pieces), is_set=True)
+      if not _is_based(tokens):
+        return self._item(_inside(tokens))
+    words = self._words(tokens)
+    if words is not None:
+      return words
+    for method in (self._set_operation, self._brackets, self._cases, self._numeral, self._ratio):
+      found = method(tokens)
+      if found is not None:
+        return found
+    return self._quantity(tokens)
+
+  def _set_operation(self, tokens: Tokens) -> SetOperation | None:
+    for operation in (r'\setminus', r'\cup', r'\cap'):
+      pieces, signs = split(tokens, frozenset((operation,)))
+      if signs:
+        parts = tuple(self._item(piece) for piece in pieces)
+        return SetOperation(operation, parts)
+    return None
+
+  def _brackets(self, tokens: Tokens) -> Answer | None:
+    opening, closing = tokens[0].text, tokens[-1].text
+    if len(tokens) == 1 and opening == r'\emptyset':
+      return EMPTY_SET
+    if not _is_enclosed(tokens) or opening == '{':
+      return None
+    inside = _inside(tokens)
+    if opening == r'\{':
+      return self._braces(inside)
+    pieces, separators = split(inside, frozenset((',', ';')))
+    if len(pieces) < 2:
+      if opening == '(' and inside and inside[0].kind == 'word' or opening == r'\langle':
+        raise UnreadableError('brackets')
+      return None if opening != '[' or closing != ']' or len(inside) else EMPTY_SET
+    if len(pieces) > _MAX_ITEMS:
+      raise UnreadableError('length of a list')
+    brackets = {r'\langle': '<'}.get(opening, opening) + {r'\rangle': '>'}.get(closing, closing)
+    return Sequence(brackets, tuple(self.answer(piece) for piece in pieces))
+
+  def _braces(self, inside: Tokens) -> Answer:
+    if not inside:
+      return EMPTY_SET
+    parts, bars = split(inside, frozenset(('|', ':')))
+    if len(bars) == 1 and parts[0] and parts[1]:
+      return self._builder(*parts)
+    if len(bars) > 1 and bars[0] == '|':  # \{x \mid |x| < 1\}
+      try:
+        return self._builder(parts[0], inside[len(parts[0]) + 1 :])
+      except UnreadableError:
+        pass
+    if bars and bars[0] == ':':
+      raise UnreadableError('a set')
+    pieces, separators = _split_list(inside)
+    return Collection(tuple(self.answer(piece) for piece in pieces), is_set=True)
+
+  def _builder(self, variable: Tokens, condition: Tokens) -> Builder:
+    sides, signs = split(variable, frozenset((r'\in',)))
+    if signs and _texts(sides[1]) != [r'\mathbb R']:
+      raise UnreadableError('a set of other numbers')
+    name = name_of(self._item(sides[0]))
+    if name is None:
+      raise UnreadableError('a set')
+    return Builder(name, self.answer(condition))
+
+  def _cases(self, tokens: Tokens) -> Answer | None:
+    if tokens[0].text != r'\begin cases' or tokens[-1].text != r'\end cases':
+      return None
+    lines, _ = split(_inside(tokens), frozenset((r'\\',)))
+    rows: list[tuple[Answer, Answer | None]] = []
+    for line in lines:
+      cells = [cell for cell in split(line, frozenset(('&',)))[0]]
+      if not any(cells):
+        continue
+      if len(cells) > 2:
+        raise UnreadableError('cases')
+      value = _trimmed(cells[0])
+      condition = _condition(cells[1]) if len(cells) == 2 else ()
+      if len(cells) == 1 and any(t.text in _RELATIONS for t in value):
+        rows.append((self._statement(value), None))
+      else:
+        rows.append((self._item(value), self._case_condition(condition)))
+    if all(isinstance(value, Relation) for value, _ in rows):
+      return _collected([value for value, _ in rows], ',', tokens)
+    return Cases(tuple(rows))
+
+  def _case_condition(self, tokens: Tokens) -> Answer | None:
+    tokens = _trimmed(tokens)
+    if not tokens:
+      return None
+    found = read_tokens(tokens)
+    return Words((key(tokens).casefold(),)) if isinstance(found, Unread) else found
+
+  def _numeral(self, tokens: Tokens) -> Numeral | None:
+    """`1011_2`, `(1011)_{2}`, `2A_{16}`, `52_{\\text{eight}}`, `101 base 2`."""
+    if not _is_based(tokens):
+      return None
+    texts = _texts(tokens)
+    mark = next(i for i, text in enumerate(texts) if text in ('_', 'base', 'Base'))
+    digits = ''.join(t for t in texts[:mark] if t not in '(){}')
+    base_text = ''.join(t for t in texts[mark + 1 :] if t not in '(){}').casefold()
+    base = vocabulary.NUMBER_WORDS.get(base_text) or int(base_text)
+    if not 2 <= base <= 36 or len(digits) > 400:
+      raise UnreadableError('base')
+    try:
+      whole, _, decimals = digits.partition('.')
+      int((whole + decimals)[:200], base)
+    except ValueError:
+      raise UnreadableError('digits beyond the base') from None
+    return Numeral(digits.casefold().lstrip('0') or '0', base)
+
+  def _ratio(self, tokens: Tokens) -> Ratio | None:
+    tokens, half = _without_half_of_day(tokens)
+    pieces, colons = split(tokens, frozenset((':',)))
+    if half and len(pieces) == 1 and len(tokens) == 1 and tokens[0].kind == 'number':
+      return Ratio((self._node(tokens), expressions.ZERO), half, is_clock=True)
+    if not colons:
+      return None
+    parts = tuple(self._node(piece) for piece in pieces)
+    is_clock = bool(half) or all(
+      len(p) == 1 and re.fullmatch(r'\d\d', p[0].text) and int(p[0].text) < 60 for p in pieces[1:]
+    ) and re.fullmatch(r'\d{1,2}', pieces[0][0].text) is not None
+    return Ratio(parts, half, is_clock)
+
+  def _quantity(self, tokens: Tokens, is_plain_unit: bool = False) -> Answer:
+    """An expression with a unit; `\\pm` makes it two."""
+    quantity = read_quantity(tokens, is_plain_unit)
+    nodes = expressions.alternatives(quantity.node)
+    if len(nodes) == 1:
+      return quantity
+    return Collection(tuple(Quantity(node, quantity.unit) for node in nodes))
+
+
+def read_quantity(tokens: Tokens, is_plain_unit: bool = False) -> Quantity:
+  """An expression with its unit.
+
+  Args:
+    tokens: all of it.
+    is_plain_unit: whether letters of a formula may be units as well, as in `9.8 m/s^2`.
+
+  Raises:
+    UnreadableError: something is neither expression nor unit.
+  """
+  if len(tokens) > 1 and tokens[0].text in ('+', '-') and units.currency(tokens[1].text):
+    inner = read_quantity(tokens[1:])
+    sign = tokens[0].text
+    return dataclasses.replace(inner, node=('-', inner.node) if sign == '-' else inner.node)
+  before = units.currency(tokens[0].text)
+  if before is None and tokens[0].kind == 'letters' and tokens[0].text in ('USD', 'EUR', 'GBP'):
+    before = units.lookup(tokens[0].text)
+  if before is not None and len(tokens) > 1:
+    inner = read_quantity(tokens[1:])
+    if inner.unit.powers and inner.unit.powers != before.powers:
+      raise UnreadableError('two units')
+    return dataclasses.replace(inner, unit=before._replace(nouns=inner.unit.nouns))
+  if any(t.text in _OTHER_RELATIONS - {r'\circ', r'\to', r'\ldots'} for t in tokens):
+    raise UnreadableError('a relation that is not read')
+  for boundary in _boundaries(tokens, is_plain_unit):
+    unit = units.read_unit(tokens[boundary:])
+    if unit is None:
+      continue
+    try:
+      node = _value(tokens[:boundary])
+    except UnreadableError:
+      continue
+    magnitude = unit[1]
+    if magnitude != 1:
+      node = ('*', node, expressions.number(magnitude))
+    return Quantity(node, unit[0], tokens)
+  node = expressions.read(tokens)
+  if node[0] == 'degree':
+    return Quantity(node[1], units.DEGREE, tokens)
+  if node[0] == '-' and node[1][0] == 'degree':
+    return Quantity(('-', node[1][1]), units.DEGREE, tokens)
+  return Quantity(node, units.NONE, tokens)
+
+
+def _value(tokens: Tokens) -> Node:
+  """The number before a unit, which may be a word: `five cm`."""
+  if len(tokens) == 1 and tokens[0].text.casefold() in vocabulary.NUMBER_WORDS:
+    return expressions.number(vocabulary.NUMBER_WORDS[tokens[0].text.casefold()])
+  return expressions.read(tokens)
+
+
+def _boundaries(tokens: Tokens, is_plain_unit: bool) -> list[int]:
+  """Where a unit may begin: at the first few tokens that are words or units, outside brackets."""
+  found, depth = [], 0
+  has_letters = False
+  for i, token in enumerate(tokens):
+    text = token.text
+    is_temperature = text == '^' and [t for t in _texts(tokens[i + 1 :]) if t not in '{}'][:2] in (
+      [r'\circ', 'C'], [r'\circ', 'F'], [r'\circ', 'celsius'], [r'\circ', 'Celsius'],
+      [r'\circ', 'Fahrenheit'],
+    )  # fmt: skip
+    if i and not depth and tokens[i - 1].text not in ('+', '-', '/', '*', '^', '_', r'\cdot'):
+      is_plain = token.kind == 'letters' and not token.is_text
+      if is_temperature or units.starts_unit(token, is_plain_unit) and not (
+        is_plain and has_letters and not is_plain_unit
+      ):
+        found.append(i)
+        if len(found) == 3:
+          return found
+    has_letters |= token.kind == 'letters'
+    depth += (text in _OPENING) - (text in _CLOSING)
+  return found
+
+
+def name_of(answer: Answer) -> str | None:
+  """The name that a side of an equation is, if it is one."""
+  if isinstance(answer, Name):
+    return answer.text
+  if not isinstance(answer, Quantity) or answer.unit != units.NONE:
+    return None
+  node = answer.node
+  if node[0] == 'symbol':
+    return node[1]
+  if node == IMAGINARY or node == expressions.EULER:
+    return node[1]
+  if node[0] == 'apply':
+    return f'{node[1]}({",".join(map(str, node[2:]))})'
+  if node[0] in ('lim', 'int', 'sum', 'prod') or node[0] == 'call' and expressions.symbols(node):
+    return str(node)
+  text = ''.join(t.text for t in answer.tokens if t.text not in ('{', '}'))
+  is_name = re.fullmatch(
+    r'(\\Delta)?([A-Z]{1,4}|[A-Za-z]|\\[A-Za-z]+)(_\w+)?(\([^()]*\)|\[[^\[\]]*\])?'
+    r'|\|[A-Za-z]+\||m\\angle.*|\\frac(d\^?\d?|\\partial)[a-z]d[a-z](\^\d)?',
+    text,
+  )
+  return text if is_name else None
+
+
+def _is_option_letter(token: Token) -> bool:
+  return token.kind == 'letters' and len(token.text) == 1 and token.text in 'ABCDEFGHIJ'
+
+
+def _is_based(tokens: Tokens) -> bool:
+  texts = [t for t in _texts(tokens) if t not in '(){}']
+  marks = [i for i, text in enumerate(texts) if text in ('_', 'base', 'Base')]
+  if len(marks) != 1 or not 0 < marks[0] == len(texts) - 2:
+    return False
+  digits, base = ''.join(texts[: marks[0]]), texts[-1].casefold()
+  if not re.fullmatch(r'[0-9A-Za-z.]+', digits) or len(digits) > 400:
+    return False
+  is_base = base in vocabulary.NUMBER_WORDS or base.isdigit() and len(base) < 3
+  return is_base and (digits[0].isdigit() or base == '16' and re.fullmatch('[A-F0-9]{2,}', digits))
+
+
+def _without_braces(tokens: Tokens) -> Tokens:
+  return _inside(tokens) if _is_enclosed(tokens) and tokens[0].text in '{(' else tokens
+
+
+def _with_outward_brackets(tokens: Tokens) -> Tokens:
+  """`]-\\infty, 2[` in the usual brackets."""
+  if tokens[0].text != ']' and not (tokens[-1].text == '[' and tokens[0].text in '['):
+    return tokens
+  changed, is_open = [], False
+  for token in tokens:
+    if token.text in ('[', ']'):
+      opening = {'[': '[', ']': '('} if not is_open else {'[': ')', ']': ']'}
+      token = token._replace(text=opening[token.text])
+      is_open = not is_open
+    changed.append(token)
+  return tuple(changed)
+
+
+_LIST_SEPARATORS = frozenset((',', ';', 'and', 'or', 'And', 'Or', r'\lor', r'\land', '&'))
+
+
+def _split_list(tokens: Tokens) -> tuple[list[Tokens], list[str]]:
+  """The parts of a list, and what separates them; `, and` counts once."""
+  has_relation = any(t.text in _RELATIONS for t in tokens)
+  separators = _LIST_SEPARATORS if has_relation else _LIST_SEPARATORS - {r'\lor', r'\land', '&'}
+  pieces, found = split(tokens, separators)
+  if not all(pieces) and len(pieces) > 1:
+    kept = [piece for piece in pieces if piece]
+    num_doubled = sum(
+      a in ',;' and b not in ',;' for a, b in zip(found, found[1:], strict=False)
+    )
+    if len(pieces) - len(kept) > num_doubled or not pieces[0] or not pieces[-1]:
+      raise UnreadableError('an empty part of a list')
+    pieces = kept
+  return pieces, [text.casefold() for text in found]
+
+
+def _connective(separators: SequenceOf[str]) -> str:
+  if 'or' in separators or r'\lor' in separators:
+    return 'or'
+  return 'and' if 'and' in separators or r'\land' in separators else ','
+
+
+def _joined(lines: list[Tokens]) -> Tokens:
+  tokens: list[Token] = []
+  for line in lines:
+    tokens += [*_trimmed(line), Token('sign', ',')]
+  return tuple(tokens[:-1])
+
+
+def _collected(items: list[Answer], connective: str, tokens: Tokens) -> Answer:
+  """Several statements as one answer: values of one name, assignments, or a plain list."""
+  named = [_name_and_value(item) for item in items]
+  if named[0] and not any(named[1:]) and not any(isinstance(i, Relation) for i in items[1:]):
+    name, value = named[0]  # n = 2, 3, 4
+    values = [value, *items[1:]]
+    return Relation((Name(name), _flat(values, connective)), ('=',))
+  if all(named):
+    names = [name for name, _ in named]
+    values = [value for _, value in named]
+    if len(set(names)) == 1:
+      return Relation((Name(names[0]), _flat(values, connective)), ('=',))
+    if len(set(names)) == len(names):
+      return Assignments(tuple(names), tuple(values))
+  return _flat(items, connective)
+
+
+def _flat(items: SequenceOf[Answer], connective: str) -> Collection:
+  """`0, \\pm 1` are three."""
+  flat: list[Answer] = []
+  for item in items:
+    is_list = isinstance(item, Collection) and not item.is_set and item.connective == ','
+    flat += item.items if is_list else [item]
+  return Collection(tuple(flat), connective)
+
+
+def _name_and_value(item: Answer) -> tuple[str, Answer] | None:
+  if not isinstance(item, Relation) or set(item.signs) - {'=', r'\approx'}:
+    return None
+  name = name_of(item.sides[0])
+  if name is not None:
+    return name, item.sides[-1]
+  name = name_of(item.sides[-1]) if len(item.sides) == 2 else None
+  return None if name is None else (name, item.sides[0])
+
+
+def _clause(tokens: Tokens) -> tuple[Tokens, Tokens]:
+  """Splits `cx for some constant c` in front of the first of `for`, `where`, `with`."""
+  for i, token in enumerate(tokens):
+    if token.kind == 'word' and token.text.casefold() in ('for', 'where', 'with'):
+      return tokens[:i], tokens[i:]
+    if token.text in ('(',) and i and tokens[-1].text == ')':
+      inside = tokens[i + 1 : -1]
+      if _clause_names(inside) is not None and any(t.text == r'\in' for t in inside):
+        return tokens[:i], inside
+  return (), tokens
+
+
+def _clause_names(tokens: Tokens) -> list[str] | None:
+  """The names that a clause declares as integers; [] for other numbers; None: it is no clause."""
+  names, has_words, domain = [], False, ''
+  sides, signs = split(tokens, frozenset((r'\in',)))
+  if len(signs) > 1:
+    return None
+  if signs:
+    domain = ''.join(_texts(sides[1])).replace('{', '').replace('}', '')
+    if not domain.startswith(tuple(_NUMBER_SETS)) or len(domain) > 13:
+      return None
+  for token in sides[0]:
+    if token.kind == 'word' or token.text == 'a':
+      if token.text.casefold() not in _CLAUSE_WORDS:
+        return None
+      has_words = True
+      if token.text.casefold() in ('integer', 'integers'):
+        domain = r'\mathbb Z'
+    elif token.kind == 'letters' and len(token.text) == 1:
+      names.append(token.text)
+    elif token.text != ',':
+      return None
+  if not names or not (has_words or domain):
+    return None
+  return names if domain == r'\mathbb Z' else []
+
+
+def _condition(tokens: Tokens) -> Tokens:
+  """Without `if`, `when`, `for` in front of a case."""
+  tokens = _trimmed(tokens)
+  while tokens and tokens[0].text.casefold() in ('if', 'when', 'for', 'where', 'while'):
+    tokens = tokens[1:]
+  return tokens
+
+
+def _without_half_of_day(tokens: Tokens) -> tuple[Tokens, str]:
+  """Splits `p.m.` off a time."""
+  tail = ''.join(t.text for t in tokens[-4:]).replace('.', '').casefold()
+  for half in ('am', 'pm'):
+    if tail.endswith(half) and len(tokens) > 1:
+      end = len(tokens)
+      while end and tokens[end - 1].text.casefold() in ('.', 'a', 'p', 'm', 'am', 'pm'):
+        end -= 1
+      if end and tokens[end - 1].kind == 'number':
+        return tokens[:end], half
+  return tokens, ''
+
+
+def describe(answer: Answer | None) -> str:
+  """What was read, for a reader."""
+  if answer is None:
+    return ''
+  if isinstance(answer, Quantity):
+    unit = ' '.join([f'{b}^{p}' for b, p in answer.unit.powers] + list(answer.unit.nouns + answer.unit.unknown))
+    return f'{formula(answer.node)} {unit}'.strip()
+  kind = type(answer).__name__.lower()
+  parts = []
+  for field in dataclasses.fields(answer):
+    value = getattr(answer, field.name)
+    if isinstance(value, tuple):
+      parts.append('[' + ', '.join(describe(v) if dataclasses.is_dataclass(v) else formula(v) for v in value) + ']')
+    else:
+      parts.append(describe(value) if dataclasses.is_dataclass(value) else formula(value))
+  return f'{kind}({", ".join(parts)})'
+
+
+def formula(node: object) -> str:
+  """A tree in prefix notation."""
+  if not isinstance(node, tuple) or not node:
+    return str(node)
+  if node[0] in ('number', 'decimal', 'symbol', 'constant'):
+    return str(node[1])
+  return f'({" ".join(map(formula, node))})'

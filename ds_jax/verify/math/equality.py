@@ -1,0 +1,392 @@
+r"""Whether two expressions are equal: shown by exact numbers, enclosures, or points far apart.
+
+Constants. Two rationals are compared exactly. Other constants are enclosed in balls at growing
+precision: disjoint balls are different numbers, which is a proof. Balls that still overlap when
+they are smaller than 2^-(2h + 100) of the numbers are taken for equal, where 2^h and 2^-h are the
+largest and smallest number met on the way. That is no proof: it says that a difference, if there is
+one, is far smaller than anything that was written down (for sums of a few roots of small numbers
+the known separation bounds are met; for arbitrary ones they are not).
+
+Functions. Two analytic functions that agree at points drawn at random agree everywhere, but for
+unlucky draws (Schwartz 1980, for polynomials). The points are rational, have both signs and sizes
+from a tenth to millions, and are integers where an operation needs them. Where a function has
+kinks or jumps (absolute values, roundings, roots, maxima, logarithms, inverse functions), points on
+both sides of each are added, and points between them.
+
+A decimal of at least six significant digits is also equal to what rounds to it, if that is neither
+an integer nor written with such a decimal itself: 3.14159 is pi, and 3.14158 is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from flint import arb, fmpq
+
+from ds_jax.verify.math import expressions
+from ds_jax.verify.math.expressions import IMAGINARY, INFINITY, Node, leaves, subtract, walk
+from ds_jax.verify.math.values import (
+  Evaluation,
+  UndecidedError,
+  UndefinedError,
+  Value,
+  Work,
+  check_size,
+  log2,
+)
+
+PRECISIONS = (128, 640, 3200, 16_000)  # bits
+_MARGIN = 100  # bits
+_MAX_KINK_POINTS = 40
+
+Point = Mapping[str, Value]
+
+
+class Finding(NamedTuple):
+  """A decision and the stage that reached it; `is_equal` is None where nothing is shown."""
+
+  is_equal: bool | None
+  stage: str
+
+
+def same_expression(gold: Node, answer: Node, work: Work) -> Finding:
+  """Whether two expressions agree, as numbers or as functions of their symbols."""
+  try:
+    check_size(gold)
+    check_size(answer)
+    if INFINITY in leaves(gold) | leaves(answer):
+      return _same_infinity(gold, answer)
+    if expressions.is_constant(gold) and expressions.is_constant(answer):
+      return _same_constant(gold, answer, work)
+    return _same_function(gold, answer, work)
+  except UndecidedError as error:
+    return Finding(None, f'beyond the bounds ({error})')
+
+
+def _same_infinity(gold: Node, answer: Node) -> Finding:
+  signs = [_sign_of_infinity(node) for node in (gold, answer)]
+  return Finding(signs[0] == signs[1] and signs[0] != 0, 'infinity')
+
+
+def _sign_of_infinity(node: Node) -> int:
+  if node[0] == '-':
+    return -_sign_of_infinity(node[1])
+  return int(node == INFINITY)
+
+
+def has_long_decimal(node: Node) -> bool:
+  return any(part[0] == 'decimal' for part in walk(node))
+
+
+def _same_constant(gold: Node, answer: Node, work: Work) -> Finding:
+  finding = _compare_exactly(gold, answer, work)
+  if finding.is_equal or has_long_decimal(gold) == has_long_decimal(answer):
+    return finding
+  return _compare_rounded(gold, answer, work) or finding
+
+
+def _compare_exactly(gold: Node, answer: Node, work: Work) -> Finding:
+  stage = 'enclosures'
+  for precision in PRECISIONS:
+    evaluations = [_evaluation((gold, answer), work, precision) for _ in range(2)]
+    try:
+      u, v = evaluations[0].value(gold), evaluations[1].value(answer)
+    except UndefinedError:
+      return Finding(None, 'undefined')
+    except UndecidedError as error:
+      stage = f'beyond the bounds ({error})'
+      continue
+    if isinstance(u, fmpq) and isinstance(v, fmpq):
+      return Finding(u == v, 'exact numbers')
+    decision = _compare_values(u, v, max(e.height for e in evaluations))
+    if decision is not None:
+      return Finding(decision, 'enclosures')
+  return Finding(None, stage)
+
+
+def _evaluation(nodes: Sequence[Node], work: Work, precision: int, **settings: bool) -> Evaluation:
+  """For constants: complex values are allowed."""
+  is_principal = any(IMAGINARY in leaves(node) for node in nodes)
+  return Evaluation(
+    work, precision, is_complex=True, is_principal=is_principal, **settings
+  )
+
+
+def _compare_values(u: Value, v: Value, height: int) -> bool | None:
+  """Of two balls: False if disjoint, True if both are the same as far as `height` asks."""
+  difference = u - v
+  if isinstance(difference, fmpq):
+    return not difference
+  if not difference.contains(0):
+    return False
+  if not difference.is_finite():
+    return None
+  bound = arb(difference.abs_upper())
+  if bound == 0:
+    return True
+  scale = max((log2(x) for x in (u, v) if not _holds_zero(x)), default=-height)
+  return True if log2(bound) <= scale - 2 * height - _MARGIN else None
+
+
+def _holds_zero(x: Value) -> bool:
+  return not x if isinstance(x, fmpq) else x.contains(0)
+
+
+def _compare_rounded(gold: Node, answer: Node, work: Work) -> Finding | None:
+  """Whether the one side with long decimals may be rounded from the other side."""
+  exact = answer if has_long_decimal(gold) else gold
+  try:
+    value = _evaluation((exact,), work, PRECISIONS[0]).value(exact)
+    if isinstance(value, fmpq) and value.q == 1:
+      return None
+    u, v = (
+      _evaluation((gold, answer), work, PRECISIONS[0], is_rounded=True).value(node)
+      for node in (gold, answer)
+    )
+  except (UndefinedError, UndecidedError):
+    return None
+  difference = u - v
+  is_near = not isinstance(difference, fmpq) and difference.contains(0)
+  return Finding(True, 'rounding') if is_near else None
+
+
+# Functions.
+
+_SCALES = (1, -1, fmpq(1, 10), 10, -10, fmpq(6, 10), -fmpq(4, 10), 100, -100, 3000, -(10**5), 10**7)
+_NUM_ANALYTIC = 7
+_ENOUGH = 4  # points where both have values
+_STEPPED = frozenset(('floor', 'ceil', 'round', 'mod'))
+_INTEGER_CALLS = frozenset(('gcd', 'lcm', 'mod'))
+_GRID = tuple(
+  sorted(
+    sign * fmpq(a, b)
+    for sign in (1, -1)
+    for a, b in ((1, 97), (1, 9), (4, 11), (5, 7), (13, 11), (16, 9), (23, 9), (17, 5), (51, 11),
+                 (31, 5), (83, 9), (41, 3), (23, 1), (67, 2), (113, 2), (95, 1), (230, 1), (711, 1),
+                 (5003, 1), (10**5 + 3, 1), (10**7 + 19, 1))
+  )
+)  # fmt: skip
+
+
+def _same_function(gold: Node, answer: Node, work: Work) -> Finding:
+  names = expressions.symbols(gold, answer)
+  nodes = (gold, answer)
+  is_rounded = has_long_decimal(gold) != has_long_decimal(answer)
+  num_agreeing, was_open = 0, ''
+  for point, is_generic in _points(nodes, names, work):
+    finding = _compare_at(nodes, point, work, is_rounded)
+    if finding.is_equal is False:
+      return finding
+    num_agreeing += finding.is_equal is True
+    if finding.stage == 'domain' and is_generic:
+      return finding
+    was_open = was_open if finding.is_equal else finding.stage
+  if num_agreeing >= _ENOUGH:
+    return Finding(True, 'points')
+  return Finding(True, 'same tree') if gold == answer else Finding(None, was_open or 'points')
+
+
+def _compare_at(nodes: Sequence[Node], point: Point, work: Work, is_rounded: bool) -> Finding:
+  """Compares two functions at one point."""
+  has_i = any(IMAGINARY in leaves(node) for node in nodes)
+  for precision in PRECISIONS[:3]:
+    values: list[Value | None] = []
+    height = 0
+    try:
+      for node in nodes:
+        evaluation = Evaluation(
+          work,
+          precision,
+          values=point,
+          is_complex=has_i,
+          is_principal=has_i,
+          is_rounded=is_rounded,
+        )
+        try:
+          values.append(evaluation.value(node))
+        except UndefinedError:
+          values.append(None)
+        height = max(height, evaluation.height)
+    except UndecidedError as error:
+      if str(error) in ('work', 'magnitude'):
+        return Finding(None, f'beyond the bounds ({error})')
+      continue
+    if None in values:
+      return Finding(None, 'undefined' if values == [None, None] else 'domain')
+    u, v = values
+    if is_rounded and not (isinstance(u, fmpq) and isinstance(v, fmpq)):
+      return Finding(bool((u - v).contains(0)), 'rounding')
+    decision = _compare_values(u, v, height)
+    if decision is not None:
+      return Finding(decision, 'points')
+  return Finding(None, 'beyond the bounds (precision)')
+
+
+def _points(nodes: Sequence[Node], names: Sequence[str], work: Work) -> Iterator[tuple[Point, bool]]:
+  """Points to compare at, and whether a domain that ends there counts against equality."""
+  integers = _integer_names(nodes)
+  kinks = [kink for node in nodes for kink in find_kinks(node)]
+  num_points = len(_SCALES) if kinks or integers else _NUM_ANALYTIC
+  for i in range(num_points):
+    yield _draw(names, i, integers), True
+  if not integers:
+    for i in (1, 2):  # whole numbers, where roundings jump
+      yield {name: fmpq((3 * j + 4 * i) * (-1) ** (i * j)) for j, name in enumerate(names)}, False
+  else:
+    yield {name: fmpq(2 + j) for j, name in enumerate(names)}, False
+  num_extra = 0
+  for name in names if kinks else ():
+    if name in integers:
+      continue
+    for i in (0, 1):
+      base = _draw(names, i, integers)
+      for x in _around_kinks(kinks, name, base, work):
+        yield {**base, name: x}, True
+        num_extra += 1
+        if num_extra > _MAX_KINK_POINTS:
+          return
+
+
+@functools.lru_cache(4096)
+def _drawn(name: str, index: int, is_integer: bool) -> fmpq:
+  """The coordinate of a name in point `index`: always the same one."""
+  rng = random.Random(f'{name} {index}')
+  if is_integer:
+    pool = list(range(1, 14))
+    random.Random(name).shuffle(pool)
+    return fmpq(pool[index % len(pool)])
+  shift = 0 if index < 2 else rng.randrange(len(_SCALES))
+  return _SCALES[(index + shift) % len(_SCALES)] * fmpq(rng.randint(300, 996), 997)
+
+
+def _draw(names: Sequence[str], index: int, integers: frozenset[str]) -> dict[str, Value]:
+  if len(names) == 1 and names[0] not in integers:  # all sizes for a single name
+    return {names[0]: _SCALES[index % len(_SCALES)] * abs(_drawn(names[0], 0, False))}
+  return {name: _drawn(name, index, name in integers) for name in names}
+
+
+def _integer_names(nodes: Sequence[Node]) -> frozenset[str]:
+  """Symbols that only whole numbers can stand for: (-1)^n, \\gcd(m, n), \\sum_{k=1}^n."""
+  found: set[str] = set()
+  for node in nodes:
+    for part in walk(node):
+      if part[0] == '^' and _is_negative_constant(part[1]):
+        found.update(expressions.symbols(part[2]))
+      elif part[0] == 'call' and part[1] in _INTEGER_CALLS or part[0] == '!!':
+        found.update(expressions.symbols(part))
+      elif part[0] in ('sum', 'prod'):
+        found.update(expressions.symbols(part[2], part[3]))
+  return frozenset(found)
+
+
+def _is_negative_constant(node: Node) -> bool:
+  if not expressions.is_constant(node):
+    return False
+  try:
+    value = Evaluation(Work(2000), PRECISIONS[0]).value(node)
+  except (UndefinedError, UndecidedError):
+    return False
+  return bool(value < 0)
+
+
+def find_kinks(node: Node) -> list[tuple[Node, bool]]:
+  """Inner expressions where something breaks: at their zeros, or (True) at their integers."""
+  kinks = []
+  for part in walk(node):
+    kind = part[0]
+    if kind == 'call':
+      name, *operands = part[1:]
+      if name in _STEPPED:
+        kinks.append((operands[0], True))
+      elif name in ('abs', 'sgn', 'ln', 'atan2') or name.startswith('arc'):
+        kinks += [(operand, False) for operand in operands]
+      elif name in ('max', 'min'):
+        kinks += [(subtract(operands[0], other), False) for other in operands[1:]]
+    elif kind == '^' and not expressions.is_integer(part[2]):
+      kinks.append((part[1], False))
+  return [kink for kink in kinks if expressions.symbols(kink[0])]
+
+
+def _around_kinks(
+  kinks: Sequence[tuple[Node, bool]], name: str, base: Point, work: Work
+) -> list[fmpq]:
+  """Coordinates close to each kink on both sides, and between and beyond the kinks."""
+  roots: set[fmpq] = set()
+  for inner, is_stepped in kinks:
+    for target in (fmpq(0), fmpq(1), fmpq(-3)) if is_stepped else (fmpq(0),):
+      node = subtract(inner, ('number', target))
+      roots.update(find_roots(node, name, base, work))
+  return between(sorted(roots))
+
+
+def between(roots: Sequence[fmpq]) -> list[fmpq]:
+  """For each of some sorted numbers a neighbour on each side, and numbers between and beyond."""
+  if not roots:
+    return []
+  points = [roots[0] - 1 - abs(roots[0]) / 3, roots[-1] + 1 + abs(roots[-1]) / 3]
+  for left, right in zip(roots, roots[1:], strict=False):
+    points.append(left + (right - left) * fmpq(5, 11))
+  for root in roots:
+    step = (1 + abs(root)) / 2**40
+    points += [root - step, root + step]
+  return points
+
+
+def find_roots(node: Node, name: str, base: Point, work: Work) -> list[fmpq]:
+  """Real zeros of a function of `name`, to 60 bits, found by its changes of sign on a wide grid."""
+  if name not in expressions.symbols(node):
+    return []
+
+  def value(x: fmpq) -> Value | None:
+    try:
+      return _real_value(node, {**base, name: x}, work)
+    except UndefinedError:
+      return None
+    except UndecidedError as error:
+      if str(error) == 'work':
+        raise
+      return None
+
+  linear = _linear_root(value)
+  if linear is not None:
+    return [linear]
+  roots = []
+  grid = [(x, value(x)) for x in _GRID]
+  for (x, fx), (y, fy) in zip(grid, grid[1:], strict=False):
+    if fx is not None and fy is not None and bool(fx < 0) != bool(fy < 0):
+      roots.append(_bisect(value, x, y, bool(fx < 0)))
+  return roots
+
+
+def _real_value(node: Node, point: Point, work: Work) -> Value:
+  return Evaluation(work, PRECISIONS[0], values=point).value(node)
+
+
+def _linear_root(value) -> fmpq | None:
+  """The zero of a function that is linear with rational coefficients."""
+  at = [value(fmpq(x)) for x in (0, 1, 3)]
+  if not all(isinstance(y, fmpq) for y in at):
+    return None
+  slope = at[1] - at[0]
+  if not slope or at[2] - at[0] != 3 * slope or value(-at[0] / slope) != 0:
+    return None
+  return -at[0] / slope
+
+
+def _bisect(value, low: fmpq, high: fmpq, is_negative_below: bool) -> fmpq:
+  """Halves an interval with a change of sign; numbers are kept short."""
+  for _ in range(70):
+    middle = (low + high) / 2
+    fx = value(middle)
+    if fx is None:
+      break
+    if fx == 0:
+      return middle
+    if bool(fx < 0) == is_negative_below:
+      low = middle
+    else:
+      high = middle
+  return (low + high) / 2

@@ -1,0 +1,227 @@
+"""The words that answers are made of: functions, units, currencies, numbers, nouns, phrases."""
+
+from __future__ import annotations
+
+_TRIG = 'sin cos tan cot sec csc'.split()
+_HYPERBOLIC = [f'{name}h' for name in _TRIG]
+INVERSES = {name: f'arc{name}' for name in (*_TRIG, *_HYPERBOLIC)}
+# Names as they are written without a backslash -> the command.
+FUNCTION_NAMES = {
+  **{
+    name: rf'\{name}'
+    for name in (
+      *INVERSES,
+      *INVERSES.values(),
+      *'sqrt exp floor ceil round ln log lg atan2 gcd lcm max min cis sgn det dim deg ker '
+      'arg Re Im mod binom cbrt nCr nPr pi infty theta alpha beta gamma lambda'.split(),
+    )
+  },
+  **{f'a{name}': rf'\{inverse}' for name, inverse in INVERSES.items()},
+  **{f'ar{name}': rf'\arc{name}' for name in _HYPERBOLIC},
+  'abs': r'\abs',
+  'nCr': r'\binom',
+  'arctg': r'\arctan',
+  'tg': r'\tan',
+  'ctg': r'\cot',
+  'sign': r'\sgn',
+  'GCD': r'\gcd',
+  'LCM': r'\lcm',
+  'infinity': r'\infty',
+  'Infinity': r'\infty',
+  'inf': r'\infty',
+  'oo': r'\infty',
+}
+
+CONNECTIVES = frozenset(('and', 'or'))
+TRUE, FALSE = ('yes', 'true'), ('no', 'false')
+# Words of fewer than four letters, or of letters that could be a product.
+_SHORT_WORDS = frozenset(
+  'a an and any all are as at be but by can cat cup day dog each egg few for for get got had has '
+  'have his how i if in is it its km kg lbs let man mat may men min mph mod new nil no non nor not '
+  'now null odd of off on one or our out pct per sec set she six so sum ten the them then they this '
+  'to too two up us was way we who why yes yet you yd hrs sat tan and apr aug dec feb fri jan jul '
+  'jun mar mon nov oct sep sun thu tue wed dne bad map tax art bag bar act cats dogs'.split()
+) - {'i', 'a', 'tan', 'min', 'mod', 'sec', 'km', 'kg', 'yd'}
+
+
+def is_word(run: str, is_text: bool) -> bool:
+  """Whether a run of letters is a word rather than a product of letters or a symbol."""
+  if len(run) < 2:
+    return False
+  lower = run.casefold()
+  if lower in _SHORT_WORDS or lower in UNIT_WORDS:
+    return True
+  if is_text:
+    return True
+  if len(run) == 3:
+    return bool(set('eiou') & set(lower)) and not run.isupper() and run not in ('bei',)
+  return len(run) > 3 and not (run.isupper() and len(run) < 7)
+
+
+NUMBER_WORDS = {
+  name: i
+  for i, name in enumerate(
+    'zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen '
+    'fifteen sixteen seventeen eighteen nineteen twenty'.split()
+  )
+}
+NUMBER_WORDS |= {
+  name: 10 * i
+  for i, name in enumerate('thirty forty fifty sixty seventy eighty ninety'.split(), start=3)
+}
+MAGNITUDES = {
+  'dozen': 12,
+  'hundred': 100,
+  'thousand': 10**3,
+  'million': 10**6,
+  'billion': 10**9,
+  'trillion': 10**12,
+}
+MAGNITUDES |= {f'{name}s': value for name, value in MAGNITUDES.items()}
+
+# Behind a number these say what is counted, and not how much it is.
+_NOUNS = (
+  'animal answer apple apartment arrangement atom baby bacterium bag ball balloon banana bar base '
+  'basket bead bean bee bicycle bike bill bird block boat book bottle bowl box boy bracelet branch '
+  'brick brother bucket building bus bushel button cake camel candle candy can car card carrot case '
+  'cat cell chair chicken child chocolate choice circle class classroom clown coin color colour '
+  'column combination composer configuration contestant cookie corner cow crayon cube cup cupcake '
+  'customer cycle digit dish distribution divisor dog doll donut door dot doughnut dress drop duck '
+  'edge egg element employee engine envelope equation event example face factor family fan '
+  'farm fish flag flower fold folder friend frog function game gift girl glass goal goat grade '
+  'grandchild graph group guest guess handshake hat head horse hotdog house human integer invitation '
+  'item jar jellybean jump kid king kitten kind lamp lap leaf leg lemon length letter level line lollipop '
+  'machine man marble mark match medal meal member menu message milkshake mistake molecule monkey '
+  'mouse move muffin multiple necklace nickel node number orange order ordering outcome outfit page '
+  'pail pair pancake paper parent part partition passenger path pattern peach peanut pear pen '
+  'pencil penny people permutation person pet petal photo pick picture piece pie pig pizza plane '
+  'plant plate player point pole polynomial position possibility potato present prime prize '
+  'problem puppy puzzle question rabbit ratio rectangle region ribbon ring rod role root rose row '
+  'sandwich school seat section seed selection sequence series set shape sheep shell shelf shirt '
+  'shoe shop side sibling sister slice snake sock solution song spoon spot square stair stamp star '
+  'state step sticker stone story straw street string stripe student stuff subset sum sweet table '
+  'tail tank task teacher team tent term test ticket tile time tomato top total tour toy train '
+  'tray tree triangle trip truck turn type unit value vase vegetable vehicle vertex video '
+  'visitor vote voter walk wall watermelon way week wheel win window wolf woman word work worker '
+  'world zebra zero pupil marker guinea pigs goldfish diagonal intersection tournament round '
+  'child kids coconut mango plum cherry strawberry grape onion pepper sheet poster bulb light shot '
+  'ball basket dime quarter crate package packet parcel sack bunch barrel can gallon-jug'
+)
+_IRREGULAR = {
+  'children': 'child',
+  'people': 'person',
+  'men': 'man',
+  'women': 'woman',
+  'vertices': 'vertex',
+  'mice': 'mouse',
+  'feet': 'foot',
+  'inches': 'inch',
+  'leaves': 'leaf',
+  'shelves': 'shelf',
+  'wolves': 'wolf',
+  'bacteria': 'bacterium',
+  'pennies': 'penny',
+  'centuries': 'century',
+  'hertz': 'hertz',
+  'gas': 'gas',
+  'celsius': 'celsius',
+  'siemens': 'siemens',
+  'lbs': 'lb',
+  'hrs': 'hr',
+  'mins': 'min',
+  'secs': 'sec',
+}
+# Adjectives and small words around such nouns.
+MODIFIERS = frozenset(
+  'a an the of in different distinct integer integral real complex positive negative possible such '
+  'total unique whole more-or-less ordered unordered nonzero non-zero valid prime rational '
+  'natural equal identical red blue green white black yellow new remaining left altogether overall '
+  'per each every standard common lattice simple game full extra additional consecutive ways'.split()
+) - {'negative', 'more-or-less', 'rational', 'complex', 'prime'}
+
+
+def singular(word: str) -> str:
+  """The singular of an English noun, in lower case."""
+  word = word.casefold()
+  if word in _IRREGULAR:
+    return _IRREGULAR[word]
+  if word.endswith('ies') and len(word) > 4:
+    return word[:-3] + 'y'
+  if word.endswith(('ches', 'shes', 'sses', 'xes', 'toes')):
+    return word[:-2]
+  return word[:-1] if word.endswith('s') and not word.endswith('ss') and len(word) > 2 else word
+
+
+NOUNS = frozenset(_NOUNS.split())
+MONTHS = {
+  name: i + 1
+  for i, name in enumerate(
+    'january february march april may june july august september october november december'.split()
+  )
+}
+
+# Phrases that stand for another one; keys and values are joined words in lower case.
+PHRASES = {
+  'dne': 'does not exist',
+  'doesnt exist': 'does not exist',
+  'limit does not exist': 'does not exist',
+  'positive infinity': r'\infty',
+  'plus infinity': r'\infty',
+  'negative infinity': r'-\infty',
+  'minus infinity': r'-\infty',
+  'all real numbers': r'\mathbb{R}',
+  'all reals': r'\mathbb{R}',
+  'real numbers': r'\mathbb{R}',
+  'reals': r'\mathbb{R}',
+  'all real number': r'\mathbb{R}',
+  'set of real numbers': r'\mathbb{R}',
+  'set of all real numbers': r'\mathbb{R}',
+  'all integers': r'\mathbb{Z}',
+  'integers': r'\mathbb{Z}',
+  'set of integers': r'\mathbb{Z}',
+  'all rational numbers': r'\mathbb{Q}',
+  'rational numbers': r'\mathbb{Q}',
+  'all complex numbers': r'\mathbb{C}',
+  'complex numbers': r'\mathbb{C}',
+  'all natural numbers': r'\mathbb{N}',
+  'natural numbers': r'\mathbb{N}',
+  'empty set': r'\emptyset',
+}
+ARTICLES = frozenset(('a', 'an', 'the'))
+# What may stand before an answer without being part of it.
+_SUBJECTS = 'answer value result solution total number probability'
+LEADS = tuple(
+  tuple(lead.split())
+  for lead in (
+    'there are',
+    'there is',
+    'we have',
+    'we get',
+    'it is',
+    'answer',
+    'final answer',
+    'the answer',
+    'the final answer',
+    'solution',
+    'the solution',
+    'result',
+    *(
+      f'{the}{subject} {verb}'
+      for the in ('', 'the ', 'our ', 'the correct ', 'the final ', 'final ', 'correct ')
+      for subject in _SUBJECTS.split()
+      for verb in ('is', 'equals', 'are')
+    ),
+  )
+)
+_UNIT_RAW = (
+  'meter metre gram second minute hour day week month year fortnight century decade inch foot yard '
+  'mile ounce pound ton tonne liter litre gallon degree radian dollar cent euro rupee yuan yen '
+  'rouble ruble pence percent percentage pct watt volt newton ohm kelvin celsius fahrenheit mole '
+  'joule ampere amp coulomb farad tesla weber henry hertz pascal lumen lux becquerel hectare acre '
+  'pint quart knot byte bit atmosphere calorie gauss erg dyne angstrom parsec candela siemens mph '
+  'kph hr sec min ft yd mi lb oz usd eur gbp inr jpy cny square cubic sq cu rpm feet inches '
+  'franc peso won buck micron unit rad deg'
+).split()
+UNIT_WORDS = frozenset(
+  [*_UNIT_RAW, *(f'{word}s' for word in _UNIT_RAW)]
+) - {'min', 'deg', 'unit', 'units', 'square', 'squares', 'won'} | {'hours', 'lbs', 'miles'}
