@@ -191,6 +191,7 @@ _OPENING = {'(': ')', '[': ']', r'\{': r'\}', '{': '}', r'\langle': r'\rangle'}
 _CLOSING = frozenset(_OPENING.values())
 _NUMBER_SETS = frozenset(rf'\mathbb {name}' for name in 'ZNQRC')
 _NEGATIONS = frozenset('not never neither nor no wrong incorrect isnt false either maybe or and'.split())
+_CURRENCY_CODES = ('USD', 'EUR', 'GBP', 'INR', 'JPY', 'CNY')
 _CLAUSE_WORDS = frozenset(
   'for where with some any all every each a an is are real constant constants integer integers '
   'number numbers arbitrary positive nonnegative natural fixed being the and complex nonzero'.split()
@@ -380,7 +381,7 @@ class _Reader:
       t.kind in ('word', 'letters', 'number') or t.text in "'-,.;&\"/():!?" for t in tokens
     )
     num_words = sum(t.kind == 'word' for t in tokens)
-    if not is_plain or not num_words:
+    if not is_plain or not num_words or first.text in _CURRENCY_CODES:
       return None
     has_date = any(t.text.casefold() in vocabulary.MONTHS for t in tokens)
     if first.kind == 'number' and not has_date:
@@ -658,7 +659,7 @@ def read_quantity(tokens: Tokens, is_plain_unit: bool = False) -> Quantity:
     sign = tokens[0].text
     return dataclasses.replace(inner, node=('-', inner.node) if sign == '-' else inner.node)
   before = units.currency(tokens[0].text)
-  if before is None and tokens[0].kind == 'letters' and tokens[0].text in ('USD', 'EUR', 'GBP'):
+  if before is None and tokens[0].text in _CURRENCY_CODES:
     before = units.lookup(tokens[0].text)
   if before is not None and len(tokens) > 1:
     inner = read_quantity(tokens[1:])
@@ -706,6 +707,8 @@ def _boundaries(tokens: Tokens, is_plain_unit: bool) -> list[int]:
     )  # fmt: skip
     if i and not depth and tokens[i - 1].text not in ('+', '-', '/', '*', '^', '_', r'\cdot'):
       is_plain = token.kind == 'letters' and not token.is_text
+      if token.kind == 'command' and text != '%' and not _is_unit_command(tokens, i):
+        continue
       if is_temperature or units.starts_unit(token, is_plain_unit) and not (
         is_plain and has_letters and not is_plain_unit
       ):
@@ -717,10 +720,22 @@ def _boundaries(tokens: Tokens, is_plain_unit: bool) -> list[int]:
   return found
 
 
+def _is_unit_command(tokens: Tokens, i: int) -> bool:
+  """Whether `\\min`, `\\Omega`, `\\mu` behind a number are a unit: with nothing to apply to."""
+  following = tokens[i + 1 : i + 2]
+  if tokens[i].text == r'\mu':
+    return bool(following) and following[0].kind in ('letters', 'word') and following[0].is_text
+  return tokens[i - 1].kind in ('number', 'letters') and (
+    not following or following[0].text in ('/', '.', 'per', r'\cdot')
+  )
+
+
 def name_of(answer: Answer) -> str | None:
   """The name that a side of an equation is, if it is one."""
   if isinstance(answer, Name):
     return answer.text
+  if isinstance(answer, Ratio) and all(part[0] == 'symbol' for part in answer.parts):
+    return ':'.join(part[1] for part in answer.parts)
   if not isinstance(answer, Quantity) or answer.unit != units.NONE:
     return None
   node = answer.node

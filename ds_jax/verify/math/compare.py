@@ -561,15 +561,23 @@ def collections(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   """The same parts in any order; one part is itself."""
   if not isinstance(gold, Collection) and not isinstance(answer, Collection):
     return None
-  items = [side.items if isinstance(side, Collection) else (side,) for side in (gold, answer)]
+  items = [_distinct(side.items) if isinstance(side, Collection) else (side,) for side in (gold, answer)]
   if len(items[0]) != len(items[1]):
     return Finding(False, 'number of parts')
   if not (isinstance(gold, Collection) and isinstance(answer, Collection)) and len(items[0]) != 1:
     return Finding(False, 'number of parts')
-  if len(items[0]) == 1 and items[0] == (gold,) and items[1] == (answer,):
-    return None
+  is_single = len(items[0]) == 1 and not (isinstance(gold, Collection) and isinstance(answer, Collection))
+  if is_single and any(_symbols(part) for part in (gold, answer)):
+    return Finding(None, 'one element and its set')
   is_same = lambda a, b: compare(a, b, work).is_equal
   return Finding(_match(*items, is_same), 'in any order')
+
+
+def _distinct(items: tuple[Answer, ...]) -> tuple[Answer, ...]:
+  """A point that is named twice is one; a number that is named twice may be a multiple root."""
+  if not any(isinstance(item, Sequence) for item in items):
+    return items
+  return tuple(item for i, item in enumerate(items) if item not in items[:i])
 
 
 def _match(first: SequenceOf, second: SequenceOf, is_same: Callable) -> bool | None:

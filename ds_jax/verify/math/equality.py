@@ -36,6 +36,7 @@ from ds_jax.verify.math.values import (
   Work,
   check_size,
   log2,
+  precision,
 )
 
 PRECISIONS = (128, 640, 3200, 16_000)  # bits
@@ -90,8 +91,9 @@ def _same_constant(gold: Node, answer: Node, work: Work) -> Finding:
 
 def _compare_exactly(gold: Node, answer: Node, work: Work) -> Finding:
   stage = 'enclosures'
-  for precision in PRECISIONS:
-    evaluations = [_evaluation((gold, answer), work, precision) for _ in range(2)]
+  has_limit = any(part[0] == 'lim' for node in (gold, answer) for part in walk(node))
+  for bits in PRECISIONS:
+    evaluations = [_evaluation((gold, answer), work, bits) for _ in range(2)]
     try:
       u, v = evaluations[0].value(gold), evaluations[1].value(answer)
     except UndefinedError:
@@ -101,17 +103,25 @@ def _compare_exactly(gold: Node, answer: Node, work: Work) -> Finding:
       continue
     if isinstance(u, fmpq) and isinstance(v, fmpq):
       return Finding(u == v, 'exact numbers')
-    decision = _compare_values(u, v, max(e.height for e in evaluations))
+    with precision(bits):
+      decision = _compare_values(u, v, max(e.height for e in evaluations))
+      difference = arb(abs(_ball(u) - _ball(v)).abs_upper())
+    if decision is None and has_limit and bits > PRECISIONS[0]:
+      return Finding(True, 'limits') if difference < arb(2) ** -60 else Finding(None, 'limits')
     if decision is not None:
       return Finding(decision, 'enclosures')
   return Finding(None, stage)
 
 
-def _evaluation(nodes: Sequence[Node], work: Work, precision: int, **settings: bool) -> Evaluation:
+def _ball(x: Value) -> Value:
+  return arb(x) if isinstance(x, fmpq) else x
+
+
+def _evaluation(nodes: Sequence[Node], work: Work, bits: int, **settings: bool) -> Evaluation:
   """For constants: complex values are allowed."""
   is_principal = any(IMAGINARY in leaves(node) for node in nodes)
   return Evaluation(
-    work, precision, is_complex=True, is_principal=is_principal, **settings
+    work, bits, is_complex=True, is_principal=is_principal, **settings
   )
 
 
@@ -148,7 +158,8 @@ def _compare_rounded(gold: Node, answer: Node, work: Work) -> Finding | None:
     )
   except (UndefinedError, UndecidedError):
     return None
-  difference = u - v
+  with precision(PRECISIONS[0]):
+    difference = u - v
   is_near = not isinstance(difference, fmpq) and difference.contains(0)
   return Finding(True, 'rounding') if is_near else None
 
@@ -192,14 +203,14 @@ def _same_function(gold: Node, answer: Node, work: Work) -> Finding:
 def _compare_at(nodes: Sequence[Node], point: Point, work: Work, is_rounded: bool) -> Finding:
   """Compares two functions at one point."""
   has_i = any(IMAGINARY in leaves(node) for node in nodes)
-  for precision in PRECISIONS[:3]:
+  for bits in PRECISIONS[:3]:
     values: list[Value | None] = []
     height = 0
     try:
       for node in nodes:
         evaluation = Evaluation(
           work,
-          precision,
+          bits,
           values=point,
           is_complex=has_i,
           is_principal=has_i,
@@ -217,9 +228,10 @@ def _compare_at(nodes: Sequence[Node], point: Point, work: Work, is_rounded: boo
     if None in values:
       return Finding(None, 'undefined' if values == [None, None] else 'domain')
     u, v = values
-    if is_rounded and not (isinstance(u, fmpq) and isinstance(v, fmpq)):
-      return Finding(bool((u - v).contains(0)), 'rounding')
-    decision = _compare_values(u, v, height)
+    with precision(bits):
+      if is_rounded and not (isinstance(u, fmpq) and isinstance(v, fmpq)):
+        return Finding(bool((u - v).contains(0)), 'rounding')
+      decision = _compare_values(u, v, height)
     if decision is not None:
       return Finding(decision, 'points')
   return Finding(None, 'beyond the bounds (precision)')
@@ -367,11 +379,12 @@ def _real_value(node: Node, point: Point, work: Work) -> Value:
 
 def _linear_root(value) -> fmpq | None:
   """The zero of a function that is linear with rational coefficients."""
-  at = [value(fmpq(x)) for x in (0, 1, 3)]
+  points = [fmpq(x) for x in (0, 1, 3, -1_000_003, 100_000_007)]
+  at = [value(x) for x in points]
   if not all(isinstance(y, fmpq) for y in at):
     return None
   slope = at[1] - at[0]
-  if not slope or at[2] - at[0] != 3 * slope or value(-at[0] / slope) != 0:
+  if not slope or any(y - at[0] != x * slope for x, y in zip(points, at, strict=True)):
     return None
   return -at[0] / slope
 

@@ -79,7 +79,7 @@ _UNKNOWN_FUNCTIONS = frozenset(
 _KNOWN_GREEK = {r'\Gamma': 'gamma', r'\zeta': 'zeta'}
 _MATRIX_KINDS = frozenset('matrix pmatrix bmatrix Bmatrix vmatrix smallmatrix array'.split())
 _NO_ATOM = frozenset(
-  r"+ - * / ^ _ ! % , ; : = < > ' & } ) ] \} \cdot \div \pm \mp \over \choose \rfloor \rceil \\ \mod"
+  r"+ - * / ^ _ ! % , ; : = < > ' & } ) ] \} \diff \cdot \div \pm \mp \over \choose \rfloor \rceil \\ \mod"
   r' \leq \geq \neq \approx \equiv \in \cup \cap \setminus \to \end \circ \rangle " . ? @ ~ \pmod'.split()
 )
 
@@ -281,7 +281,7 @@ class Reader:
     return ('-', node) if is_negative else node
 
   def _starts_atom(self) -> bool:
-    if not self.peek or self._kind == 'word' or self.peek in _NO_ATOM:
+    if not self.peek or self._kind == 'word' or self.peek in _NO_ATOM or self.peek[:5] == r'\end ':
       return False
     if self.peek in ('|', r'\|'):
       return not self._open_bars
@@ -436,7 +436,7 @@ class Reader:
     if self.peek == '{':
       self._position += 2
     self.take()
-    n = self.group('{') if self.peek == '{' else numeral(self.take())
+    n = self._argument()
     name = self.take()
     if name not in ('C', 'P'):
       raise UnreadableError('an index in front')
@@ -736,7 +736,7 @@ def leaves(node: Node) -> set[Node]:
     elif part[0] == 'apply':
       found.add(('apply', part[1]))
     elif part[0] in ('sum', 'prod', 'int', 'lim'):
-      bound.add(('symbol', part[1]))
+      bound.update((('symbol', part[1]), INFINITY))
   return found - bound
 
 

@@ -225,9 +225,9 @@ def _add_critical(
   """Collects where a comparison may change: an exact end, or zeros, poles and kinks."""
   function, name = comparison.function, comparison.name
   _, left, minus_right = function
-  for side, other, sign in ((left, minus_right[1], 1), (minus_right[1], left, 1)):
+  for side, other in ((left, minus_right[1]), (minus_right[1], left)):
     if side == ('symbol', name) and expressions.is_constant(other):
-      exact.append(_evaluate(other, work) * sign)
+      exact.append(_evaluate(other, work))
       return
   inner = [function, *(kink for kink, _ in equality.find_kinks(function))]
   inner += [part[2] for part in expressions.walk(function) if part[0] == '/']

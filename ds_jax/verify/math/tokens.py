@@ -128,7 +128,7 @@ _LAYOUT = re.compile(
   r'|hfill|noindent|bf|rm|it|sf|boldmath|Large|large|huge|small|null|nonumber|notag'
   r'|allowbreak|relax|mathrel|mathbin|mathop|mathord)(?![A-Za-z])\.?'
   r'|\\color\s*\{[^{}]{0,40}\}|\\textcolor\s*\{[^{}]{0,40}\}|\\[hv]space\*?\s*\{[^{}]{0,20}\}'
-  r'|\\tag\*?\s*\{[^{}]{0,20}\}|\\!\s*|\\\(|\\\)|\\\[|\\\]|\*\*(?=[^*]{1,200}\*\*$)|(?<=\S)\*\*$'
+  r'|\\tag\*?\s*\{[^{}]{0,20}\}|\\!\s*|(?<!\\)\\[()\[\]]|\*\*(?=[^*]{1,200}\*\*$)|(?<=\S)\*\*$'
   r'|\\(?:phantom|hphantom|vphantom)\s*(?:\{[^{}]{0,40}\})?'
 )
 _THIN = re.compile(r'\\[,;:>]|(?<!\\)\\ |~|\\q?quad(?![A-Za-z])|\\enspace(?![A-Za-z])')
@@ -136,7 +136,7 @@ _ESCAPED_TWICE = re.compile(r'\\\\(?=[A-Za-z()\[\]{}])')  # of a string within a
 _E_NOTATION = r'(?:[eE][+-]?\d{1,6}(?![\d.A-Za-z]))?'
 _TOKEN = re.compile(
   r'(?P<space>\s+)'
-  r'|(?P<number>(?:\d{1,3}(?:(?:\{,\}|(?P<comma>,))\d{3})+(?![\d])(?!\{?,\}?\d)|\d+)(?:\.\d+|\.(?!\.))?'
+  r'|(?P<number>(?:\d{1,3}(?:(?:\s?\{\s?,\s?\}\s?|(?P<comma>,))\d{3})+(?![\d])(?!\{?,\}?\d)|\d+)(?:\.\d+|\.(?!\.))?'
   rf'{_E_NOTATION}|\.\d+{_E_NOTATION})'
   r'|(?P<command>\\(?:[A-Za-z]+|[%$&#_|{}\\]))'
   r'|(?P<letters>[A-Za-z]+)'
@@ -234,7 +234,9 @@ def _spell(text: str) -> str:
     text = _LOWERED_RUN.sub(lambda m: '_{' + ''.join(_LOWERED[c] for c in m[0]) + '}', text)
     text = _VULGAR.sub(r'\\frac{\1}{\2}', ''.join(map(_plain_character, text)))
     text = _GLYPH_ROOT.sub(_latex_root, text)
-  if '\\begin' not in text:  # there `\\` ends a row
+  if '\\\\begin' in text:  # every backslash twice
+    text = text.replace('\\\\', '\\')
+  elif '\\begin' not in text:  # there `\\` ends a row
     text = _ESCAPED_TWICE.sub(r'\\', text)
   text = _LAYOUT.sub('', _without_dollars(text))
   return _THIN.sub(' ', text).strip().strip('`').strip()
@@ -298,7 +300,7 @@ def _tokens(text: str, is_text: bool, depth: int) -> Iterator[Token]:
       if brackets and match['comma']:  # (1,234) are two numbers
         content = content.partition(',')[0]
         position = match.start() + len(content)
-      content = content.replace('{,}', '').replace(',', '')
+      content = re.sub(r'[{},\s]', '', content)
     elif kind == 'command':
       name = content[1:]
       if name in _TEXT_COMMANDS:
@@ -318,7 +320,8 @@ def _tokens(text: str, is_text: bool, depth: int) -> Iterator[Token]:
       elif name not in _WRAPPERS:
         content = _SYNONYMS.get(name, content)
     elif kind == 'letters':
-      yield from _letters(content, is_text, has_space)
+      is_formula = is_text or text[position : position + 1] not in ('^', '_')
+      yield from _letters(content, is_text, has_space, is_word_allowed=is_formula)
       has_space = False
       continue
     else:
@@ -355,12 +358,14 @@ def _argument(text: str, position: int) -> tuple[str, int]:
   return text[position + 1 :], len(text)
 
 
-def _letters(run: str, is_text: bool, has_space: bool) -> Iterator[Token]:
+def _letters(
+  run: str, is_text: bool, has_space: bool, *, is_word_allowed: bool
+) -> Iterator[Token]:
   """A run of letters: a function's name, a word, or letters."""
   name = FUNCTION_NAMES.get(run)
   if name is not None:
     yield Token('command', name, is_text, has_space)
-  elif is_word(run, is_text):
+  elif is_word(run, is_text) and (is_word_allowed or len(run) > 3):
     yield Token('word', run, is_text, has_space)
   else:
     prefix = next((n for n in ('sin', 'cos', 'tan', 'ln', 'log') if run.startswith(n)), '')
@@ -397,5 +402,5 @@ def key(tokens: tuple[Token, ...]) -> str:
       token.text == '}' and i >= 2 and tokens[i - 2].text == '{'
     )
     if not is_around_one:
-      pieces.append(token.text.casefold() if token.kind == 'word' else token.text)
+      pieces.append(token.text)
   return '\x1f'.join(pieces)

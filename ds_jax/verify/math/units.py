@@ -79,20 +79,22 @@ _SYMBOLS = {
   'Gy': (1, 'm 2 s -2'),
   'Sv': (1, 'sievert 1'),
   'L': (fmpq(1, 1000), 'm 3'),
-  'l': (fmpq(1, 1000), 'm 3'),
   'eV': (1, 'eV 1'),
   'bar': (10**5, 'kg 1 m -1 s -2'),
   'cal': (fmpq(4184, 1000), _KG_M2 + 's -2'),
   'pc': (1, 'parsec 1'),
-  'B': (8, 'bit 1'),
+  'GB': (8 * 10**9, 'bit 1'),
+  'MB': (8 * 10**6, 'bit 1'),
+  'kB': (8 * 10**3, 'bit 1'),
+  'KB': (8 * 10**3, 'bit 1'),
+  'byte': (8, 'bit 1'),
   'min': (60, 's 1'),
   'h': (3600, 's 1'),
   'hr': (3600, 's 1'),
   'sec': (1, 's 1'),
-  'd': (86400, 's 1'),
+  'day': (86400, 's 1'),
   'yr': (1, 'year 1'),
-  'y': (1, 'year 1'),
-  't': (1000, 'kg 1'),
+  'tonne': (1000, 'kg 1'),
   'ha': (10**4, 'm 2'),
   'in': (fmpq(254, 10**4), 'm 1'),
   'ft': (fmpq(3048, 10**4), 'm 1'),
@@ -112,7 +114,6 @@ _SYMBOLS = {
   'deg': (1, 'degree 1'),
   'dB': (1, 'decibel 1'),
   'rpm': (1, 'revolution 1 s -1'),
-  'M': (1000, 'mol 1 m -3'),
   'USD': (1, 'dollar 1'),
   'EUR': (1, 'euro 1'),
   'GBP': (1, 'pound sterling 1'),
@@ -126,7 +127,7 @@ _SYMBOLS = {
   'dyn': (fmpq(1, 10**5), 'kg 1 m 1 s -2'),
   'gal': (1, 'gallon 1'),
 }
-_PREFIXED = frozenset(r'm g s A K mol Hz N Pa J W C V \Omega F T Wb H L l eV bar cal pc B'.split())
+_PREFIXED = frozenset(r'm g s A K mol Hz N Pa J W C V \Omega F T Wb H L eV bar cal pc'.split())
 _NAMES = {
   **dict.fromkeys(('meter', 'metre'), 'm'),
   **dict.fromkeys(('gram', 'gramme'), 'g'),
@@ -134,7 +135,7 @@ _NAMES = {
   **dict.fromkeys(('liter', 'litre'), 'L'),
   **dict.fromkeys(('ampere', 'amp'), 'A'),
   **dict.fromkeys(('hour', 'hr'), 'h'),
-  **dict.fromkeys(('tonne',), 't'),
+  **dict.fromkeys(('tonne',), 'tonne'),
   **dict.fromkeys(('pound', 'lb'), 'lb'),
   **dict.fromkeys(('ounce', 'oz'), 'oz'),
   **dict.fromkeys(('inch',), 'in'),
@@ -167,10 +168,10 @@ _NAMES = {
   'electronvolt': 'eV',
   'calorie': 'cal',
   'parsec': 'pc',
-  'byte': 'B',
+  'byte': 'byte',
   'minute': 'min',
   'min': 'min',
-  'day': 'd',
+  'day': 'day',
   'hectare': 'ha',
   'atmosphere': 'atm',
   'decibel': 'dB',
@@ -264,6 +265,9 @@ def _unit(factor: fmpq | int, bases: str) -> Unit:
   return Unit(fmpq(factor), tuple(sorted((n.replace('_', ' '), p) for n, p in powers)))
 
 
+_UNIT_COMMANDS = {r'\min': 'min', r'\sec': 'sec', r'\deg': 'deg', r'\Omega': r'\Omega', r'\mu': 'u'}
+
+
 class _NoUnitError(Exception):
   pass
 
@@ -271,6 +275,8 @@ class _NoUnitError(Exception):
 def starts_unit(token: Token, is_plain_allowed: bool) -> bool:
   """Whether a unit, a magnitude or a counted thing may begin with that token."""
   if token.kind == 'word':
+    return True
+  if token.text in _UNIT_COMMANDS:
     return True
   if token.kind == 'letters':
     if token.is_text or is_plain_allowed:
@@ -350,8 +356,9 @@ class _Reader:
       return self._degrees()
     if word in ('degree', 'degrees', r'\circ'):
       return self._degrees()
-    if word == r'\mu':
-      word = 'u' + self._take()
+    word = _UNIT_COMMANDS.get(word, word)
+    if word == 'u' or self._peek() == r'\Omega' and word in _PREFIXES:
+      word += self._take()
     unit = currency(word) or (PERCENT if word == '%' else lookup(word))
     return self._with_exponent(unit or self._noun(word))
 

@@ -11,8 +11,9 @@ answers end here, as UndecidedError.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flint
@@ -68,6 +69,17 @@ def check_size(node: Node) -> None:
     raise UndecidedError('size')
 
 
+@contextlib.contextmanager
+def precision(bits: int) -> Iterator[None]:
+  """Balls are computed with so many bits inside."""
+  before = flint.ctx.prec
+  flint.ctx.prec = bits
+  try:
+    yield
+  finally:
+    flint.ctx.prec = before
+
+
 class Evaluation:
   """Evaluates trees at one point, with one precision.
 
@@ -78,7 +90,7 @@ class Evaluation:
   def __init__(
     self,
     work: Work,
-    precision: int,
+    bits: int,
     *,
     values: Mapping[str, Value] | None = None,
     is_complex: bool = False,
@@ -86,12 +98,12 @@ class Evaluation:
     is_rounded: bool = False,
   ):
     self._work = work
-    self._precision = precision
+    self._precision = bits
     self._values = dict(values or {})
     self._is_complex = is_complex  # else what is not real has no value
     self._is_principal = is_principal  # roots are the principal complex ones: `i` is written
     self._is_rounded = is_rounded  # long decimals are balls of half a unit of their last digit
-    self._cost = 1 + precision / 100
+    self._cost = 1 + bits / 100
     self.height = 0
 
   def value(self, node: Node) -> Value:
@@ -101,16 +113,13 @@ class Evaluation:
       UndefinedError: there is none.
       UndecidedError: it cannot be computed.
     """
-    before = flint.ctx.prec
-    flint.ctx.prec = self._precision
     try:
-      return self._value(node)
+      with precision(self._precision):
+        return self._value(node)
     except (OverflowError, ValueError, NotImplementedError) as error:
       raise UndecidedError(str(error)) from error
     except ZeroDivisionError as error:
       raise UndefinedError from error
-    finally:
-      flint.ctx.prec = before
 
   def _value(self, node: Node) -> Value:
     self._work.spend(self._cost)
@@ -233,9 +242,12 @@ class Evaluation:
       if x.height_bits() * abs(n) <= MAX_BITS:
         self._work.spend(x.height_bits() * abs(n) / 2000)
         return x**n
+    ball = self._ball(x)
     if abs(n) > 1 << 62:
-      raise UndecidedError('exponent')
-    return self._ball(x) ** n
+      if not isinstance(ball, arb) or not ball > 0:
+        raise UndecidedError('exponent')
+      return self._bounded_exp(ball.log() * n)
+    return ball**n
 
   def _power_of_zero(self, x: Value, y: Value) -> Value:
     y = self._real(y)

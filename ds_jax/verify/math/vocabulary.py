@@ -49,6 +49,8 @@ def is_word(run: str, is_text: bool) -> bool:
   if len(run) < 2:
     return False
   lower = run.casefold()
+  if len(run) == 2 and not is_text:
+    return lower in ('or', 'if', 'is', 'of', 'no', 'to', 'lb', 'oz')
   if lower in _SHORT_WORDS or lower in UNIT_WORDS:
     return True
   if is_text:
@@ -135,16 +137,20 @@ _IRREGULAR = {
 MODIFIERS = frozenset(
   'a an the of in different distinct integer integral real complex positive negative possible such '
   'total unique whole more-or-less ordered unordered nonzero non-zero valid prime rational '
-  'natural equal identical red blue green white black yellow new remaining left altogether overall '
-  'per each every standard common lattice simple game full extra additional consecutive ways'.split()
+  'natural equal identical new remaining left altogether overall '
+  'per each every any standard common lattice simple game full extra additional consecutive ways'.split()
 ) - {'negative', 'more-or-less', 'rational', 'complex', 'prime'}
 
+
+NOUNS = frozenset(_NOUNS.split())
 
 def singular(word: str) -> str:
   """The singular of an English noun, in lower case."""
   word = word.casefold()
   if word in _IRREGULAR:
     return _IRREGULAR[word]
+  if word.endswith('s') and word[:-1] in NOUNS:
+    return word[:-1]
   if word.endswith('ies') and len(word) > 4:
     return word[:-3] + 'y'
   if word.endswith(('ches', 'shes', 'sses', 'xes', 'toes')):
@@ -152,7 +158,6 @@ def singular(word: str) -> str:
   return word[:-1] if word.endswith('s') and not word.endswith('ss') and len(word) > 2 else word
 
 
-NOUNS = frozenset(_NOUNS.split())
 MONTHS = {
   name: i + 1
   for i, name in enumerate(
