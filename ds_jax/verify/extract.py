@@ -87,7 +87,8 @@ def boxed_answer(text: str) -> str | None:
       contents, previous_end = [], None
       continue
     content = (text[match.end() : end] if is_braced else match[1]).strip()
-    if not content:
+    is_nested = previous_end is not None and match.start() < previous_end
+    if not content or is_nested:
       continue
     gap = '' if previous_end is None else text[previous_end : match.start()]
     is_joined = previous_end is not None and len(gap) < 40 and _BETWEEN_BOXES.fullmatch(gap)
@@ -110,7 +111,7 @@ def _without_thoughts(text: str) -> str:
   return answer.partition('<think>')[0] if '<think>' in answer else answer
 
 
-def final_answer(text: str) -> str:
+def final_answer(text: str, *, is_gold: bool = False) -> str:
   r"""The answer in a prediction that need not be boxed: data rows, other people's outputs.
 
   Never used for rewards, where only a box counts. In order: the last box, with those joined to it
@@ -119,6 +120,7 @@ def final_answer(text: str) -> str:
 
   Args:
     text: a bare answer or a response.
+    is_gold: whether it is the gold, which is no prose around a number (`July 4, 1776`).
 
   Returns:
     The answer, stripped; '' when the last box is unbalanced.
@@ -141,7 +143,7 @@ def final_answer(text: str) -> str:
   ):
     return formulas[-1].strip()
   numbers = _NUMBER.findall(outside)
-  if numbers and has_words and _is_prose(outside):
+  if numbers and has_words and not is_gold and _is_prose(outside):
     return numbers[-1]
   return text
 

@@ -59,7 +59,7 @@ def verify_bare(gold: str, prediction: str) -> Verdict:
   if not answer:
     return Verdict.NO_ANSWER
   if answers.read(gold).key != answers.read(answer).key:
-    gold = extract.final_answer(gold)  # else it is a bare answer, as in "Player 2"
+    gold = extract.final_answer(gold, is_gold=True)  # else it is a bare answer, as in "Player 2"
   return Verdict.CORRECT if is_equal(gold, answer) else Verdict.WRONG
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Sequence as SequenceOf
 
@@ -107,7 +108,7 @@ class Assignments:
 
 @dataclasses.dataclass(frozen=True)
 class SetOperation:
-  """`\\cup`, `\\cap` or `\\setminus` between sets."""
+  """`\\cup`, `\\cap` or `\\setminus` between sets, `\\lor` or `\\land` between statements."""
 
   operation: str
   parts: tuple[Answer, ...]
@@ -208,7 +209,25 @@ def read(text: str) -> Reading:
   except UnreadableError as error:
     return Reading(Unread(str(error)), ' '.join(text.split()))
   tokens = _trimmed(tokens)
+  if text.lstrip().startswith('["'):
+    items = _json_items(text)
+    if items is not None:
+      return Reading(items, key(tokens))
   return Reading(read_tokens(tokens), key(tokens))
+
+
+def _json_items(text: str) -> Answer | None:
+  """The parts of a list in JSON, as some data sets write answers: `["2", "-2"]`."""
+  try:
+    texts = json.loads(text)
+  except ValueError:
+    return None
+  if not isinstance(texts, list) or not all(isinstance(t, str) and len(t) < 300 for t in texts):
+    return None
+  items = [read(t).answer for t in texts[: _MAX_ITEMS + 1]]
+  if not items or len(items) > _MAX_ITEMS or any(isinstance(i, Unread) for i in items):
+    return None
+  return items[0] if len(items) == 1 else _flat(items, ',')
 
 
 def read_tokens(tokens: Tokens) -> Answer:
@@ -225,7 +244,7 @@ def _trimmed(tokens: Tokens) -> Tokens:
     if tokens[-1].text == "'" and (len(tokens) < 2 or tokens[0].text != "'"):
       break  # a prime
     tokens = tokens[:-1]
-  while tokens and tokens[0].text in (',', ';', ':', '"', '.'):
+  while tokens and tokens[0].text in (',', ';', ':', '"'):
     tokens = tokens[1:]
   return tokens
 
@@ -483,6 +502,8 @@ class _Reader:
       values = read_sides[1]
       if isinstance(values, Sequence) and None not in names and len(values.items) == len(names):
         return Assignments(tuple(names), values.items)
+    if signs == [r'\in'] and isinstance(read_sides[1], Collection) and read_sides[1].items:
+      signs = ['=']  # n \in \{2, 3, 4\}
     return Relation(tuple(read_sides), tuple(signs))
 
   def _side(self, tokens: Tokens, is_first: bool, is_last: bool) -> Answer:
@@ -518,14 +539,21 @@ class _Reader:
     words = self._words(tokens)
     if words is not None:
       return words
-    for method in (self._set_operation, self._brackets, self._cases, self._numeral, self._ratio):
+    for method in (self._logic, self._brackets, self._cases, self._numeral, self._ratio):
       found = method(tokens)
       if found is not None:
         return found
     return self._quantity(tokens)
 
+  def _logic(self, tokens: Tokens) -> Answer | None:
+    """Operations between sets or statements, and negations."""
+    operation = self._set_operation(tokens)
+    if operation is None and tokens[0].text == r'\neg':
+      return Quantity(('apply', r'\neg', self._node(tokens[1:])), units.NONE)
+    return operation
+
   def _set_operation(self, tokens: Tokens) -> SetOperation | None:
-    for operation in (r'\setminus', r'\cup', r'\cap'):
+    for operation in (r'\lor', r'\land', r'\setminus', r'\cup', r'\cap'):
       pieces, signs = split(tokens, frozenset((operation,)))
       if signs:
         parts = tuple(self._item(piece) for piece in pieces)
@@ -624,7 +652,7 @@ class _Reader:
 
   def _ratio(self, tokens: Tokens) -> Ratio | None:
     tokens, half = _without_half_of_day(tokens)
-    pieces, colons = split(tokens, frozenset((':',)))
+    pieces, colons = split(tokens, frozenset((':', 'to')))
     if half and len(pieces) == 1 and len(tokens) == 1 and tokens[0].kind == 'number':
       return Ratio((self._node(tokens), expressions.ZERO), half, is_clock=True)
     if not colons:

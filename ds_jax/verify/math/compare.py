@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence as SequenceOf
 
 from flint import fmpq
 
-from ds_jax.verify.math import answers, equality, expressions, regions, units
+from ds_jax.verify.math import answers, equality, expressions, piecewise, regions, units
 from ds_jax.verify.math.answers import (
   Answer,
   Assignments,
@@ -269,11 +269,14 @@ def _progression(answer: Answer, name: str) -> tuple[Node, Node] | None:
 
 
 def cases(gold: Answer, answer: Answer, work: Work) -> Finding | None:
-  """Each case of one side is one of the other: same value, same condition."""
-  if not isinstance(gold, Cases) or not isinstance(answer, Cases):
-    is_case = isinstance(gold, Cases) or isinstance(answer, Cases)
-    is_named = isinstance(gold, Relation) or isinstance(answer, Relation)
-    return Finding(False, 'cases') if is_case and not is_named else None
+  """Each case of one side is one of the other, or both are the same function of one number."""
+  pair = _each_way(gold, answer, Cases)
+  if pair is None or isinstance(pair[1], Relation):
+    return None
+  if isinstance(pair[1], Quantity):
+    return piecewise.same_function(gold, answer, work)
+  if not isinstance(pair[1], Cases):
+    return Finding(False, 'cases')
 
   def is_same(row: tuple, other: tuple) -> bool | None:
     if (row[1] is None) != (other[1] is None):
@@ -282,7 +285,9 @@ def cases(gold: Answer, answer: Answer, work: Work) -> Finding | None:
       return False
     return compare(row[0], other[0], work).is_equal
 
-  return Finding(_match(gold.rows, answer.rows, is_same), 'cases')
+  if _match(gold.rows, answer.rows, is_same):
+    return Finding(True, 'cases')
+  return piecewise.same_function(gold, answer, work)
 
 
 def false_statements(gold: Answer, answer: Answer, work: Work) -> Finding | None:
@@ -548,6 +553,7 @@ def sequences(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   """The same brackets, and the same parts in the same order."""
   if not isinstance(gold, Sequence) and not isinstance(answer, Sequence):
     return None
+  gold, answer = _without_point_name(gold), _without_point_name(answer)
   if not isinstance(gold, Sequence) or not isinstance(answer, Sequence):
     return None if isinstance(gold, Collection) or isinstance(answer, Collection) else Finding(False, 'brackets')
   brackets = ['()' if side.brackets == '<>' else side.brackets for side in (gold, answer)]
@@ -557,13 +563,23 @@ def sequences(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   return _all_equal(list(zip(gold.items, answer.items, strict=True)), 'in order', work)
 
 
+def _without_point_name(answer: Answer) -> Answer:
+  """`P(3, -4)` as the point."""
+  if not isinstance(answer, Quantity) or answer.node[0] != 'apply':
+    return answer
+  _, name, *items = answer.node
+  if len(items) < 2 or not (len(name) == 1 and name.isupper()):
+    return answer
+  return Sequence('()', tuple(Quantity(item, units.NONE) for item in items))
+
+
 def collections(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   """The same parts in any order; one part is itself."""
   if not isinstance(gold, Collection) and not isinstance(answer, Collection):
     return None
   items = [_distinct(side.items) if isinstance(side, Collection) else (side,) for side in (gold, answer)]
   if len(items[0]) != len(items[1]):
-    return Finding(False, 'number of parts')
+    return Finding(_is_grouped_list(gold, answer), 'number of parts')
   if not (isinstance(gold, Collection) and isinstance(answer, Collection)) and len(items[0]) != 1:
     return Finding(False, 'number of parts')
   is_single = len(items[0]) == 1 and not (isinstance(gold, Collection) and isinstance(answer, Collection))
@@ -571,6 +587,17 @@ def collections(gold: Answer, answer: Answer, work: Work) -> Finding | None:
     return Finding(None, 'one element and its set')
   is_same = lambda a, b: compare(a, b, work).is_equal
   return Finding(_match(*items, is_same), 'in any order')
+
+
+def _is_grouped_list(gold: Answer, answer: Answer) -> bool:
+  """Whether `5,125` stands for the list 5, 125, which the gold is."""
+  tokens = answer.tokens if isinstance(answer, Quantity) else ()
+  if len(tokens) != 1 or not tokens[0].is_grouped or not isinstance(gold, Collection):
+    return False
+  parts = [item.tokens for item in gold.items if isinstance(item, Quantity)]
+  texts = [part[0].text for part in parts if len(part) == 1]
+  is_thousands = all(len(text) == 3 for text in texts[1:]) and len(texts) == len(gold.items)
+  return is_thousands and ''.join(texts) == tokens[0].text
 
 
 def _distinct(items: tuple[Answer, ...]) -> tuple[Answer, ...]:

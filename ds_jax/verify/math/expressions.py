@@ -380,7 +380,10 @@ class Reader:
       function = _BRACKET_FUNCTIONS.get(token)
       return ('call', function, node) if function else node
     if kind == 'number':
-      return self._number()
+      return self._number(self.take())
+    if token == '.' and self._tokens[self._position + 1 :][:1] and self._decimal_follows():
+      self.take()
+      return self._number('0.')
     self.take()
     if kind == 'letters':
       return self._letter(token)
@@ -388,8 +391,10 @@ class Reader:
       raise UnreadableError(token)
     return self._command(token, token[1:])
 
-  def _number(self) -> Node:
-    text = self.take()
+  def _decimal_follows(self) -> bool:
+    return self._tokens[self._position + 1].text in (r'\overline', r'\dot')
+
+  def _number(self, text: str) -> Node:
     if '.' in text and text[-1] != '.' and self.peek == r'\ldots':
       self.take()
       return self._repeating_by_example(text)
@@ -608,7 +613,8 @@ class Reader:
       start = self._position
       try:
         arguments = self._listed(letter, 2)
-        if all(map(is_integer, arguments)):
+        is_counted = all(map(is_integer, arguments)) and arguments[0][1] >= arguments[1][1] >= 0
+        if is_counted or letter == 'C' and any(map(symbols, arguments)):
           return self._choice(letter, *arguments)
       except UnreadableError:
         pass
@@ -658,7 +664,7 @@ class Reader:
     return False
 
   def _suffix(self) -> str:
-    r"""`_1`, `_{max}`, `'` and `^{\prime}`, in one spelling."""
+    """`_1`, `_{max}` and `'`, in one spelling."""
     suffix = ''
     while True:
       if self._takes('_'):
@@ -667,9 +673,6 @@ class Reader:
           raise UnreadableError('subscript')
         suffix += '_' + ''.join(content)
       elif self._takes("'"):
-        suffix += "'"
-      elif self._ahead('^', '{', "'", '}') or self._ahead('^', "'"):
-        self._position += 4 if self._ahead('^', '{') else 2
         suffix += "'"
       else:
         return suffix

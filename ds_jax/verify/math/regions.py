@@ -34,6 +34,7 @@ PRECISION = 256  # bits
 _TINY = -100  # log2 of a ball around 0 that counts as 0
 _MAX_POINTS = 60
 ANY_NAME = ''
+_OPERATIONS = {r'\cup': 'or', r'\cap': 'and', r'\setminus': 'minus'}
 _REALS = ('symbol', r'\mathbb R')
 
 
@@ -97,7 +98,9 @@ def of(answer: Answer) -> tuple[Region, str]:
   if isinstance(answer, Sequence):
     return _interval(answer), ANY_NAME
   if isinstance(answer, SetOperation):
-    operation = {r'\cup': 'or', r'\cap': 'and', r'\setminus': 'minus'}[answer.operation]
+    operation = _OPERATIONS.get(answer.operation)
+    if operation is None:
+      raise NoRegionError
     return _combined(operation, answer.parts)
   if isinstance(answer, Builder):
     region, name = of(answer.condition)
@@ -204,7 +207,7 @@ def same_region(gold: Region, answer: Region, work: Work) -> Finding:
       for comparison in _comparisons(region):
         _add_critical(comparison, roots, exact, work)
     for x in _test_points(roots, exact):
-      if _holds(gold, x, work) != _holds(answer, x, work):
+      if holds(gold, x, work) != holds(answer, x, work):
         return Finding(False, 'membership')
   except UndecidedError as error:
     return Finding(None, f'beyond the bounds ({error})')
@@ -257,13 +260,23 @@ def _middle(x: Value) -> fmpq:
   return fmpq(mantissa) * fmpq(2) ** int(exponent)
 
 
-def _holds(region: Region, x: Value, work: Work) -> bool:
+def ends(region: Region, work: Work) -> list[fmpq]:
+  """Numbers where membership may change."""
+  roots: set[fmpq] = set()
+  exact: list[Value] = []
+  for comparison in _comparisons(region):
+    _add_critical(comparison, roots, exact, work)
+  return [*roots, *map(_middle, exact)]
+
+
+def holds(region: Region, x: Value, work: Work) -> bool:
+  """Whether x belongs to a set."""
   if isinstance(region, Everything):
     return True
   if isinstance(region, Nothing):
     return False
   if isinstance(region, Combination):
-    first, *others = (_holds(part, x, work) for part in region.parts)
+    first, *others = (holds(part, x, work) for part in region.parts)
     if region.operation == 'or':
       return first or any(others)
     return first and (not any(others) if region.operation == 'minus' else all(others))

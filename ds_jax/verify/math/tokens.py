@@ -41,6 +41,7 @@ class Token(NamedTuple):
   text: str
   is_text: bool = False  # stands in \text{…} or the like
   has_space: bool = False  # white space before it
+  is_grouped: bool = False  # a number with commas between its thousands
 
 
 _GREEK = 'alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho'
@@ -132,6 +133,7 @@ _LAYOUT = re.compile(
   r'|\\(?:phantom|hphantom|vphantom)\s*(?:\{[^{}]{0,40}\})?'
 )
 _THIN = re.compile(r'\\[,;:>]|(?<!\\)\\ |~|\\q?quad(?![A-Za-z])|\\enspace(?![A-Za-z])')
+_PRIMES = re.compile(r"\^\s*(?:\{\s*((?:\\prime\s*|'\s*){1,4})\}|\\prime(?![A-Za-z]))")
 _ESCAPED_TWICE = re.compile(r'\\\\(?=[A-Za-z()\[\]{}])')  # of a string within a string
 _E_NOTATION = r'(?:[eE][+-]?\d{1,6}(?![\d.A-Za-z]))?'
 _TOKEN = re.compile(
@@ -139,7 +141,7 @@ _TOKEN = re.compile(
   r'|(?P<number>(?:\d{1,3}(?:(?:\s?\{\s?,\s?\}\s?|(?P<comma>,))\d{3})+(?![\d])(?!\{?,\}?\d)|\d+)(?:\.\d+|\.(?!\.))?'
   rf'{_E_NOTATION}|\.\d+{_E_NOTATION})'
   r'|(?P<command>\\(?:[A-Za-z]+|[%$&#_|{}\\]))'
-  r'|(?P<letters>[A-Za-z]+)'
+  r'|(?P<letters>atan2|[A-Za-z]+)'
   r'|(?P<sign>\*\*|<=|>=|!=|<>|==|\.\.\.+|.)',
   re.ASCII | re.DOTALL,
 )
@@ -239,6 +241,7 @@ def _spell(text: str) -> str:
   elif '\\begin' not in text:  # there `\\` ends a row
     text = _ESCAPED_TWICE.sub(r'\\', text)
   text = _LAYOUT.sub('', _without_dollars(text))
+  text = _PRIMES.sub(lambda m: "'" * max(m[0].count("'") + m[0].count('prime'), 1), text)
   return _THIN.sub(' ', text).strip().strip('`').strip()
 
 
@@ -297,11 +300,15 @@ def _tokens(text: str, is_text: bool, depth: int) -> Iterator[Token]:
     if num_tokens > MAX_TOKENS:
       raise UnreadableError('length')
     if kind == 'number':
-      if brackets and match['comma']:  # (1,234) are two numbers
-        content = content.partition(',')[0]
+      is_grouped = bool(match['comma'])
+      if brackets and is_grouped:  # (1,234) are two numbers
+        content, is_grouped = content.partition(',')[0], False
         position = match.start() + len(content)
       content = re.sub(r'[{},\s]', '', content)
-    elif kind == 'command':
+      yield Token('number', content, is_text, has_space, is_grouped)
+      has_space = False
+      continue
+    if kind == 'command':
       name = content[1:]
       if name in _TEXT_COMMANDS:
         inside, position = _argument(text, position)
@@ -377,7 +384,7 @@ def _letters(
 
 
 def _without_layout(tokens: list[Token]) -> list[Token]:
-  """Drops wrappers, keeping their group, and commas' spaces in `\\begin{aligned}`."""
+  """Drops the commands of wrappers, and keeps their groups."""
   return [t for t in tokens if not (t.kind == 'command' and t.text[1:] in _WRAPPERS)]
 
 

@@ -328,7 +328,10 @@ class _Reader:
       if self._peek() in (r'\cdot', '*', '-', ','):
         self._take()
       elif self._peek() in ('/', 'per'):
-        self._take()
+        if self._take() == 'per' and self._peek() == 'cent':
+          self._take()
+          unit = unit.times(PERCENT)
+          continue
         sign = -1
         unit = unit.times(self._factor(), sign)
         sign = 1

@@ -564,7 +564,7 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
   'conj': lambda e, x: x.conjugate() if isinstance(x, acb) else x,
   'arg': lambda e, x: acb(e._ball(x)).arg(),
   'cis': lambda e, x: (acb(0, 1) * e._ball(x)).exp(),
-  'atan2': lambda e, y, x: e._ball(y).atan2(e._ball(x)),
+  'atan2': lambda e, y, x: arb.atan2(e._ball(e._real(y)), e._ball(e._real(x))),
 }
 
 
