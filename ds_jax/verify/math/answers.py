@@ -116,9 +116,10 @@ class SetOperation:
 
 @dataclasses.dataclass(frozen=True)
 class Builder:
-  """`\\{x \\mid condition\\}`."""
+  """`\\{x \\in domain \\mid condition\\}`."""
 
   name: str
+  domain: str
   condition: Answer
 
 
@@ -180,13 +181,17 @@ class Reading:
     return describe(self.answer)
 
 
+ELLIPSIS = Name('…')
 EMPTY_SET = Collection((), is_set=True)
 ORDER_SIGNS = ('<', '>', r'\leq', r'\geq')
 _RELATIONS = frozenset(('=', *ORDER_SIGNS, r'\neq', r'\approx', r'\equiv', r'\in'))
-_OTHER_RELATIONS = frozenset(
+# Relations whose sides are compared one by one.
+OTHER_RELATIONS = frozenset(
   r'\sim \subset \subseteq \supset \supseteq \perp \parallel \cong \Rightarrow \Leftrightarrow \to '
-  r'\mapsto \land \lor \neg \oplus \otimes \notin \ni \propto \mid \nmid \models \vdash \prec \succ '
-  r'\ll \gg \forall \exists \circ \ldots \circledast \cap'.split()
+  r'\mapsto \mid \nmid \notin \propto \models \ll \gg \succeq \preceq \prec \succ \lhd'.split()
+)
+_UNREAD_SIGNS = OTHER_RELATIONS | frozenset(
+  r'\land \lor \neg \oplus \otimes \ni \vdash \forall \exists \circledast \cap \cup'.split()
 )
 _OPENING = {'(': ')', '[': ']', r'\{': r'\}', '{': '}', r'\langle': r'\rangle'}
 _CLOSING = frozenset(_OPENING.values())
@@ -299,7 +304,7 @@ class _Reader:
     tokens = _trimmed(tokens)
     if not tokens:
       raise UnreadableError('empty')
-    found = self._answer(tokens)
+    found = ELLIPSIS if _texts(tokens) == [r'\ldots'] else self._answer(tokens)
     self._depth -= 1
     return found
 
@@ -433,8 +438,8 @@ class _Reader:
     if texts[mark] == r'\mod':
       if before and before[-1].text == '(' and behind and behind[-1].text == ')':
         before, behind = before[:-1], behind[:-1]
-      elif r'\equiv' not in texts:
-        return None  # the remainder 62 \bmod 50
+      elif r'\equiv' not in texts and not _is_residue(before, behind):
+        return None  # the remainder 62 \mod 50
     if before and before[-1].text == '{':
       raise UnreadableError('modulus')
     modulus = expressions.read(_without_braces(behind))
@@ -489,6 +494,9 @@ class _Reader:
     sides, signs = split(tokens, _RELATIONS)
     if signs:
       return self._relation(sides, signs)
+    sides, signs = split(tokens, OTHER_RELATIONS)
+    if signs and all(sides):
+      return Relation(tuple(map(self._item, sides)), tuple(signs))
     return self._item(tokens)
 
   def _relation(self, sides: list[Tokens], signs: list[str]) -> Answer:
@@ -519,7 +527,7 @@ class _Reader:
       is_hedge = words & _NEGATIONS or any(
         vocabulary.NUMBER_WORDS.get(word) is not None for word in words
       )
-      if not is_first or is_hedge or any(t.text in _OTHER_RELATIONS - {r'\to', r'\ldots', r'\circ', r'\mid', r'\cap'} for t in tokens):
+      if not is_first or is_hedge or any(t.text in _UNREAD_SIGNS - {r'\to', r'\mid', r'\cap', r'\cup'} for t in tokens):
         raise
       return Name(key(tokens))
 
@@ -571,6 +579,8 @@ class _Reader:
       return self._braces(inside)
     pieces, separators = split(inside, frozenset((',', ';')))
     if len(pieces) < 2:
+      if opening == '(' and any(t.text == ':' for t in inside):
+        return self._ratio(inside)  # projective coordinates
       if opening == '(' and inside and inside[0].kind == 'word' or opening == r'\langle':
         raise UnreadableError('brackets')
       return None if opening != '[' or closing != ']' or len(inside) else EMPTY_SET
@@ -582,7 +592,9 @@ class _Reader:
   def _braces(self, inside: Tokens) -> Answer:
     if not inside:
       return EMPTY_SET
-    parts, bars = split(inside, frozenset(('|', ':')))
+    parts, bars = split(inside, frozenset((r'\mid',)))
+    if not bars:
+      parts, bars = split(inside, frozenset(('|', ':')))
     if len(bars) == 1 and parts[0] and parts[1]:
       return self._builder(*parts)
     if len(bars) > 1 and bars[0] == '|':  # \{x \mid |x| < 1\}
@@ -597,12 +609,11 @@ class _Reader:
 
   def _builder(self, variable: Tokens, condition: Tokens) -> Builder:
     sides, signs = split(variable, frozenset((r'\in',)))
-    if signs and _texts(sides[1]) != [r'\mathbb R']:
-      raise UnreadableError('a set of other numbers')
+    domain = key(sides[1]) if signs else r'\mathbb R'
     name = name_of(self._item(sides[0]))
     if name is None:
       raise UnreadableError('a set')
-    return Builder(name, self.answer(condition))
+    return Builder(name, domain, self.answer(condition))
 
   def _cases(self, tokens: Tokens) -> Answer | None:
     if tokens[0].text != r'\begin cases' or tokens[-1].text != r'\end cases':
@@ -641,13 +652,6 @@ class _Reader:
     digits = ''.join(t for t in texts[:mark] if t not in '(){}')
     base_text = ''.join(t for t in texts[mark + 1 :] if t not in '(){}').casefold()
     base = vocabulary.NUMBER_WORDS.get(base_text) or int(base_text)
-    if not 2 <= base <= 36 or len(digits) > 400:
-      raise UnreadableError('base')
-    try:
-      whole, _, decimals = digits.partition('.')
-      int((whole + decimals)[:200], base)
-    except ValueError:
-      raise UnreadableError('digits beyond the base') from None
     return Numeral(digits.casefold().lstrip('0') or '0', base)
 
   def _ratio(self, tokens: Tokens) -> Ratio | None:
@@ -694,7 +698,7 @@ def read_quantity(tokens: Tokens, is_plain_unit: bool = False) -> Quantity:
     if inner.unit.powers and inner.unit.powers != before.powers:
       raise UnreadableError('two units')
     return dataclasses.replace(inner, unit=before._replace(nouns=inner.unit.nouns))
-  if any(t.text in _OTHER_RELATIONS - {r'\circ', r'\to', r'\ldots'} for t in tokens):
+  if any(t.text in _UNREAD_SIGNS - {r'\to'} for t in tokens):
     raise UnreadableError('a relation that is not read')
   for boundary in _boundaries(tokens, is_plain_unit):
     unit = units.read_unit(tokens[boundary:])
@@ -796,8 +800,10 @@ def _is_based(tokens: Tokens) -> bool:
   digits, base = ''.join(texts[: marks[0]]), texts[-1].casefold()
   if not re.fullmatch(r'[0-9A-Za-z.]+', digits) or len(digits) > 400:
     return False
-  is_base = base in vocabulary.NUMBER_WORDS or base.isdigit() and len(base) < 3
-  return is_base and (digits[0].isdigit() or base == '16' and re.fullmatch('[A-F0-9]{2,}', digits))
+  radix = vocabulary.NUMBER_WORDS.get(base, int(base) if re.fullmatch(r'\d{1,2}', base) else 0)
+  has_digits = digits[0].isdigit() or radix == 16 and re.fullmatch('[A-F0-9]{2,}', digits)
+  alphabet = '0123456789abcdefghijklmnopqrstuvwxyz'[:radix] + '.'
+  return bool(has_digits) and 2 <= radix <= 36 and set(digits.casefold()) <= set(alphabet)
 
 
 def _without_braces(tokens: Tokens) -> Tokens:
@@ -922,6 +928,12 @@ def _clause_names(tokens: Tokens) -> list[str] | None:
   if not names or not (has_words or domain):
     return None
   return names if domain == r'\mathbb Z' else []
+
+
+def _is_residue(residue: Tokens, modulus: Tokens) -> bool:
+  """Whether `1 \\mod 4` is a class, as the number is a remainder already."""
+  texts = [''.join(_texts(part)).strip('{}') for part in (residue, modulus)]
+  return all(re.fullmatch(r'\d{1,9}', text) for text in texts) and int(texts[0]) < int(texts[1])
 
 
 def _condition(tokens: Tokens) -> Tokens:

@@ -359,6 +359,16 @@ def _all_equal(pairs: SequenceOf[tuple[Answer, Answer]], stage: str, work: Work)
   return Finding(True, stage)
 
 
+def other_relations(gold: Answer, answer: Answer, work: Work) -> Finding | None:
+  """Divisibility, inclusion, convergence and the like: side by side."""
+  signs = [side.signs if isinstance(side, Relation) else () for side in (gold, answer)]
+  if not any(answers.OTHER_RELATIONS & set(s) for s in signs):
+    return None
+  if signs[0] != signs[1]:
+    return Finding(False, 'other relations')
+  return _all_equal(list(zip(gold.sides, answer.sides, strict=True)), 'other relations', work)
+
+
 def equations(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   """Equations with equations; `name = value` with the value."""
   is_equation = [_is_equation(side) for side in (gold, answer)]
@@ -421,8 +431,9 @@ def _two_equations(gold: Relation, answer: Relation, work: Work) -> Finding:
   names = [name_of(side.sides[0]) for side in (gold, answer)]
   last = [side.sides[-1] for side in (gold, answer)]
   if None not in names:
-    is_same_name = names[0] == names[1] or all(n == 'y' or '(' in n for n in names)
-    if is_same_name:
+    is_same_name = names[0] == names[1] or _are_y_and_function(gold.sides[0], answer.sides[0])
+    has_values = any(name_of(side) is None for side in last)
+    if is_same_name and has_values:
       return compare(*last, work)
   if max(len(gold.sides), len(answer.sides)) > 2:
     is_same = lambda a, b: compare(a, b, work).is_equal
@@ -438,6 +449,13 @@ def _two_equations(gold: Relation, answer: Relation, work: Work) -> Finding:
     if _solves(explicit, difference, work):
       return Finding(True, 'the solved equation')
   return Finding(None, 'equations')
+
+
+def _are_y_and_function(first: Answer, second: Answer) -> bool:
+  """Whether one is y and the other f(x)."""
+  nodes = [side.node if isinstance(side, Quantity) else (None,) for side in (first, second)]
+  functions = [node for node in nodes if node[0] == 'apply' and node[2][0] == 'symbol']
+  return len(functions) == 1 and ('symbol', 'y') in nodes
 
 
 def _difference(equation: Relation) -> Node | None:
@@ -509,6 +527,8 @@ def _inequalities(gold: Answer, answer: Answer, work: Work) -> Finding | None:
       _match(gold.parts, answer.parts, lambda a, b: compare(a, b, work).is_equal), 'set operations'
     )
   if isinstance(gold, Builder) and isinstance(answer, Builder):
+    if gold.domain != answer.domain:
+      return Finding(False, 'sets of other things')
     renaming = {('symbol', answer.name): ('symbol', gold.name)}
     return compare(gold.condition, _renamed(answer.condition, renaming), work)
   links = [_links(side) for side in (gold, answer)]
@@ -585,6 +605,8 @@ def collections(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   is_single = len(items[0]) == 1 and not (isinstance(gold, Collection) and isinstance(answer, Collection))
   if is_single and any(_symbols(part) for part in (gold, answer)):
     return Finding(None, 'one element and its set')
+  if answers.ELLIPSIS in items[0]:
+    return _all_equal(list(zip(*items, strict=True)), 'in order', work)
   is_same = lambda a, b: compare(a, b, work).is_equal
   return Finding(_match(*items, is_same), 'in any order')
 
@@ -776,6 +798,7 @@ STAGES: tuple[Stage, ...] = (
   families,
   false_statements,
   assignments,
+  other_relations,
   equations,
   congruences,
   cases,

@@ -68,7 +68,7 @@ _GREEK = frozenset(
   (
     'alpha beta gamma delta epsilon zeta eta theta vartheta iota kappa lambda mu nu xi omicron '
     'rho varrho sigma varsigma tau upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma '
-    'Upsilon Phi Psi Omega hbar ell aleph nabla partial wp Re Im'
+    'Upsilon Phi Psi Omega hbar ell aleph nabla partial wp Re Im pi'
   ).split()
 )
 _ACCENTS = frozenset('hat vec tilde dot ddot overline mathring check'.split())
@@ -227,7 +227,7 @@ class Reader:
       elif self.peek in ('/', r'\div'):
         self.take()
         result = ('/', result, self._signed_power())
-      elif self.peek == r'\mod':
+      elif self.peek in (r'\mod', r'\bmod'):
         self.take()
         result = ('call', 'mod', result, self._signed_power())
       elif self._starts_atom():
@@ -301,7 +301,10 @@ class Reader:
       elif self._takes_degree():
         base = ('degree', self._with_minutes(base))
       else:
-        base = ('^', base, self.exponent())
+        exponent = self.exponent()
+        if base[0] == 'symbol' and self.peek == '_':  # x^2_1
+          base = ('symbol', base[1] + self._suffix())
+        base = ('^', base, exponent)
     self._depth -= 1
     return base
 
@@ -333,7 +336,10 @@ class Reader:
     self._depth += 1
     if self._depth > MAX_DEPTH:
       raise UnreadableError('nesting')
-    base = self.group('{') if self.peek == '{' else self.atom()
+    if self._kind == 'letters':
+      base = self._symbol(self.take(), is_applied=False)  # \cos^n (x)
+    else:
+      base = self.group('{') if self.peek == '{' else self.atom()
     if self._takes('^'):
       base = ('^', base, self.exponent())
     self._depth -= 1
@@ -376,7 +382,7 @@ class Reader:
     if token in _BRACKETS:
       node = self.group(token)
       if token == r'\|':
-        return ('apply', 'norm', node)
+        return ('apply', 'norm' + self._suffix(), node)
       function = _BRACKET_FUNCTIONS.get(token)
       return ('call', function, node) if function else node
     if kind == 'number':
@@ -542,9 +548,14 @@ class Reader:
     node = self.power()
     while self._starts_atom() and not self._starts_function() and self.peek not in ('(', '['):
       node = self._joined(node)
-    if self.peek == '/' and self._kind == 'sign' or self.peek in ('*', r'\cdot'):
+    if self.peek in ('/', '*', r'\cdot') and not self._function_follows():
       raise UnreadableError('where the argument ends is not clear')
     return node
+
+  def _function_follows(self) -> bool:
+    """Whether another function stands behind the next sign: \\ln 2 / \\ln 3."""
+    following = self._tokens[self._position + 1 : self._position + 2]
+    return bool(following) and following[0].kind == 'command' and following[0].text[1:] in _UNARY
 
   def _starts_function(self) -> bool:
     return self._kind == 'command' and self.peek[1:] in _UNARY
@@ -636,22 +647,27 @@ class Reader:
     self._position = start
     return None
 
-  def _symbol(self, token: str) -> Node:
+  def _symbol(self, token: str, is_applied: bool = True) -> Node:
     """A letter with its subscript and primes, or a constant, or a function's value."""
     suffix = self._suffix()
-    if not suffix and token in ('e', 'i', 'I'):
+    if not suffix and token in ('e', 'i', 'I') and not (token == 'I' and self._has_one_inside()):
       return EULER if token == 'e' else IMAGINARY
     name = token + suffix
-    if self.peek == '(' and not suffix and token in _KNOWN_GREEK:
+    if self.peek == '(' and not suffix and token in _KNOWN_GREEK and is_applied:
       return ('call', _KNOWN_GREEK[token], self.group('('))
     start = self._position
     is_function = token in _UNKNOWN_FUNCTIONS or "'" in suffix
     if is_function and self._takes('^'):
       name += f'^{self.exponent()}'
-    if self.peek == '(' and (is_function or self._has_comma_inside()):
+    has_arguments = is_function or self._has_comma_inside() or self._has_one_inside()
+    if self.peek == '(' and has_arguments and is_applied:
       return ('apply', name, *self._listed(name, None))
     self._position = start
     return ('symbol', token + suffix)
+
+  def _has_one_inside(self) -> bool:
+    """Whether one number or letter stands between the brackets behind a letter: I(0), u(t)."""
+    return self._ahead('(') and [t.text for t in self._tokens[self._position + 2 :][:1]] == [')']
 
   def _has_comma_inside(self) -> bool:
     depth = 0

@@ -104,7 +104,7 @@ def of(answer: Answer) -> tuple[Region, str]:
     return _combined(operation, answer.parts)
   if isinstance(answer, Builder):
     region, name = of(answer.condition)
-    if name not in (ANY_NAME, answer.name):
+    if answer.domain != r'\mathbb R' or name not in (ANY_NAME, answer.name):
       raise NoRegionError
     return region, ANY_NAME
   if isinstance(answer, Collection):
@@ -168,6 +168,8 @@ def _of_relation(answer: Relation) -> tuple[Region, str]:
       raise NoRegionError
     return region, name
   nodes = [_node(side) for side in answer.sides]
+  if any(part[0] == 'apply' for node in nodes for part in expressions.walk(node)):
+    raise NoRegionError
   names = {name for node in nodes for name in expressions.symbols(node)}
   if len(names) != 1:
     raise NoRegionError
@@ -206,9 +208,14 @@ def same_region(gold: Region, answer: Region, work: Work) -> Finding:
     for region in (gold, answer):
       for comparison in _comparisons(region):
         _add_critical(comparison, roots, exact, work)
+    num_inside = 0
     for x in _test_points(roots, exact):
-      if holds(gold, x, work) != holds(answer, x, work):
+      is_inside = holds(gold, x, work)
+      if is_inside != holds(answer, x, work):
         return Finding(False, 'membership')
+      num_inside += is_inside
+    if not num_inside and Nothing() not in (gold, answer):
+      return Finding(None, 'membership')
   except UndecidedError as error:
     return Finding(None, f'beyond the bounds ({error})')
   return Finding(True, 'membership')

@@ -84,7 +84,7 @@ _SYMBOLS = {
   '∑': r'\sum ',
   '∏': r'\prod ',
   '∫': r'\int ',
-  '∣': '|',
+  '∣': r'\mid ',
   '∥': r'\|',
   '⟨': r'\langle ',
   '⟩': r'\rangle ',
@@ -164,7 +164,7 @@ _SYNONYMS = {
   **dict.fromkeys(('implies', 'Longrightarrow'), r'\Rightarrow'),
   **dict.fromkeys(('iff', 'Longleftrightarrow'), r'\Leftrightarrow'),
   **dict.fromkeys(('simeq', 'thickapprox'), r'\approx'),
-  **dict.fromkeys(('lvert', 'rvert', 'vert', 'mid'), '|'),
+  **dict.fromkeys(('lvert', 'rvert', 'vert'), '|'),
   **dict.fromkeys(('lVert', 'rVert', 'Vert', '|'), r'\|'),
   'lt': '<',
   'gt': '>',
@@ -212,7 +212,6 @@ _SYNONYMS = {
   'texteuro': '€',
   'dollar': r'\$',
   'textdollar': r'\$',
-  'bmod': r'\mod',
   'lg': r'\lg',
 }
 _PLAIN_SIGNS = {'**': '^', '<=': r'\leq', '>=': r'\geq', '!=': r'\neq', '<>': r'\neq', '==': '='}
@@ -384,8 +383,17 @@ def _letters(
 
 
 def _without_layout(tokens: list[Token]) -> list[Token]:
-  """Drops the commands of wrappers, and keeps their groups."""
-  return [t for t in tokens if not (t.kind == 'command' and t.text[1:] in _WRAPPERS)]
+  """Drops the commands of wrappers, and the braces around one token behind them."""
+  kept: list[Token] = []
+  i = 0
+  while i < len(tokens):
+    if tokens[i].kind != 'command' or tokens[i].text[1:] not in _WRAPPERS:
+      kept.append(tokens[i])
+    elif [t.text for t in tokens[i + 1 : i + 4 : 2]] == ['{', '}']:
+      kept.append(tokens[i + 2]._replace(has_space=tokens[i].has_space))
+      i += 3
+    i += 1
+  return kept
 
 
 def _joined_thousands(tokens: list[Token]) -> list[Token]:

@@ -462,7 +462,7 @@ class Evaluation:
           raise UndecidedError('digits')
       return total
     finally:
-      self._values.pop(name)
+      self._values.pop(name, None)
       if before is not None:
         self._values[name] = before
 
@@ -507,7 +507,7 @@ class Evaluation:
         value = arb(self._ball(near).mid(), step.upper() * arb(2) ** -35 + arb(2) ** -75)
       return value
     finally:
-      self._values.pop(name)
+      self._values.pop(name, None)
       if before is not None:
         self._values[name] = before
 
@@ -520,22 +520,23 @@ class Evaluation:
     """A definite integral with a rigorous bound (Petras' method, as arb has it)."""
     ends = [self._ball(self._real(self._value(end))) for end in (low, high)]
     inner = Evaluation(self._work, self._precision, values=self._values, is_complex=True)
+    is_spent = False
 
     def integrand(z: acb, is_analytic: bool) -> acb:
+      nonlocal is_spent  # exceptions must not pass through the C code
       inner._values[name] = z
       try:
-        value = inner._value(body)
-      except UndefinedError:
-        return acb('nan')
-      except UndecidedError as error:
-        if str(error) == 'work':
-          raise
+        value = acb('nan') if is_spent else inner._value(body)
+      except (UndefinedError, UndecidedError, ArithmeticError, ValueError, TypeError):
+        is_spent = self._work.left < 0
         return acb('nan')
       if is_analytic and _has_branch(body):
         return acb('nan') if z.imag != 0 or z.real.rad() > 0.4 else acb(inner._ball(value))
       return acb(inner._ball(value))
 
     value = acb.integral(integrand, *ends, eval_limit=400)
+    if is_spent:
+      raise UndecidedError('work')
     return value.real if value.imag.contains(0) else value
 
 
