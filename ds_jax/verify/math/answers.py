@@ -320,7 +320,7 @@ class _Reader:
     if len(tokens) > 2 and tokens[0].text == '{' and _is_enclosed(tokens):
       if not _is_based(tokens):
         return self.answer(_inside(tokens))
-    if any(t.text in (r'\pmod', r'\mod', r'\equiv') for t in tokens):
+    if any(t.text in (r'\pmod', r'\mod', r'\bmod', r'\equiv') for t in tokens):
       congruence = self._congruence(tokens)
       if congruence is not None:
         return congruence
@@ -428,17 +428,19 @@ class _Reader:
   def _congruence(self, tokens: Tokens) -> Congruence | None:
     """`x \\equiv 3 \\pmod 7`, `3 (mod 7)`."""
     texts = _texts(tokens)
-    marks = [i for i, text in enumerate(texts) if text in (r'\pmod', r'\mod')]
+    is_class = r'\equiv' in texts
+    commands = (r'\pmod', r'\mod', r'\bmod') if is_class else (r'\pmod', r'\mod')
+    marks = [i for i, text in enumerate(texts) if text in commands]
     if len(marks) != 1:
-      if r'\equiv' in texts and not marks:
+      if not marks:
         return None
       raise UnreadableError('moduli')
     mark = marks[0]
     before, behind = tokens[:mark], tokens[mark + 1 :]
-    if texts[mark] == r'\mod':
+    if texts[mark] != r'\pmod':
       if before and before[-1].text == '(' and behind and behind[-1].text == ')':
         before, behind = before[:-1], behind[:-1]
-      elif r'\equiv' not in texts and not _is_residue(before, behind):
+      elif not is_class and not _is_residue(before, behind):
         return None  # the remainder 62 \mod 50
     if before and before[-1].text == '{':
       raise UnreadableError('modulus')
@@ -595,15 +597,12 @@ class _Reader:
     parts, bars = split(inside, frozenset((r'\mid',)))
     if not bars:
       parts, bars = split(inside, frozenset(('|', ':')))
-    if len(bars) == 1 and parts[0] and parts[1]:
-      return self._builder(*parts)
-    if len(bars) > 1 and bars[0] == '|':  # \{x \mid |x| < 1\}
+    if bars and parts[0]:
       try:
         return self._builder(parts[0], inside[len(parts[0]) + 1 :])
       except UnreadableError:
-        pass
-    if bars and bars[0] == ':':
-      raise UnreadableError('a set')
+        if bars[0] != '|' or len(bars) % 2:  # else absolute values: \{|x|, |y|\}
+          raise
     pieces, separators = _split_list(inside)
     return Collection(tuple(self.answer(piece) for piece in pieces), is_set=True)
 
