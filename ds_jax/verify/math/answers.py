@@ -204,7 +204,7 @@ _CLAUSE_WORDS = frozenset(
 )
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(512)
 def read(text: str) -> Reading:
   """Reads one bare answer, whatever it is."""
   if len(text) > MAX_LENGTH:

@@ -26,6 +26,7 @@ MAX_FACTORIAL = 12_000
 MAX_TERMS = 3000  # of a sum
 _MAX_LOG = 1 << 40  # binary digits before the point
 _MAX_NODES = 400
+_MAX_GAMMA_BITS = 1000  # of the gamma and zeta functions and of integrals, which are dear
 
 Value = Any  # fmpq, arb or acb
 
@@ -41,7 +42,7 @@ class UndecidedError(Exception):
 class Work:
   """A budget of steps, in about microseconds."""
 
-  def __init__(self, limit: int = 60_000):
+  def __init__(self, limit: int = 150_000):
     self.left = limit
 
   def spend(self, steps: float) -> None:
@@ -134,8 +135,11 @@ class Evaluation:
   def _seen(self, x: Value) -> Value:
     """`x`, if it is a number within bounds that this evaluation may hold."""
     if isinstance(x, fmpq):
-      if x.height_bits() > MAX_BITS:
+      bits = x.height_bits()
+      if bits > MAX_BITS:
         raise UndecidedError('digits')
+      if bits > 1000:
+        self._work.spend(bits / 50)
     elif not x.is_finite():
       raise UndecidedError('magnitude')
     elif isinstance(x, acb):
@@ -291,7 +295,7 @@ class Evaluation:
       if x <= MAX_FACTORIAL:
         self._work.spend(int(x.p) / 20)
         return fmpq(fmpz.fac_ui(int(x.p)))
-    if log2(x) > 30:
+    if log2(x) > 30 or self._precision > _MAX_GAMMA_BITS:
       raise UndecidedError('factorial')
     self._work.spend(20 * self._cost)
     return (self._ball(x) + 1).gamma()
@@ -424,7 +428,7 @@ class Evaluation:
 
   def zeta(self, x: Value) -> Value:
     x = self._ball(x)
-    if log2(x) > 7:
+    if log2(x) > 7 or self._precision > _MAX_GAMMA_BITS:
       raise UndecidedError('zeta')
     self._work.spend(50 * self._cost)
     return x.zeta()
@@ -518,6 +522,8 @@ class Evaluation:
 
   def _integral(self, name: str, low: Node, high: Node, body: Node) -> Value:
     """A definite integral with a rigorous bound (Petras' method, as arb has it)."""
+    if self._precision > _MAX_GAMMA_BITS:
+      raise UndecidedError('integral')
     ends = [self._ball(self._real(self._value(end))) for end in (low, high)]
     inner = Evaluation(self._work, self._precision, values=self._values, is_complex=True)
     is_spent = False
