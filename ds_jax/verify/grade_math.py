@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from ds_jax.types import Verdict
 from ds_jax.verify import extract
 from ds_jax.verify.math import answers
-from ds_jax.verify.math.compare import compare
+from ds_jax.verify.math.compare import compare_whole
 from ds_jax.verify.math.values import Work
 
 MAX_CLASSES = 64  # of answers that are compared with one another in a vote
@@ -82,7 +82,7 @@ def _decide(gold: str, answer: str) -> tuple[bool, str]:
     return False, 'empty'
   if first.key == second.key:
     return True, 'same text'
-  finding = compare(first.answer, second.answer, Work())
+  finding = compare_whole(first.answer, second.answer, Work())
   return bool(finding.is_equal), finding.stage
 
 

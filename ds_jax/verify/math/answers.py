@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
+import math
 import re
 from collections.abc import Sequence as SequenceOf
 
@@ -104,6 +106,7 @@ class Assignments:
 
   names: tuple[str, ...]
   values: tuple[Answer, ...]
+  is_tuple: bool = False  # the order is that of a tuple of names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -369,6 +372,9 @@ class _Reader:
     words = [w for w in words if w not in vocabulary.ARTICLES and w not in ("'", '-')]
     if len(words) == 1 and words[0] in vocabulary.NUMBER_WORDS:
       return Quantity(expressions.number(vocabulary.NUMBER_WORDS[words[0]]), units.NONE)
+    if len(words) == 2 and words[0] in vocabulary.NUMBER_WORDS and words[1] in vocabulary.FRACTION_WORDS:
+      top, bottom = vocabulary.NUMBER_WORDS[words[0]], vocabulary.FRACTION_WORDS[words[1]]
+      return Quantity(expressions.number(fmpq(top, bottom)), units.NONE)
     meaning = vocabulary.PHRASES.get(' '.join(words))
     if meaning is None:
       return None
@@ -410,6 +416,10 @@ class _Reader:
     has_date = any(t.text.casefold() in vocabulary.MONTHS for t in tokens)
     if first.kind == 'number' and not has_date:
       return None
+    if first.text.casefold() in vocabulary.NUMBER_WORDS and len(tokens) > 1:
+      unit = units.read_unit(tokens[1:])
+      if unit is not None and not unit[0].unknown:
+        return None  # three million dollars
     if first.kind == 'letters' and len(first.text) == 1 and tokens[1].kind != 'word':
       return None
     if not has_date:
@@ -423,7 +433,9 @@ class _Reader:
     words = [w for w in words if w not in vocabulary.ARTICLES or len(words) == 1]
     if words[:2] in (['there', 'are'], ['there', 'is'], ['it', 'is']) and len(words) > 2:
       words = words[2:]
-    return Words(tuple(words))
+    if words[0] in ('on', 'in', 'at') and len(words) > 1:
+      words = words[1:]
+    return Words(_date(words) if has_date else tuple(words))
 
   def _congruence(self, tokens: Tokens) -> Congruence | None:
     """`x \\equiv 3 \\pmod 7`, `3 (mod 7)`."""
@@ -511,7 +523,7 @@ class _Reader:
       names = [name_of(item) for item in read_sides[0].items]
       values = read_sides[1]
       if isinstance(values, Sequence) and None not in names and len(values.items) == len(names):
-        return Assignments(tuple(names), values.items)
+        return Assignments(tuple(names), values.items, is_tuple=True)
     if signs == [r'\in'] and isinstance(read_sides[1], Collection) and read_sides[1].items:
       signs = ['=']  # n \in \{2, 3, 4\}
     return Relation(tuple(read_sides), tuple(signs))
@@ -589,7 +601,7 @@ class _Reader:
     if len(pieces) > _MAX_ITEMS:
       raise UnreadableError('length of a list')
     brackets = {r'\langle': '<'}.get(opening, opening) + {r'\rangle': '>'}.get(closing, closing)
-    return Sequence(brackets, tuple(self.answer(piece) for piece in pieces))
+    return _with_all_signs(brackets, [self.answer(piece) for piece in pieces])
 
   def _braces(self, inside: Tokens) -> Answer:
     if not inside:
@@ -598,8 +610,12 @@ class _Reader:
     if not bars:
       parts, bars = split(inside, frozenset(('|', ':')))
     if bars and parts[0]:
+      clause = inside[len(parts[0]) + 1 :]
+      parameters = _clause_names(clause)
+      if parameters:
+        return Family(self.answer(parts[0]), tuple(sorted(parameters)))
       try:
-        return self._builder(parts[0], inside[len(parts[0]) + 1 :])
+        return self._builder(parts[0], clause)
       except UnreadableError:
         if bars[0] != '|' or len(bars) % 2:  # else absolute values: \{|x|, |y|\}
           raise
@@ -675,6 +691,17 @@ class _Reader:
     return Collection(tuple(Quantity(node, quantity.unit) for node in nodes))
 
 
+def _with_all_signs(brackets: str, items: list[Answer]) -> Answer:
+  """A bracket; `(\\pm 1, \\pm 2)` is four."""
+  is_double = [isinstance(item, Collection) and not item.is_set for item in items]
+  if not any(is_double):
+    return Sequence(brackets, tuple(items))
+  choices = [i.items if double else (i,) for i, double in zip(items, is_double, strict=True)]
+  if math.prod(map(len, choices)) > 16:
+    raise UnreadableError('signs')
+  return Collection(tuple(Sequence(brackets, each) for each in itertools.product(*choices)))
+
+
 def read_quantity(tokens: Tokens, is_plain_unit: bool = False) -> Quantity:
   """An expression with its unit.
 
@@ -738,9 +765,10 @@ def _boundaries(tokens: Tokens, is_plain_unit: bool) -> list[int]:
     )  # fmt: skip
     if i and not depth and tokens[i - 1].text not in ('+', '-', '/', '*', '^', '_', r'\cdot'):
       is_plain = token.kind == 'letters' and not token.is_text
-      if token.kind == 'command' and text != '%' and not _is_unit_command(tokens, i):
+      if token.kind == 'command' and text not in ('%', r'\frac') and not _is_unit_command(tokens, i):
         continue
-      if is_temperature or units.starts_unit(token, is_plain_unit) and not (
+      is_fraction = text == r'\frac' and _is_unit_fraction(tokens[i + 1 : i + 3])
+      if is_fraction or is_temperature or units.starts_unit(token, is_plain_unit) and not (
         is_plain and has_letters and not is_plain_unit
       ):
         found.append(i)
@@ -749,6 +777,11 @@ def _boundaries(tokens: Tokens, is_plain_unit: bool) -> list[int]:
     has_letters |= token.kind == 'letters'
     depth += (text in _OPENING) - (text in _CLOSING)
   return found
+
+
+def _is_unit_fraction(tokens: Tokens) -> bool:
+  """Whether a fraction has letters of text on top: \\frac{\\text{m}}{\\text{s}}."""
+  return [t.text for t in tokens[:1]] == ['{'] and tokens[-1].is_text and tokens[-1].kind != 'number'
 
 
 def _is_unit_command(tokens: Tokens, i: int) -> bool:
@@ -785,6 +818,13 @@ def name_of(answer: Answer) -> str | None:
     text,
   )
   return text if is_name else None
+
+
+def _date(words: SequenceOf[str]) -> tuple[str, ...]:
+  """`14 March`, `March 14th` and `Mar 14` in one spelling."""
+  words = [vocabulary.MONTHS.get(w, w) for w in words if w not in vocabulary.ORDINAL_ENDINGS | {'of'}]
+  months = [w for w in words if w in vocabulary.MONTHS]
+  return (*months, *(w for w in words if w not in vocabulary.MONTHS))
 
 
 def _is_option_letter(token: Token) -> bool:

@@ -45,6 +45,13 @@ _FLIPPED = {'<': '>', '>': '<', r'\leq': r'\geq', r'\geq': r'\leq'}
 Stage = Callable[[Answer, Answer, Work], Finding | None]
 
 
+def compare_whole(gold: Answer, answer: Answer, work: Work) -> Finding:
+  """Compares two whole answers. What a gold counts (`30 widgets`) may be left out there."""
+  if isinstance(gold, Quantity) and isinstance(answer, Quantity) and answer.unit == units.NONE:
+    gold = dataclasses.replace(gold, unit=gold.unit._replace(unknown=()))
+  return compare(gold, answer, work)
+
+
 def compare(gold: Answer, answer: Answer, work: Work) -> Finding:
   """Asks the stages in order; the first that applies decides."""
   for stage in STAGES:
@@ -128,7 +135,9 @@ def ratios(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   ratio, other = pair
   if isinstance(other, Ratio):
     if ratio.is_clock and other.is_clock:
-      return Finding(_clock(ratio) == _clock(other), 'times')
+      has_half = bool(ratio.half) == bool(other.half)
+      times = [_clock(side) if has_half else {_clock(side)[:-1], _clock24(side)} for side in (ratio, other)]
+      return Finding(times[0] == times[1] if has_half else bool(times[0] & times[1]), 'times')
     return _proportional(ratio.parts, other.parts, work)
   if ratio.half or len(ratio.parts) != 2 or not isinstance(other, Quantity):
     return Finding(False, 'ratios')
@@ -142,6 +151,14 @@ def _clock(ratio: Ratio) -> tuple:
   while len(parts) > 2 and parts[-1] == 0:
     parts.pop()
   return (*parts, ratio.half)
+
+
+def _clock24(ratio: Ratio) -> tuple:
+  """A time in 24 hours."""
+  hour, *others = _clock(ratio)[:-1]
+  if ratio.half and isinstance(hour, int):
+    hour = hour % 12 + 12 * (ratio.half == 'pm')
+  return (hour, *others)
 
 
 def _proportional(first: SequenceOf[Node], second: SequenceOf[Node], work: Work) -> Finding:
@@ -201,6 +218,7 @@ def families(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   """Answers with integer parameters, whatever their names and where they start."""
   if not isinstance(gold, Family) and not isinstance(answer, Family):
     return None
+  gold, answer = _as_family(gold), _as_family(answer)
   sides = [_parametric(side, other) for side, other in ((gold, answer), (answer, gold))]
   if None in sides or len(sides[0][1]) != len(sides[1][1]):
     return Finding(False, 'integer parameters')
@@ -219,6 +237,14 @@ def families(gold: Answer, answer: Answer, work: Work) -> Finding | None:
     same_expression(step, s, work).is_equal for s in (other_step, ('-', other_step))
   )
   return Finding(is_same_step and _is_whole(offset, work), 'integer parameters')
+
+
+def _as_family(answer: Answer) -> Answer:
+  """A residue class as r + m k."""
+  if not isinstance(answer, Congruence) or len(answer.residues) != 1:
+    return answer
+  multiple = ('*', answer.modulus, ('symbol', 'k'))
+  return Family(Quantity(('+', answer.residues[0], multiple), units.NONE), ('k',))
 
 
 def _parametric(side: Answer, other: Answer) -> tuple[Answer, tuple[str, ...]] | None:
@@ -339,7 +365,8 @@ def assignments(gold: Answer, answer: Answer, work: Work) -> Finding | None:
     if other.brackets not in ('()', '<>'):
       return Finding(False, stage)
     order = sorted(range(len(values)), key=lambda i: named.names[i])
-    is_list = named is gold and named.names == tuple(sorted(named.names)) or named is answer
+    is_sorted = named.names == tuple(sorted(named.names))
+    is_list = not named.is_tuple and (is_sorted or named is answer)
     values = tuple(values[i] for i in order) if is_list else values
   elif other.is_set:
     return Finding(False, stage)
@@ -414,7 +441,8 @@ def _value_of_equation(gold: Answer, answer: Relation, work: Work) -> Finding:
     is_function = isinstance(gold, Quantity) and not _is_constant(gold)
     if is_zero or is_function:
       return Finding(None, 'an equation is more than its right side')
-    value = answer.sides[-1]
+    is_reversed = _is_constant(answer.sides[0]) and not _is_constant(answer.sides[-1])
+    value = answer.sides[0] if is_reversed else answer.sides[-1]
   finding = compare(gold, value, work)
   if not finding.is_equal and r'\approx' in answer.signs and equality_of_rounded(gold):
     return compare(gold, answer.sides[-1], work)
@@ -605,10 +633,20 @@ def collections(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   is_single = len(items[0]) == 1 and not (isinstance(gold, Collection) and isinstance(answer, Collection))
   if is_single and any(_symbols(part) for part in (gold, answer)):
     return Finding(None, 'one element and its set')
+  if _connectives_differ(gold, answer):
+    return Finding(False, 'and, or')
   if answers.ELLIPSIS in items[0]:
     return _all_equal(list(zip(*items, strict=True)), 'in order', work)
   is_same = lambda a, b: compare(a, b, work).is_equal
   return Finding(_match(*items, is_same), 'in any order')
+
+
+def _connectives_differ(gold: Answer, answer: Answer) -> bool:
+  """Whether one says `red and blue`, the other `red or blue`; of numbers both are a list."""
+  sides = gold, answer
+  if not all(isinstance(s, Collection) and isinstance(s.items[0], Words) for s in sides):
+    return False
+  return {side.connective for side in sides} == {'and', 'or'}
 
 
 def _is_grouped_list(gold: Answer, answer: Answer) -> bool:
@@ -618,8 +656,10 @@ def _is_grouped_list(gold: Answer, answer: Answer) -> bool:
     return False
   parts = [item.tokens for item in gold.items if isinstance(item, Quantity)]
   texts = [part[0].text for part in parts if len(part) == 1]
-  is_thousands = all(len(text) == 3 for text in texts[1:]) and len(texts) == len(gold.items)
-  return is_thousands and ''.join(texts) == tokens[0].text
+  digits = tokens[0].text
+  start = len(digits) % 3 or 3
+  groups = [digits[:start], *(digits[i : i + 3] for i in range(start, len(digits), 3))]
+  return len(texts) == len(gold.items) and sorted(texts) == sorted(groups)
 
 
 def _distinct(items: tuple[Answer, ...]) -> tuple[Answer, ...]:
@@ -686,7 +726,7 @@ def _with_same_reading(gold: Quantity, answer: Quantity) -> tuple[Quantity, Quan
 def _compare_units(gold: Quantity, answer: Quantity, work: Work) -> Finding | None:
   """Decides where units differ or one is a percentage or an angle; None: the values decide."""
   units_ = gold.unit, answer.unit
-  if answer.unit.unknown != gold.unit.unknown and (answer.unit.unknown or answer.unit.powers or answer.unit.nouns):
+  if answer.unit.unknown != gold.unit.unknown:
     return Finding(False, 'words behind the value')
   powers = [unit.powers for unit in units_]
   if all(powers):

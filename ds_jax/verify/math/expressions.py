@@ -640,7 +640,8 @@ class Reader:
       n = self._argument()
       self.take('^')
       k = self._argument()
-      if is_integer(n) and is_integer(k) and n[1] >= k[1]:
+      is_choice = is_integer(n) and is_integer(k) and n[1] >= k[1]
+      if is_choice or letter == 'C' and n[0] == k[0] == 'symbol':
         return self._choice(letter, n, k)
     except UnreadableError:
       pass

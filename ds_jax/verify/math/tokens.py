@@ -212,7 +212,7 @@ _SYNONYMS = {
   'texteuro': '€',
   'dollar': r'\$',
   'textdollar': r'\$',
-  'lg': r'\lg',
+  'surd': r'\sqrt',
 }
 _PLAIN_SIGNS = {'**': '^', '<=': r'\leq', '>=': r'\geq', '!=': r'\neq', '<>': r'\neq', '==': '='}
 _BRACKET_OPEN, _BRACKET_CLOSE = ('(', '[', r'\{'), (')', ']', r'\}')

@@ -108,6 +108,8 @@ _SYMBOLS = {
   'kn': (fmpq(1852, 3600), 'm 1 s -1'),
   'atm': (101325, 'kg 1 m -1 s -2'),
   'cc': (fmpq(1, 10**6), 'm 3'),
+  'Nm': (1, _KG_M2 + 's -2'),
+  'Wh': (3600, _KG_M2 + 's -2'),
   'AU': (149597870700, 'm 1'),
   'ly': (1, 'lightyear 1'),
   'rad': (1, 'radian 1'),
@@ -127,7 +129,7 @@ _SYMBOLS = {
   'dyn': (fmpq(1, 10**5), 'kg 1 m 1 s -2'),
   'gal': (1, 'gallon 1'),
 }
-_PREFIXED = frozenset(r'm g s A K mol Hz N Pa J W C V \Omega F T Wb H L eV bar cal pc'.split())
+_PREFIXED = frozenset(r'm g s A K mol Hz N Pa J W C V \Omega F T Wb Wh H L eV bar cal pc'.split())
 _NAMES = {
   **dict.fromkeys(('meter', 'metre'), 'm'),
   **dict.fromkeys(('gram', 'gramme'), 'g'),
@@ -341,6 +343,8 @@ class _Reader:
 
   def _factor(self) -> Unit:
     word = self._take()
+    if word == r'\frac':
+      return self._group().times(self._group(), -1)
     if word in ('(', '{'):
       unit = self._product() if word == '(' else self._factor()
       if self._take() not in (')', '}'):
@@ -364,6 +368,15 @@ class _Reader:
       word += self._take()
     unit = currency(word) or (PERCENT if word == '%' else lookup(word))
     return self._with_exponent(unit or self._noun(word))
+
+  def _group(self) -> Unit:
+    if self._take() != '{':
+      raise _NoUnitError
+    unit = NONE
+    while self._peek() != '}':
+      unit = unit.times(self._factor())
+    self._take()
+    return unit
 
   def _degrees(self) -> Unit:
     scale = {'c': 'celsius', 'f': 'fahrenheit', 'celsius': 'celsius', 'fahrenheit': 'fahrenheit'}

@@ -71,6 +71,10 @@ NUMBER_WORDS |= {
   name: 10 * i
   for i, name in enumerate('thirty forty fifty sixty seventy eighty ninety'.split(), start=3)
 }
+_PARTS = 'half third fourth fifth sixth seventh eighth ninth tenth'.split()
+FRACTION_WORDS = {name: i for i, name in enumerate(_PARTS, start=2)}
+FRACTION_WORDS |= {f'{name}s': value for name, value in FRACTION_WORDS.items()}
+FRACTION_WORDS |= {'halves': 2, 'quarter': 4, 'quarters': 4}
 MAGNITUDES = {
   'dozen': 12,
   'hundred': 100,
@@ -158,12 +162,9 @@ def singular(word: str) -> str:
   return word[:-1] if word.endswith('s') and not word.endswith('ss') and len(word) > 2 else word
 
 
-MONTHS = {
-  name: i + 1
-  for i, name in enumerate(
-    'january february march april may june july august september october november december'.split()
-  )
-}
+_MONTHS = 'january february march april may june july august september october november december'
+MONTHS = {name: name for name in _MONTHS.split()} | {name[:3]: name for name in _MONTHS.split()}
+ORDINAL_ENDINGS = frozenset(('st', 'nd', 'rd', 'th'))
 
 # Phrases that stand for another one; keys and values are joined words in lower case.
 PHRASES = {
@@ -178,7 +179,10 @@ PHRASES = {
   'all reals': r'\mathbb{R}',
   'real numbers': r'\mathbb{R}',
   'reals': r'\mathbb{R}',
-  'all real number': r'\mathbb{R}',
+  **dict.fromkeys(
+    ('all real number', 'all real x', 'all real values', 'any real number', 'every real number'),
+    r'\mathbb{R}',
+  ),
   'set of real numbers': r'\mathbb{R}',
   'set of all real numbers': r'\mathbb{R}',
   'all integers': r'\mathbb{Z}',
