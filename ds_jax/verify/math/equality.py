@@ -261,7 +261,11 @@ def _points(nodes: Sequence[Node], names: Sequence[str], work: Work) -> Iterator
   """Points to compare at, and whether a domain that ends there counts against equality."""
   integers = _integer_names(nodes)
   kinks = [kink for node in nodes for kink in find_kinks(node)]
-  num_points = len(_SCALES) if kinks or integers else _NUM_ANALYTIC
+  has_factorial = any(
+    part[0] == '!' or part[:2] == ('call', 'binom') for node in nodes for part in walk(node)
+  )
+  # Of factorials only small points come out.
+  num_points = len(_SCALES) if kinks or integers or has_factorial else _NUM_ANALYTIC
   for i in range(num_points):
     yield _draw(names, i, integers), True
   if not integers:
