@@ -22,7 +22,7 @@ _MATH = re.compile(
   r'\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\[((?:[^\\]|\\[^\]\\])+)\\\]'
   r'|\\\(((?:[^\\]|\\[^)\\])+)\\\)'
 )
-_ANNOUNCED = re.compile(r'(?i)answer(?:\s+is)?\s{0,4}:?\s{0,4}|equals\s{0,4}:?\s{0,4}')
+_ANNOUNCED = re.compile(r'(?i)answer(?:\s+is)?\s{0,4}:?\s{0,4}|equals\s{0,4}:?\s{0,4}|####\s{0,4}')
 _BOLD = re.compile(r'\*\*([^*\n]{1,200})\*\*')
 _TAIL = re.compile(r'I hope it is correct|<\|')
 _NUMBER = re.compile(

@@ -118,5 +118,3 @@ def warm_up() -> None:
   """Builds what the first answer would otherwise pay for."""
   is_equal(r'\frac{x^2-1}{x-1}', 'x+1')
   is_equal(r'(-1, 1)', '|x| < 1')
-
-

@@ -19,7 +19,7 @@ from collections.abc import Sequence as SequenceOf
 from flint import fmpq
 
 from ds_jax.verify.math import expressions, units, vocabulary
-from ds_jax.verify.math.expressions import IMAGINARY, INFINITY, Node
+from ds_jax.verify.math.expressions import IMAGINARY, Node
 from ds_jax.verify.math.tokens import Token, UnreadableError, key, tokenize
 from ds_jax.verify.math.units import Unit
 
@@ -199,7 +199,9 @@ _UNREAD_SIGNS = OTHER_RELATIONS | frozenset(
 _OPENING = {'(': ')', '[': ']', r'\{': r'\}', '{': '}', r'\langle': r'\rangle'}
 _CLOSING = frozenset(_OPENING.values())
 _NUMBER_SETS = frozenset(rf'\mathbb {name}' for name in 'ZNQRC')
-_NEGATIONS = frozenset('not never neither nor no wrong incorrect isnt false either maybe or and'.split())
+_NEGATIONS = frozenset(
+  'not never neither nor no wrong incorrect isnt false either maybe or and'.split()
+)
 _CURRENCY_CODES = ('USD', 'EUR', 'GBP', 'INR', 'JPY', 'CNY')
 _CLAUSE_WORDS = frozenset(
   'for where with some any all every each a an is are real constant constants integer integers '
@@ -217,6 +219,11 @@ def read(text: str) -> Reading:
   except UnreadableError as error:
     return Reading(Unread(str(error)), ' '.join(text.split()))
   tokens = _trimmed(tokens)
+  while len(tokens) > 2 and tokens[0].text == '{' and _is_enclosed(tokens):
+    inside = _trimmed(_inside(tokens))
+    if _is_based(tokens) or len(split(inside, frozenset(',;'))[0]) > 1:
+      break  # plain braces around a list are meant for a set
+    tokens = inside
   if text.lstrip().startswith('["'):
     items = _json_items(text)
     if items is not None:
@@ -307,7 +314,7 @@ class _Reader:
     tokens = _trimmed(tokens)
     if not tokens:
       raise UnreadableError('empty')
-    found = ELLIPSIS if _texts(tokens) == [r'\ldots'] else self._answer(tokens)
+    found = self._answer(tokens)
     self._depth -= 1
     return found
 
@@ -372,7 +379,11 @@ class _Reader:
     words = [w for w in words if w not in vocabulary.ARTICLES and w not in ("'", '-')]
     if len(words) == 1 and words[0] in vocabulary.NUMBER_WORDS:
       return Quantity(expressions.number(vocabulary.NUMBER_WORDS[words[0]]), units.NONE)
-    if len(words) == 2 and words[0] in vocabulary.NUMBER_WORDS and words[1] in vocabulary.FRACTION_WORDS:
+    if (
+      len(words) == 2
+      and words[0] in vocabulary.NUMBER_WORDS
+      and words[1] in vocabulary.FRACTION_WORDS
+    ):
       top, bottom = vocabulary.NUMBER_WORDS[words[0]], vocabulary.FRACTION_WORDS[words[1]]
       return Quantity(expressions.number(fmpq(top, bottom)), units.NONE)
     meaning = vocabulary.PHRASES.get(' '.join(words))
@@ -408,7 +419,7 @@ class _Reader:
       is_name = len(first.text) >= 3 and (first.text.isupper() or first.is_text)
       return Words((first.text.casefold(),)) if is_name else None
     is_plain = all(
-      t.kind in ('word', 'letters', 'number') or t.text in "'-,.;&\"/():!?" for t in tokens
+      t.kind in ('word', 'letters', 'number') or t.text in '\'-,.;&"/():!?' for t in tokens
     )
     num_words = sum(t.kind == 'word' for t in tokens)
     if not is_plain or not num_words or first.text in _CURRENCY_CODES:
@@ -541,7 +552,11 @@ class _Reader:
       is_hedge = words & _NEGATIONS or any(
         vocabulary.NUMBER_WORDS.get(word) is not None for word in words
       )
-      if not is_first or is_hedge or any(t.text in _UNREAD_SIGNS - {r'\to', r'\mid', r'\cap', r'\cup'} for t in tokens):
+      if (
+        not is_first
+        or is_hedge
+        or any(t.text in _UNREAD_SIGNS - {r'\to', r'\mid', r'\cap', r'\cup'} for t in tokens)
+      ):
         raise
       return Name(key(tokens))
 
@@ -552,6 +567,8 @@ class _Reader:
     tokens = _trimmed(tokens)
     if not tokens:
       raise UnreadableError('empty')
+    if _texts(tokens) == [r'\ldots']:
+      return ELLIPSIS
     if len(tokens) > 2 and tokens[0].text == '{' and _is_enclosed(tokens):
       pieces, _ = _split_list(_inside(tokens))
       if len(pieces) > 1:
@@ -677,9 +694,13 @@ class _Reader:
     if not colons:
       return None
     parts = tuple(self._node(piece) for piece in pieces)
-    is_clock = bool(half) or all(
-      len(p) == 1 and re.fullmatch(r'\d\d', p[0].text) and int(p[0].text) < 60 for p in pieces[1:]
-    ) and re.fullmatch(r'\d{1,2}', pieces[0][0].text) is not None
+    is_clock = (
+      bool(half)
+      or all(
+        len(p) == 1 and re.fullmatch(r'\d\d', p[0].text) and int(p[0].text) < 60 for p in pieces[1:]
+      )
+      and re.fullmatch(r'\d{1,2}', pieces[0][0].text) is not None
+    )
     return Ratio(parts, half, is_clock)
 
   def _quantity(self, tokens: Tokens, is_plain_unit: bool = False) -> Answer:
@@ -765,11 +786,16 @@ def _boundaries(tokens: Tokens, is_plain_unit: bool) -> list[int]:
     )  # fmt: skip
     if i and not depth and tokens[i - 1].text not in ('+', '-', '/', '*', '^', '_', r'\cdot'):
       is_plain = token.kind == 'letters' and not token.is_text
-      if token.kind == 'command' and text not in ('%', r'\frac') and not _is_unit_command(tokens, i):
+      if (
+        token.kind == 'command' and text not in ('%', r'\frac') and not _is_unit_command(tokens, i)
+      ):
         continue
       is_fraction = text == r'\frac' and _is_unit_fraction(tokens[i + 1 : i + 3])
-      if is_fraction or is_temperature or units.starts_unit(token, is_plain_unit) and not (
-        is_plain and has_letters and not is_plain_unit
+      if (
+        is_fraction
+        or is_temperature
+        or units.starts_unit(token, is_plain_unit)
+        and not (is_plain and has_letters and not is_plain_unit)
       ):
         found.append(i)
         if len(found) == 3:
@@ -781,7 +807,9 @@ def _boundaries(tokens: Tokens, is_plain_unit: bool) -> list[int]:
 
 def _is_unit_fraction(tokens: Tokens) -> bool:
   """Whether a fraction has letters of text on top: \\frac{\\text{m}}{\\text{s}}."""
-  return [t.text for t in tokens[:1]] == ['{'] and tokens[-1].is_text and tokens[-1].kind != 'number'
+  return (
+    [t.text for t in tokens[:1]] == ['{'] and tokens[-1].is_text and tokens[-1].kind != 'number'
+  )
 
 
 def _is_unit_command(tokens: Tokens, i: int) -> bool:
@@ -805,7 +833,7 @@ def name_of(answer: Answer) -> str | None:
   node = answer.node
   if node[0] == 'symbol':
     return node[1]
-  if node == IMAGINARY or node == expressions.EULER:
+  if node in (IMAGINARY, expressions.EULER):
     return node[1]
   if node[0] == 'apply':
     return f'{node[1]}({",".join(map(str, node[2:]))})'
@@ -822,7 +850,9 @@ def name_of(answer: Answer) -> str | None:
 
 def _date(words: SequenceOf[str]) -> tuple[str, ...]:
   """`14 March`, `March 14th` and `Mar 14` in one spelling."""
-  words = [vocabulary.MONTHS.get(w, w) for w in words if w not in vocabulary.ORDINAL_ENDINGS | {'of'}]
+  words = [
+    vocabulary.MONTHS.get(w, w) for w in words if w not in vocabulary.ORDINAL_ENDINGS | {'of'}
+  ]
   months = [w for w in words if w in vocabulary.MONTHS]
   return (*months, *(w for w in words if w not in vocabulary.MONTHS))
 
@@ -873,9 +903,7 @@ def _split_list(tokens: Tokens) -> tuple[list[Tokens], list[str]]:
   pieces, found = split(tokens, separators)
   if not all(pieces) and len(pieces) > 1:
     kept = [piece for piece in pieces if piece]
-    num_doubled = sum(
-      a in ',;' and b not in ',;' for a, b in zip(found, found[1:], strict=False)
-    )
+    num_doubled = sum(a in ',;' and b not in ',;' for a, b in zip(found, found[1:], strict=False))
     if len(pieces) - len(kept) > num_doubled or not pieces[0] or not pieces[-1]:
       raise UnreadableError('an empty part of a list')
     pieces = kept
@@ -1001,14 +1029,20 @@ def describe(answer: Answer | None) -> str:
   if answer is None:
     return ''
   if isinstance(answer, Quantity):
-    unit = ' '.join([f'{b}^{p}' for b, p in answer.unit.powers] + list(answer.unit.nouns + answer.unit.unknown))
+    unit = ' '.join(
+      [f'{b}^{p}' for b, p in answer.unit.powers] + list(answer.unit.nouns + answer.unit.unknown)
+    )
     return f'{formula(answer.node)} {unit}'.strip()
   kind = type(answer).__name__.lower()
   parts = []
   for field in dataclasses.fields(answer):
     value = getattr(answer, field.name)
     if isinstance(value, tuple):
-      parts.append('[' + ', '.join(describe(v) if dataclasses.is_dataclass(v) else formula(v) for v in value) + ']')
+      parts.append(
+        '['
+        + ', '.join(describe(v) if dataclasses.is_dataclass(v) else formula(v) for v in value)
+        + ']'
+      )
     else:
       parts.append(describe(value) if dataclasses.is_dataclass(value) else formula(value))
   return f'{kind}({", ".join(parts)})'

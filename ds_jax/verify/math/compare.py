@@ -8,7 +8,8 @@ equal is wrong. Parts (of lists, brackets, cases, relations) go through the same
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence as SequenceOf
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
 
 from flint import fmpq
 
@@ -21,7 +22,6 @@ from ds_jax.verify.math.answers import (
   Collection,
   Congruence,
   Family,
-  Name,
   Numeral,
   Option,
   Quantity,
@@ -37,7 +37,7 @@ from ds_jax.verify.math.answers import (
 from ds_jax.verify.math.equality import Finding, same_expression
 from ds_jax.verify.math.expressions import Node, subtract
 from ds_jax.verify.math.tokens import UnreadableError
-from ds_jax.verify.math.values import UndecidedError, UndefinedError, Work
+from ds_jax.verify.math.values import Work
 
 _MAX_PAIRS = 400  # of parts of a list
 _FLIPPED = {'<': '>', '>': '<', r'\leq': r'\geq', r'\geq': r'\leq'}
@@ -76,6 +76,12 @@ def unread(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   return None
 
 
+def same_structure(gold: Answer, answer: Answer, work: Work) -> Finding | None:
+  """The same statement; numbers are left to their values, which may not exist."""
+  is_equal = gold == answer and not isinstance(gold, (Quantity, Sequence, Collection))
+  return Finding(True, 'same structure') if is_equal else None
+
+
 def truth(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   if isinstance(gold, Truth) or isinstance(answer, Truth):
     return Finding(gold == answer, 'truth')
@@ -89,7 +95,9 @@ def options(gold: Answer, answer: Answer, work: Work) -> Finding | None:
     return None
   option, other = pair
   if isinstance(other, Option):
-    return Finding(option.letter == other.letter, 'options')
+    contents = option.content, other.content
+    is_contradiction = None not in contents and compare(*contents, work).is_equal is False
+    return Finding(option.letter == other.letter and not is_contradiction, 'options')
   if isinstance(other, Quantity) and other.node[0] == 'symbol':
     return Finding(other.node[1] == option.letter, 'options')
   if option.content is None or isinstance(other, Collection):
@@ -136,7 +144,9 @@ def ratios(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   if isinstance(other, Ratio):
     if ratio.is_clock and other.is_clock:
       has_half = bool(ratio.half) == bool(other.half)
-      times = [_clock(side) if has_half else {_clock(side)[:-1], _clock24(side)} for side in (ratio, other)]
+      times = [
+        _clock(side) if has_half else {_clock(side)[:-1], _clock24(side)} for side in (ratio, other)
+      ]
       return Finding(times[0] == times[1] if has_half else bool(times[0] & times[1]), 'times')
     return _proportional(ratio.parts, other.parts, work)
   if ratio.half or len(ratio.parts) != 2 or not isinstance(other, Quantity):
@@ -274,7 +284,9 @@ def _renamed(answer: object, renaming: dict[Node, Node]) -> object:
   if isinstance(answer, tuple) and not hasattr(answer, '_fields'):
     return tuple(_renamed(part, renaming) for part in answer)
   if isinstance(answer, (Quantity, Relation, Sequence, Collection, Builder, SetOperation)):
-    changes = {f.name: _renamed(getattr(answer, f.name), renaming) for f in dataclasses.fields(answer)}
+    changes = {
+      f.name: _renamed(getattr(answer, f.name), renaming) for f in dataclasses.fields(answer)
+    }
     return dataclasses.replace(answer, **changes)
   return answer
 
@@ -360,7 +372,9 @@ def assignments(gold: Answer, answer: Answer, work: Work) -> Finding | None:
     return Finding(False, stage)
   values = named.values
   if isinstance(other, Collection) and len({_base(name) for name in named.names}) == 1:
-    return compare(*(Collection(values) if side is named else side for side in (gold, answer)), work)
+    return compare(
+      *(Collection(values) if side is named else side for side in (gold, answer)), work
+    )
   if isinstance(other, Sequence):
     if other.brackets not in ('()', '<>'):
       return Finding(False, stage)
@@ -490,7 +504,9 @@ def _difference(equation: Relation) -> Node | None:
   nodes = [side.node if isinstance(side, Quantity) else None for side in equation.sides]
   if None in nodes or len(nodes) != 2:
     return None
-  if any(not expressions.is_constant(n) and expressions.INFINITY in expressions.leaves(n) for n in nodes):
+  if any(
+    not expressions.is_constant(n) and expressions.INFINITY in expressions.leaves(n) for n in nodes
+  ):
     return None
   return subtract(*nodes)
 
@@ -590,7 +606,11 @@ def _membership(gold: Answer, answer: Answer, work: Work) -> Finding | None:
     is_member = isinstance(side, Relation) and side.signs == (r'\in',)
     sets.append(side.sides[1] if is_member else side)
   if sets == [gold, answer]:
-    return None if not isinstance(gold, Relation) and not isinstance(answer, Relation) else Finding(None, 'relations')
+    return (
+      None
+      if not isinstance(gold, Relation) and not isinstance(answer, Relation)
+      else Finding(None, 'relations')
+    )
   members = [side.sides[0] for side in (gold, answer) if isinstance(side, Relation)]
   if len(members) == 2 and name_of(members[0]) != name_of(members[1]):
     return Finding(False, 'membership')
@@ -603,7 +623,11 @@ def sequences(gold: Answer, answer: Answer, work: Work) -> Finding | None:
     return None
   gold, answer = _without_point_name(gold), _without_point_name(answer)
   if not isinstance(gold, Sequence) or not isinstance(answer, Sequence):
-    return None if isinstance(gold, Collection) or isinstance(answer, Collection) else Finding(False, 'brackets')
+    return (
+      None
+      if isinstance(gold, Collection) or isinstance(answer, Collection)
+      else Finding(False, 'brackets')
+    )
   brackets = ['()' if side.brackets == '<>' else side.brackets for side in (gold, answer)]
   is_vector = len(gold.items) > 2 and set(brackets) <= {'()', '[]'}
   if len(gold.items) != len(answer.items) or brackets[0] != brackets[1] and not is_vector:
@@ -625,12 +649,16 @@ def collections(gold: Answer, answer: Answer, work: Work) -> Finding | None:
   """The same parts in any order; one part is itself."""
   if not isinstance(gold, Collection) and not isinstance(answer, Collection):
     return None
-  items = [_distinct(side.items) if isinstance(side, Collection) else (side,) for side in (gold, answer)]
+  items = [
+    _distinct(side.items) if isinstance(side, Collection) else (side,) for side in (gold, answer)
+  ]
   if len(items[0]) != len(items[1]):
     return Finding(_is_grouped_list(gold, answer), 'number of parts')
   if not (isinstance(gold, Collection) and isinstance(answer, Collection)) and len(items[0]) != 1:
     return Finding(False, 'number of parts')
-  is_single = len(items[0]) == 1 and not (isinstance(gold, Collection) and isinstance(answer, Collection))
+  is_single = len(items[0]) == 1 and not (
+    isinstance(gold, Collection) and isinstance(answer, Collection)
+  )
   if is_single and any(_symbols(part) for part in (gold, answer)):
     return Finding(None, 'one element and its set')
   if _connectives_differ(gold, answer):
@@ -733,7 +761,10 @@ def _compare_units(gold: Quantity, answer: Quantity, work: Work) -> Finding | No
     if powers[0] == powers[1]:
       return None
     if {*powers} == {units.DEGREE.powers, (('radian', 1),)}:
-      nodes = [('degree', q.node) if q.unit.powers == units.DEGREE.powers else q.node for q in (gold, answer)]
+      nodes = [
+        ('degree', q.node) if q.unit.powers == units.DEGREE.powers else q.node
+        for q in (gold, answer)
+      ]
       return _same_value(*nodes, work)
     return Finding(False, 'units')
   if any(powers) and any(unit.nouns for unit in units_ if not unit.powers):
@@ -747,7 +778,8 @@ def _compare_units(gold: Quantity, answer: Quantity, work: Work) -> Finding | No
       if plain.is_equal:
         return plain
       scaled = [
-        _scaled(q.node, scale) if q.unit.powers == special.powers else q.node for q in (gold, answer)
+        _scaled(q.node, scale) if q.unit.powers == special.powers else q.node
+        for q in (gold, answer)
       ]
       return _same_value(*scaled, work)
   return None
@@ -779,7 +811,9 @@ def _same_value(gold: Node, answer: Node, work: Work) -> Finding:
 def _up_to_constant(gold: Node, answer: Node, work: Work) -> Finding | None:
   """`+ c` and `+ C` are one constant of integration."""
   constants = [
-    [t[1] for t in node[1:] if t[0] == 'symbol' and t[1] in ('c', 'C', 'K', 'k')] if node[0] == '+' else []
+    [t[1] for t in node[1:] if t[0] == 'symbol' and t[1] in ('c', 'C', 'K', 'k')]
+    if node[0] == '+'
+    else []
     for node in (gold, answer)
   ]
   if not all(len(c) == 1 for c in constants) or constants[0] == constants[1]:
@@ -833,6 +867,7 @@ def _matrix_product(left: Node, right: Node) -> _Rows:
 # In this order; the first that is no None decides.
 STAGES: tuple[Stage, ...] = (
   unread,
+  same_structure,
   truth,
   options,
   families,

@@ -140,9 +140,7 @@ def _is_node(operand: object) -> bool:
 def _evaluation(nodes: Sequence[Node], work: Work, bits: int, **settings: bool) -> Evaluation:
   """For constants: complex values are allowed."""
   is_principal = any(IMAGINARY in leaves(node) for node in nodes)
-  return Evaluation(
-    work, bits, is_complex=True, is_principal=is_principal, **settings
-  )
+  return Evaluation(work, bits, is_complex=True, is_principal=is_principal, **settings)
 
 
 def _compare_values(u: Value, v: Value, height: int) -> bool | None:
@@ -257,7 +255,9 @@ def _compare_at(nodes: Sequence[Node], point: Point, work: Work, is_rounded: boo
   return Finding(None, 'beyond the bounds (precision)')
 
 
-def _points(nodes: Sequence[Node], names: Sequence[str], work: Work) -> Iterator[tuple[Point, bool]]:
+def _points(
+  nodes: Sequence[Node], names: Sequence[str], work: Work
+) -> Iterator[tuple[Point, bool]]:
   """Points to compare at, and whether a domain that ends there counts against equality."""
   integers = _integer_names(nodes)
   kinks = [kink for node in nodes for kink in find_kinks(node)]

@@ -18,7 +18,7 @@ The readings that need a rule:
 
 * `2x`, `x y`, `(a)(b)` multiply, from left to right with `/`: `1/8 x` is x/8. Two numerals side by
   side are refused. `2\frac{1}{3}` and `2 1/3` are mixed numbers.
-* `e`, `\pi`, `i` and `I` are the constants; with a subscript, symbols. `\frac12` takes one digit each.
+* `e`, `\pi` and `i` are the constants; with a subscript, symbols. `\frac12` takes one digit each.
 * `\sin 2x` takes the product behind it, up to the next function. `\sin^2 x` is a square,
   `\sin^{-1} x` the inverse. `\log` is natural without a base.
 * Products commute; where they do not (transposes, \otimes, compositions), nothing is read.
@@ -178,7 +178,9 @@ class Reader:
 
   def _ahead(self, *texts: str) -> bool:
     tokens = self._tokens[self._position : self._position + len(texts)]
-    return len(tokens) == len(texts) and all(t.text == x for t, x in zip(tokens, texts, strict=True))
+    return len(tokens) == len(texts) and all(
+      t.text == x for t, x in zip(tokens, texts, strict=True)
+    )
 
   def take(self, expected: str | None = None) -> str:
     token = self.peek
@@ -651,7 +653,7 @@ class Reader:
   def _symbol(self, token: str, is_applied: bool = True) -> Node:
     """A letter with its subscript and primes, or a constant, or a function's value."""
     suffix = self._suffix()
-    if not suffix and token in ('e', 'i', 'I') and not (token == 'I' and self._has_one_inside()):
+    if not suffix and token in ('e', 'i'):
       return EULER if token == 'e' else IMAGINARY
     name = token + suffix
     if self.peek == '(' and not suffix and token in _KNOWN_GREEK and is_applied:

@@ -12,7 +12,15 @@ from ds_jax.verify.math.values import UndecidedError, Value, Work
 
 _STAGE = 'function by cases'
 _ENOUGH = 6  # numbers at which both functions have values
-_SPREAD = (fmpq(-501, 7), fmpq(-11, 3), fmpq(-1, 3), fmpq(2, 7), fmpq(7, 4), fmpq(31, 3), fmpq(907, 8))
+_SPREAD = (
+  fmpq(-501, 7),
+  fmpq(-11, 3),
+  fmpq(-1, 3),
+  fmpq(2, 7),
+  fmpq(7, 4),
+  fmpq(31, 3),
+  fmpq(907, 8),
+)
 _PARITIES = {'even': 0, 'odd': 1}
 
 
@@ -82,11 +90,14 @@ class _Function:
     return found
 
   def at(self, name: str, x: Value, work: Work) -> Node | None:
-    """The value at x as an expression; None where no case holds."""
-    for node, condition in self._rows:
-      if condition is None or _holds(condition, x, work):
-        return expressions.replace(node, {('symbol', name): ('number', x)}.get)
-    return None
+    """The value at x as an expression; None where no case holds. Two cases must not differ."""
+    holding = [node for node, c in self._rows if c is not None and _holds(c, x, work)]
+    holding = holding or [node for node, condition in self._rows if condition is None]
+    at_x = {('symbol', name): ('number', x)}.get
+    values = [expressions.replace(node, at_x) for node in holding]
+    if any(not same_expression(values[0], other, work).is_equal for other in values[1:]):
+      raise _NoFunctionError
+    return values[0] if values else None
 
 
 def _holds(condition: regions.Region | int, x: fmpq, work: Work) -> bool:

@@ -229,9 +229,7 @@ def _comparisons(region: Region) -> list[Comparison]:
   return []
 
 
-def _add_critical(
-  comparison: Comparison, roots: set[fmpq], exact: list[Value], work: Work
-) -> None:
+def _add_critical(comparison: Comparison, roots: set[fmpq], exact: list[Value], work: Work) -> None:
   """Collects where a comparison may change: an exact end, or zeros, poles and kinks."""
   function, name = comparison.function, comparison.name
   _, left, minus_right = function
@@ -312,5 +310,3 @@ def _sign(value: Value) -> int:
       raise UndecidedError('sign')
     return 0
   return 1 if value > 0 else -1
-
-

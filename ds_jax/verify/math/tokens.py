@@ -47,10 +47,10 @@ class Token(NamedTuple):
 _GREEK = 'alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho'
 _GREEK_2 = 'sigma tau upsilon phi chi psi omega'
 _SYMBOLS = {
-  **{c: '-' for c in '−–—‒‐‑―﹣'},
-  **{c: "'" for c in '’′‘'},
-  **{c: r'\cdot ' for c in '⋅·∙•'},
-  **{c: ' ' for c in '\u200b\u2061\u2062'},
+  **dict.fromkeys('−–—‒‐‑―﹣', '-'),
+  **dict.fromkeys('’′‘', "'"),
+  **dict.fromkeys('⋅·∙•', r'\cdot '),
+  **dict.fromkeys('\u200b\u2061\u2062', ' '),
   '″': "''",
   '“': '"',
   '”': '"',
@@ -135,7 +135,7 @@ _LAYOUT = re.compile(
 _THIN = re.compile(r'\\[,;:>]|(?<!\\)\\ |~|\\q?quad(?![A-Za-z])|\\enspace(?![A-Za-z])')
 _PRIMES = re.compile(r"\^\s*(?:\{\s*((?:\\prime\s*|'\s*){1,4})\}|\\prime(?![A-Za-z]))")
 _ESCAPED_TWICE = re.compile(r'\\\\(?=[A-Za-z()\[\]{}])')  # of a string within a string
-_E_NOTATION = r'(?:[eE][+-]?\d{1,6}(?![\d.A-Za-z]))?'
+_E_NOTATION = r'(?:[eE][+-]?\d{1,6}(?!\d|\.\d|[A-Za-z]))?'
 _TOKEN = re.compile(
   r'(?P<space>\s+)'
   r'|(?P<number>(?:\d{1,3}(?:(?:\s?\{\s?,\s?\}\s?|(?P<comma>,))\d{3})+(?![\d])(?!\{?,\}?\d)|\d+)(?:\.\d+|\.(?!\.))?'
@@ -241,7 +241,8 @@ def _spell(text: str) -> str:
     text = _ESCAPED_TWICE.sub(r'\\', text)
   text = _LAYOUT.sub('', _without_dollars(text))
   text = _PRIMES.sub(lambda m: "'" * max(m[0].count("'") + m[0].count('prime'), 1), text)
-  return _THIN.sub(' ', text).strip().strip('`').strip()
+  text = _THIN.sub(' ', text).strip().strip('`').strip()
+  return text[:-1].rstrip() if text.endswith('.') and not text.endswith('..') else text
 
 
 def _latex_root(match: re.Match) -> str:
@@ -364,9 +365,7 @@ def _argument(text: str, position: int) -> tuple[str, int]:
   return text[position + 1 :], len(text)
 
 
-def _letters(
-  run: str, is_text: bool, has_space: bool, *, is_word_allowed: bool
-) -> Iterator[Token]:
+def _letters(run: str, is_text: bool, has_space: bool, *, is_word_allowed: bool) -> Iterator[Token]:
   """A run of letters: a function's name, a word, or letters."""
   name = FUNCTION_NAMES.get(run)
   if name is not None:
@@ -402,7 +401,12 @@ def _joined_thousands(tokens: list[Token]) -> list[Token]:
   for token in tokens:
     last = joined[-1] if joined else None
     is_group = token.kind == 'number' and token.has_space and re.match(r'\d{3}(?!\d)', token.text)
-    if last and is_group and last.kind == 'number' and re.fullmatch(r'[1-9]\d{0,2}( \d{3})*', last.text):
+    if (
+      last
+      and is_group
+      and last.kind == 'number'
+      and re.fullmatch(r'[1-9]\d{0,2}( \d{3})*', last.text)
+    ):
       joined[-1] = last._replace(text=f'{last.text} {token.text}')
     else:
       joined.append(token)

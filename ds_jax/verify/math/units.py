@@ -388,8 +388,10 @@ class _Reader:
 
   def _noun(self, word: str) -> Unit:
     token = self._tokens[self._position - 1] if word else None
-    if token is None or token.kind not in ('word', 'letters') or not (
-      token.kind == 'word' or token.is_text
+    if (
+      token is None
+      or token.kind not in ('word', 'letters')
+      or not (token.kind == 'word' or token.is_text)
     ):
       raise _NoUnitError
     name = singular(word)
@@ -406,6 +408,11 @@ class _Reader:
     in_braces = self._peek() == '{' and bool(self._take())
     sign = -1 if self._peek() == '-' and self._take() else 1
     digits = self._take()
-    if not digits.isdigit() or len(digits) > 2 or (in_braces and self._take() != '}'):
+    if (
+      not digits.isdigit()
+      or len(digits) > 2
+      or not int(digits)
+      or (in_braces and self._take() != '}')
+    ):
       raise _NoUnitError
     return NONE.times(unit, sign * int(digits))

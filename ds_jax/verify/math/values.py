@@ -505,7 +505,9 @@ class Evaluation:
           self._bound(name, self._near(center, sign, bits, bool(infinite)))._value(body)
           for bits in (40, 80)
         )
-        step = arb(abs(far - near).abs_upper() if not isinstance(far - near, fmpq) else abs(far - near))
+        step = arb(
+          abs(far - near).abs_upper() if not isinstance(far - near, fmpq) else abs(far - near)
+        )
         if step > arb(2) ** -30:
           raise UndecidedError('limit')
         value = arb(self._ball(near).mid(), step.upper() * arb(2) ** -35 + arb(2) ** -75)

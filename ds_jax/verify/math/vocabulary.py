@@ -148,6 +148,7 @@ MODIFIERS = frozenset(
 
 NOUNS = frozenset(_NOUNS.split())
 
+
 def singular(word: str) -> str:
   """The singular of an English noun, in lower case."""
   word = word.casefold()
@@ -231,6 +232,12 @@ _UNIT_RAW = (
   'kph hr sec min ft yd mi lb oz usd eur gbp inr jpy cny square cubic sq cu rpm feet inches '
   'franc peso won buck micron unit rad deg'
 ).split()
-UNIT_WORDS = frozenset(
-  [*_UNIT_RAW, *(f'{word}s' for word in _UNIT_RAW)]
-) - {'min', 'deg', 'unit', 'units', 'square', 'squares', 'won'} | {'hours', 'lbs', 'miles'}
+UNIT_WORDS = frozenset([*_UNIT_RAW, *(f'{word}s' for word in _UNIT_RAW)]) - {
+  'min',
+  'deg',
+  'unit',
+  'units',
+  'square',
+  'squares',
+  'won',
+} | {'hours', 'lbs', 'miles'}
