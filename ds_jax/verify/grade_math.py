@@ -18,9 +18,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from flint import fmpq
+
 from ds_jax.types import Verdict
 from ds_jax.verify import extract
-from ds_jax.verify.math import answers
+from ds_jax.verify.math import answers, units
 from ds_jax.verify.math.compare import compare_whole
 from ds_jax.verify.math.values import Work
 
@@ -102,16 +104,41 @@ def group_answers(texts: Sequence[str]) -> list[int]:
   members: list[str] = []  # one answer per class
   groups = []
   for text in texts:
-    key = answers.read(text).key or text
+    key = equivalence_key(text)
     if key not in classes:
       candidates = enumerate(members[:MAX_CLASSES])
-      same = next((i for i, other in candidates if is_equal(other, text)), None)
+      same = next((i for i, other in candidates if _may_be_equal(other, text)), None)
       if same is None:
         same = len(members)
         members.append(text)
       classes[key] = same
     groups.append(classes[key])
   return groups
+
+
+def equivalence_key(text: str) -> str:
+  """The same for answers of one spelling, or of one rational value; cheap."""
+  reading = answers.read(text)
+  value = _rational(reading.answer)
+  return (reading.key or text) if value is None else str(value)
+
+
+def _rational(answer: answers.Answer) -> fmpq | None:
+  """The value of an exact number that is written as one."""
+  if not isinstance(answer, answers.Quantity) or answer.unit != units.NONE:
+    return None
+  node = answer.node
+  if node[0] in ('number', 'decimal'):
+    return node[1]
+  return -node[1][1] if node[0] == '-' and node[1][0] in ('number', 'decimal') else None
+
+
+def _may_be_equal(first: str, second: str) -> bool:
+  """Whether two answers with different keys are equal after all; two integers never are."""
+  values = [_rational(answers.read(text).answer) for text in (first, second)]
+  if all(value is not None and value.q == 1 for value in values):
+    return False
+  return is_equal(first, second)
 
 
 def warm_up() -> None:

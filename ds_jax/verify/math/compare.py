@@ -501,7 +501,8 @@ def _are_y_and_function(first: Answer, second: Answer) -> bool:
 
 
 def _difference(equation: Relation) -> Node | None:
-  nodes = [side.node if isinstance(side, Quantity) else None for side in equation.sides]
+  is_plain = all(isinstance(side, Quantity) and side.unit == units.NONE for side in equation.sides)
+  nodes = [side.node for side in equation.sides] if is_plain else [None]
   if None in nodes or len(nodes) != 2:
     return None
   if any(

@@ -178,6 +178,8 @@ def _of_relation(answer: Relation) -> tuple[Region, str]:
   for left, sign, right in zip(nodes, answer.signs, nodes[1:], strict=False):
     if sign not in (*ORDER_SIGNS, r'\neq', '='):
       raise NoRegionError
+    if not expressions.symbols(left, right):
+      raise NoRegionError
     parts.append(_comparison(left, sign, right, name))
   region = parts[0] if len(parts) == 1 else Combination('and', tuple(parts))
   return region, '' if name == ANY_NAME else name
