@@ -22,9 +22,8 @@ from flint import fmpq
 
 from ds_jax.types import Verdict
 from ds_jax.verify import extract
-from ds_jax.verify.math import answers, units
-from ds_jax.verify.math.compare import compare_whole
-from ds_jax.verify.math.values import Work
+from ds_jax.verify.math import reader, structures, units
+from ds_jax.verify.math.compare import compare
 
 MAX_CLASSES = 64  # of answers that are compared with one another in a vote
 
@@ -60,7 +59,7 @@ def verify_bare(gold: str, prediction: str) -> Verdict:
   answer = extract.final_answer(prediction)
   if not answer:
     return Verdict.NO_ANSWER
-  if answers.read(gold).key != answers.read(answer).key:
+  if reader.read(gold).key != reader.read(answer).key:
     gold = extract.final_answer(gold, is_gold=True)  # else it is a bare answer, as in "Player 2"
   return Verdict.CORRECT if is_equal(gold, answer) else Verdict.WRONG
 
@@ -73,18 +72,18 @@ def is_equal(gold: str, answer: str) -> bool:
 def decide(gold: str, answer: str) -> Decision:
   """How two bare answers are compared: for those who want to know why."""
   is_same, stage = _decide(gold, answer)
-  return Decision(is_same, stage, str(answers.read(gold)), str(answers.read(answer)))
+  return Decision(is_same, stage, str(reader.read(gold)), str(reader.read(answer)))
 
 
 def _decide(gold: str, answer: str) -> tuple[bool, str]:
   if max(len(gold), len(answer)) > extract.MAX_ANSWER:
     return False, 'too long'
-  first, second = answers.read(gold), answers.read(answer)
+  first, second = reader.read(gold), reader.read(answer)
   if not first.key or not second.key:
     return False, 'empty'
   if first.key == second.key:
     return True, 'same text'
-  finding = compare_whole(first.answer, second.answer, Work())
+  finding = compare(first.answer, second.answer)
   return bool(finding.is_equal), finding.stage
 
 
@@ -118,14 +117,14 @@ def group_answers(texts: Sequence[str]) -> list[int]:
 
 def equivalence_key(text: str) -> str:
   """The same for answers of one spelling, or of one rational value; cheap."""
-  reading = answers.read(text)
+  reading = reader.read(text)
   value = _rational(reading.answer)
   return (reading.key or text) if value is None else str(value)
 
 
-def _rational(answer: answers.Answer) -> fmpq | None:
+def _rational(answer: structures.Answer) -> fmpq | None:
   """The value of an exact number that is written as one."""
-  if not isinstance(answer, answers.Quantity) or answer.unit != units.NONE:
+  if not isinstance(answer, structures.Quantity) or answer.unit != units.NONE:
     return None
   node = answer.node
   if node[0] in ('number', 'decimal'):
@@ -135,7 +134,7 @@ def _rational(answer: answers.Answer) -> fmpq | None:
 
 def _may_be_equal(first: str, second: str) -> bool:
   """Whether two answers with different keys are equal after all; two integers never are."""
-  values = [_rational(answers.read(text).answer) for text in (first, second)]
+  values = [_rational(reader.read(text).answer) for text in (first, second)]
   if all(value is not None and value.q == 1 for value in values):
     return False
   return is_equal(first, second)

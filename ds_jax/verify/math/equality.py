@@ -267,7 +267,7 @@ def _points(
   # Of factorials only small points come out.
   num_points = len(_SCALES) if kinks or integers or has_factorial else _NUM_ANALYTIC
   for i in range(num_points):
-    yield _draw(names, i, integers), True
+    yield draw(names, i, integers), True
   if not integers:
     for i in (1, 2):  # whole numbers, where roundings jump
       yield {name: fmpq((3 * j + 4 * i) * (-1) ** (i * j)) for j, name in enumerate(names)}, False
@@ -278,7 +278,7 @@ def _points(
     if name in integers:
       continue
     for i in (0, 1):
-      base = _draw(names, i, integers)
+      base = draw(names, i, integers)
       for x in _around_kinks(kinks, name, base, work):
         yield {**base, name: x}, True
         num_extra += 1
@@ -298,7 +298,8 @@ def _drawn(name: str, index: int, is_integer: bool) -> fmpq:
   return _SCALES[(index + shift) % len(_SCALES)] * fmpq(rng.randint(300, 996), 997)
 
 
-def _draw(names: Sequence[str], index: int, integers: frozenset[str]) -> dict[str, Value]:
+def draw(names: Sequence[str], index: int, integers: frozenset[str]) -> dict[str, Value]:
+  """Values of names at point `index`; of some, whole numbers."""
   if len(names) == 1 and names[0] not in integers:  # all sizes for a single name
     return {names[0]: _SCALES[index % len(_SCALES)] * abs(_drawn(names[0], 0, False))}
   return {name: _drawn(name, index, name in integers) for name in names}

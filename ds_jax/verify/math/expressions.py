@@ -38,6 +38,10 @@ from ds_jax.verify.math.tokens import Token, UnreadableError
 from ds_jax.verify.math.vocabulary import INVERSES
 
 Node = tuple[Any, ...]
+NODE_KINDS = frozenset(
+  'number decimal constant symbol + * - / ^ ! !! degree pm mp call apply sum prod int lim '
+  'matrix'.split()
+)
 
 ZERO, ONE, TWO = (('number', fmpq(n)) for n in range(3))
 PI, EULER, IMAGINARY = ('constant', 'pi'), ('constant', 'e'), ('constant', 'i')
@@ -79,7 +83,8 @@ _UNKNOWN_FUNCTIONS = frozenset(
 _KNOWN_GREEK = {r'\Gamma': 'gamma', r'\zeta': 'zeta'}
 _MATRIX_KINDS = frozenset('matrix pmatrix bmatrix Bmatrix vmatrix smallmatrix array'.split())
 _NO_ATOM = frozenset(
-  r"+ - * / ^ _ ! % , ; : = < > ' & } ) ] \} \diff \cdot \div \pm \mp \over \choose \rfloor \rceil \\ \mod"
+  r"+ - * / ^ _ ! % , ; : = < > ' & } ) ] \} \diff \cdot \div \pm \mp \over \choose \rfloor \rceil"
+  r' \\ \mod \bmod'
   r' \leq \geq \neq \approx \equiv \in \cup \cap \setminus \to \end \circ \rangle " . ? @ ~ \pmod'.split()
 )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from flint import fmpq
 
 from ds_jax.verify.math import equality, expressions, regions, units
-from ds_jax.verify.math.answers import Answer, Cases, Quantity, Words
-from ds_jax.verify.math.equality import Finding, same_expression
+from ds_jax.verify.math.equality import Finding
 from ds_jax.verify.math.expressions import Node
-from ds_jax.verify.math.values import UndecidedError, Value, Work
+from ds_jax.verify.math.judge import Judge
+from ds_jax.verify.math.structures import Answer, Cases, Quantity, Words
+from ds_jax.verify.math.values import UndecidedError, Value
 
 _STAGE = 'function by cases'
 _ENOUGH = 6  # numbers at which both functions have values
@@ -28,7 +29,7 @@ class _NoFunctionError(Exception):
   """Not a function of one number whose cases can be told apart."""
 
 
-def same_function(gold: Answer, answer: Answer, work: Work) -> Finding:
+def same_function(gold: Answer, answer: Answer, judge: Judge) -> Finding:
   """Whether two functions, one or both of them by cases, agree where their cases may change."""
   try:
     functions = [_Function(side) for side in (gold, answer)]
@@ -37,13 +38,13 @@ def same_function(gold: Answer, answer: Answer, work: Work) -> Finding:
       return Finding(None, _STAGE)
     name = names.pop()
     has_parity = any(function.has_parity for function in functions)
-    points = [fmpq(n) for n in range(1, 13)] if has_parity else _points(functions, name, work)
+    points = [fmpq(n) for n in range(1, 13)] if has_parity else _points(functions, name, judge)
     num_agreeing = 0
     for x in points:
-      nodes = [function.at(name, x, work) for function in functions]
+      nodes = [function.at(name, x, judge) for function in functions]
       if nodes == [None, None]:
         continue
-      if None in nodes or not same_expression(*nodes, work).is_equal:
+      if None in nodes or not judge.same_expression(*nodes).is_equal:
         return Finding(False, _STAGE)
       num_agreeing += 1
     return Finding(True if num_agreeing >= _ENOUGH else None, _STAGE)
@@ -79,33 +80,33 @@ class _Function:
     self.names.update({name} - {regions.ANY_NAME})
     return region
 
-  def critical(self, name: str, work: Work) -> set[fmpq]:
+  def critical(self, name: str, judge: Judge) -> set[fmpq]:
     """Numbers where the function may change its form."""
     found: set[fmpq] = set()
     for node, condition in self._rows:
       for kink, _ in equality.find_kinks(node):
-        found.update(equality.find_roots(kink, name, {}, work))
+        found.update(equality.find_roots(kink, name, {}, judge.work))
       if condition is not None and not isinstance(condition, int):
-        found.update(regions.ends(condition, work))
+        found.update(regions.ends(condition, judge.work))
     return found
 
-  def at(self, name: str, x: Value, work: Work) -> Node | None:
+  def at(self, name: str, x: Value, judge: Judge) -> Node | None:
     """The value at x as an expression; None where no case holds. Two cases must not differ."""
-    holding = [node for node, c in self._rows if c is not None and _holds(c, x, work)]
+    holding = [node for node, c in self._rows if c is not None and _holds(c, x, judge)]
     holding = holding or [node for node, condition in self._rows if condition is None]
     at_x = {('symbol', name): ('number', x)}.get
     values = [expressions.replace(node, at_x) for node in holding]
-    if any(not same_expression(values[0], other, work).is_equal for other in values[1:]):
+    if any(not judge.same_expression(values[0], other).is_equal for other in values[1:]):
       raise _NoFunctionError
     return values[0] if values else None
 
 
-def _holds(condition: regions.Region | int, x: fmpq, work: Work) -> bool:
+def _holds(condition: regions.Region | int, x: fmpq, judge: Judge) -> bool:
   if isinstance(condition, int):
     return x.q == 1 and int(x.p) % 2 == condition
-  return regions.holds(condition, x, work)
+  return regions.holds(condition, x, judge.work)
 
 
-def _points(functions: list[_Function], name: str, work: Work) -> list[fmpq]:
-  critical = sorted(set().union(*(function.critical(name, work) for function in functions)))
+def _points(functions: list[_Function], name: str, judge: Judge) -> list[fmpq]:
+  critical = sorted(set().union(*(function.critical(name, judge) for function in functions)))
   return [*critical, *equality.between(critical), *_SPREAD]

@@ -13,7 +13,9 @@ import dataclasses
 from flint import arb, fmpq
 
 from ds_jax.verify.math import equality, expressions, units
-from ds_jax.verify.math.answers import (
+from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.expressions import INFINITY, NEGATIVE_INFINITY, Node, subtract
+from ds_jax.verify.math.structures import (
   EMPTY_SET,
   ORDER_SIGNS,
   Answer,
@@ -26,8 +28,6 @@ from ds_jax.verify.math.answers import (
   SetOperation,
   name_of,
 )
-from ds_jax.verify.math.equality import Finding
-from ds_jax.verify.math.expressions import INFINITY, NEGATIVE_INFINITY, Node, subtract
 from ds_jax.verify.math.values import Evaluation, UndecidedError, UndefinedError, Value, Work
 
 PRECISION = 256  # bits

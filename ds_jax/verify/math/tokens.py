@@ -46,6 +46,7 @@ class Token(NamedTuple):
 
 _GREEK = 'alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho'
 _GREEK_2 = 'sigma tau upsilon phi chi psi omega'
+_GREEK_CAPITALS = 'Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega'
 _SYMBOLS = {
   **dict.fromkeys('−–—‒‐‑―﹣', '-'),
   **dict.fromkeys('’′‘', "'"),
@@ -113,10 +114,7 @@ _SYMBOLS = {
   **{chr(0x3B1 + i): rf'\{name} ' for i, name in enumerate(_GREEK.split())},
   'ς': r'\sigma ',
   **{chr(0x3C3 + i): rf'\{name} ' for i, name in enumerate(_GREEK_2.split())},
-  **{
-    c: rf'\{name} '
-    for c, name in zip('ΓΔΘΛΞΠΣΦΨΩ', 'Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega'.split())
-  },
+  **{c: rf'\{name} ' for c, name in zip('ΓΔΘΛΞΠΣΦΨΩ', _GREEK_CAPITALS.split(), strict=True)},
 }
 _RAISED = dict(zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ', '0123456789+-()nix', strict=True))
 _LOWERED = dict(zip('₀₁₂₃₄₅₆₇₈₉₊₋ₙₖₓ', '0123456789+-nkx', strict=True))

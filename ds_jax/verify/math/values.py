@@ -29,6 +29,7 @@ _MAX_NODES = 400
 _MAX_GAMMA_BITS = 1000  # of the gamma and zeta functions and of integrals, which are dear
 
 Value = Any  # fmpq, arb or acb
+_NO_SHIFT = fmpq(0)
 
 
 class UndefinedError(Exception):
@@ -353,7 +354,7 @@ class Evaluation:
       ball = acb(ball)
     return fmpq(0) if x == 1 else ball.log()
 
-  def floor(self, x: Value, shift: fmpq = fmpq(0)) -> Value:
+  def floor(self, x: Value, shift: fmpq = _NO_SHIFT) -> Value:
     """The largest integer not above x + shift."""
     x = self._real(x) + shift
     if isinstance(x, fmpq):

@@ -19,9 +19,34 @@ from collections.abc import Sequence as SequenceOf
 from flint import fmpq
 
 from ds_jax.verify.math import expressions, units, vocabulary
-from ds_jax.verify.math.expressions import IMAGINARY, Node
+from ds_jax.verify.math.expressions import Node
+from ds_jax.verify.math.structures import (
+  ELLIPSIS,
+  EMPTY_SET,
+  ORDER_SIGNS,
+  OTHER_RELATIONS,
+  Answer,
+  Assignments,
+  Builder,
+  Cases,
+  Collection,
+  Congruence,
+  Family,
+  Name,
+  Numeral,
+  Option,
+  Quantity,
+  Ratio,
+  Reading,
+  Relation,
+  Sequence,
+  SetOperation,
+  Truth,
+  Unread,
+  Words,
+  name_of,
+)
 from ds_jax.verify.math.tokens import Token, UnreadableError, key, tokenize
-from ds_jax.verify.math.units import Unit
 
 MAX_LENGTH = 1500  # characters; a longer answer is compared as text only
 _MAX_ITEMS = 150
@@ -30,169 +55,7 @@ _MAX_DEPTH = 12
 Tokens = tuple[Token, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Unread:
-  """Text that is no answer of the grammar, and why."""
-
-  reason: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Truth:
-  """Yes or no, true or false."""
-
-  is_true: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Words:
-  """Words and numbers that name something: `Player 2`, `does not exist`, `March 14`."""
-
-  words: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-  """One choice of several, with what is written behind it: `(B) 12`."""
-
-  letter: str
-  content: Answer | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Quantity:
-  """An expression with its unit."""
-
-  node: Node
-  unit: Unit
-  tokens: Tokens = dataclasses.field(default=(), compare=False, repr=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Name:
-  """What stands before `=` and is no expression: `\\min f`, `E[X]`, `\\text{Area}`."""
-
-  text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Sequence:
-  """Several answers in round, square, mixed or angle brackets: a point, an interval, a vector."""
-
-  brackets: str
-  items: tuple[Answer, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Collection:
-  """Several answers whose order does not count: between commas, in braces, with and/or."""
-
-  items: tuple[Answer, ...]
-  connective: str = ','  # or 'and', 'or'
-  is_set: bool = False  # written in braces
-
-
-@dataclasses.dataclass(frozen=True)
-class Relation:
-  """A chain of relations: `0 < x \\leq 1`, `m + n = 300 + 71 = 371`, `x \\in [0, 1]`."""
-
-  sides: tuple[Answer, ...]
-  signs: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Assignments:
-  """Values of several names: `x = 1, y = 2`, `(x, y) = (1, 2)`; in the order of the text."""
-
-  names: tuple[str, ...]
-  values: tuple[Answer, ...]
-  is_tuple: bool = False  # the order is that of a tuple of names
-
-
-@dataclasses.dataclass(frozen=True)
-class SetOperation:
-  """`\\cup`, `\\cap` or `\\setminus` between sets, `\\lor` or `\\land` between statements."""
-
-  operation: str
-  parts: tuple[Answer, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Builder:
-  """`\\{x \\in domain \\mid condition\\}`."""
-
-  name: str
-  domain: str
-  condition: Answer
-
-
-@dataclasses.dataclass(frozen=True)
-class Cases:
-  """A function by cases: values with their conditions."""
-
-  rows: tuple[tuple[Answer, Answer | None], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Congruence:
-  """Residue classes: `x \\equiv 3 \\pmod 7`."""
-
-  name: str
-  residues: tuple[Node, ...]
-  modulus: Node
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-  """An answer with integer parameters: `\\frac{\\pi}{4} + k\\pi, k \\in \\mathbb{Z}`."""
-
-  answer: Answer
-  parameters: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Ratio:
-  """`1:2:3`, or a time of day `3:30` with its half."""
-
-  parts: tuple[Node, ...]
-  half: str = ''  # am, pm
-  is_clock: bool = False  # written with two digits behind the colon
-
-
-@dataclasses.dataclass(frozen=True)
-class Numeral:
-  """Digits with a base: `1011_2`."""
-
-  digits: str
-  base: int
-
-
-Answer = (
-  Unread | Truth | Words | Option | Quantity | Name | Sequence | Collection | Relation
-  | Assignments | SetOperation | Builder | Cases | Congruence | Family | Ratio | Numeral
-)  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-  """What was read of a text: its structure, and a key that equal spellings share."""
-
-  answer: Answer
-  key: str
-
-  def __str__(self) -> str:
-    return describe(self.answer)
-
-
-ELLIPSIS = Name('…')
-EMPTY_SET = Collection((), is_set=True)
-ORDER_SIGNS = ('<', '>', r'\leq', r'\geq')
 _RELATIONS = frozenset(('=', *ORDER_SIGNS, r'\neq', r'\approx', r'\equiv', r'\in'))
-# Relations whose sides are compared one by one.
-OTHER_RELATIONS = frozenset(
-  r'\sim \subset \subseteq \supset \supseteq \perp \parallel \cong \Rightarrow \Leftrightarrow \to '
-  r'\mapsto \mid \nmid \notin \propto \models \ll \gg \succeq \preceq \prec \succ \lhd'.split()
-)
 _UNREAD_SIGNS = OTHER_RELATIONS | frozenset(
   r'\land \lor \neg \oplus \otimes \ni \vdash \forall \exists \circledast \cap \cup'.split()
 )
@@ -653,7 +516,7 @@ class _Reader:
     lines, _ = split(_inside(tokens), frozenset((r'\\',)))
     rows: list[tuple[Answer, Answer | None]] = []
     for line in lines:
-      cells = [cell for cell in split(line, frozenset(('&',)))[0]]
+      cells, _ = split(line, frozenset(('&',)))
       if not any(cells):
         continue
       if len(cells) > 2:
@@ -820,32 +683,6 @@ def _is_unit_command(tokens: Tokens, i: int) -> bool:
   return tokens[i - 1].kind in ('number', 'letters') and (
     not following or following[0].text in ('/', '.', 'per', r'\cdot')
   )
-
-
-def name_of(answer: Answer) -> str | None:
-  """The name that a side of an equation is, if it is one."""
-  if isinstance(answer, Name):
-    return answer.text
-  if isinstance(answer, Ratio) and all(part[0] == 'symbol' for part in answer.parts):
-    return ':'.join(part[1] for part in answer.parts)
-  if not isinstance(answer, Quantity) or answer.unit != units.NONE:
-    return None
-  node = answer.node
-  if node[0] == 'symbol':
-    return node[1]
-  if node in (IMAGINARY, expressions.EULER):
-    return node[1]
-  if node[0] == 'apply':
-    return f'{node[1]}({",".join(map(str, node[2:]))})'
-  if node[0] in ('lim', 'int', 'sum', 'prod') or node[0] == 'call' and expressions.symbols(node):
-    return str(node)
-  text = ''.join(t.text for t in answer.tokens if t.text not in ('{', '}'))
-  is_name = re.fullmatch(
-    r'(\\Delta)?([A-Z]{1,4}|[A-Za-z]|\\[A-Za-z]+)(_\w+)?(\([^()]*\)|\[[^\[\]]*\])?'
-    r'|\|[A-Za-z]+\||m\\angle.*|\\frac(d\^?\d?|\\partial)[a-z]d[a-z](\^\d)?',
-    text,
-  )
-  return text if is_name else None
 
 
 def _date(words: SequenceOf[str]) -> tuple[str, ...]:
@@ -1022,36 +859,3 @@ def _without_half_of_day(tokens: Tokens) -> tuple[Tokens, str]:
       if end and tokens[end - 1].kind == 'number':
         return tokens[:end], half
   return tokens, ''
-
-
-def describe(answer: Answer | None) -> str:
-  """What was read, for a reader."""
-  if answer is None:
-    return ''
-  if isinstance(answer, Quantity):
-    unit = ' '.join(
-      [f'{b}^{p}' for b, p in answer.unit.powers] + list(answer.unit.nouns + answer.unit.unknown)
-    )
-    return f'{formula(answer.node)} {unit}'.strip()
-  kind = type(answer).__name__.lower()
-  parts = []
-  for field in dataclasses.fields(answer):
-    value = getattr(answer, field.name)
-    if isinstance(value, tuple):
-      parts.append(
-        '['
-        + ', '.join(describe(v) if dataclasses.is_dataclass(v) else formula(v) for v in value)
-        + ']'
-      )
-    else:
-      parts.append(describe(value) if dataclasses.is_dataclass(value) else formula(value))
-  return f'{kind}({", ".join(parts)})'
-
-
-def formula(node: object) -> str:
-  """A tree in prefix notation."""
-  if not isinstance(node, tuple) or not node:
-    return str(node)
-  if node[0] in ('number', 'decimal', 'symbol', 'constant'):
-    return str(node[1])
-  return f'({" ".join(map(formula, node))})'

@@ -1,0 +1,93 @@
+"""What the stages of a comparison share: the work that is left, and ways to compare parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ds_jax.verify.math import equality, expressions
+from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.expressions import Node
+from ds_jax.verify.math.structures import Answer
+from ds_jax.verify.math.values import Work
+
+_MAX_PAIRS = 400  # of parts of a list
+
+
+class Judge:
+  """Compares two answers by an ordered list of stages, and parts of them by the same list.
+
+  Attributes:
+    work: the budget of the whole comparison.
+  """
+
+  def __init__(self, stages: Sequence[Stage]):
+    self._stages = stages
+    self.work = Work()
+
+  def compare(self, gold: Answer, answer: Answer) -> Finding:
+    """Asks the stages in order; the first that applies decides."""
+    for stage in self._stages:
+      finding = stage(gold, answer, self)
+      if finding is not None:
+        return finding
+    return Finding(False, 'different kinds')
+
+  def is_same(self, gold: Answer, answer: Answer) -> bool | None:
+    return self.compare(gold, answer).is_equal
+
+  def all_equal(self, pairs: Sequence[tuple[Answer, Answer]], stage: str) -> Finding:
+    """Whether the two of each pair are equal."""
+    for pair in pairs:
+      finding = self.compare(*pair)
+      if not finding.is_equal:
+        return Finding(finding.is_equal, f'{stage}: {finding.stage}')
+    return Finding(True, stage)
+
+  def same_expression(self, gold: Node, answer: Node) -> Finding:
+    return equality.same_expression(gold, answer, self.work)
+
+  def is_zero(self, node: Node) -> bool:
+    return self.same_expression(node, expressions.ZERO).is_equal is True
+
+  def is_whole(self, node: Node) -> bool:
+    """Whether a constant is an integer."""
+    if not expressions.is_constant(node):
+      return False
+    return self.same_expression(('call', 'round', node), node).is_equal is True
+
+
+Stage = Callable[[Answer, Answer, Judge], Finding | None]
+
+
+def each_way(gold: Answer, answer: Answer, kind: type) -> tuple[Answer, Answer] | None:
+  """The two, the one of `kind` first; None if neither is."""
+  if isinstance(gold, kind):
+    return gold, answer
+  return (answer, gold) if isinstance(answer, kind) else None
+
+
+def pair_off(first: Sequence, second: Sequence, is_same: Callable) -> bool | None:
+  """Whether the parts of one side are those of the other, in any order.
+
+  Equal structures are paired first, and then what `is_same` finds equal; None if it leaves a part
+  open.
+  """
+  if len(first) != len(second):
+    return False
+  unmatched = list(second)
+  missing = []
+  for part in first:
+    if part in unmatched:
+      unmatched.remove(part)
+    else:
+      missing.append(part)
+  if len(missing) ** 2 > _MAX_PAIRS:
+    return None
+  is_open = False
+  for part in missing:
+    verdicts = [is_same(part, other) for other in unmatched]
+    if True not in verdicts:
+      return None if None in verdicts or is_open else False
+    is_open |= None in verdicts
+    del unmatched[verdicts.index(True)]
+  return True
