@@ -24,6 +24,7 @@ from ds_jax.types import Verdict
 from ds_jax.verify import extract
 from ds_jax.verify.math import reader, structures, units
 from ds_jax.verify.math.compare import compare
+from ds_jax.verify.math.equality import rational_value
 
 MAX_CLASSES = 64  # of answers that are compared with one another in a vote
 
@@ -123,13 +124,10 @@ def equivalence_key(text: str) -> str:
 
 
 def _rational(answer: structures.Answer) -> fmpq | None:
-  """The value of an exact number that is written as one."""
+  """The value of a plain number, or of a short sum, product or quotient of such."""
   if not isinstance(answer, structures.Quantity) or answer.unit != units.NONE:
     return None
-  node = answer.node
-  if node[0] in ('number', 'decimal'):
-    return node[1]
-  return -node[1][1] if node[0] == '-' and node[1][0] in ('number', 'decimal') else None
+  return rational_value(answer.node)
 
 
 def _may_be_equal(first: str, second: str) -> bool:

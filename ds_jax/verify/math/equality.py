@@ -42,6 +42,8 @@ from ds_jax.verify.math.values import (
 PRECISIONS = (128, 640, 3200, 16_000)  # bits
 _MARGIN = 100  # bits
 _MAX_KINK_POINTS = 40
+_MAX_SHORT = 12  # nodes
+_RATIONAL_KINDS = frozenset(('number', 'decimal', '+', '-', '*', '/'))
 
 Point = Mapping[str, Value]
 
@@ -118,6 +120,18 @@ def _compare_exactly(gold: Node, answer: Node, work: Work) -> Finding:
 
 def _ball(x: Value) -> Value:
   return arb(x) if isinstance(x, fmpq) else x
+
+
+def rational_value(node: Node) -> fmpq | None:
+  """The value of a short tree of numbers; None of another one."""
+  nodes = walk(node)
+  if len(nodes) > _MAX_SHORT or any(part[0] not in _RATIONAL_KINDS for part in nodes):
+    return None
+  try:
+    value = Evaluation(Work(1000), PRECISIONS[0]).value(node)
+  except (UndefinedError, UndecidedError):
+    return None
+  return value if isinstance(value, fmpq) else None
 
 
 def _folded(node: Node, work: Work) -> Node:
