@@ -1,8 +1,8 @@
 r"""Units of measurement, currencies and counted things behind (or before) a number.
 
 A unit is a factor times powers of bases, so that `m/s`, `m s^{-1}` and `meters per second` are one
-thing, and so are 5 m and 500 cm. SI symbols tell capitals from small letters (MW, mW); names do not.
-Every currency is a base of its own, except that a cent is a hundredth of a dollar. A counted thing
+thing, and so are 5 m and 500 cm. SI symbols tell capitals from small letters (MW, mW); names do
+not. Every currency is a base of its own, except that a cent is a hundredth of a dollar. A counted thing
 (apples) is a base that may be left out. A word that no table has is a base that may not.
 """
 
@@ -51,180 +51,51 @@ _PREFIX_NAMES = {
   'hecto': 2, 'deci': -1, 'centi': -2, 'milli': -3, 'micro': -6, 'nano': -9, 'pico': -12,
   'femto': -15,
 }  # fmt: skip
-# Base or derived unit -> (factor, bases). Symbols take prefixes where `_PREFIXED` has them.
-_KG_M2 = 'kg 1 m 2 '
-_SYMBOLS = {
-  'm': (1, 'm 1'),
-  'g': (fmpq(1, 1000), 'kg 1'),
-  's': (1, 's 1'),
-  'A': (1, 'A 1'),
-  'K': (1, 'K 1'),
-  'mol': (1, 'mol 1'),
-  'cd': (1, 'cd 1'),
-  'Hz': (1, 's -1'),
-  'N': (1, 'kg 1 m 1 s -2'),
-  'Pa': (1, 'kg 1 m -1 s -2'),
-  'J': (1, _KG_M2 + 's -2'),
-  'W': (1, _KG_M2 + 's -3'),
-  'C': (1, 'A 1 s 1'),
-  'V': (1, _KG_M2 + 's -3 A -1'),
-  r'\Omega': (1, _KG_M2 + 's -3 A -2'),
-  'F': (1, 'kg -1 m -2 s 4 A 2'),
-  'T': (1, 'kg 1 s -2 A -1'),
-  'Wb': (1, _KG_M2 + 's -2 A -1'),
-  'H': (1, _KG_M2 + 's -2 A -2'),
-  'lm': (1, 'cd 1'),
-  'lx': (1, 'cd 1 m -2'),
-  'Bq': (1, 's -1'),
-  'Gy': (1, 'm 2 s -2'),
-  'Sv': (1, 'sievert 1'),
-  'L': (fmpq(1, 1000), 'm 3'),
-  'eV': (1, 'eV 1'),
-  'bar': (10**5, 'kg 1 m -1 s -2'),
-  'cal': (fmpq(4184, 1000), _KG_M2 + 's -2'),
-  'pc': (1, 'parsec 1'),
-  'GB': (8 * 10**9, 'bit 1'),
-  'MB': (8 * 10**6, 'bit 1'),
-  'kB': (8 * 10**3, 'bit 1'),
-  'KB': (8 * 10**3, 'bit 1'),
-  'byte': (8, 'bit 1'),
-  'min': (60, 's 1'),
-  'h': (3600, 's 1'),
-  'hr': (3600, 's 1'),
-  'sec': (1, 's 1'),
-  'day': (86400, 's 1'),
-  'yr': (1, 'year 1'),
-  'tonne': (1000, 'kg 1'),
-  'ha': (10**4, 'm 2'),
-  'in': (fmpq(254, 10**4), 'm 1'),
-  'ft': (fmpq(3048, 10**4), 'm 1'),
-  'yd': (fmpq(9144, 10**4), 'm 1'),
-  'mi': (fmpq(1609344, 1000), 'm 1'),
-  'lb': (fmpq(45359237, 10**8), 'kg 1'),
-  'oz': (fmpq(45359237, 16 * 10**8), 'kg 1'),
-  'mph': (fmpq(1609344, 3600 * 1000), 'm 1 s -1'),
-  'kph': (fmpq(1000, 3600), 'm 1 s -1'),
-  'kmh': (fmpq(1000, 3600), 'm 1 s -1'),
-  'kn': (fmpq(1852, 3600), 'm 1 s -1'),
-  'atm': (101325, 'kg 1 m -1 s -2'),
-  'cc': (fmpq(1, 10**6), 'm 3'),
-  'Nm': (1, _KG_M2 + 's -2'),
-  'Wh': (3600, _KG_M2 + 's -2'),
-  'AU': (149597870700, 'm 1'),
-  'ly': (1, 'lightyear 1'),
-  'rad': (1, 'radian 1'),
-  'deg': (1, 'degree 1'),
-  'dB': (1, 'decibel 1'),
-  'rpm': (1, 'revolution 1 s -1'),
-  'USD': (1, 'dollar 1'),
-  'EUR': (1, 'euro 1'),
-  'GBP': (1, 'pound sterling 1'),
-  'INR': (1, 'rupee 1'),
-  'JPY': (1, 'yen 1'),
-  'CNY': (1, 'yuan 1'),
-  'RMB': (1, 'yuan 1'),
-  'Kg': (1, 'kg 1'),
-  'KM': (1000, 'm 1'),
-  'erg': (fmpq(1, 10**7), _KG_M2 + 's -2'),
-  'dyn': (fmpq(1, 10**5), 'kg 1 m 1 s -2'),
-  'gal': (1, 'gallon 1'),
-}
-_PREFIXED = frozenset(r'm g s A K mol Hz N Pa J W C V \Omega F T Wb Wh H L eV bar cal pc'.split())
-_NAMES = {
-  **dict.fromkeys(('meter', 'metre'), 'm'),
-  **dict.fromkeys(('gram', 'gramme'), 'g'),
-  **dict.fromkeys(('second', 'sec'), 's'),
-  **dict.fromkeys(('liter', 'litre'), 'L'),
-  **dict.fromkeys(('ampere', 'amp'), 'A'),
-  **dict.fromkeys(('hour', 'hr'), 'h'),
-  **dict.fromkeys(('tonne',), 'tonne'),
-  **dict.fromkeys(('pound', 'lb'), 'lb'),
-  **dict.fromkeys(('ounce', 'oz'), 'oz'),
-  **dict.fromkeys(('inch',), 'in'),
-  **dict.fromkeys(('foot', 'ft'), 'ft'),
-  **dict.fromkeys(('yard', 'yd'), 'yd'),
-  **dict.fromkeys(('mile', 'mi'), 'mi'),
-  **dict.fromkeys(('radian', 'rad'), 'rad'),
-  **dict.fromkeys(('degree', 'deg'), 'deg'),
-  **dict.fromkeys(('year',), 'yr'),
-  'kelvin': 'K',
-  'mole': 'mol',
-  'candela': 'cd',
-  'hertz': 'Hz',
-  'newton': 'N',
-  'pascal': 'Pa',
-  'joule': 'J',
-  'watt': 'W',
-  'coulomb': 'C',
-  'volt': 'V',
-  'ohm': r'\Omega',
-  'farad': 'F',
-  'tesla': 'T',
-  'weber': 'Wb',
-  'henry': 'H',
-  'lumen': 'lm',
-  'lux': 'lx',
-  'becquerel': 'Bq',
-  'gray': 'Gy',
-  'sievert': 'Sv',
-  'electronvolt': 'eV',
-  'calorie': 'cal',
-  'parsec': 'pc',
-  'byte': 'byte',
-  'minute': 'min',
-  'min': 'min',
-  'day': 'day',
-  'hectare': 'ha',
-  'atmosphere': 'atm',
-  'decibel': 'dB',
-  'knot': 'kn',
-  'mph': 'mph',
-  'kph': 'kph',
-  'rpm': 'rpm',
-  'usd': 'USD',
-  'eur': 'EUR',
-  'gbp': 'GBP',
-}
-_OTHER_NAMES = {
-  'week': (604800, 's 1'),
-  'fortnight': (1209600, 's 1'),
-  'month': (fmpq(1, 12), 'year 1'),
-  'decade': (10, 'year 1'),
-  'century': (100, 'year 1'),
-  'acre': (1, 'acre 1'),
-  'ton': (1, 'ton 1'),
-  'gallon': (1, 'gallon 1'),
-  'quart': (fmpq(1, 4), 'gallon 1'),
-  'pint': (fmpq(1, 8), 'gallon 1'),
-  'micron': (fmpq(1, 10**6), 'm 1'),
-  'angstrom': (fmpq(1, 10**10), 'm 1'),
-  'bit': (1, 'bit 1'),
-  'celsius': (1, 'celsius 1'),
-  'centigrade': (1, 'celsius 1'),
-  'fahrenheit': (1, 'fahrenheit 1'),
-  'percent': (1, 'percent 1'),
-  'percentage': (1, 'percent 1'),
-  'pct': (1, 'percent 1'),
-  'dollar': (1, 'dollar 1'),
-  'buck': (1, 'dollar 1'),
-  'cent': (fmpq(1, 100), 'dollar 1'),
-  'euro': (1, 'euro 1'),
-  'sterling': (1, 'pound sterling 1'),
-  'rupee': (1, 'rupee 1'),
-  'yen': (1, 'yen 1'),
-  'yuan': (1, 'yuan 1'),
-  'ruble': (1, 'ruble 1'),
-  'rouble': (1, 'ruble 1'),
-  'franc': (1, 'franc 1'),
-  'peso': (1, 'peso 1'),
-  'unit': (1, 'unit 1'),
-  'gauss': (fmpq(1, 10**4), 'kg 1 s -2 A -1'),
-}
-_OTHER_NAMES['pct'] = _OTHER_NAMES['percent']
-CURRENCY_SIGNS = {r'\$': 'dollar', '€': 'euro', '£': 'pound sterling', '¥': 'yen', '₹': 'rupee'}
+# Symbols: a factor and bases with their exponents. Those of the first table take prefixes.
+_PREFIXED_SYMBOLS = r"""
+  m 1 m | g 1/1000 kg | s 1 s | A 1 A | K 1 K | mol 1 mol | Hz 1 s-1 | N 1 kg m s-2
+  Pa 1 kg m-1 s-2 | J 1 kg m2 s-2 | W 1 kg m2 s-3 | C 1 A s | V 1 kg m2 s-3 A-1
+  \Omega 1 kg m2 s-3 A-2 | F 1 kg-1 m-2 s4 A2 | T 1 kg s-2 A-1 | Wb 1 kg m2 s-2 A-1
+  H 1 kg m2 s-2 A-2 | L 1/1000 m3 | eV 1 eV | bar 100000 kg m-1 s-2 | cal 4184/1000 kg m2 s-2
+  Wh 3600 kg m2 s-2 | pc 1 parsec
+"""
+_OTHER_SYMBOLS = r"""
+  cd 1 cd | lm 1 cd | lx 1 cd m-2 | Bq 1 s-1 | Gy 1 m2 s-2 | Sv 1 sievert | Nm 1 kg m2 s-2
+  min 60 s | h 3600 s | hr 3600 s | sec 1 s | day 86400 s | yr 1 year | tonne 1000 kg | ha 10000 m2
+  in 254/10000 m | ft 3048/10000 m | yd 9144/10000 m | mi 1609344/1000 m | AU 149597870700 m
+  lb 45359237/100000000 kg | oz 45359237/1600000000 kg | cc 1/1000000 m3 | ly 1 lightyear
+  mph 1609344/3600000 m s-1 | kph 1000/3600 m s-1 | kmh 1000/3600 m s-1 | kn 1852/3600 m s-1
+  atm 101325 kg m-1 s-2 | rad 1 radian | deg 1 degree | dB 1 decibel | rpm 1 revolution s-1
+  byte 8 bit | kB 8000 bit | KB 8000 bit | MB 8000000 bit | GB 8000000000 bit | gal 1 gallon
+  USD 1 dollar | EUR 1 euro | GBP 1 sterling | INR 1 rupee | JPY 1 yen | CNY 1 yuan | RMB 1 yuan
+  Kg 1 kg | KM 1000 m | erg 1/10000000 kg m2 s-2 | dyn 1/100000 kg m s-2
+"""
+# Names without a symbol.
+_OTHER_NAMES = """
+  week 604800 s | fortnight 1209600 s | month 1/12 year | decade 10 year | century 100 year
+  acre 1 acre | ton 1 ton | gallon 1 gallon | quart 1/4 gallon | pint 1/8 gallon | bit 1 bit
+  micron 1/1000000 m | angstrom 1/10000000000 m | gauss 1/10000 kg s-2 A-1
+  celsius 1 celsius | centigrade 1 celsius | fahrenheit 1 fahrenheit
+  percent 1 percent | percentage 1 percent | pct 1 percent | unit 1 unit
+  dollar 1 dollar | buck 1 dollar | cent 1/100 dollar | euro 1 euro | sterling 1 sterling
+  rupee 1 rupee | yen 1 yen | yuan 1 yuan | ruble 1 ruble | rouble 1 ruble | franc 1 franc
+  peso 1 peso
+"""
+# Symbols and what they are called, in the singular.
+_NAMES = r"""
+  m meter metre | g gram gramme | s second sec | A ampere amp | K kelvin | mol mole | cd candela
+  Hz hertz | N newton | Pa pascal | J joule | W watt | C coulomb | V volt | \Omega ohm | F farad
+  T tesla | Wb weber | H henry | lm lumen | lx lux | Bq becquerel | Gy gray | Sv sievert
+  L liter litre | eV electronvolt | cal calorie | pc parsec | byte byte | min minute min
+  h hour hr | day day | yr year | tonne tonne | ha hectare | in inch | ft foot ft | yd yard yd
+  mi mile mi | lb pound lb | oz ounce oz | atm atmosphere | rad radian rad | deg degree deg
+  dB decibel | kn knot | mph mph | kph kph | rpm rpm | USD usd | EUR eur | GBP gbp
+"""
+CURRENCY_SIGNS = {r'\$': 'dollar', '€': 'euro', '£': 'sterling', '¥': 'yen', '₹': 'rupee'}
 # Symbols of several letters that need no \text behind a number: `5 cm`, but not `5 m`.
 _PLAIN = frozenset(
-  'cm mm km nm kg mg ft yd mi lb lbs oz hz Hz cc ml mL kPa kW MW kJ eV keV MeV GeV mol Pa mph'.split()
+  'cm mm km nm kg mg ft yd mi lb lbs oz hz Hz cc ml mL kPa kW MW kJ eV keV MeV GeV mol Pa '
+  'mph'.split()
 )
 _POWER_WORDS = {'square': 2, 'sq': 2, 'cubic': 3, 'cu': 3}
 _POWERS_BEHIND = {'squared': 2, 'cubed': 3}
@@ -236,35 +107,49 @@ def currency(sign: str) -> Unit | None:
   return Unit(fmpq(1), ((name, 1),)) if name else None
 
 
+def _entries(table: str) -> list[list[str]]:
+  """The words of each entry of a table; an entry ends at a bar or at the end of the line."""
+  return [entry.split() for line in table.strip().splitlines() for entry in line.split('|')]
+
+
+def _unit(factor: str, *bases: str) -> Unit:
+  """A unit as the tables write it: '1', 'kg', 'm2', 's-2'."""
+  powers = []
+  for base in bases:
+    name = base.rstrip('-0123456789')
+    powers.append((name, int(base[len(name) :] or 1)))
+  top, _, bottom = factor.partition('/')
+  return Unit(fmpq(int(top), int(bottom or 1)), tuple(sorted(powers)))
+
+
+_PREFIXED = {symbol: _unit(*unit) for symbol, *unit in _entries(_PREFIXED_SYMBOLS)}
+_SYMBOLS = _PREFIXED | {symbol: _unit(*unit) for symbol, *unit in _entries(_OTHER_SYMBOLS)}
+_SYMBOL_OF_NAME = {name: symbol for symbol, *names in _entries(_NAMES) for name in names}
+_BY_NAME = {name: _unit(*unit) for name, *unit in _entries(_OTHER_NAMES)}
+_BY_NAME |= {name: _SYMBOLS[symbol] for name, symbol in _SYMBOL_OF_NAME.items()}
+
+
 @functools.lru_cache(1024)
-def lookup(word: str, is_symbol_allowed: bool = True) -> Unit | None:
+def lookup(word: str) -> Unit | None:
   """The unit with that symbol or name; None: there is none."""
-  if is_symbol_allowed:
-    if word in _SYMBOLS:
-      return _unit(*_SYMBOLS[word])
-    for prefix, power in _PREFIXES.items():
-      symbol = word[len(prefix) :]
-      if word.startswith(prefix) and symbol in _PREFIXED:
-        return _scaled(_unit(*_SYMBOLS[symbol]), power)
+  if word in _SYMBOLS:
+    return _SYMBOLS[word]
+  for prefix, power in _PREFIXES.items():
+    symbol = word[len(prefix) :]
+    if word.startswith(prefix) and symbol in _PREFIXED:
+      return _scaled(_PREFIXED[symbol], power)
   name = singular(word)
-  if name in _OTHER_NAMES:
-    return _unit(*_OTHER_NAMES[name])
-  if name in _NAMES:
-    return _unit(*_SYMBOLS[_NAMES[name]])
+  if name in _BY_NAME:
+    return _BY_NAME[name]
   for prefix, power in _PREFIX_NAMES.items():
-    if name.startswith(prefix) and _NAMES.get(name[len(prefix) :]) in _PREFIXED:
-      return _scaled(_unit(*_SYMBOLS[_NAMES[name[len(prefix) :]]]), power)
+    symbol = _SYMBOL_OF_NAME.get(name[len(prefix) :])
+    if name.startswith(prefix) and symbol in _PREFIXED:
+      return _scaled(_PREFIXED[symbol], power)
   return None
 
 
 def _scaled(unit: Unit, power: int) -> Unit:
   return unit._replace(factor=unit.factor * fmpq(10) ** power)
-
-
-def _unit(factor: fmpq | int, bases: str) -> Unit:
-  names = bases.replace('pound sterling', 'pound_sterling').split()
-  powers = zip(names[::2], map(int, names[1::2]), strict=True)
-  return Unit(fmpq(factor), tuple(sorted((n.replace('_', ' '), p) for n, p in powers)))
 
 
 _UNIT_COMMANDS = {r'\min': 'min', r'\sec': 'sec', r'\deg': 'deg', r'\Omega': r'\Omega', r'\mu': 'u'}

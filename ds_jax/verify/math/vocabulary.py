@@ -34,14 +34,15 @@ FUNCTION_NAMES = {
 
 CONNECTIVES = frozenset(('and', 'or'))
 TRUE, FALSE = ('yes', 'true'), ('no', 'false')
-# Words of fewer than four letters, or of letters that could be a product.
+# Words of three letters that could be a product of letters.
 _SHORT_WORDS = frozenset(
-  'a an and any all are as at be but by can cat cup day dog each egg few for for get got had has '
-  'have his how i if in is it its km kg lbs let man mat may men min mph mod new nil no non nor not '
-  'now null odd of off on one or our out pct per sec set she six so sum ten the them then they this '
-  'to too two up us was way we who why yes yet you yd hrs sat tan and apr aug dec feb fri jan jul '
-  'jun mar mon nov oct sep sun thu tue wed dne bad map tax art bag bar act cats dogs'.split()
-) - {'i', 'a', 'tan', 'min', 'mod', 'sec', 'km', 'kg', 'yd'}
+  (
+    'act all and any apr are art aug bag bar but can cat cup day dec dne dog egg feb few for fri '
+    'get got had has his how hrs its jan jul jun lbs let man map mar mat may men mon mph new nil '
+    'non nor not nov now oct odd off one our out pct per sat sep set she six sum sun ten the thu '
+    'too tue two was way wed who why yes yet '
+  ).split()
+)
 
 
 def is_word(run: str, is_text: bool) -> bool:
@@ -87,31 +88,32 @@ MAGNITUDES |= {f'{name}s': value for name, value in MAGNITUDES.items()}
 
 # Behind a number these say what is counted, and not how much it is.
 _NOUNS = (
-  'animal answer apple apartment arrangement atom baby bacterium bag ball balloon banana bar base '
-  'basket bead bean bee bicycle bike bill bird block boat book bottle bowl box boy bracelet branch '
-  'brick brother bucket building bus bushel button cake camel candle candy can car card carrot case '
-  'cat cell chair chicken child chocolate choice circle class classroom clown coin color colour '
-  'column combination composer configuration contestant cookie corner cow crayon cube cup cupcake '
-  'customer cycle digit dish distribution divisor dog doll donut door dot doughnut dress drop duck '
-  'edge egg element employee engine envelope equation event example face factor family fan '
-  'farm fish flag flower fold folder friend frog function game gift girl glass goal goat grade '
-  'grandchild graph group guest guess handshake hat head horse hotdog house human integer invitation '
-  'item jar jellybean jump kid king kitten kind lamp lap leaf leg lemon length letter level line lollipop '
-  'machine man marble mark match medal meal member menu message milkshake mistake molecule monkey '
-  'mouse move muffin multiple necklace nickel node number orange order ordering outcome outfit page '
-  'pail pair pancake paper parent part partition passenger path pattern peach peanut pear pen '
-  'pencil penny people permutation person pet petal photo pick picture piece pie pig pizza plane '
-  'plant plate player point pole polynomial position possibility potato present prime prize '
-  'problem puppy puzzle question rabbit ratio rectangle region ribbon ring rod role root rose row '
-  'sandwich school seat section seed selection sequence series set shape sheep shell shelf shirt '
-  'shoe shop side sibling sister slice snake sock solution song spoon spot square stair stamp star '
-  'state step sticker stone story straw street string stripe student stuff subset sum sweet table '
-  'tail tank task teacher team tent term test ticket tile time tomato top total tour toy train '
-  'tray tree triangle trip truck turn type unit value vase vegetable vehicle vertex video '
-  'visitor vote voter walk wall watermelon way week wheel win window wolf woman word work worker '
-  'world zebra zero pupil marker guinea pigs goldfish diagonal intersection tournament round '
-  'child kids coconut mango plum cherry strawberry grape onion pepper sheet poster bulb light shot '
-  'ball basket dime quarter crate package packet parcel sack bunch barrel can gallon-jug'
+  'animal answer apartment apple arrangement atom baby bacterium bag ball balloon banana bar '
+  'barrel base basket bead bean bee bicycle bike bill bird block boat book bottle bowl box boy '
+  'bracelet branch brick brother bucket building bulb bunch bus bushel button cake camel can '
+  'candle candy car card carrot case cat cell chair cherry chicken child chocolate choice '
+  'circle class classroom clown coconut coin color colour column combination composer '
+  'configuration contestant cookie corner cow crate crayon cube cup cupcake customer cycle '
+  'diagonal digit dime dish distribution divisor dog doll donut door dot doughnut dress drop '
+  'duck edge egg element employee engine envelope equation event example face factor family fan '
+  'farm fish flag flower fold folder friend frog function game gift girl glass goal goat '
+  'goldfish grade grandchild grape graph group guess guest guinea handshake hat head horse '
+  'hotdog house human integer intersection invitation item jar jellybean jump kid kids kind '
+  'king kitten lamp lap leaf leg lemon length letter level light line lollipop machine man '
+  'mango marble mark marker match meal medal member menu message milkshake mistake molecule '
+  'monkey mouse move muffin multiple necklace nickel node number onion orange order ordering '
+  'outcome outfit package packet page pail pair pancake paper parcel parent part partition '
+  'passenger path pattern peach peanut pear pen pencil penny people pepper permutation person '
+  'pet petal photo pick picture pie piece pig pigs pizza plane plant plate player plum point '
+  'pole polynomial position possibility poster potato present prime prize problem pupil puppy '
+  'puzzle quarter question rabbit ratio rectangle region ribbon ring rod role root rose round '
+  'row sack sandwich school seat section seed selection sequence series set shape sheep sheet '
+  'shelf shell shirt shoe shop shot sibling side sister slice snake sock solution song spoon '
+  'spot square stair stamp star state step sticker stone story straw strawberry street string '
+  'stripe student stuff subset sum sweet table tail tank task teacher team tent term test '
+  'ticket tile time tomato top total tour tournament toy train tray tree triangle trip truck '
+  'turn type unit value vase vegetable vehicle vertex video visitor vote voter walk wall '
+  'watermelon way week wheel win window wolf woman word work worker world zebra zero '
 )
 _IRREGULAR = {
   'children': 'child',
@@ -139,11 +141,12 @@ _IRREGULAR = {
 }
 # Adjectives and small words around such nouns.
 MODIFIERS = frozenset(
-  'a an the of in different distinct integer integral real complex positive negative possible such '
-  'total unique whole more-or-less ordered unordered nonzero non-zero valid prime rational '
+  'a an the of in different distinct integer integral real positive possible such '
+  'total unique whole ordered unordered nonzero valid '
   'natural equal identical new remaining left altogether overall '
-  'per each every any standard common lattice simple game full extra additional consecutive ways'.split()
-) - {'negative', 'more-or-less', 'rational', 'complex', 'prime'}
+  'per each every any standard common lattice simple game full extra additional consecutive '
+  'ways'.split()
+)
 
 
 NOUNS = frozenset(_NOUNS.split())
