@@ -63,11 +63,11 @@ def _closing_brace(text: str, begin: int) -> int | None:
 
 
 def boxed_answer(text: str) -> str | None:
-  r"""The last box that holds something, with the boxes joined to it: `\boxed{2}, \boxed{3}` is '2, 3'.
+  r"""The last box that holds something, with those joined to it: `\boxed{2}, \boxed{3}` is '2, 3'.
 
-  Thoughts do not count: only what follows the last `</think>` is read, and a `<think>` that is never
-  closed has no answer behind it. An empty box is a mention of the command where a full one stands
-  before it. `\boxed 5` is a box. An unbalanced last box is no answer.
+  Thoughts do not count: only what follows the last `</think>` is read, and a `<think>` that is
+  never closed has no answer behind it. An empty box is a mention of the command where a full one
+  stands before it. `\boxed 5` is a box. An unbalanced last box is no answer.
 
   Args:
     text: a response; only its last MAX_RESPONSE characters are read.

@@ -5,8 +5,8 @@ user should know:
 
 * What is not understood whole is only equal to its own spelling, and what is not *shown* equal is
   wrong. No algebra system is asked, and nothing evaluates text.
-* The last box counts. Boxes that only commas, `and` or `or` join are one list, for the reward and for
-  `ds-jax grade` alike. An empty box behind an answer is a mention of the command. Boxes before
+* The last box counts. Boxes that only commas, `and` or `or` join are one list, for the reward and
+  for `ds-jax grade` alike. An empty box behind an answer is a mention of the command. Boxes before
   `</think>` are thoughts; a thought without an end holds no answer.
 * Units and currency: ignored when one side has none; when both name one, they must agree. A percent
   sign may be left out or carried out (28 %, 28, 0.28), and so may a degree sign (45 degrees, pi/4).

@@ -121,6 +121,13 @@ CASES = r"""
 + (1,2) ;; （1，2）
 + red and blue ;; \text{blue and red}
 - red and blue ;; \text{red or blue}
+- B ;; \text{(B) or (C)}
+- B ;; \text{(B), (C)}
+- B ;; \text{B. or C}
+- (1,2) ;; (1,2) \text{ or } (2,1)
+- \{1,2\} ;; \{1,2\}\text{ or }\{3\}
+- 1:2 ;; 1:2 \text{ or } 2:1
+- \pi ;; \pi \text{ or } 2\pi
 """
 
 

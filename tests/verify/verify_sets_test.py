@@ -113,6 +113,8 @@ CASES = r"""
 - n=2, 3, 4 ;; 2\le n\le 4
 - \neg p \vee q ;; \neg(p\vee q)
 + x \ge 2 ;; x ⩾ 2
+- x>3 ;; x>3 \text{ or } x<3
+- x>3 ;; x>3\text{ is wrong}
 """
 
 

@@ -63,18 +63,11 @@ CASES = r"""
 + \frac{\pi}{4}+k\pi, k\in\mathbb{Z} ;; \frac{5\pi}{4}+k\pi, k\in\mathbb{Z}
 + \frac{\pi}{4}+k\pi, k\in\mathbb{Z} ;; \frac{\pi}{4}+k\pi \text{ where } k \text{ is an integer}
 - \frac{\pi}{4}+k\pi, k\in\mathbb{Z} ;; \frac{\pi}{4}+2k\pi, k\in\mathbb{Z}
-+ \begin{cases} x & x>0 \\ -x & x\le 0\end{cases} ;; \begin{cases} -x, & x\le 0 \\ x, & x>0\end{cases}
-+ \begin{cases} x & x>0 \\ -x & x\le 0\end{cases} ;; \begin{cases} x, & \text{if } 0<x \\ -x, & \text{if } 0 \ge x\end{cases}
-+ \begin{cases} 1 & n \text{ is even} \\ 0 & n \text{ is odd}\end{cases} ;; \begin{cases} 0 & \text{if } n \text{ is odd} \\ 1 & \text{if } n \text{ is even}\end{cases}
 + f(x)=cx ;; f(x)=cx \text{ where } c \text{ is a constant}
 + f(x)=x+1 ;; x+1
 + |x| ;; \begin{cases} x & x\ge 0\\ -x & x<0\end{cases}
 - |x| ;; \begin{cases} x & x\ge 0\\ x & x<0\end{cases}
 - x ;; \begin{cases} x & x\ge 1\\ -x & x<1\end{cases}
-+ \begin{cases} x & x\ge 0\\ -x & x<0\end{cases} ;; \begin{cases} x & x> 0\\ -x & x\le0\end{cases}
-- \begin{cases} x+1 & x\ge 0\\ -x & x<0\end{cases} ;; \begin{cases} x+1 & x> 0\\ -x & x\le0\end{cases}
-- \begin{cases}1 & \text{if } n \text{ is even}\\0 & \text{if } n \text{ is odd}\end{cases} ;; \frac{1-(-1)^n}{2}
-+ \begin{cases} x^2 & x<1\\ x & \text{otherwise}\end{cases} ;; \begin{cases} x & x\ge1\\x^2 & x<1 \end{cases}
 - 1 \mod 4 ;; 1 \mod 3
 + 1 \mod 4 ;; 5 \pmod 4
 - I(0) = 0 ;; I(4) = 0
@@ -230,6 +223,9 @@ CASES = r"""
 - \frac{1}{2} ;; P(A)=\frac13
 - \frac{1}{2} ;; 1 - \frac12 = \frac13
 + 0, \pm 1 ;; x=0, x=1, x=-1
+- x=2, y=3 ;; x = 3 = 2, y=3
+- y=2x ;; y=2x\text{ is wrong}
+- y=2x ;; y=2x \text{ or } y=3x
 """
 
 

@@ -190,6 +190,17 @@ CASES = r"""
 - red and blue ;; \text{red}
 + \text{isosceles triangle} ;; \text{an isosceles triangle}
 - \text{isosceles triangle} ;; \text{triangle}
+- \$32 ;; \$32\text{ is wrong}
+- \$32 ;; \$32\text{ or so}
+- B ;; \text{(B) is wrong}
+- 3 ;; 3\text{ quarters}
+- 28\% ;; 28\%\text{ is wrong}
+- 5\text{ cm} ;; 5\text{ cm or mm}
+- 5\text{ cm} ;; 5\text{ cm is wrong}
+- \text{even} ;; \text{even is wrong}
+- \text{even} ;; \text{not even}
+- (1,2) ;; (1,2)\text{ is wrong}
+- x+1 ;; x+1\text{ units wrong}
 """
 
 

@@ -83,9 +83,11 @@ _UNKNOWN_FUNCTIONS = frozenset(
 _KNOWN_GREEK = {r'\Gamma': 'gamma', r'\zeta': 'zeta'}
 _MATRIX_KINDS = frozenset('matrix pmatrix bmatrix Bmatrix vmatrix smallmatrix array'.split())
 _NO_ATOM = frozenset(
-  r"+ - * / ^ _ ! % , ; : = < > ' & } ) ] \} \diff \cdot \div \pm \mp \over \choose \rfloor \rceil"
-  r' \\ \mod \bmod'
-  r' \leq \geq \neq \approx \equiv \in \cup \cap \setminus \to \end \circ \rangle " . ? @ ~ \pmod'.split()
+  (
+    r"+ - * / ^ _ ! % , ; : = < > ' & } ) ] \} \diff \cdot \div \pm \mp \over \choose \rfloor "
+    r'\rceil \\ \mod \bmod \pmod \leq \geq \neq \approx \equiv \in \cup \cap \setminus \to \circ '
+    r'\rangle " . ? @ ~'
+  ).split()
 )
 
 

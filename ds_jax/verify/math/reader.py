@@ -65,10 +65,15 @@ _NUMBER_SETS = frozenset(rf'\mathbb {name}' for name in 'ZNQRC')
 _NEGATIONS = frozenset(
   'not never neither nor no wrong incorrect isnt false either maybe or and'.split()
 )
+_NO_NAME = _UNREAD_SIGNS - {r'\to', r'\mid', r'\cap', r'\cup'}  # P(A \mid B) is a name
+_OPERATORS = frozenset(('+', '-', '/', '*', '^', '_', r'\cdot'))
+_TEMPERATURES = ('c', 'f', 'celsius', 'fahrenheit')
+_MAX_BOUNDARIES = 3
 _CURRENCY_CODES = ('USD', 'EUR', 'GBP', 'INR', 'JPY', 'CNY')
 _CLAUSE_WORDS = frozenset(
   'for where with some any all every each a an is are real constant constants integer integers '
-  'number numbers arbitrary positive nonnegative natural fixed being the and complex nonzero'.split()
+  'number numbers arbitrary positive nonnegative natural fixed being the and complex '
+  'nonzero'.split()
 )
 
 
@@ -242,13 +247,11 @@ class _Reader:
     words = [w for w in words if w not in vocabulary.ARTICLES and w not in ("'", '-')]
     if len(words) == 1 and words[0] in vocabulary.NUMBER_WORDS:
       return Quantity(expressions.number(vocabulary.NUMBER_WORDS[words[0]]), units.NONE)
-    if (
-      len(words) == 2
-      and words[0] in vocabulary.NUMBER_WORDS
-      and words[1] in vocabulary.FRACTION_WORDS
-    ):
-      top, bottom = vocabulary.NUMBER_WORDS[words[0]], vocabulary.FRACTION_WORDS[words[1]]
-      return Quantity(expressions.number(fmpq(top, bottom)), units.NONE)
+    if len(words) == 2 and words[1] in vocabulary.FRACTION_WORDS:  # two thirds
+      top = vocabulary.NUMBER_WORDS.get(words[0])
+      if top is not None:
+        value = fmpq(top, vocabulary.FRACTION_WORDS[words[1]])
+        return Quantity(expressions.number(value), units.NONE)
     meaning = vocabulary.PHRASES.get(' '.join(words))
     if meaning is None:
       return None
@@ -257,23 +260,23 @@ class _Reader:
     return Words(tuple(meaning.split()))
 
   def _option(self, tokens: Tokens) -> Option | None:
-    """`(B) 12`, `B)`, `B. the third`, `Option B`."""
+    """`(B) 12`, `B)`, `B. the third`, `Option B`; `(B) or (C)` is none."""
     texts = _texts(tokens)
-    if texts[0].casefold() in ('option', 'choice') and tokens[0].kind == 'word' and len(texts) > 1:
-      tokens, texts = tokens[1:], texts[1:]
-      if len(texts) == 1 and _is_option_letter(tokens[0]):
-        return Option(texts[0], None)
-    if len(texts) >= 3 and texts[0] == '(' and texts[2] == ')' and _is_option_letter(tokens[1]):
-      letter, rest = texts[1], tokens[3:]
-      if rest and not (rest[0].has_space or tokens[1].is_text) or rest and rest[0].kind == 'sign':
-        return None
-    elif len(texts) >= 2 and texts[1] in (')', '.', ':') and _is_option_letter(tokens[0]):
-      letter, rest = texts[0], tokens[2:]
-      if rest and (not rest[0].has_space or texts[1] == ':'):
-        return None
+    if texts[0].casefold() in ('option', 'choice') and len(texts) > 1:
+      letter = _inside(tokens[1:]) if texts[1] == '(' and texts[-1] == ')' else tokens[1:]
+      return Option(letter[0].text, None) if [*map(_is_option_letter, letter)] == [True] else None
+    if texts[0] == '(' and texts[2:3] == [')'] and _is_option_letter(tokens[1]):
+      letter, content = tokens[1], tokens[3:]
+      is_marked = not content or content[0].has_space or letter.is_text
+    elif texts[1:2] and texts[1] in (')', '.', ':') and _is_option_letter(tokens[0]):
+      letter, content = tokens[0], tokens[2:]
+      is_marked = not content or content[0].has_space and texts[1] != ':'
     else:
       return None
-    return Option(letter, read_tokens(rest) if rest else None)
+    is_hedge = any(t.text.casefold() in _NEGATIONS for t in content)
+    if not is_marked or is_hedge or content and content[0].kind == 'sign':
+      return None
+    return Option(letter.text, read_tokens(content) if content else None)
 
   def _words(self, tokens: Tokens) -> Answer | None:
     """Prose: words and numbers, without mathematics. Lists of names are split."""
@@ -281,34 +284,22 @@ class _Reader:
     if len(tokens) == 1 and first.kind == 'letters':
       is_name = len(first.text) >= 3 and (first.text.isupper() or first.is_text)
       return Words((first.text.casefold(),)) if is_name else None
-    is_plain = all(
-      t.kind in ('word', 'letters', 'number') or t.text in '\'-,.;&"/():!?' for t in tokens
-    )
     num_words = sum(t.kind == 'word' for t in tokens)
-    if not is_plain or not num_words or first.text in _CURRENCY_CODES:
+    if not num_words or not all(map(_is_prose, tokens)) or _starts_quantity(tokens):
       return None
     has_date = any(t.text.casefold() in vocabulary.MONTHS for t in tokens)
     if first.kind == 'number' and not has_date:
       return None
-    if first.text.casefold() in vocabulary.NUMBER_WORDS and len(tokens) > 1:
-      unit = units.read_unit(tokens[1:])
-      if unit is not None and not unit[0].unknown:
-        return None  # three million dollars
-    if first.kind == 'letters' and len(first.text) == 1 and tokens[1].kind != 'word':
-      return None
-    if not has_date:
-      pieces, separators = _split_list(tokens)
-      if len(pieces) > 1:
-        items = tuple(self.answer(piece) for piece in pieces)
-        return Collection(items, _connective(separators))
-    if first.kind != 'word' and not (num_words > 1 or first.is_text):
+    pieces, separators = ([tokens], []) if has_date else _split_list(tokens)
+    if len(pieces) > 1:
+      return Collection(tuple(map(self.answer, pieces)), _connective(separators))
+    if first.kind != 'word' and not (has_date or num_words > 1 or first.is_text):
       return None
     words = [t.text.casefold() for t in tokens if t.kind != 'sign']
-    words = [w for w in words if w not in vocabulary.ARTICLES or len(words) == 1]
-    if words[:2] in (['there', 'are'], ['there', 'is'], ['it', 'is']) and len(words) > 2:
-      words = words[2:]
-    if words[0] in ('on', 'in', 'at') and len(words) > 1:
-      words = words[1:]
+    words = [w for w in words if w not in vocabulary.ARTICLES] or words
+    for opening in vocabulary.WORD_OPENINGS:
+      if tuple(words[: len(opening)]) == opening and len(words) > len(opening):
+        words = words[len(opening) :]
     return Words(_date(words) if has_date else tuple(words))
 
   def _congruence(self, tokens: Tokens) -> Congruence | None:
@@ -352,9 +343,7 @@ class _Reader:
     if len(pieces) == 1:
       found = self._statement(pieces[0])
     else:
-      found = _collected(
-        [self._statement(piece) for piece in pieces], _connective(separators), tokens
-      )
+      found = _collected(list(map(self._statement, pieces)), _connective(separators))
     return Family(found, parameters) if parameters else found
 
   def _without_clauses(self, pieces: list[Tokens]) -> tuple[list[Tokens], tuple[str, ...]]:
@@ -388,38 +377,30 @@ class _Reader:
     return self._item(tokens)
 
   def _relation(self, sides: list[Tokens], signs: list[str]) -> Answer:
-    if not all(sides[1:]) or r'\equiv' in signs and len(signs) > 1:
+    if not all(sides[1:]):
       raise UnreadableError('a relation with one side')
-    read_sides: list[Answer] = []
-    for i, side in enumerate(sides):
-      read_sides.append(self._side(side, is_first=i == 0, is_last=i == len(sides) - 1))
-    if len(signs) == 1 and signs[0] == '=' and isinstance(read_sides[0], Sequence):
-      names = [name_of(item) for item in read_sides[0].items]
-      values = read_sides[1]
-      if isinstance(values, Sequence) and None not in names and len(values.items) == len(names):
-        return Assignments(tuple(names), values.items, is_tuple=True)
-    if signs == [r'\in'] and isinstance(read_sides[1], Collection) and read_sides[1].items:
+    first = self._first_side(sides[0])
+    others = tuple(map(self._item, sides[1:]))
+    if signs == ['='] and isinstance(first, Sequence) and isinstance(others[0], Sequence):
+      names = [name_of(item) for item in first.items]
+      if None not in names and len(others[0].items) == len(names):
+        return Assignments(tuple(names), others[0].items, is_tuple=True)
+    if signs == [r'\in'] and isinstance(others[0], Collection) and others[0].items:
       signs = ['=']  # n \in \{2, 3, 4\}
-    return Relation(tuple(read_sides), tuple(signs))
+    return Relation((first, *others), tuple(signs))
 
-  def _side(self, tokens: Tokens, is_first: bool, is_last: bool) -> Answer:
-    """A side of a relation; what stands first, or alone against a value, may be a mere name."""
-    if is_first and not tokens:
+  def _first_side(self, tokens: Tokens) -> Answer:
+    """An answer, or what is no expression and may be a mere name; '' where nothing stands."""
+    if not tokens:
       return Name('')
+    words = {t.text.casefold() for t in tokens if t.kind in ('word', 'letters')}
     try:
-      if any(t.kind == 'word' for t in tokens) and is_first:
+      if any(t.kind == 'word' for t in tokens):
         raise UnreadableError('words')
       return self._item(tokens)
     except UnreadableError:
-      words = {t.text.casefold() for t in tokens if t.kind in ('word', 'letters')}
-      is_hedge = words & _NEGATIONS or any(
-        vocabulary.NUMBER_WORDS.get(word) is not None for word in words
-      )
-      if (
-        not is_first
-        or is_hedge
-        or any(t.text in _UNREAD_SIGNS - {r'\to', r'\mid', r'\cap', r'\cup'} for t in tokens)
-      ):
+      is_hedge = words & (_NEGATIONS | vocabulary.NUMBER_WORDS.keys())
+      if is_hedge or any(t.text in _NO_NAME for t in tokens):
         raise
       return Name(key(tokens))
 
@@ -528,7 +509,7 @@ class _Reader:
       else:
         rows.append((self._item(value), self._case_condition(condition)))
     if all(isinstance(value, Relation) for value, _ in rows):
-      return _collected([value for value, _ in rows], ',', tokens)
+      return _collected([value for value, _ in rows], ',')
     return Cases(tuple(rows))
 
   def _case_condition(self, tokens: Tokens) -> Answer | None:
@@ -550,21 +531,17 @@ class _Reader:
     return Numeral(digits.casefold().lstrip('0') or '0', base)
 
   def _ratio(self, tokens: Tokens) -> Ratio | None:
+    """`1:2:3`, `3 to 4`, `3:30 p.m.`, `5 p.m.`"""
     tokens, half = _without_half_of_day(tokens)
     pieces, colons = split(tokens, frozenset((':', 'to')))
-    if half and len(pieces) == 1 and len(tokens) == 1 and tokens[0].kind == 'number':
+    if half and len(tokens) == 1:
       return Ratio((self._node(tokens), expressions.ZERO), half, is_clock=True)
     if not colons:
       return None
-    parts = tuple(self._node(piece) for piece in pieces)
-    is_clock = (
-      bool(half)
-      or all(
-        len(p) == 1 and re.fullmatch(r'\d\d', p[0].text) and int(p[0].text) < 60 for p in pieces[1:]
-      )
-      and re.fullmatch(r'\d{1,2}', pieces[0][0].text) is not None
-    )
-    return Ratio(parts, half, is_clock)
+    texts = [''.join(_texts(piece)) for piece in pieces]
+    has_minutes = all(re.fullmatch(r'[0-5]\d', text) for text in texts[1:])
+    is_clock = has_minutes and re.fullmatch(r'\d{1,2}', texts[0]) is not None
+    return Ratio(tuple(map(self._node, pieces)), half, is_clock or bool(half))
 
   def _quantity(self, tokens: Tokens, is_plain_unit: bool = False) -> Answer:
     """An expression with a unit; `\\pm` makes it two."""
@@ -607,7 +584,9 @@ def read_quantity(tokens: Tokens, is_plain_unit: bool = False) -> Quantity:
     inner = read_quantity(tokens[1:])
     if inner.unit.powers and inner.unit.powers != before.powers:
       raise UnreadableError('two units')
-    return dataclasses.replace(inner, unit=before._replace(nouns=inner.unit.nouns))
+    return dataclasses.replace(
+      inner, unit=before.times(inner.unit._replace(factor=fmpq(1), powers=()))
+    )
   if any(t.text in _UNREAD_SIGNS - {r'\to'} for t in tokens):
     raise UnreadableError('a relation that is not read')
   for boundary in _boundaries(tokens, is_plain_unit):
@@ -639,40 +618,29 @@ def _value(tokens: Tokens) -> Node:
 
 def _boundaries(tokens: Tokens, is_plain_unit: bool) -> list[int]:
   """Where a unit may begin: at the first few tokens that are words or units, outside brackets."""
-  found, depth = [], 0
-  has_letters = False
+  found, depth, has_letters = [], 0, False
   for i, token in enumerate(tokens):
-    text = token.text
-    is_temperature = text == '^' and [t for t in _texts(tokens[i + 1 :]) if t not in '{}'][:2] in (
-      [r'\circ', 'C'], [r'\circ', 'F'], [r'\circ', 'celsius'], [r'\circ', 'Celsius'],
-      [r'\circ', 'Fahrenheit'],
-    )  # fmt: skip
-    if i and not depth and tokens[i - 1].text not in ('+', '-', '/', '*', '^', '_', r'\cdot'):
-      is_plain = token.kind == 'letters' and not token.is_text
-      if (
-        token.kind == 'command' and text not in ('%', r'\frac') and not _is_unit_command(tokens, i)
-      ):
-        continue
-      is_fraction = text == r'\frac' and _is_unit_fraction(tokens[i + 1 : i + 3])
-      if (
-        is_fraction
-        or is_temperature
-        or units.starts_unit(token, is_plain_unit)
-        and not (is_plain and has_letters and not is_plain_unit)
-      ):
+    is_behind_value = i > 0 and not depth and tokens[i - 1].text not in _OPERATORS
+    is_product = token.kind == 'letters' and not token.is_text and has_letters  # x cm
+    if is_behind_value and (is_plain_unit or not is_product):
+      if _may_start_unit(tokens, i, is_plain_unit):
         found.append(i)
-        if len(found) == 3:
-          return found
     has_letters |= token.kind == 'letters'
-    depth += (text in _OPENING) - (text in _CLOSING)
-  return found
+    depth += (token.text in _OPENING) - (token.text in _CLOSING)
+  return found[:_MAX_BOUNDARIES]
 
 
-def _is_unit_fraction(tokens: Tokens) -> bool:
-  """Whether a fraction has letters of text on top: \\frac{\\text{m}}{\\text{s}}."""
-  return (
-    [t.text for t in tokens[:1]] == ['{'] and tokens[-1].is_text and tokens[-1].kind != 'number'
-  )
+def _may_start_unit(tokens: Tokens, i: int, is_plain_unit: bool) -> bool:
+  token, following = tokens[i], tokens[i + 1 : i + 4]
+  if token.text == '^':  # ^\circ C
+    scale = [text.casefold() for text in _texts(following) if text not in '{}']
+    return scale[:1] == [r'\circ'] and scale[1:2] != [] and scale[1] in _TEMPERATURES
+  if token.text == r'\frac':  # \frac{\text{m}}{\text{s}}
+    is_group = len(following) > 1 and following[0].text == '{'
+    return is_group and following[1].is_text and following[1].kind != 'number'
+  if token.kind == 'command' and token.text != '%' and not _is_unit_command(tokens, i):
+    return False
+  return units.starts_unit(token, is_plain_unit)
 
 
 def _is_unit_command(tokens: Tokens, i: int) -> bool:
@@ -685,13 +653,28 @@ def _is_unit_command(tokens: Tokens, i: int) -> bool:
   )
 
 
+def _is_prose(token: Token) -> bool:
+  return token.kind in ('word', 'letters', 'number') or token.text in '\'-,.;&"/():!?'
+
+
+def _starts_quantity(tokens: Tokens) -> bool:
+  """Whether words begin as `USD 5`, `three million dollars` or `x is …` do."""
+  first = tokens[0]
+  if first.text in _CURRENCY_CODES:
+    return True
+  if first.text.casefold() in vocabulary.NUMBER_WORDS and len(tokens) > 1:
+    unit = units.read_unit(tokens[1:])
+    return unit is not None and not unit[0].unknown
+  is_letter = first.kind == 'letters' and len(first.text) == 1
+  return is_letter and tokens[1].kind != 'word'
+
+
 def _date(words: SequenceOf[str]) -> tuple[str, ...]:
   """`14 March`, `March 14th` and `Mar 14` in one spelling."""
-  words = [
-    vocabulary.MONTHS.get(w, w) for w in words if w not in vocabulary.ORDINAL_ENDINGS | {'of'}
-  ]
-  months = [w for w in words if w in vocabulary.MONTHS]
-  return (*months, *(w for w in words if w not in vocabulary.MONTHS))
+  fillers = vocabulary.ORDINAL_ENDINGS | {'of'}
+  words = [vocabulary.MONTHS.get(word, word) for word in words if word not in fillers]
+  months = [word for word in words if word in vocabulary.MONTHS]
+  return (*months, *(word for word in words if word not in vocabulary.MONTHS))
 
 
 def _is_option_letter(token: Token) -> bool:
@@ -701,7 +684,7 @@ def _is_option_letter(token: Token) -> bool:
 def _is_based(tokens: Tokens) -> bool:
   texts = [t for t in _texts(tokens) if t not in '(){}']
   marks = [i for i, text in enumerate(texts) if text in ('_', 'base', 'Base')]
-  if len(marks) != 1 or not 0 < marks[0] == len(texts) - 2:
+  if len(marks) != 1 or not 0 < marks[0] == len(texts) - 2 or _texts(tokens).count('(') > 1:
     return False
   digits, base = ''.join(texts[: marks[0]]), texts[-1].casefold()
   if not re.fullmatch(r'[0-9A-Za-z.]+', digits) or len(digits) > 400:
@@ -760,7 +743,7 @@ def _joined(lines: list[Tokens]) -> Tokens:
   return tuple(tokens[:-1])
 
 
-def _collected(items: list[Answer], connective: str, tokens: Tokens) -> Answer:
+def _collected(items: list[Answer], connective: str) -> Answer:
   """Several statements as one answer: values of one name, assignments, or a plain list."""
   named = [_name_and_value(item) for item in items]
   if named[0] and not any(named[1:]) and not any(isinstance(i, Relation) for i in items[1:]):
@@ -787,13 +770,13 @@ def _flat(items: SequenceOf[Answer], connective: str) -> Collection:
 
 
 def _name_and_value(item: Answer) -> tuple[str, Answer] | None:
-  if not isinstance(item, Relation) or set(item.signs) - {'=', r'\approx'}:
+  """Of `x = 5` or `5 = x`; longer chains keep their links."""
+  if not isinstance(item, Relation) or item.signs not in (('=',), (r'\approx',)):
     return None
-  name = name_of(item.sides[0])
-  if name is not None:
-    return name, item.sides[-1]
-  name = name_of(item.sides[-1]) if len(item.sides) == 2 else None
-  return None if name is None else (name, item.sides[0])
+  first, last = item.sides
+  if name_of(first) is not None:
+    return name_of(first), last
+  return None if name_of(last) is None else (name_of(last), first)
 
 
 def _clause(tokens: Tokens) -> tuple[Tokens, Tokens]:

@@ -3,7 +3,8 @@ r"""Text -> tokens: answers in one spelling, with nothing dropped that carries a
 * Unicode: digits of any script, full-width and mathematical letters are their ASCII twins; runs of
   raised and lowered digits, vulgar fractions, roots, signs and Greek letters are their LaTeX.
   Letters of other scripts that only look like Latin ones stay what they are.
-* Layout goes: `$`, \left, \displaystyle, thin spaces, colours, bold, \boxed, … Synonyms get one name.
+* Layout goes: `$`, \left, \displaystyle, thin spaces, colours, bold, \boxed, …; synonyms get one
+  name.
 * \text{…}, \mathrm{…} and their like are opened: their words become tokens marked `is_text`.
 * Letters in formulas: names of functions become commands (`sin`, `sqrt`), words become words, and
   other runs stay one token `letters` (a product, a name or a unit: the readers decide).

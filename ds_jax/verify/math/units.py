@@ -2,8 +2,8 @@ r"""Units of measurement, currencies and counted things behind (or before) a num
 
 A unit is a factor times powers of bases, so that `m/s`, `m s^{-1}` and `meters per second` are one
 thing, and so are 5 m and 500 cm. SI symbols tell capitals from small letters (MW, mW); names do
-not. Every currency is a base of its own, except that a cent is a hundredth of a dollar. A counted thing
-(apples) is a base that may be left out. A word that no table has is a base that may not.
+not. Every currency is a base of its own; a cent is a hundredth of a dollar. Counted things
+(apples) may be left out. Words that no table has may not.
 """
 
 from __future__ import annotations

@@ -106,14 +106,14 @@ _NOUNS = (
   'passenger path pattern peach peanut pear pen pencil penny people pepper permutation person '
   'pet petal photo pick picture pie piece pig pigs pizza plane plant plate player plum point '
   'pole polynomial position possibility poster potato present prime prize problem pupil puppy '
-  'puzzle quarter question rabbit ratio rectangle region ribbon ring rod role root rose round '
+  'puzzle question rabbit ratio rectangle region ribbon ring rod role root rose round '
   'row sack sandwich school seat section seed selection sequence series set shape sheep sheet '
   'shelf shell shirt shoe shop shot sibling side sister slice snake sock solution song spoon '
   'spot square stair stamp star state step sticker stone story straw strawberry street string '
   'stripe student stuff subset sum sweet table tail tank task teacher team tent term test '
   'ticket tile time tomato top total tour tournament toy train tray tree triangle trip truck '
   'turn type unit value vase vegetable vehicle vertex video visitor vote voter walk wall '
-  'watermelon way week wheel win window wolf woman word work worker world zebra zero '
+  'watermelon way week wheel win window wolf woman word work worker world zebra '
 )
 _IRREGULAR = {
   'children': 'child',
@@ -168,6 +168,8 @@ def singular(word: str) -> str:
 
 _MONTHS = 'january february march april may june july august september october november december'
 MONTHS = {name: name for name in _MONTHS.split()} | {name[:3]: name for name in _MONTHS.split()}
+# What may stand before words without changing what they name.
+WORD_OPENINGS = (('there', 'are'), ('there', 'is'), ('it', 'is'), ('on',), ('in',), ('at',))
 ORDINAL_ENDINGS = frozenset(('st', 'nd', 'rd', 'th'))
 
 # Phrases that stand for another one; keys and values are joined words in lower case.

@@ -89,13 +89,14 @@ def _letters(answer: Answer) -> str:
 
 
 def numerals(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
-  """Digits with a base; the same digits where one side names no base."""
+  """Digits with a base; the same digits where the answer names no base."""
   del judge
   pair = each_way(gold, answer, Numeral)
   if pair is None or isinstance(pair[1], Relation):
     return None
   numeral, other = pair
-  if isinstance(other, Quantity) and len(other.tokens) == 1 and other.unit == units.NONE:
+  is_plain = isinstance(other, Quantity) and len(other.tokens) == 1 and other.unit == units.NONE
+  if is_plain and (numeral is gold or numeral.base == 10):
     return Finding(other.tokens[0].text.lstrip('0') == numeral.digits, 'digits without base')
   return Finding(numeral == other, 'numeral and base')
 
