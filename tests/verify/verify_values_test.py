@@ -234,8 +234,8 @@ def test_a_decision_says_how():
 
 def test_votes_are_counted_by_equivalence():
   votes = [
-    r'\frac{\pi}{2}', '3', 'π/2', '3.0', r'0.5\pi', 'B', '(B)', 'A', r'\text{B}', 'Yes', 'yes', '1, 2',
-    '2, 1', 'x=5', '5', '', '', 'prose that means nothing', r'90^\circ',
+    r'\frac{\pi}{2}', '3', 'π/2', '3.0', r'0.5\pi', 'B', '(B)', 'A', r'\text{B}', 'Yes', 'yes',
+    '1, 2', '2, 1', 'x=5', '5', '', '', 'prose that means nothing', r'90^\circ',
   ]  # fmt: skip
   groups = grade_math.group_answers(votes)
   assert groups == [0, 1, 0, 1, 0, 2, 2, 3, 2, 4, 4, 5, 5, 6, 6, 7, 7, 8, 0]
