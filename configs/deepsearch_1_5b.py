@@ -16,7 +16,7 @@ from ds_jax.config import Config
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Fields not named here keep the defaults of ds_jax/config.py."""
+  """Fields not named here have the defaults of ds_jax/config/fields.py."""
   config = ml_collections.ConfigDict(dataclasses.asdict(Config()))
 
   model = config.model

@@ -2,7 +2,7 @@
 
 `InputError` is the one exception for bad input from a person (a config field, a data file, a
 checkpoint folder, a mesh that does not divide). The command line turns it into exit code 2;
-anything else is a defect of ours. This module imports neither jax nor numpy.
+anything else is a defect of this package. This module imports neither jax nor numpy.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ def check_rank(name: str, array: Any, rank: int) -> None:
 def check_shape(name: str, array: Any, shape: Sequence[int | None]) -> None:
   """Raises ValueError unless `array.shape` equals `shape`; None matches any size."""
   got = tuple(array.shape)
-  fits = lambda expected, size: expected is None or expected == size
-  if len(got) != len(shape) or not all(map(fits, shape, got)):
+  has_rank = len(got) == len(shape)
+  if not has_rank or any(
+    expected not in (None, size) for expected, size in zip(shape, got, strict=True)
+  ):
     raise ValueError(f'Expected {name} of shape {tuple(shape)}, got {got}.')
 
 
 def check_divides(what: str, size: int, by_what: str, by: int) -> None:
   """Raises InputError unless `by` divides `size`; names the nearest sizes that would do."""
   if size % by:
-    lower = size // by * by
-    sizes = [n for n in (lower, lower + by) if n > 0]
-    raise InputError(
-      f'{what} = {size} is not divisible by {by_what} = {by}; use {" or ".join(map(str, sizes))}.'
-    )
+    below = size // by * by
+    divisible = f'{below} or {below + by}' if below > 0 else f'{by}'
+    raise InputError(f'{what} = {size} is not divisible by {by_what} = {by}; use {divisible}.')
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
@@ -52,5 +52,16 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 def suggest(name: str, known: Iterable[str]) -> str:
   """Returns ' Did you mean …?' when something close to `name` is known, else ''."""
-  close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-  return f' Did you mean {" or ".join(repr(c) for c in close)}?' if close else ''
+  similar_names = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+  if not similar_names:
+    return ''
+  return f' Did you mean {" or ".join(map(repr, similar_names))}?'
+
+
+def first_line(error: BaseException, max_length: int = 300) -> str:
+  """Returns the first line of an error's message, or the name of its type if it says nothing.
+
+  Messages of other packages go on for pages, for example with all data sets that they know.
+  """
+  message = str(error).strip() or type(error).__name__
+  return message.splitlines()[0][:max_length]

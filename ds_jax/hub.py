@@ -7,40 +7,58 @@ import os
 import pathlib
 import re
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, first_line
+
+# Weights in safetensors, configs, tokenizer and chat template; not pickled weights.
+MODEL_FILES = (
+  '*.json',
+  '*.safetensors',
+  '*.jinja',
+  'tokenizer.model',
+  'merges.txt',
+  'vocab.txt',
+)
 
 _HUB_NAME = re.compile(r'[\w-][\w.-]*/[\w.-]+')
 
-# Weights in safetensors, configs, tokenizer and chat template; not pickled weights, not the
-# consolidated originals that some models have in a sub-folder.
-_WANTED = ('*.json', '*.safetensors', '*.jinja', 'tokenizer.model', 'merges.txt', 'vocab.txt')
-_UNWANTED = ('*/*', 'consolidated*')
+# Some models have their original weights once more, in a sub-folder or as consolidated files.
+_DUPLICATES = ('*/*', 'consolidated*')
 
 
-def local_folder(name: str | os.PathLike[str]) -> pathlib.Path:
+def local_folder(
+  name: str | os.PathLike[str], files: tuple[str, ...] = MODEL_FILES
+) -> pathlib.Path:
   """Returns the folder called `name`, or downloads (once) the model of that name from the hub.
 
+  Args:
+    name: a path, or OWNER/MODEL.
+    files: names or patterns of the files to download.
+
+  Returns:
+    A folder with the model's files; or `name` as a path that may not exist, where it is neither a
+    folder nor a name on the hub.
+
   Raises:
-    InputError: it is neither a folder nor a model that can be fetched.
+    InputError: it is a name on the hub, but the model cannot be fetched.
   """
   path = pathlib.Path(name).expanduser()
   # runs/mine, with a folder runs, is a path with a typo, not a model on the hub.
-  if path.is_dir() or not _HUB_NAME.fullmatch(str(name)) or path.parent.is_dir():
+  if path.is_dir() or path.parent.is_dir() or not _HUB_NAME.fullmatch(str(name)):
     return path
-  return _snapshot(str(name))
+  return _snapshot(str(name), files)
 
 
 @functools.cache  # one process sees one version, whatever is uploaded meanwhile
-def _snapshot(name: str) -> pathlib.Path:
+def _snapshot(name: str, files: tuple[str, ...]) -> pathlib.Path:
   import huggingface_hub
 
   try:
-    return pathlib.Path(
-      huggingface_hub.snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
+    folder = huggingface_hub.snapshot_download(
+      name, allow_patterns=files, ignore_patterns=_DUPLICATES
     )
   except (OSError, ValueError) as e:  # the hub's errors are of these kinds
-    reason = (str(e).strip() or type(e).__name__).splitlines()[0]
     raise InputError(
       f'{name!r} is neither a folder here nor a model that can be fetched from the '
-      f'Hugging Face hub: {reason}'
+      f'Hugging Face hub: {first_line(e)}'
     ) from e
+  return pathlib.Path(folder)

@@ -94,23 +94,35 @@ class SilentProgress:
 
 
 class Team(Protocol):
-  """The processes of one job; each runs the same program. Implemented in distributed.py."""
+  """The processes of one job; each runs the same program. Implemented in run/team.py."""
 
-  index: int  # of this process; process 0 writes what there is one of
+  index: int  # of this process
   count: int
+
+  @property
+  def is_first(self) -> bool:
+    """Whether this process writes what there is one of."""
+    ...
 
   def gather(self, data: bytes) -> list[bytes]:
     """The data of every process, in their order. All must call it, equally often; waits for all."""
+    ...
+
+  def barrier(self) -> None:
+    """Waits until every process has come here. All must call it, equally often."""
     ...
 
 
 class Alone:
   """The Team of a job of one process."""
 
-  index, count = 0, 1
+  index, count, is_first = 0, 1, True
 
   def gather(self, data: bytes) -> list[bytes]:
     return [data]
+
+  def barrier(self) -> None:
+    pass
 
 
 ALONE = Alone()

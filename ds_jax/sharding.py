@@ -41,7 +41,7 @@ PARAMETER_RULES: tuple[tuple[str, P], ...] = (
 
 
 def make_mesh(
-  data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+  data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
   """Returns the mesh of shape (data, fsdp, tensor); one size may be -1 and takes what is left.
 
@@ -56,20 +56,22 @@ def make_mesh(
       f'fsdp={fsdp}, tensor={tensor}.'
     )
   if -1 in sizes:
-    given = -math.prod(sizes)
-    sizes[sizes.index(-1)] = max(1, count // given)
+    num_others = -math.prod(sizes)
+    sizes[sizes.index(-1)] = max(1, count // num_others)
   if math.prod(sizes) != count:
     raise InputError(
       f'mesh {sizes[0]} x {sizes[1]} x {sizes[2]} (data x fsdp x tensor) = {math.prod(sizes)} '
       f'devices, but there are {count}; set one size to -1 and choose the others among the '
       f'divisors of {count}: {[d for d in range(1, count + 1) if count % d == 0]}.'
     )
+  if len(slices_of(devices)) > 1:
+    return _auto_mesh(slice_mesh(sizes, devices))
   # jax.make_mesh would refuse fsdp=32 on a cube of 4 x 4 x 4: it splits no axis of a slice.
-  placed = (
-    slice_mesh(sizes, devices)
-    if len(slices_of(devices)) > 1
-    else (mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True))
-  )
+  placed = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+  return _auto_mesh(placed)
+
+
+def _auto_mesh(placed: np.ndarray) -> Mesh:
   return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -115,16 +117,12 @@ def search_mesh(mesh: Mesh) -> Mesh:
   """
   groups = mesh.devices.reshape(-1, mesh.shape['tensor'])  # [data x fsdp, tensor]
   owners = [{device.process_index for device in group} for group in groups]
-  here = jax.process_index()
-  own = [group for group, owner in zip(groups, owners, strict=True) if owner == {here}]
-  if len(own) == len(groups) or any(len(owner) > 1 for owner in owners):
+  if any(len(owner) > 1 for owner in owners):
     return mesh
-  devices = [device for group in own for device in group]
-  return Mesh(
-    np.array(devices).reshape(len(own), 1, mesh.shape['tensor']),
-    AXES,
-    axis_types=(AxisType.Auto,) * len(AXES),
-  )
+  is_here = [owner == {jax.process_index()} for owner in owners]
+  if all(is_here):
+    return mesh
+  return _auto_mesh(groups[np.array(is_here)][:, None])
 
 
 def is_shared(mesh: Mesh) -> bool:
@@ -156,9 +154,11 @@ def local_view(tree: Any, mesh: Mesh, local: Mesh) -> Any:
 def put_rows(tree: Any, mesh: Mesh) -> Any:
   """Host arrays that every process holds, on the mesh: first axis over data x fsdp."""
   target = batch_sharding(mesh)
-  return jax.tree.map(
-    lambda x: jax.make_array_from_callback(x.shape, target, lambda index: x[index]), tree
-  )
+
+  def put(x: np.ndarray) -> jax.Array:
+    return jax.make_array_from_callback(x.shape, target, lambda index: x[index])
+
+  return jax.tree.map(put, tree)
 
 
 def gather_rows(tree: Any, mesh: Mesh) -> Any:
@@ -196,22 +196,28 @@ def parameter_spec(path: str, shape: Sequence[int], mesh: Mesh) -> P:
   """
   for pattern, spec in PARAMETER_RULES:
     if re.search(pattern, path):
-      if len(shape) < len(spec):
-        return P()
-      axes = tuple(spec) + (None,) * (len(shape) - len(spec))
-      return P(
-        *(
-          a if a is None or size % mesh.shape[a] == 0 else None
-          for a, size in zip(axes, shape, strict=True)
-        )
-      )
+      return P() if len(shape) < len(spec) else _dividing(spec, shape, mesh)
   raise ValueError(f'No sharding rule matches parameter {path!r}; add one to PARAMETER_RULES.')
+
+
+def _dividing(spec: P, shape: Sequence[int], mesh: Mesh) -> P:
+  """The partition without the axes that the mesh does not divide; axes beyond it stay whole."""
+  axes = tuple(spec) + (None,) * (len(shape) - len(spec))
+  divided = []
+  for axis, size in zip(axes, shape, strict=True):
+    divides = axis is not None and size % mesh.shape[axis] == 0
+    divided.append(axis if divides else None)
+  return P(*divided)
 
 
 def path_name(path: Sequence[Any]) -> str:
   """'layers/query_kernel' for a jax key path into a model (nnx's trailing `value` left out)."""
-  names = [str(getattr(k, 'name', getattr(k, 'key', getattr(k, 'idx', k)))) for k in path]
-  return '/'.join(n for n in names if n != 'value')
+  names = []
+  for key in path:  # of an attribute, a dictionary or a sequence
+    name = getattr(key, 'name', getattr(key, 'key', getattr(key, 'idx', key)))
+    if name != 'value':
+      names.append(str(name))
+  return '/'.join(names)
 
 
 def parameter_shardings(abstract: Any, mesh: Mesh, *, search: bool = False) -> Any:
@@ -224,7 +230,7 @@ def parameter_shardings(abstract: Any, mesh: Mesh, *, search: bool = False) -> A
       over `tensor` only.
   """
 
-  def of(path, leaf):
+  def shard(path: Sequence[Any], leaf: Any) -> NamedSharding:
     if leaf.ndim == 0:
       return replicated(mesh)
     spec = parameter_spec(path_name(path), leaf.shape, mesh)
@@ -232,7 +238,7 @@ def parameter_shardings(abstract: Any, mesh: Mesh, *, search: bool = False) -> A
       spec = P(*(None if axis == 'fsdp' else axis for axis in spec))
     return NamedSharding(mesh, spec)
 
-  return jax.tree_util.tree_map_with_path(of, abstract)
+  return jax.tree_util.tree_map_with_path(shard, abstract)
 
 
 def describe(mesh: Mesh) -> str:

@@ -2,7 +2,7 @@
 
 Shape legend (no letter has two meanings; einsum strings use these letters):
 
-  B decoder slots (or trees, one per problem) · N node slots per tree · W children per expansion
+  B decoder slots (or trees, one per problem) · N nodes per tree · W children per expansion
   T tokens per segment · P prompt tokens · S positions of a whole path · R trajectories in a batch
   L layers · M model width · H query heads · C key/value heads · G = H/C · D head width
   F MLP width · V vocabulary
@@ -102,6 +102,21 @@ class FinishedTree:
     """Where the tokens of `node` stand in `tokens`, `logprobs` and `entropies`."""
     return slice(int(self.token_start[node]), int(self.token_start[node + 1]))
 
+  def along_path(self, values: np.ndarray, node: int) -> np.ndarray:
+    """Values per token (`tokens`, `logprobs`, `entropies`) of the path from the root to `node`."""
+    return np.concatenate([values[self.node_slice(i)] for i in self.path(node)])
+
+  def ends(self) -> list[int]:
+    """Nodes that end a verified path: the collected ones in order, then the others as created.
+
+    Masked ends are left out: verification failed through our fault, or the text is degenerate (the
+    paper keeps garbled and endlessly repeating texts out of its negatives).
+    """
+    collected = self.collected.tolist()
+    passed_over = sorted(set(np.flatnonzero(self.is_terminal).tolist()) - set(collected))
+    ends = collected + passed_over
+    return [end for end in ends if not Verdict(self.verdict[end]).is_masked]
+
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
@@ -115,7 +130,6 @@ class Trajectory:
   prompt_tokens: np.ndarray  # [P] int32
   tokens: np.ndarray  # [S] int32
   behavior_logprobs: np.ndarray  # [S] float32, of the policy that sampled, as in Segments.logprobs
-  entropies: np.ndarray  # [S] float32, nats
   node_ids: np.ndarray  # [depth + 1] int32
   node_lengths: np.ndarray  # [depth + 1] int32, tokens each node adds; sums to S
   node_values: np.ndarray  # [depth + 1] float32, value_sum (q) in the finished tree

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: makes .venv and installs ds_jax into it, editable.
+# Sourced by the other scripts: makes .venv and installs ds_jax into it, editable; reads arguments.
 #
 #   . launch/install.sh
 #   install_ds_jax            # or: install_ds_jax test, with the extra of that name
@@ -20,6 +20,43 @@ refuse() {
 # Prints the comment that opens a script.
 print_usage() {
   sed -n '2,/^$/s/^#\( \|$\)//p' "$1"
+}
+
+# Prints the usage of the script SCRIPT and ends it, where one of its arguments asks for that.
+#   answer_help SCRIPT "$@"
+answer_help() {
+  local script="$1" argument
+  shift
+  for argument in "$@"; do
+    case "$argument" in
+      --help | -h) print_usage "$script"; exit ;;
+      --) return ;;
+    esac
+  done
+}
+
+# Reads `NAME --flag=value … -- ARGUMENTS` into `name` and `arguments`. The script defines take_flag,
+# which takes one flag and fails if it does not know it, and AFTER_DASHES: what the arguments are.
+read_arguments() {
+  name='' arguments=()
+  while [ "$#" -gt 0 ]; do
+    case "$1" in
+      --)
+        shift
+        arguments=("$@")
+        return
+        ;;
+      -*)
+        take_flag "$1" || refuse \
+          "Unknown flag $1; --help lists them. $AFTER_DASHES come after --."
+        ;;
+      *)
+        [ -z "$name" ] || refuse "Expected one name, got '$name' and '$1'."
+        name="$1"
+        ;;
+    esac
+    shift
+  done
 }
 
 is_supported() {

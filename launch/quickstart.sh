@@ -12,11 +12,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 
-for argument in "$@"; do
-  case "$argument" in
-    --help | -h) print_usage "${BASH_SOURCE[0]}"; exit ;;
-  esac
-done
+answer_help "${BASH_SOURCE[0]}" "$@"
 
 # Runs a command that is not the last one, so that a SIGTERM to this script reaches it. (Ctrl-C
 # reaches it from the terminal; a background job would ignore that without the reset.)

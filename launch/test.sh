@@ -3,18 +3,22 @@
 #
 #   launch/test.sh                                  # the suite: minutes
 #   launch/test.sh --all                            # with the tests marked `long`
-#   launch/test.sh tests/search_test.py -k backup   # other arguments go to pytest
+#   launch/test.sh tests/search -k journal          # other arguments go to pytest
 #
 # JAX_PLATFORMS, where set, chooses another backend. Exit codes are those of pytest.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 
+answer_help "${BASH_SOURCE[0]}" "$@"
 arguments=()
 for argument in "$@"; do
   case "$argument" in
-    --help | -h) print_usage "${BASH_SOURCE[0]}"; exit ;;
-    --all) arguments+=(-m '' -o faulthandler_timeout=0) ;;  # some take longer than a hang is let
+    --all)
+      arguments+=(-m '' -o faulthandler_timeout=0)  # some take longer than a hang is let
+      # Programs are those of a run; without this, tests compile them without optimisation.
+      export XLA_FLAGS="${XLA_FLAGS:-} --xla_backend_optimization_level=3"
+      ;;
     *) arguments+=("$argument") ;;
   esac
 done
@@ -22,8 +26,8 @@ done
 install_ds_jax test
 cd "$ROOT"
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
-# Tests of one file share compiled programs, so a file stays on one worker. A test that hung ends
-# its worker, and is tried once more.
+# Tests of one file share compiled programs, so a file stays on one worker; conftest.py says which
+# files come first. A test that hung ends its worker, and is tried once more.
 exec "$VENV/bin/python" -m pytest -n logical --maxprocesses 8 --dist loadfile \
-  --max-worker-restart 1 \
+  --no-loadscope-reorder --max-worker-restart 1 \
   ${arguments[@]+"${arguments[@]}"}

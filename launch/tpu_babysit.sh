@@ -32,32 +32,26 @@ say() {
   printf '%(%F %T)T %s\n' -1 "$*" >&2
 }
 
+AFTER_DASHES='Arguments of ds-jax'
+
+take_flag() {
+  case "$1" in
+    --zone=* | --project=*) place+=("$1") ;;
+    --type=*) type="${1#*=}" ;;
+    --nodes=* | --spot | --reserved | --runtime=* | --valid-for=*) shape+=("$1") ;;
+    --create-flag=*) create_flags+=("${1#*=}") ;;
+    --store=* | --env=*) job+=("$1") ;;
+    --max-crashes=*) max_crashes="${1#*=}" ;;
+    --max-preemptions=*) max_preemptions="${1#*=}" ;;
+    --keep) keep=1 ;;
+    *) return 1 ;;
+  esac
+}
+
 parse() {
-  name='' place=() shape=() create_flags=() job=() arguments=() type='' keep=''
+  place=() shape=() create_flags=() job=() type='' keep=''
   max_crashes=5 max_preemptions=1000
-  while [ "$#" -gt 0 ]; do
-    case "$1" in
-      --zone=* | --project=*) place+=("$1") ;;
-      --type=*) type="${1#*=}" ;;
-      --nodes=* | --spot | --reserved | --runtime=* | --valid-for=*) shape+=("$1") ;;
-      --create-flag=*) create_flags+=("${1#*=}") ;;
-      --store=* | --env=*) job+=("$1") ;;
-      --max-crashes=*) max_crashes="${1#*=}" ;;
-      --max-preemptions=*) max_preemptions="${1#*=}" ;;
-      --keep) keep=1 ;;
-      --)
-        shift
-        arguments=("$@")
-        break
-        ;;
-      -*) refuse "Unknown flag $1; --help lists them. Arguments of ds-jax come after --." ;;
-      *)
-        [ -z "$name" ] || refuse "Expected one name, got '$name' and '$1'."
-        name="$1"
-        ;;
-    esac
-    shift
-  done
+  read_arguments "$@"
   if [ -z "$name" ] || [ -z "$type" ] || [ "${#arguments[@]}" -eq 0 ]; then
     refuse 'Expected NAME --type=TYPE … -- COMMAND of ds-jax; --help shows an example.'
   fi
@@ -154,12 +148,7 @@ run_job() {
   esac
 }
 
-for argument in "$@"; do
-  case "$argument" in
-    --help | -h) print_usage "${BASH_SOURCE[0]}"; exit ;;
-    --) break ;;
-  esac
-done
+answer_help "${BASH_SOURCE[0]}" "$@"
 parse "$@"
 crashes=0 preemptions=0 unreachable=0 noted='' attach=1 started="$SECONDS" before=''
 while :; do

@@ -38,38 +38,32 @@ runtime_of() {
   esac
 }
 
+AFTER_DASHES='Flags of gcloud'
+
+take_flag() {
+  case "$1" in
+    --zone=*) zone="${1#*=}" ;;
+    --project=*) project="${1#*=}" ;;
+    --type=*) type="${1#*=}" ;;
+    --nodes=*) nodes="${1#*=}" ;;
+    --runtime=*) runtime="${1#*=}" ;;
+    --valid-for=*) valid="${1#*=}" ;;
+    --timeout=*) timeout="${1#*=}" ;;
+    --spot) spot=1 ;;
+    --reserved) reserved=1 ;;
+    --dry-run) dry_run=1 ;;
+    *) return 1 ;;
+  esac
+}
+
 parse() {
-  verb="${1:-}" name='' zone="${ZONE:-}" project="${PROJECT:-}" type='' nodes=1 runtime=''
-  valid='' timeout='' dry_run='' spot='' reserved='' extra=()
+  verb="${1:-}" zone="${ZONE:-}" project="${PROJECT:-}" type='' nodes=1 runtime=''
+  valid='' timeout='' dry_run='' spot='' reserved=''
   case "$verb" in
     create | wait | status | delete) shift ;;
     *) refuse "Expected create, wait, status or delete, got '$verb'; --help says more." ;;
   esac
-  while [ "$#" -gt 0 ]; do
-    case "$1" in
-      --zone=*) zone="${1#*=}" ;;
-      --project=*) project="${1#*=}" ;;
-      --type=*) type="${1#*=}" ;;
-      --nodes=*) nodes="${1#*=}" ;;
-      --runtime=*) runtime="${1#*=}" ;;
-      --valid-for=*) valid="${1#*=}" ;;
-      --timeout=*) timeout="${1#*=}" ;;
-      --spot) spot=1 ;;
-      --reserved) reserved=1 ;;
-      --dry-run) dry_run=1 ;;
-      --)
-        shift
-        extra=("$@")
-        break
-        ;;
-      -*) refuse "Unknown flag $1; --help lists them." ;;
-      *)
-        [ -z "$name" ] || refuse "Expected one name, got '$name' and '$1'."
-        name="$1"
-        ;;
-    esac
-    shift
-  done
+  read_arguments "$@"
   [ -n "$name" ] || refuse "Expected a name: launch/tpu_queued_resource.sh $verb NAME"
   place=(${zone:+--zone="$zone"} ${project:+--project="$project"} --quiet)
 }
@@ -92,7 +86,7 @@ create() {
   [ "$nodes" -eq 1 ] || which=(--node-count="$nodes" --node-prefix="$name")
   set -- create "$name" "${place[@]}" --accelerator-type="$type" --runtime-version="$runtime" \
     "${which[@]}" ${spot:+--spot} ${reserved:+--reserved} \
-    ${valid:+--valid-until-duration="$valid"} ${extra[@]+"${extra[@]}"}
+    ${valid:+--valid-until-duration="$valid"} ${arguments[@]+"${arguments[@]}"}
   { error="$(gcloud_tpus "$@" 2>&1 >&3)" || status=$?; } 3>&1
   [ -z "$error" ] || printf '%s\n' "$error" >&2
   [ "$status" -ne 0 ] || return 0
@@ -145,12 +139,7 @@ delete() {
   gcloud_tpus delete "$name" "${place[@]}" --force
 }
 
-for argument in "$@"; do
-  case "$argument" in
-    --help | -h) print_usage "${BASH_SOURCE[0]}"; exit ;;
-    --) break ;;
-  esac
-done
+answer_help "${BASH_SOURCE[0]}" "$@"
 parse "$@"
 [ -n "$dry_run" ] || command -v gcloud > /dev/null || refuse \
   'gcloud is missing; install it from https://cloud.google.com/sdk/docs/install.'

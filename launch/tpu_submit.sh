@@ -21,31 +21,25 @@ set -euo pipefail
 POLL_SECONDS="${POLL_SECONDS:-20}"
 MAX_FAILED_POLLS="${MAX_FAILED_POLLS:-10}"
 
+AFTER_DASHES='Arguments of ds-jax'
+
+take_flag() {
+  case "$1" in
+    --zone=*) zone="${1#*=}" ;;
+    --project=*) project="${1#*=}" ;;
+    --store=*) environment+=("MOUNT=${1#*=}" STORE=/mnt/ds_jax) ;;
+    --type=*) environment+=("ACCEL=${1#*=}") ;;
+    --env=*=*) environment+=("${1#*=}") ;;
+    --detach) detach=1 ;;
+    --attach | --stop) mode="${1#--}" ;;
+    *) return 1 ;;
+  esac
+}
+
 parse() {
-  name='' zone="${ZONE:-}" project="${PROJECT:-}" mode=submit detach='' arguments=()
+  zone="${ZONE:-}" project="${PROJECT:-}" mode=submit detach=''
   environment=(${ACCEL:+ACCEL="$ACCEL"})
-  while [ "$#" -gt 0 ]; do
-    case "$1" in
-      --zone=*) zone="${1#*=}" ;;
-      --project=*) project="${1#*=}" ;;
-      --store=*) environment+=("MOUNT=${1#*=}" STORE=/mnt/ds_jax) ;;
-      --type=*) environment+=("ACCEL=${1#*=}") ;;
-      --env=*=*) environment+=("${1#*=}") ;;
-      --detach) detach=1 ;;
-      --attach | --stop) mode="${1#--}" ;;
-      --)
-        shift
-        arguments=("$@")
-        break
-        ;;
-      -*) refuse "Unknown flag $1; --help lists them. Arguments of ds-jax come after --." ;;
-      *)
-        [ -z "$name" ] || refuse "Expected one name, got '$name' and '$1'."
-        name="$1"
-        ;;
-    esac
-    shift
-  done
+  read_arguments "$@"
   [ -n "$name" ] || refuse 'Expected the name of a queued resource; --help shows an example.'
   [ "$mode" != submit ] || [ "${#arguments[@]}" -gt 0 ] || refuse \
     'Expected a command of ds-jax after --, e.g. -- train --config=… --workdir=…'
@@ -153,12 +147,7 @@ submit() {
   [ -n "$detach" ] || follow
 }
 
-for argument in "$@"; do
-  case "$argument" in
-    --help | -h) print_usage "${BASH_SOURCE[0]}"; exit ;;
-    --) break ;;
-  esac
-done
+answer_help "${BASH_SOURCE[0]}" "$@"
 parse "$@"
 command -v gcloud > /dev/null || refuse \
   'gcloud is missing; install it from https://cloud.google.com/sdk/docs/install.'

@@ -5,22 +5,30 @@ jax reads these variables when it is first imported, so they are set here, befor
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+_FLAGS = os.environ.get('XLA_FLAGS', '')
 _DEVICES = '--xla_force_host_platform_device_count'
+_OPTIMIZATION = '--xla_backend_optimization_level'
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-if _DEVICES not in os.environ.get('XLA_FLAGS', ''):
+if _DEVICES not in _FLAGS:
   # XLA aborts the process when eight devices on two busy cores do not all come to a collective in
   # time; 40 seconds are its default.
-  os.environ['XLA_FLAGS'] = (
-    f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}=8 '
-    '--xla_cpu_collective_call_terminate_timeout_seconds=300'
-  ).strip()
+  _FLAGS += f' {_DEVICES}=8 --xla_cpu_collective_call_terminate_timeout_seconds=300'
+if _OPTIMIZATION not in _FLAGS:
+  # Four fifths of the suite's work was XLA compiling programs that run for milliseconds. Without
+  # LLVM's optimisations and without the fusion emitters it is a quarter of that. The runs of
+  # kill_test.py compile as users do, and so does all of `launch/test.sh --all`.
+  _FLAGS += f' {_OPTIMIZATION}=0'
+  if importlib.metadata.version('jaxlib').startswith('0.10.'):  # later ones abort at the flag
+    _FLAGS += ' --xla_cpu_use_fusion_emitters=false'
+os.environ['XLA_FLAGS'] = _FLAGS.strip()
 # Programs compiled by one test file, worker or subprocess are found by the next. The size limit is
 # there for the lock that comes with it: without, a reader may meet a half-written entry.
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.pytest_cache' / 'jax'))
@@ -34,6 +42,30 @@ os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')  # silent in forked workers
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # no test needs a network
 os.environ.setdefault('MPLBACKEND', 'agg')
+
+
+# Files that take longest, in that order. A file stays on one worker, so these start first: else the
+# last worker would work at one of them alone.
+_SLOWEST = (
+  'training_test.py',
+  'engine_waves_test.py',
+  'distributed_test.py',
+  'search_fuzz_test.py',
+  'oracle_traces_test.py',
+  'deepmath_test.py',
+  'cli_test.py',
+  'kill_test.py',
+  'engine_test.py',
+  'train_step_test.py',
+  'model_meshes_test.py',
+  'baselines_test.py',
+  'faults_test.py',
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  rank = {name: index for index, name in enumerate(_SLOWEST)}
+  items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope='session')

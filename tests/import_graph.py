@@ -1,6 +1,6 @@
 """What every Python file imports, read from its syntax tree; nothing is run.
 
-Shared by imports_test.py (the arrows between folders) and build_file_test.py (BUILD's deps).
+Shared by imports_test.py, build_file_test.py (BUILD's deps) and layout_test.py.
 Imports inside functions and under TYPE_CHECKING count, and so do the lazy names of a module-level
 `_EXPORTS` dict and `importlib.import_module('literal')`.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,20 +45,31 @@ def module_name(path: Path, root: Path) -> str:
 def module_file(module: str, root: Path) -> Path | None:
   """The file of a first-party module; None if there is none."""
   base = root.joinpath(*module.split('.'))
-  # tests/ is on the path while pytest runs, so test helpers are imported by their bare names.
-  bases = [base] if module.split('.')[0] in FIRST_PARTY else [root / 'tests' / module]
+  # tests/ is on the path while pytest runs, and configs/ while one of its files is read: what lies
+  # there is imported by its bare name.
+  bases = [base]
+  if module.split('.')[0] not in FIRST_PARTY:
+    bases = [root / folder / module for folder in ('tests', 'configs')]
   candidates = [c for b in bases for c in (b.with_suffix('.py'), b / '__init__.py')]
   return next((c for c in candidates if c.is_file()), None)
 
 
 def imports_of(path: Path, root: Path) -> list[Import]:
   """Every module that the file imports; `from package import module` counts as that module."""
-  tree = ast.parse(path.read_bytes(), filename=str(path))
-  return [
-    imported
-    for node, is_lazy, is_typing in _walk(tree, False, False)
-    for imported in _imports_at(node, is_lazy, is_typing, path, root)
-  ]
+  imports = []
+  for node, is_lazy, is_typing in _walk(parse(path), False, False):
+    imports += _imports_at(node, is_lazy, is_typing, path, root)
+  return imports
+
+
+def parse(path: Path) -> ast.Module:
+  """The syntax tree of a file."""
+  return _parse(path.read_bytes(), str(path))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse(source: bytes, filename: str) -> ast.Module:
+  return ast.parse(source, filename=filename)
 
 
 def _walk(node: ast.AST, is_lazy: bool, is_typing: bool) -> Iterator[tuple[ast.AST, bool, bool]]:

@@ -6,9 +6,12 @@ import dataclasses
 
 import jax
 import numpy as np
+import optax
 
+from ds_jax.config import TrainConfig
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, init_decoder
+from ds_jax.testing.tolerance import decoder_terms, tolerance
 from ds_jax.train.batch import Example
 from ds_jax.types import Trajectory
 
@@ -28,6 +31,24 @@ def small_decoder() -> Decoder:
   return init_decoder(CONFIG, jax.random.key(0))
 
 
+def assert_same_state(found, expected, config: TrainConfig, num_updates: int) -> None:
+  """States of Adam after the same updates in other orders of summation.
+
+  Adam divides a gradient by its own size, so a parameter moves by the rate times the relative error
+  of its gradient, which is large where the gradient is small; never by more than twice the rate.
+  """
+  second = optax.tree_utils.tree_get(expected.opt_state, 'nu')
+  sizes = [np.sqrt(leaf / (1 - config.beta2)) for leaf in jax.tree.leaves(second)]
+  largest = max(float(size.max()) for size in sizes)
+  noise = tolerance('float32', decoder_terms(CONFIG, 16, 3) + 8 * 16, largest)
+  leaves = zip(jax.tree.leaves(found.params), jax.tree.leaves(expected.params), sizes, strict=True)
+  for ours, theirs, size in leaves:
+    relative = np.minimum(2.0, noise / np.maximum(size, 1e-30))
+    limit = num_updates * config.learning_rate * relative + tolerance('float32', 4)
+    worst = np.max(np.abs(ours - theirs) / limit)
+    assert worst <= 1, f'a parameter is off by {worst:.2g} of what rounding explains'
+
+
 def trajectory(
   outcomes,
   values=None,
@@ -40,19 +61,24 @@ def trajectory(
   tokens=None,
   seed=0,
 ) -> Trajectory:
-  """A trajectory whose nodes have these mean outcomes (root first), values and lengths."""
-  lengths = [0] + [2] * (len(outcomes) - 1) if lengths is None else lengths
-  values = outcomes if values is None else values
+  """A trajectory whose nodes have these mean outcomes (root first), values and lengths.
+
+  By default values are the outcomes, and each node but the root adds two random tokens.
+  """
+  if lengths is None:
+    lengths = [0] + [2] * (len(outcomes) - 1)
+  if values is None:
+    values = outcomes
   rng = np.random.default_rng(seed)
   size = sum(lengths)
-  tokens = rng.integers(1, 57, size) if tokens is None else tokens
+  if tokens is None:
+    tokens = rng.integers(1, 57, size)
   return Trajectory(
     problem_id=problem,
     group=group,
     prompt_tokens=np.array([1, 2, 3], np.int32),
     tokens=np.asarray(tokens, np.int32),
     behavior_logprobs=(-4 + 0.3 * rng.normal(size=size)).astype(np.float32),
-    entropies=np.ones(size, np.float32),
     node_ids=np.arange(len(outcomes), dtype=np.int32),
     node_lengths=np.asarray(lengths, np.int32),
     node_values=np.asarray(values, np.float32),
@@ -73,15 +99,18 @@ def random_tree(
     node = nodes.pop(0)
     for _ in range(rng.integers(1, width + 1)):
       size = rng.integers(1, length + 1)
+      tokens = rng.integers(1, 57, size)
+      logprobs = -4 + 0.3 * rng.normal(size=size)
       child = _Node(
         (*node.ids, count),
-        np.append(node.tokens, rng.integers(1, 57, size)).astype(np.int32),
-        np.append(node.logprobs, -4 + 0.3 * rng.normal(size=size)).astype(np.float32),
+        np.append(node.tokens, tokens).astype(np.int32),
+        np.append(node.logprobs, logprobs).astype(np.float32),
         rng.normal(),
         node,
       )
       count += 1
-      (ends if len(child.ids) > depth or rng.random() < 0.3 else nodes).append(child)
+      is_end = len(child.ids) > depth or rng.random() < 0.3
+      (ends if is_end else nodes).append(child)
   return _ends(rng, ends, group)
 
 
@@ -93,55 +122,55 @@ class _Node:
   value: float
   parent: _Node | None = None
 
-  def path(self):
+  def path(self) -> list[_Node]:
+    """From the root to this node."""
     return [*(self.parent.path() if self.parent else ()), self]
 
 
 def _ends(rng: np.random.Generator, ends: list[_Node], group: int) -> list[Trajectory]:
+  """Trajectories of a tree's ends, with random verdicts; some trees have one outcome alone."""
   correct = rng.random(len(ends)) < rng.choice([0.0, 0.4, 1.0], p=[0.2, 0.6, 0.2])
   collected = rng.random(len(ends)) < 0.7
-  below = lambda node: [
-    c for e, c in zip(ends, correct, strict=True) if e.ids[: len(node.ids)] == node.ids
-  ]
+
+  def mean_outcome(node: _Node) -> float:
+    is_below = [end.ids[: len(node.ids)] == node.ids for end in ends]
+    return 2 * np.mean(correct[is_below]) - 1
+
   prompt = rng.integers(1, 57, rng.integers(1, 6)).astype(np.int32)
   trajectories = []
-  for end, right, kept in zip(ends, correct, collected, strict=True):
+  for end, is_correct, is_collected in zip(ends, correct, collected, strict=True):
     path = end.path()
-    values = [n.value for n in path[:-1]] + [1.0 if right else -1.0]
     t = trajectory(
-      [2 * np.mean(below(n)) - 1 for n in path],
-      values,
-      np.diff([len(n.tokens) for n in path], prepend=0),
-      correct=bool(right),
-      collected=bool(kept),
+      [mean_outcome(node) for node in path],
+      [node.value for node in path[:-1]] + [1.0 if is_correct else -1.0],
+      np.diff([len(node.tokens) for node in path], prepend=0),
+      correct=bool(is_correct),
+      collected=bool(is_collected),
       group=group,
       problem=f'p{group}',
       tokens=end.tokens,
     )
-    trajectories.append(
-      dataclasses.replace(
-        t,
-        prompt_tokens=prompt,
-        behavior_logprobs=end.logprobs,
-        node_ids=np.array(end.ids, np.int32),
-      )
+    t = dataclasses.replace(
+      t,
+      prompt_tokens=prompt,
+      behavior_logprobs=end.logprobs,
+      node_ids=np.array(end.ids, np.int32),
     )
+    trajectories.append(t)
   return trajectories
 
 
 def random_examples(count: int, seed: int = 0, weight: float = 0.02) -> list[Example]:
+  """Sequences of at most 13 tokens, with random advantages and behaviour."""
   rng = np.random.default_rng(seed)
   examples = []
   for _ in range(count):
     prompt = rng.integers(0, 57, rng.integers(1, 6)).astype(np.int32)
     response = rng.integers(0, 57, rng.integers(1, 9)).astype(np.int32)
-    examples.append(
-      Example(
-        prompt,
-        response,
-        weight,
-        rng.normal(size=len(response)).astype(np.float32),
-        (-4 + 0.3 * rng.normal(size=len(response))).astype(np.float32),
-      )
+    advantage = rng.normal(size=len(response))
+    logprobs = -4 + 0.3 * rng.normal(size=len(response))
+    example = Example(
+      prompt, response, weight, advantage.astype(np.float32), logprobs.astype(np.float32)
     )
+    examples.append(example)
   return examples

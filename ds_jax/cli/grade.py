@@ -1,226 +1,38 @@
-"""`ds-jax grade`: the verdicts of a verifier on a file of golds and predictions, and its mistakes.
-
-Every verdict is a line of the output as soon as it is known; a command that was stopped or killed
-goes on behind the last one.
-"""
+"""`ds-jax grade`."""
 
 from __future__ import annotations
 
-import collections
-import pathlib
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from typing import Any, NamedTuple
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
 
-from ds_jax import __version__
-from ds_jax.checks import InputError
+from ds_jax.cli.registry import POSITIONAL, Flags, Needs
+from ds_jax.cli.result import Result
 from ds_jax.config import VerifyConfig
-from ds_jax.data.files import find_files, read_rows
-from ds_jax.interfaces import Progress
-from ds_jax.run.durable import ResultsFile
-from ds_jax.run.workdir import Stopped
-from ds_jax.types import Verdict
-from ds_jax.verify.pool import VerifierPool
+from ds_jax.config.annotations import Positive
 
-# Predictions may be whole responses or bare answers; other verifiers are used as they are.
-MODES = {'math': 'math_bare', 'released': 'released_bare'}
-_WINDOW = 2048  # rows in work at once
-_PERCENTILES = (50, 99)
+if TYPE_CHECKING:
+  from ds_jax.run.session import Session
 
-Summary = dict[str, Any]
+HELP = 'Verdicts on a file of golds and predictions; accuracy where it says what is right.'
+EXAMPLE = 'ds-jax grade answers.jsonl --mode=math'
+NEEDS = Needs()
 
 
-class Row(NamedTuple):
-  """One prediction to grade."""
-
-  number: int  # of its line, from 1
-  gold: str
-  prediction: str
-  equivalent: bool | None  # what is right, where the file says so
-
-
-def grade(
-  path: str,
-  mode: str | None,
-  output: str | None,
-  num_workers: str | None,
-  progress: Progress,
-  should_stop: Callable[[], bool],
-) -> tuple[Summary, str]:
-  """Grades the rows that have no verdict yet; returns the figures over all, and them as text.
-
-  Args:
-    path: .jsonl, .json, .csv or .parquet with fields `gold`, `prediction` and, if known,
-      `equivalent` (true or false).
-    mode: of MODES, or the name of a verifier; default 'math'.
-    output: .jsonl of verdicts; default: beside the file, `NAME.MODE.jsonl`.
-    num_workers: processes; default as in VerifyConfig.
-    progress: is told how far it is, and of rows that cannot be read.
-    should_stop: polled.
-
-  Raises:
-    InputError: if no row can be used, or the output holds something else.
-    Stopped: if asked to; the same command goes on.
-  """
-  mode = mode or 'math'
-  file = find_files(path)[0]
-  config = _config(mode, num_workers)
-  rows, skipped = _read(file, progress)
-  target = output or str(file.with_suffix(f'.{mode.replace(":", "_")}.jsonl'))
-  with (
-    VerifierPool(config, progress.note, observe=(times := _Times())) as pool,
-    ResultsFile(target, f'ds_jax {__version__}, {mode}, {_digest(rows)}') as results,
-  ):
-    _grade_missing(rows, pool, times, results, progress, should_stop)
-    summary = summarize(rows, results.rows)
-  summary = {'status': 'done', 'mode': mode, 'output': target, 'num_skipped': skipped, **summary}
-  return summary, format_summary(summary)
+@dataclasses.dataclass(frozen=True)
+class Args(Flags):
+  # rows with gold, prediction and, if known, equivalent; --file= may be left out
+  file: Annotated[str, POSITIONAL]
+  # math (default), released (the released grader, defects included), or a verifier
+  mode: str = 'math'
+  # .jsonl of verdicts, which the same command continues (default: beside FILE)
+  output: str | None = None
+  workers: Positive = VerifyConfig().num_workers  # processes
 
 
-def _config(mode: str, num_workers: str | None) -> VerifyConfig:
-  if num_workers is not None and not num_workers.isdecimal():
-    raise InputError(f'Expected --workers to be a number of processes, got {num_workers!r}.')
-  config = VerifyConfig(verifier=MODES.get(mode, mode), degenerate='keep')
-  return (
-    config
-    if num_workers is None
-    else VerifyConfig(verifier=config.verifier, degenerate='keep', num_workers=int(num_workers))
+def run(session: Session, args: Args) -> Result:
+  from ds_jax.cli.grading import grade
+
+  summary, text = grade(
+    session, args.file, mode=args.mode, output=args.output, num_workers=args.workers
   )
-
-
-class _Times(dict[tuple[str, str], float]):
-  """Milliseconds in the worker, by gold and prediction; the pool tells them."""
-
-  def __call__(self, gold: str, prediction: str, verdict: Verdict, milliseconds: float) -> None:
-    del verdict
-    self[gold, prediction] = milliseconds
-
-
-def _read(file: pathlib.Path, progress: Progress) -> tuple[list[Row], int]:
-  rows, reasons = [], []
-  for number, fields in read_rows(file):
-    reason = _flaw(fields)
-    if reason:
-      reasons.append(f'{number}: {reason}')
-      continue
-    rows.append(Row(number, fields['gold'], fields['prediction'], fields.get('equivalent')))
-  if reasons:
-    progress.note(
-      f'{file.name}: {len(reasons)} rows cannot be graded, e.g. line {"; line ".join(reasons[:3])}'
-    )
-  if not rows:
-    raise InputError(
-      f'{file}: no row can be graded; expected the fields gold and prediction (text)'
-      f', and equivalent (true or false) where it is known.'
-    )
-  return rows, len(reasons)
-
-
-def _flaw(fields: dict[str, Any] | str) -> str | None:
-  if isinstance(fields, str):
-    return fields
-  for name in ('gold', 'prediction'):
-    if not isinstance(fields.get(name), str):
-      return f'{name} is missing' if fields.get(name) is None else f'{name} is no text'
-  if not isinstance(fields.get('equivalent'), bool | None):
-    return 'equivalent is neither true nor false'
-  return None
-
-
-def _digest(rows: Sequence[Row]) -> str:
-  """Of what the verdicts depend on."""
-  crc = 0
-  for row in rows:
-    text = f'{row.number} {len(row.gold)} {row.gold}{row.prediction}'
-    crc = zlib.crc32(text.encode('utf-8', 'surrogatepass'), crc)
-  return f'rows {crc:08x}'
-
-
-def _grade_missing(
-  rows: Sequence[Row],
-  pool: VerifierPool,
-  times: _Times,
-  results: ResultsFile,
-  progress: Progress,
-  should_stop: Callable[[], bool],
-) -> None:
-  """Appends verdicts in the order of the rows, so that those there are the first ones."""
-  num_done = len(results.rows)
-  if num_done:
-    progress.note(f'{num_done:,} of {len(rows):,} rows are graded already.')
-  progress.start('grade', len(rows))
-  num_timeouts = 0
-  for row, future in _in_flight(rows[num_done:], pool):
-    verdict = future.result()
-    milliseconds = times.get((row.gold, row.prediction), float('nan'))
-    is_known = milliseconds == milliseconds
-    results.append(
-      {
-        'number': row.number,
-        'verdict': verdict.value,
-        'ms': round(milliseconds, 4) if is_known else None,
-      }
-    )
-    num_timeouts += verdict is Verdict.TIMEOUT
-    progress.update(len(results.rows), timeouts=num_timeouts)
-    if should_stop():
-      raise Stopped
-  progress.finish()
-
-
-def _in_flight(rows: Sequence[Row], pool: VerifierPool) -> Iterator[tuple[Row, Future]]:
-  """The rows with the futures of their verdicts, _WINDOW of them in work."""
-  waiting: collections.deque[tuple[Row, Future]] = collections.deque()
-  for start in range(0, len(rows), _WINDOW // 2):
-    part = rows[start : start + _WINDOW // 2]
-    futures = pool.verify([(row.gold, row.prediction) for row in part])
-    waiting.extend(zip(part, futures, strict=True))
-    while len(waiting) > _WINDOW // 2:
-      yield waiting.popleft()
-  yield from waiting
-
-
-def summarize(rows: Sequence[Row], graded: Sequence[dict[str, Any]]) -> Summary:
-  """Counts of verdicts; times in ms; accuracy where the file says what is right.
-
-  `error`, our fault, is left out of the accuracy. Times are the worker's wall clock; an answer
-  whose worker was ended has none, and stands at the upper end.
-  """
-  verdicts = [Verdict(found['verdict']) for found in graded]
-  counts = collections.Counter(verdicts)
-  judged = [
-    (verdict is Verdict.CORRECT, row.equivalent)
-    for row, verdict in zip(rows, verdicts, strict=True)
-    if row.equivalent is not None and verdict is not Verdict.ERROR
-  ]
-  wrong = collections.Counter(got for got, expected in judged if got != expected)
-  times = sorted(found['ms'] for found in graded if found['ms'] is not None)
-  times += [None] * (len(graded) - len(times))
-  place = lambda percent: times[min(len(times) - 1, len(times) * percent // 100)]
-  return {
-    'num_rows': len(rows),
-    'verdicts': {v.value: counts[v] for v in Verdict if counts[v]},
-    'num_known': len(judged),
-    'false_positives': wrong[True],
-    'false_negatives': wrong[False],
-    'accuracy': (len(judged) - wrong.total()) / len(judged) if judged else None,
-    'ms': {**{f'p{percent}': place(percent) for percent in _PERCENTILES}, 'max': times[-1]},
-  }
-
-
-def format_summary(summary: Summary) -> str:
-  """Three lines for a person."""
-  verdicts = ', '.join(f'{count:,} {name}' for name, count in summary['verdicts'].items())
-  times = ', '.join(
-    f'{name} ' + ('over the limit' if ms is None else f'{ms:.2f} ms')
-    for name, ms in summary['ms'].items()
-  )
-  lines = [f'{summary["num_rows"]:,} rows: {verdicts}', f'time of an answer: {times}']
-  if summary['accuracy'] is not None:
-    lines.append(
-      f'accuracy {summary["accuracy"]:.1%} of {summary["num_known"]:,} rows that say what is '
-      f'right; {summary["false_positives"]} false positives, {summary["false_negatives"]} false '
-      'negatives'
-    )
-  return '\n'.join([*lines, f'verdicts: {summary["output"]}'])
+  return Result(summary, text)

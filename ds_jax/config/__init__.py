@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from ds_jax.config.fields import (
+from ds_jax.config.compare import (
   MACHINE_FIELDS,
   RESULT_NEUTRAL,
+  differing_fields,
+  digest,
+  settings_digest,
+)
+from ds_jax.config.derived import context_length, num_updates, response_limit
+from ds_jax.config.fields import (
   CheckpointConfig,
   Config,
   CountdownConfig,
@@ -19,15 +25,9 @@ from ds_jax.config.fields import (
   TrainConfig,
   VerifyConfig,
   WarmstartConfig,
-  check_training,
-  config_from,
-  context_length,
-  differing_fields,
-  flatten,
-  load_config,
-  num_updates,
-  response_limit,
 )
+from ds_jax.config.load import config_from, flatten, load_config
+from ds_jax.config.rules import check_training
 
 __all__ = [
   'MACHINE_FIELDS',
@@ -54,4 +54,6 @@ __all__ = [
   'load_config',
   'num_updates',
   'response_limit',
+  'digest',
+  'settings_digest',
 ]

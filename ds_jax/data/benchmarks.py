@@ -7,6 +7,7 @@ a file that is not the whole benchmark: a score over other problems is another s
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -59,72 +60,81 @@ def read_benchmark(name: str, pattern: str, config: DataConfig) -> tuple[Problem
   for path in find_files(pattern):
     for number, row in read_rows(path):
       try:
-        problem = _read_row(name, row, config, len(problems))
-        first = problems.setdefault(_question_key(problem), problem)
+        problem = _read_row(name, row, config, index=len(problems))
+        question = ' '.join(problem.prompt.split())
+        first = problems.setdefault(question, problem)
         if first.answer != problem.answer:
           raise RowError(f'the question of {first.id} with another answer')
       except RowError as e:
         faults.append(f'{path.name}, {number}: {e}')
-  _check(name, list(problems.values()), faults, pattern)
+  _check_rows(name, faults, pattern)
+  check_count(name, len(problems), pattern)
+  _check_ids([problem.id for problem in problems.values()], pattern)
   return tuple(problems.values())
 
 
-def _read_row(name: str, row: Mapping[str, Any] | str, config: DataConfig, index: int) -> Problem:
-  if isinstance(row, str):
+def _read_row(
+  name: str, row: Mapping[str, Any] | str, config: DataConfig, *, index: int
+) -> Problem:
+  """The Problem of a row; `index` is the id of a row without one."""
+  if isinstance(row, str):  # the reason why the file has no fields here
     raise RowError(row)
-  lowered = {field.lower(): value for field, value in row.items()}
-  problem = read_problem(
-    lowered,
-    dataclasses.replace(
-      config,
-      instruction='',
-      prompt_field=config.prompt_field.lower(),
-      answer_field=config.answer_field.lower(),
-    ),
+  lower_case_row = {field.lower(): value for field, value in row.items()}
+  lower_case_config = dataclasses.replace(
+    config,
+    instruction='',
+    prompt_field=config.prompt_field.lower(),
+    answer_field=config.answer_field.lower(),
   )
-  text = problem.prompt.strip().removesuffix(RELEASED_SUFFIX).strip()
-  own_id = f'{index:03d}' if problem.id.startswith('text-') else problem.id
-  answer = _aime_answer(problem.answer) if BENCHMARKS[name].answers == 'aime' else problem.answer
-  return dataclasses.replace(
-    problem,
-    prompt=text,
-    answer=answer,
-    solution=None,
-    id=own_id if own_id.startswith(f'{name}-') else f'{name}-{own_id}',
-  )
+  problem = read_problem(lower_case_row, lower_case_config)
+  prompt = problem.prompt.strip().removesuffix(RELEASED_SUFFIX).strip()
+  answer = problem.answer
+  if BENCHMARKS[name].answers == 'aime':
+    answer = _aime_answer(answer)
+  problem_id = problem.id
+  if problem_id.startswith('text-'):  # a hash, as `layouts` makes it
+    problem_id = f'{index:03d}'
+  if not problem_id.startswith(f'{name}-'):
+    problem_id = f'{name}-{problem_id}'
+  return dataclasses.replace(problem, id=problem_id, prompt=prompt, answer=answer, solution=None)
 
 
 def _aime_answer(answer: str) -> str:
+  """The integer from 0 to 999 that an answer is, without zeros in front."""
   match = _AIME.fullmatch(answer)
   if match is None:
     raise RowError(f'expected an integer from 0 to 999, got {answer!r:.60}')
   return match[1]
 
 
-def _question_key(problem: Problem) -> str:
-  return ' '.join(problem.prompt.split())
+def _check_rows(name: str, faults: list[str], pattern: str) -> None:
+  """Raises InputError if there are rows that cannot be used."""
+  if not faults:
+    return
+  shown = faults[:_NUM_SHOWN]
+  if len(faults) > _NUM_SHOWN:
+    shown.append('…')
+  raise InputError(
+    f'{pattern}: {len(faults)} rows cannot be used for {name}: {"; ".join(shown)}. A benchmark is '
+    'taken whole or not at all; mend the file, or name its fields with --prompt_field and '
+    '--answer_field.'
+  )
 
 
-def _check(name: str, problems: list[Problem], faults: list[str], pattern: str) -> None:
-  if faults:
-    shown = '; '.join(faults[:_NUM_SHOWN]) + ('; …' if len(faults) > _NUM_SHOWN else '')
+def _check_ids(ids: list[str], pattern: str) -> None:
+  """Raises InputError if several questions have the same id."""
+  repeated = sorted(i for i, count in collections.Counter(ids).items() if count > 1)
+  if repeated:
     raise InputError(
-      f'{pattern}: {len(faults)} rows cannot be used for {name}: {shown}. A benchmark is taken '
-      'whole or not at all; mend the file, or name its fields with --prompt_field and '
-      '--answer_field.'
+      f'{pattern}: {len(repeated)} ids stand for several questions, e.g. {repeated[0]!r}.'
     )
-  check_count(name, len(problems), pattern)
-  ids = [problem.id for problem in problems]
-  twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
-  if twice:
-    raise InputError(f'{pattern}: {len(twice)} ids stand for several questions, e.g. {twice[0]!r}.')
 
 
 def check_count(name: str, count: int, where: str) -> None:
-  """Raises InputError unless a benchmark has so many problems."""
-  counts = BENCHMARKS[name].counts
-  if count not in counts:
+  """Raises InputError unless a benchmark has so many problems; `where` names the file."""
+  expected = BENCHMARKS[name].counts
+  if count not in expected:
     raise InputError(
       f'{where} holds {count} different problems; {name} has '
-      f'{" or ".join(map(str, counts))}. Use the file of the whole benchmark.'
+      f'{" or ".join(map(str, expected))}. Use the file of the whole benchmark.'
     )

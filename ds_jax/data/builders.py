@@ -41,11 +41,14 @@ class ProblemSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     name: str,
     split: str,
     problems: Sequence[Problem],
+    *,
     report: Mapping[str, Any],
     **fields: Any,
   ):
     self.name = name
-    self._split, self._problems, self._report = split, problems, dict(report)
+    self._split = split
+    self._problems = problems
+    self._report = dict(report)
     super().__init__(**fields)
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -77,23 +80,34 @@ class ProblemSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def row_of(problem: Problem) -> dict[str, Any]:
   """The row of a problem as it is written."""
-  found = lambda *names: next((problem.metadata[n] for n in names if n in problem.metadata), None)
-  difficulty = found('extra_info.difficulty', 'difficulty')
-  is_number = isinstance(difficulty, int | float) and np.isfinite(difficulty)
+  difficulty = _first_known(problem, 'extra_info.difficulty', 'difficulty')
+  if not isinstance(difficulty, int | float) or not np.isfinite(difficulty):
+    difficulty = UNKNOWN_DIFFICULTY
+  source = _first_known(problem, 'source', 'data_source')
+  topic = _first_known(problem, 'extra_info.topic', 'topic', 'subject')
   return {
     'id': problem.id,
     'problem': problem.prompt,
     'answer': problem.answer,
-    'source': str(found('source', 'data_source') or ''),
-    'topic': str(found('extra_info.topic', 'topic', 'subject') or ''),
-    'difficulty': np.float32(difficulty if is_number else UNKNOWN_DIFFICULTY),
+    'source': str(source or ''),
+    'topic': str(topic or ''),
+    'difficulty': np.float32(difficulty),
   }
+
+
+def _first_known(problem: Problem, *names: str) -> Any:
+  """The metadata under the first of some names that is there; None if none is."""
+  for name in names:
+    if name in problem.metadata:
+      return problem.metadata[name]
+  return None
 
 
 def write_problems(
   name: str,
   split: str,
   problems: Sequence[Problem],
+  *,
   report: Mapping[str, Any],
   data_dir: str | os.PathLike[str],
 ) -> tuple[epath.Path, bool]:
@@ -114,39 +128,48 @@ def write_problems(
   """
   folder = epath.Path(data_dir) / name / VERSION
   report = {'fingerprint': fingerprint(problems), **report}
-  try:
+
+  def build(data_dir: str) -> epath.Path:
+    with quiet_tfds():
+      builder = ProblemSet(
+        name, split, problems, report=report, data_dir=data_dir, file_format='array_record'
+      )
+      builder.download_and_prepare()
+    return epath.Path(builder.data_dir)
+
+  where = f'{name} under {str(data_dir)!r}'
+  with named_write_errors(where, 'choose another --data_dir'):
     if (folder / 'dataset_info.json').exists():
       _check_same(folder, report['fingerprint'])
       return folder, False
     if is_remote(data_dir):
-      with tempfile.TemporaryDirectory() as local:
-        built = _build(name, split, problems, report, local)
-        copy_files(epath.Path(built), folder)
+      with tempfile.TemporaryDirectory() as local_dir:
+        copy_files(build(local_dir), folder)
     else:
-      _build(name, split, problems, report, os.fspath(data_dir))
-  except (OSError, RuntimeError) as e:
-    if isinstance(e, RuntimeError) and 'writing' not in str(e):  # array_record on a full disk
-      raise
-    raise InputError(
-      f'Cannot write {name} under {str(data_dir)!r}: {e}; free some space, or '
-      'choose another --data_dir.'
-    ) from e
+      build(os.fspath(data_dir))
   return folder, True
 
 
-def _build(
-  name: str, split: str, problems: Sequence[Problem], report: Mapping[str, Any], data_dir: str
-) -> str:
-  with quiet_tfds():
-    builder = ProblemSet(
-      name, split, problems, report, data_dir=data_dir, file_format='array_record'
-    )
-    builder.download_and_prepare()
-  return os.fspath(builder.data_dir)
+@contextlib.contextmanager
+def named_write_errors(what: str, other_folder: str) -> Iterator[None]:
+  """Turns the errors of a full disk or a forbidden folder into InputError.
+
+  Args:
+    what: is written, and where.
+    other_folder: how to choose another one.
+  """
+  try:
+    yield
+  except (OSError, RuntimeError) as e:
+    # On a full disk array_record raises RuntimeError, as many a defect does.
+    if isinstance(e, RuntimeError) and 'writing' not in str(e):
+      raise
+    raise InputError(f'Cannot write {what}: {e}; free some space, or {other_folder}.') from e
 
 
-def _check_same(folder: epath.Path, ours: str) -> None:
-  if read_report(folder).get('fingerprint') != ours:
+def _check_same(folder: epath.Path, expected_fingerprint: str) -> None:
+  """Raises InputError if other problems are in a folder."""
+  if read_report(folder).get('fingerprint') != expected_fingerprint:
     raise InputError(
       f'{folder} holds other problems; remove the folder to build it again, or '
       'choose another --data_dir or --name.'
@@ -154,13 +177,15 @@ def _check_same(folder: epath.Path, ours: str) -> None:
 
 
 def read_report(folder: epath.Path) -> dict[str, Any]:
-  """What was kept beside the problems of a data set; {} if nothing was."""
+  """Reads what was kept beside the problems of a data set; {} if nothing was."""
   path = folder / 'metadata.json'
-  return json.loads(path.read_text()) if path.exists() else {}
+  if not path.exists():
+    return {}
+  return json.loads(path.read_text())
 
 
 def fingerprint(problems: Sequence[Problem]) -> str:
-  """Changes with the problems, their answers, ids or order."""
+  """A digest of the problems, their answers and ids, in order."""
   digest = hashlib.sha256()
   for problem in problems:
     digest.update(json.dumps([problem.id, problem.prompt, problem.answer]).encode())
@@ -173,16 +198,19 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def local_folder(folder: epath.Path) -> str:
-  """The folder itself, or a copy that lives as long as this process if it lies in a bucket."""
-  return _local_copy(os.fspath(folder)) if is_remote(folder) else os.fspath(folder)
+  """The folder itself, or a copy of one in a bucket that lives as long as this process."""
+  if is_remote(folder):
+    return _local_copy(os.fspath(folder))
+  return os.fspath(folder)
 
 
 @functools.cache
 def _local_copy(folder: str) -> str:
-  copy = tempfile.TemporaryDirectory(prefix='ds_jax_data_')
-  atexit.register(copy.cleanup)
+  temporary = tempfile.TemporaryDirectory(prefix='ds_jax_data_')
+  atexit.register(temporary.cleanup)
   source = epath.Path(folder)
-  target = epath.Path(copy.name) / source.parent.name / source.name  # tfds reads names off the path
+  # tfds reads the data set's name and version off the path.
+  target = epath.Path(temporary.name) / source.parent.name / source.name
   copy_files(source, target)
   return os.fspath(target)
 
@@ -190,14 +218,13 @@ def _local_copy(folder: str) -> str:
 def copy_files(source: epath.Path, target: epath.Path) -> None:
   """Copies the files of a folder; dataset_info.json, which makes it a data set, comes last."""
   target.mkdir(parents=True, exist_ok=True)
-  is_mark = lambda path: path.name == 'dataset_info.json'
-  for path in sorted(source.iterdir(), key=is_mark):
+  for path in sorted(source.iterdir(), key=lambda path: path.name == 'dataset_info.json'):
     (target / path.name).write_bytes(path.read_bytes())
 
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-  """Keeps tfds's bars, prints and warnings away from our progress and from standard output."""
+  """Keeps tfds's bars, prints and warnings away from the run's progress and standard output."""
   tfds.disable_progress_bar()
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)

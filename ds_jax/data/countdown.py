@@ -12,7 +12,10 @@ exact. Solutions written here never pass through 0, from which nothing interesti
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,15 +24,14 @@ import numpy as np
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import CountdownConfig
 from ds_jax.types import Problem
+from ds_jax.verify.grade_countdown import FILLER
 
-FILLER = '.'
-OPERATORS = ('+', '-', '*', '/')
 SPLITS = ('warmstart', 'train', 'heldout')
 
 # The hash of a problem, in [0, 1), says which split may use it, whatever the sizes and the seed.
 _SPLIT_ENDS = {'heldout': 0.125, 'train': 0.5, 'warmstart': 1.0}
 
-# So many draws in a row without a new problem make us count whether there are enough of them.
+# After so many draws without a new problem they are counted, to see whether there are enough.
 _STALL_DRAWS = 10_000
 
 
@@ -63,12 +65,16 @@ def problem_id(numbers: Sequence[int], target: int) -> str:
 def split_of(numbers: Sequence[int], target: int) -> str:
   """The one split that may use this problem: warmstart, train or heldout."""
   digest = hashlib.sha256(problem_id(numbers, target).encode()).digest()
-  share = int.from_bytes(digest[:8], 'big') / 2**64
-  return next(split for split, end in _SPLIT_ENDS.items() if share < end)
+  position = int.from_bytes(digest[:8], 'big') / 2**64  # uniform in [0, 1)
+  return next(split for split, end in _SPLIT_ENDS.items() if position < end)
 
 
 def possible_steps(x: int, y: int, max_value: int) -> list[Step]:
-  """The operations that combine x and y (in this order where it does not matter), c >= 1."""
+  """The operations that combine x and y to a value from 1 to max_value.
+
+  x stands first in sums and products, the larger one in differences and quotients.
+  """
+  # Differences are not negative and quotients are whole, so only one order is possible.
   large, small = max(x, y), min(x, y)
   steps = [Step(x, '+', y, x + y), Step(x, '*', y, x * y)]
   if large > small:
@@ -86,14 +92,17 @@ def write_solution(numbers: Sequence[int], steps: Sequence[Step], num_tokens: in
     steps: len(numbers) - 1 operations that use them up.
     num_tokens: T, to which every line but the last is filled up.
   """
-  remaining, words = list(numbers), []
-  for step in steps[:-1]:
+  remaining = list(numbers)
+  tokens: list[str] = []
+  *inner_steps, last_step = steps
+  for step in inner_steps:
     remaining.remove(step.a)
     remaining.remove(step.b)
     remaining.insert(0, step.c)
     line = [*str(step).split(), '|', *map(str, remaining)]
-    words += line + [FILLER] * (num_tokens - len(line))
-  return ' '.join([*words, str(steps[-1])])
+    fillers = [FILLER] * (num_tokens - len(line))
+    tokens += line + fillers
+  return ' '.join([*tokens, str(last_step)])
 
 
 def draw_problem(
@@ -106,17 +115,20 @@ def draw_problem(
     max_value) or where the target is one of the given numbers.
   """
   numbers = (1 + rng.integers(config.max_number, size=num_numbers)).tolist()
-  choices = iter(rng.random(3 * num_numbers).tolist())  # one call: they are slow
+  uniforms = iter(rng.random(3 * num_numbers).tolist())  # in one call, since calls are slow
   remaining, steps = list(numbers), []
   while len(remaining) > 1:
-    x = remaining.pop(int(next(choices) * len(remaining)))
-    y = remaining.pop(int(next(choices) * len(remaining)))
+    # A uniform number in [0, 1) times the length is an index.
+    x = remaining.pop(int(next(uniforms) * len(remaining)))
+    y = remaining.pop(int(next(uniforms) * len(remaining)))
     options = possible_steps(x, y, config.max_value)
     if not options:
       return None
-    steps.append(options[int(next(choices) * len(options))])
-    remaining.insert(0, steps[-1].c)
-  return None if remaining[0] in numbers else (numbers, remaining[0], steps)
+    step = options[int(next(uniforms) * len(options))]
+    steps.append(step)
+    remaining.insert(0, step.c)
+  (target,) = remaining
+  return None if target in numbers else (numbers, target, steps)
 
 
 def generate_problems(config: CountdownConfig, split: str) -> Iterator[Problem]:
@@ -139,16 +151,18 @@ def generate_problems(config: CountdownConfig, split: str) -> Iterator[Problem]:
 
 
 def count_problems(config: CountdownConfig, num_numbers: int, split: str) -> int:
-  """How many distinct problems with `num_numbers` numbers a split can have, by enumeration."""
+  """Counts the distinct problems with `num_numbers` numbers that a split can have."""
   reachable: dict[tuple[int, ...], set[int]] = {}
   count = 0
   for numbers in _multisets(config.max_number, num_numbers):
+    # A target is none of the numbers, as in `draw_problem`.
     targets = _reachable_values(numbers, config.max_value, reachable) - set(numbers)
     count += sum(split_of(numbers, target) == split for target in targets)
   return count
 
 
 def _check(config: CountdownConfig) -> None:
+  """Raises InputError if a field is out of range."""
   if config.num_numbers < 2 or config.max_number < 1:
     raise InputError(
       'Expected data.countdown.num_numbers >= 2 and max_number >= 1, got '
@@ -164,18 +178,21 @@ def _check(config: CountdownConfig) -> None:
       f'Expected data.countdown.warmstart_full_share in [0, 1], got {config.warmstart_full_share}.'
     )
   for name in ('num_train', 'num_heldout', 'num_warmstart', 'seed'):
-    if getattr(config, name) < 0:
-      raise InputError(f'Expected data.countdown.{name} >= 0, got {getattr(config, name)}.')
+    value = getattr(config, name)
+    if value < 0:
+      raise InputError(f'Expected data.countdown.{name} >= 0, got {value}.')
 
 
 def _distinct_problems(
   config: CountdownConfig, split: str, rng: np.random.Generator
 ) -> Iterator[Problem]:
-  num_wanted = {'train': config.num_train, 'heldout': config.num_heldout}[split]
+  """Yields problems of `train` or `heldout`, each once."""
+  num_wanted = config.num_train if split == 'train' else config.num_heldout
   seen: set[str] = set()
-  num_stalled, is_counted = 0, False
+  num_stalled = 0  # draws since the last new problem
+  is_counted = False
   while len(seen) < num_wanted:
-    problem = _draw_from(split, config.num_numbers, config, rng)
+    problem = _draw_from(split, config.num_numbers, config, rng=rng)
     if problem is not None and problem.id not in seen:
       seen.add(problem.id)
       num_stalled = 0
@@ -183,43 +200,39 @@ def _distinct_problems(
     else:
       num_stalled += 1
     if num_stalled == _STALL_DRAWS and not is_counted:
-      _check_enough(config, config.num_numbers, split, num_wanted)
-      is_counted = True  # there are enough: the rare ones turn up if we go on
+      _check_enough(config, config.num_numbers, split, num_wanted=num_wanted)
+      is_counted = True  # there are enough: the rare ones turn up in time
 
 
 def _warmstart_problems(config: CountdownConfig, rng: np.random.Generator) -> Iterator[Problem]:
-  repeats: dict[str, int] = {}
+  """Yields problems of all sizes, of which small ones may come several times."""
+  counts: collections.Counter[str] = collections.Counter()
   for _ in range(config.num_warmstart):
     is_full = config.num_numbers == 2 or rng.random() < config.warmstart_full_share
     num_numbers = config.num_numbers if is_full else int(rng.integers(2, config.num_numbers))
     problem, num_draws = None, 0
     while problem is None:
-      problem = _draw_from('warmstart', num_numbers, config, rng)
+      problem = _draw_from('warmstart', num_numbers, config, rng=rng)
       num_draws += 1
       if num_draws == _STALL_DRAWS:
         _check_enough(config, num_numbers, 'warmstart', num_wanted=1)
-    repeats[problem.id] = count = repeats.get(problem.id, 0) + 1
-    yield (
-      problem
-      if count == 1
-      else Problem(
-        id=f'{problem.id}#{count}',
-        prompt=problem.prompt,
-        answer=problem.answer,
-        solution=problem.solution,
-        metadata=problem.metadata,
-      )
-    )
+    counts[problem.id] += 1
+    count = counts[problem.id]
+    if count > 1:
+      problem = dataclasses.replace(problem, id=f'{problem.id}#{count}')
+    yield problem
 
 
 def _draw_from(
-  split: str, num_numbers: int, config: CountdownConfig, rng: np.random.Generator
+  split: str, num_numbers: int, config: CountdownConfig, *, rng: np.random.Generator
 ) -> Problem | None:
-  """One draw; None where it fails or belongs to another split."""
+  """Draws a problem; None where that fails or it belongs to another split."""
   drawn = draw_problem(rng, num_numbers, config)
-  if drawn is None or split_of(drawn[0], drawn[1]) != split:
+  if drawn is None:
     return None
   numbers, target, steps = drawn
+  if split_of(numbers, target) != split:
+    return None
   text = problem_text(numbers, target)
   return Problem(
     id=problem_id(numbers, target),
@@ -230,7 +243,10 @@ def _draw_from(
   )
 
 
-def _check_enough(config: CountdownConfig, num_numbers: int, split: str, num_wanted: int) -> None:
+def _check_enough(
+  config: CountdownConfig, num_numbers: int, split: str, *, num_wanted: int
+) -> None:
+  """Raises InputError if a split can have fewer problems than are wanted."""
   count = count_problems(config, num_numbers, split)
   if count < num_wanted:
     raise InputError(
@@ -247,8 +263,8 @@ def _multisets(max_number: int, size: int) -> Iterator[tuple[int, ...]]:
     yield ()
     return
   for last in range(1, max_number + 1):
-    for rest in _multisets(last, size - 1):
-      yield (*rest, last)
+    for smaller in _multisets(last, size - 1):
+      yield (*smaller, last)
 
 
 def _reachable_values(
@@ -259,15 +275,14 @@ def _reachable_values(
     return set(numbers)
   if numbers not in known:
     values: set[int] = set()
-    # The last number stays right, so that no pair of parts is tried twice.
+    # Bit i of the mask puts number i into the left part. The last number stays in the right one,
+    # so that no pair of parts is tried twice.
     for mask in range(1, 2 ** (len(numbers) - 1)):
       left = tuple(n for i, n in enumerate(numbers) if mask >> i & 1)
       right = tuple(n for i, n in enumerate(numbers) if not mask >> i & 1)
-      values |= {
-        step.c
-        for x in _reachable_values(left, max_value, known)
-        for y in _reachable_values(right, max_value, known)
-        for step in possible_steps(x, y, max_value)
-      }
+      left_values = _reachable_values(left, max_value, known)
+      right_values = _reachable_values(right, max_value, known)
+      for x, y in itertools.product(left_values, right_values):
+        values.update(step.c for step in possible_steps(x, y, max_value))
     known[numbers] = values
   return known[numbers]

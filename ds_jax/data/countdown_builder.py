@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ds_jax.checks import InputError
 from ds_jax.config import CountdownConfig
 from ds_jax.data import countdown
-from ds_jax.data.builders import quiet_tfds
+from ds_jax.data.builders import named_write_errors, quiet_tfds
 from ds_jax.types import Problem
 
 
@@ -60,17 +59,15 @@ class Countdown(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
     problems = countdown.generate_problems(self.builder_config.countdown, split)
-    for i, problem in enumerate(problems):
-      yield (
-        i,
-        {
-          'id': problem.id,
-          'prompt': problem.prompt,
-          'answer': problem.answer,
-          'solution': problem.solution,
-          **problem.metadata,
-        },
-      )
+    for index, problem in enumerate(problems):
+      row = {
+        'id': problem.id,
+        'prompt': problem.prompt,
+        'answer': problem.answer,
+        'solution': problem.solution,
+        **problem.metadata,
+      }
+      yield index, row
 
 
 def config_name(config: CountdownConfig) -> str:
@@ -98,28 +95,23 @@ def prepare(config: CountdownConfig, data_dir: str | os.PathLike[str]) -> Countd
       builder.download_and_prepare()
     return builder
 
-  try:
+  where = f'the Countdown problems under data_dir {str(data_dir)!r}'
+  with named_write_errors(where, 'set data.data_dir to another folder'):
     try:
       return build()
     except OSError as e:
-      if 'already exists' not in str(e):  # else another process has just built the same files
+      if 'already exists' not in str(e):
         raise
-      return build()
-  except (OSError, RuntimeError) as e:
-    if isinstance(e, RuntimeError) and 'writing' not in str(e):  # array_record on a full disk
-      raise
-    raise InputError(
-      f'Cannot write the Countdown problems under data_dir {str(data_dir)!r}: {e}; '
-      'free some space, or set data.data_dir to another folder.'
-    ) from e
+      return build()  # another process has just built the same files
 
 
 def read_problem(row: Mapping[str, Any]) -> Problem:
   """The Problem of one row of the builder's data source."""
+  numbers = tuple(map(int, row['numbers']))
   return Problem(
     id=row['id'].decode(),
     prompt=row['prompt'].decode(),
     answer=row['answer'].decode(),
     solution=row['solution'].decode(),
-    metadata={'numbers': tuple(int(n) for n in row['numbers']), 'target': int(row['target'])},
+    metadata={'numbers': numbers, 'target': int(row['target'])},
   )

@@ -9,10 +9,10 @@ import json
 import os
 import pathlib
 
-from ds_jax.data import countdown
+from ds_jax.verify.grade_countdown import FILLER, OPERATORS
 
 PAD, EOS, UNKNOWN = '<pad>', '<eos>', '<unk>'
-_WORDS = ('from', ':', *countdown.OPERATORS, '=', '|', countdown.FILLER)
+_WORDS = ('from', ':', *OPERATORS, '=', '|', FILLER)
 _CHAT_TEMPLATE = (
   "{% for message in messages %}{{ message['content'] }}{% endfor %}"
   '{% if add_generation_prompt %} :{% endif %}'
@@ -29,7 +29,8 @@ def write_countdown_tokenizer(folder: str | os.PathLike[str], max_value: int) ->
   from tokenizers import Tokenizer, models, pre_tokenizers
 
   words = (PAD, EOS, UNKNOWN, *_WORDS, *map(str, range(max_value + 1)))
-  tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, UNKNOWN))
+  ids = {word: i for i, word in enumerate(words)}
+  tokenizer = Tokenizer(models.WordLevel(ids, UNKNOWN))
   tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
   tokenizer.add_special_tokens([PAD, EOS, UNKNOWN])
   path = pathlib.Path(folder)
@@ -48,7 +49,7 @@ def write_countdown_tokenizer(folder: str | os.PathLike[str], max_value: int) ->
   )
   _write_json(
     path / 'generation_config.json',
-    {'eos_token_id': words.index(EOS), 'pad_token_id': words.index(PAD)},
+    {'eos_token_id': ids[EOS], 'pad_token_id': ids[PAD]},
   )
 
 

@@ -12,17 +12,30 @@ import numpy as np
 from ds_jax.types import Problem
 
 _TRUTH = frozenset(('yes', 'no', 'true', 'false'))
-_NAMES = (
+_WRAPPED = re.compile(r'^\\(?:text|textbf|mathrm)\s*\{([^{}]*)\}$')
+# What has letters and is no variable: commands, and e and i alone.
+_NAMES = re.compile(
   r'\\(?:text|mathrm|operatorname|sqrt|frac|dfrac|tfrac|pi|infty|ln|log|exp|sin|cos|tan'
   r'|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|gamma|zeta|Gamma|cdot|times|left|right'
   r'|binom|circ|pm|ldots|cdots|dots|quad|displaystyle|big|Big|degree)(?![A-Za-z])'
 )
+_CONSTANT = re.compile(r'(?<![A-Za-z])[ei](?![A-Za-z])')
+_LETTER = re.compile(r'[A-Za-z]|\\[A-Za-z]')
 _INTEGER = re.compile(r'[-+]?\d{1,3}(?:(?:,|\{,\}|\\,)?\d{3})*|[-+]?\d+')
 _FRACTION = re.compile(r'[-+]?(?:\d+/\d+|\\[dt]?frac\{?-?\d+\}?\{?-?\d+\}?)')
 
+
+def _is_truth_value(answer: str) -> bool:
+  return answer.lower().rstrip('.') in _TRUTH
+
+
+def _has_variables(answer: str) -> bool:
+  return _LETTER.search(_CONSTANT.sub('', _NAMES.sub('', answer))) is not None
+
+
 # In this order: the first that fits is an answer's type.
 _TYPES: tuple[tuple[str, Callable[[str], Any]], ...] = (
-  ('yes/no, true/false', lambda a: a.lower().rstrip('.') in _TRUTH),
+  ('yes/no, true/false', _is_truth_value),
   ('integer', _INTEGER.fullmatch),
   ('letter A-E', re.compile(r'\(?[A-E]\)?\.?').fullmatch),
   ('fraction', _FRACTION.fullmatch),
@@ -36,43 +49,41 @@ _TYPES: tuple[tuple[str, Callable[[str], Any]], ...] = (
   ),
   ('tuple or interval', re.compile(r'[(\[].*,.*[)\]]', re.DOTALL).fullmatch),
   ('words', re.compile(r'[A-Za-z\s.,\'-]*[A-Za-z]{2}[A-Za-z\s.,\'-]*').fullmatch),
-  (
-    'expression with variables',
-    lambda a: re.search(
-      r'[A-Za-z]|\\[A-Za-z]', re.sub(r'(?<![A-Za-z])[ei](?![A-Za-z])', '', re.sub(_NAMES, '', a))
-    ),
-  ),
+  ('expression with variables', _has_variables),
   ('closed-form constant', re.compile(r'\d|\\pi|\\[A-Za-z]|[ei]').search),
 )
 
 
 def answer_type(answer: str) -> str:
-  """What an answer looks like; a rough class for people, no verifier relies on it."""
-  bare = answer.strip().strip('$').strip()
-  bare = re.sub(r'^\\(?:text|textbf|mathrm)\s*\{([^{}]*)\}$', r'\1', bare)
-  return next((name for name, fits in _TYPES if fits(bare)), 'other')
+  """Says what an answer looks like: a rough class for people, on which no verifier relies."""
+  bare = _WRAPPED.sub(r'\1', answer.strip().strip('$').strip())
+  for name, fits in _TYPES:
+    if fits(bare):
+      return name
+  return 'other'
 
 
 def describe_problems(problems: Sequence[Problem]) -> dict[str, Any]:
-  """Counts of answer types, the longest first, and of questions with something peculiar."""
+  """Counts answer types, the most frequent first, and questions with something peculiar."""
   types = collections.Counter(answer_type(problem.answer) for problem in problems)
-  difficulties = [d for problem in problems if isinstance(d := _difficulty(problem), int | float)]
+  difficulties = list(filter(_is_number, map(_difficulty, problems)))
+  known_difficulties = [difficulty for difficulty in difficulties if difficulty >= 0]
+  num_boxed = sum(problem.prompt.count('\\boxed') > 1 for problem in problems)
+  num_long = sum(len(problem.answer) > 100 for problem in problems)
   return {
     'num_problems': len(problems),
     'answer_types': dict(types.most_common()),
     'peculiar': {
-      'question asks for \\boxed more than once': sum(
-        problem.prompt.count('\\boxed') > 1 for problem in problems
-      ),
-      'difficulty below 0, i.e. unknown': sum(d < 0 for d in difficulties),
-      'answer longer than 100 characters': sum(len(p.answer) > 100 for p in problems),
+      'question asks for \\boxed more than once': num_boxed,
+      'difficulty below 0, i.e. unknown': sum(difficulty < 0 for difficulty in difficulties),
+      'answer longer than 100 characters': num_long,
     },
-    'difficulty': spread([d for d in difficulties if d >= 0]),
+    'difficulty': spread(known_difficulties),
   }
 
 
 def spread(values: Sequence[float]) -> dict[str, float] | None:
-  """Mean, median, 99th percentile and maximum; None of nothing."""
+  """Returns mean, median, 99th percentile and maximum; None for no values."""
   if not len(values):
     return None
   p50, p99 = np.percentile(values, [50, 99], method='nearest')
@@ -86,3 +97,7 @@ def spread(values: Sequence[float]) -> dict[str, float] | None:
 
 def _difficulty(problem: Problem) -> Any:
   return problem.metadata.get('extra_info.difficulty', problem.metadata.get('difficulty'))
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ds_jax.checks import InputError, suggest
+from ds_jax.checks import InputError, first_line, suggest
 from ds_jax.data.files import Row
 
 
@@ -29,20 +29,20 @@ def hf_rows(name: str, split: str) -> Iterator[Row]:
     ) from e
   path, _, subset = name.partition(':')
   try:
-    found = datasets.load_dataset(path, subset or None, split=split)
+    rows = datasets.load_dataset(path, subset or None, split=split)
   except Exception as e:  # of many kinds: connection, missing files, unknown subsets
     raise InputError(
-      f'Cannot load split {split!r} of hf:{name}: {_first_line(e)} Expected '
+      f'Cannot load split {split!r} of hf:{name}: {first_line(e)} Expected '
       'hf:OWNER/NAME or hf:OWNER/NAME:SUBSET; data.train_split and data.eval_split '
       'name the splits.'
     ) from e
-  return iter(enumerate(found, start=1))
+  return enumerate(rows, start=1)
 
 
 def gym_rows(name: str, count: int, seed: int) -> Iterator[Row]:
-  """Generated rows of reasoning-gym; the answer is the whole entry as JSON.
+  """Yields generated rows of reasoning-gym; the answer is the whole entry as JSON.
 
-  The verifier `gym:NAME` reads it: the gym's own scorer needs the entry's metadata.
+  The verifier `gym:NAME` reads it: the gym's scorer needs the entry's metadata.
 
   Raises:
     InputError: if `reasoning-gym` is not installed, has no such task, or `count` is 0.
@@ -62,20 +62,14 @@ def gym_rows(name: str, count: int, seed: int) -> Iterator[Row]:
     )
   entries = reasoning_gym.create_dataset(name, size=count, seed=seed)
   for number, entry in enumerate(entries, start=1):
-    yield (
-      number,
-      {
-        'id': f'{name}/{seed}/{number - 1}',
-        'question': entry['question'],
-        'answer': json.dumps(entry, sort_keys=True, default=_plain),
-      },
-    )
+    row = {
+      'id': f'{name}/{seed}/{number - 1}',
+      'question': entry['question'],
+      'answer': json.dumps(entry, sort_keys=True, default=_plain),
+    }
+    yield number, row
 
 
 def _plain(value: Any) -> Any:
   """What JSON has no form for: numbers of numpy as numbers, the rest as text."""
   return value.item() if hasattr(value, 'item') else str(value)
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

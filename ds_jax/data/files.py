@@ -14,9 +14,11 @@ from ds_jax.checks import InputError
 # (line or row number from 1, the fields, or why they could not be read)
 Row = tuple[int, dict[str, Any] | str]
 
+_BATCH_ROWS = 1024  # of a parquet file, decoded together
+
 
 def find_files(pattern: str) -> list[pathlib.Path]:
-  """The file of that name, or the sorted files that match a pattern with * ? [.
+  """Returns the file of that name, or the sorted files that match a pattern with `*`, `?` or `[`.
 
   Raises:
     InputError: if there is none, or one has an unknown extension.
@@ -86,7 +88,10 @@ def _read_json(path: pathlib.Path) -> Iterator[Row]:
 
 
 def _object(value: Any) -> dict[str, Any] | str:
-  return value if isinstance(value, dict) else f'expected an object, got {type(value).__name__}'
+  """The fields of a JSON value, or why it has none."""
+  if isinstance(value, dict):
+    return value
+  return f'expected an object, got {type(value).__name__}'
 
 
 def _read_csv(path: pathlib.Path) -> Iterator[Row]:
@@ -101,8 +106,11 @@ def _read_csv(path: pathlib.Path) -> Iterator[Row]:
       except csv.Error as e:
         yield reader.reader.line_num, f'not CSV: {e}'
         continue
-      extra = row.pop(None, None)
-      yield reader.line_num, row if extra is None else 'more fields than the header'
+      surplus_values = row.pop(None, None)
+      if surplus_values is None:
+        yield reader.line_num, row
+      else:
+        yield reader.line_num, 'more fields than the header'
 
 
 def _read_parquet(path: pathlib.Path) -> Iterator[Row]:
@@ -111,7 +119,7 @@ def _read_parquet(path: pathlib.Path) -> Iterator[Row]:
 
   number = 0
   try:
-    for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS):
       for row in _batch_rows(batch):
         number += 1
         yield number, row
@@ -120,6 +128,7 @@ def _read_parquet(path: pathlib.Path) -> Iterator[Row]:
 
 
 def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+  """The rows of a pyarrow.RecordBatch."""
   try:
     yield from batch.to_pylist()
   except UnicodeDecodeError:  # one bad string spoils the batch: find it

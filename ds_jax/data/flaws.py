@@ -61,23 +61,22 @@ def flaw_of(problem: Problem) -> str | None:
 
 
 def has_option(text: str, letter: str) -> bool:
-  """Whether a question labels options, `letter` among them."""
-  labels = {next(filter(None, groups)).upper() for groups in _OPTION.findall(_plain(text))}
+  """Whether a question labels at least two options, `letter` among them."""
+  plain_text = _DELIMITER.sub(' ', text)
+  labels = {match[match.lastindex].upper() for match in _OPTION.finditer(plain_text)}
   return letter in labels and len(labels) > 1
 
 
-def _plain(text: str) -> str:
-  return _DELIMITER.sub(' ', text)
-
-
 def flaws_between(problems: Iterable[Problem]) -> dict[int, str]:
-  """{index: flaw} of problems that repeat or contradict one another."""
-  seen: dict[str, dict[str, list[int]]] = {}
+  """Returns {index: flaw} of the problems that repeat or contradict one another."""
+  # {question: {answer: indices of the problems}}
+  answers_of: dict[str, dict[str, list[int]]] = {}
   for i, problem in enumerate(problems):
+    question = ' '.join(problem.prompt.split())
     answer = ''.join(problem.answer.split()).casefold()
-    seen.setdefault(' '.join(problem.prompt.split()), {}).setdefault(answer, []).append(i)
-  flaws = {}
-  for answers in seen.values():
+    answers_of.setdefault(question, {}).setdefault(answer, []).append(i)
+  flaws: dict[int, str] = {}
+  for answers in answers_of.values():
     for indices in answers.values():
       if len(answers) > 1:
         flaws |= dict.fromkeys(indices, 'conflicting_answers')

@@ -18,6 +18,7 @@ import numpy as np
 
 from ds_jax.config import DataConfig
 from ds_jax.types import Problem
+from ds_jax.verify.extract import last_closed_box
 
 PROMPT_FIELDS = ('problem', 'question', 'prompt')
 ANSWER_FIELDS = (
@@ -61,47 +62,50 @@ class RowError(ValueError):
 
 
 def read_problem(row: Mapping[str, Any], config: DataConfig) -> Problem:
-  """Returns the Problem of a row; config's `prompt_field`, `answer_field` and
-  `id_field` win over the layouts.
+  """Returns the Problem of a row.
+
+  Args:
+    row: the fields of the row.
+    config: its `prompt_field`, `answer_field` and `id_field` win over the layouts.
 
   Raises:
     RowError: if a field is missing, empty or of the wrong type.
   """
-  prompt_field, prompt = _find(row, config.prompt_field, PROMPT_FIELDS)
-  answer_field, answer = _find(row, config.answer_field, ANSWER_FIELDS)
-  text, gold = _prompt_text(prompt, prompt_field), _answer_text(answer, answer_field)
+  prompt_field, prompt = _first_present(row, config.prompt_field, PROMPT_FIELDS)
+  answer_field, answer = _first_present(row, config.answer_field, ANSWER_FIELDS)
+  text = _prompt_text(prompt, prompt_field)
+  gold = _answer_text(answer, answer_field)
   if answer_field == 'solution':
     gold = _gold_of_solution(gold)
   elif gold.count('\\boxed') == 1:
-    gold = last_boxed(gold) or gold
+    gold = last_closed_box(gold) or gold
   solution = lookup(row, 'solution')
+  has_solution = isinstance(solution, str | bytes) and solution
   return Problem(
     id=_row_id(row, text, gold, config.id_field),
     prompt=with_instruction(text, config.instruction),
     answer=gold,
-    solution=_plain(solution) if isinstance(solution, str | bytes) and solution else None,
-    metadata={
-      field: _plain(value)
-      for field in _METADATA_FIELDS
-      if (value := lookup(row, field)) is not None and value is not _MISSING
-    },
+    solution=_plain(solution) if has_solution else None,
+    metadata=_metadata(row),
   )
 
 
 def read_question(row: Mapping[str, Any], config: DataConfig) -> Problem:
-  """`read_problem` where the answer may be unknown (missing or empty): '' then.
+  """Returns the Problem of a row whose answer may be unknown: '' where it is missing or empty.
 
   Raises:
-    RowError: if the question is missing, empty or of the wrong type, or the answer is.
+    RowError: if the question is missing, empty or of the wrong type, or the answer is of the wrong
+      type.
   """
   fields = (config.answer_field,) if config.answer_field else ANSWER_FIELDS
   if any(lookup(row, field) not in (None, '', _MISSING) for field in fields):
     return read_problem(row, config)
-  text = _prompt_text(*_find(row, config.prompt_field, PROMPT_FIELDS)[::-1])
+  prompt_field, prompt = _first_present(row, config.prompt_field, PROMPT_FIELDS)
+  text = _prompt_text(prompt, prompt_field)
   return Problem(
     id=_row_id(row, text, '', config.id_field),
-    answer='',
     prompt=with_instruction(text, config.instruction),
+    answer='',
   )
 
 
@@ -109,11 +113,15 @@ def with_instruction(text: str, instruction: str) -> str:
   """Appends the instruction after a space (or its own leading one), unless it is there."""
   if not instruction or text.rstrip().endswith(instruction.strip()):
     return text
-  return text + ('' if instruction[0].isspace() else ' ') + instruction
+  separator = '' if instruction[0].isspace() else ' '
+  return text + separator + instruction
 
 
 def lookup(row: Mapping[str, Any], path: str) -> Any:
-  """The value at a dotted path, by its whole name first; `_MISSING` where there is none."""
+  """The value at a dotted path, or of a field with the whole path for its name.
+
+  Returns `_MISSING` where there is none.
+  """
   if path in row:
     return row[path]
   value: Any = row
@@ -124,43 +132,30 @@ def lookup(row: Mapping[str, Any], path: str) -> Any:
   return value
 
 
-def last_boxed(text: str) -> str | None:
-  """Content of the last \\boxed{…} whose braces balance; None if there is none."""
-  end = len(text)
-  while (start := text.rfind('\\boxed', 0, end)) >= 0:
-    content = _braced(text[start + len('\\boxed') :].lstrip())
-    if content is not None:
-      return content
-    end = start
-  return None
+def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
+  metadata = {}
+  for field in _METADATA_FIELDS:
+    value = lookup(row, field)
+    if value is not None and value is not _MISSING:
+      metadata[field] = _plain(value)
+  return metadata
 
 
-def _braced(text: str) -> str | None:
-  depth, is_escaped = 0, False
-  for i, character in enumerate(text):
-    if i == 0 and character != '{':
-      return None
-    if is_escaped:
-      is_escaped = False
-    elif character == '\\':
-      is_escaped = True
-    elif character in '{}':
-      depth += 1 if character == '{' else -1
-      if depth == 0:
-        return text[1:i].strip()
-  return None
-
-
-def _find(row: Mapping[str, Any], wanted: str, usual: Sequence[str]) -> tuple[str, Any]:
-  for field in (wanted,) if wanted else usual:
+def _first_present(
+  row: Mapping[str, Any], configured_field: str, usual_fields: Sequence[str]
+) -> tuple[str, Any]:
+  """Name and value of the configured field, else of the first usual one that is there."""
+  for field in (configured_field,) if configured_field else usual_fields:
     value = lookup(row, field)
     if value is not None and value is not _MISSING:
       return field, value
+  expected = configured_field or ' | '.join(usual_fields)
   fields = ', '.join(sorted(map(str, row)))[:200]
-  raise RowError(f'no {wanted or " | ".join(usual)} (fields: {fields})')
+  raise RowError(f'no {expected} (fields: {fields})')
 
 
 def _prompt_text(value: Any, field: str) -> str:
+  """The text of a question, which may be the one chat message of a user."""
   if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
     messages = list(value)
     if not all(isinstance(message, Mapping) for message in messages):
@@ -175,17 +170,21 @@ def _prompt_text(value: Any, field: str) -> str:
 
 
 def _answer_text(value: Any, field: str) -> str:
+  """The text of an answer; several in a list are joined by commas."""
   if isinstance(value, list | tuple | np.ndarray) and len(value):
     return ', '.join(_single_answer(item, f'an item of {field}') for item in value)
   return _single_answer(value, field)
 
 
 def _single_answer(value: Any, field: str) -> str:
-  value = value.item() if isinstance(value, np.generic) else value
-  if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-    value = int(value)  # a column of integers with gaps is read as floats
-  if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-    value = str(value)
+  """The text of a text or of a finite number."""
+  if isinstance(value, np.generic):
+    value = value.item()
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  if is_number and math.isfinite(value):
+    # A column of integers with gaps is read as floats.
+    is_integer = isinstance(value, float) and value.is_integer()
+    value = str(int(value) if is_integer else value)
   if not isinstance(value, str | bytes):
     raise RowError(f'{field} is {type(value).__name__}, expected text or a number')
   return _checked_text(value, field).strip()
@@ -204,7 +203,8 @@ def _checked_text(value: str | bytes, field: str) -> str:
 
 
 def _gold_of_solution(solution: str) -> str:
-  boxed = last_boxed(solution)
+  """The boxed answer of a worked solution, or the whole of a short one."""
+  boxed = last_closed_box(solution)
   if boxed is not None:
     return _checked_text(boxed, 'the last \\boxed of solution')
   if len(solution) > _SHORT_ANSWER or '\n' in solution:
@@ -212,20 +212,23 @@ def _gold_of_solution(solution: str) -> str:
   return solution
 
 
-def _row_id(row: Mapping[str, Any], text: str, gold: str, wanted: str) -> str:
-  """The id the row brings, else a hash of its content: it survives reordering and filtering."""
-  for field in (wanted,) if wanted else ID_FIELDS:
-    value = lookup(row, field)
-    value = value.decode(errors='replace') if isinstance(value, bytes) else value
-    if isinstance(value, str | int | np.integer) and not isinstance(value, bool) and str(value):
-      source = lookup(row, 'data_source') if field == 'extra_info.index' else None
-      return f'{source}/{value}' if isinstance(source, str) else str(value)
+def _row_id(row: Mapping[str, Any], text: str, gold: str, id_field: str) -> str:
+  """The id that the row has, else a hash of its content; neither depends on other rows."""
+  for field in (id_field,) if id_field else ID_FIELDS:
+    value = _plain(lookup(row, field))
+    is_id = isinstance(value, str | int) and not isinstance(value, bool)
+    if not is_id or value == '':
+      continue
+    source = lookup(row, 'data_source')
+    if field == 'extra_info.index' and isinstance(source, str):
+      return f'{source}/{value}'
+    return str(value)
   content = f'{text}\0{gold}'.encode()
   return f'text-{hashlib.sha256(content).hexdigest()[:16]}'
 
 
 def _plain(value: Any) -> Any:
-  """Without bytes, numpy scalars and arrays."""
+  """The value with text for bytes, and Python's types for those of numpy."""
   if isinstance(value, bytes):
     return value.decode(errors='replace')
   if isinstance(value, list | tuple | np.ndarray):

@@ -7,6 +7,7 @@ Overlap is reported and not removed: stock phrases share 13 words as well.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,28 +30,26 @@ class Overlap:
 
 
 def find_overlaps(problems: Iterable[Problem], benchmark: Sequence[Problem]) -> list[Overlap]:
-  """All pairs that share a gram, the largest share first."""
-  owners: dict[tuple[str, ...], set[int]] = {}
-  sizes = []
+  """Finds all pairs that share a gram, the largest share first."""
+  owners: dict[tuple[str, ...], set[int]] = {}  # {gram: indices in the benchmark}
+  num_grams = []
   for i, problem in enumerate(benchmark):
-    found = set(grams(problem.prompt))
-    sizes.append(len(found))
-    for gram in found:
+    distinct_grams = set(grams(problem.prompt))
+    num_grams.append(len(distinct_grams))
+    for gram in distinct_grams:
       owners.setdefault(gram, set()).add(i)
   overlaps = []
   for problem in problems:
-    shared: dict[int, int] = {}
-    for gram in set(grams(problem.prompt)) & owners.keys():
-      for i in owners[gram]:
-        shared[i] = shared.get(i, 0) + 1
-    overlaps += [
-      Overlap(problem.id, benchmark[i].id, count / sizes[i]) for i, count in shared.items()
-    ]
+    num_shared: collections.Counter[int] = collections.Counter()
+    for gram in owners.keys() & set(grams(problem.prompt)):
+      num_shared.update(owners[gram])
+    for i, count in num_shared.items():
+      overlaps.append(Overlap(problem.id, benchmark[i].id, share=count / num_grams[i]))
   return sorted(overlaps, key=lambda o: (-o.share, o.problem_id, o.benchmark_id))
 
 
 def grams(text: str) -> Iterator[tuple[str, ...]]:
-  """The 13-grams of a question without its suffix; all of its words if they are fewer."""
+  """Yields the 13-grams of a question without its suffix; all of its words if they are fewer."""
   words = _WORD.findall(text.strip().removesuffix(RELEASED_SUFFIX).lower())
   if not words:
     return

@@ -1,4 +1,4 @@
-"""Text to tokens and back: a Hugging Face tokenizer with its chat template, and prompt lengths.
+"""From text to tokens and back: a Hugging Face tokenizer with its chat template; prompt lengths.
 
 A tokenizer without a chat template (gpt2) encodes the bare text of a prompt.
 """
@@ -9,13 +9,13 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ds_jax import hub
 from ds_jax.checks import InputError
 from ds_jax.config import DataConfig
 from ds_jax.interfaces import Tokenizer
@@ -33,12 +33,11 @@ _TOKENIZER_FILES = (
   'chat_template.jinja',
   'generation_config.json',
 )
-_HUB_NAME = re.compile(r'[\w-][\w.-]*/[\w.-]+')
 
 
 @dataclasses.dataclass(frozen=True)
 class ChatTokenizer:
-  """types.Tokenizer on top of a transformers tokenizer."""
+  """An interfaces.Tokenizer on top of a transformers tokenizer."""
 
   tokenizer: Any  # transformers.PreTrainedTokenizerBase
   num_ids: int  # ids the tokenizer really has, which is not the number of embedding rows
@@ -50,17 +49,17 @@ class ChatTokenizer:
     return self.encode_prompts([text])[0]
 
   def encode_prompts(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """encode_prompt of many texts at once, which is several times as fast."""
+    """Encodes many texts at once, which is several times as fast."""
+    if not texts:  # of which transformers makes one empty row
+      return []
     if self.tokenizer.chat_template is None:
-      ids = self.tokenizer(list(texts))['input_ids'] if texts else []
+      rows = self.tokenizer(list(texts))['input_ids']
     else:
       chats = [[{'role': 'user', 'content': text}] for text in texts]
-      ids = (
-        self.tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
-        if chats
-        else []
+      rows = self.tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, return_dict=False
       )
-    return [np.asarray(row, np.int32) for row in ids]
+    return [np.asarray(ids, np.int32) for ids in rows]
 
   def encode_response(self, text: str) -> np.ndarray:
     """Token ids [S] int32 of a response and its end token."""
@@ -69,7 +68,8 @@ class ChatTokenizer:
 
   def decode_response(self, tokens: np.ndarray) -> str:
     """Text without special tokens; half a character becomes U+FFFD, ids beyond num_ids nothing."""
-    ids = [i for i in np.asarray(tokens).tolist() if 0 <= i < self.num_ids]
+    ids = np.asarray(tokens)
+    ids = ids[(ids >= 0) & (ids < self.num_ids)].tolist()
     return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
@@ -90,11 +90,10 @@ def prepare_prompts(
   Cutting the beginning, chat template included, is what the released code does.
   """
   texts = [problem.prompt for problem in problems]
-  encoded = (
-    tokenizer.encode_prompts(texts)
-    if isinstance(tokenizer, ChatTokenizer)
-    else [tokenizer.encode_prompt(text) for text in texts]
-  )
+  if isinstance(tokenizer, ChatTokenizer):
+    encoded = tokenizer.encode_prompts(texts)
+  else:
+    encoded = list(map(tokenizer.encode_prompt, texts))
   prompts, skipped, truncated = [], [], []
   for problem, tokens in zip(problems, encoded, strict=True):
     if len(tokens) > config.prompt_limit:
@@ -125,7 +124,9 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> ChatTokenizer:
 
   # AutoTokenizer ignores a request for the generic class once config.json says 'qwen2' and applies
   # Qwen's own splitting (transformers 5.23).
-  loader = transformers.PreTrainedTokenizerFast if _is_generic(path) else transformers.AutoTokenizer
+  loader = transformers.AutoTokenizer
+  if _is_generic(path):
+    loader = transformers.PreTrainedTokenizerFast
   try:
     tokenizer = loader.from_pretrained(path, local_files_only=True)
   except Exception as e:  # broken files raise what they like, tokenizers bare Exceptions
@@ -138,7 +139,9 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> ChatTokenizer:
       'tokenizer_config.json or eos_token_id in generation_config.json.'
     )
   pad_id = tokenizer.pad_token_id
-  return ChatTokenizer(tokenizer, num_ids, stop_ids, stop_ids[0] if pad_id is None else pad_id)
+  if pad_id is None:
+    pad_id = stop_ids[0]
+  return ChatTokenizer(tokenizer, num_ids, stop_ids, pad_id)
 
 
 def _is_generic(path: pathlib.Path) -> bool:
@@ -165,51 +168,41 @@ def save_tokenizer(
 
 def _tokenizer_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
   """The local folder that holds the tokenizer's files."""
-  path = pathlib.Path(folder).expanduser()
+  path = hub.local_folder(folder, _TOKENIZER_FILES)
   if not path.is_dir():
-    # runs/mine, with a folder runs, is a path with a typo, not a model on the hub.
-    if not _HUB_NAME.fullmatch(str(folder)) or path.parent.is_dir():
-      raise InputError(
-        f'No folder {str(folder)!r}; expected a Hugging Face folder with '
-        f'{_VOCABULARIES[0]}, or a name on the hub like Qwen/Qwen2.5-1.5B.'
-      )
-    path = _download(str(folder))
-  if not any((path / name).is_file() for name in _VOCABULARIES):
-    found = ', '.join(sorted(p.name for p in path.iterdir())[:10]) or 'nothing'
     raise InputError(
-      f'No tokenizer in {str(path)!r}: expected tokenizer.json with '
-      f'tokenizer_config.json (or one of {", ".join(_VOCABULARIES[1:])}), found '
-      f'{found}.'
+      f'No folder {str(folder)!r}; expected a Hugging Face folder with '
+      f'{_VOCABULARIES[0]}, or a name on the hub like Qwen/Qwen2.5-1.5B.'
+    )
+  if not any((path / name).is_file() for name in _VOCABULARIES):
+    names = sorted(entry.name for entry in path.iterdir())
+    raise InputError(
+      f'No tokenizer in {str(path)!r}: expected tokenizer.json with tokenizer_config.json (or one '
+      f'of {", ".join(_VOCABULARIES[1:])}), found {", ".join(names[:10]) or "nothing"}.'
     )
   return path
 
 
-def _download(name: str) -> pathlib.Path:
-  """The local snapshot of a model on the hub: its tokenizer files alone."""
-  import huggingface_hub
-
-  try:
-    return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=_TOKENIZER_FILES))
-  except OSError as e:  # the hub's errors are of that kind
-    raise InputError(
-      f'{name!r} is neither a folder here nor a model that can be fetched from the '
-      f'Hugging Face hub: {str(e).strip().splitlines()[0]}'
-    ) from e
-
-
 def _stop_ids(path: pathlib.Path, eos_id: int | None) -> list[int]:
-  """The tokenizer's end token, then those of generation_config.json."""
+  """The tokenizer's end token, then those of generation_config.json, each once."""
   ids = [] if eos_id is None else [eos_id]
   file = path / 'generation_config.json'
   if file.is_file():
-    try:
-      value = json.loads(file.read_text()).get('eos_token_id')
-    except (ValueError, AttributeError) as e:
-      raise InputError(f'{str(file)!r} is not a JSON object: {e}.') from e
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(type(i) is int and i >= 0 for i in values):
-      raise InputError(
-        f'Expected eos_token_id in {str(file)!r} to be an id or a list of ids, got {value!r}.'
-      )
-    ids += values
+    ids += _eos_ids(file)
   return list(dict.fromkeys(ids))
+
+
+def _eos_ids(file: pathlib.Path) -> list[int]:
+  """The `eos_token_id` of a JSON file: one id, a list of ids or nothing."""
+  try:
+    value = json.loads(file.read_text()).get('eos_token_id')
+  except (ValueError, AttributeError) as e:
+    raise InputError(f'{str(file)!r} is not a JSON object: {e}.') from e
+  if value is None:
+    return []
+  ids = value if isinstance(value, list) else [value]
+  if not all(type(i) is int and i >= 0 for i in ids):
+    raise InputError(
+      f'Expected eos_token_id in {str(file)!r} to be an id or a list of ids, got {value!r}.'
+    )
+  return ids

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ds_jax.checks import InputError, check_choice
+from ds_jax.checks import InputError, check_choice, first_line
 from ds_jax.config import DataConfig
 from ds_jax.data import countdown, external, flaws
 from ds_jax.data.benchmarks import BENCHMARKS
@@ -25,12 +25,16 @@ from ds_jax.interfaces import Progress
 from ds_jax.types import Problem
 
 _NUM_SHOWN = 5  # skipped rows named in a report
-_CHUNK = 1024  # rows read from a TFDS data source at a time
+_CHUNK_ROWS = 1024  # read from a TFDS data source at a time
 _GYM_SEEDS = {'train': 0, 'eval': 1}  # splits of generated problems
+_KINDS = ('tfds', 'file', 'hf', 'gym')
 _SOURCES = (
   "'countdown', 'tfds:NAME', 'file:PATH' (.jsonl, .json, .parquet, .csv), "
   "'hf:OWNER/NAME' or 'gym:NAME'"
 )
+
+# Where a row comes from (a file's name, '' if that is clear), and the row.
+LocatedRow = tuple[str, Row]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,7 @@ class LoadedProblems:
 
 
 def load_problems(
-  config: DataConfig, split: str, data_dir: str, progress: Progress
+  config: DataConfig, split: str, data_dir: str, *, progress: Progress
 ) -> LoadedProblems:
   """Reads the problems of one split; builds the embedded ones if they are not there.
 
@@ -59,33 +63,18 @@ def load_problems(
       split.
   """
   check_choice('split', split, ('train', 'eval', 'warmstart'))
-  source = (config.eval_source if split == 'eval' else '') or config.source
-  kind, _, name = source.partition(':')
-  name_of_split = {
-    'train': config.train_split,
-    'warmstart': 'warmstart',
-    'eval': 'test' if name in BENCHMARKS else config.eval_split,
-  }
-  limit = config.max_problems if split != 'warmstart' else 0
+  source = config.source
+  if split == 'eval' and config.eval_source:
+    source = config.eval_source
+  limit = 0 if split == 'warmstart' else config.max_problems
   progress.start(f'load {split} problems')
   try:
     if source == 'countdown':
-      loaded = _load_countdown(config, name_of_split[split], data_dir, limit)
+      loaded = _load_countdown(config, split, data_dir, limit=limit)
       progress.update(loaded.num_rows)
       return loaded
-    if kind not in ('tfds', 'file', 'hf', 'gym') or not name:
-      raise InputError(f'Unknown data source {source!r}; expected {_SOURCES}.')
-    if kind != 'tfds':
-      _check_split(config, split, kind)
-    if kind == 'tfds':
-      rows = _tfds_rows(name, name_of_split[split], data_dir)
-    elif kind == 'file':
-      rows = file_rows(find_files(name))
-    elif kind == 'hf':
-      rows = (('', row) for row in external.hf_rows(name, name_of_split[split]))
-    else:
-      rows = (('', row) for row in external.gym_rows(name, limit, _GYM_SEEDS[split]))
-    loaded = load_rows(rows, config, limit, progress, is_training=split == 'train')
+    rows = _open_source(source, config, split, data_dir=data_dir, limit=limit)
+    loaded = load_rows(rows, config, limit, progress=progress, is_training=split == 'train')
   finally:
     progress.finish()
   _report(loaded, source, progress)
@@ -93,7 +82,7 @@ def load_problems(
 
 
 def load_questions(
-  path: str, config: DataConfig, accept: Callable[[Problem], Problem], progress: Progress
+  path: str, config: DataConfig, accept: Callable[[Problem], Problem], *, progress: Progress
 ) -> LoadedProblems:
   """Reads the problems of a file for test-time search; answers may be unknown.
 
@@ -106,73 +95,111 @@ def load_questions(
   Raises:
     InputError: if the file is missing, empty or broken in every row.
   """
-  loaded, _ = _collect(file_rows(find_files(path)), config, 0, progress, read_question, accept)
+  rows = file_rows(find_files(path))
+  loaded, _ = _read_all(rows, config, progress=progress, read=read_question, accept=accept)
   _report(loaded, path, progress)
   return loaded
 
 
 def load_rows(
-  rows: Iterable[tuple[str, Row]],
+  rows: Iterable[LocatedRow],
   config: DataConfig,
   limit: int,
-  progress: Progress,
   *,
+  progress: Progress,
   is_training: bool,
 ) -> LoadedProblems:
-  """Problems of (where, row); of training problems those with a flaw are skipped.
+  """Reads the problems of some rows; of training problems those with a flaw are skipped.
 
   Args:
-    rows: where a row comes from ('' if that is clear), and the row.
+    rows: the rows, and where they come from.
     config: names the fields, and says whether flawed problems are kept.
     limit: good rows to read; 0: all.
     progress: gets updates.
     is_training: whether the problems are to be trained on.
   """
   if not is_training or config.flaws == 'keep':
-    return _collect(rows, config, limit, progress)[0]
-  loaded, numbers = _collect(rows, config, limit, progress, accept=_flawless)
-  between = flaws.flaws_between(loaded.problems)
-  kept = tuple(p for i, p in enumerate(loaded.problems) if i not in between)
-  skipped = [
-    (number, f'{where}{_words(between[i])}')
-    for i, (where, number) in enumerate(numbers)
-    if i in between
-  ]
-  counts = collections.Counter(loaded.counts) + collections.Counter(between.values())
-  return dataclasses.replace(
-    loaded, problems=kept, skipped=(*loaded.skipped, *skipped), counts=dict(counts)
-  )
+    loaded, _ = _read_all(rows, config, limit, progress=progress)
+    return loaded
+  loaded, positions = _read_all(rows, config, limit, progress=progress, accept=_check_flawless)
+  flaw_of_index = flaws.flaws_between(loaded.problems)
+  flawless, skipped = [], list(loaded.skipped)
+  for i, (problem, (where, number)) in enumerate(zip(loaded.problems, positions, strict=True)):
+    if i in flaw_of_index:
+      skipped.append((number, f'{where}{_words(flaw_of_index[i])}'))
+    else:
+      flawless.append(problem)
+  counts = collections.Counter(loaded.counts) + collections.Counter(flaw_of_index.values())
+  return LoadedProblems(tuple(flawless), tuple(skipped), loaded.num_rows, dict(counts))
 
 
-def _flawless(problem: Problem) -> Problem:
+def _check_flawless(problem: Problem) -> Problem:
+  """Returns the problem; RowError if it has a flaw by itself."""
   flaw = flaws.flaw_of(problem)
   if flaw is not None:
     raise RowError(_words(flaw), flaw)
   return problem
 
 
-def _words(flaw: str) -> str:
-  return flaw.replace('_', ' ')
+def _words(kind: str) -> str:
+  """The name of a kind of skipped rows, for people."""
+  return kind.replace('_', ' ')
 
 
-def _load_countdown(config: DataConfig, split: str, data_dir: str, limit: int) -> LoadedProblems:
+def _load_countdown(config: DataConfig, split: str, data_dir: str, *, limit: int) -> LoadedProblems:
+  """Reads the problems of the embedded task, which are built if need be and have no flaws."""
   from ds_jax.data import countdown_builder
 
-  check_choice('split of countdown', split, countdown.SPLITS)
+  split_name = _split_name(config, split, '')
+  check_choice('split of countdown', split_name, countdown.SPLITS)
   builder = countdown_builder.prepare(config.countdown, data_dir)
-  rows = _source_rows(builder.as_data_source(split))
-  problems = [countdown_builder.read_problem(row) for row in itertools.islice(rows, limit or None)]
+  rows = _read_in_chunks(builder.as_data_source(split_name))
+  problems = []
+  for row in itertools.islice(rows, limit or None):
+    problem = countdown_builder.read_problem(row)
+    prompt = with_instruction(problem.prompt, config.instruction)
+    problems.append(dataclasses.replace(problem, prompt=prompt))
   if not problems:
-    raise InputError(f'The {split} split of countdown is empty; raise data.countdown.num_{split}.')
-  if config.instruction:
-    problems = [
-      dataclasses.replace(p, prompt=with_instruction(p.prompt, config.instruction))
-      for p in problems
-    ]
-  return LoadedProblems(tuple(problems), (), len(problems), {})
+    raise InputError(
+      f'The {split_name} split of countdown is empty; raise data.countdown.num_{split_name}.'
+    )
+  return LoadedProblems(tuple(problems), skipped=(), num_rows=len(problems), counts={})
+
+
+def _split_name(config: DataConfig, split: str, set_name: str) -> str:
+  """What a split is called in the data set; benchmarks have a test split."""
+  if split == 'train':
+    return config.train_split
+  if split == 'warmstart':
+    return 'warmstart'
+  return 'test' if set_name in BENCHMARKS else config.eval_split
+
+
+def _open_source(
+  source: str, config: DataConfig, split: str, *, data_dir: str, limit: int
+) -> Iterator[LocatedRow]:
+  """The rows of one split of a source."""
+  kind, _, name = source.partition(':')
+  if kind not in _KINDS or not name:
+    raise InputError(f'Unknown data source {source!r}; expected {_SOURCES}.')
+  split_name = _split_name(config, split, name)
+  if kind == 'tfds':
+    return _without_place(_tfds_rows(name, split_name, data_dir))
+  _check_split(config, split, kind)
+  if kind == 'file':
+    return file_rows(find_files(name))
+  if kind == 'hf':
+    return _without_place(external.hf_rows(name, split_name))
+  return _without_place(external.gym_rows(name, limit, _GYM_SEEDS[split]))
+
+
+def _without_place(rows: Iterable[Row]) -> Iterator[LocatedRow]:
+  for row in rows:
+    yield '', row
 
 
 def _check_split(config: DataConfig, split: str, kind: str) -> None:
+  """Raises InputError if a source that is no data set of TFDS has no such split."""
   if split == 'eval' and kind == 'file' and not config.eval_source:
     raise InputError(
       f'The file source {config.source!r} has no evaluation split; set '
@@ -185,30 +212,30 @@ def _check_split(config: DataConfig, split: str, kind: str) -> None:
     )
 
 
-def file_rows(paths: list[pathlib.Path]) -> Iterator[tuple[str, Row]]:
-  """The rows of files one after another, with the file's name where there are several."""
+def file_rows(paths: list[pathlib.Path]) -> Iterator[LocatedRow]:
+  """Yields the rows of files one after another, with the file's name where there are several."""
   for path in paths:
     where = f'{path.name}: ' if len(paths) > 1 else ''
-    yield from ((where, row) for row in read_rows(path))
+    for row in read_rows(path):
+      yield where, row
 
 
-def _tfds_rows(name: str, split: str, data_dir: str) -> Iterator[tuple[str, Row]]:
+def _tfds_rows(name: str, split: str, data_dir: str) -> Iterator[Row]:
   import tensorflow_datasets as tfds
 
   try:
-    builder = _tfds_builder(name, data_dir)
-    source = builder.as_data_source(split)
+    source = _tfds_builder(name, data_dir).as_data_source(split)
   except (tfds.core.DatasetNotFoundError, FileNotFoundError, AssertionError) as e:
     raise InputError(
-      f'No TFDS data set {name!r} prepared under {data_dir!r} (or as a folder): {_first_line(e)}'
+      f'No TFDS data set {name!r} prepared under {data_dir!r} (or as a folder): {first_line(e)}'
     ) from e
   except (ValueError, NotImplementedError, ImportError) as e:
     raise InputError(
-      f'Cannot read split {split!r} of TFDS data set {name!r}: {_first_line(e)} Expected a split '
+      f'Cannot read split {split!r} of TFDS data set {name!r}: {first_line(e)} Expected a split '
       f'(data.train_split, data.eval_split) of a data set prepared under {data_dir!r} (or as a '
       "folder) with file_format='array_record'; other formats need TensorFlow."
     ) from e
-  return (('', row) for row in enumerate(_source_rows(source), start=1))
+  return enumerate(_read_in_chunks(source), start=1)
 
 
 def _tfds_builder(name: str, data_dir: str) -> Any:
@@ -223,81 +250,95 @@ def _tfds_builder(name: str, data_dir: str) -> Any:
 
 
 def tfds_folder(name: str, data_dir: str) -> Any:
-  """The folder (epath.Path) of a data set: itself one, or prepared under `data_dir`; else None."""
+  """Finds the folder (epath.Path) of a data set: `name` itself, or below `data_dir`; else None."""
   from etils import epath
 
   from ds_jax.data.builders import VERSION
 
-  base = epath.Path(data_dir) / name
-  folders = (epath.Path(name), base, base / VERSION)
-  return next((f for f in folders if (f / 'dataset_info.json').exists()), None)
+  prepared = epath.Path(data_dir) / name
+  for folder in (epath.Path(name), prepared, prepared / VERSION):
+    if (folder / 'dataset_info.json').exists():
+      return folder
+  return None
 
 
-def _first_line(error: Exception) -> str:
-  """tfds's messages go on for pages, e.g. with all data sets it knows."""
-  return str(error).strip().split('\n')[0][:300]
+def _read_in_chunks(source: Any) -> Iterator[Mapping[str, Any]]:
+  """Yields all rows of a TFDS data source; chunks are twice as fast as single rows."""
+  for start in range(0, len(source), _CHUNK_ROWS):
+    end = min(start + _CHUNK_ROWS, len(source))
+    yield from source.__getitems__(list(range(start, end)))
 
 
-def _source_rows(source: Any) -> Iterator[Mapping[str, Any]]:
-  """All rows; reading them in chunks is twice as fast as one by one."""
-  for start in range(0, len(source), _CHUNK):
-    yield from source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
-
-
-def _collect(
-  rows: Iterable[tuple[str, Row]],
+def _read_all(
+  rows: Iterable[LocatedRow],
   config: DataConfig,
-  limit: int,
+  limit: int = 0,
+  *,
   progress: Progress,
   read: Callable[[Mapping[str, Any], DataConfig], Problem] = read_problem,
-  accept: Callable[[Problem], Problem] = lambda problem: problem,
+  accept: Callable[[Problem], Problem] | None = None,
 ) -> tuple[LoadedProblems, list[tuple[str, int]]]:
-  """Reads (where, row) until `limit` (0: no limit) rows are good, and where these stand."""
+  """Reads rows until `limit` of them are good (0: all rows).
+
+  Args:
+    rows: the rows, and where they come from.
+    config: names the fields.
+    limit: of good rows.
+    progress: gets updates.
+    read: makes a Problem of a row, or raises RowError.
+    accept: returns the problem as it is to be used, or raises RowError.
+
+  Returns:
+    The problems and what was skipped, and of each problem (where, row number).
+  """
   problems: dict[str, Problem] = {}
-  first_rows: dict[tuple[str, str, str], int] = {}
-  skipped, numbers, num_rows = [], [], 0
+  first_rows: dict[tuple[str, str, str], int] = {}  # {id, question and answer: number of the row}
+  positions: list[tuple[str, int]] = []
+  skipped: list[tuple[int, str]] = []
   counts: collections.Counter[str] = collections.Counter()
+  num_rows = 0
   for where, (number, row) in rows:
     num_rows += 1
     try:
-      problem = read(_readable(row), config)
-      first = first_rows.setdefault((problem.id, problem.prompt, problem.answer), num_rows)
-      if first != num_rows:
-        raise RowError(f'repeats row {first}', 'repeated')
-      problem = accept(problem)
+      if isinstance(row, str):  # the reason why the file has no fields here
+        raise RowError(row)
+      problem = read(row, config)
+      first_row = first_rows.setdefault((problem.id, problem.prompt, problem.answer), num_rows)
+      if first_row != num_rows:
+        raise RowError(f'repeats row {first_row}', 'repeated')
+      if accept is not None:
+        problem = accept(problem)
     except RowError as e:
       skipped.append((number, f'{where}{e}'))
       counts[e.kind] += 1
       continue
     problem = _with_unique_id(problem, problems)
     problems[problem.id] = problem
-    numbers.append((where, number))
+    positions.append((where, number))
     if num_rows % 1000 == 0:
       progress.update(num_rows)
-    if limit and len(problems) == limit:
+    if len(problems) == limit:
       break
   progress.update(num_rows)
-  return LoadedProblems(tuple(problems.values()), tuple(skipped), num_rows, dict(counts)), numbers
-
-
-def _readable(row: Mapping[str, Any] | str) -> Mapping[str, Any]:
-  if isinstance(row, str):
-    raise RowError(row)
-  return row
+  loaded = LoadedProblems(tuple(problems.values()), tuple(skipped), num_rows, dict(counts))
+  return loaded, positions
 
 
 def _with_unique_id(problem: Problem, others: Mapping[str, Problem]) -> Problem:
-  if problem.id not in others:
-    return problem
-  unused = next(new for n in itertools.count(2) if (new := f'{problem.id}#{n}') not in others)
-  return dataclasses.replace(problem, id=unused)
+  """The problem, as ID#2, ID#3, … if others have its id."""
+  unique_id, count = problem.id, 1
+  while unique_id in others:
+    count += 1
+    unique_id = f'{problem.id}#{count}'
+  return dataclasses.replace(problem, id=unique_id)
 
 
 def _report(loaded: LoadedProblems, source: str, progress: Progress) -> None:
-  """Notes what was skipped; InputError if nothing is left."""
-  examples = '; '.join(f'{number}: {reason}' for number, reason in loaded.skipped[:_NUM_SHOWN])
+  """Notes what was skipped; raises InputError if nothing is left."""
+  reasons = [f'{number}: {reason}' for number, reason in loaded.skipped[:_NUM_SHOWN]]
   if len(loaded.skipped) > _NUM_SHOWN:
-    examples += '; …'
+    reasons.append('…')
+  examples = '; '.join(reasons)
   if not loaded.num_rows:
     raise InputError(f'{source} holds no rows.')
   if not loaded.problems:
@@ -306,8 +347,8 @@ def _report(loaded: LoadedProblems, source: str, progress: Progress) -> None:
       'data.prompt_field and data.answer_field if the fields have other names.'
     )
   if loaded.skipped:
-    kinds = ', '.join(f'{count} {_words(kind)}' for kind, count in sorted(loaded.counts.items()))
+    kinds = [f'{count} {_words(kind)}' for kind, count in sorted(loaded.counts.items())]
     progress.note(
-      f'{source}: skipped {len(loaded.skipped)} of {loaded.num_rows} rows ({kinds}). '
+      f'{source}: skipped {len(loaded.skipped)} of {loaded.num_rows} rows ({", ".join(kinds)}). '
       f'By line or row: {examples}.'
     )

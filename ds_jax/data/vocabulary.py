@@ -6,11 +6,11 @@ from ds_jax.data.prompts import ChatTokenizer
 
 
 def unknown_words(text: str, tokenizer: ChatTokenizer) -> list[str]:
-  """Words of a prompt that become the tokenizer's unknown token; none where it has no such token.
+  """Finds the words of a prompt that become the tokenizer's unknown token.
 
   Args:
     text: the user message.
-    tokenizer: byte-level tokenizers (Qwen, Llama, gpt2) know every text.
+    tokenizer: those without an unknown token know every text (byte-level: Qwen, Llama, gpt2).
 
   Returns:
     The words in order, each once; the whole text where no single word is to blame.
@@ -18,6 +18,9 @@ def unknown_words(text: str, tokenizer: ChatTokenizer) -> list[str]:
   unknown_id = tokenizer.tokenizer.unk_token_id
   if unknown_id is None or unknown_id not in tokenizer.encode_prompt(text):
     return []
-  encode = lambda word: tokenizer.tokenizer(word, add_special_tokens=False)['input_ids']
-  words = [word for word in dict.fromkeys(text.split()) if unknown_id in encode(word)]
-  return words or [text]
+  unknown = []
+  for word in dict.fromkeys(text.split()):
+    ids = tokenizer.tokenizer(word, add_special_tokens=False)['input_ids']
+    if unknown_id in ids:
+      unknown.append(word)
+  return unknown or [text]

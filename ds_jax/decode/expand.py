@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -28,7 +27,8 @@ from ds_jax.decode.sampling import (
   token_keys,
 )
 from ds_jax.interfaces import ExpandFn, Segments, SlotPlan
-from ds_jax.model.attention.kernels import tpu_cache as cache_kernel
+from ds_jax.model.attention.path import positions_read
+from ds_jax.model.attention.reader import CacheReader, KernelChoice, choose_reader
 from ds_jax.model.caches import (
   Slots,
   append_segments,
@@ -40,6 +40,9 @@ from ds_jax.model.caches import (
 )
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, compute_logits, split_layers
+
+# Named scopes of a conditional and of a loop, by which a plan knows how often they run.
+REPLAY, DECODE_TOKENS = 'replay', 'decode_tokens'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,8 @@ class ExpandShape:
   replay_lanes: int  # slots that may replay in one expansion
   path_block: int  # path positions that attention reads at a time
   num_kv_heads: int  # C; `tensor` splits the caches where it divides
-  cache_kernel: str = 'auto'  # whether caches are read by a TPU's or GPU's kernel
+  head_width: int  # D
+  cache_kernel: KernelChoice = 'auto'  # search.cache_kernel
 
   @property
   def capacity(self) -> int:
@@ -63,6 +67,21 @@ class ExpandShape:
     if needed <= self.path_block:
       return needed
     return -(-needed // self.path_block) * self.path_block
+
+  def positions_read(self, path_length: np.ndarray) -> int:
+    """Path positions that a decode step reads for slots whose paths have `path_length` `[B]`."""
+    return positions_read(path_length, self.path_block, self.capacity)
+
+  def reader(self, mesh: Mesh) -> CacheReader:
+    """The reader of such caches on a mesh; InputError if its kernel is asked for and cannot run."""
+    return choose_reader(
+      self.cache_kernel,
+      mesh,
+      block=self.path_block,
+      capacity=self.capacity,
+      segment_length=self.segment_length,
+      head_width=self.head_width,
+    )
 
 
 class DecodeState(NamedTuple):
@@ -90,13 +109,12 @@ def compile_expand(mesh: Mesh, shape: ExpandShape) -> Any:
     InputError: if the kernel is asked for where it cannot run.
   """
   slot_specs, batch = slots_spec(), P(sharding.BATCH_AXES)
-  kernel = cache_kernel.kernel_for(shape.cache_kernel, mesh)
+  reader = shape.reader(mesh)
 
   def local(decoder, slots, plan, options, stop_ids):
-    fits = cache_kernel.kernel_that_fits(
-      kernel, shape.cache_kernel, (shape.capacity, shape.segment_length), slots.path_keys.shape[-1]
+    return expand(
+      decoder, slots, plan, options=options, stop_ids=stop_ids, shape=shape, reader=reader
     )
-    return expand(decoder, slots, plan, options, stop_ids, shape, fits)
 
   # With tensor parallelism that axis stays automatic: XLA inserts its all-reduces.
   manual = set(sharding.AXES if mesh.shape['tensor'] == 1 else sharding.BATCH_AXES)
@@ -109,11 +127,8 @@ def compile_expand(mesh: Mesh, shape: ExpandShape) -> Any:
     check_vma=False,
   )
   # Without out_shardings the returned slots differ in name from the first ones: a second program.
-  return jax.jit(
-    mapped,
-    donate_argnums=1,
-    out_shardings=(slots_sharding(mesh, shape), NamedSharding(mesh, batch)),
-  )
+  out_shardings = (slots_sharding(mesh, shape), NamedSharding(mesh, batch))
+  return jax.jit(mapped, donate_argnums=1, out_shardings=out_shardings)
 
 
 def bind_sampling(program: Any, options: SamplingOptions, stop_ids: Sequence[int]) -> ExpandFn:
@@ -134,8 +149,16 @@ def bind_sampling(program: Any, options: SamplingOptions, stop_ids: Sequence[int
 
 def compile_slots(config: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Callable[[], Slots]:
   """Returns a jitted function that makes empty slots: `shape.num_slots` per device group."""
-  num_slots = shape.num_slots * sharding.num_slot_shards(mesh)
-  init = lambda: init_slots(config, num_slots, shape.width, shape.segment_length, shape.capacity)
+
+  def init() -> Slots:
+    return init_slots(
+      config,
+      shape.num_slots * sharding.num_slot_shards(mesh),
+      width=shape.width,
+      segment_length=shape.segment_length,
+      capacity=shape.capacity,
+    )
+
   return jax.jit(init, out_shardings=slots_sharding(mesh, shape))
 
 
@@ -148,66 +171,75 @@ def slots_spec() -> Slots:
 def slots_sharding(mesh: Mesh, shape: ExpandShape) -> Slots:
   """Sharding of every field of Slots, heads over `tensor` included."""
   heads = 'tensor' if shape.num_kv_heads % mesh.shape['tensor'] == 0 else None
-  named = lambda *axes: NamedSharding(mesh, P(*axes))
-  path = named(None, sharding.BATCH_AXES, heads)
-  segment = named(None, sharding.BATCH_AXES, None, heads)
-  return Slots(path, path, named(sharding.BATCH_AXES), segment, segment)
+  path = NamedSharding(mesh, P(None, sharding.BATCH_AXES, heads))
+  segment = NamedSharding(mesh, P(None, sharding.BATCH_AXES, None, heads))
+  return Slots(path, path, NamedSharding(mesh, P(sharding.BATCH_AXES)), segment, segment)
 
 
 def expand(
   decoder: Decoder,
   slots: Slots,
   plan: SlotPlan,
+  *,
   options: SamplingOptions,
   stop_ids: jax.Array,
   shape: ExpandShape,
-  kernel: str = '',
+  reader: CacheReader,
 ) -> tuple[Slots, Segments]:
-  """One expansion on one device; see SlotPlan for the order of events."""
+  """One expansion on one device; see SlotPlan for the order of events.
+
+  Args:
+    decoder: the parameters, in the form for search.
+    slots: the caches of B slots.
+    plan: what every slot does.
+    options: how tokens are drawn.
+    stop_ids: `[stops]` int32; any of these ids ends a segment.
+    shape: static sizes.
+    reader: of the caches.
+  """
   slots = append_segments(slots, plan.append_child)
   slots = slots._replace(path_length=plan.keep_length)
-  slots = replay(decoder, slots, plan, shape, kernel)
-  slots, logits = encode_pending(decoder, slots, plan, shape.path_block, kernel)
-  return decode(decoder, slots, plan, logits, options, stop_ids, shape, kernel)
+  slots = replay(decoder, slots, plan, num_lanes=shape.replay_lanes, reader=reader)
+  slots, logits = encode_pending(decoder, slots, plan, reader=reader)
+  return decode(
+    decoder, slots, plan, logits=logits, options=options, stop_ids=stop_ids, reader=reader
+  )
 
 
 def replay(
-  decoder: Decoder, slots: Slots, plan: SlotPlan, shape: ExpandShape, kernel: str = ''
+  decoder: Decoder, slots: Slots, plan: SlotPlan, *, num_lanes: int, reader: CacheReader
 ) -> Slots:
-  """Encodes `replay_tokens` in at most R lanes; skipped when no slot replays."""
-  num_lanes = min(shape.replay_lanes, plan.replay_length.shape[0])
+  """Encodes `replay_tokens` in at most `num_lanes` lanes; skipped when no slot replays."""
+  num_lanes = min(num_lanes, plan.replay_length.shape[0])
 
-  def run(slots):
+  def run(slots: Slots) -> Slots:
     # The slots that replay come first; lanes left over write stale entries of distinct slots.
     lanes = jnp.argsort(plan.replay_length == 0, stable=True)[:num_lanes]
-    keys, values, _ = encode_chunk(
+    new, _ = encode_chunk(
       decoder,
       read_by(slots, plan.replay_length > 0),
-      lanes,
       plan.replay_tokens[lanes],
-      shape.path_block,
-      kernel,
+      slot_index=lanes,
+      reader=reader,
     )
-    slots = write_path(slots, lanes, keys, values)
+    slots = write_path(slots, new, lanes)
     return slots._replace(path_length=slots.path_length + plan.replay_length)
 
   is_needed = jnp.any(plan.replay_length > 0)
-  with jax.named_scope('replay'):
-    if kernel == 'gpu':  # there a conditional copies the caches, whichever branch it takes
-      return jax.lax.fori_loop(0, is_needed.astype(jnp.int32), lambda _, slots: run(slots), slots)
-    return jax.lax.cond(is_needed, run, lambda slots: slots, slots)
+  with jax.named_scope(REPLAY):
+    return reader.run_if(is_needed, run, slots)
 
 
 def encode_pending(
-  decoder: Decoder, slots: Slots, plan: SlotPlan, path_block: int, kernel: str = ''
+  decoder: Decoder, slots: Slots, plan: SlotPlan, *, reader: CacheReader
 ) -> tuple[Slots, jax.Array]:
   """Encodes the path's last token once for all siblings; returns logits `[B, V]` after it."""
-  everyone, is_active = jnp.arange(plan.pending_token.shape[0]), plan.num_children > 0
-  keys, values, hidden = encode_chunk(
-    decoder, read_by(slots, is_active), None, plan.pending_token[:, None], path_block, kernel
+  every_slot, is_active = jnp.arange(plan.pending_token.shape[0]), plan.num_children > 0
+  new, hidden = encode_chunk(
+    decoder, read_by(slots, is_active), plan.pending_token[:, None], reader=reader
   )
   length = index_after(slots.path_length, hidden)
-  slots = write_path(slots._replace(path_length=length), everyone, keys, values)
+  slots = write_path(slots._replace(path_length=length), new, every_slot)
   slots = slots._replace(path_length=length + is_active)
   return slots, compute_logits(decoder, hidden[:, 0])
 
@@ -221,86 +253,112 @@ def decode(
   decoder: Decoder,
   slots: Slots,
   plan: SlotPlan,
+  *,
   logits: jax.Array,
   options: SamplingOptions,
   stop_ids: jax.Array,
-  shape: ExpandShape,
-  kernel: str = '',
+  reader: CacheReader,
 ) -> tuple[Slots, Segments]:
-  """Samples up to T tokens of every child; stops early once all of this device's have ended."""
-  num_slots, width, length = plan.num_children.shape[0], shape.width, shape.segment_length
+  """Samples up to T tokens of every child; stops early once all of this device's have ended.
+
+  Args:
+    decoder: the parameters, in the form for search.
+    slots: the caches, the pending tokens encoded.
+    plan: what every slot does.
+    logits: `[B, V]` float32 after the pending tokens.
+    options: how tokens are drawn.
+    stop_ids: `[stops]` int32; any of these ids ends a segment.
+    reader: of the caches.
+  """
+  num_slots, width, _, length = slots.segment_keys.shape[1:5]
   keys = child_keys(plan.key, plan.first_child, width)
   is_asked = jnp.arange(width) < plan.num_children[:, None]
-  numbers = lambda dtype: jnp.zeros((num_slots, width, length), dtype)
-  empty = Segments(
-    numbers(jnp.int32),
-    *[numbers(jnp.float32)] * 3,
-    jnp.zeros((num_slots, width), jnp.int32),
-    jnp.zeros((num_slots, width), bool),
-  )
   state = DecodeState(
-    jnp.int32(0),
-    jnp.zeros((num_slots, width), jnp.int32),
-    ~is_asked,
-    slots.segment_keys,
-    slots.segment_values,
-    empty,
+    segments=_empty_segments(num_slots, width, length),
+    step=jnp.int32(0),
+    token=jnp.zeros((num_slots, width), jnp.int32),
+    is_ended=~is_asked,
+    segment_keys=slots.segment_keys,
+    segment_values=slots.segment_values,
   )
+  layers = split_layers(decoder) if reader.splits_layers else None
 
   def draw(state: DecodeState, logits: jax.Array) -> DecodeState:
-    return record(state, draw_tokens(token_keys(keys, state.step), logits, options), stop_ids)
-
-  # XLA would lay the caches out for the write, and copy all of them for the kernel in every step.
-  row_major = lambda cache: (
-    with_layout_constraint(cache, Layout(tuple(range(cache.ndim)))) if kernel else cache
-  )
-
-  layers = split_layers(decoder) if kernel == 'gpu' else None
+    drawn = draw_tokens(token_keys(keys, state.step), logits, options)
+    return record(state, drawn, stop_ids)
 
   def step(state: DecodeState) -> DecodeState:
     current = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
     place, is_running = state.step - 1, ~jnp.all(state.is_ended, -1)
-    new_keys, new_values, hidden = decode_step(
-      decoder, read_by(current, is_running), state.token, place, shape.path_block, kernel, layers
+    new, hidden = decode_step(
+      decoder,
+      read_by(current, is_running),
+      state.token,
+      step=place,
+      reader=reader,
+      layers=layers,
     )
     place = index_after(place, hidden)
-    put = lambda cache, new: row_major(_put_active(cache, new[:, :, :, :, None], place, is_asked))
+
+    def put(cache: jax.Array, new: jax.Array) -> jax.Array:
+      written = _put_active(cache, new[:, :, :, :, None], place, is_asked=is_asked)
+      return reader.keep_layout(written)
+
     state = state._replace(
-      segment_keys=put(state.segment_keys, new_keys),
-      segment_values=put(state.segment_values, new_values),
+      segment_keys=put(state.segment_keys, new.keys),
+      segment_values=put(state.segment_values, new.values),
     )
     return draw(state, compute_logits(decoder, hidden))
 
+  def is_unfinished(state: DecodeState) -> jax.Array:
+    return (state.step < length) & ~jnp.all(state.is_ended)
+
   state = draw(state, jnp.broadcast_to(logits[:, None], (num_slots, width, logits.shape[-1])))
-  with jax.named_scope('decode_tokens'):
-    state = jax.lax.while_loop(lambda s: (s.step < length) & ~jnp.all(s.is_ended), step, state)
+  with jax.named_scope(DECODE_TOKENS):
+    state = jax.lax.while_loop(is_unfinished, step, state)
   slots = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
   return slots, state.segments
 
 
+def _empty_segments(num_slots: int, width: int, length: int) -> Segments:
+  """Segments [B, W, T] of which nothing is sampled."""
+  shape = (num_slots, width, length)
+  tokens, numbers = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+  return Segments(
+    tokens=tokens,
+    logprobs=numbers,
+    sampled_logprobs=numbers,
+    entropies=numbers,
+    length=jnp.zeros((num_slots, width), jnp.int32),
+    is_ended=jnp.zeros((num_slots, width), bool),
+  )
+
+
 def _put_active(
-  cache: jax.Array, new: jax.Array, place: jax.Array, is_asked: jax.Array
+  cache: jax.Array, new: jax.Array, place: jax.Array, *, is_asked: jax.Array
 ) -> jax.Array:
   """Writes `[L, B, W, C, 1, D]` at `place`; an idle slot keeps the children it may yet append."""
   old = jax.lax.dynamic_slice_in_dim(cache, place, 1, axis=4)
-  kept = jnp.where(is_asked[None, :, :, None, None, None], new, old)
-  return jax.lax.dynamic_update_slice_in_dim(cache, kept, place, axis=4)
+  merged = jnp.where(is_asked[None, :, :, None, None, None], new, old)
+  return jax.lax.dynamic_update_slice_in_dim(cache, merged, place, axis=4)
 
 
 def record(state: DecodeState, draw: Draw, stop_ids: jax.Array) -> DecodeState:
   """Notes the token at place `step` of every child that is still running."""
   segments, is_running = state.segments, ~state.is_ended
-  put = lambda array, value: jax.lax.dynamic_update_slice_in_dim(
-    array, jnp.where(is_running, value, 0).astype(array.dtype)[..., None], state.step, axis=2
-  )
+
+  def put(array: jax.Array, value: jax.Array) -> jax.Array:
+    value = jnp.where(is_running, value, 0).astype(array.dtype)[..., None]
+    return jax.lax.dynamic_update_slice_in_dim(array, value, state.step, axis=2)
+
   stops = is_running & jnp.any(draw.token[..., None] == stop_ids, -1)
   segments = Segments(
-    put(segments.tokens, draw.token),
-    put(segments.logprobs, draw.logprob),
-    put(segments.sampled_logprobs, draw.sampled_logprob),
-    put(segments.entropies, draw.entropy),
-    segments.length + is_running,
-    segments.is_ended | stops,
+    tokens=put(segments.tokens, draw.token),
+    logprobs=put(segments.logprobs, draw.logprob),
+    sampled_logprobs=put(segments.sampled_logprobs, draw.sampled_logprob),
+    entropies=put(segments.entropies, draw.entropy),
+    length=segments.length + is_running,
+    is_ended=segments.is_ended | stops,
   )
   return state._replace(
     step=state.step + 1, token=draw.token, is_ended=state.is_ended | stops, segments=segments

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ds_jax.checks import check_shape
 from ds_jax.model.decoder import score_targets
 
 # Keys of a node's children are fold_in(key(node), child index); the node's own tokens are drawn
@@ -45,14 +46,17 @@ def sampling_options(
 def child_keys(key: jax.Array, first_child: jax.Array, num_children: int) -> jax.Array:
   """Keys `[B, W]` of the children `first_child + 0..W-1` of the nodes with key data `[B, 2]`."""
   index = first_child[:, None] + jnp.arange(num_children)
-  fold = lambda k, j: jax.random.fold_in(k, j)
-  return jax.vmap(jax.vmap(fold, (None, 0)))(jax.random.wrap_key_data(key), index)
+  fold_children = jax.vmap(jax.random.fold_in, (None, 0))
+  return jax.vmap(fold_children)(jax.random.wrap_key_data(key), index)
 
 
 def token_keys(node_keys: jax.Array, place: jax.Array) -> jax.Array:
   """Keys of the tokens at `place` ([] int32) of the segments of nodes with keys `[B, W]`."""
-  data = jnp.uint32(TOKEN_STREAM) + place.astype(jnp.uint32)
-  fold = lambda k: jax.random.fold_in(k, data)
+  stream = jnp.uint32(TOKEN_STREAM) + place.astype(jnp.uint32)
+
+  def fold(key: jax.Array) -> jax.Array:
+    return jax.random.fold_in(key, stream)
+
   return jax.vmap(jax.vmap(fold))(node_keys)
 
 
@@ -66,35 +70,54 @@ def draw_tokens(keys: jax.Array, logits: jax.Array, options: SamplingOptions) ->
     keys: `[B, W]` keys, consumed.
     logits: `[B, W, V]` float32.
     options: temperature 0 takes the largest logit.
+
+  Raises:
+    ValueError: if keys and logits do not belong together.
   """
+  check_shape('keys', keys, logits.shape[:-1])
   is_greedy = options.temperature <= 0
   temperature = jnp.where(is_greedy, 1.0, options.temperature)
   # Not normalised: the most likely token has weight 1. So near 0, greedy leaves the others none.
-  weights = jnp.exp(
-    (logits - logits.max(-1, keepdims=True)) / jnp.where(is_greedy, 1e-30, temperature)
-  )
+  shifted = logits - logits.max(-1, keepdims=True)
+  weights = jnp.exp(shifted / jnp.where(is_greedy, 1e-30, temperature))
+
+  def top_k(weights: jax.Array) -> jax.Array:
+    return keep_top_k(weights, options.top_k)
+
+  def top_p(weights: jax.Array) -> jax.Array:
+    return keep_top_p(weights, options.top_p)
+
   with jax.named_scope('top_k'):
-    kept = jax.lax.cond(
-      options.top_k > 0, lambda w: keep_top_k(w, options.top_k), lambda w: w, weights
-    )
+    truncated = jax.lax.cond(options.top_k > 0, top_k, _keep_all, weights)
   with jax.named_scope('top_p'):
-    kept = jax.lax.cond(
-      options.top_p < 1, lambda w: keep_top_p(w, options.top_p), lambda w: w, kept
-    )
+    truncated = jax.lax.cond(options.top_p < 1, top_p, _keep_all, truncated)
+
   # Not an argmax for greedy: on CPUs it takes six times as long as a sum. 0: the first of equals.
   uniform = jnp.where(is_greedy, 0.0, jax.vmap(jax.vmap(jax.random.uniform))(keys))
-  token = invert(kept, uniform).astype(jnp.int32)
+  token = invert(truncated, uniform).astype(jnp.int32)
   logprob, entropy = score_targets(logits, token, temperature)
   # Truncation divides every probability that it leaves by the share that it leaves.
-  sampled_logprob = logprob - jnp.log(kept.sum(-1) / weights.sum(-1))
-  return Draw(token, logprob, jnp.where(is_greedy, 0.0, sampled_logprob), entropy)
+  sampled_logprob = logprob - jnp.log(truncated.sum(-1) / weights.sum(-1))
+  return Draw(
+    token=token,
+    logprob=logprob,
+    sampled_logprob=jnp.where(is_greedy, 0.0, sampled_logprob),
+    entropy=entropy,
+  )
+
+
+def _keep_all(weights: jax.Array) -> jax.Array:
+  return weights
 
 
 def keep_top_k(weights: jax.Array, top_k: jax.Array) -> jax.Array:
   """Sets all but the `top_k` largest of `[..., V]` weights to 0; equal ones stay together."""
-  kept = lambda border: weights >= border
-  border = _largest_border(weights, lambda b: kept(b).sum(-1, keepdims=True) >= top_k)
-  return jnp.where(kept(border), weights, 0.0)
+
+  def has_enough(border: jax.Array) -> jax.Array:
+    return (weights >= border).sum(-1, keepdims=True) >= top_k
+
+  border = _largest_border(weights, has_enough)
+  return jnp.where(weights >= border, weights, 0.0)
 
 
 def keep_top_p(weights: jax.Array, top_p: jax.Array) -> jax.Array:
@@ -103,10 +126,15 @@ def keep_top_p(weights: jax.Array, top_p: jax.Array) -> jax.Array:
   Shares are of what `weights` has, so that after top-k they are renormalised (as in transformers).
   Equal weights stay together; the largest always stays.
   """
-  kept = lambda border: jnp.where(weights >= border, weights, 0.0)
   needed = top_p * weights.sum(-1, keepdims=True)
-  border = _largest_border(weights, lambda b: kept(b).sum(-1, keepdims=True) >= needed)
-  return kept(border)
+
+  def keep_from(border: jax.Array) -> jax.Array:
+    return jnp.where(weights >= border, weights, 0.0)
+
+  def has_enough(border: jax.Array) -> jax.Array:
+    return keep_from(border).sum(-1, keepdims=True) >= needed
+
+  return keep_from(_largest_border(weights, has_enough))
 
 
 def invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -118,12 +146,19 @@ def invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
   size = weights.shape[-1]
   # Not jnp.pad: of a vocabulary split over devices XLA would make a permutation among all of them,
   # for which they would wait, though each ends its loop when its own children have ended.
-  whole = jnp.zeros((*weights.shape[:-1], size + -size % SUM_BLOCK), weights.dtype)
-  blocks = whole.at[..., :size].set(weights).reshape(*weights.shape[:-1], -1, SUM_BLOCK)
+  padded = jnp.zeros((*weights.shape[:-1], size + -size % SUM_BLOCK), weights.dtype)
+  padded = padded.at[..., :size].set(weights)
+  blocks = padded.reshape(*weights.shape[:-1], -1, SUM_BLOCK)
+
+  # The block in which the sum passes the level, and what of the level is left inside it.
   sums = blocks.sum(-1)
-  block, rest = _pass(sums, uniform * sums.sum(-1))
+  block, level = _pass(sums, uniform * sums.sum(-1))
+
+  # The member of that block.
   members = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
-  return block * SUM_BLOCK + _pass(members, rest)[0]
+  start = block * SUM_BLOCK
+  member, _ = _pass(members, level)
+  return start + member
 
 
 def _pass(weights: jax.Array, level: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -134,24 +169,29 @@ def _pass(weights: jax.Array, level: jax.Array) -> tuple[jax.Array, jax.Array]:
   running = jnp.cumsum(weights, -1)
   last = jnp.where(weights > 0, jnp.arange(weights.shape[-1]), 0).max(-1)
   index = jnp.minimum(jnp.sum(running <= level[..., None], -1), last)
-  at = lambda x: jnp.take_along_axis(x, index[..., None], -1)[..., 0]
-  return index, level - (at(running) - at(weights))
+
+  def at_index(x: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(x, index[..., None], -1)[..., 0]
+
+  return index, level - (at_index(running) - at_index(weights))
 
 
-def _largest_border(weights: jax.Array, is_enough: Callable[[jax.Array], jax.Array]) -> jax.Array:
-  """The largest border `[..., 1]` in [0, 1] that keeps enough, exact to the bit.
+def _largest_border(weights: jax.Array, has_enough: Callable[[jax.Array], jax.Array]) -> jax.Array:
+  """The largest border `[..., 1]` in [0, 1] above which there is enough, exact to the bit.
 
   Bisection over the bits of floats, which for numbers >= 0 are in the order of the floats: 30
   passes over the weights and no sort of V.
   """
   shape = (*weights.shape[:-1], 1)
-  as_float = lambda bits: jax.lax.bitcast_convert_type(bits, jnp.float32)
 
-  def halve(_, bounds):
+  def as_float(bits: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+  def halve(_, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     low, high = bounds
     middle = low + (high - low) // 2
-    enough = is_enough(as_float(middle))
-    return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+    is_enough = has_enough(as_float(middle))
+    return jnp.where(is_enough, middle, low), jnp.where(is_enough, high, middle)
 
   above_one = jnp.full(shape, np.float32(1).view(np.int32) + 1)
   low, _ = jax.lax.fori_loop(0, 30, halve, (jnp.zeros(shape, jnp.int32), above_one))

@@ -1,4 +1,4 @@
-"""The answer of a finished tree: its first correct end, its best end by q, or a vote of its ends.
+"""The answer of a finished tree: its first correct end, its best end by Q, or a vote of its ends.
 
 Test-time search has many ends and one answer to give. Ends that were masked (garbled texts,
 verification failed through our fault) and ends without an answer have no say.
@@ -23,103 +23,119 @@ class End:
 
   node: int
   text: str  # the whole response
-  answer: str  # what it comes to
+  answer: str  # what the text comes to
   is_correct: bool
   q: float  # see `path_quality`
   logprob: float  # mean over the path's tokens
 
 
 def read_boxed(text: str) -> str | None:
-  """The answer of a mathematical response: what its last box holds, with those joined to it."""
+  """Returns the answer of a mathematical response: its last box, with those joined to it."""
   return boxed_answer(text) or None
 
 
 def read_whole(text: str) -> str | None:
-  """The answer of a response that is one: the embedded task, short texts."""
+  """Returns a response that is nothing but its answer, with single spaces; None if it is blank."""
   return ' '.join(text.split()) or None
+
+
+def answer_reader(verifier: str) -> Callable[[str], str | None]:
+  """How the answer of a response is read whose ends a verifier of this name judges."""
+  return read_boxed if verifier == 'math' else read_whole
 
 
 def find_ends(
   tree: FinishedTree, decode: Callable[[np.ndarray], str], read_answer: Callable[[str], str | None]
 ) -> list[End]:
-  """Ends with an answer: the collected ones in order, then the others as they were created.
+  """Returns the ends that give an answer: collected ones in order, then others by creation.
 
   Args:
     tree: the finished tree.
-    decode: text of `[n]` int32 tokens; may be hostile.
-    read_answer: response text -> its answer, or None.
+    decode: returns the text of `[n]` int32 tokens; it may be hostile.
+    read_answer: returns the answer of a response text, or None.
   """
-  masked = {verdict.value for verdict in Verdict if verdict.is_masked}
-  collected = tree.collected.tolist()
-  others = [i for i in np.flatnonzero(tree.is_terminal).tolist() if i not in set(collected)]
   ends = []
-  for node in collected + others:
-    if tree.verdict[node] in masked:
-      continue
-    path = tree.path(node)
-    join = lambda values, path=path: np.concatenate([values[tree.node_slice(i)] for i in path])
-    text = decode(join(tree.tokens))
+  for node in tree.ends():
+    text = decode(tree.along_path(tree.tokens, node))
     answer = read_answer(text)
-    if answer is not None:
-      ends.append(
-        End(
-          node,
-          text,
-          answer,
-          tree.verdict[node] == Verdict.CORRECT.value,
-          path_quality(tree, path),
-          float(join(tree.logprobs).mean()),
-        )
+    if answer is None:
+      continue
+    ends.append(
+      End(
+        node=node,
+        text=text,
+        answer=answer,
+        is_correct=tree.verdict[node] == Verdict.CORRECT.value,
+        q=path_quality(tree, tree.path(node)),
+        logprob=float(tree.along_path(tree.logprobs, node).mean()),
       )
+    )
   return ends
 
 
 def path_quality(tree: FinishedTree, path: Sequence[int]) -> float:
-  """Mean of Q = value_sum / visit_count over the visited nodes of a path, the root left out.
+  """Returns the mean of Q = value_sum / visit_count over a path's visited nodes but the root.
 
   The visited nodes of an end that was passed over are its ancestors: it is as good as they are.
+  A path without a visited node has quality 0.
   """
   nodes = np.asarray(path[1:])
   visits = tree.visit_count[nodes]
-  return (
-    float((tree.value_sum[nodes] / np.maximum(visits, 1))[visits > 0].mean())
-    if (visits > 0).any()
-    else 0.0
-  )
+  if not (visits > 0).any():
+    return 0.0
+  return float((tree.value_sum[nodes] / np.maximum(visits, 1))[visits > 0].mean())
 
 
 def first_correct(ends: Sequence[End]) -> End | None:
-  """The first correct end in order; where there is none (or no answer is known), the vote's."""
-  return next((end for end in ends if end.is_correct), None) or vote(ends)
+  """Returns the first correct end; where there is none, or no answer is known, the vote's."""
+  for end in ends:
+    if end.is_correct:
+      return end
+  return vote(ends)
 
 
 def best_q(ends: Sequence[End]) -> End | None:
-  """The end with the highest path quality, the most confident of equals.
+  """Returns the end with the highest path quality, of equals the most confident one.
 
-  Q holds the verdicts: with a known answer this is no blind guess.
+  Q holds the verdicts, so this is no blind guess where the gold answer is known.
   """
   return max(ends, key=lambda end: (round(end.q, 6), end.logprob), default=None)
 
 
 def vote(ends: Sequence[End]) -> End | None:
-  """The most confident end of the answer that most ends give; of equally many, the same."""
+  """Returns the most confident end of the answer that most ends give.
+
+  Of answers that equally many ends give, the one with the most confident end wins.
+  """
   groups: dict[str, list[End]] = {}
   for end in ends:
     groups.setdefault(compared_form(end.answer), []).append(end)
-  confidence = lambda end: end.logprob
-  best = max(
-    groups.values(), default=None, key=lambda group: (len(group), max(map(confidence, group)))
-  )
-  return None if best is None else max(best, key=confidence)
+  if not groups:
+    return None
+  candidates = [(len(group), max(group, key=_confidence)) for group in groups.values()]
+  _, winner = max(candidates, key=lambda candidate: (candidate[0], _confidence(candidate[1])))
+  return winner
 
 
 def compared_form(answer: str) -> str:
-  """Answers of one spelling or one rational value are one answer; nothing is evaluated."""
+  """Returns a form that answers of one spelling or one rational value share.
+
+  Nothing is evaluated, and answers of more than MAX_COMPARED characters stay as they are.
+  """
   if len(answer) > MAX_COMPARED:
     return answer
   from ds_jax.verify.grade_math import equivalence_key
 
   return equivalence_key(answer)
+
+
+def _along(tree: FinishedTree, path: Sequence[int], values: np.ndarray) -> np.ndarray:
+  """Returns the values `[sum]` of all nodes' tokens for those of a path alone, in its order."""
+  return np.concatenate([values[tree.node_slice(node)] for node in path])
+
+
+def _confidence(end: End) -> float:
+  return end.logprob
 
 
 SELECTIONS: dict[str, Callable[[Sequence[End]], End | None]] = {

@@ -3,7 +3,7 @@
 A slot owns a *path cache* (keys and values from the root to its node) and a short *segment cache*
 for each of its W children. Caches are read-only inside the layer scan; only the new keys and
 values come out of it, and are written once per step (as scan outputs, the caches would cost 1.6
-instead of 0.6 times their size in temporaries on a TPU: design.md section 2).
+instead of 0.6 times their size in temporaries on a TPU).
 """
 
 from __future__ import annotations
@@ -14,15 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ds_jax.model.attention import partial as attention
-from ds_jax.model.attention.kernels import gpu_cache as gpu_cache_kernel
-from ds_jax.model.attention.kernels.tpu_cache import (
-  PATH_KERNEL,
-  SEGMENT_KERNEL,
-  attend_caches,
-  segment_block,
-)
-from ds_jax.model.attention.path import attend_path, group_size
+from ds_jax.checks import check_rank, check_shape
+from ds_jax.model.attention.partial import Partial, attend_part, group_heads, merge
+from ds_jax.model.attention.path import group_size
+from ds_jax.model.attention.reader import CacheReader, Caches
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, Layers, apply_layer, embed, scan_layers
 
@@ -36,11 +31,27 @@ class Slots(NamedTuple):
   segment_keys: jax.Array  # [L, B, W, C, T, D]
   segment_values: jax.Array  # [L, B, W, C, T, D]
 
+  @property
+  def paths(self) -> Caches:
+    return Caches(self.path_keys, self.path_values)
+
+  @property
+  def segments(self) -> Caches:
+    return Caches(self.segment_keys, self.segment_values)
+
 
 def init_slots(
-  config: DecoderConfig, num_slots: int, width: int, segment_length: int, capacity: int
+  config: DecoderConfig, num_slots: int, *, width: int, segment_length: int, capacity: int
 ) -> Slots:
-  """Empty caches in the compute dtype."""
+  """Empty caches in the compute dtype.
+
+  Args:
+    config: the decoder's.
+    num_slots: B.
+    width: W, children of a slot.
+    segment_length: T, positions of a child's segment.
+    capacity: S, positions of a slot's path.
+  """
   layers, heads, dtype = config.num_layers, config.num_kv_heads, config.compute_dtype
   path = (layers, num_slots, heads, capacity, config.head_width)
   segment = (layers, num_slots, width, heads, segment_length, config.head_width)
@@ -56,57 +67,57 @@ def init_slots(
 def encode_chunk(
   decoder: Decoder,
   slots: Slots,
-  slot_index: jax.Array | None,
   tokens: jax.Array,
-  block: int,
-  kernel: str = '',
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+  *,
+  reader: CacheReader,
+  slot_index: jax.Array | None = None,
+) -> tuple[Caches, jax.Array]:
   """Encodes a chunk of tokens after the paths of some slots.
 
   Args:
     decoder: the parameters, in the form for search.
     slots: the caches, not changed.
-    slot_index: `[R]` int32, the slot that each lane extends; None: lanes are the B slots.
     tokens: `[R, Q]` int32; trailing padding does no harm, since nothing before sees it.
-    block: path positions that attention reads at a time.
-    kernel: of `cache_kernel.kernel_for`; a GPU's reads the paths here too.
+    reader: of the paths.
+    slot_index: `[R]` int32, the slot that each lane extends; None: lanes are the B slots.
 
   Returns:
-    New keys and values `[L, R, C, Q, D]` and hidden states `[R, Q, M]`.
+    New keys and values `[L, R, C, Q, D]`, and hidden states `[R, Q, M]`.
+
+  Raises:
+    ValueError: if the tokens are no chunks.
   """
+  check_rank('tokens', tokens, 2)
   config = decoder.config
   num_queries = tokens.shape[1]
   length = slots.path_length if slot_index is None else slots.path_length[slot_index]
   positions = length[:, None] + jnp.arange(num_queries)
   causal = jnp.tri(num_queries, dtype=bool)[None]
 
-  def attend_chunk(q, k, v):
+  def attend_chunk(q: jax.Array, k: jax.Array, v: jax.Array) -> Partial:
     # Lanes in groups, as in attend_path: the scores of all would not stay in a CPU's cache.
     size = group_size(len(q))
     grouped = [x.reshape(-1, size, *x.shape[1:]) for x in (q, k.swapaxes(1, 2), v.swapaxes(1, 2))]
-    parts = jax.lax.map(lambda group: attention.attend_part(*group, causal), grouped)
+    parts = jax.lax.map(lambda group: attend_part(*group, causal), grouped)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
-
-  def attend_paths(q, index):
-    path = slots.path_keys, slots.path_values, index, length
-    if kernel == 'gpu':
-      return gpu_cache_kernel.attend_caches(q, *path, slot_index, name=PATH_KERNEL)
-    return attend_path(q, *path, block, slot_index)
 
   def body(x, xs):
     layer, index = xs
 
     def attend_fn(q, k, v):
-      q = attention.group_heads(q, config.num_kv_heads)
-      return attention.merge([attend_paths(q, index), attend_chunk(q, k, v)])
+      q = group_heads(q, config.num_kv_heads)
+      path = reader.attend_chunk_paths(
+        q, slots.paths, layer=index, length=length, slot_index=slot_index
+      )
+      return merge([path, attend_chunk(q, k, v)])
 
-    x, (k, v) = apply_layer(layer, config, x, positions, attend_fn)
-    return x, (k.swapaxes(1, 2), v.swapaxes(1, 2))
+    x, (k, v) = apply_layer(layer, config, x, positions=positions, attend_fn=attend_fn)
+    return x, Caches(k.swapaxes(1, 2), v.swapaxes(1, 2))
 
-  hidden, (keys, values) = scan_layers(
-    body, embed(decoder, tokens), (decoder.layers, jnp.arange(config.num_layers)), config.num_layers
-  )
-  return keys, values, hidden
+  x = embed(decoder, tokens)
+  xs = decoder.layers, jnp.arange(config.num_layers)
+  hidden, new = scan_layers(body, x, xs, num_layers=config.num_layers)
+  return new, hidden
 
 
 def index_after(index: jax.Array, hidden: jax.Array) -> jax.Array:
@@ -118,26 +129,25 @@ def index_after(index: jax.Array, hidden: jax.Array) -> jax.Array:
   return index + jnp.minimum(jnp.isnan(hidden).sum(), 0)
 
 
-def write_path(slots: Slots, slot_index: jax.Array, keys: jax.Array, values: jax.Array) -> Slots:
-  """Writes `[L, R, C, Q, D]` keys and values after the paths of distinct slots `[R]`.
+def write_path(slots: Slots, new: Caches, slot_index: jax.Array) -> Slots:
+  """Writes keys and values `[L, R, C, Q, D]` after the paths of distinct slots `[R]`.
 
   `path_length` stays: the caller says how much of what was written is valid. The capacity must
   leave Q positions beyond any path, because a slice that would overrun is shifted, not cut.
   """
+  check_shape('slot_index', slot_index, (new.keys.shape[1],))
   length = slots.path_length[slot_index]
 
-  def write(lane, caches):
+  def write_lane(lane, caches):
     start = (0, slot_index[lane], 0, length[lane], 0)
     take = lambda x: jax.lax.dynamic_slice_in_dim(x, lane, 1, axis=1)
-    return tuple(
-      jax.lax.dynamic_update_slice(cache, take(new), start)
-      for cache, new in zip(caches, (keys, values), strict=True)
+    return Caches(
+      jax.lax.dynamic_update_slice(caches.keys, take(new.keys), start),
+      jax.lax.dynamic_update_slice(caches.values, take(new.values), start),
     )
 
-  path_keys, path_values = jax.lax.fori_loop(
-    0, keys.shape[1], write, (slots.path_keys, slots.path_values)
-  )
-  return slots._replace(path_keys=path_keys, path_values=path_values)
+  paths = jax.lax.fori_loop(0, new.keys.shape[1], write_lane, slots.paths)
+  return slots._replace(path_keys=paths.keys, path_values=paths.values)
 
 
 def append_segments(slots: Slots, child: jax.Array) -> Slots:
@@ -150,14 +160,15 @@ def append_segments(slots: Slots, child: jax.Array) -> Slots:
     child: `[B]` int32, index of the child, -1: none (what is then written beyond the path is
       stale, and the length stays).
   """
-  num_slots = child.shape[0]
-  segment_length = slots.segment_keys.shape[4]
-  pick = lambda x: jnp.take_along_axis(
-    x, jnp.maximum(child, 0)[None, :, None, None, None, None], axis=2
-  )[:, :, 0]
-  slots = write_path(
-    slots, jnp.arange(num_slots), pick(slots.segment_keys), pick(slots.segment_values)
-  )
+  num_slots, segment_length = child.shape[0], slots.segment_keys.shape[4]
+
+  def pick(segments: jax.Array) -> jax.Array:  # [L, B, W, C, T, D] -> [L, B, C, T, D]
+    index = jnp.maximum(child, 0)[None, :, None, None, None, None]
+    return jnp.take_along_axis(segments, index, axis=2)[:, :, 0]
+
+  every_slot = jnp.arange(num_slots)
+  picked = Caches(pick(slots.segment_keys), pick(slots.segment_values))
+  slots = write_path(slots, picked, every_slot)
   added = jnp.where(child >= 0, segment_length - 1, 0)
   return slots._replace(path_length=slots.path_length + added)
 
@@ -166,11 +177,11 @@ def decode_step(
   decoder: Decoder,
   slots: Slots,
   tokens: jax.Array,
+  *,
   step: jax.Array,
-  block: int,
-  kernel: str = '',
+  reader: CacheReader,
   layers: Sequence[Layers] | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[Caches, jax.Array]:
   """Encodes one token of each of the W children of every slot.
 
   The W siblings read the shared path once; each also reads its own segment.
@@ -180,68 +191,47 @@ def decode_step(
     slots: the caches, not changed.
     tokens: `[B, W]` int32, the children's tokens at place `step` of their segments.
     step: `[]` int32, tokens already in the segment caches.
-    block: path positions that attention reads at a time.
-    kernel: by which caches are read, of `cache_kernel.kernel_for`.
+    reader: of paths and segments.
     layers: of `split_layers`; None: the decoder's, stacked.
 
   Returns:
-    New keys and values `[L, B, W, C, D]` and hidden states `[B, W, M]`.
+    New keys and values `[L, B, W, C, D]`, and hidden states `[B, W, M]`.
+
+  Raises:
+    ValueError: if the tokens are not those of the slots' children.
   """
+  check_shape('tokens', tokens, slots.segment_keys.shape[1:3])
   config = decoder.config
   num_slots, width = tokens.shape
-  segment_length = slots.segment_keys.shape[4]
   positions = jnp.broadcast_to((slots.path_length + step)[:, None], (num_slots, width))
-  in_segment = (jnp.arange(segment_length) < step)[None, None]
+  scanned, attend_segments = reader.read_segments(slots.segments, step)
   itself = jnp.ones((1, 1, 1), bool)
-  # [B, W, ...] <-> [B * W, ...]; of a Partial, [B * W, C, 1, ...] -> [B, C, W, ...].
-  per_child = lambda x: x.reshape(num_slots * width, *x.shape[2:])
-  per_slot = lambda part: attention.Partial(
-    *(x[:, :, 0].reshape(num_slots, width, *x[:, :, 0].shape[1:]).swapaxes(1, 2) for x in part)
-  )
 
-  def attend_slots(q, index):
-    path = slots.path_keys, slots.path_values, index, slots.path_length
-    if kernel == 'gpu':
-      return gpu_cache_kernel.attend_caches(q, *path, name=PATH_KERNEL)
-    if kernel == 'tpu':
-      return attend_caches(q, *path, block=block, name=PATH_KERNEL)
-    return attend_path(q, *path, block)
+  def per_child(x: jax.Array) -> jax.Array:  # [B, W, ...] -> [B * W, ...]
+    return x.reshape(num_slots * width, *x.shape[2:])
 
-  def attend_segments(q_child, index, caches):
-    if kernel:
-      children = (
-        x.reshape(x.shape[0], -1, *x.shape[3:]) for x in (slots.segment_keys, slots.segment_values)
-      )
-      written = *children, index, jnp.full(num_slots * width, step)
-      if kernel == 'gpu':
-        return gpu_cache_kernel.attend_caches(q_child, *written, name=SEGMENT_KERNEL)
-      return attend_caches(
-        q_child, *written, block=segment_block(segment_length), rows=width, name=SEGMENT_KERNEL
-      )
-    return attention.attend_part(q_child, *map(per_child, caches), in_segment)
+  def per_slot(part: Partial) -> Partial:  # [B * W, C, 1, ...] -> [B, C, W, ...]
+    def regroup(x: jax.Array) -> jax.Array:
+      return x[:, :, 0].reshape(num_slots, width, *x[:, :, 0].shape[1:]).swapaxes(1, 2)
+
+    return jax.tree.map(regroup, part)
 
   def body(x, xs):
-    layer, index, *caches = xs
+    layer, index, *of_layer = xs
 
     def attend_fn(q, k, v):
-      q_child = attention.group_heads(per_child(q)[:, None], config.num_kv_heads)
-      own = [per_child(x)[:, :, None] for x in (k, v)]  # [B * W, C, 1, D]
-      return attention.merge(
-        [
-          attend_slots(attention.group_heads(q, config.num_kv_heads), index),
-          per_slot(attend_segments(q_child, index, caches)),
-          per_slot(attention.attend_part(q_child, *own, itself)),
-        ]
-      )
+      q_child = group_heads(per_child(q)[:, None], config.num_kv_heads)
+      k_child, v_child = (per_child(x)[:, :, None] for x in (k, v))  # [B * W, C, 1, D]
+      q = group_heads(q, config.num_kv_heads)
+      path = reader.attend_paths(q, slots.paths, layer=index, length=slots.path_length)
+      segment = per_slot(attend_segments(q_child, of_layer, index))
+      token = per_slot(attend_part(q_child, k_child, v_child, itself))
+      return merge([path, segment, token])
 
-    return apply_layer(layer, config, x, positions, attend_fn)
+    x, (k, v) = apply_layer(layer, config, x, positions=positions, attend_fn=attend_fn)
+    return x, Caches(k, v)
 
-  # Kernels read a layer's segments where they lie.
-  cut = () if kernel else (slots.segment_keys, slots.segment_values)
-  hidden, (keys, values) = scan_layers(
-    body,
-    embed(decoder, tokens),
-    (layers or decoder.layers, jnp.arange(config.num_layers), *cut),
-    config.num_layers,
-  )
-  return keys, values, hidden
+  x = embed(decoder, tokens)
+  xs = layers or decoder.layers, jnp.arange(config.num_layers), *scanned
+  hidden, new = scan_layers(body, x, xs, num_layers=config.num_layers)
+  return new, hidden

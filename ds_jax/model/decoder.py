@@ -6,6 +6,7 @@ parameters are stacked on a leading layer axis and the layers run under `jax.lax
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,9 +15,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ds_jax.checks import check_rank, check_shape
 from ds_jax.model import rope
 from ds_jax.model.attention.partial import MASKED
-from ds_jax.model.attention.training import RESIDUALS, attend, find_seen_blocks
+from ds_jax.model.attention.training import (
+  RESIDUALS,
+  attend,
+  choose_block_attention,
+  find_seen_blocks,
+)
 from ds_jax.model.config import DecoderConfig
 
 # Logits formed at once are bounded to this many numbers (256 MiB of float32).
@@ -41,11 +48,17 @@ class Layers(nnx.Module):
 
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
     c = config
-    normal = lambda *shape, inputs=1: nnx.Param(
-      _normal(rngs, c.num_layers, *shape, fan_in=math.prod(shape[:inputs]))
-    )
-    zeros = lambda *shape: nnx.Param(jnp.zeros((c.num_layers, *shape)))
-    ones = lambda *shape: nnx.Param(jnp.ones((c.num_layers, *shape)))
+
+    def normal(*shape: int, num_inputs: int = 1) -> nnx.Param:
+      fan_in = math.prod(shape[:num_inputs])
+      return nnx.Param(_normal(rngs, c.num_layers, *shape, fan_in=fan_in))
+
+    def zeros(*shape: int) -> nnx.Param:
+      return nnx.Param(jnp.zeros((c.num_layers, *shape)))
+
+    def ones(*shape: int) -> nnx.Param:
+      return nnx.Param(jnp.ones((c.num_layers, *shape)))
+
     self.attention_scale = ones(c.width)
     self.query_kernel = normal(c.width, c.num_heads, c.head_width)
     self.query_bias = zeros(c.num_heads, c.head_width) if c.has_qkv_bias else None
@@ -53,7 +66,7 @@ class Layers(nnx.Module):
     self.key_bias = zeros(c.num_kv_heads, c.head_width) if c.has_qkv_bias else None
     self.value_kernel = normal(c.width, c.num_kv_heads, c.head_width)
     self.value_bias = zeros(c.num_kv_heads, c.head_width) if c.has_qkv_bias else None
-    self.output_kernel = normal(c.num_heads, c.head_width, c.width, inputs=2)
+    self.output_kernel = normal(c.num_heads, c.head_width, c.width, num_inputs=2)
     self.query_scale = ones(c.head_width) if c.has_qk_norm else None
     self.key_scale = ones(c.head_width) if c.has_qk_norm else None
     self.mlp_scale = ones(c.width)
@@ -71,16 +84,15 @@ class Decoder(nnx.Module):
 
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
     self.config = config
-    self.embedding = nnx.Param(
-      _normal(rngs, config.vocab_size, config.width, fan_in=config.width)
-    )  # [V, M]
+    embedding = _normal(rngs, config.vocab_size, config.width, fan_in=config.width)
+    self.embedding = nnx.Param(embedding)  # [V, M]
     self.layers = Layers(config, rngs=rngs)
     self.final_scale = nnx.Param(jnp.ones((config.width,)))  # [M]
-    self.head = (
-      None
-      if config.tie_embeddings
-      else nnx.Param(_normal(rngs, config.width, config.vocab_size, fan_in=config.width))
-    )  # [M, V]
+    if config.tie_embeddings:
+      self.head = None
+    else:
+      head = _normal(rngs, config.width, config.vocab_size, fan_in=config.width)
+      self.head = nnx.Param(head)  # [M, V]
 
 
 def _normal(rngs: nnx.Rngs, *shape: int, fan_in: int) -> jax.Array:
@@ -102,7 +114,12 @@ AttendFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def apply_layer(
-  layer: Layers, config: DecoderConfig, x: jax.Array, positions: jax.Array, attend_fn: AttendFn
+  layer: Layers,
+  config: DecoderConfig,
+  x: jax.Array,
+  *,
+  positions: jax.Array,
+  attend_fn: AttendFn,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   """One decoder layer.
 
@@ -118,6 +135,8 @@ def apply_layer(
   """
   dtype = x.dtype
   p = jax.tree.map(lambda a: a.astype(dtype), layer)
+
+  # x + attention(norm(x))
   h = rms_norm(x, layer.attention_scale[...], config.norm_epsilon)
   q, k, v = (project(h, kernel[...]) for kernel in (p.query_kernel, p.key_kernel, p.value_kernel))
   if config.has_qkv_bias:
@@ -126,9 +145,11 @@ def apply_layer(
     q = rms_norm(q, layer.query_scale[...], config.norm_epsilon)
     k = rms_norm(k, layer.key_scale[...], config.norm_epsilon)
   angles = rope.frequencies(config.head_width, config.rope_theta, config.rope_scaling)
-  q, k = rope.rotate(q, positions, *angles), rope.rotate(k, positions, *angles)
+  q, k = rope.rotate(q, positions, angles), rope.rotate(k, positions, angles)
   mixed = attend_fn(q, k, v).astype(dtype)
   x = x + project(mixed, p.output_kernel[...], num_inputs=2)
+
+  # x + down(silu(gate(norm(x))) * up(norm(x)))
   h = rms_norm(x, layer.mlp_scale[...], config.norm_epsilon)
   gated = jax.nn.silu(project(h, p.gate_kernel[...])) * project(h, p.up_kernel[...])
   return x + project(gated, p.down_kernel[...]), (k, v)
@@ -145,28 +166,40 @@ def project(x: jax.Array, kernel: jax.Array, num_inputs: int = 1) -> jax.Array:
   return out.reshape(*x.shape[: x.ndim - num_inputs], *outputs)
 
 
-def scan_layers(body: Callable, x: jax.Array, xs: Any, num_layers: int) -> tuple[jax.Array, Any]:
+def scan_layers(
+  body: Callable, x: jax.Array, xs: tuple[Any, ...], *, num_layers: int
+) -> tuple[jax.Array, Any]:
   """`jax.lax.scan` over stacked layers; a few layers are written out.
 
   XLA compiles one body for many layers, but on CPU products inside a loop run at half speed.
   Layers that lie apart (`split_layers`) are written out, too.
+
+  Args:
+    body: `(x, a layer's entry of each of xs) -> (x, output)`.
+    x: `[..., M]` residual stream.
+    xs: layers, stacked or as a list, and arrays that begin with L.
+    num_layers: L.
+
+  Returns:
+    The residual stream after the last layer, and the stacked outputs.
   """
-  layers, *rest = xs if isinstance(xs, tuple) else (xs,)
-  if isinstance(layers, list):
-    outputs = []
-    for layer, *others in zip(layers, *rest, strict=True):
-      x, output = body(x, (layer, *others))
-      outputs.append(output)
-    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
-  return jax.lax.scan(body, x, xs, unroll=num_layers if num_layers <= MAX_UNROLLED else 1)
+  layers, *others = xs
+  if not isinstance(layers, list):
+    return jax.lax.scan(body, x, xs, unroll=num_layers if num_layers <= MAX_UNROLLED else 1)
+  outputs = []
+  for entries in zip(layers, *others, strict=True):
+    x, output = body(x, entries)
+    outputs.append(output)
+  return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
 def split_layers(decoder: Decoder) -> list[Layers]:
-  """The layers one by one. A GPU's loop over stacked layers copies each before it is multiplied."""
-  return [
-    jax.tree.map(lambda leaf, i=i: leaf[i], decoder.layers)
-    for i in range(decoder.config.num_layers)
-  ]
+  """The parameters of the layers, layer by layer.
+
+  A GPU's loop over stacked layers would copy each before it is multiplied.
+  """
+  take = lambda i: jax.tree.map(lambda leaf: leaf[i], decoder.layers)
+  return [take(i) for i in range(decoder.config.num_layers)]
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
@@ -191,7 +224,10 @@ def compute_logits(
 ) -> jax.Array:
   """`[..., M]` final hidden states -> `[..., V]` float32; ids the tokenizer lacks are masked.
 
-  `table`: of `head_table`, where the decoder itself holds a part of it only.
+  Args:
+    decoder: the parameters.
+    hidden: before the final norm.
+    table: of `head_table`, where the decoder itself holds a part of it only.
   """
   config = decoder.config
   hidden = rms_norm(hidden, decoder.final_scale[...], config.norm_epsilon)
@@ -204,7 +240,10 @@ def compute_logits(
 
 
 class Parts(NamedTuple):
-  """How the whole of what a computation needs next is had; by default it is there (else: fsdp)."""
+  """How a computation gets the whole of what it needs next.
+
+  By default every device holds all; model/sharded.py gathers what is split over fsdp.
+  """
 
   embed: Callable[[Decoder, jax.Array], jax.Array] = embed
   layer: Callable[[Layers], Layers] = lambda layer: layer
@@ -215,60 +254,68 @@ class Parts(NamedTuple):
 WHOLE = Parts()
 
 
-def forward(
-  decoder: Decoder,
-  tokens: jax.Array,
-  positions: jax.Array,
-  key_end: jax.Array,
-  parts: Parts = WHOLE,
-) -> jax.Array:
-  """Training form: all positions of all rows at once.
+class Rows(NamedTuple):
+  """Packed rows in the training form: all positions of all rows at once.
+
+  Query i sees key j iff j <= i < key_end[j] (model/attention/training.py).
+  """
+
+  tokens: jax.Array  # [R, S] int32
+  positions: jax.Array  # [R, S] int32, for the rotation
+  key_end: jax.Array  # [R, S] int32
+  # [R, S] int32; targets[r, i] is scored by what position i sees; None: nothing is scored.
+  targets: jax.Array | None = None
+  # [R, S] int32; if given, targets[r, i] is scored by what position predecessor[r, i] sees: in a
+  # tree, one position has several successors.
+  predecessor: jax.Array | None = None
+
+
+def forward(decoder: Decoder, rows: Rows, parts: Parts = WHOLE) -> jax.Array:
+  """Hidden states `[R, S, M]` before the final norm, in the compute dtype.
 
   Args:
     decoder: the parameters.
-    tokens: `[R, S]` int32.
-    positions: `[R, S]` int32 for the rotation.
-    key_end: `[R, S]` int32; query i sees key j iff j <= i < key_end[j] (see training_attention).
+    rows: what is forwarded.
     parts: how the parameters are had whole.
 
-  Returns:
-    `[R, S, M]` hidden states before the final norm, compute dtype.
+  Raises:
+    ValueError: if the arrays of the rows do not belong together.
   """
+  check_rank('tokens', rows.tokens, 2)
+  check_shape('positions', rows.positions, rows.tokens.shape)
+  check_shape('key_end', rows.key_end, rows.tokens.shape)
   config = decoder.config
-  seen_blocks = find_seen_blocks(key_end)  # here, not in every layer: it looks at all rows
-  has_kernels = parts.heads_are_whole and config.attention_kernel != 'off'
+  seen_blocks = find_seen_blocks(rows.key_end)  # here, not in every layer: it looks at all rows
+  attend_fn = functools.partial(
+    attend,
+    key_end=rows.key_end,
+    seen_blocks=seen_blocks,
+    blocks=choose_block_attention(config.attention_kernel, heads_are_whole=parts.heads_are_whole),
+  )
 
-  def body(x, layer):
-    attend_fn = lambda q, k, v: attend(q, k, v, key_end, seen_blocks, has_kernels)
-    return apply_layer(parts.layer(layer), config, x, positions, attend_fn)[0], None
+  def body(x, xs):
+    (layer,) = xs
+    layer = parts.layer(layer)
+    x, _ = apply_layer(layer, config, x, positions=rows.positions, attend_fn=attend_fn)
+    return x, None
 
   if config.remat != 'none':
     # Inside a loop nothing can be merged with the forward pass; layers written out could be.
     body = jax.checkpoint(
       body, policy=REMAT_POLICIES[config.remat], prevent_cse=config.num_layers <= MAX_UNROLLED
     )
-  return scan_layers(body, parts.embed(decoder, tokens), decoder.layers, config.num_layers)[0]
+  x = parts.embed(decoder, rows.tokens)
+  return scan_layers(body, x, (decoder.layers,), num_layers=config.num_layers)[0]
 
 
 def sequence_logprobs(
-  decoder: Decoder,
-  tokens: jax.Array,
-  positions: jax.Array,
-  key_end: jax.Array,
-  targets: jax.Array,
-  *,
-  predecessor: jax.Array | None = None,
-  temperature: float = 1.0,
-  parts: Parts = WHOLE,
+  decoder: Decoder, rows: Rows, *, temperature: float = 1.0, parts: Parts = WHOLE
 ) -> tuple[jax.Array, jax.Array]:
-  """Log-probs of `targets` and entropies, under the full softmax.
+  """Log-probs of the rows' targets and entropies, under the full softmax.
 
   Args:
     decoder: the parameters.
-    tokens, positions, key_end: `[R, S]` int32, as in `forward`.
-    targets: `[R, S]` int32; `targets[r, i]` is scored by what position i sees.
-    predecessor: `[R, S]` int32; if given, `targets[r, i]` is scored by what position
-      `predecessor[r, i]` sees: in a tree, one position has several successors.
+    rows: with targets.
     temperature: that of the sampler; logits are divided by it, as the sampler does.
     parts: how the parameters are had whole.
 
@@ -276,25 +323,31 @@ def sequence_logprobs(
     Log-probs and entropies (nats), `[R, S]` float32. `[R, S, V]` never exists in full: positions
     go through the head in chunks, recomputed in the backward pass.
   """
-  hidden = forward(decoder, tokens, positions, key_end, parts)
-  if predecessor is not None:
-    hidden = jnp.take_along_axis(hidden, predecessor[..., None], axis=1)
-  num_rows, num_positions = tokens.shape
+  check_shape('targets', rows.targets, rows.tokens.shape)
+  hidden = forward(decoder, rows, parts)
+  if rows.predecessor is not None:
+    hidden = jnp.take_along_axis(hidden, rows.predecessor[..., None], axis=1)
   table = parts.head_table(decoder)
-  score = lambda x: score_targets(compute_logits(decoder, x[0], table), x[1], temperature)
+
+  def score(x: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    hidden, targets = x
+    return score_targets(compute_logits(decoder, hidden, table), targets, temperature)
+
+  num_rows, num_positions = rows.tokens.shape
   chunk = max(1, min(num_positions, MAX_LOGITS // (num_rows * decoder.config.vocab_size)))
   if chunk >= num_positions:
-    return score((hidden, targets))
-  padding = -num_positions % chunk
-  chunks = lambda x: jnp.moveaxis(
-    jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2)).reshape(
-      num_rows, -1, chunk, *x.shape[2:]
-    ),
-    1,
-    0,
-  )
-  scored = jax.lax.map(jax.checkpoint(score), (chunks(hidden), chunks(targets)))
-  return tuple(jnp.moveaxis(x, 0, 1).reshape(num_rows, -1)[:, :num_positions] for x in scored)
+    return score((hidden, rows.targets))
+
+  def cut(x: jax.Array) -> jax.Array:  # [R, S, ...] -> [chunks, R, chunk, ...]
+    padding = ((0, 0), (0, -num_positions % chunk)) + ((0, 0),) * (x.ndim - 2)
+    chunks = jnp.pad(x, padding).reshape(num_rows, -1, chunk, *x.shape[2:])
+    return jnp.moveaxis(chunks, 1, 0)
+
+  def join(x: jax.Array) -> jax.Array:  # [chunks, R, chunk] -> [R, S]
+    return jnp.moveaxis(x, 0, 1).reshape(num_rows, -1)[:, :num_positions]
+
+  logprobs, entropies = jax.lax.map(jax.checkpoint(score), (cut(hidden), cut(rows.targets)))
+  return join(logprobs), join(entropies)
 
 
 def score_targets(
@@ -315,9 +368,12 @@ def score_targets(
     Two arrays `[...]` float32.
   """
   logits = logits / temperature
+  # log softmax(z)_i = z_i - log sum_j exp(z_j), with z = logits - max.
   shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
   weights = jnp.exp(shifted)
   total = weights.sum(-1)
   log_total = jnp.log(total)
   target = jnp.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
-  return target - log_total, log_total - jnp.sum(weights * shifted, -1) / total
+  logprob = target - log_total
+  # Entropy = -sum_i p_i log p_i = log sum_j exp(z_j) - sum_i p_i z_i.
+  return logprob, log_total - jnp.sum(weights * shifted, -1) / total

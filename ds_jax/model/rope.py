@@ -9,14 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from ds_jax.checks import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,180 +48,73 @@ class YarnScaling:
 Scaling = LinearScaling | Llama3Scaling | YarnScaling
 
 
+class Rotation(NamedTuple):
+  """By how much heads are rotated."""
+
+  frequency: np.ndarray  # [D / 2] float32, radians per position
+  magnitude: float  # of sine and cosine; 1 unless yarn sharpens attention
+
+
 @functools.cache
-def frequencies(width: int, theta: float, scaling: Scaling | None) -> tuple[np.ndarray, float]:
-  """Angles per position and the magnitude of sine and cosine.
+def frequencies(width: int, theta: float, scaling: Scaling | None) -> Rotation:
+  """The rotation of heads: theta^(-2i / D) radians per position for pair i, and its scaling.
 
   Args:
     width: D, even.
     theta: base of the wavelengths.
     scaling: None: as pretrained.
-
-  Returns:
-    `[D / 2]` float32 radians per position, and 1 unless yarn scales attention.
   """
   wavelengths = np.float32(theta) ** (np.arange(0, width, 2, dtype=np.float32) / np.float32(width))
   plain = np.float32(1) / wavelengths
   match scaling:
     case None:
-      return plain, 1.0
+      return Rotation(plain, 1.0)
     case LinearScaling(factor):
-      return plain / np.float32(factor), 1.0
+      return Rotation(plain / np.float32(factor), 1.0)
     case Llama3Scaling():
-      return _llama3(plain, scaling), 1.0
+      return Rotation(_llama3(plain, scaling), 1.0)
     case YarnScaling():
-      return _yarn(wavelengths, theta, scaling), scaling.attention_factor
+      return Rotation(_yarn(wavelengths, theta, scaling), scaling.attention_factor)
 
 
 def _llama3(plain: np.ndarray, scaling: Llama3Scaling) -> np.ndarray:
   low, high = scaling.low_freq_factor, scaling.high_freq_factor
   turns = scaling.original_positions / (np.float32(2 * math.pi) / plain)
-  kept = np.clip((turns - low) / (high - low), 0, 1, dtype=np.float32)
-  return (1 - kept) * plain / np.float32(scaling.factor) + kept * plain
+  # 0: divided; 1: as pretrained.
+  share_plain = np.clip((turns - low) / (high - low), 0, 1, dtype=np.float32)
+  return (1 - share_plain) * plain / np.float32(scaling.factor) + share_plain * plain
 
 
 def _yarn(wavelengths: np.ndarray, theta: float, scaling: YarnScaling) -> np.ndarray:
   width = 2 * len(wavelengths)
 
-  def index_of(turns):  # the frequency that turns so often in the original context
-    return (
-      width * math.log(scaling.original_positions / (turns * 2 * math.pi)) / (2 * math.log(theta))
-    )
+  def index_of(turns: float) -> float:
+    """The frequency that turns so often in the original context, as an index (their Eq. 21)."""
+    positions_per_radian = scaling.original_positions / (turns * 2 * math.pi)
+    return width * math.log(positions_per_radian) / (2 * math.log(theta))
 
+  # Frequencies below `low` stay, those above `high` are divided, with a ramp between.
   low, high = index_of(scaling.beta_fast), index_of(scaling.beta_slow)
   if scaling.truncate:
     low, high = math.floor(low), math.ceil(high)
   low, high = max(low, 0), min(high, width - 1)
   ramp = (np.arange(width // 2, dtype=np.float32) - low) / ((high - low) or 0.001)
-  kept = 1 - np.clip(ramp, 0, 1, dtype=np.float32)
+  share_plain = 1 - np.clip(ramp, 0, 1, dtype=np.float32)
   divided = np.float32(1) / (np.float32(scaling.factor) * wavelengths)
-  return divided * (1 - kept) + np.float32(1) / wavelengths * kept
+  return divided * (1 - share_plain) + np.float32(1) / wavelengths * share_plain
 
 
-def rotate(
-  x: jax.Array, positions: jax.Array, frequency: np.ndarray, magnitude: float
-) -> jax.Array:
-  """Rotates the halves of each head by the angle of its position.
+def rotate(x: jax.Array, positions: jax.Array, rotation: Rotation) -> jax.Array:
+  """Rotates the pairs (x_i, x_(i + D/2)) of each head by the angle of its position.
 
   Args:
     x: `[..., heads, D]`.
     positions: `[...]` int32.
-    frequency: `[D / 2]` float32, radians per position.
-    magnitude: multiplies the result.
+    rotation: of `frequencies`.
   """
   half = x.shape[-1] // 2
-  angle = positions[..., None, None].astype(jnp.float32) * frequency
-  sin, cos = jnp.sin(angle) * magnitude, jnp.cos(angle) * magnitude
+  angle = positions[..., None, None].astype(jnp.float32) * rotation.frequency
+  sin, cos = jnp.sin(angle) * rotation.magnitude, jnp.cos(angle) * rotation.magnitude
   first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(
-    x.dtype
-  )
-
-
-# rope_type -> (fields it needs, fields it may have); rope_theta and the type itself aside.
-_FIELDS = {
-  'default': ((), ()),
-  'linear': (('factor',), ()),
-  'llama3': (
-    ('factor', 'low_freq_factor', 'high_freq_factor'),
-    ('original_max_position_embeddings',),
-  ),
-  'yarn': (
-    (),
-    (
-      'factor',
-      'original_max_position_embeddings',
-      'beta_fast',
-      'beta_slow',
-      'attention_factor',
-      'mscale',
-      'mscale_all_dim',
-      'truncate',
-    ),
-  ),
-}
-
-
-def scaling_from_hf(
-  fields: Mapping[str, Any], max_positions: int, original_positions: int | None = None
-) -> Scaling | None:
-  """Returns the scaling that `rope_scaling` or `rope_parameters` of a config.json asks for.
-
-  Args:
-    fields: that entry; empty: none.
-    max_positions: max_position_embeddings, the default of the original context.
-    original_positions: original_max_position_embeddings beside the entry, which goes before the
-      one in it; None: there is none.
-
-  Raises:
-    InputError: an unknown type, or fields that are missing, unknown or no numbers.
-  """
-  given = {
-    k: v
-    for k, v in fields.items()
-    if v is not None and k not in ('rope_type', 'type', 'rope_theta')
-  }
-  kind = fields.get('rope_type') or fields.get('type') or 'default'
-  if kind not in _FIELDS:
-    raise InputError(
-      f'Expected a rope type in {sorted(_FIELDS)} in config.json, got {kind!r}, '
-      'which is not supported.'
-    )
-  needed, allowed = _FIELDS[kind]
-  faults = [f'it lacks {name}' for name in needed if name not in given]
-  faults += [
-    f'unknown field {name} = {given[name]!r}' for name in given if name not in (*needed, *allowed)
-  ]
-  faults += [
-    f'{name} = {value!r} is no positive number'
-    for name, value in given.items()
-    if name != 'truncate' and not (_is_number(value) and value > 0)
-  ]
-  if kind == 'llama3' and not faults and given['low_freq_factor'] >= given['high_freq_factor']:
-    faults.append('low_freq_factor is not below high_freq_factor')
-  if faults:
-    raise InputError(f'Rope parameters of type {kind!r} in config.json: {"; ".join(faults)}.')
-  original = int(
-    original_positions or given.get('original_max_position_embeddings') or max_positions
-  )
-  match kind:
-    case 'linear':
-      return LinearScaling(float(given['factor']))
-    case 'llama3':
-      return Llama3Scaling(*(float(given[name]) for name in needed), original)
-    case 'yarn':
-      factor = float(given.get('factor', max_positions / original))
-      return YarnScaling(
-        factor,
-        original,
-        float(given.get('beta_fast', 32)),
-        float(given.get('beta_slow', 1)),
-        _attention_factor(given, factor),
-        bool(given.get('truncate', True)),
-      )
-  return None
-
-
-def _attention_factor(given: Mapping[str, Any], factor: float) -> float:
-  """The magnitude that yarn's file names, or else its paper's 0.1 ln(factor) + 1."""
-  if 'attention_factor' in given:
-    return float(given['attention_factor'])
-  grown = lambda weight: 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
-  if 'mscale' in given and 'mscale_all_dim' in given:
-    return grown(given['mscale']) / grown(given['mscale_all_dim'])
-  return grown(1.0)
-
-
-def _is_number(value: Any) -> bool:
-  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def scaling_to_hf(scaling: Scaling | None) -> dict[str, Any] | None:
-  """The `rope_scaling` entry of a config.json."""
-  if scaling is None:
-    return None
-  kinds = {LinearScaling: 'linear', Llama3Scaling: 'llama3', YarnScaling: 'yarn'}
-  fields = {'rope_type': kinds[type(scaling)], **dataclasses.asdict(scaling)}
-  if 'original_positions' in fields:
-    fields['original_max_position_embeddings'] = fields.pop('original_positions')
-  return fields
+  rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+  return rotated.astype(x.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,19 +13,20 @@ from ds_jax.checks import check_choice
 from ds_jax.config import Config, check_training, context_length
 from ds_jax.interfaces import Progress
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.huggingface.load import read_config
+from ds_jax.model.huggingface.config import read_config
 from ds_jax.plan import tables
 from ds_jax.plan.capacity import largest_slots
-from ds_jax.plan.programs import Measured, Part, measure, parts_of
-from ds_jax.plan.speed import EXPANSIONS_PER_TREE, Work, Workload, predict
+from ds_jax.plan.parts import Measured, Part, measure
+from ds_jax.plan.programs import parts_of
+from ds_jax.plan.speed import EXPANSIONS_PER_TREE, StepWork, Work, Workload, predict
 from ds_jax.plan.topology import Place, open_place, sensible_meshes
+from ds_jax.run.stopping import ExitCode
 from ds_jax.train.batch import row_shape
 
-EXIT_FITS, EXIT_TOO_LARGE, EXIT_NOT_COMPILED = 0, 3, 4
 STATUSES = {
-  EXIT_FITS: 'fits',
-  EXIT_TOO_LARGE: 'does_not_fit',
-  EXIT_NOT_COMPILED: 'does_not_compile',
+  ExitCode.DONE: 'fits',
+  ExitCode.TOO_LARGE: 'does_not_fit',
+  ExitCode.NOT_COMPILED: 'does_not_compile',
 }
 REMEDIES = {
   'reshard': 'raise mesh.tensor',
@@ -57,20 +58,20 @@ def decoder_of(config: Config) -> DecoderConfig:
   """Shape of the model: of a known name, a folder with config.json, or a new model's."""
   model = config.model
   if model.path:
-    found = KNOWN.get(model.path.rstrip('/').split('/')[-1]) or read_config(model.path)
-    return dataclasses.replace(found, **model.formats)
-  names = (
-    'num_layers',
-    'width',
-    'mlp_width',
-    'num_heads',
-    'num_kv_heads',
-    'head_width',
-    'tie_embeddings',
-    'rope_theta',
-  )
+    name = model.path.rstrip('/').split('/')[-1]
+    return dataclasses.replace(KNOWN.get(name) or read_config(model.path), **model.formats)
   return DecoderConfig(
-    vocab_size=256, num_ids=256, **model.formats, **{name: getattr(model, name) for name in names}
+    vocab_size=256,
+    num_ids=256,
+    num_layers=model.num_layers,
+    width=model.width,
+    mlp_width=model.mlp_width,
+    num_heads=model.num_heads,
+    num_kv_heads=model.num_kv_heads,
+    head_width=model.head_width,
+    tie_embeddings=model.tie_embeddings,
+    rope_theta=model.rope_theta,
+    **model.formats,
   )
 
 
@@ -96,46 +97,47 @@ def plan(
   decoder = decoder_of(config)
   places: list[list[Place]] = []
   for topology in topologies or [None]:
-    chosen = (
-      [config.mesh] if meshes == 'config' else sensible_meshes(topology, decoder.num_kv_heads)
-    )
+    chosen = [config.mesh]
+    if meshes == 'all':
+      chosen = sensible_meshes(topology, decoder.num_kv_heads)
     places.append([open_place(topology, mesh) for mesh in chosen])
-  plans = [[_plan_one(config, decoder, place, progress) for place in same] for same in places]
-  code = max(min(one['exit_code'] for one in same) for same in plans)
-  flat = [one for same in plans for one in same]
-  text = '\n\n'.join(tables.memory(one, REMEDIES) + '\n' + tables.work(one) for one in flat)
-  if len(flat) == 1:
-    return flat[0], text
-  return (
-    {'status': STATUSES[code], 'exit_code': code, 'plans': flat},
-    text + '\n\n' + tables.scaling(flat),
-  )
+  plans, codes = [], []
+  for same_slice in places:
+    summaries = [_plan_one(config, decoder, place, progress=progress) for place in same_slice]
+    codes.append(min(summary['exit_code'] for summary in summaries))
+    plans += summaries
+  texts = [tables.memory(one, REMEDIES) + '\n' + tables.work(one) for one in plans]
+  if len(plans) == 1:
+    return plans[0], texts[0]
+  summary = {'status': STATUSES[max(codes)], 'exit_code': max(codes), 'plans': plans}
+  return summary, '\n\n'.join([*texts, tables.scaling(plans)])
 
 
 def _plan_one(
-  config: Config, decoder: DecoderConfig, place: Place, progress: Progress
+  config: Config, decoder: DecoderConfig, place: Place, *, progress: Progress
 ) -> dict[str, Any]:
-  """One mesh on one slice."""
-  found: dict[str, Measured] = {}
+  """The summary of one mesh on one slice."""
+  measured: dict[str, Measured] = {}
   faults: dict[str, str] = {}
   slots: dict[str, dict[str, Any]] = {}
   unavoidable: dict[str, float] = {}
-  code = EXIT_FITS
+  code = ExitCode.DONE
   for part in parts_of(config, decoder, place.mesh):
     progress.note(f'Compiling {part.name} for {place.name}.')
     try:
-      found[part.name] = measure(part)
+      measured[part.name] = measure(part)
     except jax.errors.JaxRuntimeError as e:
       is_memory = 'RESOURCE_EXHAUSTED' in str(e)
       faults[part.name] = str(e)[:300]
-      code = max(code, EXIT_TOO_LARGE if is_memory else EXIT_NOT_COMPILED)
+      code = max(code, ExitCode.TOO_LARGE if is_memory else ExitCode.NOT_COMPILED)
       if not is_memory:
         continue
-    if part.with_slots:
-      unavoidable[part.name] = part.unavoidable
-      slots[part.name] = _slots_of(part, found.get(part.name), place)
-  if max((one.use.total for one in found.values()), default=0) > place.memory:
-    code = max(code, EXIT_TOO_LARGE)
+    if part.expansion:
+      unavoidable[part.name] = part.expansion.unavoidable
+      slots[part.name] = _slots_summary(part, measured.get(part.name), place)
+  if max((one.use.total for one in measured.values()), default=0) > place.memory:
+    code = max(code, ExitCode.TOO_LARGE)
+  parts = {name: _part_summary(one, place, unavoidable.get(name)) for name, one in measured.items()}
   return {
     'status': STATUSES[code],
     'place': place.name,
@@ -145,38 +147,45 @@ def _plan_one(
     'faults': faults,
     'exit_code': code,
     'slots': slots,
-    'parts': {
-      name: _part_summary(one, place, unavoidable.get(name)) for name, one in found.items()
-    },
+    'parts': parts,
     'fsdp_minimum': fsdp_minimum(decoder, place),
-    **_prediction(config, decoder, place, found),
+    **_prediction(config, decoder, place, measured=measured),
   }
 
 
-def _slots_of(part: Part, found: Measured | None, place: Place) -> dict[str, Any]:
-  largest, is_compiled = largest_slots(part, found and found.use, place.memory)
-  return {'configured': part.num_slots, 'largest': largest, 'is_compiled': is_compiled}
+def _slots_summary(part: Part, measured: Measured | None, place: Place) -> dict[str, Any]:
+  """How many slots are asked for, and how many fit."""
+  use = measured.use if measured else None
+  largest, is_compiled = largest_slots(part, use, place.memory)
+  configured = part.expansion.num_slots
+  return {'configured': configured, 'largest': largest, 'is_compiled': is_compiled}
 
 
-def _part_summary(one: Measured, place: Place, unavoidable: float | None) -> dict[str, Any]:
-  of = lambda work: {
+def _part_summary(measured: Measured, place: Place, unavoidable: float | None) -> dict[str, Any]:
+  """What a program uses and does; `unavoidable`: bytes of a decode step, of an expansion."""
+  use = measured.use
+  summary = dataclasses.asdict(use)
+  summary |= {'total': use.total, 'spare': 1 - use.total / place.memory}
+  summary |= _work_summary(measured.work, place)
+  if measured.decode_step is not None:
+    ratio = measured.decode_step.traffic.bytes / unavoidable
+    step = _work_summary(measured.decode_step, place) | {'bytes_over_unavoidable': ratio}
+    summary['decode_step'] = step
+  return summary
+
+
+def _work_summary(work: Work, place: Place) -> dict[str, Any]:
+  """What a device does in a run, and what that takes where limits are published."""
+  traffic, limits = work.traffic, place.limits
+  return {
     'flops': work.flops,
-    'bytes': work.traffic.bytes,
-    'sent': work.traffic.sent,
-    'collectives': {kind: dataclasses.asdict(c) for kind, c in work.traffic.collectives.items()},
-    'loops_counted_once': work.traffic.loops_counted_once,
-    'seconds': work.seconds(place.limits) if place.limits else None,
-    'bound': work.bound(place.limits)[0] if place.limits else None,
+    'bytes': traffic.bytes,
+    'sent': traffic.sent,
+    'collectives': {kind: dataclasses.asdict(c) for kind, c in traffic.collectives.items()},
+    'loops_counted_once': traffic.loops_counted_once,
+    'seconds': work.seconds(limits) if limits else None,
+    'bound': work.bound(limits)[0] if limits else None,
   }
-  summary = (
-    dataclasses.asdict(one.use)
-    | {'total': one.use.total, 'spare': 1 - one.use.total / place.memory}
-    | of(one.work)
-  )
-  if one.decode_step is None:
-    return summary
-  ratio = one.decode_step.traffic.bytes / unavoidable
-  return summary | {'decode_step': of(one.decode_step) | {'bytes_over_unavoidable': ratio}}
 
 
 def fsdp_minimum(decoder: DecoderConfig, place: Place) -> float:
@@ -188,46 +197,48 @@ def fsdp_minimum(decoder: DecoderConfig, place: Place) -> float:
   fsdp, data = place.mesh.shape['fsdp'], place.mesh.shape['data']
   size = decoder.num_parameters() / place.mesh.shape['tensor']
   gathered = 2 * jax.numpy.dtype(decoder.compute_dtype).itemsize
-  return size * ((fsdp - 1) / fsdp * (gathered + 4) + 2 * 4 * (data - 1) / data / fsdp)
+  # On a ring of n, a gather or a scattered sum sends (n - 1) / n of the whole, a sum twice that.
+  over_fsdp = (fsdp - 1) / fsdp * (gathered + 4)
+  over_data = 2 * 4 * (data - 1) / data / fsdp
+  return size * (over_fsdp + over_data)
 
 
 def _prediction(
-  config: Config, decoder: DecoderConfig, place: Place, found: dict[str, Measured]
+  config: Config, decoder: DecoderConfig, place: Place, *, measured: Mapping[str, Measured]
 ) -> dict[str, Any]:
   """Ratios to what must be computed, and times where limits are published."""
-  names = ('expand', 'forward and backward', 'optimizer', 'reshard')
-  if any(name not in found for name in names):
+  if not {'expand', 'forward and backward', 'optimizer', 'reshard'} <= set(measured):
     return {}
-  expand, update, optimizer, reshard = (found[name] for name in names)
+  work = StepWork(
+    decode_step=measured['expand'].decode_step,
+    update=measured['forward and backward'].work,
+    optimizer=measured['optimizer'].work,
+    reshard=measured['reshard'].work,
+  )
   num_groups = sharding.num_slot_shards(place.mesh)
   rows = row_shape(config.train, num_groups)
   needed = update_flops(decoder, rows.micro_rows / num_groups, rows.row_length)
   summary: dict[str, Any] = {
     'micro_rows': rows.micro_rows,
     'row_length': rows.row_length,
-    'update_flops_over_needed': update.work.flops / (needed / place.mesh.shape['tensor']),
+    'update_flops_over_needed': work.update.flops / (needed / place.mesh.shape['tensor']),
   }
   if place.limits is None:
     return summary
-  workload = Workload.of(config, num_groups, rows.micro_rows, rows.row_length)
-  step: Work = expand.decode_step
-  return summary | {
-    'assumed': {
-      'expansions_per_tree': EXPANSIONS_PER_TREE,
-      'tokens_per_path': context_length(config) // 2,
-    },
-    'predicted': predict(
-      config,
-      workload,
-      place.limits,
-      num_groups,
-      place.num_chips,
-      step,
-      update.work,
-      optimizer.work,
-      reshard.work,
-    ),
+  workload = Workload.of(config, num_groups, micro_rows=rows.micro_rows, row_length=rows.row_length)
+  predicted = predict(
+    config,
+    workload,
+    work,
+    limits=place.limits,
+    num_groups=num_groups,
+    num_chips=place.num_chips,
+  )
+  assumed = {
+    'expansions_per_tree': EXPANSIONS_PER_TREE,
+    'tokens_per_path': context_length(config) // 2,
   }
+  return summary | {'assumed': assumed, 'predicted': predicted}
 
 
 def update_flops(decoder: DecoderConfig, rows: float, row_length: int) -> float:
@@ -239,6 +250,7 @@ def update_flops(decoder: DecoderConfig, rows: float, row_length: int) -> float:
   heads = c.num_heads * c.head_width
   layer = c.width * (2 * heads + 2 * c.num_kv_heads * c.head_width + 3 * c.mlp_width)
   per_token = 2 * (c.num_layers * layer + c.width * c.vocab_size)
+  # Scores and weighted values, 2 FLOPs each, with half of the row on average.
   attention = c.num_layers * 4 * heads * row_length / 2
-  passes = 4 if c.remat == 'full' else 3
+  passes = 4 if c.remat == 'full' else 3  # the backward pass counts twice
   return rows * row_length * passes * (per_token + attention)

@@ -47,8 +47,14 @@ class Instruction(NamedTuple):
   literal: str  # the number of a parameter, the value of a constant
 
   def attribute(self, pattern: str) -> str | None:
-    found = re.search(pattern, self.rest)
-    return found.group(1) if found else None
+    """The first group of a pattern in the attributes; None where it does not match."""
+    match = re.search(pattern, self.rest)
+    return match.group(1) if match else None
+
+  @property
+  def called(self) -> str | None:
+    """The computation of a fusion or a call."""
+    return self.attribute(r'(?:calls|to_apply)=%?([\w.\-]+)')
 
 
 Computation = dict[str, Instruction]
@@ -64,7 +70,7 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-  """Of one device, in one run of a program."""
+  """What one device moves and sends in one run of a program."""
 
   bytes: float = 0.0  # read from and written to memory
   collectives: Mapping[str, Collective] = dataclasses.field(default_factory=dict)
@@ -90,6 +96,7 @@ def read_traffic(
   text: str,
   trips: Mapping[str, float],
   num_devices: int,
+  *,
   loop: str | None = None,
   declared: Mapping[str, float] | None = None,
 ) -> Traffic:
@@ -108,7 +115,7 @@ def read_traffic(
     ValueError: if there is no loop of that scope.
   """
   entry, computations = parse(text)
-  reader = _Reader(computations, trips, num_devices, declared or {})
+  reader = _Reader(computations, trips, num_devices, declared=declared or {})
   if loop is None:
     return reader.traffic(entry)
   for computation in computations.values():
@@ -143,23 +150,23 @@ def _parse_line(line: str) -> Instruction:
   inside = call[opening + 1 : closing]
   opcode = call[:opening]
   return Instruction(
-    name.lstrip('%'),
-    result,
-    opcode,
-    tuple(re.findall(r'%([\w.\-]+)', inside)),
-    call[closing + 1 :],
-    is_root,
-    inside if opcode in ('parameter', 'constant') else '',
+    name=name.lstrip('%'),
+    result=result,
+    opcode=opcode,
+    operands=tuple(re.findall(r'%([\w.\-]+)', inside)),
+    rest=call[closing + 1 :],
+    is_root=is_root,
+    literal=inside if opcode in ('parameter', 'constant') else '',
   )
 
 
 def _closing(text: str, start: int) -> int:
   """Index of the parenthesis that closes the one at `start`."""
   depth = 0
-  for found in re.finditer(r'[()]', text[start:]):
-    depth += 1 if found.group() == '(' else -1
+  for match in re.finditer(r'[()]', text[start:]):
+    depth += 1 if match.group() == '(' else -1
     if not depth:
-      return start + found.start()
+      return start + match.start()
   raise ValueError(f'unbalanced parentheses: {text[:80]}')
 
 
@@ -167,16 +174,18 @@ def array_bytes(type_text: str, *, everywhere: bool = False) -> float:
   """Bytes of the arrays of a type that lie in main memory; `everywhere`: on-chip memory too."""
   total = 0.0
   for dtype, dims, layout in _ARRAY.findall(type_text):
-    bits = (
-      8
-      if dtype == 'pred'
-      else int(re.search(r'\d+', dtype).group())
-      if re.search(r'\d', dtype)
-      else 0
-    )
-    if everywhere or not re.search(r'S\([1-9]', layout):
-      total += bits / 8 * math.prod(int(d) for d in dims.split(',') if d)
+    is_on_chip = re.search(r'S\([1-9]', layout)
+    if everywhere or not is_on_chip:
+      total += _bits(dtype) / 8 * math.prod(int(d) for d in dims.split(',') if d)
   return total
+
+
+def _bits(dtype: str) -> int:
+  """Bits of a number: 16 for 'bf16'; 0 for what is no array, like tokens."""
+  if dtype == 'pred':
+    return 8
+  digits = re.search(r'\d+', dtype)
+  return int(digits.group()) if digits else 0
 
 
 def scope_of(line: Instruction) -> str | None:
@@ -185,55 +194,52 @@ def scope_of(line: Instruction) -> str | None:
 
 
 def _kernel_scope(line: Instruction) -> str | None:
+  """The named scope right around a Pallas kernel."""
   return line.attribute(r'op_name="[^"]*/(\w+)/pallas_call"')
 
 
 class _Reader:
-  """Traffic of computations, each found once."""
+  """Counts the traffic of computations, each once."""
 
   def __init__(
     self,
     computations: dict[str, Computation],
     trips: Mapping[str, float],
     num_devices: int,
+    *,
     declared: Mapping[str, float],
   ):
     self._computations, self._trips, self._num_devices = computations, trips, num_devices
     self._declared = declared
-    self._found: dict[str, Traffic] = {}
+    self._counted: dict[str, Traffic] = {}
 
   def traffic(self, name: str) -> Traffic:
-    if name not in self._found:
-      total, fused = Traffic(), {}
-      for line in self._computations[name].values():
-        total = total.plus(self._line(line, name))
-        if line.opcode == 'fusion':
-          fused |= self._fused_collectives(line)
-      for kind, collective in fused.values():
-        total = total.plus(Traffic(0.0, {kind: collective}))
-      self._found[name] = total
-    return self._found[name]
+    """Of one run of a computation, with what it calls."""
+    if name in self._counted:
+      return self._counted[name]
+    total = Traffic()
+    fused: dict[str, tuple[str, Collective]] = {}
+    for line in self._computations[name].values():
+      total = total.plus(self._line(line, name))
+      if line.opcode == 'fusion':
+        fused |= self._fused_collectives(line)
+    for kind, collective in fused.values():
+      total = total.plus(Traffic(0.0, {kind: collective}))
+    self._counted[name] = total
+    return total
 
   def _line(self, line: Instruction, where: str) -> Traffic:
     kind = line.opcode.removesuffix('-start')
     if line.opcode == 'while':
       return self._loop(line)
     if line.opcode == 'conditional':
-      names = re.findall(
-        r'%([\w.\-]+)',
-        line.attribute(r'branch_computations=\{([^}]*)\}')
-        or ' '.join(re.findall(r'(?:true|false)_computation=(%[\w.\-]+)', line.rest)),
-      )
-      branches = sorted(map(self.traffic, names), key=lambda t: (t.bytes, t.sent))
-      share = self._trips.get(scope_of(line) or '', 1.0)
-      return Traffic().plus(branches[-1], share).plus(branches[0], 1 - share)
+      return self._conditional(line)
     if kind in COLLECTIVES:
       return Traffic(self._moved(line, where), {kind: self._collective(line, kind, where)})
     if line.opcode.endswith(('-done', '-update')) or line.opcode in _FREE:
       return Traffic()
-    called = line.attribute(r'(?:calls|to_apply)=%?([\w.\-]+)')
-    if line.opcode in ('call', 'async-start', 'call-start') and called:
-      return self.traffic(called)
+    if line.opcode in ('call', 'async-start', 'call-start') and line.called:
+      return self.traffic(line.called)
     if line.opcode == 'fusion':
       return Traffic(self._fusion(line, where))
     if line.opcode == 'custom-call' and _kernel_scope(line):
@@ -248,18 +254,27 @@ class _Reader:
 
   def _fused_collectives(self, line: Instruction) -> dict[str, tuple[str, Collective]]:
     """Kind and size by channel: a TPU's asynchronous one stands in up to three fusions."""
-    called = line.attribute(r'(?:calls|to_apply)=%?([\w.\-]+)')
-    found = {}
-    for inner in self._computations[called].values():
+    collectives = {}
+    for inner in self._computations[line.called].values():
       kind = inner.opcode.removesuffix('-start')
       if inner.opcode in ('fusion', 'call-start'):
-        found |= self._fused_collectives(inner)
+        collectives |= self._fused_collectives(inner)
       elif kind in COLLECTIVES:
-        if called.startswith('all-reduce-scatter'):  # how a TPU writes it
+        if line.called.startswith('all-reduce-scatter'):  # how a TPU writes it
           kind = 'reduce-scatter'
-        channel = inner.attribute(r'channel_id=(\d+)') or f'{called}/{inner.name}'
-        found[channel] = kind, self._collective(inner, kind, called)
-    return found
+        channel = inner.attribute(r'channel_id=(\d+)') or f'{line.called}/{inner.name}'
+        collectives[channel] = kind, self._collective(inner, kind, line.called)
+    return collectives
+
+  def _conditional(self, line: Instruction) -> Traffic:
+    """The dearer branch, or the share of it that is known by its scope."""
+    listed = line.attribute(r'branch_computations=\{([^}]*)\}')
+    if listed is None:
+      listed = ' '.join(re.findall(r'(?:true|false)_computation=(%[\w.\-]+)', line.rest))
+    branches = [self.traffic(name) for name in re.findall(r'%([\w.\-]+)', listed)]
+    branches.sort(key=lambda branch: (branch.bytes, branch.sent))
+    share = self._trips.get(scope_of(line) or '', 1.0)
+    return Traffic().plus(branches[-1], share).plus(branches[0], 1 - share)
 
   def _loop(self, line: Instruction) -> Traffic:
     body = self.traffic(line.attribute(r'body=%?([\w.\-]+)'))
@@ -269,7 +284,10 @@ class _Reader:
     return Traffic().plus(body, times)
 
   def _known_trips(self, line: Instruction) -> float | None:
-    """Of a loop that counts from 0 to a constant; a TPU's compiler does not say it otherwise."""
+    """How often a loop runs that counts from 0 to a constant; None where that is not known.
+
+    The CPU's and the GPU's compilers say it; of a TPU's the condition must be read.
+    """
     known = line.attribute(r'known_trip_count[^\d}]*(\d+)')
     if known:
       return float(known)
@@ -281,14 +299,19 @@ class _Reader:
     return float(limit.literal) if limit.opcode == 'constant' else None
 
   def _collective(self, line: Instruction, kind: str, where: str) -> Collective:
-    size = sum(
-      array_bytes(self._computations[where][name].result, everywhere=True) for name in line.operands
-    )
-    num = group_size(line.rest, self._num_devices)
-    share = {'all-gather': num - 1, 'all-reduce': 2 * (num - 1) / num, 'collective-permute': 1}.get(
-      kind, (num - 1) / num
-    )
-    return Collective(1.0, size * share)
+    """One collective on a ring of n devices, by the bytes that it takes from each."""
+    size = 0.0
+    for name in line.operands:
+      size += array_bytes(self._computations[where][name].result, everywhere=True)
+    n = group_size(line.rest, self._num_devices)
+    rounds = (n - 1) / n
+    if kind == 'all-gather':
+      rounds = n - 1
+    elif kind == 'all-reduce':  # scattered, then gathered
+      rounds = 2 * (n - 1) / n
+    elif kind == 'collective-permute':
+      rounds = 1
+    return Collective(1.0, size * rounds)
 
   def _moved(self, line: Instruction, where: str) -> float:
     """Bytes of an instruction that stands alone."""
@@ -299,30 +322,29 @@ class _Reader:
     if line.opcode in ('dynamic-update-slice', 'scatter'):
       return 2 * array_bytes(lines[line.operands[-1 if line.opcode == 'scatter' else 1]].result)
     if line.opcode.endswith('-start'):  # its result names source and target
-      arrays = [found.group() for found in _ARRAY.finditer(line.result)]
+      arrays = [match.group() for match in _ARRAY.finditer(line.result)]
       ends = [(array_bytes(a), array_bytes(a, everywhere=True)) for a in arrays]
       moved = min((size for _, size in ends if size > 16), default=0.0)
       return sum(moved for here, size in ends if here and size > 16)
     return array_bytes(line.result) + sum(array_bytes(lines[o].result) for o in line.operands)
 
   def _fusion(self, line: Instruction, where: str) -> float:
-    called = line.attribute(r'calls=%?([\w.\-]+)')
-    read = sum(
-      self._read(called, i, self._computations[where][name].result)
-      for i, name in enumerate(line.operands)
-    )
-    return read + self._written(called, line.result)
+    """Bytes that a fusion reads and writes."""
+    moved = 0.0
+    for i, name in enumerate(line.operands):
+      moved += self._read(line.called, i, self._computations[where][name].result)
+    return moved + self._written(line.called, line.result)
 
   def _read(self, name: str, index: int, type_text: str) -> float:
     """Bytes that a fused computation reads of a parameter."""
     whole = array_bytes(type_text)
     lines = self._computations[name]
-    start = next(
-      (x.name for x in lines.values() if x.opcode == 'parameter' and x.literal == str(index)), None
-    )
-    if not whole or start is None:
+    is_parameter = lambda line: line.opcode == 'parameter' and line.literal == str(index)
+    waiting = [line.name for line in lines.values() if is_parameter(line)]
+    if not whole:
       return 0.0
-    read, waiting = 0.0, [start]
+    read = 0.0
+    # All that uses it, through what only passes it on; one use of the whole ends the search.
     while waiting:
       current = waiting.pop()
       for user in lines.values():
@@ -333,12 +355,9 @@ class _Reader:
         elif user.opcode in _SLICING and user.operands[0] == current:
           read += array_bytes(user.result, everywhere=True)
         elif user.opcode == 'fusion':
-          inner = user.attribute(r'calls=%?([\w.\-]+)')
-          read += sum(
-            self._read(inner, i, type_text)
-            for i, operand in enumerate(user.operands)
-            if operand == current
-          )
+          for i, operand in enumerate(user.operands):
+            if operand == current:
+              read += self._read(user.called, i, type_text)
         elif not (user.opcode == 'dynamic-update-slice' and user.operands[0] == current):
           return whole
     return min(read, whole)
@@ -347,7 +366,7 @@ class _Reader:
     """Whether an instruction in a fusion only changes the layout, of what is read of it."""
     if line.opcode != 'fusion':
       return line.opcode == 'copy'
-    inside = self._computations[line.attribute(r'calls=%?([\w.\-]+)')].values()
+    inside = self._computations[line.called].values()
     return all(x.opcode in ('parameter', 'copy', 'bitcast') for x in inside)
 
   def _written(self, name: str, type_text: str) -> float:
@@ -358,12 +377,11 @@ class _Reader:
     while waiting:
       line = waiting.pop()
       sources = [lines[operand] for operand in line.operands if operand in lines]
-      if line.opcode in ('tuple', 'bitcast') or (
-        self._relays_out(line) and sources[0].opcode != 'parameter'
-      ):
+      is_relaid = self._relays_out(line) and sources[0].opcode != 'parameter'
+      if is_relaid or line.opcode in ('tuple', 'bitcast'):
         waiting += sources
       elif line.opcode == 'fusion':
-        written += self._written(line.attribute(r'calls=%?([\w.\-]+)'), line.result)
+        written += self._written(line.called, line.result)
       elif line.opcode == 'dynamic-update-slice':
         written += array_bytes(lines[line.operands[1]].result, everywhere=True)
       elif line.opcode != 'parameter':

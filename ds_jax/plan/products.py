@@ -10,7 +10,7 @@ from jax.extend.core import jaxprs_in_params
 
 
 def count_flops(
-  jaxpr: Any, trips: Mapping[str, float], loop: str | None = None, platform: str = ''
+  jaxpr: Any, trips: Mapping[str, float], *, loop: str | None = None, platform: str = ''
 ) -> float:
   """FLOPs (a multiplication and an addition are two) of every matrix product.
 
@@ -33,24 +33,25 @@ def count_flops(
     body = _find_body(jaxpr, loop)
     if body is None:
       raise ValueError(f'The program has no loop under the scope {loop!r}.')
-    return count_flops(body, trips, None, platform)
+    return count_flops(body, trips, platform=platform)
   return sum(_of_equation(equation, trips, platform) for equation in jaxpr.eqns)
 
 
 def declared_bytes(jaxpr: Any) -> dict[str, float]:
   """Bytes that kernels declare to read, by their scope: a GPU's compiled program does not say."""
-  found: dict[str, float] = {}
+  declared: dict[str, float] = {}
   for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
     if equation.primitive.name == 'pallas_call':
-      found[_scope(equation)] = equation.params['cost_estimate'].bytes_accessed
+      declared[_scope(equation)] = equation.params['cost_estimate'].bytes_accessed
     for inner in jaxprs_in_params(equation.params):
-      found |= declared_bytes(inner)
-  return found
+      declared |= declared_bytes(inner)
+  return declared
 
 
 def _of_equation(equation: Any, trips: Mapping[str, float], platform: str) -> float:
+  """FLOPs of one equation, with what it calls."""
   name, params = equation.primitive.name, equation.params
-  count = lambda inner: count_flops(inner, trips, None, platform)
+  count = lambda inner: count_flops(inner, trips, platform=platform)
   if name == 'dot_general':
     (contracted, _), _ = params['dimension_numbers']
     left = equation.invars[0].aval.shape
@@ -93,10 +94,12 @@ def _scope(equation: Any) -> str:
 
 
 def _find_body(jaxpr: Any, loop: str) -> Any:
+  """The body of the first loop under a scope; None if there is none."""
   for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
     if equation.primitive.name == 'while' and _scope(equation) == loop:
       return equation.params['body_jaxpr']
-    found = [_find_body(inner, loop) for inner in jaxprs_in_params(equation.params)]
-    if any(x is not None for x in found):
-      return next(x for x in found if x is not None)
+    for inner in jaxprs_in_params(equation.params):
+      body = _find_body(inner, loop)
+      if body is not None:
+        return body
   return None

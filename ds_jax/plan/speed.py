@@ -8,9 +8,9 @@ from typing import NamedTuple
 from ds_jax.config import Config, context_length
 from ds_jax.plan.hlo import Traffic
 
-# Of a tree at the paper's scale (README, 'The search'; design: about 190).
+# Assumed of a tree at the paper's scale (8 ends, up to 64 segments deep).
 EXPANSIONS_PER_TREE = 190
-PAPER_STEPS = 100
+PAPER_STEPS = 100  # optimizer steps of the paper's run
 
 
 class Limits(NamedTuple):
@@ -23,7 +23,7 @@ class Limits(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """Of one device, in one run of a program."""
+  """What one device does in one run of a program."""
 
   flops: float = 0.0  # of matrix products
   traffic: Traffic = dataclasses.field(default_factory=Traffic)
@@ -37,7 +37,7 @@ class Work:
     }
 
   def bound(self, limits: Limits) -> tuple[str, float]:
-    """Which resource, and the seconds."""
+    """The resource that takes longest, and its seconds."""
     seconds = self.seconds(limits)
     name = max(seconds, key=seconds.__getitem__)
     return name, seconds[name]
@@ -53,7 +53,7 @@ class Workload(NamedTuple):
   updates: float
 
   @classmethod
-  def of(cls, config: Config, num_groups: int, micro_rows: int, row_length: int) -> Workload:
+  def of(cls, config: Config, num_groups: int, *, micro_rows: int, row_length: int) -> Workload:
     path_length = context_length(config) // 2
     train, search = config.train, config.search
     expansions = train.batch_problems * EXPANSIONS_PER_TREE / (search.num_slots * num_groups)
@@ -62,33 +62,51 @@ class Workload(NamedTuple):
     return cls(path_length, expansions, rows, rows / micro_rows, train.batch_problems / minibatch)
 
 
+class StepWork(NamedTuple):
+  """What one device does in the programs of a training step."""
+
+  decode_step: Work  # one of an expansion
+  update: Work  # one forward and backward pass
+  optimizer: Work
+  reshard: Work
+
+
 def predict(
   config: Config,
   workload: Workload,
+  work: StepWork,
+  *,
   limits: Limits,
   num_groups: int,
   num_chips: int,
-  decode_step: Work,
-  update: Work,
-  optimizer: Work,
-  reshard: Work,
 ) -> dict[str, float | str]:
   """Tokens per second and chip-hours at the limits.
 
   Prefills and replays (0.8 % of the tokens), verification and the host are left out.
+
+  Args:
+    config: of the run.
+    workload: how often the programs run.
+    work: of the programs.
+    limits: of a device.
+    num_groups: device groups that hold different slots.
+    num_chips: of the slice.
   """
   search = config.search
-  of = lambda work: work.bound(limits)[1]
-  decode, train = of(decode_step), of(update)
-  tokens = search.num_slots * search.width * num_groups
-  search_seconds = workload.expansions * (search.segment_length + 1) * decode
-  train_seconds = workload.passes * train + workload.updates * (of(optimizer) + of(reshard))
+  (decode_resource, decode_seconds), (update_resource, update_seconds), *others = (
+    one.bound(limits) for one in work
+  )
+  apply_seconds = sum(seconds for _, seconds in others)
+  # The pending token is a step, too.
+  search_seconds = workload.expansions * (search.segment_length + 1) * decode_seconds
+  train_seconds = workload.passes * update_seconds + workload.updates * apply_seconds
+  step_tokens = search.num_slots * search.width * num_groups
   row_tokens = workload.rows / workload.passes * config.train.row_length
   return {
-    'decode_bound': decode_step.bound(limits)[0],
-    'update_bound': update.bound(limits)[0],
-    'search_tokens_per_second': tokens / decode,
-    'update_tokens_per_second': row_tokens / train,
+    'decode_bound': decode_resource,
+    'update_bound': update_resource,
+    'search_tokens_per_second': step_tokens / decode_seconds,
+    'update_tokens_per_second': row_tokens / update_seconds,
     'search_seconds_per_step': search_seconds,
     'update_seconds_per_step': train_seconds,
     'chip_hours_of_100_steps': PAPER_STEPS * (search_seconds + train_seconds) * num_chips / 3600,

@@ -20,15 +20,11 @@ def memory(plan: Mapping[str, Any], remedies: Mapping[str, str]) -> str:
   for name, part in parts.items():
     sizes = [f'{part[field] / 2**30:.2f}' for field in _SIZES]
     lines.append(_row(name, [*sizes, f'{part["spare"]:.0%}']))
-  lines += [
-    f'{name} does not fit: {remedies[name]}.'
-    for name, part in parts.items()
-    if part['total'] > plan['memory']
-  ]
-  lines += [
-    f'{name} was refused by the compiler ({remedies[name]}): {text}'
-    for name, text in faults.items()
-  ]
+  for name, part in parts.items():
+    if part['total'] > plan['memory']:
+      lines.append(f'{name} does not fit: {remedies[name]}.')
+  for name, fault in faults.items():
+    lines.append(f'{name} was refused by the compiler ({remedies[name]}): {fault}')
   for name, slots in plan['slots'].items():
     how = 'compiled' if slots['is_compiled'] else 'estimated, does not compile'
     lines.append(
@@ -47,10 +43,9 @@ def work(plan: Mapping[str, Any]) -> str:
     if 'decode_step' in part:
       lines.append(_row('  one decode step', _work_row(part['decode_step'])))
   for name, part in plan['parts'].items():
-    kinds = [
-      f'{c["count"]:.0f} {kind} {c["bytes"] / 1e9:.3f} GB'
-      for kind, c in part['collectives'].items()
-    ]
+    kinds = []
+    for kind, total in part['collectives'].items():
+      kinds.append(f'{total["count"]:.0f} {kind} {total["bytes"] / 1e9:.3f} GB')
     lines.append(f'{name} sends: {", ".join(kinds) or "nothing"}')
     if 'decode_step' in part:
       lines.append(
@@ -102,25 +97,23 @@ def scaling(plans: Sequence[Mapping[str, Any]]) -> str:
   lines = [_row('GB sent per device', ('search', 'update', 'least', 'ratio', 'chip-hours'))]
   for plan in plans:
     mesh = 'x'.join(str(size) for size in plan['mesh'].values())
-    name, parts = f'{plan["place"]} {mesh}', plan['parts']
-    if not {'expand', 'forward and backward'} <= set(parts):
-      lines.append(_row(name, [plan['status'].replace('_', ' ')]))
-      continue
-    least, sent = plan['fsdp_minimum'], parts['forward and backward']['sent']
-    hours = plan.get('predicted', {}).get('chip_hours_of_100_steps')
-    lines.append(
-      _row(
-        name,
-        [
-          f'{parts["expand"]["sent"] / 1e9:.3f}',
-          f'{sent / 1e9:.3f}',
-          f'{least / 1e9:.3f}',
-          f'{sent / least:.2f}' if least else '-',
-          f'{hours:,.0f}' if hours else '-',
-        ],
-      )
-    )
+    lines.append(_row(f'{plan["place"]} {mesh}', _scaling_row(plan)))
   return '\n'.join(lines)
+
+
+def _scaling_row(plan: Mapping[str, Any]) -> list[str]:
+  parts = plan['parts']
+  if not {'expand', 'forward and backward'} <= set(parts):
+    return [plan['status'].replace('_', ' ')]
+  least, sent = plan['fsdp_minimum'], parts['forward and backward']['sent']
+  hours = plan.get('predicted', {}).get('chip_hours_of_100_steps')
+  return [
+    f'{parts["expand"]["sent"] / 1e9:.3f}',
+    f'{sent / 1e9:.3f}',
+    f'{least / 1e9:.3f}',
+    f'{sent / least:.2f}' if least else '-',
+    f'{hours:,.0f}' if hours else '-',
+  ]
 
 
 def _row(name: str, texts: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from ds_jax import sharding
-from ds_jax.checks import InputError, check_choice
+from ds_jax.checks import InputError, check_choice, first_line
 from ds_jax.config import MeshConfig
 from ds_jax.plan.gpu_target import TARGETS, target_config
 from ds_jax.plan.speed import Limits
@@ -89,28 +89,40 @@ def open_place(topology: str | None, config: MeshConfig) -> Place:
     InputError: for a bad name, without its compiler, or if the mesh does not fit the slice.
   """
   if topology is None:
-    devices, memory, source = jax.devices(), *_memory_here()
-    name, limits, num_chips = f'{len(devices)} {devices[0].platform} here', None, len(devices)
-  else:
-    generation, _ = parse_topology(topology)
-    for variable, value in _NOT_HERE.items():
-      os.environ.setdefault(variable, value)
-    find_devices = _gpu_devices if generation in TARGETS else _slice_devices
-    devices, name = find_devices(topology), topology
-    chip = CHIPS[generation]
-    memory, source = int(chip.memory * 2**30) // chip.num_devices, chip.source
-    limits, num_chips = device_limits(chip), len(devices) // chip.num_devices
-  mesh = sharding.make_mesh(config.data, config.fsdp, config.tensor, devices)
-  return Place(name, mesh, memory, source, limits, num_chips)
+    return _here(config)
+  generation, _ = parse_topology(topology)
+  for variable, value in _NOT_HERE.items():
+    os.environ.setdefault(variable, value)
+  find_devices = _gpu_devices if generation in TARGETS else _slice_devices
+  devices, chip = find_devices(topology), CHIPS[generation]
+  return Place(
+    topology,
+    mesh=sharding.make_mesh(config.data, config.fsdp, config.tensor, devices=devices),
+    memory=int(chip.memory * 2**30) // chip.num_devices,
+    source=chip.source,
+    limits=device_limits(chip),
+    num_chips=len(devices) // chip.num_devices,
+  )
+
+
+def _here(config: MeshConfig) -> Place:
+  """The mesh over the devices of this machine."""
+  devices, (memory, source) = jax.devices(), _memory_here()
+  return Place(
+    f'{len(devices)} {devices[0].platform} here',
+    mesh=sharding.make_mesh(config.data, config.fsdp, config.tensor, devices=devices),
+    memory=memory,
+    source=source,
+    num_chips=len(devices),
+  )
 
 
 def device_limits(chip: Chip) -> Limits:
-  """Of one device, in FLOP/s and bytes/s; what it sends is half of both directions."""
+  """Limits of one device of a chip, in FLOP/s and bytes/s; it sends half of both directions."""
   return Limits(
-    *(
-      x / chip.num_devices
-      for x in (chip.flops * 1e12, chip.bandwidth * 1e9, chip.network * 1e9 / 2)
-    )
+    flops=chip.flops * 1e12 / chip.num_devices,
+    bandwidth=chip.bandwidth * 1e9 / chip.num_devices,
+    network=chip.network * 1e9 / 2 / chip.num_devices,
   )
 
 
@@ -125,14 +137,13 @@ def sensible_meshes(topology: str | None, num_kv_heads: int) -> list[MeshConfig]
   """
   count = open_place(topology, MeshConfig(1, -1, 1)).mesh.size
   splits = [t for t in (1, 2, 4, 8) if num_kv_heads % t == 0 and count % t == 0]
-  whole = [MeshConfig(1, count // t, t) for t in splits]
-  replicas = [
-    MeshConfig(count // group // t, group, t)
-    for group in (8, 32)
-    for t in splits
-    if count > group * t and count % (group * t) == 0
-  ]
-  return whole + replicas
+  meshes = [MeshConfig(data=1, fsdp=count // t, tensor=t) for t in splits]
+  for fsdp in (8, 32):
+    for tensor in splits:
+      group = fsdp * tensor
+      if count > group and count % group == 0:
+        meshes.append(MeshConfig(data=count // group, fsdp=fsdp, tensor=tensor))
+  return meshes
 
 
 def _slice_devices(topology: str) -> list[jax.Device]:
@@ -153,7 +164,7 @@ def _slice_devices(topology: str) -> list[jax.Device]:
         'Another process uses libtpu (another plan, or a job on this TPU): wait for '
         'it, or plan on a machine without a TPU.'
       ) from e
-    raise InputError(f'libtpu knows no slice {topology!r}: {str(e).splitlines()[0]:.300}') from e
+    raise InputError(f'libtpu knows no slice {topology!r}: {first_line(e)}') from e
 
 
 def _gpu_devices(topology: str) -> list[jax.Device]:
@@ -173,9 +184,7 @@ def _gpu_devices(topology: str) -> list[jax.Device]:
       topology, 'cuda', target_config=target, topology=f'1x1x{count}'
     ).devices
   except (jax.errors.JaxRuntimeError, NotImplementedError) as e:
-    raise InputError(
-      f"jax's CUDA plugin does not describe {topology!r}: {str(e).splitlines()[0]:.300}"
-    ) from e
+    raise InputError(f"jax's CUDA plugin does not describe {topology!r}: {first_line(e)}") from e
 
 
 def _memory_here() -> tuple[int, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ds_jax.report.text import number, shorten, visible
+from ds_jax.report.text import number, or_dash, shorten, visible
 from ds_jax.types import FinishedTree
 
 Decode = Callable[[np.ndarray], str]  # [n] int32 tokens of a segment -> their text
@@ -31,43 +31,39 @@ def format_tree(tree: FinishedTree, decode: Decode, *, max_text: int = 60) -> st
     Lines joined by newlines, without one at the end.
   """
   nodes = tree_to_dict(tree, decode)['nodes']
-  heads = {i: branch + _head(nodes[i], max_text) for i, branch in _walk(tree)}
+  heads = {}
+  for i, branch in _walk(tree):
+    heads[i] = branch + _head(nodes[i], max_text)
   width = max(map(len, heads.values()))
-  columns = f'{"node":{width}}  {"visits":>6}  {"q":>6}  {"H":>5}'
-  return '\n'.join(
-    [
-      _title(tree),
-      columns,
-      *(
-        f'{head:{width}}  {_numbers(nodes[i])}  {_fate(nodes[i])}'.rstrip()
-        for i, head in heads.items()
-      ),
-    ]
-  )
+  lines = [_title(tree), f'{"node":{width}}  {"visits":>6}  {"q":>6}  {"H":>5}']
+  for i, head in heads.items():
+    line = f'{head:{width}}  {_numbers(nodes[i])}  {_fate(nodes[i])}'
+    lines.append(line.rstrip())
+  return '\n'.join(lines)
 
 
 def format_table(table: Mapping[str, Mapping[str, float] | None]) -> str:
-  """Lines with name, mean and deviation over trees; '–' where no tree has a number."""
+  """Returns lines with name, mean and deviation over trees; '–' where no tree has a number."""
   width = max(map(len, table))
   lines = [f'{"over trees":{width}}  {"mean":>10}  {"deviation":>10}']
   for name, entry in table.items():
-    cells = [
-      f'{number(entry[part]):>10}' if entry else f'{"–":>10}' for part in ('mean', 'deviation')
-    ]
-    lines.append(f'{name.replace("_", " "):{width}}  {"  ".join(cells)}')
+    figures = entry or {}
+    mean = or_dash(figures.get('mean'), number)
+    deviation = or_dash(figures.get('deviation'), number)
+    lines.append(f'{name.replace("_", " "):{width}}  {mean:>10}  {deviation:>10}')
   return '\n'.join(lines)
 
 
 def format_split_depths(ratios: Sequence[float], pairs: Sequence[int]) -> str:
-  """One line: U/x by the depth where pairs of ends split, with how many pairs there were.
+  """Returns one line: U/x by the depth where pairs of ends split, and how many pairs there were.
 
   Above 1 a fork at that depth beats a new rollout; '–' where it cannot be told.
   """
-  cells = [
-    f'{depth}: {f"{ratio:.2f}" if math.isfinite(ratio) else "–"} ({count:,})'
-    for depth, (ratio, count) in enumerate(zip(ratios, pairs, strict=True))
-    if count
-  ]
+  cells = []
+  for depth, (ratio, count) in enumerate(zip(ratios, pairs, strict=True)):
+    if count:
+      shown = f'{ratio:.2f}' if math.isfinite(ratio) else '–'
+      cells.append(f'{depth}: {shown} ({count:,})')
   return 'U/x by depth (pairs of ends): ' + (', '.join(cells) or 'no pairs')
 
 
@@ -78,32 +74,34 @@ def tree_to_dict(tree: FinishedTree, decode: Decode) -> dict[str, Any]:
   visits, value_sum, q, entropy (mean, nats), num_ends, num_correct, is_terminal, reward and verdict
   (None unless terminal), collected_rank (from 1, or None), chosen ([{iteration, how}], from 1).
   """
-  chosen = [[] for _ in tree.parent]
+  nodes = [_node(tree, i, decode) for i in range(len(tree.parent))]
+  for rank, node in enumerate(tree.collected.tolist(), start=1):
+    nodes[node]['collected_rank'] = rank
   for iteration, (node, how) in enumerate(tree.selections, start=1):
-    chosen[node].append({'iteration': iteration, 'how': how})
-  rank = {int(node): i for i, node in enumerate(tree.collected, start=1)}
+    nodes[node]['chosen'].append({'iteration': iteration, 'how': how})
   return {
     'problem_id': tree.problem_id,
     'sample': int(tree.sample),
     'is_solved': tree.is_solved,
     'statistics': {name: _finite(value) for name, value in tree.statistics.items()},
-    'collected': [int(node) for node in tree.collected],
-    'nodes': [
-      {**_node(tree, i, decode), 'collected_rank': rank.get(i), 'chosen': chosen[i]}
-      for i in range(len(tree.parent))
-    ],
+    'collected': tree.collected.tolist(),
+    'nodes': nodes,
   }
 
 
 def _node(tree: FinishedTree, i: int, decode: Decode) -> dict[str, Any]:
-  own, visits = tree.node_slice(i), int(tree.visit_count[i])
-  entropies, is_terminal = tree.entropies[own], bool(tree.is_terminal[i])
+  """Returns the entry of a node that was neither collected nor chosen."""
+  parent = int(tree.parent[i])
+  tokens = tree.tokens[tree.node_slice(i)]
+  entropies = tree.entropies[tree.node_slice(i)]
+  visits = int(tree.visit_count[i])
+  is_terminal = bool(tree.is_terminal[i])
   return {
     'id': i,
-    'parent': int(tree.parent[i]) if tree.parent[i] >= 0 else None,
+    'parent': parent if parent >= 0 else None,
     'depth': int(tree.depth[i]),
-    'text': decode(tree.tokens[own]) if own.stop > own.start else '',
-    'num_tokens': own.stop - own.start,
+    'text': decode(tokens) if len(tokens) else '',
+    'num_tokens': len(tokens),
     'visits': visits,
     'value_sum': _finite(tree.value_sum[i]),
     'q': _finite(tree.value_sum[i] / visits) if visits else None,
@@ -113,60 +111,59 @@ def _node(tree: FinishedTree, i: int, decode: Decode) -> dict[str, Any]:
     'is_terminal': is_terminal,
     'reward': _finite(tree.reward[i]) if is_terminal else None,
     'verdict': tree.verdict[i],
+    'collected_rank': None,
+    'chosen': [],
   }
 
 
 def _finite(value: Any) -> float | int | None:
+  """Returns a number of numpy's as a plain one; None if it is not finite."""
   value = np.asarray(value).item()
   return value if math.isfinite(value) else None
 
 
 def _walk(tree: FinishedTree) -> Iterator[tuple[int, str]]:
-  """Every node depth first with its branch drawing. No recursion: trees may be deep."""
+  """Yields every node depth first with its branch drawing. No recursion: trees may be deep."""
   children = [[] for _ in tree.parent]
   for node, parent in enumerate(tree.parent.tolist()):
     if parent >= 0:
       children[parent].append(node)
-  stack = [(0, '', '')]  # node, its own branch, the drawing that its children start with
+  stack = [(0, '', '')]  # node, the drawing before it, the drawing that its children start with
   while stack:
     node, branch, indent = stack.pop()
     yield node, branch
-    last = children[node][-1] if children[node] else None
-    stack.extend(
-      (
-        child,
-        indent + ('└─ ' if child == last else '├─ '),
-        indent + ('   ' if child == last else '│  '),
-      )
-      for child in children[node][::-1]
-    )
+    # The last child is pushed first and popped last.
+    for child in reversed(children[node]):
+      if child == children[node][-1]:
+        stack.append((child, indent + '└─ ', indent + '   '))
+      else:
+        stack.append((child, indent + '├─ ', indent + '│  '))
 
 
 def _title(tree: FinishedTree) -> str:
-  """Two lines: which tree and whether it is solved, then its counters."""
-  counts = [
-    f'{visible(name).replace("_", " ")} {number(np.asarray(value).item())}'
-    for name, value in tree.statistics.items()
-  ]
+  """Returns two lines: which tree and whether it is solved, then its counters."""
+  counts = [f'collected {len(tree.collected)}']
+  for name, value in tree.statistics.items():
+    counts.append(f'{visible(name).replace("_", " ")} {number(np.asarray(value).item())}')
   state = f'solved, {int(tree.num_correct[0])} correct' if tree.is_solved else 'not solved'
-  return f'problem {visible(tree.problem_id)}, tree {tree.sample}: {state}\n' + ' · '.join(
-    [f'collected {len(tree.collected)}', *counts]
-  )
+  title = f'problem {visible(tree.problem_id)}, tree {tree.sample}: {state}'
+  return f'{title}\n{" · ".join(counts)}'
 
 
 def _head(node: dict[str, Any], max_text: int) -> str:
-  text = 'root' if node['parent'] is None else shorten(visible(node['text']), max_text)
-  return f'{node["id"]} {text}'
+  if node['parent'] is None:
+    return f'{node["id"]} root'
+  return f'{node["id"]} {shorten(visible(node["text"]), max_text)}'
 
 
 def _numbers(node: dict[str, Any]) -> str:
-  q = '–' if node['q'] is None else f'{node["q"]:+.2f}'
-  entropy = '–' if node['entropy'] is None else f'{node["entropy"]:.2f}'
+  q = or_dash(node['q'], '{:+.2f}'.format)
+  entropy = or_dash(node['entropy'], '{:.2f}'.format)
   return f'{node["visits"]:6d}  {q:>6}  {entropy:>5}'
 
 
 def _fate(node: dict[str, Any]) -> str:
-  """Verdict, reward, place among the collected, and when and how the node was chosen."""
+  """Returns verdict, reward, place among the collected, and when and how a node was chosen."""
   parts = []
   if node['verdict'] is not None:
     reward = '' if node['reward'] is None else f' {node["reward"]:+.2f}'
@@ -174,5 +171,6 @@ def _fate(node: dict[str, Any]) -> str:
   if node['collected_rank'] is not None:
     parts.append(f'collected #{node["collected_rank"]}')
   if node['chosen']:
-    parts.append('chosen ' + ', '.join(f'{c["iteration"]} ({c["how"]})' for c in node['chosen']))
+    choices = [f'{choice["iteration"]} ({choice["how"]})' for choice in node['chosen']]
+    parts.append('chosen ' + ', '.join(choices))
   return ', '.join(parts)

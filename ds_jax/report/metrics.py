@@ -19,7 +19,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class MetricsWriter:
   """Appends metrics to `folder/metrics.jsonl`; each line is on the disk when write() returns."""
 
   def __init__(self, folder: str | Path, tensorboard: bool):
-    """Opens or continues the file; a last line that a crash left unfinished goes.
+    """Opens or continues the file, without a last line that a crash left unfinished.
 
     Args:
       folder: the workdir; made if it does not exist.
@@ -42,7 +42,8 @@ class MetricsWriter:
     self._path = Path(folder) / FILE_NAME
     self._path.parent.mkdir(parents=True, exist_ok=True)
     self._file = open(self._path, 'ab')
-    self._has_events, self._events = tensorboard, None
+    self._has_events = tensorboard
+    self._events: Any = None  # tensorboardX's writer, opened by the first write()
     self._drop_unfinished_line()
 
   def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
@@ -57,7 +58,8 @@ class MetricsWriter:
       ValueError: if a value is neither a number nor text, or is named 'step' or 'kind'.
     """
     row = {name: _plain(name, value) for name, value in values.items()}
-    if reserved := {'step', 'kind'} & set(row):
+    reserved = {'step', 'kind'} & set(row)
+    if reserved:
       raise ValueError(f'Expected names of metrics, got {sorted(reserved)}; these are taken.')
     row |= {'step': int(step), 'kind': kind, 'time/unix': round(time.time(), 3)}
     if self._has_events and self._events is None:
@@ -68,7 +70,7 @@ class MetricsWriter:
       _add_event(self._events, row)
 
   def size(self) -> int:
-    """Bytes committed; a checkpoint records it for cut()."""
+    """Returns the bytes committed; a checkpoint records them for cut()."""
     return self._path.stat().st_size
 
   def cut(self, size: int) -> None:
@@ -144,35 +146,39 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     InputError: names a line before the last that is broken.
   """
   path = Path(path)
-  lines = path.read_bytes().split(b'\n') if path.exists() else []
+  if not path.exists():
+    return []
   rows = []
-  for i, line in enumerate(lines[:-1]):  # what follows the last newline is unfinished
+  lines = path.read_bytes().split(b'\n')
+  for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is unfinished
     try:
       row = json.loads(line)
       if not isinstance(row, dict) or not {'step', 'kind'} <= set(row):
         raise ValueError('no step or kind')
     except ValueError as e:
       raise InputError(
-        f'{path}:{i + 1}: expected a JSON object with step and kind, got '
+        f'{path}:{number}: expected a JSON object with step and kind, got '
         f'{line[:60]!r}; remove the line.'
       ) from e
     rows.append(row)
   return rows
 
 
-def series(rows: list[dict[str, Any]], kind: str, name: str) -> tuple[list[int], list[float]]:
-  """Steps and values of one metric in rows of `kind`; lines without a number are left out."""
-  found = [
-    (row['step'], row[name])
-    for row in rows
-    if row['kind'] == kind and isinstance(row.get(name), int | float)
-  ]
-  return [step for step, _ in found], [float(value) for _, value in found]
+def series(
+  rows: Sequence[Mapping[str, Any]], kind: str, name: str
+) -> tuple[list[int], list[float]]:
+  """Returns steps and values of one metric in rows of `kind`, leaving out rows without a number."""
+  steps, values = [], []
+  for row in rows:
+    if row['kind'] == kind and isinstance(row.get(name), int | float):
+      steps.append(row['step'])
+      values.append(float(row[name]))
+  return steps, values
 
 
 def _plain(name: str, value: Any) -> float | int | str | None:
-  """The value as JSON writes it."""
-  if getattr(value, 'ndim', None) == 0:
+  """Returns a value as JSON writes it."""
+  if getattr(value, 'ndim', None) == 0:  # a scalar of numpy's or jax's
     value = value.item()
   if isinstance(value, bool):
     return int(value)
@@ -190,11 +196,12 @@ def _add_event(events: Any, row: Mapping[str, Any]) -> None:
   """Adds the numbers of one line, at the time when the line was written."""
   for name, value in sorted(row.items()):
     if isinstance(value, int | float) and name not in ('step', 'time/unix'):
-      events.add_scalar(_tag(row['kind'], name), value, row['step'], walltime=row.get('time/unix'))
+      tag = _tag(row['kind'], name)
+      events.add_scalar(tag, value, row['step'], walltime=row.get('time/unix'))
 
 
 def _tag(kind: str, name: str) -> str:
-  """Names that several kinds share are told apart: 'time/train/step', 'train/round'."""
+  """Returns TensorBoard's name; those that kinds share differ: 'time/train/step', 'train/round'."""
   if name.startswith('time/'):
     return f'time/{kind}/{name.removeprefix("time/")}'
   return name if '/' in name else f'{kind}/{name}'

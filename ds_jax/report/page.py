@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import html
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ds_jax.report.metrics import series
 from ds_jax.report.summary import cost_line, headline, table_rows
-from ds_jax.report.text import duration, number, percent, visible
+from ds_jax.report.text import duration, number, or_dash, percent, visible
 
 _STYLE = """
 :root { --ink: #20262d; --muted: #6b7480; --line: #e4e7eb; --soft: #f6f7f9; }
@@ -44,34 +44,43 @@ pre { margin: 0; padding: .8rem .9rem; overflow-x: auto; background: var(--soft)
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-_SHARE = percent
-# Name in rows of kind 'train', its label, how it is written.
+
+class _Metric(NamedTuple):
+  """A metric that the page shows."""
+
+  name: str  # in the rows of metrics
+  label: str
+  write: Callable[[Any], str]
+
+
+# Of rows of kind 'train'.
 _STATISTICS = (
-  ('search/solve_rate', 'problems solved', _SHARE),
-  ('search/reward', 'mean reward of collected ends', number),
-  ('search/expansions_per_tree', 'expansions per tree', number),
-  ('search/ends_per_tree', 'verified ends per tree', number),
-  ('search/tokens', 'tokens generated per step', number),
-  ('search/yield', 'tokens trained on, of those generated', _SHARE),
-  ('search/path_over_distinct', 'tokens of collected paths, over distinct ones', number),
-  ('time/recomputed_share', 'tokens encoded again, of those generated', _SHARE),
-  ('time/occupancy', 'slots at work', _SHARE),
-  ('train/trajectories', 'trajectories per step', number),
-  ('train/entropy', 'entropy of the policy (nats)', number),
-  ('train/clip_fraction', 'clipped tokens', _SHARE),
-  ('train/grad_norm', 'gradient norm', number),
-  ('time/search', 'time of the search per step', duration),
-  ('time/update', 'time of the update per step', duration),
-  ('time/step', 'time per step', duration),
+  _Metric('search/solve_rate', 'problems solved', percent),
+  _Metric('search/reward', 'mean reward of collected ends', number),
+  _Metric('search/expansions_per_tree', 'expansions per tree', number),
+  _Metric('search/ends_per_tree', 'verified ends per tree', number),
+  _Metric('search/tokens', 'tokens generated per step', number),
+  _Metric('search/yield', 'tokens trained on, of those generated', percent),
+  _Metric('search/path_over_distinct', 'tokens of collected paths, over distinct ones', number),
+  _Metric('time/recomputed_share', 'tokens encoded again, of those generated', percent),
+  _Metric('time/occupancy', 'slots at work', percent),
+  _Metric('train/trajectories', 'trajectories per step', number),
+  _Metric('train/entropy', 'entropy of the policy (nats)', number),
+  _Metric('train/clip_fraction', 'clipped tokens', percent),
+  _Metric('train/grad_norm', 'gradient norm', number),
+  _Metric('time/search', 'time of the search per step', duration),
+  _Metric('time/update', 'time of the update per step', duration),
+  _Metric('time/step', 'time per step', duration),
 )
+# Of rows of kind 'filter'.
 _ROUNDS = (
-  ('round', 'round', number),
-  ('step', 'at step', number),
-  ('filter/num_problems', 'problems', number),
-  ('filter/num_hard', 'hard', number),
-  ('filter/pass_at_1', 'pass@1 of the filter', _SHARE),
-  ('replay/num_problems', 'cached problems', number),
-  ('replay/num_trajectories', 'cached trajectories', number),
+  _Metric('round', 'round', number),
+  _Metric('step', 'at step', number),
+  _Metric('filter/num_problems', 'problems', number),
+  _Metric('filter/num_hard', 'hard', number),
+  _Metric('filter/pass_at_1', 'pass@1 of the filter', percent),
+  _Metric('replay/num_problems', 'cached problems', number),
+  _Metric('replay/num_trajectories', 'cached trajectories', number),
 )
 
 
@@ -98,79 +107,92 @@ def render_page(
     _section('Example trees', _trees(summary.get('trees') or ())),
     _section('Settings', _config(summary.get('config') or {})),
   ]
-  return (
-    f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-    f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f'<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n'
-    + '\n'.join(filter(None, parts))
-    + '\n</body>\n</html>\n'
-  )
+  body = '\n'.join(part for part in parts if part)
+  return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
 
 
 def _text(value: Any) -> str:
-  """Escaped for HTML; unprintable characters become visible, line breaks stay."""
+  """Returns a value escaped for HTML; unprintable characters become visible, line breaks stay."""
   return html.escape(visible(str(value), keep='\n'))
 
 
 def _section(title: str, body: str) -> str:
-  return f'<h2>{_text(title)}</h2>\n{body}' if body else ''
+  if not body:
+    return ''
+  return f'<h2>{_text(title)}</h2>\n{body}'
 
 
 def _table(rows: Iterable[Sequence[Any]]) -> str:
-  """The first row is the head, the first column names the rows."""
-  head, *body = ([_text(cell) for cell in row] for row in rows)
-  cells = lambda row: f'<th scope="row">{row[0]}</th>' + ''.join(f'<td>{c}</td>' for c in row[1:])
+  """Returns a table whose head is the first row; the first column names the rows."""
+  head, *body = rows
+  titles = [f'<th scope="col">{_text(cell)}</th>' for cell in head]
+  lines = []
+  for name, *values in body:
+    cells = [f'<th scope="row">{_text(name)}</th>']
+    cells += [f'<td>{_text(value)}</td>' for value in values]
+    lines.append(f'<tr>{"".join(cells)}</tr>')
   return (
-    '<div class="wide"><table>\n<thead><tr>'
-    + ''.join(f'<th scope="col">{cell}</th>' for cell in head)
-    + '</tr></thead>\n<tbody>\n'
-    + '\n'.join(f'<tr>{cells(row)}</tr>' for row in body)
+    f'<div class="wide"><table>\n<thead><tr>{"".join(titles)}</tr></thead>\n<tbody>\n'
+    + '\n'.join(lines)
     + '\n</tbody>\n</table></div>'
   )
 
 
 def _statistics_table(metrics: Sequence[Mapping[str, Any]]) -> str:
-  """Means over the first and the last tenth of the training steps, and over all of them."""
-  rows = []
+  """Returns means over the first and the last tenth of the training steps, and over all of them."""
+  rows = [('', 'first tenth of steps', 'last tenth', 'all', 'metric')]
   for name, label, write in _STATISTICS:
-    values = series(metrics, 'train', name)[1]
-    if values:
-      tenth = -(-len(values) // 10)
-      rows.append(
-        (
-          label,
-          *(write(statistics.fmean(part)) for part in (values[:tenth], values[-tenth:], values)),
-          name,
-        )
-      )
-  head = ('', 'first tenth of steps', 'last tenth', 'all', 'metric')
-  return _table([head, *rows]) if rows else '<p class="muted">No training steps yet.</p>'
+    _, values = series(metrics, 'train', name)
+    if not values:
+      continue
+    tenth = -(-len(values) // 10)  # rounded up
+    first, last = statistics.fmean(values[:tenth]), statistics.fmean(values[-tenth:])
+    rows.append((label, write(first), write(last), write(statistics.fmean(values)), name))
+  if len(rows) == 1:
+    return '<p class="muted">No training steps yet.</p>'
+  return _table(rows)
 
 
 def _rounds_table(metrics: Sequence[Mapping[str, Any]]) -> str:
-  rows = [
-    [write(row[name]) if row.get(name) is not None else '–' for name, _, write in _ROUNDS]
-    for row in metrics
-    if row['kind'] == 'filter'
-  ]
-  return _table([[label for _, label, _ in _ROUNDS], *rows]) if rows else ''
+  """Returns a row for each time that the hard problems were chosen; '' without any."""
+  rows = [[metric.label for metric in _ROUNDS]]
+  for row in metrics:
+    if row['kind'] == 'filter':
+      rows.append([or_dash(row.get(metric.name), metric.write) for metric in _ROUNDS])
+  return _table(rows) if len(rows) > 1 else ''
 
 
 def _trees(trees: Iterable[Mapping[str, str]]) -> str:
-  return '\n'.join(
-    f'<details{" open" if i == 0 else ""}><summary>{_text(tree["title"])}</summary>'
-    f'<pre>{_text(tree["text"])}</pre></details>'
-    for i, tree in enumerate(trees)
-  )
+  """Returns the trees folded away, but for the first."""
+  parts = []
+  for i, tree in enumerate(trees):
+    is_open = ' open' if i == 0 else ''
+    title, text = _text(tree['title']), _text(tree['text'])
+    part = f'<details{is_open}><summary>{title}</summary><pre>{text}</pre></details>'
+    parts.append(part)
+  return '\n'.join(parts)
 
 
 def _config(config: Mapping[str, Any]) -> str:
-  """One table of all fields, by section, folded away."""
-  rows = [('field', 'value'), *_config_rows(config)]
-  if len(rows) == 1:
+  """Returns one table of all fields, by section, folded away."""
+  rows = _config_rows(config)
+  if not rows:
     return ''
-  return f'<details><summary>{len(rows) - 1} fields</summary>{_table(rows)}</details>'
+  table = _table([('field', 'value'), *rows])
+  return f'<details><summary>{len(rows)} fields</summary>{table}</details>'
 
 
 def _config_rows(fields: Mapping[str, Any], prefix: str = '') -> list[tuple[str, str]]:
@@ -179,5 +201,5 @@ def _config_rows(fields: Mapping[str, Any], prefix: str = '') -> list[tuple[str,
     if isinstance(value, Mapping):
       rows += _config_rows(value, f'{prefix}{name}.')
     else:
-      rows.append((prefix + str(name), repr(value) if isinstance(value, str) else str(value)))
+      rows.append((f'{prefix}{name}', repr(value) if isinstance(value, str) else str(value)))
   return rows

@@ -28,7 +28,8 @@ def make_progress(stream: TextIO | None = None) -> Progress:
   update() outside a phase shows nothing, and finish() may be called twice.
   """
   stream = sys.stderr if stream is None else stream
-  if not (stream.isatty() and os.environ.get('TERM', '') not in ('', 'dumb')):
+  can_redraw = stream.isatty() and os.environ.get('TERM', '') not in ('', 'dumb')
+  if not can_redraw:
     return PlainProgress(stream)
   progress = LiveProgress(stream)
   atexit.register(progress.finish)  # gives the cursor back after an exception
@@ -39,18 +40,20 @@ class PlainProgress:
   """One line when a phase starts, one every ten seconds or ten percent, one when it ends."""
 
   def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
-    self._stream, self._clock = stream, clock
+    self._stream = stream
+    self._clock = clock
     self._lock = threading.RLock()
-    self._phase: str | None = None
+    self._phase: str | None = None  # None outside a phase
 
   def start(self, phase: str, total: int | None = None) -> None:
     with self._lock:
       self.finish()
       self._phase, self._total = visible(phase), total
       self._completed, self._fields = 0, {}
-      self._started = self._shown_at = self._clock()
-      self._shown = 0
-      self._line(f'{self._phase}: started' + (f', 0/{total:,}' if total is not None else ''))
+      self._started = self._clock()
+      self._shown, self._shown_at = 0, self._started  # what the last line said, and when
+      count = '' if total is None else f', 0/{total:,}'
+      self._line(f'{self._phase}: started{count}')
 
   def update(self, completed: int, **fields: float | int | str) -> None:
     with self._lock:
@@ -60,12 +63,14 @@ class PlainProgress:
       if self._is_due():
         self._shown, self._shown_at = completed, self._clock()
         elapsed = self._shown_at - self._started
-        self._line(self._state([f'{duration(elapsed)} elapsed', *self._time_left(elapsed)]))
+        times = [f'{duration(elapsed)} elapsed', *self._time_left(elapsed)]
+        self._line(self._state(times))
 
   def finish(self) -> None:
     with self._lock:
       if self._phase is not None:
-        self._line(self._state([f'done in {duration(self._clock() - self._started)}']))
+        elapsed = self._clock() - self._started
+        self._line(self._state([f'done in {duration(elapsed)}']))
         self._phase = None
 
   def note(self, message: str) -> None:
@@ -79,14 +84,21 @@ class PlainProgress:
     return waited >= _SECONDS_BETWEEN_LINES or (is_step and waited >= _FASTEST_LINES)
 
   def _time_left(self, elapsed: float) -> list[str]:
+    """Returns the time left at the pace so far; nothing where it cannot be told."""
     if not self._total or not 0 < self._completed < self._total:
       return []
-    return [f'{duration(elapsed / self._completed * (self._total - self._completed))} left']
+    seconds_per_unit = elapsed / self._completed
+    return [f'{duration(seconds_per_unit * (self._total - self._completed))} left']
 
   def _state(self, times: list[str]) -> str:
-    count = f'{self._completed:,}' + (f'/{self._total:,}' if self._total is not None else '')
-    share = f' ({100 * self._completed / self._total:.0f} %)' if self._total else ''
-    parts = [count + share, *times, *([fields_line(self._fields)] if self._fields else [])]
+    count = f'{self._completed:,}'
+    if self._total is not None:
+      count += f'/{self._total:,}'
+    if self._total:
+      count += f' ({100 * self._completed / self._total:.0f} %)'
+    parts = [count, *times]
+    if self._fields:
+      parts.append(fields_line(self._fields))
     return f'{self._phase}: {" · ".join(parts)}'
 
   def _line(self, line: str) -> None:
@@ -102,7 +114,7 @@ class LiveProgress:
 
     self._console = Console(file=stream, force_terminal=True)
     self._lock = threading.RLock()
-    self._bars: Any = None
+    self._bars: Any = None  # rich's Progress; None outside a phase
 
   def start(self, phase: str, total: int | None = None) -> None:
     with self._lock:
@@ -129,13 +141,14 @@ class LiveProgress:
 
 
 def _bars(console: Any) -> Any:
-  """An empty rich Progress. Fields come last, so that a narrow terminal cuts them only."""
+  """Returns an empty rich Progress. Fields come last, so that a narrow terminal cuts only them."""
   from rich import progress
   from rich.table import Column
 
-  text = lambda template, **style: progress.TextColumn(
-    template, markup=False, table_column=Column(no_wrap=True, overflow='ellipsis', **style)
-  )
+  def text(template: str, **style: str) -> progress.TextColumn:
+    column = Column(no_wrap=True, overflow='ellipsis', **style)
+    return progress.TextColumn(template, markup=False, table_column=column)
+
   return progress.Progress(
     text('{task.description}', style='bold'),
     progress.BarColumn(bar_width=24),
@@ -146,5 +159,5 @@ def _bars(console: Any) -> Any:
     text('{task.fields[shown]}'),
     console=console,
     refresh_per_second=4,
-    redirect_stdout=False,
-  )  # results on standard output must not end up on standard error
+    redirect_stdout=False,  # results on standard output must not end up on standard error
+  )

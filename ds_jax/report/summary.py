@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ds_jax.report.text import duration, percent
+from ds_jax.report.text import duration, or_dash, percent
 
 # Fields that hold the seconds of their whole row; other time/… fields are parts, or rates.
 WHOLE_ROW_TIMES = ('step', 'filter', 'evaluate', 'warmstart')
@@ -29,97 +29,104 @@ def make_summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
   The first evaluation 'before' and the last 'after' count.
   """
-  of_kind = lambda kind: [row for row in metrics if row['kind'] == kind]
-  evaluations = {
-    when: [_evaluation(row) for row in of_kind('evaluate') if row.get('when') == when]
-    for when in ('before', 'after')
-  }
-  train = of_kind('train')
+  before = after = None
+  steps, rounds, tokens, seconds = 0, 0, 0, 0.0
+  for row in metrics:
+    seconds += _row_seconds(row)
+    if row['kind'] == 'train':
+      steps += 1
+      tokens += row.get('search/tokens') or 0
+    elif row['kind'] == 'filter':
+      rounds += 1
+    elif row['kind'] == 'evaluate' and row.get('when') == 'before' and before is None:
+      before = _evaluation(row)
+    elif row['kind'] == 'evaluate' and row.get('when') == 'after':
+      after = _evaluation(row)
   return {
-    'before': next(iter(evaluations['before']), None),
-    'after': next(reversed(evaluations['after']), None),
-    'steps': len(train),
-    'rounds': len(of_kind('filter')),
-    'tokens': int(sum(row.get('search/tokens') or 0 for row in train)),
-    'seconds': float(sum(map(_row_seconds, metrics))),
+    'before': before,
+    'after': after,
+    'steps': steps,
+    'rounds': rounds,
+    'tokens': int(tokens),
+    'seconds': seconds,
   }
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
   """Returns the table printed at the end of a run: before and after, then what it took."""
-  head, *rows = table_rows(summary)
-  widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-  lines = [
-    '  '.join(f'{cell:<{width}}' for cell, width in zip(row, widths, strict=True)).rstrip()
-    for row in (head, *rows)
-  ]
-  return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:], '', cost_line(summary)])
+  rows = table_rows(summary)
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines = []
+  for row in rows:
+    cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+    lines.append('  '.join(cells).rstrip())
+  rule = '-' * max(map(len, lines))
+  head, *body = lines
+  return '\n'.join([head, rule, *body, '', cost_line(summary)])
 
 
 def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-  """The before/after table, its head first."""
-  before, after = (summary.get(when) or {} for when in ('before', 'after'))
-  rows = [('', 'before', 'after', 'change')]
-  rows.append(
-    (
-      'pass@1 (95 % interval)',
-      with_interval(before),
-      with_interval(after),
-      _change(before.get('pass_at_1'), after.get('pass_at_1')),
-    )
-  )
-  num_samples = after.get('num_samples') or before.get('num_samples') or 'k'
-  if 'pass_at_k' in {*before, *after}:
-    values = [e.get('pass_at_k') for e in (before, after)]
-    rows.append((f'pass@{num_samples}', *map(percent, values), _change(*values)))
+  """Returns the before/after table, its head first."""
+  before, after = summary.get('before') or {}, summary.get('after') or {}
+  change = _change(before.get('pass_at_1'), after.get('pass_at_1'))
+  rows = [
+    ('', 'before', 'after', 'change'),
+    ('pass@1 (95 % interval)', with_interval(before), with_interval(after), change),
+  ]
+  if 'pass_at_k' in before or 'pass_at_k' in after:
+    k = after.get('num_samples') or before.get('num_samples') or 'k'
+    at_k_before, at_k_after = before.get('pass_at_k'), after.get('pass_at_k')
+    change = _change(at_k_before, at_k_after)
+    rows.append((f'pass@{k}', percent(at_k_before), percent(at_k_after), change))
   for name, label in (('num_problems', 'problems'), ('num_samples', 'samples per problem')):
-    rows.append((label, *(_count(e.get(name)) for e in (before, after)), ''))
+    counts = [or_dash(evaluation.get(name), '{:,}'.format) for evaluation in (before, after)]
+    rows.append((label, *counts, ''))
   return rows
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:
-  """'80 training steps · 2 rounds · 1,234,567 tokens generated · 3 min 12 s'."""
-  parts = [
-    f'{summary[name]:,} {one if summary[name] == 1 else many}'
-    for name, one, many in (
-      ('steps', 'training step', 'training steps'),
-      ('rounds', 'round', 'rounds'),
-      ('tokens', 'token generated', 'tokens generated'),
-    )
-    if summary.get(name)
-  ]
-  parts += [duration(summary['seconds'])] if summary.get('seconds') else []
+  """Returns '80 training steps · 2 rounds · 1,234,567 tokens generated · 3 min 12 s'."""
+  parts = []
+  for name, singular, plural in (
+    ('steps', 'training step', 'training steps'),
+    ('rounds', 'round', 'rounds'),
+    ('tokens', 'token generated', 'tokens generated'),
+  ):
+    count = summary.get(name)
+    if count:
+      parts.append(f'{count:,} {singular if count == 1 else plural}')
+  if summary.get('seconds'):
+    parts.append(duration(summary['seconds']))
   return ' · '.join(parts) or 'no training steps yet'
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-  """The result in one sentence."""
-  before, after = (summary.get(when) or {} for when in ('before', 'after'))
-  if after.get('pass_at_1') is None or before.get('pass_at_1') is None:
-    return (
-      'pass@1 before training is ' + percent(before['pass_at_1'])
-      if before.get('pass_at_1') is not None
-      else 'Nothing has been evaluated yet'
-    )
-  return (
-    f'pass@1 went from {percent(before["pass_at_1"])} to {percent(after["pass_at_1"])} '
-    f'({_change(before["pass_at_1"], after["pass_at_1"])})'
-  )
+  """Returns the result in one sentence."""
+  before = (summary.get('before') or {}).get('pass_at_1')
+  after = (summary.get('after') or {}).get('pass_at_1')
+  if before is None:
+    return 'Nothing has been evaluated yet'
+  if after is None:
+    return f'pass@1 before training is {percent(before)}'
+  return f'pass@1 went from {percent(before)} to {percent(after)} ({_change(before, after)})'
 
 
 def with_interval(evaluation: Mapping[str, Any]) -> str:
-  """'11.3 % [9.8, 12.9]'."""
-  low, high = (evaluation.get(f'pass_at_1_{end}') for end in ('low', 'high'))
-  interval = '' if low is None or high is None else f' [{100 * low:.1f}, {100 * high:.1f}]'
-  return percent(evaluation.get('pass_at_1')) + interval
+  """Returns '11.3 % [9.8, 12.9]'."""
+  share = percent(evaluation.get('pass_at_1'))
+  low, high = evaluation.get('pass_at_1_low'), evaluation.get('pass_at_1_high')
+  if low is None or high is None:
+    return share
+  return f'{share} [{100 * low:.1f}, {100 * high:.1f}]'
 
 
 def _evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
-  return {
-    name.removeprefix('evaluate/'): value
-    for name, value in row.items()
-    if name.startswith('evaluate/') and value is not None
-  }
+  """Returns the numbers of a row of kind 'evaluate', without the prefix of their names."""
+  fields = {}
+  for name, value in row.items():
+    if name.startswith('evaluate/') and value is not None:
+      fields[name.removeprefix('evaluate/')] = value
+  return fields
 
 
 def _row_seconds(row: Mapping[str, Any]) -> float:
@@ -127,8 +134,6 @@ def _row_seconds(row: Mapping[str, Any]) -> float:
 
 
 def _change(before: float | None, after: float | None) -> str:
-  return '' if before is None or after is None else f'{100 * (after - before):+.1f} points'
-
-
-def _count(value: int | None) -> str:
-  return '–' if value is None else f'{value:,}'
+  if before is None or after is None:
+    return ''
+  return f'{100 * (after - before):+.1f} points'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 
 def visible(text: str, *, keep: str = '') -> str:
@@ -11,9 +13,13 @@ def visible(text: str, *, keep: str = '') -> str:
   Model output may hold terminal escapes, text-direction overrides or halves of characters; none of
   them reaches a terminal or a page. Characters in `keep` pass.
   """
-  return ''.join(
-    c if c.isprintable() or c in keep else c.encode('unicode_escape').decode() for c in text
-  )
+
+  def shown(character: str) -> str:
+    if character.isprintable() or character in keep:
+      return character
+    return character.encode('unicode_escape').decode()
+
+  return ''.join(map(shown, text))
 
 
 def shorten(text: str, limit: int) -> str:
@@ -26,33 +32,42 @@ def shorten(text: str, limit: int) -> str:
 
 
 def number(value: float | int | str) -> str:
-  """'12,345', '0.0123', '1.2e-07'; text as it is, with unprintable characters escaped."""
+  """Returns '12,345', '0.0123', '1.2e-07'; text as it is, with unprintable characters escaped."""
   if isinstance(value, str):
     return visible(value)
   if isinstance(value, int):
     return f'{value:,}'
   if not math.isfinite(value):
     return str(value)
-  return f'{value:,.0f}' if 1000 <= abs(value) < 1e12 else f'{value:.3g}'
+  if 1000 <= abs(value) < 1e12:
+    return f'{value:,.0f}'
+  return f'{value:.3g}'
 
 
 def percent(share: float | None) -> str:
-  """'11.3 %' of 0.113; '–' of None."""
-  return '–' if share is None else f'{100 * share:.1f} %'
+  """Returns '11.3 %' of 0.113; '–' of None."""
+  return or_dash(share, lambda x: f'{100 * x:.1f} %')
+
+
+def or_dash(value: Any, write: Callable[[Any], str]) -> str:
+  """Returns `write(value)`; '–' of None."""
+  return '–' if value is None else write(value)
 
 
 def duration(seconds: float) -> str:
-  """'3.2 s', '4 min 05 s', '2 h 05 min'."""
+  """Returns '3.2 s', '4 min 05 s', '2 h 05 min'."""
   if seconds < 59.95:
     return f'{seconds:.1f} s'
-  minutes, rest = divmod(round(seconds), 60)
+  minutes, seconds = divmod(round(seconds), 60)
   if minutes < 60:
-    return f'{minutes} min {rest:02d} s'
-  return f'{minutes // 60} h {minutes % 60:02d} min'
+    return f'{minutes} min {seconds:02d} s'
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours} h {minutes:02d} min'
 
 
 def fields_line(fields: dict[str, float | int | str]) -> str:
-  """'solved 5 · tokens/s 4,210' of the fields of a progress update."""
-  return ' · '.join(
-    f'{visible(name).replace("_", " ")} {number(value)}' for name, value in fields.items()
-  )
+  """Returns 'solved 5 · tokens/s 4,210' for the fields of a progress update."""
+  parts = []
+  for name, value in fields.items():
+    parts.append(f'{visible(name).replace("_", " ")} {number(value)}')
+  return ' · '.join(parts)

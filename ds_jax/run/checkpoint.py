@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, first_line
 from ds_jax.sharding import path_name
 
 _STATE, _HOST = 'state', 'host'
@@ -174,7 +174,7 @@ class Checkpointer:
         raise
       except Exception as error:  # whatever a damaged file provokes
         self._damaged.add(candidate)
-        self._note(f'checkpoint {candidate} is damaged and passed over: {_first_line(error)}')
+        self._note(f'checkpoint {candidate} is damaged and passed over: {_reason(error)}')
       _collect_abandoned()
     raise InputError(
       f'No checkpoint in {self._folder} can be read (tried steps '
@@ -191,7 +191,8 @@ class Checkpointer:
     import orbax.checkpoint as ocp
 
     if self._keep is None:
-      options = ocp.CheckpointManagerOptions(read_only=True)
+      # Said in full: orbax warns of each option that it has to change for a reader.
+      options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
     else:
       options = ocp.CheckpointManagerOptions(
         preservation_policy=_kept(self._keep, self._keep_best),
@@ -349,7 +350,11 @@ def _save_message(error: Exception, step: int, folder: Path) -> str:
       f'The disk is full (or a quota or file-size limit is reached): checkpoint {step} could '
       f'not be written to {folder}; free some space and run the same command again.'
     )
-  return f'Checkpoint {step} could not be written to {folder}: {_first_line(error)}.'
+  return f'Checkpoint {step} could not be written to {folder}: {_reason(error)}.'
+
+
+def _reason(error: Exception) -> str:
+  return first_line(error, 200).rstrip('.')
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
@@ -361,11 +366,6 @@ def _is_disk_full(error: BaseException | None) -> bool:
       return True
     error = error.__cause__ or error.__context__
   return False
-
-
-def _first_line(error: Exception) -> str:
-  text = str(error).strip() or type(error).__name__
-  return text.splitlines()[0][:200].rstrip('.')
 
 
 def _collect_abandoned() -> None:

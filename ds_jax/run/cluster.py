@@ -2,7 +2,7 @@
 
 On TPU VMs, GKE and Slurm jax finds coordinator and peers by itself; elsewhere flags name them; a
 machine with neither is a job of one process. A process that is lost, or that fails, ends the others
-within HEARTBEAT_SECONDS and a little: they abort with EXIT_LOST_PEER and name it, they never hang.
+within HEARTBEAT_SECONDS and a little: they name it and abort with ExitCode.LOST_PEER, never hang.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 from ds_jax.checks import InputError
 from ds_jax.interfaces import ALONE, Team
 from ds_jax.run.attendant import Attendant
-from ds_jax.run.workdir import EXIT_BAD_INPUT, EXIT_TERMINATED, StoppedAlone
+from ds_jax.run.stopping import ExitCode, StoppedAlone
+from ds_jax.run.team import Processes
 
 # Silence after which a process is taken for lost. jax's own 100 s (and 300 s at the end) let the
 # others wait for minutes; much less, and a busy machine is taken for a dead one.
@@ -40,10 +41,6 @@ ENDED = 'ended'  # the last beat of a process that waits for the others to end
 # Process 0 coordinates: when it leaves the others abort. It gives those that were asked to stop as
 # well this long to leave before it.
 LINGER_SECONDS = 3
-GATHER_BYTES = 2**25  # bytes of each process in one collective
-
-EXIT_DEFECT = 1
-EXIT_LOST_PEER = 134  # SIGABRT, as a shell says it; jax's runtime ends the process
 
 # Where the values come from when the flag is not given (the first is jax's own).
 VARIABLES = {
@@ -93,29 +90,6 @@ def cluster_from(
       f'(--num_processes={numbers["num_processes"]}), got {numbers["process_id"]}.'
     )
   return Cluster(values['coordinator'], **numbers)
-
-
-@dataclasses.dataclass(frozen=True)
-class Processes:
-  """The Team of a job of several processes; see interfaces.Team."""
-
-  index: int
-  count: int
-
-  def gather(self, data: bytes) -> list[bytes]:
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    sizes = multihost_utils.process_allgather(np.array([len(data)], np.int32)).ravel()
-    parts: list[list[bytes]] = [[] for _ in sizes]
-    # Few sizes, as each is a program of its own; lockstep.py gathers a little every round.
-    width = min(GATHER_BYTES, 2 ** max(8, int(sizes.max() - 1).bit_length()))
-    for start in range(0, int(sizes.max()), width):
-      piece = np.frombuffer(data[start : start + width], np.uint8)
-      rows = multihost_utils.process_allgather(np.pad(piece, (0, width - len(piece))))
-      for part, row, size in zip(parts, rows, sizes, strict=True):
-        part.append(row.tobytes()[: max(0, int(size) - start)])
-    return [b''.join(part) for part in parts]
 
 
 def join(cluster: Cluster | None) -> Team:
@@ -208,7 +182,7 @@ def _beat(client: Any, index: int, ending: threading.Event) -> None:
         os.write(
           2,
           f'ds-jax: process {peer} has not been heard of for {SILENT_SECONDS} s. If it '
-          f'is dead, the job ends soon, with exit code {EXIT_LOST_PEER}.\n'.encode(),
+          f'is dead, the job ends soon, with exit code {ExitCode.LOST_PEER}.\n'.encode(),
         )
         dismiss_attendants()  # process 0 will be gone as well, for that reason
       named = silent
@@ -242,7 +216,7 @@ def ending_together(team: Team) -> Iterator[None]:
 
   An ordinary exit would wait for them at a barrier, while they wait for us in a collective. So this
   process leaves at once, with the exit code that says why; unless it is a peer that was lost: then
-  it waits for the coordinator, which names the lost process and ends us with EXIT_LOST_PEER.
+  it waits for the coordinator, which names the lost process and ends us with ExitCode.LOST_PEER.
   """
   if team.count == 1:
     yield
@@ -255,12 +229,12 @@ def ending_together(team: Team) -> Iterator[None]:
       'same command continues.',
       file=sys.stderr,
     )
-    if team.index == 0:
+    if team.is_first:
       time.sleep(LINGER_SECONDS)
-    leave(EXIT_TERMINATED)
+    leave(ExitCode.TERMINATED)
   except InputError as e:
     print(f'ds-jax: process {team.index}: {e}', file=sys.stderr)
-    leave(EXIT_BAD_INPUT)
+    leave(ExitCode.BAD_INPUT)
   except Exception as e:
     traceback.print_exc()
     if not is_lost_peer(e):
@@ -268,7 +242,7 @@ def ending_together(team: Team) -> Iterator[None]:
         f'ds-jax: process {team.index} failed; its peers end within {HEARTBEAT_SECONDS} s.',
         file=sys.stderr,
       )
-      leave(EXIT_DEFECT)
+      leave(ExitCode.DEFECT)
     print(
       f'ds-jax: process {team.index} has lost a peer; which one, process 0 says within '
       f'{HEARTBEAT_SECONDS} s.',
@@ -278,7 +252,7 @@ def ending_together(team: Team) -> Iterator[None]:
     import jax
 
     jax.distributed.shutdown()  # does not return: the barrier fails once the peer is taken for lost
-    leave(EXIT_LOST_PEER)
+    leave(ExitCode.LOST_PEER)
 
 
 def is_lost_peer(error: BaseException) -> bool:

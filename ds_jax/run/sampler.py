@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -16,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ds_jax.config import Config
-from ds_jax.run.session import Runtime
+from ds_jax.run.engines import Engines
+from ds_jax.run.growing import Grown, Work, key_of
 from ds_jax.run.state import RunState
 from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.host_tree import Job
@@ -37,7 +37,8 @@ class Sampled(NamedTuple):
 
   groups: list[list[Trajectory]]  # one per problem
   trees: list[FinishedTree]
-  counters: tuple[Counters, Counters]  # of trees, of direct rollouts
+  searched: Counters  # of the trees
+  direct: Counters  # of the direct rollouts
   num_cached: int  # problems that used cached solutions
   num_rehearsed: int  # problems from outside the hard set
 
@@ -46,12 +47,15 @@ class Sampled(NamedTuple):
 class Sampler:
   """Samples the groups of a step."""
 
-  runtime: Runtime
+  engines: Engines
   prompts: Mapping[str, tuple[Problem, np.ndarray]]  # training problems by id, with their tokens
-  # grow(engine, jobs, purpose, name, phase, plan) -> (trees in the order of jobs, counters).
-  grow: Callable[..., tuple[list[FinishedTree], Counters]]
+  grow: Callable[[Work, str], Grown]  # grow(work, name of its journal)
   # score([(problem id, solution), …]) -> trajectories with log-probs of the present policy.
   score: Callable[[Sequence[tuple[str, Solution]]], list[Trajectory]]
+
+  @property
+  def config(self) -> Config:
+    return self.engines.session.config
 
   def sample(self, host: RunState) -> tuple[list[list[Trajectory]], dict[str, float], RunState]:
     """Trajectories of every problem of the next step, in order.
@@ -65,104 +69,96 @@ class Sampler:
     Returns:
       The groups, their metrics, and the state once the step has learnt from them.
     """
-    config, size = self.runtime.config, self.runtime.config.train.batch_problems
+    max_refills, size = self.config.train.max_refills, self.config.train.batch_problems
     parts = [self.sample_batch(host)]
-    contrast = lambda: [g for part in parts for g in part.groups if not is_uniform(g)]
-    while len(parts) <= config.train.max_refills and len(contrast()) < size:
+    while len(parts) <= max_refills and len(_with_contrast(parts)) < size:
       parts.append(self.sample_batch(host, refill=len(parts)))
     groups = [group for part in parts for group in part.groups]
     trees = [tree for part in parts for tree in part.trees]
+    found = host.found
+    for group in groups:
+      found = found.add(group)
     after = dataclasses.replace(
       host,
       batches=host.batches + len(parts),
-      splits=host.splits.add(trees, config.search.max_depth),
-      found=functools.reduce(lambda found, group: found.add(group), groups, host.found),
+      splits=host.splits.add(trees, self.config.search.max_depth),
+      found=found,
     )
-    searched, direct = (
-      functools.reduce(operator.add, counters)
-      for counters in zip(*[part.counters for part in parts], strict=True)
-    )
-    both = searched + direct
-    figures = (
-      summarize(trees, config.search.max_depth)
-      | split_metrics(after.splits, config.search.max_depth)
-      | searched.metrics()
-      | {
-        'search/cached_share': sum(part.num_cached for part in parts) / len(groups),
-        'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / len(groups),
-        'time/tokens_per_second': both.generated_tokens / max(both.seconds, 1e-6),
-      }
-    )
-    if config.train.max_refills:
+    figures = self._figures(parts, trees, after)
+    if max_refills:
+      contrasting = _with_contrast(parts)
       figures |= {
         'search/refills': len(parts) - 1,
-        'search/contrast_share': len(contrast()) / len(groups),
+        'search/contrast_share': len(contrasting) / len(groups),
       }
-      groups = contrast()[:size]
+      groups = contrasting[:size]
     return groups, figures, after
 
   def sample_batch(self, host: RunState, refill: int = 0) -> Sampled:
     """Trajectories of one batch of problems, the step's first or a refill."""
-    config = self.runtime.config
-    hard, rehearsed = next_batch(config, self.prompts, host, refill)
+    hard, rehearsed = next_batch(self.config, self.prompts, host, refill)
     jobs = _numbered(
-      [self.prompts[name] for name in hard + rehearsed], first=refill * config.train.batch_problems
+      [self.prompts[name] for name in hard + rehearsed],
+      first=refill * self.config.train.batch_problems,
     )
     cached = {job.problem.id: host.replay.get(job.problem.id) for job in jobs}
-    is_searched = [i < len(hard) and not cached[job.problem.id] for i, job in enumerate(jobs)]
-    searched = list(itertools.compress(jobs, is_searched))
-    direct = list(itertools.compress(jobs, map(operator.not_, is_searched)))
+    to_search, to_roll_out = [], []
+    for i, job in enumerate(jobs):
+      is_searched = i < len(hard) and not cached[job.problem.id]
+      (to_search if is_searched else to_roll_out).append(job)
     name = f'step_{host.step:06d}' + (f'_{refill}' if refill else '')
-    trees, counters = self.grow(
-      self.runtime.search_engine,
-      searched,
-      Purpose.SEARCH,
-      f'{name}.search',
-      None,
-      fork_plan(host.splits, config.search.max_depth),
-    )
-    rollouts, direct_counters = self.rollouts(direct, cached, f'{name}.direct')
-    scored = self.scored(direct, cached)
-    by_job = {(tree.problem_id, tree.sample): tree for tree in trees}
+    searched = self.search(to_search, host, f'{name}.search')
+    rollouts, direct = self.rollouts(to_roll_out, cached, host, name=f'{name}.direct')
+    solutions = self.scored(to_roll_out, cached)
+    trees = {key_of(tree): tree for tree in searched.trees}
+    groups = []
+    for i, job in enumerate(jobs):
+      if key_of(job) in trees:
+        groups.append(trajectories(trees[key_of(job)], i))
+        continue
+      group = list(solutions.get(job.problem.id, ()))
+      for tree in rollouts.get(key_of(job), ()):
+        group += trajectories(tree, i)
+      groups.append(flat_group(group, i))
+    num_cached = sum(bool(cached[job.problem.id]) for job in jobs)
+    return Sampled(groups, searched.trees, searched.counters, direct, num_cached, len(rehearsed))
 
-    def group_of(job: Job, group: int) -> list[Trajectory]:
-      key = (job.problem.id, job.sample)
-      if key in by_job:
-        return trajectories(by_job[key], group)
-      fresh = [t for tree in rollouts.get(key, ()) for t in trajectories(tree, group)]
-      return flat_group([*scored.get(job.problem.id, ()), *fresh], group)
-
-    return Sampled(
-      [group_of(job, i) for i, job in enumerate(jobs)],
-      trees,
-      (counters, direct_counters),
-      sum(bool(cached[job.problem.id]) for job in jobs),
-      len(rehearsed),
+  def search(self, jobs: Sequence[Job], host: RunState, name: str) -> Grown:
+    """A tree for each job."""
+    work = Work(
+      engine=self.engines.search_engine,
+      jobs=jobs,
+      purpose=Purpose.SEARCH,
+      plan=fork_plan(host.splits, self.config.search.max_depth),
+      round_index=host.round_index,
+      step=host.step,
     )
+    return self.grow(work, name)
 
   def rollouts(
-    self, jobs: Sequence[Job], cached: Cached, name: str
+    self, jobs: Sequence[Job], cached: Cached, host: RunState, *, name: str
   ) -> tuple[dict[tuple[str, int], list[FinishedTree]], Counters]:
     """K minus the number of cached solutions direct rollouts for each job's problem."""
-    count = self.runtime.config.search.num_trajectories
-    wanted = [
-      (job, job.sample * count + i)
-      for job in jobs
-      for i in range(max(0, count - len(cached[job.problem.id])))
-    ]
-    if not wanted:
+    count = self.config.search.num_trajectories
+    owners, samples = [], []  # of each rollout
+    for job in jobs:
+      for i in range(max(0, count - len(cached[job.problem.id]))):
+        owners.append(job)
+        samples.append(Job(job.problem, job.prompt_tokens, job.sample * count + i))
+    if not samples:
       return {}, Counters()
-    grown, counters = self.grow(
-      self.runtime.direct_engine,
-      [Job(job.problem, job.prompt_tokens, sample) for job, sample in wanted],
-      Purpose.DIRECT,
-      name,
-      None,
+    work = Work(
+      engine=self.engines.direct_engine,
+      jobs=samples,
+      purpose=Purpose.DIRECT,
+      round_index=host.round_index,
+      step=host.step,
     )
+    grown = self.grow(work, name)
     rollouts: dict[tuple[str, int], list[FinishedTree]] = {}
-    for (job, _), tree in zip(wanted, grown, strict=True):
-      rollouts.setdefault((job.problem.id, job.sample), []).append(tree)
-    return rollouts, counters
+    for owner, tree in zip(owners, grown.trees, strict=True):
+      rollouts.setdefault(key_of(owner), []).append(tree)
+    return rollouts, grown.counters
 
   def scored(self, jobs: Sequence[Job], cached: Cached) -> dict[str, list[Trajectory]]:
     """The cached solutions of each job's problem as trajectories."""
@@ -171,6 +167,31 @@ class Sampler:
     for t in self.score([(name, solution) for name in names for solution in cached[name]]):
       scored.setdefault(t.problem_id, []).append(t)
     return scored
+
+  def _figures(
+    self, parts: Sequence[Sampled], trees: Sequence[FinishedTree], after: RunState
+  ) -> dict[str, float]:
+    """The metrics of what was sampled."""
+    max_depth = self.config.search.max_depth
+    searched = functools.reduce(operator.add, [part.searched for part in parts])
+    direct = functools.reduce(operator.add, [part.direct for part in parts])
+    work = searched + direct
+    num_groups = sum(len(part.groups) for part in parts)
+    return (
+      summarize(trees, max_depth)
+      | split_metrics(after.splits, max_depth)
+      | searched.metrics()
+      | {
+        'search/cached_share': sum(part.num_cached for part in parts) / num_groups,
+        'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / num_groups,
+        'time/tokens_per_second': work.generated_tokens / max(work.seconds, 1e-6),
+      }
+    )
+
+
+def _with_contrast(parts: Sequence[Sampled]) -> list[list[Trajectory]]:
+  """The groups that hold both right and wrong ends."""
+  return [group for part in parts for group in part.groups if not is_uniform(group)]
 
 
 def next_batch(
@@ -186,10 +207,11 @@ def next_batch(
   """
   size, easy = config.train.batch_problems, sorted(set(names) - set(host.hard_ids))
   rehearsed = num_rehearsed(size, config.curriculum.rehearsal_share, len(easy))
-  draw = lambda ids, count: list(
-    batch_of(ids, count, seed=config.seed, round_index=host.round_index, step=host.batches + refill)
-  )
-  return draw(host.hard_ids, size - rehearsed), draw(easy, rehearsed) if rehearsed else []
+  moment = {'round_index': host.round_index, 'step': host.batches + refill}
+  hard = list(batch_of(host.hard_ids, size - rehearsed, seed=config.seed, **moment))
+  if not rehearsed:
+    return hard, []
+  return hard, list(batch_of(easy, rehearsed, seed=config.seed, **moment))
 
 
 def _numbered(prompts: Sequence[tuple[Problem, np.ndarray]], first: int) -> list[Job]:

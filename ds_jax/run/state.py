@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.search.policies.fork_law import SplitHistory
@@ -27,6 +27,12 @@ class RunState:
   metrics_size: int = 0  # bytes of metrics.jsonl that belong to this state
   num_saves: int = 0
 
+  @classmethod
+  def new(cls, max_cached_per_problem: int) -> RunState:
+    """The state of a run that has done nothing yet."""
+    buffer = ReplayBuffer(max_cached_per_problem)
+    return cls(replay=buffer, found=buffer)
+
   def to_json(self) -> dict[str, Any]:
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     return fields | {
@@ -38,6 +44,18 @@ class RunState:
   def solutions(self) -> ReplayBuffer:
     """All cached solutions, those of this round included."""
     return _merge(self.replay, self.found)
+
+  def begin_round(self, hard_ids: Sequence[str]) -> None:
+    """The round trains on these problems, and may use the solutions found so far of them."""
+    self.hard_ids = tuple(hard_ids)
+    self.replay = self.solutions().retain(hard_ids)
+    self.found = ReplayBuffer(self.found.max_per_problem)
+
+  def end_round(self) -> None:
+    """Moves on to the next round, which filters anew."""
+    self.hard_before = self.hard_ids
+    self.round_index += 1
+    self.batches, self.hard_ids = 0, None
 
   def covers(self, work: str) -> bool:
     """Whether a journal's work is part of this state.

@@ -1,4 +1,4 @@
-"""A run's folder: its layout, its lock, the config it belongs to, and how a run is stopped."""
+"""A run's folder: its layout, its lock, and the config it belongs to."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ import fcntl
 import json
 import os
 import pathlib
-import signal
 from collections.abc import Iterator
-from types import FrameType
 
 from ds_jax.checks import InputError
 from ds_jax.config import MACHINE_FIELDS, Config, config_from, differing_fields
-from ds_jax.interfaces import Team
-
-EXIT_DONE = 0
-EXIT_BAD_INPUT = 2
-EXIT_TERMINATED = 42  # saved after SIGTERM
-EXIT_CANNOT_WRITE = 74  # disk full or not writable; what was saved before is good
-EXIT_INTERRUPTED = 130  # saved after Ctrl-C
+from ds_jax.run.durable import write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +30,10 @@ class Workdir:
     return self.root / 'warmstart'
 
   @property
+  def warmstart_checkpoints(self) -> pathlib.Path:
+    return self.root / 'warmstart_checkpoints'
+
+  @property
   def checkpoints(self) -> pathlib.Path:
     return self.root / 'checkpoints'
 
@@ -45,22 +41,12 @@ class Workdir:
   def summary(self) -> pathlib.Path:
     return self.root / 'summary.json'
 
+  @property
+  def examples(self) -> pathlib.Path:
+    return self.root / 'examples.json'
+
   def journal(self, name: str, process: int = 0) -> pathlib.Path:
     return self.root / 'journal' / f'{name}.process_{process}.jsonl'
-
-
-class Stopped(Exception):
-  """The run was asked to stop and has saved."""
-
-
-class StoppedAlone(Stopped):
-  """Asked to stop where it cannot save: amid a search while its peers may be anywhere, or amid the
-  updates of a step. The newest checkpoint and the journals of finished trees are kept."""
-
-
-def stopped(team: Team) -> Stopped:
-  """What a process raises that was asked to stop amid a search and has kept what is finished."""
-  return StoppedAlone() if team.count > 1 else Stopped()
 
 
 @contextlib.contextmanager
@@ -130,41 +116,3 @@ def claim(workdir: Workdir, config: Config) -> None:
   """Makes the workdir this config's; called once all of its settings have been found good."""
   workdir.root.mkdir(parents=True, exist_ok=True)
   write_json(workdir.root / 'config.json', dataclasses.asdict(config))
-
-
-def write_json(path: pathlib.Path, value: object) -> None:
-  """Writes JSON beside its place and renames it: never half a file."""
-  unfinished = path.with_name(path.name + '.unfinished')
-  unfinished.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n')
-  unfinished.rename(path)
-
-
-class StopRequest:
-  """Turns Ctrl-C and SIGTERM into a flag that long phases poll; a second Ctrl-C stops at once."""
-
-  def __init__(self) -> None:
-    self.signal: int | None = None
-
-  def __call__(self) -> bool:
-    return self.signal is not None
-
-  @property
-  def exit_code(self) -> int:
-    # No signal here: a peer had one.
-    return EXIT_INTERRUPTED if self.signal == signal.SIGINT else EXIT_TERMINATED
-
-  @contextlib.contextmanager
-  def installed(self) -> Iterator[StopRequest]:
-    """Handles both signals inside the block (main thread only)."""
-    before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-      yield self
-    finally:
-      for number, handler in before.items():
-        signal.signal(number, handler)
-
-  def _handle(self, number: int, frame: FrameType | None) -> None:
-    del frame
-    if self.signal is not None and number == signal.SIGINT:
-      raise KeyboardInterrupt
-    self.signal = number

@@ -1,24 +1,22 @@
-"""Which end of a step is learnt from, and how its value is credited along the path."""
+"""Which end of a step is learnt from, and how its value is credited along the path.
+
+All functions are pure: they return the tree, and the nodes whose value or visits have changed, for
+whoever keeps something computed from these.
+"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from ds_jax.search.selection import keep_scores, node_draws
-from ds_jax.search.settings import Options, Rules
-from ds_jax.search.tree import (
-  Tree,
-  child_rows,
-  first_lowest,
-  path_to,
-  rows,
-  uncertainty,
-)
+from ds_jax.checks import check_rank, check_shape
+from ds_jax.search.scores import HIGHEST, LOWEST, path_uncertainty
+from ds_jax.search.settings import Settings
+from ds_jax.search.tree import Nodes, Tree, child_nodes, first_lowest, node_draws, path_to, rows
 
 
 def choose_end(
-  candidates: Tree, is_candidate: jax.Array, rules: Rules, options: Options
+  candidates: Nodes, is_candidate: jax.Array, settings: Settings
 ) -> tuple[jax.Array, jax.Array]:
   """Picks the one end whose value is backed up and whose trajectory is collected.
 
@@ -26,97 +24,126 @@ def choose_end(
   Within a class the lowest uncertainty wins, i.e. the *most confident* answer: for wrong ends
   that is the paper's choice of the negative (section 3.2); the released code does the same among
   correct ones. First in creation order on ties. A path whose uncertainty is not a number (no
-  countable token) counts as least confident; under 'faithful' it wins iff it comes first, as in
-  the released code, whose running minimum is replaced only by something smaller.
+  countable token) counts as least confident.
 
   Args:
     candidates: rows of a tree in order of creation, C of them.
     is_candidate: `[C]` bool.
-    rules, options: `negatives` replaces the choice among wrong ends.
+    settings: `negatives` replaces the choice among wrong ends; `defects`.
 
   Returns:
     `[]` int32 row and `[]` bool, whether there was any.
   """
-  ends = is_candidate & candidates.is_terminal & candidates.is_valid
-  is_correct, is_wrong = ends & (candidates.reward == 1), ends & (candidates.reward == -1)
-  pool = jnp.where(is_correct.any(), is_correct, jnp.where(is_wrong.any(), is_wrong, ends))
-  cost = uncertainty(candidates, options.is_end_token_counted)
-  if rules.policy == 'faithful':
-    first = jnp.argmax(pool)
-    cost = cost.at[first].set(jnp.where(jnp.isnan(cost[first]), -jnp.inf, cost[first]))
-  cost = jnp.nan_to_num(cost, nan=jnp.finfo(jnp.float32).max, neginf=-jnp.inf)
-  if rules.negatives != 'most_confident':
-    if rules.negatives == 'least_confident':
-      other = -jnp.maximum(cost, jnp.finfo(jnp.float32).min)
-    else:  # random: a draw that belongs to the node, so that it repeats with the seed
-      other = node_draws(candidates)
-    cost = jnp.where(is_correct.any(), cost, other)
-  return first_lowest(jnp.where(pool, cost, jnp.inf)), ends.any()
+  check_rank('is_candidate', is_candidate, 1)
+  check_shape('candidates.reward', candidates.reward, is_candidate.shape)
+  # The best class that has an end: correct, else wrong, else any.
+  is_end = is_candidate & candidates.is_terminal & candidates.is_valid
+  is_correct = is_end & (candidates.reward == 1)
+  is_wrong = is_end & (candidates.reward == -1)
+  has_correct = is_correct.any()
+  in_class = jnp.where(is_wrong.any(), is_wrong, is_end)
+  in_class = jnp.where(has_correct, is_correct, in_class)
+
+  # Within it the lowest cost wins: the path's uncertainty, the largest number where it is none.
+  cost = path_uncertainty(candidates, settings)
+  if settings.defects.first_end_wins_without_confidence:
+    first = jnp.argmax(in_class)
+    cost_of_first = jnp.where(jnp.isnan(cost[first]), -jnp.inf, cost[first])
+    cost = cost.at[first].set(cost_of_first)
+  cost = jnp.nan_to_num(cost, nan=HIGHEST, neginf=-jnp.inf)
+
+  # Unless no end is correct and another rule chooses among wrong ones.
+  if settings.negatives == 'least_confident':
+    reversed_cost = -jnp.maximum(cost, LOWEST)
+    cost = jnp.where(has_correct, cost, reversed_cost)
+  elif settings.negatives == 'random':  # a draw that belongs to the node repeats with the seed
+    cost = jnp.where(has_correct, cost, node_draws(candidates))
+  return first_lowest(jnp.where(in_class, cost, jnp.inf)), is_end.any()
 
 
-def backup(tree: Tree, path: jax.Array, value: jax.Array, rules: Rules, options: Options) -> Tree:
+def backup(tree: Tree, path: jax.Array, value: jax.Array, *, settings: Settings) -> Tree:
   """Credits one finished trajectory to every node from its end to the root.
 
   The node at depth i on a path that ends at depth l receives w(i, l) * value,
     w(i, l) = max((i + 1) / (l + 1), backup_threshold),
-  as released (the paper writes max(i / l, 0.1)). 'constrained' (Eq. 5): a success erases blame, a
-  failure never erases credit; visits grow even where the value is kept.
+  as released (the paper writes max(i / l, 0.1), Eq. 4). Under the rule 'constrained' (Eq. 5)
+    q' = q + w v   where q v >= 0,
+    q' = w v       where q < 0 < v: a success erases blame,
+    q' = q         where v < 0 < q: a failure never erases credit;
+  visits grow even where the value is kept.
 
   Args:
     tree: _unbatched_ tree.
-    path: `[P]` int32, from the terminal to the root; places beyond the capacity are none.
+    path: `[P]` int32, from the terminal to the root, see `path_to`.
     value: `[]` float32 in [-1, 1]; 0 only counts the visit.
-    rules, options: `backup_rule`, `backup_threshold`.
+    settings: `backup_rule`, `backup_threshold`.
   """
-  depth = tree.depth[path]
-  weight = jnp.maximum((depth + 1) / (depth[0] + 1), options.backup_threshold)
-  old, new = tree.value_sum[path], weight * value
-  if rules.backup_rule == 'constrained':
-    on_conflict = jnp.where(value > 0, new, old)
-    credited = jnp.where(old * value >= 0, old + new, on_conflict)
-  else:
-    credited = old + new
-  return tree.replace(
-    value_sum=tree.value_sum.at[path].set(credited, mode='drop'),
-    visit_count=tree.visit_count.at[path].add(1, mode='drop'),
+  check_rank('path', path, 1)
+  check_rank('value', value, 0)
+  nodes = tree.nodes
+  # w(i, l), and what each node is to be credited with.
+  depth = nodes.depth[path]
+  weight = jnp.maximum((depth + 1) / (depth[0] + 1), settings.backup_threshold)
+  credit = weight * value
+  # The sum, unless the signs of old and new are at odds.
+  old = nodes.value_sum[path]
+  value_sum = old + credit
+  if settings.backup_rule == 'constrained':
+    on_conflict = jnp.where(value > 0, credit, old)
+    value_sum = jnp.where(old * value >= 0, value_sum, on_conflict)
+  return tree.with_nodes(
+    value_sum=nodes.value_sum.at[path].set(value_sum, mode='drop'),
+    visit_count=nodes.visit_count.at[path].add(1, mode='drop'),
   )
 
 
-def collect(tree: Tree, path: jax.Array, rules: Rules, options: Options) -> Tree:
-  """Backs up the end of a path (see `backup`) and counts it as collected; no end, no change."""
-  end, is_end = path[0], path[0] < tree.capacity
-  place = jnp.where(is_end, tree.num_collected, tree.collected.shape[0])
-  return backup(tree, path, tree.reward[end], rules, options).replace(
-    is_collected=tree.is_collected.at[end].set(True, mode='drop'),
+def collect(tree: Tree, end: jax.Array, settings: Settings) -> tuple[Tree, jax.Array]:
+  """Backs up an end (see `backup`) and counts it as collected.
+
+  Args:
+    tree: _unbatched_ tree.
+    end: `[]` int32, or `tree.no_node`: nothing changes.
+    settings: see `backup`.
+
+  Returns:
+    The tree, and the nodes that have changed, `[D + 1]` int32; `tree.no_node` beyond.
+  """
+  path = path_to(tree, end)
+  tree = backup(tree, path, tree.nodes.reward[end], settings=settings)
+  is_end = end < tree.no_node
+  place = jnp.where(is_end, tree.num_collected, tree.collected.shape[0])  # beyond: dropped
+  is_collected = tree.nodes.is_collected.at[end].set(True, mode='drop')
+  tree = tree.with_nodes(is_collected=is_collected).replace(
     collected=tree.collected.at[place].set(end, mode='drop'),
     num_collected=tree.num_collected + is_end,
   )
+  return tree, path
 
 
 def collect_children(
-  tree: Tree, is_wanted: jax.Array, rules: Rules, options: Options
-) -> tuple[Tree, jax.Array]:
-  """One backup step over the current node's children, those collected before left out.
+  tree: Tree, node: jax.Array, is_wanted: jax.Array, *, settings: Settings
+) -> tuple[Tree, jax.Array, jax.Array]:
+  """One backup step over the children of `node`, those collected before left out.
 
   Every unfinished candidate gets a visit (its ancestors do not); the chosen end is backed up and
   joins the collected ones. Ends that are not chosen stay as they are and can be collected later.
 
   Args:
-    tree: _unbatched_ tree.
+    tree: _unbatched_ tree in which the children of a node came all at once.
+    node: `[]` int32.
     is_wanted: `[]` bool, False: nothing is changed.
+    settings: see `choose_end` and `backup`.
 
   Returns:
-    The tree, and `[]` bool: whether any candidate was an end.
+    The tree, `[]` bool whether any candidate was an end, and the nodes that have changed, `[C]`
+    int32; `tree.no_node` beyond.
   """
-  slots, is_child = child_rows(tree, tree.current)
-  candidates = rows(tree, slots)
+  child, is_child = child_nodes(tree, node)
+  candidates = rows(tree.nodes, child)
   is_candidate = is_wanted & is_child & ~candidates.is_collected
-  end, has_end = choose_end(candidates, is_candidate, rules, options)
-  visited = jnp.where(is_candidate & ~candidates.is_terminal, slots, tree.capacity)
-  above = path_to(tree, tree.current)
-  path = jnp.where(has_end, jnp.append(slots[end], above), tree.capacity)
-  tree = tree.replace(visit_count=tree.visit_count.at[visited].add(1, mode='drop'))
-  tree = collect(tree, path, rules, options)
-  parent = jnp.where(is_wanted, tree.current, tree.capacity)
-  touched = jnp.concatenate([parent[None], visited, path])
-  return keep_scores(tree, touched, rules, options), has_end
+  row, has_end = choose_end(candidates, is_candidate, settings)
+  end = jnp.where(has_end, child[row], tree.no_node)
+  visited = jnp.where(is_candidate & ~candidates.is_terminal, child, tree.no_node)
+  visit_count = tree.nodes.visit_count.at[visited].add(1, mode='drop')
+  tree, path = collect(tree.with_nodes(visit_count=visit_count), end, settings)
+  return tree, has_end, jnp.concatenate([visited, path])

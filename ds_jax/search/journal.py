@@ -1,12 +1,10 @@
-"""Finished trees as JSON lines: kept before anybody uses them, read again after a kill."""
+"""Finished trees as JSON lines: what a journal keeps of them, and processes tell each other."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
 import json
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,57 +51,3 @@ def share_trees(team: Team, trees: Sequence[FinishedTree]) -> list[FinishedTree]
 
 def _array(value: dict[str, Any]) -> np.ndarray:
   return np.frombuffer(base64.b64decode(value['data']), value['dtype']).copy()
-
-
-class Journal:
-  """Appends finished trees to a file; what `append` wrote survives a kill.
-
-  Each process of a job writes a file of its own, `NAME.process_I.jsonl`; `read_all` and `remove`
-  are about those of all processes, of an earlier start with another number of them as well.
-  """
-
-  def __init__(self, path: str | os.PathLike[str]):
-    self.path = pathlib.Path(path)
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-
-  def append(self, tree: FinishedTree) -> None:
-    with self.path.open('a') as file:
-      file.write(tree_to_line(tree) + '\n')
-
-  def read(self) -> list[FinishedTree]:
-    """Trees of all whole lines; a line broken by a kill is cut off, so that appending goes on."""
-    if not self.path.exists():
-      return []
-    trees, kept = _whole_trees(self.path.read_bytes())
-    os.truncate(self.path, kept)
-    return trees
-
-  def read_all(self) -> list[FinishedTree]:
-    """Trees of this process's file and, as far as they are written, of the others'."""
-    trees = self.read()
-    for path in self._of_all_processes():
-      if path != self.path:
-        trees += _whole_trees(path.read_bytes())[0]
-    return trees
-
-  def remove(self) -> None:
-    for path in [self.path, *self._of_all_processes()]:
-      path.unlink(missing_ok=True)
-
-  def _of_all_processes(self) -> list[pathlib.Path]:
-    name, mark, _ = self.path.name.rpartition('.process_')
-    return sorted(self.path.parent.glob(f'{name}{mark}*.jsonl')) if mark else []
-
-
-def _whole_trees(content: bytes) -> tuple[list[FinishedTree], int]:
-  """Trees of the whole lines up to a broken one, and the bytes that these take."""
-  trees, kept = [], 0
-  for line in content.splitlines(keepends=True):
-    if not line.endswith(b'\n'):
-      break
-    try:
-      trees.append(tree_from_line(line.decode()))
-    except (ValueError, KeyError, TypeError):
-      break
-    kept += len(line)
-  return trees, kept

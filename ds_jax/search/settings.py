@@ -1,4 +1,4 @@
-"""Search settings: `Rules` are enumerations and static, `Options` are numbers and traced.
+"""Settings of a search: rules are static, numbers are traced.
 
 One compiled program serves all values of the numbers; only capacities and rules recompile.
 """
@@ -6,63 +6,44 @@ One compiled program serves all values of the numbers; only capacities and rules
 from __future__ import annotations
 
 import dataclasses
-import enum
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from ds_jax.config import SearchConfig
 
 
-class How(enum.IntEnum):
-  """How a node was chosen."""
-
-  ROOT = 0
-  LOCAL = 1  # best child by UCT, descending
-  FALLBACK = 2  # nothing below: global frontier, strict
-  UCT = 3  # best child of the root by UCT
-  GLOBAL = 4  # best node of the frontier
-  DRAIN = 5  # a passed-over end, taken because trajectories are owed and nothing can be expanded
-  DONE = 6
-  ROLLOUT = 7  # the next segment of a rollout, or a child from which its depth is probed
-  FORK = 8  # one more child, because of how its rollout ended
-
-
 @dataclasses.dataclass(frozen=True)
-class Rules:
-  """Which rule where; hashable, static under jit. 'Released' is the code of the paper's authors."""
+class Defects:
+  """Defects of the released code that a policy repeats; its own default is to have none."""
 
-  policy: str = 'deepsearch'  # see allocation.POLICIES
-  backtrack: str = 'global'
-  """Where to go after an end: 'global', the best node of the frontier (paper, Eq. 7; released
-  default), or 'uct', the root's best child, whence revisits descend (released option; the paper's
-  vanilla search)."""
-  depth_bonus: str = 'sqrt'
-  """D(d): 'sqrt': sqrt(d / max_depth) (paper's best; released default), 'log': ln(d + 1), 'linear':
-  d (both ablated in the paper; the released code calls the last one 'constant')."""
-  uncertainty: str = 'off'
-  """H(s) of the frontier score: 'off' (released default), 'sampled': minus the mean log-prob of the
-  sampled tokens (released), 'entropy': the exact mean entropy (what the paper writes)."""
-  backup_rule: str = 'constrained'
-  """'constrained': a success erases blame, a failure never erases credit (paper, Eq. 5; released);
-  'vanilla': the plain running sum (the paper's ablation)."""
-  negatives: str = 'most_confident'
-  """Which wrong end of a step is learnt from: 'most_confident' (paper, section 3.2; released, which
-  does the same among correct ends), 'random' or 'least_confident' (paper's Table 5)."""
-  local_choice: str = 'best'
-  """Among siblings: 'best', the highest UCT (paper, Eq. 6; released), or 'sampled', with
-  probability softmax(UCT), drawn from the tree's own key."""
-  ties: str = 'first'
-  """Equal scores, which decide most selections: 'first' in depth-first pre-order (released),
-  'confident': the highest mean log-prob of the node's own tokens, 'random': by the node's own key.
-  The paper says nothing. Released with its shipped numbers, UCT among new siblings always ties."""
+  misses_end_in_last_place: bool = False
+  """An end token in the last place of a full segment goes unnoticed; the path goes on."""
+  first_end_wins_without_confidence: bool = False
+  """An end whose confidence is not a number is chosen iff it comes first: a running minimum starts
+  from it, and nothing is smaller than NaN."""
+  loses_passed_over_ends: bool = False
+  """Where nothing can be expanded any more, ends that were passed over stay lost although
+  trajectories are owed. (The released code stops there with an assertion that takes the whole batch
+  with it, in 28 % of runs when 80 % of children end; here the tree ends alone.)"""
+  keeps_degenerate: bool = False
+  """Garbled or endlessly repeating texts are learnt from like other wrong ones."""
 
 
-class Options(NamedTuple):
-  """Traced numbers; see SearchConfig for the origin of each."""
+def _rule(default: str) -> str:
+  return struct.field(pytree_node=False, default=default)
 
+
+@struct.dataclass
+class Settings:
+  """Which rule where, and the numbers in them; see SearchConfig for the origin of each.
+
+  'Released' is the code of the paper's authors (arXiv:2509.25454).
+  """
+
+  # Numbers.
   width: jax.Array  # [] int32, children per expansion at the root
   min_width: jax.Array  # [] int32, floor of the dynamic width
   width_decay: jax.Array  # [] int32, children fewer per stage; 0 (paper, released default): off
@@ -75,58 +56,78 @@ class Options(NamedTuple):
   is_end_token_counted: jax.Array  # [] bool, released: only if padding is another token
   lambda_uct: jax.Array  # [] float32, exploration weight of UCT; released 2
   lambda1: jax.Array  # [] float32, parent quality; paper and released 0.4
-  lambda2: jax.Array  # [] float32, uncertainty; released 0.4, switched off by Rules.uncertainty
+  lambda2: jax.Array  # [] float32, uncertainty; released 0.4, switched off by `uncertainty`
   lambda3: jax.Array  # [] float32, depth bonus; paper's best and released 0.01
   lambda4: jax.Array  # [] float32, own quality; released option, off; not in the paper
   backup_threshold: jax.Array  # [] float32, floor of the backup weight; paper and released 0.1
   probe_share: jax.Array  # [] float32, rollouts with a random fork under 'fork'; ours
 
+  # Rules.
+  backtrack: str = _rule('global')
+  """Where to go after an end: 'global', the best node of the frontier (paper, Eq. 7; released
+  default), or 'uct', the root's best child, whence revisits descend (released option; the paper's
+  vanilla search)."""
+  depth_bonus: str = _rule('sqrt')
+  """D(d): 'sqrt': sqrt(d / max_depth) (paper's best; released default), 'log': ln(d + 1), 'linear':
+  d (both ablated in the paper; the released code calls the last one 'constant')."""
+  uncertainty: str = _rule('off')
+  """H(s) of the frontier score: 'off' (released default), 'sampled': minus the mean log-prob of the
+  sampled tokens (released), 'entropy': the exact mean entropy (what the paper writes)."""
+  backup_rule: str = _rule('constrained')
+  """'constrained': a success erases blame, a failure never erases credit (paper, Eq. 5; released);
+  'vanilla': the plain running sum (the paper's ablation)."""
+  negatives: str = _rule('most_confident')
+  """Which wrong end of a step is learnt from: 'most_confident' (paper, section 3.2; released, which
+  does the same among correct ends), 'random' or 'least_confident' (paper's Table 5)."""
+  local_choice: str = _rule('best')
+  """Among siblings: 'best', the highest UCT (paper, Eq. 6; released), or 'sampled', with
+  probability softmax(UCT), drawn from the tree's own key."""
+  ties: str = _rule('first')
+  """Equal scores, which decide most selections: 'first' in depth-first pre-order (released),
+  'confident': the highest mean log-prob of the node's own tokens, 'random': by the node's own key.
+  The paper says nothing. Released with its shipped numbers, UCT among new siblings always ties."""
 
-def rules_from(config: SearchConfig) -> Rules:
-  return Rules(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Rules)})
+  # Set by the policy.
+  defects: Defects = struct.field(pytree_node=False, default=Defects())
 
 
-def options_from(config: SearchConfig) -> Options:
-  """Host arrays of one dtype each, so that another value never means another program."""
-  whole = {
-    name: np.int32(getattr(config, name))
-    for name in (
-      'width',
-      'min_width',
-      'width_decay',
-      'max_depth',
-      'segment_length',
-      'num_trajectories',
-      'max_expansions',
-    )
-  }
-  if not config.width_decay:
-    whole['min_width'] = whole['width']
-  real = {
-    name: np.float32(getattr(config, name))
-    for name in (
-      'lambda_uct',
-      'lambda1',
-      'lambda2',
-      'lambda3',
-      'lambda4',
-      'backup_threshold',
-      'probe_share',
-    )
-  }
-  return Options(
-    max_tokens=np.int32(config.max_tokens or np.iinfo(np.int32).max),
+def settings_from(config: SearchConfig) -> Settings:
+  """The settings as host arrays of one dtype each: another value never means another program."""
+  no_bound = np.iinfo(np.int32).max
+  return Settings(
+    width=np.int32(config.width),
+    min_width=np.int32(config.min_width if config.width_decay else config.width),
+    width_decay=np.int32(config.width_decay),
+    max_depth=np.int32(config.max_depth),
+    segment_length=np.int32(config.segment_length),
+    num_trajectories=np.int32(config.num_trajectories),
+    max_expansions=np.int32(config.max_expansions),
+    max_tokens=np.int32(config.max_tokens or no_bound),
     is_frontier_strict=np.bool_(config.frontier_only),
     is_end_token_counted=np.bool_(config.count_end_token),
-    **whole,
-    **real,
+    lambda_uct=np.float32(config.lambda_uct),
+    lambda1=np.float32(config.lambda1),
+    lambda2=np.float32(config.lambda2),
+    lambda3=np.float32(config.lambda3),
+    lambda4=np.float32(config.lambda4),
+    backup_threshold=np.float32(config.backup_threshold),
+    probe_share=np.float32(config.probe_share),
+    backtrack=config.backtrack,
+    depth_bonus=config.depth_bonus,
+    uncertainty=config.uncertainty,
+    backup_rule=config.backup_rule,
+    negatives=config.negatives,
+    local_choice=config.local_choice,
+    ties=config.ties,
   )
 
 
-def width_at(options: Options, depth: jax.Array) -> jax.Array:
-  """Children a node of this depth gets: max(min_width, W - width_decay * floor(d / s)), where
-  s = floor(max_depth / W) as released (at least 1 here; the released code divides by zero)."""
+def width_at(depth: jax.Array, settings: Settings) -> jax.Array:
+  """Number of children that a node of this depth gets,
+    max(min_width, W - width_decay * floor(d / s)),
+  where s = floor(max_depth / W) is the length of a stage, as released (at least 1 here; the
+  released code divides by zero)."""
+  stage_length = jnp.maximum(settings.max_depth // settings.width, 1)
   # A floor of floats, exact for depths below 2**20: integer division is many times slower.
-  length = jnp.maximum(options.max_depth // options.width, 1)
-  stage = jnp.floor((depth + 0.5) / length).astype(jnp.int32)
-  return jnp.maximum(options.min_width, options.width - options.width_decay * stage)
+  stage = jnp.floor((depth + 0.5) / stage_length).astype(jnp.int32)
+  return jnp.maximum(settings.min_width, settings.width - settings.width_decay * stage)

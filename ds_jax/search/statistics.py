@@ -16,41 +16,54 @@ def summarize(trees: Sequence[FinishedTree], max_depth: int) -> dict[str, float]
   yield: tokens in collected trajectories, shared ones once, over tokens generated.
   path_over_distinct: tokens of the collected paths over the distinct ones among them.
   """
-  total = lambda name: sum(tree.statistics[name] for tree in trees)
-  collected = [_collected_tokens(tree) for tree in trees]
-  path, distinct = (sum(c[i] for c in collected) for i in range(2))
-  generated, count = max(total('generated_tokens'), 1), max(len(trees), 1)
-  rewards = [tree.reward[tree.collected].mean() for tree in trees if len(tree.collected)]
+  num_trees = max(len(trees), 1)
+  num_ends = _total(trees, 'ends')
+  num_tokens = _total(trees, 'generated_tokens')
   num_degenerate = sum(tree.verdict.count(Verdict.DEGENERATE.value) for tree in trees)
+  path_tokens, distinct_tokens = 0, 0
+  rewards, pairs, disagreements = [], np.zeros(max_depth), np.zeros(max_depth)
+  for tree in trees:
+    on_paths, distinct = _collected_tokens(tree)
+    path_tokens += on_paths
+    distinct_tokens += distinct
+    if len(tree.collected):
+      rewards.append(tree.reward[tree.collected].mean())
+    tree_pairs, tree_disagreements = split_counts(tree, max_depth)
+    pairs += tree_pairs
+    disagreements += tree_disagreements
   metrics = {
     'search/trees': len(trees),
-    'search/solve_rate': sum(tree.is_solved for tree in trees) / count,
+    'search/solve_rate': sum(tree.is_solved for tree in trees) / num_trees,
     'search/reward': float(np.mean(rewards)) if rewards else 0.0,
-    'search/expansions_per_tree': total('expansions') / count,
-    'search/ends_per_tree': total('ends') / count,
-    'search/collected_per_tree': sum(len(tree.collected) for tree in trees) / count,
-    'search/tokens': total('generated_tokens'),
-    'time/recomputed_share': total('recomputed_tokens') / generated,
-    'search/yield': distinct / generated,
-    'search/path_over_distinct': path / max(distinct, 1),
+    'search/expansions_per_tree': _total(trees, 'expansions') / num_trees,
+    'search/ends_per_tree': num_ends / num_trees,
+    'search/collected_per_tree': sum(len(tree.collected) for tree in trees) / num_trees,
+    'search/tokens': num_tokens,
+    'time/recomputed_share': _total(trees, 'recomputed_tokens') / max(num_tokens, 1),
+    'search/yield': distinct_tokens / max(num_tokens, 1),
+    'search/path_over_distinct': path_tokens / max(distinct_tokens, 1),
     'search/entropy': _mean_entropy(trees),
-    'search/degenerate_share': num_degenerate / max(total('ends'), 1),
+    'search/degenerate_share': num_degenerate / max(num_ends, 1),
   }
-  counts = [split_counts(tree, max_depth) for tree in trees]
-  pairs, disagreements = (
-    np.sum([c[i] for c in counts], axis=0) if counts else np.zeros(max_depth) for i in range(2)
-  )
   for depth, ratio in enumerate(unresolved_over_cost(pairs, disagreements)):
-    if 0 < depth and np.isfinite(ratio):
+    if depth > 0 and np.isfinite(ratio):
       metrics[f'search/u_over_x_depth_{depth}'] = float(ratio)
   return metrics
 
 
+def _total(trees: Sequence[FinishedTree], name: str) -> float:
+  return sum(tree.statistics[name] for tree in trees)
+
+
 def _collected_tokens(tree: FinishedTree) -> tuple[int, int]:
+  """Tokens on the paths to the collected ends, and how many of them are distinct."""
   lengths = np.diff(tree.token_start)
-  paths = [tree.path(end) for end in tree.collected.tolist()]
-  distinct = sorted({node for path in paths for node in path})
-  return sum(int(lengths[path].sum()) for path in paths), int(lengths[distinct].sum())
+  on_paths, distinct_nodes = 0, set()
+  for end in tree.collected.tolist():
+    path = tree.path(end)
+    on_paths += int(lengths[path].sum())
+    distinct_nodes.update(path)
+  return on_paths, int(lengths[sorted(distinct_nodes)].sum())
 
 
 def _mean_entropy(trees: Sequence[FinishedTree]) -> float:

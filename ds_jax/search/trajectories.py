@@ -10,21 +10,13 @@ from ds_jax.types import FinishedTree, Trajectory, Verdict
 def trajectories(tree: FinishedTree, group: int) -> list[Trajectory]:
   """All verified ends of a tree as trajectories: the collected ones in order, then the others.
 
-  Masked ends are left out: verification failed through our fault, or the text is degenerate (the
-  paper keeps garbled and endlessly repeating texts out of its negatives).
-
   Args:
     tree: the finished tree.
     group: number that its trajectories share.
   """
-  collected = tree.collected.tolist()
-  others = [i for i in np.flatnonzero(tree.is_terminal).tolist() if i not in set(collected)]
+  collected = set(tree.collected.tolist())
   outcomes = mean_outcomes(tree)
-  return [
-    _trajectory(tree, end, group, outcomes, end in set(collected))
-    for end in collected + others
-    if not Verdict(tree.verdict[end]).is_masked
-  ]
+  return [_trajectory(tree, end, group, outcomes, end in collected) for end in tree.ends()]
 
 
 def mean_outcomes(tree: FinishedTree) -> np.ndarray:
@@ -36,14 +28,12 @@ def _trajectory(
   tree: FinishedTree, end: int, group: int, outcomes: np.ndarray, is_collected: bool
 ) -> Trajectory:
   path = np.array(tree.path(end), np.int32)
-  join = lambda values: np.concatenate([values[tree.node_slice(i)] for i in path])
   return Trajectory(
     problem_id=tree.problem_id,
     group=group,
     prompt_tokens=tree.prompt_tokens,
-    tokens=join(tree.tokens),
-    behavior_logprobs=join(tree.logprobs),
-    entropies=join(tree.entropies),
+    tokens=tree.along_path(tree.tokens, end),
+    behavior_logprobs=tree.along_path(tree.logprobs, end),
     node_ids=path,
     node_lengths=(tree.token_start[path + 1] - tree.token_start[path]),
     node_values=tree.value_sum[path],

@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -15,51 +16,80 @@ import numpy as np
 import ds_jax.config as c
 from ds_jax.interfaces import SilentProgress
 from ds_jax.report.metrics import read_metrics
-from ds_jax.run import experiment
-from ds_jax.run.session import open_runtime
-from ds_jax.run.training import Training
+from ds_jax.run import training as training_lib
+from ds_jax.run.engines import open_engines
+from ds_jax.run.session import Session, never
 from ds_jax.run.warmstart import warmstart as run_warmstart
 from ds_jax.run.workdir import Workdir
 
-NEVER = lambda: False
+COUNTDOWN = c.CountdownConfig(
+  num_numbers=3, max_number=6, max_value=30, num_train=24, num_heldout=8, num_warmstart=200
+)
+SEARCH = c.SearchConfig(
+  num_slots=4,
+  width=2,
+  width_decay=1,
+  max_depth=2,
+  segment_length=8,
+  num_trajectories=4,
+  max_expansions=6,
+  lambda_uct=1.0,
+  lambda2=0.0,
+  incomplete_score=-0.5,
+  replay_chunk=32,
+  replay_lanes=4,
+  path_block=128,
+)
+TRAIN = c.TrainConfig(
+  batch_problems=6,
+  minibatch_problems=3,
+  row_length=32,
+  micro_rows=8,
+  learning_rate=4e-4,
+  warmup_steps=5,
+  weight_decay=0.0,
+  beta2=0.95,
+  advantage='tree_mean',
+  ends='all',
+  uniform_trees='drop',
+)
 
 
 def config(**sections) -> c.Config:
   """The tiny run; a keyword replaces fields of a section, e.g. train=dict(ends='collected')."""
   base = c.Config(
-    data=c.DataConfig(
-      prompt_limit=10,
-      countdown=c.CountdownConfig(
-        num_numbers=3, max_number=6, max_value=30, num_train=24, num_heldout=8, num_warmstart=200
-      ),
+    data=c.DataConfig(source='countdown', prompt_limit=10, countdown=COUNTDOWN),
+    model=c.ModelConfig(
+      num_layers=1,
+      width=16,
+      mlp_width=32,
+      num_heads=2,
+      num_kv_heads=1,
+      head_width=8,
+      tie_embeddings=True,
     ),
-    model=c.ModelConfig(num_layers=1, width=16, mlp_width=32, num_heads=2, head_width=8),
     warmstart=c.WarmstartConfig(num_steps=30, batch_size=16),
-    search=c.SearchConfig(
-      num_slots=4,
-      width=2,
-      max_depth=2,
-      segment_length=8,
-      num_trajectories=4,
-      max_expansions=6,
-      replay_lanes=4,
-    ),
+    search=SEARCH,
     verify=c.VerifyConfig(verifier='python:ds_jax.testing.tiny_verifier.verify', num_workers=1),
-    train=c.TrainConfig(batch_problems=6, minibatch_problems=3, row_length=32, micro_rows=8),
-    curriculum=c.CurriculumConfig(round_steps=(3, 3), filter_samples=2),
-    evaluate=c.EvaluateConfig(num_problems=6, num_samples=2, num_slots=8),
+    train=TRAIN,
+    curriculum=c.CurriculumConfig(
+      round_steps=(3, 3),
+      filter_samples=2,
+      filter_from='all',
+      rehearsal_share=0.5,
+      max_cached_per_problem=2,
+    ),
+    evaluate=c.EvaluateConfig(
+      num_problems=6, num_samples=2, temperature=1.0, top_p=1.0, num_slots=8
+    ),
     checkpoint=c.CheckpointConfig(every_steps=2),
     log=c.LogConfig(tensorboard=False),
   )
-  return dataclasses.replace(
-    base,
-    **{
-      name: dataclasses.replace(getattr(base, name), **fields)
-      if isinstance(fields, dict)
-      else fields
-      for name, fields in sections.items()
-    },
-  )
+  changed = {}
+  for name, fields in sections.items():
+    is_section = isinstance(fields, dict)
+    changed[name] = dataclasses.replace(getattr(base, name), **fields) if is_section else fields
+  return dataclasses.replace(base, **changed)
 
 
 def config_file(folder: pathlib.Path, **sections) -> pathlib.Path:
@@ -73,21 +103,38 @@ def config_file(folder: pathlib.Path, **sections) -> pathlib.Path:
   return path
 
 
+def session(workdir: Workdir, cfg: c.Config, should_stop=never) -> Session:
+  """Of a command that nobody watches."""
+  return Session(cfg, workdir, SilentProgress(), should_stop)
+
+
 def warmstart(root: pathlib.Path, cfg: c.Config) -> Workdir:
   workdir = Workdir(root)
   root.mkdir(parents=True, exist_ok=True)
-  run_warmstart(cfg, workdir, SilentProgress(), NEVER)
+  run_warmstart(session(workdir, cfg))
   return workdir
 
 
-def train(workdir: Workdir, cfg: c.Config, should_stop=NEVER) -> dict:
-  return experiment.train(cfg, workdir, SilentProgress(), should_stop)
+def train(workdir: Workdir, cfg: c.Config, should_stop=never) -> dict:
+  return training_lib.train(session(workdir, cfg, should_stop))[0]
+
+
+@contextlib.contextmanager
+def opened(session: Session) -> Iterator[training_lib.Training]:
+  """The training of a session, from its newest checkpoint on."""
+  with open_engines(session) as engines:
+    with contextlib.closing(training_lib.Training(engines)) as training:
+      yield training
 
 
 def start(config_path: pathlib.Path, root: pathlib.Path, *flags: str) -> subprocess.Popen:
   """`ds-jax train` of a config file in a process of its own, on one device."""
-  checkout = str(pathlib.Path(__file__).parents[2])
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'PYTHONPATH': checkout}
+  flags_of_xla = [f for f in os.environ.get('XLA_FLAGS', '').split() if 'device_count' not in f]
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': ' '.join(flags_of_xla),
+    'PYTHONPATH': str(pathlib.Path(__file__).parents[2]),
+  }
   return subprocess.Popen(
     [
       sys.executable,
@@ -107,9 +154,8 @@ def start(config_path: pathlib.Path, root: pathlib.Path, *flags: str) -> subproc
 
 def final_arrays(workdir: Workdir, cfg: c.Config) -> list[np.ndarray]:
   """Every array of the newest checkpoint: parameters, moments, step."""
-  with open_runtime(cfg, workdir, SilentProgress()) as runtime:
-    with contextlib.closing(Training(runtime)) as training:
-      return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(training.state))]
+  with opened(session(workdir, cfg)) as training:
+    return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(training.learning.state))]
 
 
 def assert_same_run(a: Workdir, b: Workdir, cfg: c.Config) -> None:

@@ -7,11 +7,13 @@ several trajectories share appears once in each of them: copies weigh as often a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from ds_jax.checks import check_shape
 from ds_jax.config import TrainConfig
 from ds_jax.types import Trajectory
 
@@ -40,34 +42,43 @@ def group_advantages(
     ValueError: if the trajectories do not share one root, i.e. are not one group.
   """
   _check_one_root(trajectories)
-  is_trained = np.array([t.is_collected or config.ends == 'all' for t in trajectories], bool)
-  ends = [t for t, trained in zip(trajectories, is_trained, strict=True) if trained]
-  if config.uniform_trees == 'drop' and is_uniform(ends):
-    is_trained[:] = False
-  if (
-    config.advantage == 'q_mean'
-    and config.baseline_ends == 'collected'
-    and not any(t.is_collected for t in trajectories)
-  ):
-    is_trained[:] = False  # its baseline is the mean over collected ends: there is none
+  for t in trajectories:
+    check_shape('node_values', t.node_values, t.node_lengths.shape)
+    check_shape('node_outcomes', t.node_outcomes, t.node_lengths.shape)
+  is_trained = trained_ends(trajectories, config)
   if not is_trained.any():
-    return GroupAdvantages(
-      tuple(np.zeros(len(t.tokens), np.float32) for t in trajectories), is_trained
-    )
+    zeros = [np.zeros(len(t.tokens), np.float32) for t in trajectories]
+    return GroupAdvantages(tuple(zeros), is_trained)
+
   views = GRANULARITIES[config.granularity](trajectories)
-  if config.uniform_trees == 'centre' and is_uniform(ends):
-    per_node = centred_nodes(views, is_trained, config, response_limit)
+  trained = list(itertools.compress(trajectories, is_trained))
+  if config.uniform_trees == 'centre' and is_uniform(trained):
+    per_node = centred_nodes(views, config, response_limit, is_trained=is_trained)
   else:
     per_node = NODE_ADVANTAGES[config.advantage](views, config, response_limit)
-  per_token = tuple(
-    (np.repeat(values, view.node_lengths) * trained).astype(np.float32)
-    for values, view, trained in zip(per_node, views, is_trained, strict=True)
-  )
-  return GroupAdvantages(per_token, is_trained)
+
+  per_token = []
+  for values, view, flag in zip(per_node, views, is_trained, strict=True):
+    of_tokens = np.repeat(values, view.node_lengths)  # each token has that of its node
+    per_token.append((of_tokens * flag).astype(np.float32))
+  return GroupAdvantages(tuple(per_token), is_trained)
+
+
+def trained_ends(trajectories: Sequence[Trajectory], config: TrainConfig) -> np.ndarray:
+  """Returns which trajectories of a group train, `[R]` bool; all of them may be left out."""
+  is_trained = _are_counted(trajectories, config.ends)
+  trained = list(itertools.compress(trajectories, is_trained))
+  if config.uniform_trees == 'drop' and is_uniform(trained):
+    is_trained[:] = False
+  # The baseline of q_mean is a mean over ends: where it has none, there is no advantage.
+  in_baseline = _are_counted(trajectories, config.baseline_ends)
+  if config.advantage == 'q_mean' and not in_baseline.any():
+    is_trained[:] = False
+  return is_trained
 
 
 def is_uniform(ends: Sequence[Trajectory]) -> bool:
-  """Whether all ends have the same outcome, so that the group says nothing about which is better.
+  """Returns whether all ends have the same outcome, so that none shows what is better.
 
   The same test is DAPO's for groups of rollouts (arXiv:2503.14476, Eq. 11).
   """
@@ -76,20 +87,24 @@ def is_uniform(ends: Sequence[Trajectory]) -> bool:
 
 def soft_clip(values: np.ndarray, temperature: float, maximum: float) -> np.ndarray:
   """q' = q_max * tanh(q / eps_q) (arXiv:2509.25454, section 4.2); temperature 0 switches it off."""
-  return maximum * np.tanh(values / temperature) if temperature else values
+  if not temperature:
+    return values
+  return maximum * np.tanh(values / temperature)
 
 
-def overlong_penalty(length: int, response_limit: int, buffer: int, factor: float) -> float:
+def overlong_penalty(length: int, response_limit: int, *, buffer: int, factor: float) -> float:
   """min(-(length - (R - buffer)) / buffer * factor, 0): soft overlong punishment.
 
   Eq. 13 of DAPO (arXiv:2503.14476) with R the response limit, as released: added to every token
   of the trajectory. buffer 0 switches it off.
   """
-  return min(-(length - (response_limit - buffer)) / buffer * factor, 0.0) if buffer else 0.0
+  if not buffer:
+    return 0.0
+  return min(-(length - (response_limit - buffer)) / buffer * factor, 0.0)
 
 
 def node_rewards(trajectory: Trajectory, config: TrainConfig, response_limit: int) -> np.ndarray:
-  """Soft-clipped q of inner nodes, the terminal's value as it is, plus the overlong penalty.
+  """r(s): soft-clipped q of inner nodes, the terminal's value as it is, plus the overlong penalty.
 
   A terminal's value is its q, which the backup leaves at 0 for ends that were not collected (the
   released code never trains on those): theirs is their reward.
@@ -98,23 +113,32 @@ def node_rewards(trajectory: Trajectory, config: TrainConfig, response_limit: in
     `[depth + 1]` float32, root first.
   """
   values = np.asarray(trajectory.node_values, np.float64)
+  inner = soft_clip(values[:-1], config.q_temperature, config.q_max)
   end = values[-1] if trajectory.is_collected else trajectory.reward
-  values = np.append(soft_clip(values[:-1], config.q_temperature, config.q_max), end)
-  return (values + _penalty(trajectory, config, response_limit)).astype(np.float32)
+  rewards = np.append(inner, end) + _penalty(trajectory, config, response_limit)
+  return rewards.astype(np.float32)
 
 
 def baseline(end_rewards: np.ndarray, normalization: str) -> tuple[float, float]:
-  """Mean and divisor of a group's advantages from the rewards `[K]` of its collected ends.
+  """Returns mean and divisor of a group's advantages.
 
   mean_only: (mu, 1), arXiv:2503.20783 (Dr. GRPO) and the released DeepSearch scripts.
-  standard: (mu, sigma + 1e-6), population sigma, arXiv:2402.03300 (GRPO); for K = 1 mu = 0 and
-  sigma = 1. none: (0, 1).
+  standard: (mu, sigma + 1e-6), population sigma, arXiv:2402.03300 (GRPO). none: (0, 1).
+
+  Args:
+    end_rewards: `[K]` of the group's ends. For K = 1, as released, mu = 0 and sigma = 1.
+    normalization: `train.normalization`.
   """
+  end_rewards = np.asarray(end_rewards, np.float64)
+  check_shape('end_rewards', end_rewards, [None])
   if normalization == 'none':
     return 0.0, 1.0
-  end_rewards = np.asarray(end_rewards, np.float64)
-  mean, sigma = (end_rewards.mean(), end_rewards.std()) if len(end_rewards) > 1 else (0.0, 1.0)
-  return float(mean), float(sigma + EPSILON) if normalization == 'standard' else 1.0
+  mean, sigma = 0.0, 1.0
+  if len(end_rewards) > 1:
+    mean, sigma = float(end_rewards.mean()), float(end_rewards.std())
+  if normalization == 'standard':
+    return mean, sigma + EPSILON
+  return mean, 1.0
 
 
 def q_mean(
@@ -127,12 +151,9 @@ def q_mean(
   positive, since their soft-clipped q lies above the ends' mean of -1.
   """
   rewards = [node_rewards(t, config, response_limit) for t in trajectories]
-  ends = [
-    r[-1]
-    for r, t in zip(rewards, trajectories, strict=True)
-    if t.is_collected or config.baseline_ends == 'all'
-  ]
-  mean, divisor = baseline(np.array(ends), config.normalization)
+  end_rewards = np.array([r[-1] for r in rewards])
+  in_baseline = _are_counted(trajectories, config.baseline_ends)
+  mean, divisor = baseline(end_rewards[in_baseline], config.normalization)
   return [(r - mean) / divisor for r in rewards]
 
 
@@ -141,10 +162,10 @@ def tree_mean(
 ) -> list[np.ndarray]:
   """A(s) = m(s) - m(root), m(s) the mean outcome of the verified ends at or below s."""
   penalties = _centred_penalties(trajectories, config, response_limit)
-  return [
-    t.node_outcomes - t.node_outcomes[0] + penalty
-    for t, penalty in zip(trajectories, penalties, strict=True)
-  ]
+  advantages = []
+  for t, penalty in zip(trajectories, penalties, strict=True):
+    advantages.append(t.node_outcomes - t.node_outcomes[0] + penalty)
+  return advantages
 
 
 def td(
@@ -152,10 +173,12 @@ def td(
 ) -> list[np.ndarray]:
   """A(s) = m(s) - m(parent of s): what the step to s changed; the sum along a path is tree_mean."""
   penalties = _centred_penalties(trajectories, config, response_limit)
-  return [
-    np.diff(t.node_outcomes, prepend=t.node_outcomes[:1]) + penalty
-    for t, penalty in zip(trajectories, penalties, strict=True)
-  ]
+  advantages = []
+  for t, penalty in zip(trajectories, penalties, strict=True):
+    # The root has no parent: its difference is 0, and it has no tokens.
+    differences = np.diff(t.node_outcomes, prepend=t.node_outcomes[:1])
+    advantages.append(differences + penalty)
+  return advantages
 
 
 def leave_one_out(
@@ -166,11 +189,14 @@ def leave_one_out(
   Other ends are those of `baseline_ends` without the trajectory's own; 0 where there is none.
   """
   rewards = [node_rewards(t, config, response_limit) for t in trajectories]
-  counts = np.array([t.is_collected or config.baseline_ends == 'all' for t in trajectories])
-  ends = np.array([r[-1] for r in rewards], np.float64)
-  total, number = (ends * counts).sum() - ends * counts, counts.sum() - counts
-  others = np.where(number > 0, total / np.maximum(number, 1), ends)
-  return [r - mean for r, mean in zip(rewards, others, strict=True)]
+  end_rewards = np.array([r[-1] for r in rewards], np.float64)
+  in_baseline = _are_counted(trajectories, config.baseline_ends)
+  # The sum over the baseline without the trajectory's own end, and how many ends that leaves.
+  total = (end_rewards * in_baseline).sum() - end_rewards * in_baseline
+  count = in_baseline.sum() - in_baseline
+  # Where no other end is left, the own reward is the baseline: the end's advantage is 0.
+  means = np.where(count > 0, total / np.maximum(count, 1), end_rewards)
+  return [r - mean for r, mean in zip(rewards, means, strict=True)]
 
 
 NODE_ADVANTAGES = {
@@ -183,9 +209,10 @@ NODE_ADVANTAGES = {
 
 def centred_nodes(
   trajectories: Sequence[Trajectory],
-  is_trained: np.ndarray,
   config: TrainConfig,
   response_limit: int,
+  *,
+  is_trained: np.ndarray,
 ) -> list[np.ndarray]:
   """A(s) = r(s) minus the mean of r over the trained tokens of the group, copies included.
 
@@ -194,36 +221,38 @@ def centred_nodes(
   its own tokens.
   """
   rewards = [node_rewards(t, config, response_limit) for t in trajectories]
-  trained = [
-    np.repeat(r, t.node_lengths)
-    for r, t, is_in in zip(rewards, trajectories, is_trained, strict=True)
-    if is_in
-  ]
-  tokens = np.concatenate(trained)
-  mean = float(tokens.astype(np.float64).mean()) if len(tokens) else 0.0
+  of_trained_tokens = []
+  for r, t in itertools.compress(zip(rewards, trajectories, strict=True), is_trained):
+    of_trained_tokens.append(np.repeat(r, t.node_lengths))
+  of_trained_tokens = np.concatenate(of_trained_tokens, dtype=np.float64)
+  if not len(of_trained_tokens):
+    return rewards
+  mean = float(of_trained_tokens.mean())
   return [r - mean for r in rewards]
 
 
-def nodes(trajectories: Sequence[Trajectory]) -> Sequence[Trajectory]:
+def node_views(trajectories: Sequence[Trajectory]) -> Sequence[Trajectory]:
   """Fine-grained credit: every node has its own value."""
   return trajectories
 
 
-def outcomes(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+def outcome_views(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
   """Coarse credit: one node from the root to the end, so that all its tokens share the outcome."""
-  return [
-    dataclasses.replace(
+  views = []
+  for t in trajectories:
+    end_value = t.node_values[-1] if t.is_collected else t.reward
+    view = dataclasses.replace(
       t,
       node_ids=t.node_ids[[0, -1]],
       node_lengths=np.array([0, len(t.tokens)], np.int32),
-      node_values=np.array([0.0, t.node_values[-1] if t.is_collected else t.reward], np.float32),
+      node_values=np.array([0.0, end_value], np.float32),
       node_outcomes=t.node_outcomes[[0, -1]],
     )
-    for t in trajectories
-  ]
+    views.append(view)
+  return views
 
 
-GRANULARITIES = {'node': nodes, 'outcome': outcomes}
+GRANULARITIES = {'node': node_views, 'outcome': outcome_views}
 
 
 def flat_group(trajectories: Sequence[Trajectory], group: int) -> list[Trajectory]:
@@ -232,37 +261,51 @@ def flat_group(trajectories: Sequence[Trajectory], group: int) -> list[Trajector
   With `q_mean` this is GRPO's group of outcomes, with `tree_mean` or `td` outcome minus mean
   outcome. Cached solutions and fresh rollouts are mixed the same way.
   """
-  outcomes = np.array([1.0 if t.is_correct else -1.0 for t in trajectories], np.float32)
-  return [
-    dataclasses.replace(
+  is_correct = np.array([t.is_correct for t in trajectories], bool)
+  outcomes = np.where(is_correct, 1.0, -1.0).astype(np.float32)
+  mean_outcome = outcomes.mean()
+  flat = []
+  for i, (t, outcome) in enumerate(zip(trajectories, outcomes, strict=True)):
+    end = dataclasses.replace(
       t,
       group=group,
       is_collected=True,
       node_ids=np.array([0, i + 1], np.int32),
       node_lengths=np.array([0, len(t.tokens)], np.int32),
       node_values=np.array([0.0, t.reward], np.float32),
-      node_outcomes=np.array([outcomes.mean(), outcome], np.float32),
+      node_outcomes=np.array([mean_outcome, outcome], np.float32),
     )
-    for i, (t, outcome) in enumerate(zip(trajectories, outcomes, strict=True))
-  ]
+    flat.append(end)
+  return flat
+
+
+def _are_counted(trajectories: Sequence[Trajectory], ends: str) -> np.ndarray:
+  """Returns `[R]` bool: 'all' of a group's ends, or those that the search 'collected'."""
+  is_collected = np.array([t.is_collected for t in trajectories], bool)
+  return np.ones_like(is_collected) if ends == 'all' else is_collected
 
 
 def _penalty(trajectory: Trajectory, config: TrainConfig, response_limit: int) -> float:
   return overlong_penalty(
-    len(trajectory.tokens), response_limit, config.overlong_buffer, config.overlong_factor
+    len(trajectory.tokens),
+    response_limit,
+    buffer=config.overlong_buffer,
+    factor=config.overlong_factor,
   )
 
 
 def _centred_penalties(
   trajectories: Sequence[Trajectory], config: TrainConfig, response_limit: int
 ) -> np.ndarray:
-  """Overlong penalties [R] minus their mean: like outcomes, they are compared within the group."""
+  """Returns overlong penalties [R] minus their mean: like outcomes, they compare a group's ends."""
   penalties = np.array([_penalty(t, config, response_limit) for t in trajectories])
   return penalties - penalties.mean()
 
 
 def _check_one_root(trajectories: Sequence[Trajectory]) -> None:
-  roots = {(t.problem_id, t.group, float(t.node_outcomes[0])) for t in trajectories}
+  roots = set()
+  for t in trajectories:
+    roots.add((t.problem_id, t.group, float(t.node_outcomes[0])))
   if len(roots) > 1:
     raise ValueError(
       f'Expected trajectories of one group, got {len(roots)} roots '

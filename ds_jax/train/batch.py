@@ -1,7 +1,7 @@
 """Rows that one forward pass of the learner reads, and how pieces of text are laid out in them.
 
-A *piece* is a run of consecutive positions that sees nothing outside itself: one sequence here, a
-tree in trees.py. Several pieces share a row. Each response token is scored by the position of its
+A *piece* is a run of consecutive positions that see nothing outside it: one sequence here, a tree
+in trees.py. Several pieces share a row. Each response token is scored by the position of its
 predecessor, which need not be the position before it: where a tree branches, a token has several
 successors.
 """
@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, check_shape
 from ds_jax.config import TrainConfig
 from ds_jax.train.advantages import GroupAdvantages
 from ds_jax.train.losses import token_weights
@@ -22,8 +23,16 @@ from ds_jax.types import Trajectory
 # Rows of packed trees are at least this long; measured by tests/benchmarks/packed_update.py.
 TREE_ROW_LENGTH = 128
 
-# A minibatch of whole problems: the trajectories of each, and what they are trained with.
+# A minibatch of whole problems: the trajectories of each, and their advantages.
 Minibatch = Sequence[tuple[Sequence[Trajectory], GroupAdvantages]]
+
+
+class Branch(NamedTuple):
+  """A trained trajectory of a tree, with how it is trained."""
+
+  trajectory: Trajectory
+  weight: float  # of each of its tokens in the loss
+  advantage: np.ndarray  # [S] float32
 
 
 class Example(NamedTuple):
@@ -32,12 +41,14 @@ class Example(NamedTuple):
   prompt_tokens: np.ndarray  # [P] int32
   response_tokens: np.ndarray  # [S] int32
   weight: float  # of each response token in the loss
-  advantage: np.ndarray | float  # [S] float32
-  behavior_logprobs: np.ndarray | float  # [S] float32
+  advantage: np.ndarray  # [S] float32
+  behavior_logprobs: np.ndarray  # [S] float32
 
 
 class Batch(NamedTuple):
-  """Rows of packed pieces; a piece is the same without the axis R, its indices from its start.
+  """Rows of packed pieces. A piece has the same fields without the axis R.
+
+  Indices count from the start of the row, and in a piece from the start of the piece.
 
   A token may stand for several copies, one in each trajectory that it belongs to. The clipped loss
   is positively homogeneous in the advantage, so the copies collapse exactly to the sums of their
@@ -64,10 +75,10 @@ class Batch(NamedTuple):
 
 
 class Origin(NamedTuple):
-  """Where the response of each packed example stands. Stays on the host."""
+  """Where each packed piece, or its response, begins. Stays on the host."""
 
-  row: np.ndarray  # [examples] int32
-  start: np.ndarray  # [examples] int32
+  row: np.ndarray  # [pieces] int
+  start: np.ndarray  # [pieces] int
 
 
 class RowShape(NamedTuple):
@@ -78,10 +89,10 @@ class RowShape(NamedTuple):
 
 
 def row_shape(config: TrainConfig, row_shards: int) -> RowShape:
-  """The shape of the update's rows: one shape for a whole run, so that it compiles once.
+  """Returns the shape of the update's rows: one for a whole run, so that it compiles once.
 
-  Rows of packed trees are longer, and as many fewer: the tokens per pass stay what
-  `micro_rows * row_length` allows.
+  Rows of packed trees are longer, and fewer in proportion: the tokens per pass are at most
+  `micro_rows * row_length`, unless every shard would be left without a row.
 
   Args:
     config: `packing`, `row_length`, `tree_row_length` (0: chosen here) and `micro_rows`.
@@ -91,116 +102,150 @@ def row_shape(config: TrainConfig, row_shards: int) -> RowShape:
     return RowShape(config.micro_rows, config.row_length)
   length = config.tree_row_length or max(config.row_length, TREE_ROW_LENGTH)
   rows = config.micro_rows * config.row_length // length
-  return RowShape(max(rows // row_shards, 1) * row_shards, length)
+  rows_per_shard = max(rows // row_shards, 1)
+  return RowShape(rows_per_shard * row_shards, length)
 
 
-def examples_of(groups: Minibatch, aggregation: str) -> list[Example]:
-  """The trained trajectories of a minibatch, weighted over the whole minibatch."""
-  trained = [
-    (t, a)
-    for trajectories, group in groups
-    for t, a, is_trained in zip(trajectories, *group, strict=True)
-    if is_trained
-  ]
-  weights = token_weights([len(t.tokens) for t, _ in trained], aggregation)
-  return [
-    Example(t.prompt_tokens, t.tokens, weight, advantage, t.behavior_logprobs)
-    for (t, advantage), weight in zip(trained, weights, strict=True)
-  ]
+def trained_branches(groups: Minibatch, aggregation: str) -> list[list[Branch]]:
+  """Returns the trained trajectories of each group, weighted over the whole minibatch.
+
+  Args:
+    groups: the minibatch.
+    aggregation: of the loss, see `token_weights`.
+
+  Returns:
+    One list per group, empty where none of its trajectories trains.
+  """
+  trained = [_trained(trajectories, advantages) for trajectories, advantages in groups]
+  lengths = [len(t.tokens) for tree in trained for t, _ in tree]
+  weights = iter(token_weights(lengths, aggregation))
+  trees = []
+  for tree in trained:
+    trees.append([Branch(t, next(weights), advantage) for t, advantage in tree])
+  return trees
+
+
+def examples_of(trees: Sequence[Sequence[Branch]]) -> list[Example]:
+  """Returns the branches of all trees as sequences of their own, in order."""
+  examples = []
+  for tree in trees:
+    for t, weight, advantage in tree:
+      example = Example(t.prompt_tokens, t.tokens, weight, advantage, t.behavior_logprobs)
+      examples.append(example)
+  return examples
 
 
 def plain_examples(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Example]:
-  """(prompt [P], response [S]) pairs to score, or to imitate with the mean over all tokens."""
+  """Returns pairs as sequences to score, or to imitate with the mean over all tokens.
+
+  Args:
+    pairs: (prompt `[P]` int32, response `[S]` int32).
+  """
   weights = token_weights([len(response) for _, response in pairs], 'token_mean')
-  return [
-    Example(prompt, response, weight, 0.0, 0.0)
-    for (prompt, response), weight in zip(pairs, weights, strict=True)
-  ]
+  examples = []
+  for (prompt, response), weight in zip(pairs, weights, strict=True):
+    zeros = np.zeros(len(response), np.float32)
+    example = Example(prompt, response, weight, advantage=zeros, behavior_logprobs=zeros)
+    examples.append(example)
+  return examples
 
 
 def pack(examples: Sequence[Example], row_length: int) -> tuple[Batch, Origin]:
-  """The flattened form: every sequence is a piece of its own.
+  """Packs sequences in the flattened form: each is a piece of its own.
 
   Args:
     examples: the sequences, prompt and response together at most `row_length` tokens.
     row_length: S, positions per row.
 
   Returns:
-    The batch, with as many rows as needed (none for no examples), and where its tokens come from.
+    The batch, with as many rows as needed (none for no examples), and where each response begins.
 
   Raises:
     InputError: if a sequence does not fit a row.
+    ValueError: if an advantage or log-prob is not one per response token.
   """
-  batch, rows, starts = pack_pieces([_sequence(e) for e in examples], row_length)
-  return batch, Origin(rows, starts + np.array([len(e.prompt_tokens) for e in examples], int))
+  pieces = [_sequence(example) for example in examples]
+  batch, origin = pack_pieces(pieces, row_length)
+  prompt_lengths = np.array([len(example.prompt_tokens) for example in examples], int)
+  return batch, origin._replace(start=origin.start + prompt_lengths)
 
 
-def pack_pieces(pieces: Sequence[Batch], row_length: int) -> tuple[Batch, np.ndarray, np.ndarray]:
+def pack_pieces(pieces: Sequence[Batch], row_length: int) -> tuple[Batch, Origin]:
   """Packs pieces into as few rows as first-fit decreasing finds; deterministic.
 
   Returns:
-    The batch, and the row and start of each piece.
+    The batch, and where each piece begins.
 
   Raises:
     InputError: if a piece does not fit a row.
   """
-  rows, starts = first_fit_decreasing([len(p.tokens) for p in pieces], row_length)
-  batch = empty_batch(int(rows.max(initial=-1)) + 1, row_length)
-  for piece, row, start in zip(pieces, rows, starts, strict=True):
-    span = slice(start, start + len(piece.tokens))
+  sizes = [len(piece.tokens) for piece in pieces]
+  origin = first_fit_decreasing(sizes, row_length)
+  num_rows = int(origin.row.max(initial=-1)) + 1
+  batch = empty_batch(num_rows, row_length)
+  for piece, row, start in zip(pieces, *origin, strict=True):
+    size = len(piece.tokens)
+    # Indices counted from the start of the piece count from the start of the row now.
     moved = piece._replace(key_end=piece.key_end + start, predecessor=piece.predecessor + start)
-    for whole, part in zip(batch, moved, strict=True):
-      whole[row, span] = part
-  return batch, rows, starts
+    for of_batch, of_piece in zip(batch, moved, strict=True):
+      of_batch[row, start : start + size] = of_piece
+  return batch, origin
 
 
-def first_fit_decreasing(lengths: Sequence[int], row_length: int) -> tuple[np.ndarray, np.ndarray]:
-  """Row and start of each piece: longest first, each into the first row with room.
+def first_fit_decreasing(lengths: Sequence[int], row_length: int) -> Origin:
+  """Places pieces longest first, each into the first row with room.
 
   Raises:
     InputError: if a piece does not fit a row.
   """
   lengths = np.asarray(lengths, int)
-  if len(lengths) and lengths.max() > row_length:
-    long = np.flatnonzero(lengths > row_length)
-    raise InputError(
-      f'{len(long)} of {len(lengths)} sequences exceed the row: sequence {long[0]} has '
-      f'{lengths[long[0]]} tokens, the longest {lengths.max()}, train.row_length = {row_length}; '
-      f'raise train.row_length to {lengths.max()}.'
-    )
-  rows, starts = np.zeros(len(lengths), int), np.zeros(len(lengths), int)
-  free = np.full(len(lengths), row_length)  # as many rows as pieces is enough
+  check_shape('lengths', lengths, [None])
+  _check_fits(lengths, row_length)
+  rows = np.zeros(len(lengths), int)
+  starts = np.zeros(len(lengths), int)
+  free = np.full(len(lengths), row_length)  # of each row; there are never more rows than pieces
   for index in np.argsort(-lengths, kind='stable'):
     row = int(np.argmax(free >= lengths[index]))
-    rows[index], starts[index] = row, row_length - free[row]
+    rows[index] = row
+    starts[index] = row_length - free[row]
     free[row] -= lengths[index]
-  return rows, starts
+  return Origin(rows, starts)
 
 
 def empty_batch(num_rows: int, row_length: int) -> Batch:
-  """Rows of padding: nothing is seen, nothing is scored."""
-  return Batch(*(np.repeat(field[None], num_rows, axis=0) for field in empty_piece(row_length)))
+  """Returns rows of padding, `[R, S]`: nothing is seen, nothing is scored."""
+  piece = empty_piece(row_length)
+  return jax.tree.map(lambda field: np.repeat(field[None], num_rows, axis=0), piece)
 
 
 def empty_piece(size: int) -> Batch:
-  """Positions `[size]` of padding."""
-  zeros = {name: np.zeros(size, np.float32) for name in Batch._fields}
+  """Returns `[size]` positions of padding."""
+  zeros = np.zeros(size, np.float32)
   index = np.arange(size, dtype=np.int32)
-  return Batch(
-    **zeros
-    | {
-      'tokens': np.zeros(size, np.int32),
-      'positions': np.zeros(size, np.int32),
-      'key_end': index,
-      'predecessor': index.copy(),
-    }
+  piece = Batch(
+    tokens=np.zeros(size, np.int32),
+    positions=np.zeros(size, np.int32),
+    key_end=index,  # nothing sees it, itself included
+    predecessor=index,
+    behavior_logprobs=zeros,
+    reference_logprobs=zeros,
+    weight=zeros,
+    positive=zeros,
+    negative=zeros,
+    num_copies=zeros,
+    num_positive=zeros,
+    num_negative=zeros,
   )
+  return jax.tree.map(np.copy, piece)  # fields are written to, each on its own
 
 
 def add_copy(
-  piece: Batch, where: np.ndarray | slice, weight: float, advantage: np.ndarray | float
+  piece: Batch, where: np.ndarray | slice, *, weight: float, advantage: np.ndarray | float
 ) -> None:
   """Counts one trajectory's copy of the tokens at `where`, in place.
+
+  With weight w and advantage A it adds w, w max(A, 0) and w max(-A, 0) to the sums that the
+  collapsed loss reads (see `losses.Copies`).
 
   Args:
     piece: fields `[S]`.
@@ -217,12 +262,13 @@ def add_copy(
 
 
 def micro_batches(batch: Batch, micro_rows: int) -> Iterator[Batch]:
-  """Splits a batch into pieces of exactly `micro_rows` rows; empty rows fill the last one."""
+  """Yields the batch `micro_rows` rows at a time; rows of padding fill the last part."""
   num_rows, row_length = batch.tokens.shape
   padding = empty_batch(-num_rows % micro_rows, row_length)
-  padded = Batch(*(np.concatenate(pair) for pair in zip(batch, padding, strict=True)))
+  padded = jax.tree.map(lambda field, empty: np.concatenate([field, empty]), batch, padding)
   for start in range(0, len(padded.tokens), micro_rows):
-    yield Batch(*(field[start : start + micro_rows] for field in padded))
+    rows = slice(start, start + micro_rows)
+    yield Batch._make(field[rows] for field in padded)
 
 
 def scatter(values: np.ndarray, origin: Origin, lengths: Sequence[int]) -> list[np.ndarray]:
@@ -236,20 +282,47 @@ def scatter(values: np.ndarray, origin: Origin, lengths: Sequence[int]) -> list[
   Returns:
     One `[length]` array per example, in the order of the examples.
   """
-  return [
-    values[row, start : start + length] for row, start, length in zip(*origin, lengths, strict=True)
-  ]
+  check_shape('values', values, [None, None])
+  sequences = []
+  for row, start, length in zip(*origin, lengths, strict=True):
+    sequences.append(values[row, start : start + length])
+  return sequences
+
+
+def _trained(
+  trajectories: Sequence[Trajectory], advantages: GroupAdvantages
+) -> list[tuple[Trajectory, np.ndarray]]:
+  """Returns the trajectories of one group that train, each with its advantages [S]."""
+  trained = []
+  for t, advantage, is_trained in zip(trajectories, *advantages, strict=True):
+    if is_trained:
+      trained.append((t, advantage))
+  return trained
 
 
 def _sequence(example: Example) -> Batch:
-  """One sequence as a piece."""
-  prompt = len(example.prompt_tokens)
+  """Returns one sequence as a piece."""
+  check_shape('advantage', example.advantage, example.response_tokens.shape)
+  check_shape('behavior_logprobs', example.behavior_logprobs, example.response_tokens.shape)
   tokens = np.concatenate([example.prompt_tokens, example.response_tokens])
+  response = slice(len(example.prompt_tokens), len(tokens))
   piece = empty_piece(len(tokens))
   piece.tokens[:] = tokens
   piece.positions[:] = np.arange(len(tokens))
-  piece.key_end[:] = len(tokens)
-  piece.predecessor[prompt:] -= 1
-  piece.behavior_logprobs[prompt:] = example.behavior_logprobs
-  add_copy(piece, slice(prompt, None), example.weight, example.advantage)
+  piece.key_end[:] = len(tokens)  # all that follows sees it
+  piece.predecessor[response] -= 1
+  piece.behavior_logprobs[response] = example.behavior_logprobs
+  add_copy(piece, response, weight=example.weight, advantage=example.advantage)
   return piece
+
+
+def _check_fits(lengths: np.ndarray, row_length: int) -> None:
+  too_long = np.flatnonzero(lengths > row_length)
+  if not len(too_long):
+    return
+  first, longest = too_long[0], lengths.max()
+  raise InputError(
+    f'{len(too_long)} of {len(lengths)} sequences exceed the row: sequence {first} has '
+    f'{lengths[first]} tokens, the longest {longest}, train.row_length = {row_length}; '
+    f'raise train.row_length to {longest}.'
+  )

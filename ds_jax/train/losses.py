@@ -13,7 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds_jax.checks import check_choice
+from ds_jax.checks import check_choice, check_shape
+
+
+class Clip(NamedTuple):
+  """How far the ratio of policy over behaviour probability counts in the loss."""
+
+  low: float  # below 1
+  high: float  # above 1
+  dual: float  # largest ratio that counts for a negative advantage, > 1
 
 
 class ClippedLoss(NamedTuple):
@@ -26,34 +34,34 @@ class ClippedLoss(NamedTuple):
 
 
 def clipped_loss(
-  logprobs: jax.Array,
-  behavior_logprobs: jax.Array,
-  advantages: jax.Array,
-  *,
-  clip_low: float,
-  clip_high: float,
-  dual_clip: float,
+  logprobs: jax.Array, behavior_logprobs: jax.Array, advantages: jax.Array, *, clip: Clip
 ) -> ClippedLoss:
   """The clipped surrogate of PPO with asymmetric and dual clip.
 
   With rho = exp(logprob - behavior_logprob) and A the advantage,
-    m = max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high))   arXiv:1707.06347; arXiv:2503.14476
-    loss = min(m, -A dual_clip) where A < 0, else m              arXiv:1912.09729, Eq. 5
+    m = max(-A rho, -A clip(rho, 1 - low, 1 + high))     arXiv:1707.06347; arXiv:2503.14476
+    loss = min(m, -A dual) where A < 0, else m           arXiv:1912.09729, Eq. 5
   It is positively homogeneous in A.
 
   Args:
     logprobs: `[...]` of the present policy.
     behavior_logprobs: `[...]` of the policy that sampled.
     advantages: `[...]`.
-    clip_low: how far below 1 the ratio counts.
-    clip_high: how far above 1 the ratio counts.
-    dual_clip: bound of the ratio for negative advantages, > 1.
+    clip: its three bounds.
+
+  Raises:
+    ValueError: if the shapes differ.
   """
+  check_shape('behavior_logprobs', behavior_logprobs, logprobs.shape)
+  check_shape('advantages', advantages, logprobs.shape)
   log_ratio = logprobs - behavior_logprobs
   ratio = jnp.exp(log_ratio)
+  # m: a step that raises the objective gains nothing beyond the clip.
   plain = -advantages * ratio
-  clipped = -advantages * jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
-  loss, bound = jnp.maximum(plain, clipped), -advantages * dual_clip
+  clipped = -advantages * jnp.clip(ratio, 1 - clip.low, 1 + clip.high)
+  loss = jnp.maximum(plain, clipped)
+  # A bad token whose probability has grown would have a loss without bound: the dual clip's.
+  bound = -advantages * clip.dual
   is_bad = advantages < 0
   return ClippedLoss(
     loss=jnp.where(is_bad, jnp.minimum(loss, bound), loss),
@@ -61,6 +69,15 @@ def clipped_loss(
     is_clipped=clipped > plain,
     is_clipped_lower=is_bad & (loss > bound),
   )
+
+
+class Copies(NamedTuple):
+  """Sums over the copies c of each distinct token, of weight w_c and advantage A_c."""
+
+  positive: jax.Array  # [...] float32, sum of w_c max(A_c, 0)
+  negative: jax.Array  # [...] float32, sum of w_c max(-A_c, 0)
+  num_positive: jax.Array  # [...] float32, copies with A_c > 0
+  num_negative: jax.Array  # [...] float32, copies with A_c < 0
 
 
 class CollapsedLoss(NamedTuple):
@@ -72,16 +89,7 @@ class CollapsedLoss(NamedTuple):
 
 
 def collapsed_loss(
-  logprobs: jax.Array,
-  behavior_logprobs: jax.Array,
-  positive: jax.Array,
-  negative: jax.Array,
-  num_positive: jax.Array,
-  num_negative: jax.Array,
-  *,
-  clip_low: float,
-  clip_high: float,
-  dual_clip: float,
+  logprobs: jax.Array, behavior_logprobs: jax.Array, copies: Copies, *, clip: Clip
 ) -> CollapsedLoss:
   """`clipped_loss` summed over copies of each token that differ in weight and advantage alone.
 
@@ -91,17 +99,21 @@ def collapsed_loss(
   Args:
     logprobs: `[...]` of the present policy.
     behavior_logprobs: `[...]` of the policy that sampled.
-    positive: `[...]` sum of w_c max(A_c, 0). negative: `[...]` sum of w_c max(-A_c, 0).
-    num_positive: `[...]` copies with A_c > 0. num_negative: `[...]` copies with A_c < 0.
-    clip_low, clip_high, dual_clip: as in `clipped_loss`.
+    copies: their sums, `[...]` each.
+    clip: as in `clipped_loss`.
+
+  Raises:
+    ValueError: if the shapes differ.
   """
-  clip = {'clip_low': clip_low, 'clip_high': clip_high, 'dual_clip': dual_clip}
-  up = clipped_loss(logprobs, behavior_logprobs, jnp.ones_like(positive), **clip)
-  down = clipped_loss(logprobs, behavior_logprobs, -jnp.ones_like(negative), **clip)
+  for name, sums in copies._asdict().items():
+    check_shape(name, sums, logprobs.shape)
+  # L(1) and L(-1): which branch of the clip is larger depends on the sign of A alone.
+  up = clipped_loss(logprobs, behavior_logprobs, jnp.ones_like(copies.positive), clip=clip)
+  down = clipped_loss(logprobs, behavior_logprobs, -jnp.ones_like(copies.negative), clip=clip)
   return CollapsedLoss(
-    loss=positive * up.loss + negative * down.loss,
-    num_clipped=num_positive * up.is_clipped + num_negative * down.is_clipped,
-    num_clipped_lower=num_negative * down.is_clipped_lower,
+    loss=copies.positive * up.loss + copies.negative * down.loss,
+    num_clipped=copies.num_positive * up.is_clipped + copies.num_negative * down.is_clipped,
+    num_clipped_lower=copies.num_negative * down.is_clipped_lower,
   )
 
 
@@ -109,36 +121,61 @@ def reference_kl(logprobs: jax.Array, reference_logprobs: jax.Array) -> jax.Arra
   """KL(policy || reference) from the sampled token: r - log r - 1, r = reference / policy.
 
   Unbiased for samples of the policy and never negative (arXiv:2402.03300, Eq. 4).
+
+  Args:
+    logprobs: `[...]` of the present policy.
+    reference_logprobs: `[...]` of the reference policy.
+
+  Raises:
+    ValueError: if the shapes differ.
   """
+  check_shape('reference_logprobs', reference_logprobs, logprobs.shape)
   log_ratio = reference_logprobs - logprobs
   return jnp.exp(log_ratio) - log_ratio - 1
 
 
 def token_weights(lengths: Sequence[int], aggregation: str) -> np.ndarray:
-  """Weight of each response token of each sequence of a minibatch.
+  """Returns the weight of each response token of each sequence of a minibatch.
 
   Args:
     lengths: response tokens of the R sequences.
-    aggregation: token_mean: 1 / all tokens (DAPO). sequence_mean: 1 / (R * own length) (GRPO).
-      sequence_sum: 1 / R (Dr. GRPO up to a constant).
+    aggregation: token_mean: 1 / all tokens (DAPO, arXiv:2503.14476). sequence_mean: 1 / (R * the
+      sequence's length) (GRPO, arXiv:2402.03300). sequence_sum: 1 / R (Dr. GRPO up to a constant,
+      arXiv:2503.20783).
 
   Returns:
     `[R]` float64; 0 for a sequence without tokens, which still counts in R.
+
+  Raises:
+    InputError: if there is no such aggregation.
   """
   check_choice('aggregation', aggregation, AGGREGATIONS)
   lengths = np.asarray(lengths, np.int64)
+  check_shape('lengths', lengths, [None])
   return np.where(lengths > 0, AGGREGATIONS[aggregation](lengths), 0.0)
 
 
+def _token_mean(lengths: np.ndarray) -> np.ndarray:
+  return np.full(lengths.shape, 1 / max(lengths.sum(), 1))
+
+
+def _sequence_mean(lengths: np.ndarray) -> np.ndarray:
+  return 1 / (len(lengths) * np.maximum(lengths, 1))
+
+
+def _sequence_sum(lengths: np.ndarray) -> np.ndarray:
+  return np.full(lengths.shape, 1 / max(len(lengths), 1))
+
+
 AGGREGATIONS = {
-  'token_mean': lambda lengths: np.full(lengths.shape, 1 / max(lengths.sum(), 1)),
-  'sequence_mean': lambda lengths: 1 / (len(lengths) * np.maximum(lengths, 1)),
-  'sequence_sum': lambda lengths: np.full(lengths.shape, 1 / max(len(lengths), 1)),
+  'token_mean': _token_mean,
+  'sequence_mean': _sequence_mean,
+  'sequence_sum': _sequence_sum,
 }
 
 
 def padded_sum_weights(lengths: Sequence[int], padded_width: int) -> np.ndarray:
-  """Weights `[R]` of the released mode `seq-mean-token-sum-norm`: 1 / padded width of the batch.
+  """Returns weights `[R]` as released in `seq-mean-token-sum-norm`: 1 / padded width of the batch.
 
   It is a sum over sequences in spite of its name, so the step grows with the batch; for
   comparisons only.

@@ -1,6 +1,6 @@
 """The replay buffer: verified correct solutions of problems that the policy still fails.
 
-It lives in the checkpoint (`to_json`, lossless); the JSON-lines file is its readable export.
+It lives in the checkpoint (`to_json`, lossless); JSON lines are its readable export (`to_jsonl`).
 A cached solution keeps its tokens only. Before it is trained on, the present policy scores it:
 those log-probs are its behaviour log-probs, so its importance ratio starts at 1. (The released code
 reuses the log-probs of the sample it replaces.) Its value is its outcome, +1 for every token.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,78 +36,68 @@ class ReplayBuffer:
     return sum(map(len, self.solutions.values()))
 
   def get(self, problem_id: str) -> tuple[Solution, ...]:
+    """Returns the solutions of a problem, oldest first; none of a problem it does not know."""
     return self.solutions.get(problem_id, ())
 
   def add(self, trajectories: Iterable[Trajectory]) -> ReplayBuffer:
     """Adds the correct trajectories that are new, in order, up to the cap of each problem."""
     solutions = dict(self.solutions)
     for t in trajectories:
-      solution = Solution(_integers(t.prompt_tokens), _integers(t.tokens))
-      kept = solutions.get(t.problem_id, ())
-      if t.is_correct and solution not in kept and len(kept) < self.max_per_problem:
-        solutions[t.problem_id] = (*kept, solution)
+      prompt, response = t.prompt_tokens.tolist(), t.tokens.tolist()
+      solution = Solution(tuple(prompt), tuple(response))
+      cached = solutions.get(t.problem_id, ())
+      if t.is_correct and solution not in cached and len(cached) < self.max_per_problem:
+        solutions[t.problem_id] = (*cached, solution)
     return dataclasses.replace(self, solutions=solutions)
 
   def retain(self, hard_ids: Iterable[str]) -> ReplayBuffer:
-    """Keeps the solutions of problems that still fail the threshold."""
+    """Drops the solutions of problems that no longer fail the threshold."""
     hard = set(hard_ids)
-    return dataclasses.replace(
-      self, solutions={k: v for k, v in self.solutions.items() if k in hard}
-    )
+    solutions = {name: cached for name, cached in self.solutions.items() if name in hard}
+    return dataclasses.replace(self, solutions=solutions)
 
   def to_json(self) -> dict[str, Any]:
-    """JSON-able; `from_json` restores an equal buffer."""
-    return {
-      'max_per_problem': self.max_per_problem,
-      'solutions': {
-        name: [[list(s.prompt_tokens), list(s.response_tokens)] for s in kept]
-        for name, kept in self.solutions.items()
-      },
-    }
+    """Returns plain values that JSON can write; `from_json` restores an equal buffer."""
+    solutions = {}
+    for name, cached in self.solutions.items():
+      solutions[name] = [[list(s.prompt_tokens), list(s.response_tokens)] for s in cached]
+    return {'max_per_problem': self.max_per_problem, 'solutions': solutions}
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> ReplayBuffer:
-    return cls(
-      fields['max_per_problem'],
-      {
-        name: tuple(Solution(tuple(p), tuple(r)) for p, r in kept)
-        for name, kept in fields['solutions'].items()
-      },
-    )
+    """Returns the buffer that `to_json` made the fields of."""
+    solutions = {}
+    for name, pairs in fields['solutions'].items():
+      cached = [Solution(tuple(prompt), tuple(response)) for prompt, response in pairs]
+      solutions[name] = tuple(cached)
+    return cls(fields['max_per_problem'], solutions)
 
-  def write_jsonl(self, path: Path, decode: Callable[[np.ndarray], str]) -> None:
-    """Writes one readable line per solution, replacing the file as a whole.
+  def to_jsonl(self, decode: Callable[[np.ndarray], str]) -> str:
+    """Returns one readable line per solution, by problem, each with its newline.
 
     Args:
-      path: the file.
       decode: token ids [S] int32 to text (`Tokenizer.decode_response`).
     """
-    path = Path(path)
-    beside = path.with_name(path.name + '.tmp')
-    with beside.open('w', encoding='utf-8') as file:
-      for name in sorted(self.solutions):
-        for s in self.solutions[name]:
-          tokens = np.array(s.response_tokens, np.int32)
-          line = {
-            'problem_id': name,
-            'response': decode(tokens),
-            'prompt_tokens': s.prompt_tokens,
-            'response_tokens': s.response_tokens,
-          }
-          file.write(json.dumps(line, ensure_ascii=False) + '\n')
-    beside.replace(path)
+    lines = []
+    for name in sorted(self.solutions):
+      for solution in self.solutions[name]:
+        fields = {
+          'problem_id': name,
+          'response': decode(np.array(solution.response_tokens, np.int32)),
+          'prompt_tokens': solution.prompt_tokens,
+          'response_tokens': solution.response_tokens,
+        }
+        lines.append(json.dumps(fields, ensure_ascii=False) + '\n')
+    return ''.join(lines)
 
 
-def cached_trajectory(
-  problem_id: str, solution: Solution, logprobs: np.ndarray, entropies: np.ndarray
-) -> Trajectory:
-  """A cached solution as a trajectory; join it with rollouts by `advantages.flat_group`.
+def cached_trajectory(problem_id: str, solution: Solution, logprobs: np.ndarray) -> Trajectory:
+  """Returns a cached solution as a trajectory; `advantages.flat_group` joins it with rollouts.
 
   Args:
     problem_id: whose solution it is.
     solution: from the buffer.
     logprobs: `[S]` float32 of the response under the present policy.
-    entropies: `[S]` float32, nats, of the same.
   """
   tokens = np.array(solution.response_tokens, np.int32)
   return Trajectory(
@@ -117,7 +106,6 @@ def cached_trajectory(
     prompt_tokens=np.array(solution.prompt_tokens, np.int32),
     tokens=tokens,
     behavior_logprobs=logprobs,
-    entropies=entropies,
     node_ids=np.array([0, 1], np.int32),
     node_lengths=np.array([0, len(tokens)], np.int32),
     node_values=np.array([0.0, 1.0], np.float32),
@@ -126,7 +114,3 @@ def cached_trajectory(
     is_correct=True,
     is_collected=True,
   )
-
-
-def _integers(tokens: np.ndarray) -> tuple[int, ...]:
-  return tuple(int(token) for token in tokens)

@@ -1,4 +1,4 @@
-"""What a step needs from further forward passes, before its first update."""
+"""Forward passes before the first update of a step: reference, importance, cached solutions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ds_jax.checks import check_shape
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import Decoder
 from ds_jax.train.batch import Batch, pack, plain_examples, scatter
@@ -15,21 +16,28 @@ from ds_jax.types import Trajectory
 
 
 def rescore(
-  learner: Learner, params: Decoder, reference: Decoder | None, batch: Batch, config: TrainConfig
+  learner: Learner,
+  params: Decoder,
+  batch: Batch,
+  *,
+  reference: Decoder | None,
+  config: TrainConfig,
 ) -> Batch:
-  """Adds what the settings ask for; the batch itself if they ask for nothing.
+  """Adds to a batch what the settings ask for; returns the same batch if they ask for nothing.
 
   Args:
     learner: whose forward pass is used.
     params: of the present policy, before the step's first update.
-    reference: parameters of the reference policy; read where `kl_coefficient` > 0.
     batch: `[R, S]` on the host.
+    reference: parameters of the reference policy; read where `kl_coefficient` > 0.
     config: `kl_coefficient` and `importance_cap`; 0 switches either off.
   """
   if config.kl_coefficient:
-    batch = batch._replace(reference_logprobs=learner.score(reference, batch)[0])
+    reference_logprobs, _ = learner.score(reference, batch)
+    batch = batch._replace(reference_logprobs=reference_logprobs)
   if config.importance_cap:
-    batch = truncate_importance(batch, learner.score(params, batch)[0], config.importance_cap)
+    logprobs, _ = learner.score(params, batch)
+    batch = truncate_importance(batch, logprobs, config.importance_cap)
   return batch
 
 
@@ -46,10 +54,16 @@ def truncate_importance(batch: Batch, logprobs: np.ndarray, cap: float) -> Batch
     batch: its `behavior_logprobs` are mu's.
     logprobs: `[R, S]` float32, pi_0's.
     cap: upper bound of the weight, > 0.
+
+  Raises:
+    ValueError: if `logprobs` has another shape than the batch.
   """
+  check_shape('logprobs', logprobs, batch.tokens.shape)
   mask = batch.token_mask
+  # min(pi_0 / mu, cap), in logarithms so that exp cannot overflow; 1 where nothing is scored.
   log_weight = np.where(mask, logprobs - batch.behavior_logprobs, 0)
   weight = np.exp(np.minimum(log_weight, np.log(cap))).astype(np.float32)
+  # A weight is positive, so it scales the sums of positive and of negative advantages alike.
   return batch._replace(
     positive=batch.positive * weight,
     negative=batch.negative * weight,
@@ -58,48 +72,60 @@ def truncate_importance(batch: Batch, logprobs: np.ndarray, cap: float) -> Batch
 
 
 def score_solutions(
-  learner: Learner, params: Decoder, wanted: Sequence[tuple[str, Solution]], row_length: int
+  learner: Learner,
+  params: Decoder,
+  solutions: Sequence[tuple[str, Solution]],
+  *,
+  row_length: int,
 ) -> list[Trajectory]:
-  """Cached solutions as trajectories whose behaviour log-probs are the present policy's.
+  """Returns cached solutions as trajectories with the present policy's log-probs as behaviour.
 
   Args:
     learner: whose forward pass is used.
     params: of the present policy.
-    wanted: (problem, solution) pairs.
+    solutions: (problem id, solution) pairs.
     row_length: of the packed rows; that of the updates, so that nothing new is compiled.
   """
-  pairs = [
-    (np.array(s.prompt_tokens, np.int32), np.array(s.response_tokens, np.int32)) for _, s in wanted
-  ]
+  pairs = []
+  for _, solution in solutions:
+    prompt = np.array(solution.prompt_tokens, np.int32)
+    response = np.array(solution.response_tokens, np.int32)
+    pairs.append((prompt, response))
   batch, origin = pack(plain_examples(pairs), row_length)
+  logprobs, _ = learner.score(params, batch)
   lengths = [len(response) for _, response in pairs]
-  scores = [scatter(x, origin, lengths) for x in learner.score(params, batch)]
-  return [
-    cached_trajectory(name, solution, *values)
-    for (name, solution), *values in zip(wanted, *scores, strict=True)
-  ]
+  trajectories = []
+  for (name, solution), values in zip(solutions, scatter(logprobs, origin, lengths), strict=True):
+    trajectories.append(cached_trajectory(name, solution, values))
+  return trajectories
 
 
 def importance_metrics(
   before: Sequence[Batch], after: Sequence[Batch], config: TrainConfig
 ) -> dict[str, float]:
-  """The weights that `truncate_importance` gave the minibatches of a step; none if it is off.
+  """Returns metrics of the weights that `truncate_importance` gave a step; none if it is off.
 
   Means over copies of response tokens. importance_mean: of the weight. importance_capped: share
   whose weight was cut to `importance_cap`.
+
+  Args:
+    before: the minibatches of the step as packed.
+    after: the same minibatches, rescored.
+    config: `importance_cap`.
   """
   if not config.importance_cap:
     return {}
-  copies, logs = (
-    np.concatenate([x[a.token_mask] for a, x in pairs] or [np.zeros(0)])
-    for pairs in (
-      [(a, a.num_copies) for a in before],
-      [(a, b.behavior_logprobs - a.behavior_logprobs) for a, b in zip(before, after, strict=True)],
-    )
-  )
+  copies, log_weights = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
+  for packed, rescored in zip(before, after, strict=True):
+    mask = packed.token_mask
+    copies.append(packed.num_copies[mask])
+    # Rescoring made pi_0's log-prob the behaviour's: the difference is log(pi_0 / mu), not cut.
+    log_weights.append((rescored.behavior_logprobs - packed.behavior_logprobs)[mask])
+  copies, log_weights = np.concatenate(copies), np.concatenate(log_weights)
+  log_cap = np.log(config.importance_cap)
+  weights = np.exp(np.minimum(log_weights, log_cap))
   total = max(copies.sum(), 1.0)
-  weights = np.exp(np.minimum(logs, np.log(config.importance_cap)))
   return {
     'train/importance_mean': float((copies * weights).sum() / total),
-    'train/importance_capped': float(copies[logs > np.log(config.importance_cap)].sum() / total),
+    'train/importance_capped': float(copies[log_weights > log_cap].sum() / total),
   }

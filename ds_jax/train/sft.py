@@ -14,8 +14,7 @@ from ds_jax.train.state import TrainState
 from ds_jax.train.step import Learner, Statistics
 from ds_jax.types import Problem
 
-# (prompt [P] int32, solution [S] int32) by problem.
-Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+Pair = tuple[np.ndarray, np.ndarray]  # prompt [P] int32, worked solution [S] int32
 
 
 def imitation_loss(
@@ -32,60 +31,77 @@ def imitation_loss(
   )
 
 
+def imitation_batch(pairs: Sequence[Pair], row_length: int) -> Batch:
+  """Worked solutions packed into rows of `row_length` tokens, every token with the same weight.
+
+  Args:
+    pairs: the end token of each solution included.
+    row_length: at least the longest prompt with its solution.
+  """
+  return pack(plain_examples(pairs), row_length)[0]
+
+
 def sft_update(
-  learner: Learner,
-  state: TrainState,
-  pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-  row_length: int,
+  learner: Learner, state: TrainState, pairs: Sequence[Pair], row_length: int
 ) -> tuple[TrainState, dict[str, float]]:
   """One update towards worked solutions, mean over all response tokens.
 
   Args:
     learner: `make_learner(..., loss_fn=imitation_loss)`.
     state: donated.
-    pairs: (prompt [P] int32, response [S] int32), the end token included.
+    pairs: see `imitation_batch`.
     row_length: of the packed rows; the same in every call.
 
   Returns:
     The new state, and sft/loss, sft/entropy, sft/grad_norm, sft/num_tokens, sft/skipped.
   """
-  batch, _ = pack(plain_examples(pairs), row_length)
-  state, figures = learner.update(state, batch)
+  state, figures = learner.update(state, imitation_batch(pairs, row_length))
   names = ('loss', 'entropy', 'grad_norm', 'num_tokens', 'skipped')
   return state, {f'sft/{name}': figures[f'train/{name}'] for name in names}
 
 
 def worked_solutions(
-  prompts: Mapping[str, tuple[Problem, np.ndarray]],
-  encode: Callable[[str], np.ndarray],
-  row_length: int,
-  note: Callable[[str], None],
-) -> Pairs:
-  """Prompt and worked solution of each problem that has one that fits a row.
+  prompts: Sequence[tuple[Problem, np.ndarray]], encode: Callable[[str], np.ndarray]
+) -> dict[str, Pair]:
+  """Prompt and worked solution by problem, of those that have one, in their order.
 
   Args:
-    prompts: problems by id, with the tokens of their prompts.
+    prompts: problems with the tokens of their prompts; ids differ.
     encode: text to token ids, the end token included.
+  """
+  pairs = {}
+  for problem, tokens in prompts:
+    if problem.solution:
+      pairs[problem.id] = (tokens, encode(problem.solution))
+  return pairs
+
+
+def fitting_solutions(
+  pairs: Mapping[str, Pair], num_problems: int, row_length: int, note: Callable[[str], None]
+) -> dict[str, Pair]:
+  """The worked solutions that fit a row with their prompts.
+
+  Args:
+    pairs: of the training problems.
+    num_problems: all training problems, for the messages.
     row_length: tokens of prompt and solution together.
     note: told how many problems are left out.
 
   Raises:
-    InputError: if there is none.
+    InputError: if none fits.
   """
-  pairs = {
-    name: (tokens, encode(problem.solution))
-    for name, (problem, tokens) in prompts.items()
-    if problem.solution
-  }
-  fitting = {name: pair for name, pair in pairs.items() if sum(map(len, pair)) <= row_length}
+  fitting = {}
+  for name, (prompt, solution) in pairs.items():
+    if len(prompt) + len(solution) <= row_length:
+      fitting[name] = (prompt, solution)
   if not fitting:
     raise InputError(
-      f'train.objective=imitation needs worked solutions: {len(pairs)} of {len(prompts)} '
+      f'train.objective=imitation needs worked solutions: {len(pairs)} of {num_problems} '
       f'training problems have one, none of at most {row_length} tokens with its prompt; raise '
       'train.row_length, or name a source with a field `solution`.'
     )
   note(
-    f'{len(fitting)} of {len(prompts)} training problems have a worked solution of at most '
+    f'{len(fitting)} of {num_problems} training problems have a worked solution of at most '
     f'{row_length} tokens with its prompt; the others are left out.'
   )
   return fitting

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,48 +24,55 @@ class TrainState(NamedTuple):
 def abstract_state(
   decoder: Decoder, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
 ) -> TrainState:
-  """The state as ShapeDtypeStructs with shardings: what a checkpoint is restored into.
+  """Returns the state as ShapeDtypeStructs with shardings: what a checkpoint is restored into.
 
   Args:
     decoder: arrays or ShapeDtypeStructs (`abstract_decoder`).
     optimizer: its moments mirror the parameters and are sharded like them.
     mesh: the mesh.
   """
-  shapes = jax.eval_shape(functools.partial(_fresh_state, optimizer=optimizer), decoder)
-  return jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-    shapes,
-    parameter_shardings(shapes, mesh),
-  )
+  fresh_state = functools.partial(_fresh_state, optimizer=optimizer)
+  shapes = jax.eval_shape(fresh_state, decoder)
+
+  def sharded(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+  return jax.tree.map(sharded, shapes, parameter_shardings(shapes, mesh))
 
 
 def init_state(
   decoder: Decoder, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
 ) -> TrainState:
   """Returns the state of step 0 on the mesh; `decoder` stays valid (updates donate the state)."""
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(decoder, optimizer, mesh))
-  init = jax.jit(functools.partial(_fresh_state, optimizer=optimizer), out_shardings=shardings)
+  abstract = abstract_state(decoder, optimizer, mesh)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  fresh_state = functools.partial(_fresh_state, optimizer=optimizer)
+  # The moments are made where they belong: nowhere does the whole state lie on one device.
+  init = jax.jit(fresh_state, out_shardings=shardings)
   return init(jax.device_put(decoder, shardings.params))
 
 
 def search_params(state: TrainState, mesh: jax.sharding.Mesh, compute_dtype: str) -> Decoder:
-  """The parameters as the search reads them: compute dtype, whole over fsdp, split over tensor.
+  """Returns the parameters as the search reads them.
 
-  One jitted resharding; it compiles once per mesh and dtype.
+  They are in the compute dtype, whole over fsdp and split over tensor. One jitted resharding makes
+  them; it compiles once per mesh and dtype.
   """
   return search_form(state.params, mesh=mesh, dtype=compute_dtype)
 
 
 @functools.partial(jax.jit, static_argnames=('mesh', 'dtype'))
 def search_form(params: Decoder, *, mesh: jax.sharding.Mesh, dtype: str) -> Decoder:
-  """`search_params` of the parameters alone."""
+  """Returns `search_params` of a state with these parameters."""
   cast = jax.tree.map(lambda leaf: _copy(leaf, dtype), params)
-  return jax.lax.with_sharding_constraint(cast, parameter_shardings(cast, mesh, search=True))
+  shardings = parameter_shardings(cast, mesh, search=True)
+  return jax.lax.with_sharding_constraint(cast, shardings)
 
 
 def _fresh_state(decoder: Decoder, optimizer: optax.GradientTransformation) -> TrainState:
   params = jax.tree.map(lambda leaf: _copy(leaf, jnp.float32), decoder)
-  return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+  opt_state = optimizer.init(params)
+  return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
 
 
 def _copy(leaf: jax.Array, dtype: str | jnp.dtype) -> jax.Array:

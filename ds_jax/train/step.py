@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ds_jax.checks import check_divides
+from ds_jax.checks import check_divides, check_shape
 from ds_jax.config import TrainConfig
-from ds_jax.model.decoder import Decoder
+from ds_jax.model.decoder import Decoder, Rows
 from ds_jax.model.sharded import mesh_logprobs
 from ds_jax.sharding import num_slot_shards, parameter_shardings, put_rows, replicated
 from ds_jax.train.batch import Batch, micro_batches
-from ds_jax.train.losses import collapsed_loss, reference_kl
+from ds_jax.train.losses import Clip, Copies, collapsed_loss, reference_kl
 from ds_jax.train.optimizer import without_frozen
 from ds_jax.train.state import TrainState
 
@@ -38,6 +38,11 @@ class Statistics(NamedTuple):
   approx_kl: jax.Array | float = 0.0  # [] float32, behaviour minus policy log-prob
   reference_kl: jax.Array | float = 0.0  # [] float32
   max_log_ratio: jax.Array | float = 0.0  # [] float32, largest |log ratio|
+
+
+def zero_statistics(zero: Any) -> Statistics:
+  """Returns statistics of nothing, each of them `zero`."""
+  return Statistics._make([zero] * len(Statistics._fields))
 
 
 # loss_fn(logprobs [R, S], entropies [R, S], batch) -> (loss [], Statistics).
@@ -70,32 +75,33 @@ class Learner:
       The new state and the metrics `train/…`, documented in `metrics`.
     """
     if not len(batch.tokens):
-      zeros = Statistics(*[0.0] * len(Statistics._fields))
-      return state, metrics(zeros, grad_norm=0.0, is_applied=False)
+      return state, metrics(zero_statistics(0.0), grad_norm=0.0, is_applied=False)
     total = self.start(state.params)
     for micro in micro_batches(batch, self.micro_rows):
-      rows = self._on_mesh(micro)
-      jax.block_until_ready(total)
+      rows = put_rows(micro, self.mesh)
+      jax.block_until_ready(total)  # the rows travel while the pass before is at work
       self.before_pass()
       total = self.accumulate(state.params, total, rows)
     grads, statistics = total
-    del total
     state, grad_norm, is_applied = self.apply(state, grads)
-    return state, metrics(*jax.device_get((statistics, grad_norm, is_applied)))
+    statistics, grad_norm, is_applied = jax.device_get((statistics, grad_norm, is_applied))
+    return state, metrics(statistics, grad_norm, is_applied)
 
   def score(self, params: Decoder, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Log-probs of the targets and entropies (nats), `[R, S]` float32 on the host."""
     num_rows = len(batch.tokens)
     if not num_rows:
-      return tuple(np.zeros(batch.tokens.shape, np.float32) for _ in range(2))
-    scored = []
+      nothing = np.zeros(batch.tokens.shape, np.float32)
+      return nothing, nothing
+    logprobs, entropies = [], []
     for micro in micro_batches(batch, self.micro_rows):
       self.before_pass()
-      scored.append(jax.device_get(self.score_rows(params, self._on_mesh(micro))))
-    return tuple(np.concatenate(x)[:num_rows] for x in zip(*scored, strict=True))
-
-  def _on_mesh(self, batch: Batch) -> Batch:
-    return put_rows(batch, self.mesh)
+      rows = put_rows(micro, self.mesh)
+      scores = jax.device_get(self.score_rows(params, rows))
+      logprobs.append(scores[0])
+      entropies.append(scores[1])
+    # The last pass may hold rows of padding.
+    return np.concatenate(logprobs)[:num_rows], np.concatenate(entropies)[:num_rows]
 
 
 def make_learner(
@@ -124,44 +130,45 @@ def make_learner(
     InputError: if the rows do not divide the mesh; nothing has been compiled by then.
   """
   check_divides('train.micro_rows', micro_rows, 'mesh data x fsdp', num_slot_shards(mesh))
-  shard = lambda tree: jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
+
+  def shard(tree: Any) -> Any:
+    return jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
 
   def score(params: Decoder, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    return mesh_logprobs(
-      params,
-      batch.tokens,
-      batch.positions,
-      batch.key_end,
-      batch.tokens,
-      batch.predecessor,
-      mesh=mesh,
-      temperature=temperature,
-    )
+    rows = Rows(batch.tokens, batch.positions, batch.key_end, batch.tokens, batch.predecessor)
+    return mesh_logprobs(params, rows, mesh=mesh, temperature=temperature)
 
   def loss_of(params: Decoder, batch: Batch) -> tuple[jax.Array, Statistics]:
-    return loss_fn(*score(without_frozen(params, frozen), batch), batch)
+    logprobs, entropies = score(without_frozen(params, frozen), batch)
+    return loss_fn(logprobs, entropies, batch)
 
-  def start(params: Decoder):
-    zeros = Statistics(*[jnp.zeros(())] * len(Statistics._fields))
-    return shard(jax.tree.map(jnp.zeros_like, params)), zeros
+  def start(params: Decoder) -> tuple[Decoder, Statistics]:
+    statistics = zero_statistics(jnp.zeros(()))
+    return shard(jax.tree.map(jnp.zeros_like, params)), statistics
 
-  def accumulate(params: Decoder, total, batch: Batch):
-    grads, statistics = jax.grad(loss_of, has_aux=True)(params, batch)
-    summed = jax.tree.map(jnp.add, total, (grads, statistics))
-    largest = jnp.maximum(total[1].max_log_ratio, statistics.max_log_ratio)
-    return shard(summed[0]), summed[1]._replace(max_log_ratio=largest)
+  def accumulate(
+    params: Decoder, total: tuple[Decoder, Statistics], batch: Batch
+  ) -> tuple[Decoder, Statistics]:
+    _, statistics_so_far = total
+    pass_grads, pass_statistics = jax.grad(loss_of, has_aux=True)(params, batch)
+    grads, statistics = jax.tree.map(jnp.add, total, (pass_grads, pass_statistics))
+    # The one figure that is no sum.
+    largest = jnp.maximum(statistics_so_far.max_log_ratio, pass_statistics.max_log_ratio)
+    return shard(grads), statistics._replace(max_log_ratio=largest)
 
-  def apply(state: TrainState, grads: Decoder):
+  def apply(state: TrainState, grads: Decoder) -> tuple[TrainState, jax.Array, jax.Array]:
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    updated = TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
+    params = optax.apply_updates(state.params, updates)
+    updated = TrainState(params, opt_state, state.step + 1)
+    # One entry that is not finite makes the norm so: the whole state stays as it was then.
     is_applied = jnp.isfinite(grad_norm)
     chosen = jax.tree.map(lambda new, old: jnp.where(is_applied, new, old), updated, state)
     return shard(chosen), grad_norm, is_applied
 
   return Learner(
-    mesh,
-    micro_rows,
+    mesh=mesh,
+    micro_rows=micro_rows,
     start=jax.jit(start),
     accumulate=jax.jit(accumulate, donate_argnums=1),
     apply=jax.jit(apply, donate_argnums=0),
@@ -171,27 +178,25 @@ def make_learner(
 
 
 def policy_loss_fn(config: TrainConfig) -> LossFn:
-  """The Tree-GRPO loss of a packed batch, summed over the copies of each response token.
+  """Returns the Tree-GRPO loss of a packed batch, summed over the copies of each response token.
 
   loss = sum of weight * (clipped loss + kl_coefficient * KL - entropy_coefficient * entropy)
+
+  The clipped loss is that of `losses.collapsed_loss`, KL that of `losses.reference_kl`. A term
+  whose coefficient is 0 is not computed.
   """
-  clip = {'clip_low': config.clip_low, 'clip_high': config.clip_high, 'dual_clip': config.dual_clip}
+  clip = Clip(config.clip_low, config.clip_high, config.dual_clip)
 
   def loss_fn(
     logprobs: jax.Array, entropies: jax.Array, batch: Batch
   ) -> tuple[jax.Array, Statistics]:
+    check_shape('logprobs', logprobs, batch.tokens.shape)
+    check_shape('entropies', entropies, batch.tokens.shape)
     mask = batch.num_copies > 0
     # Positions that predict nothing get ratio 1 before exp, so that no inf meets a weight of 0.
     logprobs = jnp.where(mask, logprobs, batch.behavior_logprobs)
-    per_token = collapsed_loss(
-      logprobs,
-      batch.behavior_logprobs,
-      batch.positive,
-      batch.negative,
-      batch.num_positive,
-      batch.num_negative,
-      **clip,
-    )
+    copies = Copies(batch.positive, batch.negative, batch.num_positive, batch.num_negative)
+    per_token = collapsed_loss(logprobs, batch.behavior_logprobs, copies, clip=clip)
     loss = jnp.sum(per_token.loss)
     kl = jnp.zeros_like(logprobs)
     if config.kl_coefficient:
@@ -200,24 +205,28 @@ def policy_loss_fn(config: TrainConfig) -> LossFn:
     if config.entropy_coefficient:
       loss -= config.entropy_coefficient * jnp.sum(batch.weight * entropies)
     log_ratio = logprobs - batch.behavior_logprobs
-    total = lambda x: jnp.sum(batch.num_copies * x)
     return loss, Statistics(
       loss=loss,
-      num_tokens=total(1.0),
+      num_tokens=sum_over_copies(1.0, batch),
       num_distinct=jnp.sum(mask, dtype=jnp.float32),
-      entropy=total(entropies),
+      entropy=sum_over_copies(entropies, batch),
       num_clipped=jnp.sum(per_token.num_clipped),
       num_clipped_lower=jnp.sum(per_token.num_clipped_lower),
-      approx_kl=total(-log_ratio),
-      reference_kl=total(kl),
+      approx_kl=sum_over_copies(-log_ratio, batch),
+      reference_kl=sum_over_copies(kl, batch),
       max_log_ratio=jnp.abs(log_ratio).max(),
     )
 
   return loss_fn
 
 
+def sum_over_copies(values: jax.Array | float, batch: Batch) -> jax.Array:
+  """Returns the sum of per-token values `[R, S]` over all copies of response tokens."""
+  return jnp.sum(batch.num_copies * values)
+
+
 def metrics(statistics: Statistics, grad_norm: float, is_applied: bool) -> dict[str, float]:
-  """The figures of one update, means over its response tokens unless stated.
+  """Returns the figures of one update, means over its response tokens unless stated.
 
   loss: the aggregated loss. clip_fraction: share of tokens whose clipped branch is larger.
   clip_fraction_lower: share that the dual clip bounds. approx_kl: behaviour minus policy log-prob.
@@ -226,18 +235,21 @@ def metrics(statistics: Statistics, grad_norm: float, is_applied: bool) -> dict[
   clipping. num_tokens: a count. copies_per_token: path tokens / distinct tokens. skipped: 1 if not
   applied.
   """
-  s = statistics
-  mean = lambda x: float(x) / max(float(s.num_tokens), 1.0)
+  num_tokens = float(statistics.num_tokens)
+
+  def mean(total: jax.Array | float) -> float:
+    return float(total) / max(num_tokens, 1.0)
+
   return {
-    'train/loss': float(s.loss),
-    'train/clip_fraction': mean(s.num_clipped),
-    'train/clip_fraction_lower': mean(s.num_clipped_lower),
-    'train/approx_kl': mean(s.approx_kl),
-    'train/ratio_max_log': float(s.max_log_ratio),
-    'train/entropy': mean(s.entropy),
-    'train/reference_kl': mean(s.reference_kl),
+    'train/loss': float(statistics.loss),
+    'train/clip_fraction': mean(statistics.num_clipped),
+    'train/clip_fraction_lower': mean(statistics.num_clipped_lower),
+    'train/approx_kl': mean(statistics.approx_kl),
+    'train/ratio_max_log': float(statistics.max_log_ratio),
+    'train/entropy': mean(statistics.entropy),
+    'train/reference_kl': mean(statistics.reference_kl),
     'train/grad_norm': float(grad_norm),
-    'train/num_tokens': float(s.num_tokens),
-    'train/copies_per_token': float(s.num_tokens) / max(float(s.num_distinct), 1.0),
+    'train/num_tokens': num_tokens,
+    'train/copies_per_token': num_tokens / max(float(statistics.num_distinct), 1.0),
     'train/skipped': float(not is_applied),
   }

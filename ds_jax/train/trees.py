@@ -8,36 +8,31 @@ branches at the root: its prompt is forwarded once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from ds_jax.checks import check_shape
 from ds_jax.config import TrainConfig
 from ds_jax.train.advantages import group_advantages
 from ds_jax.train.batch import (
   Batch,
-  Minibatch,
+  Branch,
   add_copy,
   empty_piece,
   examples_of,
   first_fit_decreasing,
   pack,
   pack_pieces,
+  trained_branches,
 )
-from ds_jax.train.losses import token_weights
 from ds_jax.types import Trajectory
 
-# Trees are cut into pieces of at most this share of a row; the share with the fewest rows wins.
-SHARES = (1, 2, 3, 4, 6, 8)
-
-
-class Branch(NamedTuple):
-  """A trained trajectory of a tree, with how it is trained."""
-
-  trajectory: Trajectory
-  weight: float  # of each of its tokens in the loss
-  advantage: np.ndarray  # [S] float32
+# Trees are cut into pieces of at most a row's length divided by one of these; the divisor that
+# needs the fewest rows wins.
+DIVISORS = (1, 2, 3, 4, 6, 8)
 
 
 class Run(NamedTuple):
@@ -48,50 +43,54 @@ class Run(NamedTuple):
   size: int  # positions, prompt included
 
 
-def pack_tree_rows(groups: Minibatch, aggregation: str, row_length: int) -> Batch:
+class Sizes(NamedTuple):
+  """Positions that each branch of a sorted tree needs."""
+
+  alone: list[int]  # if it begins a piece: prompt and response
+  added: list[int]  # after the branch before it in the same piece
+
+
+def pack_tree_rows(trees: Sequence[Sequence[Branch]], row_length: int) -> Batch:
   """Packs the trained part of every group's tree into rows.
 
   A piece of a tree repeats the prompt and the path to where the tree was cut, while large pieces
   leave rows half empty: several sizes are tried, and the fewest rows win.
 
   Args:
-    groups: the minibatch.
-    aggregation: of the loss; weights are those of the flattened form.
+    trees: of a minibatch, from `trained_branches`.
     row_length: S, positions per row.
 
   Raises:
     InputError: if a trajectory does not fit a row.
     ValueError: if trajectories of a group share a node but not its tokens.
   """
-  trees = _branches(groups, aggregation)
-  costs = [_costs(tree) for tree in trees]
-  layouts = [
-    [(tree, run) for tree, cost in enumerate(costs) for run in _cut(*cost, row_length // share)]
-    for share in SHARES
-  ]
-
-  def num_rows(layout):
-    sizes = [run.size for _, run in layout]
-    return first_fit_decreasing(sizes, row_length)[0].max(initial=-1)
-
-  pieces = [
-    lay_out(trees[tree][run.start : run.stop], run.size) for tree, run in min(layouts, key=num_rows)
-  ]
+  trees = [sorted(tree, key=_path_of) for tree in trees if tree]
+  sizes = [_sizes(tree) for tree in trees]
+  layouts = [[_cut(s, row_length // divisor) for s in sizes] for divisor in DIVISORS]
+  tightest = min(layouts, key=lambda layout: _num_rows(layout, row_length))
+  pieces = []
+  for tree, runs in zip(trees, tightest, strict=True):
+    for start, stop, size in runs:
+      pieces.append(lay_out(tree[start:stop], size))
   return pack_pieces(pieces, row_length)[0]
 
 
-def pack_flat_rows(groups: Minibatch, aggregation: str, row_length: int) -> Batch:
-  """The same minibatch with every trajectory on its own."""
-  return pack(examples_of(groups, aggregation), row_length)[0]
+def pack_flat_rows(trees: Sequence[Sequence[Branch]], row_length: int) -> Batch:
+  """Packs the same minibatch with every trajectory on its own."""
+  return pack(examples_of(trees), row_length)[0]
 
 
 PACKINGS = {'tree': pack_tree_rows, 'flat': pack_flat_rows}
 
 
 def pack_minibatches(
-  groups: Sequence[Sequence[Trajectory]], config: TrainConfig, response_limit: int, row_length: int
+  groups: Sequence[Sequence[Trajectory]],
+  config: TrainConfig,
+  response_limit: int,
+  *,
+  row_length: int,
 ) -> tuple[list[Batch], int]:
-  """The minibatches of a step, each of `minibatch_problems` whole problems.
+  """Packs the minibatches of a step, each of `minibatch_problems` whole problems.
 
   Args:
     groups: trajectories of each problem; a group without any counts as a problem.
@@ -102,26 +101,22 @@ def pack_minibatches(
   Returns:
     The batches, and the number of trajectories that they train on.
   """
+  pack_rows = PACKINGS[config.packing]
   size = config.minibatch_problems
-  minibatches = [
-    [
-      (group, group_advantages(group, config, response_limit))
-      for group in groups[first : first + size]
-      if group
-    ]
-    for first in range(0, len(groups), size)
-  ]
-  num_trained = sum(
-    int(advantages.is_trained.sum()) for minibatch in minibatches for _, advantages in minibatch
-  )
-  return [
-    PACKINGS[config.packing](minibatch, config.loss_aggregation, row_length)
-    for minibatch in minibatches
-  ], num_trained
+  batches, num_trained = [], 0
+  for first in range(0, len(groups), size):
+    minibatch = []
+    for group in groups[first : first + size]:
+      if group:
+        minibatch.append((group, group_advantages(group, config, response_limit)))
+    trees = trained_branches(minibatch, config.loss_aggregation)
+    batches.append(pack_rows(trees, row_length))
+    num_trained += sum(map(len, trees))
+  return batches, num_trained
 
 
 def lay_out(branches: Sequence[Branch], size: int) -> Batch:
-  """A tree of branches in depth-first order as one piece, fields `[S]`.
+  """Returns a tree of branches in depth-first order as one piece, fields `[S]`.
 
   Args:
     branches: of one group, sorted by `node_ids`.
@@ -134,86 +129,97 @@ def lay_out(branches: Sequence[Branch], size: int) -> Batch:
   piece = empty_piece(size)
   piece.tokens[: len(prompt)] = prompt
   piece.positions[: len(prompt)] = np.arange(len(prompt))
-  piece.key_end[:] = len(piece.tokens)
-  cursor, path, spans = len(prompt), np.zeros(0, int), []
-  for trajectory, weight, advantage in branches:
-    shared = _num_shared(path, trajectory.node_ids)
-    for span in spans[shared:]:
-      piece.key_end[span] = cursor  # nothing after here is below these nodes
-    path, spans = trajectory.node_ids, spans[:shared]
-    cursor = _append(piece, trajectory, shared, spans, cursor)
+  piece.key_end[:] = size  # until a later branch leaves the node
+  cursor = len(prompt)  # the next free position
+  path, spans = np.zeros(0, int), []  # nodes of the branch before, and where each of them stands
+  for t, weight, advantage in branches:
+    num_shared = _num_shared(path, t.node_ids)
+    for span in spans[num_shared:]:
+      piece.key_end[span] = cursor  # nothing from here on is below these nodes
+    path, spans = t.node_ids, spans[:num_shared]
+    _append(piece, t, spans, cursor=cursor)
+    for length in t.node_lengths[num_shared:].tolist():
+      spans.append(slice(cursor, cursor + length))
+      cursor += length
     where = np.concatenate([np.arange(span.start, span.stop) for span in spans])
-    _check_same(piece, where, trajectory, prompt)
-    add_copy(piece, where, weight, advantage)
+    _check_same(piece, where, t, prompt=prompt)
+    check_shape('advantage', advantage, t.tokens.shape)
+    add_copy(piece, where, weight=weight, advantage=advantage)
   return piece
 
 
-def _append(
-  piece: Batch, trajectory: Trajectory, shared: int, spans: list[slice], cursor: int
-) -> int:
-  """Writes the nodes beyond the first `shared`, extends `spans`, returns the new cursor."""
-  num_prompt, first = len(trajectory.prompt_tokens), sum(s.stop - s.start for s in spans)
-  size = len(trajectory.tokens) - first
-  new = slice(cursor, cursor + size)
-  piece.tokens[new] = trajectory.tokens[first:]
-  piece.positions[new] = num_prompt + first + np.arange(size)
-  piece.behavior_logprobs[new] = trajectory.behavior_logprobs[first:]
+def _append(piece: Batch, trajectory: Trajectory, shared: Sequence[slice], *, cursor: int) -> None:
+  """Writes what a trajectory adds to a piece, from `cursor` on.
+
+  Args:
+    piece: fields `[S]`, changed in place.
+    trajectory: the next one in depth-first order.
+    shared: where the nodes stand that it shares with the one before it.
+    cursor: the next free position.
+  """
+  num_prompt = len(trajectory.prompt_tokens)
+  num_shared = sum(span.stop - span.start for span in shared)  # tokens
+  num_new = len(trajectory.tokens) - num_shared
+  new = slice(cursor, cursor + num_new)
+  piece.tokens[new] = trajectory.tokens[num_shared:]
+  piece.behavior_logprobs[new] = trajectory.behavior_logprobs[num_shared:]
+  piece.positions[new] = num_prompt + num_shared + np.arange(num_new)
+  # Each token is predicted by the position before it, but the first by the end of what is shared.
   piece.predecessor[new] -= 1
-  if size:
-    piece.predecessor[cursor] = (
-      max([s.stop for s in spans if s.stop > s.start], default=num_prompt) - 1
-    )
-  for length in trajectory.node_lengths[shared:].tolist():
-    spans.append(slice(cursor, cursor + length))
-    cursor += length
-  return cursor
+  if num_new:
+    stops = [span.stop for span in shared if span.stop > span.start]
+    piece.predecessor[cursor] = (stops[-1] if stops else num_prompt) - 1
 
 
-def _branches(groups: Minibatch, aggregation: str) -> list[list[Branch]]:
-  """The trained trajectories of each group sorted by path, weighted over the whole minibatch."""
-  trained = [
-    [(t, a) for t, a, is_trained in zip(trajectories, *group, strict=True) if is_trained]
-    for trajectories, group in groups
-  ]
-  weights = iter(token_weights([len(t.tokens) for tree in trained for t, _ in tree], aggregation))
-  trees = [[Branch(t, next(weights), a) for t, a in tree] for tree in trained]
-  return [sorted(tree, key=lambda b: b.trajectory.node_ids.tolist()) for tree in trees if tree]
+def _path_of(branch: Branch) -> list[int]:
+  return branch.trajectory.node_ids.tolist()
 
 
-def _costs(tree: Sequence[Branch]) -> tuple[list[int], list[int]]:
-  """Positions of each branch alone, and those that it adds after the branch before it."""
-  ts = [branch.trajectory for branch in tree]
-  added = [
-    int(t.node_lengths[_num_shared(before.node_ids, t.node_ids) :].sum())
-    for before, t in zip(ts, ts[1:], strict=False)
-  ]
-  return [len(t.prompt_tokens) + len(t.tokens) for t in ts], [0, *added]
+def _sizes(tree: Sequence[Branch]) -> Sizes:
+  trajectories = [branch.trajectory for branch in tree]
+  alone = [len(t.prompt_tokens) + len(t.tokens) for t in trajectories]
+  added = [0]
+  for before, t in itertools.pairwise(trajectories):
+    num_shared = _num_shared(before.node_ids, t.node_ids)
+    added.append(int(t.node_lengths[num_shared:].sum()))
+  return Sizes(alone, added)
 
 
-def _cut(alone: Sequence[int], added: Sequence[int], limit: int) -> Iterator[Run]:
-  """Runs of at most `limit` positions; a single branch may be longer."""
-  start, size = 0, alone[0]
-  for i in range(1, len(alone)):
-    if size + added[i] > limit:
-      yield Run(start, i, size)
-      start, size = i, alone[i]
+def _cut(sizes: Sizes, limit: int) -> list[Run]:
+  """Cuts a sorted tree into runs of at most `limit` positions; a single branch may be longer."""
+  runs, start, size = [], 0, sizes.alone[0]
+  for i in range(1, len(sizes.alone)):
+    if size + sizes.added[i] <= limit:
+      size += sizes.added[i]
     else:
-      size += added[i]
-  yield Run(start, len(alone), size)
+      runs.append(Run(start, i, size))
+      start, size = i, sizes.alone[i]
+  runs.append(Run(start, len(sizes.alone), size))
+  return runs
+
+
+def _num_rows(layout: Sequence[Sequence[Run]], row_length: int) -> int:
+  """Returns how many rows the pieces of a layout need."""
+  sizes = [run.size for runs in layout for run in runs]
+  origin = first_fit_decreasing(sizes, row_length)
+  return origin.row.max(initial=-1) + 1
 
 
 def _num_shared(a: np.ndarray, b: np.ndarray) -> int:
-  """Leading nodes that two paths have in common."""
+  """Returns how many leading nodes two paths have in common."""
   size = min(len(a), len(b))
-  return int(np.cumprod(a[:size] == b[:size]).sum())
+  is_same = a[:size] == b[:size]
+  return int(np.cumprod(is_same).sum())  # the product is 0 from the first difference on
 
 
-def _check_same(piece: Batch, where: np.ndarray, t: Trajectory, prompt: np.ndarray) -> None:
-  if not (
+def _check_same(piece: Batch, where: np.ndarray, t: Trajectory, *, prompt: np.ndarray) -> None:
+  """Raises ValueError unless a piece holds a trajectory's prompt, tokens and log-probs."""
+  is_same = (
     np.array_equal(prompt, t.prompt_tokens)
     and np.array_equal(piece.tokens[where], t.tokens)
     and np.array_equal(piece.behavior_logprobs[where], t.behavior_logprobs)
-  ):
+  )
+  if not is_same:
     raise ValueError(
       f'Trajectories of problem {t.problem_id!r}, group {t.group}, share nodes of the path '
       f'{t.node_ids.tolist()} but not their tokens; number nodes uniquely within a group.'

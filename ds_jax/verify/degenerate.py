@@ -1,7 +1,7 @@
 r"""Responses that are no reasoning any more: endless repetition, and garble.
 
 The paper leaves such texts out of its negatives without saying how it finds them; the released code
-has nothing of the kind. Our rule, on the last MAX_TEXT characters of a response:
+has nothing of the kind. The rule here reads the last MAX_TEXT characters of a response:
 
 * *Repeating*: the text ends in a loop. Its last part is periodic (each character equals the one a
   period before), covers 4 periods and 200 characters at least. The same after every number has
@@ -18,6 +18,7 @@ Everything is linear in MAX_TEXT.
 
 from __future__ import annotations
 
+import collections
 import functools
 import re
 import unicodedata
@@ -86,7 +87,8 @@ def _ends_in_loop(text: str, min_length: int, min_copies: int) -> bool:
   """Whether a suffix of that length or more consists of that many copies of something.
 
   The suffixes are the prefixes of the reversed text; the smallest period of a prefix of length n is
-  n - border(n), and the borders of all prefixes take linear time (Knuth, Morris, Pratt 1977).
+  n - border(n), and the borders of all prefixes take linear time (Knuth, Morris, Pratt 1977). The
+  border of a text is its longest prefix that is its suffix, too, and not the whole.
   """
   reversed_text = text[::-1]
   borders = [0] * len(reversed_text)
@@ -108,39 +110,39 @@ def is_garbled(text: str) -> bool:
   if text.isascii() and text.isprintable():
     return False
   step = WINDOW // 2  # windows overlap by half
-  return any(
-    _is_alien(text[start : start + WINDOW]) for start in range(0, max(len(text) - step, 1), step)
-  )
+  starts = range(0, max(len(text) - step, 1), step)
+  return any(_is_alien(text[start : start + WINDOW]) for start in starts)
 
 
 def _is_salad(word: str) -> bool:
-  """A run of letters that is no word of a language with spaces."""
-  return (
-    len(word) > _MAX_WORD
-    and len(set(word)) >= _MIN_DISTINCT
-    and not any(_script(c) in _WITHOUT_SPACES for c in set(word))
-  )
+  """Whether a run of letters is no word of a language with spaces."""
+  letters = set(word)
+  if len(word) <= _MAX_WORD or len(letters) < _MIN_DISTINCT:
+    return False
+  return not any(_script(letter) in _WITHOUT_SPACES for letter in letters)
 
 
 def _is_alien(window: str) -> bool:
+  """Whether a window holds too much that is no text, or letters of too many scripts."""
   if sum(map(_is_no_text, window)) >= _MAX_ALIEN:
     return True
-  letters: dict[str, int] = {}
-  for c in window:
-    if c.isalpha():
-      letters[_script(c)] = letters.get(_script(c), 0) + 1
-  letters.pop('', None)
-  return sum(count >= _MIN_LETTERS for count in letters.values()) >= _MAX_SCRIPTS
+  num_letters = collections.Counter(map(_script, filter(str.isalpha, window)))
+  del num_letters['']  # mathematical letters
+  num_scripts = sum(count >= _MIN_LETTERS for count in num_letters.values())
+  return num_scripts >= _MAX_SCRIPTS
 
 
 @functools.lru_cache(1 << 16)
 def _is_no_text(c: str) -> bool:
-  is_nothing = unicodedata.category(c) in ('Cc', 'Co', 'Cn', 'Cs')
-  return c == '\ufffd' or (is_nothing and c not in '\n\r\t')
+  """Whether a character is a control, private, unassigned or a replacement for another one."""
+  is_unreadable = unicodedata.category(c) in ('Cc', 'Co', 'Cn', 'Cs')
+  return c == '\ufffd' or (is_unreadable and c not in '\n\r\t')
 
 
 @functools.lru_cache(1 << 16)
 def _script(c: str) -> str:
   """'LATIN', 'CYRILLIC', 'CJK', …, by the first word of the character's name; '' for maths."""
   name = unicodedata.name(c, '').partition(' ')[0]
-  return '' if name in _MATHS else 'CJK' if name in _EAST_ASIAN else name
+  if name in _MATHS:
+    return ''
+  return 'CJK' if name in _EAST_ASIAN else name

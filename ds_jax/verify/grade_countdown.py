@@ -7,6 +7,7 @@ in one stream of tokens, so the replay itself knows where each ends.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -14,8 +15,11 @@ from collections.abc import Iterator
 from ds_jax.types import Verdict
 
 FILLER = '.'
+OPERATORS = ('+', '-', '*', '/')
 MAX_RESPONSE = 10_000  # characters; a longer one is wrong
 _GOLD = re.compile(r'\s*(\d{1,9}) from (\d{1,9}(?: \d{1,9})*)\s*')
+_FUNCTIONS = (operator.add, operator.sub, operator.mul, operator.floordiv)
+_OPERATIONS = dict(zip(OPERATORS, _FUNCTIONS, strict=True))
 _NUMBER = re.compile(r'0|[1-9]\d{0,8}', re.ASCII)
 
 
@@ -63,6 +67,7 @@ def _replay(tokens: Iterator[str], remaining: Counter[int]) -> int:
     is_last = remaining.total() == 1
     # Behind the last line nothing need follow: the filler stands for the end of the text.
     token = next(tokens, FILLER) if is_last else _next_token(tokens)
+    # The bar with what is left, which the last line may lack; then fillers up to the next line.
     if token == '|':
       _check_remaining(tokens, remaining)
       token = next(tokens, None)
@@ -79,21 +84,20 @@ def _replay(tokens: Iterator[str], remaining: Counter[int]) -> int:
 def _apply_line(first: str, tokens: Iterator[str], remaining: Counter[int]) -> None:
   """Checks `a op b = c`, of which `first` is a, and moves its numbers."""
   left = _take(first, remaining)
-  operation = _next_token(tokens)
-  _require(operation in ('+', '-', '*', '/'))
+  sign = _next_token(tokens)
+  _require(sign in _OPERATIONS)
   right = _take(_next_token(tokens), remaining)
-  _require(not (operation == '-' and left < right))
-  _require(not (operation == '/' and (right == 0 or left % right)))
-  result = {'+': left + right, '-': left - right, '*': left * right, '/': left // (right or 1)}[
-    operation
-  ]
+  # Differences are not negative, and quotients are whole.
+  _require(sign != '-' or left >= right)
+  _require(sign != '/' or (right != 0 and left % right == 0))
+  result = _OPERATIONS[sign](left, right)
   _require(_next_token(tokens) == '=')
   _require(_next_token(tokens) == str(result))
   remaining[result] += 1
 
 
 def _take(token: str, remaining: Counter[int]) -> int:
-  """Removes the number written in `token`."""
+  """Removes the number written in `token`, which must be one of those that remain."""
   _require(_NUMBER.fullmatch(token) is not None)
   number = int(token)
   _require(remaining[number] > 0)
@@ -109,12 +113,14 @@ def _check_remaining(tokens: Iterator[str], remaining: Counter[int]) -> None:
 
 
 def _skip_fillers(token: str | None, tokens: Iterator[str]) -> str | None:
+  """The first token from `token` on that is no filler; None at the end."""
   while token == FILLER:
     token = next(tokens, None)
   return token
 
 
 def _next_token(tokens: Iterator[str]) -> str:
+  """The next token, of which there must be one."""
   token = next(tokens, None)
   if token is None:
     raise _UnfinishedError

@@ -17,12 +17,13 @@ def verify(gold: str, response: str) -> Verdict:
     CORRECT, WRONG, or NO_ANSWER for an empty answer or an unbalanced last box.
   """
   boxed = extract.last_boxed(response)
-  has_box = boxed is not None or '\\boxed' in response or '\\fbox' in response
-  answer = _normalize(boxed or '' if has_box else response[-extract.MAX_RESPONSE :])
+  if boxed is None and '\\boxed' not in response and '\\fbox' not in response:
+    boxed = response[-extract.MAX_RESPONSE :]
+  answer = _single_spaced(boxed or '')
   if not answer:
     return Verdict.NO_ANSWER
-  return Verdict.CORRECT if answer == _normalize(gold) else Verdict.WRONG
+  return Verdict.CORRECT if answer == _single_spaced(gold) else Verdict.WRONG
 
 
-def _normalize(text: str) -> str:
+def _single_spaced(text: str) -> str:
   return ' '.join(text.split())

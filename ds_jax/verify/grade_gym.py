@@ -1,4 +1,4 @@
-"""The verifier `gym:NAME`: the own scorer of a task of reasoning-gym (an extra).
+"""The verifier `gym:NAME`: the scorer that reasoning-gym (an extra) has for one of its tasks.
 
 Some of its scorers hand the answer to Python's `eval`, or to sympy's parser, which comes to `eval`.
 Here `eval` reads literals only, unless the text stands in the entry, and tasks that use sympy see
@@ -43,23 +43,26 @@ def verifier(task: str) -> Callable[[str, str], Verdict]:
   if task not in DATASETS:
     raise InputError(f'reasoning-gym has no task {task!r}.{suggest(task, DATASETS)}')
   dataset, config = DATASETS[task]
-  modules = [
-    sys.modules[c.__module__] for c in dataset.__mro__ if c.__module__.startswith('reasoning_gym.')
-  ]
-  uses_sympy = any(_is_of_sympy(x) for module in modules for x in vars(module).values())
-  return functools.partial(_verify, dataset(config=config()).score_answer, modules, uses_sympy)
+  modules = []
+  for base in dataset.__mro__:
+    if base.__module__.startswith('reasoning_gym.'):
+      modules.append(sys.modules[base.__module__])
+  uses_sympy = any(map(_imports_sympy, modules))
+  score = dataset(config=config()).score_answer
+  return functools.partial(_verify, score, modules, uses_sympy)
 
 
 def _verify(
   score: Scorer, modules: list[Any], uses_sympy: bool, gold: str, response: str
 ) -> Verdict:
+  """Scores the answer of a response with `eval` replaced in `modules`."""
   answer = _answer(response)
   if not answer:
     return Verdict.NO_ANSWER
-  if uses_sympy and (not _EXPRESSION.fullmatch(answer) or _ATTRIBUTE.search(answer)):
+  if uses_sympy and not _is_harmless(answer):
     return Verdict.WRONG
   entry = json.loads(gold)
-  for module in modules:  # found before the built-in one
+  for module in modules:  # a module's own `eval` is found before the built-in one
     module.eval = functools.partial(_evaluate, frozenset(_texts(entry)))
   try:
     return Verdict.CORRECT if score(answer, entry) >= _FULL_MARKS else Verdict.WRONG
@@ -69,24 +72,40 @@ def _verify(
 
 
 def _answer(response: str) -> str:
-  r"""In the last `\boxed{}`, the last <answer> tags, or all there is."""
+  r"""The answer in the last `\boxed{}`, else in the last <answer> tags, else the whole text."""
   text = response[-extract.MAX_RESPONSE :]
-  boxed = extract.last_boxed(text)
-  tagged = _TAG.findall(text)
-  return (boxed or (tagged[-1] if tagged else text)).strip()[: extract.MAX_ANSWER]
+  answer = extract.last_boxed(text)
+  if not answer:
+    tagged = _TAG.findall(text)
+    answer = tagged[-1] if tagged else text
+  return answer.strip()[: extract.MAX_ANSWER]
+
+
+def _is_harmless(answer: str) -> bool:
+  """Whether sympy's parser, which evaluates, may see an answer: no attributes, nothing quoted."""
+  return _EXPRESSION.fullmatch(answer) is not None and not _ATTRIBUTE.search(answer)
+
+
+def _imports_sympy(module: Any) -> bool:
+  return any(map(_is_of_sympy, vars(module).values()))
 
 
 def _is_of_sympy(x: Any) -> bool:
+  """Whether something in a module is sympy, or of sympy."""
   names = (getattr(x, '__name__', None), getattr(x, '__module__', None))
   return any(isinstance(name, str) and name.split('.')[0] == 'sympy' for name in names)
 
 
-def _texts(x: Any) -> Iterator[str]:
-  """All texts in an entry."""
-  if isinstance(x, str):
-    yield x
-  for part in x.values() if isinstance(x, dict) else x if isinstance(x, list) else ():
-    yield from _texts(part)
+def _texts(entry: Any) -> Iterator[str]:
+  """Yields all texts in an entry or a part of it."""
+  if isinstance(entry, str):
+    yield entry
+  elif isinstance(entry, list):
+    for item in entry:
+      yield from _texts(item)
+  elif isinstance(entry, dict):
+    for item in entry.values():
+      yield from _texts(item)
 
 
 def _evaluate(trusted: frozenset[str], text: str, *names: Any) -> Any:

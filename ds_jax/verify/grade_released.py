@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from ds_jax.types import Verdict
+from ds_jax.verify.brackets import closing_index
 
 TAIL = 300  # characters read, from the end
 INVALID = '[INVALID]'  # what stands for a missing answer, in comparisons too
@@ -52,17 +53,14 @@ _REMOVED = (
   '"',
   '\\dots',
 )
-_PATTERNS = tuple(
-  (re.compile(pattern), to)
-  for pattern, to in (
-    (r'.*?\$(.*?)\$.*', r'$\1$'),  # what stands in the first pair of dollars of a line
-    (r'\\text\{(.*?)\}', r'\1'),
-    (r'\\textbf\{(.*?)\}', r'\1'),
-    (r'\\overline\{(.*?)\}', r'\1'),
-    (r'\\boxed\{(.*)\}', r'\1'),
-    (r'frac([^{])(.)', r'frac{\1}{\2}'),
-    (r'sqrt([^{])', r'sqrt{\1}'),
-  )
+_PATTERNS = (
+  (re.compile(r'.*?\$(.*?)\$.*'), r'$\1$'),  # the first pair of dollars of a line
+  (re.compile(r'\\text\{(.*?)\}'), r'\1'),
+  (re.compile(r'\\textbf\{(.*?)\}'), r'\1'),
+  (re.compile(r'\\overline\{(.*?)\}'), r'\1'),
+  (re.compile(r'\\boxed\{(.*)\}'), r'\1'),
+  (re.compile(r'frac([^{])(.)'), r'frac{\1}{\2}'),
+  (re.compile(r'sqrt([^{])'), r'sqrt{\1}'),
 )
 
 
@@ -84,7 +82,9 @@ def verify(gold: str, response: str) -> Verdict:
 
 def verify_bare(gold: str, prediction: str) -> Verdict:
   """Like `verify`, for predictions that may be the bare answer."""
-  return verify(gold, prediction if _BOX in prediction else f'{_BOX}{prediction}}}')
+  if _BOX not in prediction:
+    prediction = f'{_BOX}{prediction}}}'
+  return verify(gold, prediction)
 
 
 def parse_response(response: str) -> str:
@@ -93,12 +93,9 @@ def parse_response(response: str) -> str:
   start = tail.rfind(_BOX)
   if start < 0:
     return INVALID
-  depth, begin = 1, start + len(_BOX)
-  for end in range(begin, len(tail)):
-    depth += (tail[end] == '{') - (tail[end] == '}')
-    if not depth:
-      return normalize(tail[begin:end])
-  return INVALID
+  begin = start + len(_BOX)
+  end = closing_index(tail, begin - 1, '{', '}')  # escaped braces count, as released
+  return INVALID if end is None else normalize(tail[begin:end])
 
 
 def normalize(answer: str) -> str:
@@ -106,8 +103,8 @@ def normalize(answer: str) -> str:
   answer = answer.rpartition('=')[2]
   for before, after in _REPLACED:
     answer = answer.replace(before, after)
-  for words in _REMOVED:
-    answer = answer.replace(words, '')
+  for word in _REMOVED:
+    answer = answer.replace(word, '')
   for pattern, replacement in _PATTERNS:
     answer = pattern.sub(replacement, answer)
   answer = answer.replace('$', '')

@@ -1,4 +1,4 @@
-"""Verifiers in separate processes that can be killed: `VerifierPool` is a types.VerifyFn.
+"""Verifiers in separate processes that can be killed: `VerifierPool` is an interfaces.VerifyFn.
 
 A verdict never depends on other answers or on load: the deadline is CPU time of the answer alone,
 and an answer whose worker died for another reason than its deadline gets a second worker before
@@ -6,7 +6,8 @@ it is blamed.
 
 * TIMEOUT: the deadline, the wall-clock back-stop, exhausted memory or stack, or a second death by
   a signal (a crash in C, the kernel's memory killer): a too expensive answer must not pay.
-* ERROR: the verifier raised, or left the process: our fault, noted once per kind.
+* ERROR: the verifier raised or left the process, which is no fault of the answer: noted once per
+  kind.
 
 An alert is noted when ALERT answers in a row end in one of these two: a broken verifier would
 otherwise pass for a model that learns nothing.
@@ -34,7 +35,8 @@ from ds_jax.verify.process import WorkerDiedError, WorkerProcess
 CACHE_SIZE = 1 << 17  # verdicts kept
 MAX_BATCH = 64  # items per message to a worker
 ALERT = 16  # answers in a row
-_START_TRIES = 3
+_MAX_STARTS = 3  # of a worker that dies while starting
+_JOIN_SECONDS = 10.0
 
 Observer = Callable[[str, str, Verdict, float], None]
 
@@ -142,7 +144,9 @@ class _Desk:
     self._is_closed = False
 
   def submit(self, items: Sequence[tuple[str, str]]) -> list[Future]:
-    futures, known = [], []
+    """Queues items, or answers what is known; starts the threads at first."""
+    futures: list[Future] = []
+    known_results: list[tuple[Future, Verdict | Exception]] = []
     with self._changed:
       if self._is_closed:
         raise RuntimeError('The verifier pool is closed.')
@@ -150,13 +154,13 @@ class _Desk:
         future = Future()
         future.set_running_or_notify_cancel()  # work is shared, so one waiter cannot cancel it
         futures.append(future)
-        verdict = self._enqueue(gold, response, future)
-        if verdict is not None:
-          known.append((future, verdict))
+        result = self._enqueue(gold, response, future)
+        if result is not None:
+          known_results.append((future, result))
       if self._queue and not self._threads:
         self._start_threads()
       self._changed.notify_all()
-    for future, result in known:
+    for future, result in known_results:
       _settle(future, result)
     return futures
 
@@ -167,14 +171,16 @@ class _Desk:
     text = f'{len(gold)} {gold}{response}'.encode('utf-8', 'surrogatepass')
     key = hashlib.blake2b(text, digest_size=16).digest()
     if key in self._cache:
+      verdict = self._cache[key]
       self._cache.move_to_end(key)
-      self._counts[self._cache[key]] += 1
-      return self._cache[key]
+      self._counts[verdict] += 1
+      return verdict
     if key in self._in_work:
       self._in_work[key].futures.append(future)
       return None
-    self._in_work[key] = _Item(key, gold, response, [future])
-    self._queue.append(self._in_work[key])
+    item = _Item(key, gold, response, futures=[future])
+    self._in_work[key] = item
+    self._queue.append(item)
     return None
 
   def _start_threads(self) -> None:
@@ -191,7 +197,8 @@ class _Desk:
         return []
       # A share of the queue, so that one slow answer keeps few others waiting.
       share = len(self._queue) // (2 * self.config.num_workers)
-      return [self._queue.popleft() for _ in range(min(MAX_BATCH, max(1, share)))]
+      size = min(MAX_BATCH, max(1, share))
+      return [self._queue.popleft() for _ in range(size)]
 
   def give_back(self, items: list[_Item]) -> None:
     """Puts items that were not reached in front of the queue again."""
@@ -200,8 +207,14 @@ class _Desk:
       self._changed.notify_all()
 
   def answer(
-    self, item: _Item, verdict: Verdict, note: str | None = None, milliseconds: float = math.nan
+    self,
+    item: _Item,
+    verdict: Verdict,
+    *,
+    note: str | None = None,
+    milliseconds: float = math.nan,
   ) -> None:
+    """Gives everybody who waits for an item its verdict, and notes what a person should know."""
     if self._observe is not None:
       self._observe(item.gold, item.response, verdict, milliseconds)
     with self._changed:
@@ -227,6 +240,7 @@ class _Desk:
       )
 
   def _note_once(self, note: str) -> None:
+    """Notes an error of the verifier, a traceback, unless one of the same type was noted."""
     kind = note.strip().rpartition('\n')[2].partition(':')[0]
     with self._changed:
       if kind in self._noted:
@@ -244,6 +258,7 @@ class _Desk:
     self._drop_all(error)
 
   def _drop_all(self, error: Exception) -> None:
+    """Raises `error` in everybody who waits."""
     with self._changed:
       items = list(self._in_work.values())
       self._in_work.clear()
@@ -259,7 +274,9 @@ class _Desk:
       InputError: the verifier cannot be imported.
       RuntimeError: no worker came up.
     """
-    for attempts_left in reversed(range(_START_TRIES)):
+    num_starts = 0
+    while True:
+      num_starts += 1
       worker = WorkerProcess(self.config)
       with self._changed:
         self._workers.add(worker)
@@ -267,14 +284,14 @@ class _Desk:
           worker.signal_kill()
       try:
         worker.wait_ready()
-        break
+        return worker
       except (InputError, RuntimeError) as error:
         self.forget(worker)
-        if isinstance(error, InputError) or self._is_closed or not attempts_left:
+        if isinstance(error, InputError) or self._is_closed or num_starts == _MAX_STARTS:
           raise
-    return worker
 
   def forget(self, worker: WorkerProcess) -> None:
+    """Takes a worker off the list of those that run."""
     with self._changed:
       self._workers.discard(worker)
 
@@ -287,6 +304,7 @@ class _Desk:
       return [worker.pid for worker in self._workers]
 
   def close(self) -> None:
+    """Kills the workers, drops what waits and ends the threads."""
     with self._changed:
       self._is_closed = True
       workers = list(self._workers)
@@ -296,7 +314,7 @@ class _Desk:
     self._drop_all(RuntimeError('The verifier pool was closed before this answer was checked.'))
     for thread in self._threads:
       if thread is not threading.current_thread():
-        thread.join(timeout=10.0)
+        thread.join(timeout=_JOIN_SECONDS)
 
 
 def _settle(future: Future, result: Verdict | Exception) -> None:
@@ -337,14 +355,15 @@ def _discard(desk: _Desk, worker: WorkerProcess) -> None:
 def _grade_batch(desk: _Desk, worker: WorkerProcess, batch: list[_Item]) -> bool:
   """Sends a batch and settles its items; False if the worker is gone."""
   worker.send([(item.gold, item.response) for item in batch])
-  for done, item in enumerate(batch):
+  for index, item in enumerate(batch):
     try:
       report = worker.receive(desk.config.wall_seconds)
     except (WorkerDiedError, TimeoutError) as end:
-      desk.give_back(batch[done + 1 :])
+      desk.give_back(batch[index + 1 :])
       _blame(desk, item, end)
       return False
-    desk.answer(item, Verdict(report['verdict']), report.get('note'), report['ms'])
+    verdict = Verdict(report['verdict'])
+    desk.answer(item, verdict, note=report.get('note'), milliseconds=report['ms'])
   return True
 
 
@@ -358,4 +377,4 @@ def _blame(desk: _Desk, item: _Item, end: WorkerDiedError | TimeoutError) -> Non
   elif end.signal is not None:
     desk.answer(item, Verdict.TIMEOUT)
   else:
-    desk.answer(item, Verdict.ERROR, f'WorkerExit: {end}')
+    desk.answer(item, Verdict.ERROR, note=f'WorkerExit: {end}')

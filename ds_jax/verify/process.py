@@ -63,17 +63,12 @@ class WorkerProcess:
     """
     try:
       message = self._receiver.receive(START_SECONDS)
-    except (EOFError, TimeoutError) as error:
-      self.kill(0.0 if isinstance(error, TimeoutError) else _STOP_SECONDS)
-      what = (
-        'said nothing'
-        if isinstance(error, TimeoutError)
-        else (f'ended with code {self._process.returncode}')
-      )
-      raise RuntimeError(
-        f'A verifier worker could not start: it {what} (its messages are on standard error). '
-        'If memory is short, raise verify.memory_mb or lower verify.num_workers.'
-      ) from error
+    except TimeoutError as error:
+      self.kill()
+      raise RuntimeError(_start_message('said nothing')) from error
+    except EOFError as error:
+      self.kill(_STOP_SECONDS)
+      raise RuntimeError(_start_message(f'ended with code {self._process.returncode}')) from error
     if 'failed' in message:
       self.kill()
       raise InputError(message['failed'])
@@ -122,13 +117,20 @@ class WorkerProcess:
     self._process.stdout.close()
 
 
+def _start_message(what_happened: str) -> str:
+  return (
+    f'A verifier worker could not start: it {what_happened} (its messages are on standard error). '
+    'If memory is short, raise verify.memory_mb or lower verify.num_workers.'
+  )
+
+
 def _environment() -> dict[str, str]:
   """The parent's, with its module path, one thread per library, and fixed hashes for sympy."""
-  root = str(Path(__file__).parents[2])
-  path = [entry or os.getcwd() for entry in sys.path]
+  package_root = str(Path(__file__).parents[2])
+  module_path = [entry or os.getcwd() for entry in sys.path]
   return {
     **os.environ,
-    'PYTHONPATH': os.pathsep.join(dict.fromkeys([*path, root])),
+    'PYTHONPATH': os.pathsep.join(dict.fromkeys([*module_path, package_root])),
     'OPENBLAS_NUM_THREADS': '1',
     'OMP_NUM_THREADS': '1',
     'PYTHONHASHSEED': '0',

@@ -11,7 +11,7 @@ from ds_jax.types import Verdict
 
 Verifier = Callable[[str, str], Verdict]
 
-_PYTHON, _GYM = 'python:', 'gym:'
+_PYTHON, _GYM = 'python:', 'gym:'  # prefixes of names
 _BUILT_IN = {
   'math': 'ds_jax.verify.grade_math.verify',
   'math_bare': 'ds_jax.verify.grade_math.verify_bare',  # the answer need not be boxed
@@ -24,11 +24,9 @@ _BUILT_IN = {
 
 def check_name(name: str) -> None:
   """Raises InputError unless `name` has the form of a verifier; imports nothing."""
-  is_python = (
-    name.startswith(_PYTHON)
-    and all(part.isidentifier() for part in name.removeprefix(_PYTHON).split('.'))
-    and '.' in name
-  )
+  path = name.removeprefix(_PYTHON)
+  is_path = '.' in path and all(map(str.isidentifier, path.split('.')))
+  is_python = name.startswith(_PYTHON) and is_path
   is_gym = name.startswith(_GYM) and name != _GYM
   if name not in _BUILT_IN and not is_python and not is_gym:
     raise InputError(
@@ -41,9 +39,9 @@ def resolve(name: str) -> Verifier:
   """Imports the verifier `name`.
 
   Args:
-    name: of _BUILT_IN, 'gym:TASK' for the scorer of a task of reasoning-gym, or
-      'python:MODULE.FUNCTION' for a function of yours that takes (gold, response) and returns a
-      bool, a Verdict or a verdict's name.
+    name: one of `_BUILT_IN`, 'gym:TASK' for the scorer of a task of reasoning-gym, or
+      'python:MODULE.FUNCTION' for a user's function that takes (gold, response) and returns a bool,
+      a Verdict or a verdict's name.
 
   Returns:
     The verifier.
@@ -68,9 +66,10 @@ def warm_up(name: str) -> None:
 
 
 def _import_function(path: str) -> Callable[[str, str], object]:
-  module, _, function = path.rpartition('.')
+  """Imports the function of a dotted path."""
+  module, _, name = path.rpartition('.')
   try:
-    found = getattr(importlib.import_module(module), function, None)
+    function = getattr(importlib.import_module(module), name, None)
   except MemoryError:
     raise  # the worker's limit, not the user's module
   except Exception as error:
@@ -78,21 +77,22 @@ def _import_function(path: str) -> Callable[[str, str], object]:
       f'verifier python:{path}: importing {module} failed with '
       f'{type(error).__name__}: {error}; is it on PYTHONPATH?'
     ) from error
-  if not callable(found):
+  if not callable(function):
     raise InputError(
       f'Expected verifier python:{path} to be a function (gold, response); '
       f'{module} has none of that name.'
     )
-  return found
+  return function
 
 
 def _call_user(function: Callable[[str, str], object], gold: str, response: str) -> Verdict:
+  """Calls a user's function and reads what it returns."""
   result = function(gold, response)
   if isinstance(result, Verdict):
     return result
   if isinstance(result, str):
     return Verdict(result)
-  if hasattr(result, '__bool__') and type(result).__name__ in ('bool', 'bool_'):
+  if type(result).__name__ in ('bool', 'bool_'):  # Python's or numpy's
     return Verdict.CORRECT if result else Verdict.WRONG
   raise TypeError(
     f'Expected a bool, a Verdict or one of {[v.value for v in Verdict]} from the '

@@ -20,9 +20,10 @@ def send(descriptor: int, message: Any) -> None:
     OSError: if the other side is gone.
   """
   body = json.dumps(message).encode()  # ASCII escapes: lone surrogates pass unharmed
-  view = memoryview(_HEADER.pack(len(body)) + body)
-  while view:
-    view = view[os.write(descriptor, view) :]
+  unsent = memoryview(_HEADER.pack(len(body)) + body)
+  while unsent:
+    num_written = os.write(descriptor, unsent)
+    unsent = unsent[num_written:]
 
 
 class Receiver:
@@ -46,10 +47,11 @@ class Receiver:
       TimeoutError: nothing whole arrived in time.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    size = _HEADER.unpack(self._take(_HEADER.size, deadline))[0]
+    (size,) = _HEADER.unpack(self._take(_HEADER.size, deadline))
     return json.loads(self._take(size, deadline))
 
   def _take(self, size: int, deadline: float | None) -> bytes:
+    """Waits for `size` bytes and takes them from the buffer."""
     while len(self._buffer) < size:
       self._wait(deadline)
       chunk = os.read(self._descriptor, _CHUNK)
@@ -61,8 +63,11 @@ class Receiver:
     return taken
 
   def _wait(self, deadline: float | None) -> None:
+    """Waits until there is something to read, or the other side is gone."""
     poll = select.poll()  # select() fails beyond 1024 open files
     poll.register(self._descriptor, select.POLLIN | select.POLLHUP)
-    left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-    if not poll.poll(left):
+    milliseconds = None
+    if deadline is not None:
+      milliseconds = max(0.0, deadline - time.monotonic()) * 1000
+    if not poll.poll(milliseconds):
       raise TimeoutError

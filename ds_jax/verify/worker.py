@@ -25,7 +25,7 @@ _MAX_NOTE = 2000  # characters of a traceback sent to the parent
 
 
 def main() -> None:
-  """Entry point; the only argument is a JSON object (`pool._worker_arguments`)."""
+  """Entry point; the only argument is the JSON object that `process.WorkerProcess` writes."""
   settings = json.loads(sys.argv[1])
   _die_with_parent(settings['parent'])
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent decides
@@ -46,23 +46,33 @@ def main() -> None:
     while True:
       for gold, response in receiver.receive():
         start = time.perf_counter()
-        report = _grade(verifier, gold, response, settings)
+        report = _grade(
+          verifier,
+          gold,
+          response,
+          cpu_seconds=settings['cpu_seconds'],
+          drops_degenerate=settings['degenerate'] == 'drop',
+        )
         report['ms'] = 1e3 * (time.perf_counter() - start)
         wire.send(outgoing, report)
   except (EOFError, BrokenPipeError):
     return  # the parent closed the pipe, or is gone
 
 
-def _grade(verifier: verifiers.Verifier, gold: str, response: str, settings: dict) -> dict:
-  """One item under the deadline. An answer that exhausts memory or stack was too dear."""
-  signal.setitimer(signal.ITIMER_PROF, settings['cpu_seconds'])
+def _grade(
+  verifier: verifiers.Verifier,
+  gold: str,
+  response: str,
+  *,
+  cpu_seconds: float,
+  drops_degenerate: bool,
+) -> dict:
+  """Grades one item under the deadline. An answer that exhausts memory or stack times out."""
+  signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
   try:
     verdict = verifier(gold, response)
-    if (
-      settings['degenerate'] == 'drop'
-      and verdict is not Verdict.CORRECT
-      and degenerate.is_degenerate(response)
-    ):
+    may_drop = drops_degenerate and verdict is not Verdict.CORRECT
+    if may_drop and degenerate.is_degenerate(response):
       verdict = Verdict.DEGENERATE
     return {'verdict': verdict.value}
   except (MemoryError, RecursionError):
@@ -78,7 +88,7 @@ def _die_with_parent(parent: int) -> None:
   if sys.platform == 'linux':
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
   if os.getppid() != parent:
-    os._exit(1)  # it ended before we asked
+    os._exit(1)  # it ended before the request
 
 
 def _private_pipes() -> tuple[int, int]:
@@ -93,11 +103,12 @@ def _private_pipes() -> tuple[int, int]:
 
 def _limit(name: str, size: int) -> None:
   """Lowers a resource limit; the hard limit may be lower already, and some systems refuse."""
-  which = getattr(resource, name)
-  hard = resource.getrlimit(which)[1]
-  size = size if hard == resource.RLIM_INFINITY else min(size, hard)
+  limited_resource = getattr(resource, name)
+  _, hard_limit = resource.getrlimit(limited_resource)
+  if hard_limit != resource.RLIM_INFINITY:
+    size = min(size, hard_limit)
   try:
-    resource.setrlimit(which, (size, size))
+    resource.setrlimit(limited_resource, (size, size))
   except (ValueError, OSError) as error:
     print(f'ds_jax verifier worker: no {name}: {error}', file=sys.stderr)
 

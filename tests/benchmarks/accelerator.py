@@ -32,7 +32,7 @@ from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
 from ds_jax.plan.command import KNOWN, update_flops
-from ds_jax.plan.programs import unavoidable_bytes
+from ds_jax.plan.parts import unavoidable_bytes
 from ds_jax.plan.topology import CHIPS, Chip, device_limits
 from ds_jax.train.batch import empty_batch
 from ds_jax.train.optimizer import make_optimizer
@@ -91,6 +91,7 @@ def decode(config: DecoderConfig, flags: argparse.Namespace) -> dict[str, Any]:
     replay_lanes=1,
     path_block=512,
     num_kv_heads=config.num_kv_heads,
+    head_width=config.head_width,
     cache_kernel=flags.kernel,
   )
   model = search_form(

@@ -30,9 +30,10 @@ from ds_jax import sharding
 from ds_jax.config import SearchConfig
 from ds_jax.search.engine.expansion import blank_children
 from ds_jax.search.engine.round import make_advance
-from ds_jax.search.policies.waves import no_forks
-from ds_jax.search.selection import keep_scores
-from ds_jax.search.settings import options_from, rules_from
+from ds_jax.search.policies import policy_of
+from ds_jax.search.policies.base import no_forks
+from ds_jax.search.policies.serial import rescore
+from ds_jax.search.settings import settings_from
 from ds_jax.search.tree import new_tree
 
 WIDTH, DEPTH = 8, 64
@@ -43,9 +44,11 @@ CONFIG = SearchConfig(
   segment_length=256,
   num_trajectories=10**6,
   max_expansions=10**6,
+  lambda_uct=1.0,
   lambda3=0.01,
+  incomplete_score=-0.5,
 )
-RULES, OPTIONS = rules_from(CONFIG), options_from(CONFIG)
+POLICY, SETTINGS = policy_of(CONFIG), settings_from(CONFIG)
 
 
 class Node:
@@ -141,7 +144,7 @@ def pointer_tree(parent, depth, is_end, values, visits, current):
 
 def device_trees(shapes, num_nodes, mesh):
   """The same trees as arrays, one expansion short of their capacity."""
-  keep = jax.jit(lambda tree: keep_scores(tree, jnp.arange(num_nodes), RULES, OPTIONS))
+  score_all = jax.jit(lambda tree: rescore(tree, jnp.arange(num_nodes), SETTINGS))
   rows = []
   for parent, depth, is_end, values, visits, current in shapes:
     count = len(parent)
@@ -153,27 +156,33 @@ def device_trees(shapes, num_nodes, mesh):
       preorder[i] = preorder[parent[i]] + 1 + seen[parent[i]]
       seen[parent[i]] += size[i]
     children = np.bincount(parent[1:], minlength=count)
-    first_slot = np.zeros(count, np.int32)
-    first_slot[parent[:0:-1]] = np.arange(count - 1, 0, -1)
+    oldest_child = np.zeros(count, np.int32)
+    oldest_child[parent[:0:-1]] = np.arange(count - 1, 0, -1)
     pad = functools.partial(_pad, size=num_nodes)
-    tree = new_tree(num_nodes, 64, jnp.zeros(2, jnp.uint32), DEPTH, WIDTH).replace(
+    root = jnp.zeros(2, jnp.uint32)
+    tree = new_tree(num_nodes, 64, root, max_depth=DEPTH, max_width=WIDTH)
+    nodes = tree.nodes.replace(
       parent=pad(parent, np.int32),
       depth=pad(depth, np.int32),
       preorder=pad(preorder, np.int32),
       subtree_size=pad(size, np.int32),
       num_children=pad(children, np.int32),
-      first_slot=pad(first_slot, np.int32),
+      oldest_child=pad(oldest_child, np.int32),
       is_terminal=pad(is_end, bool),
       is_valid=pad(is_end, bool),
       reward=pad(-1.0 * is_end, float),
       is_collected=pad(is_end, bool),
       value_sum=pad(values, np.float32),
       visit_count=pad(visits, np.int32),
+    )
+    tree = POLICY.start(tree, SETTINGS)
+    tree = tree.replace(
+      nodes=nodes,
+      policy=tree.policy.replace(current=np.int32(current)),
       num_nodes=np.int32(count),
       num_in_flight=np.int32(WIDTH),
-      current=np.int32(current),
     )
-    rows.append(keep(jax.tree.map(jnp.asarray, tree)))
+    rows.append(score_all(jax.tree.map(jnp.asarray, tree)))
   batch = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(rows))
   return lambda: jax.device_put(batch, sharding.batch_sharding(mesh))
 
@@ -202,7 +211,7 @@ def main():
     visits = rng.integers(0, 30, len(parent))
     shapes.append((parent, depth, is_end, rng.normal(size=len(parent)), visits, current))
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  advance, make = make_advance(mesh, RULES), device_trees(shapes, args.nodes, mesh)
+  advance, make = make_advance(mesh, POLICY), device_trees(shapes, args.nodes, mesh)
   shape = (args.trees, 1)
   ended = np.zeros((*shape, WIDTH), bool)
   ended[..., 2:4] = True
@@ -220,7 +229,7 @@ def main():
     np.zeros((args.trees, 2), np.uint32),
     np.array([[s[-1]] for s in shapes], np.int32),
     children,
-    OPTIONS,
+    SETTINGS,
     no_forks(DEPTH),
   )
   ours, theirs = [], []

@@ -13,7 +13,7 @@ core for a decode step, so on a CPU let each core be a device:
 Runs are warm and alternate; figures are medians, the ratio is of medians. A run of theirs longer
 than `--patience` seconds is not repeated.
 
-A run of ours keeps freed memory (`runtime.keep_freed_memory`), torch gives it back to the kernel
+A run of ours keeps freed memory (`run.mesh.keep_freed_memory`), torch gives it back to the kernel
 after each operation; where pages are dear, in virtual machines, that is half of its time. With
 `--keep` it keeps it too.
 """
@@ -41,8 +41,8 @@ from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, init_decoder
-from ds_jax.model.huggingface.load import save_decoder
-from ds_jax.run.session import keep_freed_memory
+from ds_jax.model.huggingface.save import save_decoder
+from ds_jax.run.mesh import keep_freed_memory
 
 SIZES = {
   '1M': DecoderConfig(
@@ -72,7 +72,13 @@ STOP_ID = 1_000_000  # no token: every sibling runs to its end
 
 
 def expansion(
-  decoder: Decoder, prefixes: np.ndarray, width: int, num_tokens: int, chunk: int, block: int
+  decoder: Decoder,
+  prefixes: np.ndarray,
+  *,
+  width: int,
+  num_tokens: int,
+  chunk: int,
+  block: int,
 ) -> Callable[[], np.ndarray]:
   """Returns a function that encodes the prefixes [B, P] and samples [B, W, T] tokens."""
   num_prefixes, length = prefixes.shape
@@ -88,6 +94,7 @@ def expansion(
     replay_lanes=num_slots,
     path_block=block,
     num_kv_heads=decoder.config.num_kv_heads,
+    head_width=decoder.config.head_width,
   )
   expand_fn = bind_sampling(compile_expand(mesh, shape), sampling_options(), [STOP_ID])
   make_slots = compile_slots(decoder.config, mesh, shape)
@@ -175,10 +182,10 @@ def compare(name: str, prefix: int, arguments: argparse.Namespace) -> dict:
     expansion(
       decoder,
       prefixes,
-      arguments.width,
-      arguments.tokens,
-      min(arguments.chunk, prefix),
-      arguments.block,
+      width=arguments.width,
+      num_tokens=arguments.tokens,
+      chunk=min(arguments.chunk, prefix),
+      block=arguments.block,
     ),
   )
   times = {'ours': [], 'theirs': []}

@@ -26,9 +26,10 @@ def write_checkpoint(folder: pathlib.Path) -> None:
   """A checkpoint of random numbers; one file's tensors are in memory at a time."""
   import jax.numpy as jnp
 
-  from ds_jax.model.config import DecoderConfig, config_to_hf
+  from ds_jax.model.config import DecoderConfig
   from ds_jax.model.decoder import abstract_decoder
   from ds_jax.model.huggingface import layout
+  from ds_jax.model.huggingface.config import config_to_hf
   from ds_jax.model.huggingface.tensors import write_tensors
 
   config = DecoderConfig(
@@ -43,12 +44,15 @@ def write_checkpoint(folder: pathlib.Path) -> None:
     max_positions=32_768,
     rope_theta=1e6,
   )
-  plan = [e for _, _, entries in layout.all_entries(abstract_decoder(config)) for e in entries]
-  shapes, rng = {e.name: e.shape for e in plan}, np.random.default_rng(0)
-  draw = lambda name: rng.standard_normal(shapes[name], np.float32).astype(jnp.bfloat16)
+  plan = []
+  for parameter in layout.all_parameters(abstract_decoder(config)):
+    plan += parameter.entries
+  rng = np.random.default_rng(0)
+  tensors = (rng.standard_normal(e.shape, np.float32).astype(jnp.bfloat16) for e in plan)
   folder.mkdir(parents=True, exist_ok=True)
-  write_tensors(folder, plan, draw, jnp.bfloat16, max_file_bytes=10**9)
-  (folder / 'config.json').write_text(json.dumps(config_to_hf(config, (0,), 0, 'bfloat16')))
+  write_tensors(folder, plan, tensors, dtype=jnp.bfloat16, max_file_bytes=10**9)
+  fields = config_to_hf(config, (0,), 0, dtype='bfloat16')
+  (folder / 'config.json').write_text(json.dumps(fields))
 
 
 def load(folder: pathlib.Path, dtype: str) -> dict[str, float]:

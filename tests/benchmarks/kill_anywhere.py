@@ -26,8 +26,9 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from ds_jax.run.workdir import EXIT_TERMINATED, Workdir
-from ds_jax.search.journal import Journal  # noqa: E402
+from ds_jax.run.growing import Journal  # noqa: E402
+from ds_jax.run.stopping import ExitCode
+from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
 
 PATIENCE = 300  # seconds that a process may take to do anything at all
@@ -118,7 +119,7 @@ def interrupt(
   phase, sent = watch.phase(), time.monotonic()
   process.send_signal(number)
   _, err = process.communicate(timeout=PATIENCE)
-  wanted = EXIT_TERMINATED if number == signal.SIGTERM else -signal.SIGKILL
+  wanted = ExitCode.TERMINATED if number == signal.SIGTERM else -signal.SIGKILL
   if process.returncode == 0:
     return None
   if process.returncode != wanted:

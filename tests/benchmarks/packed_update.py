@@ -27,7 +27,7 @@ from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
 from ds_jax.sharding import make_mesh
 from ds_jax.train.advantages import group_advantages
-from ds_jax.train.batch import row_shape
+from ds_jax.train.batch import row_shape, trained_branches
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import init_state
 from ds_jax.train.step import make_learner, policy_loss_fn
@@ -82,7 +82,6 @@ def random_tree(
         prompt_tokens=question,
         tokens=np.concatenate([t[p] for t, p in zip(tokens, place, strict=True)]),
         behavior_logprobs=np.concatenate([x[p] for x, p in zip(logprobs, place, strict=True)]),
-        entropies=np.ones(DEPTH * segment, np.float32),
         node_ids=np.array([0, *(first[d] + p for d, p in enumerate(place))], np.int32),
         node_lengths=np.array([0] + [segment] * DEPTH, np.int32),
         node_values=np.array(outcomes, np.float32),
@@ -104,7 +103,8 @@ def updater(config: TrainConfig, groups: list, mesh: jax.sharding.Mesh):
   )
   state = [init_state(init_decoder(DECODER, jax.random.key(0)), optimizer, mesh)]
   start = time.monotonic()
-  batch = PACKINGS[config.packing](groups, config.loss_aggregation, shape.row_length)
+  trees = trained_branches(groups, config.loss_aggregation)
+  batch = PACKINGS[config.packing](trees, shape.row_length)
   seconds = time.monotonic() - start
 
   def run() -> dict[str, float]:
@@ -128,7 +128,14 @@ def main() -> None:
     parser.add_argument(f'--{name}', type=kind, default=default)
   options = parser.parse_args()
   rng, length = np.random.default_rng(0), options.prompt + DEPTH * options.segment
-  base = TrainConfig(row_length=length, micro_rows=64, learning_rate=1e-4)
+  base = TrainConfig(
+    row_length=length,
+    micro_rows=64,
+    learning_rate=1e-4,
+    advantage='tree_mean',
+    ends='all',
+    uniform_trees='drop',
+  )
   trees = [
     random_tree(rng, i, widths_for(options.ratio), options.segment, options.prompt)
     for i in range(options.trees)

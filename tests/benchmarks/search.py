@@ -46,7 +46,7 @@ from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import ExpandFn, Segments, SlotPlan
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
-from ds_jax.model.huggingface.load import save_decoder
+from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.search.engine import engine as engine_lib
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose, base_key_data
@@ -104,6 +104,8 @@ class Setting:
       segment_length=self.tokens,
       num_trajectories=8 * self.expansions,
       max_expansions=self.expansions,
+      lambda_uct=1.0,
+      incomplete_score=-0.5,
       replay_chunk=256,
       replay_lanes=self.trees,
       path_block=256,
@@ -120,6 +122,7 @@ class Setting:
       replay_lanes=c.replay_lanes,
       path_block=c.path_block,
       num_kv_heads=SIZES[self.size].num_kv_heads,
+      head_width=SIZES[self.size].head_width,
     )
 
 

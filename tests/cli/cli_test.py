@@ -9,6 +9,8 @@ import time
 import pytest
 
 from ds_jax.cli import COMMANDS, main
+from ds_jax.cli.flags import flags_of
+from ds_jax.cli.registry import load
 from ds_jax.testing import tiny_run
 
 
@@ -29,7 +31,7 @@ def run(capsys, *argv):
 def test_help_shows_flags_an_example_and_exit_codes(capsys, name):
   code, out, _ = run(capsys, name, '--help')
   assert code == 0 and 'example' in out and '42 saved after SIGTERM' in out
-  assert all(f'--{flag}' in out for flag in COMMANDS[name].flags)
+  assert all(f'--{flag}' in out for flag in flags_of(load(name)))
 
 
 @pytest.mark.parametrize(

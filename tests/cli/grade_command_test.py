@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ds_jax.cli import main
-from ds_jax.run.workdir import EXIT_BAD_INPUT, EXIT_DONE
+from ds_jax.run.stopping import ExitCode
 
 ROWS = [
   ('1/2', r'The answer is \boxed{0.5}', True),
@@ -37,7 +37,7 @@ def grade(capsys, *arguments):
 def test_figures_and_verdicts(tmp_path, capsys):
   file = write(tmp_path / 'rows.jsonl', ROWS)
   code, summary, _ = grade(capsys, file)
-  assert code == EXIT_DONE and summary['num_rows'] == 6 and summary['num_known'] == 5
+  assert code == ExitCode.DONE and summary['num_rows'] == 6 and summary['num_known'] == 5
   assert summary['verdicts'] == {'correct': 4, 'wrong': 2}
   assert summary['accuracy'] == pytest.approx(3 / 5)
   assert (summary['false_positives'], summary['false_negatives']) == (1, 1)
@@ -54,11 +54,11 @@ def test_it_goes_on_behind_the_last_verdict(tmp_path, capsys):
   lines = output.read_text().splitlines(keepends=True)
   output.write_text(''.join(lines[:3]) + lines[3][:9])  # a torn line
   code, summary, err = grade(capsys, file)
-  assert code == EXIT_DONE and 'graded already' in err
+  assert code == ExitCode.DONE and 'graded already' in err
   for name in ('verdicts', 'accuracy', 'num_rows'):
     assert summary[name] == expected[name]
   write(file, ROWS[:2])
-  assert main(['grade', str(file)]) == EXIT_BAD_INPUT  # the verdicts there are of other rows
+  assert main(['grade', str(file)]) == ExitCode.BAD_INPUT  # the verdicts there are of other rows
 
 
 def test_released_mode_and_bad_rows(tmp_path, capsys):
@@ -69,7 +69,7 @@ def test_released_mode_and_bad_rows(tmp_path, capsys):
       '"equivalent": "yes"}\n'
     )
   code, summary, err = grade(capsys, file, '--mode=released')
-  assert code == EXIT_DONE and summary['num_skipped'] == 3 and summary['num_rows'] == 2
+  assert code == ExitCode.DONE and summary['num_skipped'] == 3 and summary['num_rows'] == 2
   assert summary['mode'] == 'released' and summary['accuracy'] == 1
   assert '3: gold is no text' in err and 'equivalent is neither' in err
 
@@ -81,6 +81,6 @@ def test_nothing_to_grade_is_bad_input(tmp_path, capsys, content, said):
   file = tmp_path / 'rows.jsonl'
   if content:
     file.write_text(content)
-  assert main(['grade', str(file)]) == EXIT_BAD_INPUT
+  assert main(['grade', str(file)]) == ExitCode.BAD_INPUT
   assert said in capsys.readouterr().err
-  assert main(['grade', str(file), '--mode=guess']) == EXIT_BAD_INPUT
+  assert main(['grade', str(file), '--mode=guess']) == ExitCode.BAD_INPUT

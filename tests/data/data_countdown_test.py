@@ -187,14 +187,14 @@ def test_unknown_split_is_named():
 
 
 def test_files_read_back_what_was_generated(tmp_path, capfd):
-  config = DataConfig(countdown=SMALL)
+  config = DataConfig('countdown', countdown=SMALL)
   for split, name in (('train', 'train'), ('eval', 'heldout'), ('warmstart', 'warmstart')):
-    loaded = sources.load_problems(config, split, str(tmp_path), SilentProgress())
+    loaded = sources.load_problems(config, split, str(tmp_path), progress=SilentProgress())
     assert loaded.problems == tuple(generate_problems(SMALL, name))
     assert loaded.skipped == () and loaded.num_rows == len(loaded.problems)
   assert capfd.readouterr() == ('', '')  # tfds does not talk into our progress
   first = sources.load_problems(
-    dataclasses.replace(config, max_problems=7), 'train', str(tmp_path), SilentProgress()
+    dataclasses.replace(config, max_problems=7), 'train', str(tmp_path), progress=SilentProgress()
   )
   assert first.problems == tuple(itertools.islice(generate_problems(SMALL, 'train'), 7))
 
@@ -233,7 +233,10 @@ def test_a_data_dir_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match="Cannot write .* under data_dir '.*file'"):
     sources.load_problems(
-      DataConfig(countdown=SMALL), 'train', str(tmp_path / 'file'), SilentProgress()
+      DataConfig('countdown', countdown=SMALL),
+      'train',
+      str(tmp_path / 'file'),
+      progress=SilentProgress(),
     )
 
 
@@ -259,11 +262,13 @@ def test_no_tensorflow(tmp_path, root):
 import sys
 from ds_jax.config import CountdownConfig, DataConfig
 from ds_jax.data.sources import load_problems
-from ds_jax.types import SilentProgress
+from ds_jax.interfaces import SilentProgress
 light = {{'jax', 'tensorflow_datasets', 'transformers', 'pyarrow'}} & set(sys.modules)
 assert not light, light
-config = DataConfig(countdown=CountdownConfig(num_train=5, num_heldout=5, num_warmstart=5))
-assert len(load_problems(config, 'train', {str(tmp_path)!r}, SilentProgress()).problems) == 5
+task = CountdownConfig(num_train=5, num_heldout=5, num_warmstart=5)
+config = DataConfig('countdown', countdown=task)
+loaded = load_problems(config, 'train', {str(tmp_path)!r}, progress=SilentProgress())
+assert len(loaded.problems) == 5
 heavy = {{'tensorflow', 'torch'}} & set(sys.modules)
 assert not heavy, heavy
 """
@@ -274,7 +279,7 @@ def test_problems_are_not_trivial():
   """Targets are spread, and no value or operator is missing from the worked solutions."""
   problems = list(generate_problems(CountdownConfig(num_warmstart=4000), 'warmstart'))
   words = collections.Counter(word for p in problems for word in p.solution.split())
-  assert all(words[op] > 300 for op in countdown.OPERATORS)
+  assert all(words[op] > 300 for op in grade_countdown.OPERATORS)
   assert all(words[str(n)] > 0 for n in range(1, 100))
   targets = np.array([p.metadata['target'] for p in problems])
   assert np.bincount(targets).max() < 0.1 * len(targets)

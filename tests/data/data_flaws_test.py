@@ -75,7 +75,7 @@ def test_training_problems_lose_flawed_rows_and_evaluation_sets_do_not(tmp_path)
     )
   )
   config = DataConfig(source=f'file:{path}', eval_source=f'file:{path}')
-  loaded = load_problems(config, 'train', '', SilentProgress())
+  loaded = load_problems(config, 'train', '', progress=SilentProgress())
   assert [p.id for p in loaded.problems] == ['4'] and loaded.num_rows == 7
   assert loaded.counts == {
     'letter_without_options': 1,
@@ -85,7 +85,7 @@ def test_training_problems_lose_flawed_rows_and_evaluation_sets_do_not(tmp_path)
     'empty': 1,
   }
   assert sorted(number for number, _ in loaded.skipped) == [1, 2, 3, 4, 6, 7]
-  whole = load_problems(config, 'eval', '', SilentProgress())
+  whole = load_problems(config, 'eval', '', progress=SilentProgress())
   assert len(whole.problems) == 6 and whole.counts == {'empty': 1}
 
 
@@ -94,7 +94,7 @@ def test_every_row_of_deepmath_is_accounted_for(shared):
   if not folder.is_dir():
     pytest.skip(f'no DeepMath data: {folder} does not exist')
   config = DataConfig(source=f'file:{folder}/deepmath103k_round*/*.parquet')
-  loaded = load_problems(config, 'train', '', SilentProgress())
+  loaded = load_problems(config, 'train', '', progress=SilentProgress())
   assert loaded.num_rows == 34_162 and len(loaded.problems) == 19_468
   # A repeat of a flawed row is a repeat: round 1 lies within round 0.
   assert loaded.counts == {

@@ -11,10 +11,10 @@ from etils import epath
 
 from ds_jax.checks import InputError
 from ds_jax.cli import main
-from ds_jax.cli.data import load_benchmark
 from ds_jax.config import DataConfig
 from ds_jax.data import builders
 from ds_jax.data.benchmarks import BENCHMARKS, read_benchmark
+from ds_jax.data.prepared import load_benchmark
 from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import SilentProgress
 from ds_jax.types import Problem
@@ -74,7 +74,7 @@ def test_benchmarks_come_back_as_they_were(shared, tmp_path):
   for name, benchmark in BENCHMARKS.items():
     problems = read_benchmark(name, str(folder / f'{name}.jsonl'), DataConfig())
     assert len(problems) == benchmark.counts[0]
-    builders.write_problems(name, 'test', problems, {}, tmp_path)
+    builders.write_problems(name, 'test', problems, report={}, data_dir=tmp_path)
     back = load_benchmark(name, str(tmp_path), DataConfig(instruction='Box it.'), SilentProgress())
     assert [(p.id, p.prompt, p.answer) for p in back] == [
       (p.id, f'{p.prompt} Box it.', p.answer) for p in problems
@@ -120,7 +120,7 @@ def test_prepare_builds_once_checks_overlap_and_refuses_other_content(capsys, tm
     'letter_without_options': 1
   }
   config = DataConfig(source='tfds:deepmath103k')
-  back = load_problems(config, 'train', str(tmp_path / 'data'), SilentProgress()).problems
+  back = load_problems(config, 'train', str(tmp_path / 'data'), progress=SilentProgress()).problems
   assert back[0].metadata == {'source': '', 'topic': 'T', 'difficulty': 4.0}
   code, _, _, err = run(capsys, 'prepare', f'--from={file}', data_dir)
   assert code == 2 and 'holds other problems' in err
@@ -152,11 +152,15 @@ def test_a_bucket_gets_and_gives_whole_folders(monkeypatch, tmp_path):
   bucket = tmp_path / 'bucket'  # a local folder that is treated as remote
   monkeypatch.setattr(builders, 'is_remote', lambda path: str(path).startswith(str(bucket)))
   problems = [Problem(f'p{i}', f'Question {i}?', str(i)) for i in range(3)]
-  folder, is_new = builders.write_problems('mine', 'train', problems, {'note': 1}, str(bucket))
+  folder, is_new = builders.write_problems(
+    'mine', 'train', problems, report={'note': 1}, data_dir=str(bucket)
+  )
   assert is_new and builders.read_report(epath.Path(folder))['note'] == 1
   local = builders.local_folder(epath.Path(folder))
   assert not local.startswith(str(bucket))
-  loaded = load_problems(DataConfig(source='tfds:mine'), 'train', str(bucket), SilentProgress())
+  loaded = load_problems(
+    DataConfig(source='tfds:mine'), 'train', str(bucket), progress=SilentProgress()
+  )
   assert [p.id for p in loaded.problems] == ['p0', 'p1', 'p2']
 
 
@@ -171,12 +175,14 @@ def test_hub_data_sets_are_read_by_split_and_subset(monkeypatch):
 
   monkeypatch.setitem(sys.modules, 'datasets', types.SimpleNamespace(load_dataset=load_dataset))
   config = DataConfig(source='hf:me/sums:main', eval_split='test')
-  loaded = load_problems(config, 'train', '', SilentProgress())
+  loaded = load_problems(config, 'train', '', progress=SilentProgress())
   assert [p.prompt for p in loaded.problems] == ['q'] and loaded.counts == {'empty': 1}
-  load_problems(config, 'eval', '', SilentProgress())
+  load_problems(config, 'eval', '', progress=SilentProgress())
   assert calls == [('me/sums', 'main', 'train'), ('me/sums', 'main', 'test')]
   with pytest.raises(InputError, match="split 'dev' of hf:me/sums: Unknown split"):
-    load_problems(DataConfig(source='hf:me/sums', train_split='dev'), 'train', '', SilentProgress())
+    load_problems(
+      DataConfig(source='hf:me/sums', train_split='dev'), 'train', '', progress=SilentProgress()
+    )
 
 
 def test_gym_problems_are_generated_by_seed_and_carry_their_entry(monkeypatch):
@@ -192,7 +198,10 @@ def test_gym_problems_are_generated_by_seed_and_carry_their_entry(monkeypatch):
     sys.modules, 'reasoning_gym.factory', types.SimpleNamespace(DATASETS={'legs': ()})
   )
   load = lambda split, **fields: load_problems(
-    DataConfig(**{'source': 'gym:legs', 'max_problems': 3} | fields), split, '', SilentProgress()
+    DataConfig(**{'source': 'gym:legs', 'max_problems': 3} | fields),
+    split,
+    '',
+    progress=SilentProgress(),
   )
   train, held = load('train').problems, load('eval').problems
   assert [p.id for p in train] == ['legs/0/0', 'legs/0/1', 'legs/0/2'] and len(held) == 3

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from ds_jax.checks import InputError
-from ds_jax.config import CountdownConfig, DataConfig
+from ds_jax.config import CountdownConfig, DataConfig, load_config
 from ds_jax.data import countdown
 from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.data.prompts import load_tokenizer, prepare_prompts, save_tokenizer
 from ds_jax.types import Problem
+from ds_jax.verify.grade_countdown import OPERATORS
 
 TEXTS = ('What is $1+1$?', 'café 🙂 \\frac{1}{2}\n\tx', '日本語', ' a  b ', '', '👩‍👩‍👧')
 
@@ -56,7 +57,7 @@ def test_embedded_prompt(embedded):
   tokens = embedded.encode_prompt('24 from 3 5 7 2')
   assert tokens.dtype == np.int32
   assert embedded.decode_response(tokens) == '24 from 3 5 7 2 :'
-  assert len(tokens) <= DataConfig().prompt_limit
+  assert len(tokens) == 7
 
 
 def test_worked_solutions_round_trip_and_lines_fill_segments(embedded):
@@ -73,7 +74,7 @@ def test_worked_solutions_round_trip_and_lines_fill_segments(embedded):
     # Every segment is one line: it begins with an operation, and only the last one ends the text.
     for i, segment in enumerate(segments):
       words = embedded.decode_response(segment).split()
-      assert words[1] in countdown.OPERATORS and words[3] == '='
+      assert words[1] in OPERATORS and words[3] == '='
       assert (embedded.stop_ids[0] in segment) == (i == depth - 1)
       assert len(segment) == num_tokens or i == depth - 1
 
@@ -224,7 +225,7 @@ def test_a_hub_name_loads_its_snapshot(monkeypatch, countdown_folder):
   import huggingface_hub
 
   monkeypatch.setattr(
-    huggingface_hub, 'snapshot_download', lambda name, allow_patterns: str(countdown_folder)
+    huggingface_hub, 'snapshot_download', lambda name, **patterns: str(countdown_folder)
   )
   assert load_tokenizer('org/name').num_ids == 112
 
@@ -287,9 +288,10 @@ def test_any_tokenizer_of_the_protocol_will_do():
   assert prepared.skipped == ('b',)
 
 
-def test_default_prompt_limit_fits_the_embedded_task(embedded):
-  problems = list(itertools.islice(countdown.generate_problems(CountdownConfig(), 'train'), 50))
-  prepared = prepare_prompts(problems, embedded, DataConfig())
+def test_prompt_limit_of_the_quickstart_fits_the_embedded_task(embedded, root):
+  config = load_config(str(root / 'configs/countdown.py'))
+  problems = list(itertools.islice(countdown.generate_problems(config.data.countdown, 'train'), 50))
+  prepared = prepare_prompts(problems, embedded, config.data)
   assert {len(tokens) for _, tokens in prepared.prompts} == {7} and not prepared.skipped
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.config import CountdownConfig, DataConfig
-from ds_jax.data.layouts import RowError, last_boxed, read_problem, with_instruction
+from ds_jax.data.layouts import RowError, read_problem, with_instruction
 from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import SilentProgress
+from ds_jax.verify.extract import last_closed_box
 
 
 class Notes(SilentProgress):
@@ -27,7 +28,7 @@ class Notes(SilentProgress):
 
 def load(source, split='train', progress=None, **fields):
   config = DataConfig(source=source, **{'flaws': 'keep'} | fields)
-  return load_problems(config, split, '/nowhere', progress or Notes())
+  return load_problems(config, split, '/nowhere', progress=progress or Notes())
 
 
 def verl_row(text='What is 1+1?', gold='2', index='a', role='user'):
@@ -145,8 +146,8 @@ def test_instruction_is_appended_once():
     (r'\boxed{\text{a\\}b}', r'\text{a\\}b'),
   ],
 )
-def test_last_boxed(text, expected):
-  assert last_boxed(text) == expected
+def test_last_closed_box(text, expected):
+  assert last_closed_box(text) == expected
 
 
 # Files.
@@ -313,9 +314,11 @@ def test_instruction_reaches_every_source(tmp_path):
   path.write_text('{"problem": "q", "answer": "1"}')
   assert load(f'file:{path}', instruction='Box it.').problems[0].prompt == 'q Box it.'
   config = DataConfig(
-    countdown=CountdownConfig(num_train=2, num_heldout=1, num_warmstart=1), instruction='Go.'
+    'countdown',
+    countdown=CountdownConfig(num_train=2, num_heldout=1, num_warmstart=1),
+    instruction='Go.',
   )
-  loaded = load_problems(config, 'train', str(tmp_path), Notes())
+  loaded = load_problems(config, 'train', str(tmp_path), progress=Notes())
   assert all(p.prompt == f'{p.answer} Go.' for p in loaded.problems)
 
 
@@ -324,16 +327,20 @@ def test_tfds_source_by_name_and_by_folder(tmp_path):
 
   config = CountdownConfig(num_train=12, num_heldout=5, num_warmstart=3)
   folder = countdown_builder.prepare(config, tmp_path).data_dir
-  own = load_problems(DataConfig(countdown=config), 'train', str(tmp_path), Notes())
+  own = load_problems(
+    DataConfig('countdown', countdown=config), 'train', str(tmp_path), progress=Notes()
+  )
   name = f'countdown/{countdown_builder.config_name(config)}'
   for source in (f'tfds:{name}', f'tfds:{name}/1.0.0', f'tfds:{folder}'):
-    loaded = load_problems(DataConfig(source=source), 'train', str(tmp_path), Notes())
+    loaded = load_problems(DataConfig(source=source), 'train', str(tmp_path), progress=Notes())
     assert loaded.problems == own.problems
   halved = DataConfig(source=f'tfds:{name}', train_split='train[:50%]')
-  assert load_problems(halved, 'train', str(tmp_path), Notes()).problems == own.problems[:6]
+  assert (
+    load_problems(halved, 'train', str(tmp_path), progress=Notes()).problems == own.problems[:6]
+  )
   with pytest.raises(InputError, match="Unknown split 'dev'"):
     load_problems(
-      DataConfig(source=f'tfds:{name}', train_split='dev'), 'train', str(tmp_path), Notes()
+      DataConfig(source=f'tfds:{name}', train_split='dev'), 'train', str(tmp_path), progress=Notes()
     )
 
 

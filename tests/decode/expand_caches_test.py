@@ -25,6 +25,7 @@ SHAPE = ExpandShape(
   replay_lanes=4,
   path_block=64,
   num_kv_heads=fakes.DECODER.num_kv_heads,
+  head_width=fakes.DECODER.head_width,
 )
 SLOTS = np.arange(SHAPE.num_slots)
 

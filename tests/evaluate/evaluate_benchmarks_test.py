@@ -14,14 +14,15 @@ import jax
 import pytest
 
 from ds_jax import sharding
-from ds_jax.cli import evaluate as evaluate_command
 from ds_jax.cli import main
 from ds_jax.data import builders
-from ds_jax.evaluate import samples, table
+from ds_jax.evaluate import metrics, samples, table
 from ds_jax.interfaces import SilentProgress
-from ds_jax.run import experiment
-from ds_jax.run import session as runtime
-from ds_jax.run.workdir import Stopped, Workdir, claim
+from ds_jax.run import engines, evaluation
+from ds_jax.run.parameters import init_model
+from ds_jax.run.session import Session, never
+from ds_jax.run.stopping import Stopped
+from ds_jax.run.workdir import Workdir, claim
 from ds_jax.testing import tiny_run
 from ds_jax.types import Problem
 
@@ -54,12 +55,13 @@ def make_run(root):
   tokenizer = byte_tokenizer(root / 'tokenizer')
   settings = SETTINGS | {'model': dict(path=str(root / 'model'))}
   config = tiny_run.config(**settings)
-  experiment.init(config, str(tokenizer), str(root / 'model'), SilentProgress())
+  session = Session(config, None, SilentProgress())
+  init_model(session, tokenizer=str(tokenizer), output=str(root / 'model'))
   workdir = Workdir(root / 'run')
   claim(workdir, config)
   for name in NAMES:
     problems = [Problem(f'{name}-{i}', f'{name}: {i}+{i}=', str(2 * i)) for i in range(30)]
-    builders.write_problems(name, 'test', problems, {}, workdir.data)
+    builders.write_problems(name, 'test', problems, report={}, data_dir=workdir.data)
   return config, workdir
 
 
@@ -68,10 +70,10 @@ def made(tmp_path_factory):
   return make_run(tmp_path_factory.mktemp('evaluate'))
 
 
-def evaluate(made, output, should_stop=tiny_run.NEVER, names=NAMES):
-  return evaluate_command.evaluate_benchmarks(
-    *made, names, str(output), SilentProgress(), should_stop
-  )
+def evaluate(made, output, should_stop=never, names=NAMES):
+  config, workdir = made
+  session = tiny_run.session(workdir, config, should_stop)
+  return evaluation.evaluate(session, benchmarks=names, output=str(output))
 
 
 @pytest.fixture(scope='module')
@@ -147,7 +149,7 @@ def test_stopped_five_times_it_ends_the_same(made, whole, tmp_path):
 def test_one_device_and_eight_draw_the_same_samples(made, whole, tmp_path, monkeypatch):
   assert jax.device_count() == 8
   monkeypatch.setattr(
-    runtime, 'open_mesh', lambda config: sharding.make_mesh(devices=jax.devices()[:1])
+    engines, 'open_mesh', lambda config: sharding.make_mesh(devices=jax.devices()[:1])
   )
   evaluate(made, tmp_path)
   assert_same(tmp_path, whole[0])
@@ -248,8 +250,8 @@ def test_majority_by_counting_and_ties_by_lot():
   assert samples.vote_share(block((None, 'incomplete'))) == 0
   group = block(right, wrong, right, right)
   assert samples.majority_at_k(group, 1) == 0.75 and samples.majority_at_k(group, 2) == 0.75
-  assert samples.majority_at_k(group, 4) == 1 and samples.sample_counts([group]) == [1, 2, 4]
-  assert samples.sample_counts([group[:3], group]) == [1, 2, 3] and not samples.sample_counts([])
+  assert samples.majority_at_k(group, 4) == 1 and metrics.sample_counts(len(group)) == [1, 2, 4]
+  assert metrics.sample_counts(3) == [1, 2, 3] and not metrics.sample_counts(0)
 
 
 def test_summary_does_not_depend_on_the_order_and_leaves_our_faults_out():
@@ -270,7 +272,8 @@ def test_summary_does_not_depend_on_the_order_and_leaves_our_faults_out():
 
 
 def test_the_papers_rows_average_to_what_the_paper_says():
-  for *values, mean in table.PAPER.values():
+  for row in table.PAPER.values():
+    *values, mean = row.values()
     assert sum(values) / len(values) == pytest.approx(mean, abs=0.005)
   figures = [{'pass_at_1': 0.5, 'standard_error': 0.06}, {'pass_at_1': 0.7, 'standard_error': 0.08}]
   found = samples.average(figures)

@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
+from ds_jax.config import Config, EvaluateConfig
 from ds_jax.evaluate.metrics import (
   count_correct,
   evaluation_metrics,
@@ -16,9 +17,10 @@ from ds_jax.evaluate.metrics import (
   pass_rates,
 )
 from ds_jax.interfaces import SilentProgress
-from ds_jax.run.growing import direct_config, rollout_jobs, run_journaled
-from ds_jax.search.engine.keys import Purpose, base_key_data
-from ds_jax.search.journal import Journal
+from ds_jax.run.engines import direct_search
+from ds_jax.run.growing import Journal, Work, grow_journaled, rollout_jobs
+from ds_jax.run.session import Session
+from ds_jax.search.engine.keys import Purpose
 from ds_jax.testing import tiny as fakes
 from ds_jax.types import Verdict
 
@@ -45,14 +47,15 @@ def test_interval_covers_the_mean_and_shrinks():
 @pytest.fixture(scope='module')
 def rollouts(tmp_path_factory):
   """Three samples of each of four problems, grown in two goes."""
-  engine = fakes.make_engine(direct_config(fakes.SEARCH, num_slots=4))
+  engine = fakes.make_engine(
+    direct_search(Config(search=fakes.SEARCH, evaluate=EvaluateConfig(num_slots=4)))
+  )
   prompts = [(job.problem, job.prompt_tokens) for job in fakes.make_jobs(4)]
   jobs = rollout_jobs(prompts, 3)
   journal = Journal(tmp_path_factory.mktemp('journal') / 'x.jsonl')
-  key = base_key_data(0, Purpose.EVALUATE, 0, 0)
-  grow = lambda jobs: run_journaled(
-    engine, fakes.decoder(), jobs, key, journal, 'x', SilentProgress(), lambda: False
-  )
+  session = Session(Config(), None, SilentProgress())
+  work = lambda jobs: Work(engine, jobs, Purpose.EVALUATE, phase='x')
+  grow = lambda jobs: grow_journaled(session, fakes.decoder(), work(jobs), journal=journal)
   _, first = grow(jobs[:5])
   trees, second = grow(jobs)
   assert (first.trees, second.trees) == (5, 7)  # what the journal holds is not grown again

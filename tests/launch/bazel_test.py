@@ -120,7 +120,7 @@ def test_every_target_is_known(workspace):
   done = bazel(workspace, 'query', '--noshow_progress', 'kind("py_.*", //:all)')
   assert done.returncode == 0, done.stderr
   names = done.stdout.split()
-  assert {'//:search', '//:ds-jax', '//:imports_test'} <= set(names)
+  assert {'//:search', '//:ds-jax', '//:tests/imports_test'} <= set(names)
 
 
 def test_a_library_builds_and_a_test_passes(workspace):
@@ -129,7 +129,7 @@ def test_a_library_builds_and_a_test_passes(workspace):
     workspace,
     'test',
     '//:checks',
-    '//:build_file_test',
+    '//:tests/build_file_test',
     f'--test_env=PATH={path}',
     '--test_env=JAX_PLATFORMS=cpu',
     '--test_output=errors',

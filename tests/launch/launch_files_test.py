@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from ds_jax.cli import parse
+from ds_jax.cli.flags import parse
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = sorted(p for p in (ROOT / 'launch').iterdir() if p.is_file())
@@ -89,8 +89,8 @@ def commands():
 @pytest.mark.parametrize('arguments', commands(), ids=['jobset', 'skypilot'])
 def test_their_commands_are_valid(arguments, monkeypatch):
   monkeypatch.chdir(ROOT)
-  flags, config = parse(arguments[0], arguments[1:])
-  assert flags['workdir'] and config.data.source.startswith('file:')
+  invocation = parse(arguments[0], arguments[1:])
+  assert invocation.workdir and invocation.config.data.source.startswith('file:')
 
 
 def docker():

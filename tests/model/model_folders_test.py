@@ -18,7 +18,8 @@ from ds_jax import sharding
 from ds_jax.checks import InputError
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
-from ds_jax.model.huggingface.load import load_decoder, save_decoder
+from ds_jax.model.huggingface.load import load_decoder
+from ds_jax.model.huggingface.save import save_decoder
 
 CONFIG = DecoderConfig(
   vocab_size=64,

@@ -15,9 +15,10 @@ from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, com
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import init_decoder, sequence_logprobs
+from ds_jax.model.decoder import Rows, init_decoder, sequence_logprobs
 from ds_jax.model.rope import Llama3Scaling, YarnScaling
 from ds_jax.model.sharded import mesh_logprobs
+from ds_jax.testing.tolerance import assert_close, decoder_terms
 
 _BASE = DecoderConfig(
   vocab_size=32,
@@ -86,6 +87,7 @@ def expand_twice(family, mesh_shape):
     replay_lanes=NUM_SLOTS,
     path_block=8,
     num_kv_heads=decoder.config.num_kv_heads,
+    head_width=decoder.config.head_width,
   )
   params = jax.device_put(decoder, sharding.parameter_shardings(decoder, mesh, search=True))
   expand = bind_sampling(compile_expand(mesh, shape), sampling_options(), [31])  # 31: never
@@ -134,9 +136,8 @@ def rows_of(tokens):
 
 def score(decoder, rows):
   positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
-  return sequence_logprobs(
-    decoder, rows, positions, jnp.full(rows.shape, rows.shape[1]), jnp.roll(rows, -1, 1)
-  )
+  key_end = jnp.full(rows.shape, rows.shape[1])
+  return sequence_logprobs(decoder, Rows(rows, positions, key_end, jnp.roll(rows, -1, 1)))
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -145,10 +146,11 @@ def test_children_from_caches_score_as_sequences_of_their_own(family):
   assert tokens.shape == (2, NUM_SLOTS, WIDTH, LENGTH) and (tokens < 29).all()
   rows, starts = rows_of(tokens)
   full = jax.jit(score)(make_decoder(family), rows)
+  num_terms = decoder_terms(FAMILIES[family], rows.shape[1])
   for found, expected in zip((logprobs, entropies), full, strict=True):
     of_rows = found.transpose(1, 0, 2, 3).reshape(len(rows), LENGTH)
     for row, start, values in zip(np.asarray(expected), starts, of_rows, strict=True):
-      np.testing.assert_allclose(values, row[start - 1 : start - 1 + LENGTH], rtol=1e-5, atol=1e-5)
+      assert_close(values, row[start - 1 : start - 1 + LENGTH], num_terms=num_terms)
 
 
 @pytest.mark.parametrize('family, mesh_shape', CASES)
@@ -156,21 +158,21 @@ def test_a_mesh_grows_the_same_children(family, mesh_shape):
   tokens, logprobs, entropies = expand_twice(family, (1, 1, 1))
   found = expand_twice(family, mesh_shape)
   np.testing.assert_array_equal(found[0], tokens)
-  np.testing.assert_allclose(found[1], logprobs, rtol=1e-5, atol=1e-5)
-  np.testing.assert_allclose(found[2], entropies, rtol=1e-5, atol=1e-5)
+  num_terms = decoder_terms(FAMILIES[family], PROMPT + 2 * LENGTH)
+  assert_close(found[1:], (logprobs, entropies), num_terms=num_terms)
 
 
 @functools.partial(jax.jit, static_argnames='mesh')
 def loss_and_gradient(decoder, rows, mesh):
   positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
-  arguments = (
+  rows = Rows(
     rows,
     positions,
     jnp.full(rows.shape, rows.shape[1]),
     jnp.roll(rows, -1, 1),
     positions,
   )
-  return jax.value_and_grad(lambda d: mesh_logprobs(d, *arguments, mesh=mesh)[0].mean())(decoder)
+  return jax.value_and_grad(lambda d: mesh_logprobs(d, rows, mesh=mesh)[0].mean())(decoder)
 
 
 @pytest.mark.parametrize('family, mesh_shape', CASES)
@@ -185,4 +187,4 @@ def test_a_mesh_learns_the_same(family, mesh_shape):
     jax.device_put(rows, sharding.batch_sharding(mesh)),
     mesh,
   )
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+  assert_close(found, expected, num_terms=decoder_terms(FAMILIES[family], rows.shape[1], 3))

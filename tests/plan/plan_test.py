@@ -71,14 +71,8 @@ def _expansion(num_slots, *, per_slot, extra, compiled):
   return programs.Part(
     'expand',
     None,
-    100,
-    50,
-    num_slots * per_slot,
-    0,
-    1,
-    {},
-    num_slots=num_slots,
-    with_slots=with_slots,
+    programs.Resident(100, 50, num_slots * per_slot),
+    expansion=programs.Expansion(num_slots, with_slots, unavoidable=0.0),
   )
 
 
@@ -87,7 +81,7 @@ def _expansion(num_slots, *, per_slot, extra, compiled):
   [(0, 1150, 96), (0, 220, 7), (0, 150, 0), (40, 1150, 96), (10**6, 1150, 0)],
 )
 def test_largest_number_of_slots_that_fits(monkeypatch, extra, memory, largest):
-  use = lambda part: programs.Use(part.parameters, part.optimizer, part.caches, 0, extra)
+  use = lambda part: programs.Use(**dataclasses.asdict(part.resident), temporaries=extra)
   monkeypatch.setattr(capacity, 'measure', lambda part: programs.Measured(use(part), None, None))
   compiled = []
   part = _expansion(8, per_slot=10, extra=extra, compiled=compiled)

@@ -18,10 +18,10 @@ from ds_jax.checks import InputError
 from ds_jax.report.figure import running_mean
 from ds_jax.report.inspect import format_tree, tree_to_dict
 from ds_jax.report.metrics import FILE_NAME, MetricsWriter, read_metrics
-from ds_jax.report.plots import summary_table, write_report
 from ds_jax.report.progress import LiveProgress, PlainProgress, make_progress
-from ds_jax.report.summary import make_summary
+from ds_jax.report.summary import make_summary, summary_table
 from ds_jax.report.text import duration, shorten, visible
+from ds_jax.run.reporting import write_report
 from ds_jax.types import FinishedTree
 
 HOSTILE = '\x1b[2J<script>alert(1)</script>\n\u202e"&\ud800\x00'
@@ -94,7 +94,7 @@ def test_plain_progress_needs_no_rich():
   code = (
     'import io, sys; from ds_jax.report.progress import make_progress; '
     'p = make_progress(io.StringIO()); p.start("a", 1); p.finish(); '
-    'import ds_jax.report.plots, ds_jax.report.metrics, ds_jax.report.inspect; '
+    'import ds_jax.report.render, ds_jax.report.metrics, ds_jax.report.inspect; '
     'print([m for m in ("rich", "matplotlib", "tensorboardX", "jax") if m in sys.modules])'
   )
   root = Path(__file__).parents[2]
@@ -271,7 +271,13 @@ def test_tree_dict_is_json():
 
 
 def make_metrics() -> list[dict]:
-  evaluate = lambda step, when, share: {
+  rounds = [{'kind': 'filter', 'step': 0, 'round': 1, 'filter/num_problems': 99}]
+  train = [train_row(step) for step in range(1, 11)]
+  return [evaluate_row(0, 'before', 0.1), *rounds, *train, evaluate_row(10, 'after', 0.25)]
+
+
+def evaluate_row(step: int, when: str, share: float) -> dict:
+  return {
     'kind': 'evaluate',
     'step': step,
     'when': when,
@@ -282,24 +288,22 @@ def make_metrics() -> list[dict]:
     'evaluate/num_problems': 256,
     'evaluate/num_samples': 8,
   }
-  train = [
-    {
-      'kind': 'train',
-      'step': s,
-      'search/solve_rate': 0.3 + s / 50,
-      'search/tokens': 1000,
-      'search/u_over_x_depth_1': 1.2,
-      'search/yield': 0.4,
-      'train/ratio_first': 1.0,
-      'train/grad_norm': None,
-      'time/step': 2.0,
-      'time/search': 1.0,
-      'time/unix': 1e9,
-    }
-    for s in range(1, 11)
-  ]
-  rounds = [{'kind': 'filter', 'step': 0, 'round': 1, 'filter/num_problems': 99}]
-  return [evaluate(0, 'before', 0.1), *rounds, *train, evaluate(10, 'after', 0.25)]
+
+
+def train_row(step: int) -> dict:
+  return {
+    'kind': 'train',
+    'step': step,
+    'search/solve_rate': 0.3 + step / 50,
+    'search/tokens': 1000,
+    'search/u_over_x_depth_1': 1.2,
+    'search/yield': 0.4,
+    'train/ratio_first': 1.0,
+    'train/grad_norm': None,
+    'time/step': 2.0,
+    'time/search': 1.0,
+    'time/unix': 1e9,
+  }
 
 
 def _png_size(content: bytes) -> tuple[int, int]:

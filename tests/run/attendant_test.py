@@ -25,7 +25,7 @@ SPEAKS = ('aborts', 'is killed', 'is killed with its group')
 def end(how, address):
   """What is said, and the seconds until nobody holds standard error any more."""
   source = (
-    'import os, signal; from ds_jax.attendant import Attendant; '
+    'import os, signal; from ds_jax.run.attendant import Attendant; '
     f'attendant = Attendant({address!r}, 3); {ENDS[how]}'
   )
   start = time.monotonic()

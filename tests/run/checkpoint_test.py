@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from train_cases import CONFIG, random_examples, small_decoder
+from train_cases import CONFIG, assert_same_state, random_examples, small_decoder
 
 from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import abstract_decoder
 from ds_jax.run.checkpoint import Checkpointer, SaveError, _checksum
 from ds_jax.sharding import make_mesh, parameter_shardings
+from ds_jax.testing.tolerance import decoder_terms, tolerance
 from ds_jax.train.batch import pack
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import abstract_state, init_state
@@ -149,7 +150,7 @@ def test_what_is_saved_is_the_state_at_the_call(checkpointer):
 def test_train_state_continues_on_another_mesh(tmp_path):
   if len(jax.devices()) < 8:
     pytest.skip('needs 8 devices')
-  config = TrainConfig(learning_rate=1e-2)
+  config = TrainConfig(learning_rate=1e-2, warmup_steps=5, weight_decay=0.0, beta2=0.95)
   optimizer, batch = make_optimizer(config), pack(random_examples(12), 16)[0]
   meshes = [make_mesh(1, 1, 1, devices=jax.devices()[:1]), make_mesh(2, 2, 2)]
   learners = [
@@ -168,12 +169,9 @@ def test_train_state_continues_on_another_mesh(tmp_path):
   )
   state, expected = learners[0].update(state, batch)
   moved, metrics = learners[1].update(moved, batch)
-  assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5)
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5),
-    jax.device_get(moved.params),
-    jax.device_get(state.params),
-  )
+  noise = tolerance('float32', decoder_terms(CONFIG, 16, 3) + 8 * 16)
+  assert metrics == pytest.approx(expected, rel=noise, abs=5 * noise)
+  assert_same_state(jax.device_get(moved), jax.device_get(state), config, num_updates=2)
 
 
 def truncate(path):
@@ -267,7 +265,7 @@ def test_host_that_is_not_json_is_refused_and_harmless(checkpointer):
 
 KILLED = """
 import sys, jax, jax.numpy as jnp
-from ds_jax.checkpoint import Checkpointer
+from ds_jax.run.checkpoint import Checkpointer
 checkpointer = Checkpointer(sys.argv[1], keep=2)
 for step in range(1, 1000):
   checkpointer.save(step, {'kernel': jnp.full((600, 600), step, jnp.float32)}, {'step': step})

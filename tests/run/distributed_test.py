@@ -29,7 +29,7 @@ from ds_jax.run.cluster import (
   last_heard,
   silent_peers,
 )
-from ds_jax.run.durable import ResultsFile, open_results, part_path
+from ds_jax.run.durable import LineFile, open_results, part_path
 from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
 
@@ -170,13 +170,13 @@ def test_four_processes_make_the_run_of_one(warm, alone, tmp_path):
 
 def test_rows_of_other_processes_become_rows_of_the_first_each_once(tmp_path):
   path = tmp_path / 'a[1].jsonl'
-  with ResultsFile(part_path(path, 1), 'run', ()) as part:
+  with LineFile(part_path(path, 1), 'run', ()) as part:
     for i in range(3):
       part.append({'id': i, 'sample': 0, 'text': f'long {i}'})
   with open_results(path, 'run', ALONE, drop=('text',)) as file:
     assert [row['id'] for row in file.rows] == [0, 1, 2]
   # The same part again, as after a kill between taking in and removing.
-  with ResultsFile(part_path(path, 3), 'run', ()) as part:
+  with LineFile(part_path(path, 3), 'run', ()) as part:
     part.append({'id': 2, 'sample': 0, 'text': 'long 2'})
     part.append({'id': 2, 'sample': 1, 'text': 'long 2'})
   with open_results(path, 'run', ALONE, drop=('text',)) as file:
@@ -326,7 +326,7 @@ def test_a_stop_of_one_that_shares_a_model_stops_all_and_they_go_on(long_runs, t
 
 RAISES = """
 import sys
-from ds_jax.training import Training
+from ds_jax.run.training import Training
 if '--process_id=1' in sys.argv:
   step = Training.train_step
   def fails(self):

@@ -14,10 +14,10 @@ from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.data.prompts import load_tokenizer, save_tokenizer
 from ds_jax.interfaces import SilentProgress
 from ds_jax.model.decoder import init_decoder
-from ds_jax.model.huggingface.load import load_decoder, save_decoder
+from ds_jax.model.huggingface.load import load_decoder
+from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.run.checkpoint import Checkpointer
-from ds_jax.run.parameters import restore_params
-from ds_jax.run.warmstart import new_decoder_config
+from ds_jax.run.parameters import new_decoder_config, restore_params
 from ds_jax.run.workdir import Workdir, claim
 from ds_jax.sharding import make_mesh
 from ds_jax.testing import tiny_run
@@ -112,7 +112,7 @@ def test_transformers_generates_with_it(run, capsys, tmp_path):
 
 
 def test_the_optimizer_stays_on_disk(run):
-  from ds_jax.model.huggingface.load import read_config
+  from ds_jax.model.huggingface.config import read_config
 
   workdir, expected, tokenizer = run
   config = read_config(workdir.warmstart, tokenizer.num_ids)

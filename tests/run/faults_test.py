@@ -21,13 +21,14 @@ from ds_jax.interfaces import SilentProgress
 from ds_jax.report.metrics import read_metrics
 from ds_jax.run import training as training_lib
 from ds_jax.run.checkpoint import Checkpointer, SaveError
-from ds_jax.run.session import open_runtime
+from ds_jax.run.growing import Journal
+from ds_jax.run.session import Session
+from ds_jax.run.stopping import Stopped, StoppedAlone
 from ds_jax.run.training import Training
-from ds_jax.run.workdir import Stopped, StoppedAlone, Workdir
+from ds_jax.run.workdir import Workdir
 from ds_jax.search.engine import engine as engine_lib
 from ds_jax.search.engine.engine import Interrupted
 from ds_jax.search.engine.host_tree import Job
-from ds_jax.search.journal import Journal
 from ds_jax.testing import tiny_run
 
 CONFIG = tiny_run.config(curriculum=dict(round_steps=(4,)), checkpoint=dict(every_steps=1))
@@ -64,9 +65,8 @@ def notes_of(workdir):
   notes = []
   progress = SilentProgress()
   progress.note = notes.append
-  with open_runtime(CONFIG, workdir, progress) as runtime:
-    with contextlib.closing(Training(runtime)) as training:
-      training.run()
+  with tiny_run.opened(Session(CONFIG, workdir, progress)) as training:
+    training.run()
   return notes
 
 
@@ -75,7 +75,7 @@ def request_in_update(monkeypatch, *, is_mid_step):
   asked, poll = [], Training.poll
 
   def ask(training):
-    if training.host.step == 2 and training.is_mid_step == is_mid_step:
+    if training.host.step == 2 and training.learning.is_mid_step == is_mid_step:
       asked.append(True)
     poll(training)
 
@@ -160,10 +160,10 @@ def test_broken_tails_of_files_are_cut_and_whole_lines_used(done, workdir):
 
 
 def test_killed_verifier_workers_are_replaced(done, workdir):
-  kills, runtimes = [], []
+  kills, pools = [], []
 
   def kill_workers():
-    pool = runtimes[0].pool
+    pool = pools[0]
     answered = sum(pool.counts.values())
     # One that has answered: a worker that cannot even start is another fault.
     if len(kills) < 8 and answered > (kills[-1][1] if kills else 0):
@@ -172,10 +172,9 @@ def test_killed_verifier_workers_are_replaced(done, workdir):
         kills.append((pid, answered))
     return False
 
-  with open_runtime(CONFIG, workdir, SilentProgress(), should_stop=kill_workers) as runtime:
-    runtimes.append(runtime)
-    with contextlib.closing(Training(runtime)) as training:
-      training.run()
+  with tiny_run.opened(tiny_run.session(workdir, CONFIG, kill_workers)) as training:
+    pools.append(training.engines.pool)
+    training.run()
   assert len({pid for pid, _ in kills}) >= 3
   tiny_run.assert_same_run(workdir, done[1], CONFIG)
 
@@ -218,17 +217,17 @@ def test_a_request_to_stop_is_heard_while_verdicts_are_awaited(workdir):
     asked.append(bool(started))
     return sum(asked) > 3
 
-  with open_runtime(CONFIG, workdir, SilentProgress(), should_stop) as runtime:
-    engine = dataclasses.replace(runtime.search_engine, verify_fn=verdicts_that_never_come)
-    with contextlib.closing(Training(runtime)) as training:
-      jobs = [Job(*prompt) for prompt in training.eval_prompts[:2]]
-      with pytest.raises(Interrupted):
-        engine_lib.run(
-          engine,
-          training.params(),
-          jobs,
-          np.zeros(2, np.uint32),
-          on_finish=lambda tree: None,
-          should_stop=should_stop,
-        )
+  with tiny_run.opened(tiny_run.session(workdir, CONFIG, should_stop)) as training:
+    engine = training.engines.search_engine
+    engine = dataclasses.replace(engine, verify_fn=verdicts_that_never_come)
+    jobs = [Job(*prompt) for prompt in training.eval_prompts[:2]]
+    with pytest.raises(Interrupted):
+      engine_lib.run(
+        engine,
+        training.learning.params(),
+        jobs,
+        np.zeros(2, np.uint32),
+        on_finish=lambda tree: None,
+        should_stop=should_stop,
+      )
   assert started

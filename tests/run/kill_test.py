@@ -32,6 +32,14 @@ def kill_once(config_path, workdir, is_time):
   assert process.returncode == -9
 
 
+@pytest.fixture(scope='module', autouse=True)
+def compiled_for_users():
+  """Whole runs with XLA's own optimisations, which other tests do without."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('XLA_FLAGS', '')
+    yield
+
+
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):
   """Config file, a warm-started workdir to copy, and an uninterrupted run."""

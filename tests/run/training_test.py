@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -15,16 +14,15 @@ import numpy as np
 import pytest
 
 from ds_jax.checks import InputError
-from ds_jax.interfaces import SilentProgress
 from ds_jax.report.metrics import read_metrics
 from ds_jax.run.checkpoint import Checkpointer
+from ds_jax.run.growing import Journal
 from ds_jax.run.sampler import next_batch
-from ds_jax.run.session import open_runtime
 from ds_jax.run.state import RunState
+from ds_jax.run.stopping import Stopped
 from ds_jax.run.training import Training
 from ds_jax.run.warmstart import warmstart
-from ds_jax.run.workdir import Stopped, Workdir, lock
-from ds_jax.search.journal import Journal
+from ds_jax.run.workdir import Workdir, lock
 from ds_jax.testing import tiny_run
 from ds_jax.train.trees import PACKINGS
 
@@ -119,9 +117,8 @@ def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path, mo
       original(self, tree),
     ),
   )
-  with open_runtime(cfg, workdir, SilentProgress()) as runtime:
-    with contextlib.closing(Training(runtime)) as training:
-      training.run()
+  with tiny_run.opened(tiny_run.session(workdir, cfg)) as training:
+    training.run()
   assert {name for name, *_ in kept} <= {name for name, *_ in grown}  # the step was gone on with
   assert not kept & grown
 
@@ -148,22 +145,22 @@ def test_a_state_knows_the_journals_that_it_covers():
 
 def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
   cfg = tiny_run.config(curriculum=dict(rehearsal_share=0.5))
-  with open_runtime(cfg, copy(warm, tmp_path / 'run'), SilentProgress()) as runtime:
-    with contextlib.closing(Training(runtime)) as training:
-      everything = sorted(training.train_prompts)
-      training.host.hard_ids = tuple(everything[:10])
-      hard, rehearsed = next_batch(cfg, training.train_prompts, training.host)
-      assert len(hard) == len(rehearsed) == 3
-      assert set(hard) <= set(everything[:10]) and set(rehearsed) <= set(everything[10:])
-      groups, figures, after = training.sampler.sample(training.host)
-      assert [group[0].problem_id for group in groups] == hard + rehearsed
-      assert all(len(group) == cfg.search.num_trajectories for group in groups[3:])
-      assert all(len(t.node_ids) == 2 for group in groups[3:] for t in group)
-      assert (training.host.batches, after.batches) == (0, 1)
-      assert figures['search/trees'] == 3 and figures['search/rehearsed_share'] == 0.5
-      training.host.hard_ids = tuple(everything)  # nothing is left to rehearse
-      hard, rehearsed = next_batch(cfg, training.train_prompts, training.host)
-      assert len(hard) == 6 and not rehearsed
+  session = tiny_run.session(copy(warm, tmp_path / 'run'), cfg)
+  with tiny_run.opened(session) as training:
+    everything = sorted(training.train_prompts)
+    training.host.hard_ids = tuple(everything[:10])
+    hard, rehearsed = next_batch(cfg, training.train_prompts, training.host)
+    assert len(hard) == len(rehearsed) == 3
+    assert set(hard) <= set(everything[:10]) and set(rehearsed) <= set(everything[10:])
+    groups, figures, after = training.sampler.sample(training.host)
+    assert [group[0].problem_id for group in groups] == hard + rehearsed
+    assert all(len(group) == cfg.search.num_trajectories for group in groups[3:])
+    assert all(len(t.node_ids) == 2 for group in groups[3:] for t in group)
+    assert (training.host.batches, after.batches) == (0, 1)
+    assert figures['search/trees'] == 3 and figures['search/rehearsed_share'] == 0.5
+    training.host.hard_ids = tuple(everything)  # nothing is left to rehearse
+    hard, rehearsed = next_batch(cfg, training.train_prompts, training.host)
+    assert len(hard) == 6 and not rehearsed
 
 
 def test_gradients_that_stay_broken_stop_the_run_and_lose_nothing(warm, tmp_path, monkeypatch):
@@ -370,7 +367,7 @@ def test_a_stopped_warm_start_goes_on_with_the_same_batches(warm, tmp_path):
   for polls in (7, 12):
     left = itertools.chain(itertools.repeat(False, polls), itertools.repeat(True))
     with pytest.raises(Stopped):
-      warmstart(cfg, workdir, SilentProgress(), lambda left=left: next(left))
+      warmstart(tiny_run.session(workdir, cfg, lambda left=left: next(left)))
   tiny_run.warmstart(workdir.root, cfg)
   name = 'model.safetensors'
   assert (workdir.warmstart / name).read_bytes() == (warm.warmstart / name).read_bytes()

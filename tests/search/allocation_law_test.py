@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ds_jax.config import SearchConfig
+from ds_jax.search.policies.base import ForkPlan
 from ds_jax.search.policies.fork_law import SplitHistory, fork_plan, share_of_tokens, split_table
-from ds_jax.search.policies.waves import ForkPlan
 from ds_jax.testing import scripted_model
 
 DEPTH, ROLLOUTS = 16, 8
@@ -27,6 +27,8 @@ CONFIG = SearchConfig(
   segment_length=scripted_model.TOKENS,
   num_trajectories=ROLLOUTS,
   max_expansions=ROLLOUTS * DEPTH * 3,
+  replay_chunk=32,
+  replay_lanes=48,
   probe_share=0.0,
 )
 NUM_TREES = pytest.mark.parametrize('num_trees', [96, pytest.param(960, marks=pytest.mark.long)])

@@ -48,6 +48,7 @@ def test_an_expansion_stops_once_all_children_have_ended():
     replay_lanes=2,
     path_block=8,
     num_kv_heads=fakes.DECODER.num_kv_heads,
+    head_width=fakes.DECODER.head_width,
   )
   mesh = make_mesh(devices=jax.devices()[:1])
   everything = tuple(range(fakes.DECODER.num_ids))
@@ -72,7 +73,9 @@ def test_an_expansion_stops_once_all_children_have_ended():
 def test_what_a_tree_knows_of_its_tokens_reaches_the_learner(grown):
   """Node ids, values per node, log-probs and entropies per token; through the journal as well."""
   for tree in grown[0].values():
-    for found in trajectories(tree_from_line(tree_to_line(tree)), 3):
+    again = tree_from_line(tree_to_line(tree))
+    np.testing.assert_array_equal(again.entropies, tree.entropies)
+    for found in trajectories(again, 3):
       nodes = tree.path(int(found.node_ids[-1]))
       assert found.node_ids.tolist() == nodes and found.group == 3
       np.testing.assert_array_equal(found.node_values, tree.value_sum[nodes])
@@ -80,7 +83,6 @@ def test_what_a_tree_knows_of_its_tokens_reaches_the_learner(grown):
       for name, whole in (
         ('tokens', tree.tokens),
         ('behavior_logprobs', tree.logprobs),
-        ('entropies', tree.entropies),
       ):
         want = np.concatenate([whole[tree.node_slice(i)] for i in nodes])
         np.testing.assert_array_equal(getattr(found, name), want)

@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 
 from ds_jax.interfaces import Segments
-from ds_jax.model.decoder import sequence_logprobs
+from ds_jax.model.decoder import Rows, sequence_logprobs
+from ds_jax.run.growing import Journal
 from ds_jax.search.engine.engine import Interrupted
 from ds_jax.search.engine.expansion import cut_segments
 from ds_jax.search.engine.host_tree import HostTree
 from ds_jax.search.engine.keys import problem_hash, root_key_data
 from ds_jax.search.engine.slots import Request, Slot
-from ds_jax.search.journal import Journal, tree_from_line, tree_to_line
+from ds_jax.search.journal import tree_from_line, tree_to_line
 from ds_jax.search.statistics import split_counts, summarize
 from ds_jax.search.trajectories import trajectories
 from ds_jax.testing import tiny as fakes
 from ds_jax.testing.tiny import assert_same_tree
+from ds_jax.testing.tolerance import assert_close, decoder_terms
 from ds_jax.types import Verdict
 
 
@@ -44,16 +46,25 @@ def test_every_tree_is_grown_and_all_its_tokens_are_what_a_full_forward_scores(g
   assert (rows < fakes.DECODER.num_ids).all()
   logprobs, entropies = jax.jit(sequence_logprobs)(
     fakes.decoder(),
-    rows,
-    jnp.broadcast_to(jnp.arange(40), rows.shape),
-    jnp.full(rows.shape, 40),
-    jnp.roll(rows, -1, 1),
+    Rows(
+      rows,
+      jnp.broadcast_to(jnp.arange(40), rows.shape),
+      jnp.full(rows.shape, 40),
+      jnp.roll(rows, -1, 1),
+    ),
   )
   for i, trajectory in enumerate(found):
     start = len(trajectory.prompt_tokens) - 1
     cut = slice(start, start + len(trajectory.tokens))
-    np.testing.assert_allclose(logprobs[i, cut], trajectory.behavior_logprobs, atol=2e-5)
-    np.testing.assert_allclose(entropies[i, cut], trajectory.entropies, atol=2e-5)
+    expected = entropies_of(trees[trajectory.problem_id], trajectory.node_ids)
+    decoded = trajectory.behavior_logprobs, expected
+    num_terms = decoder_terms(fakes.DECODER, 40)
+    assert_close((logprobs[i, cut], entropies[i, cut]), decoded, num_terms=num_terms)
+
+
+def entropies_of(tree, path):
+  """What the tree keeps of the tokens of a path, `[S]`."""
+  return np.concatenate([tree.entropies[tree.node_slice(node)] for node in path])
 
 
 def test_trees_collect_what_is_owed_and_jump(grown):
@@ -218,11 +229,10 @@ def test_an_end_token_in_the_last_place_is_seen(policy, is_seen):
     is_ended=np.array([[True, True, False]]),
   )
   tree = HostTree(fakes.make_jobs(1)[0], np.zeros(2, np.uint32))
-  expansion = cut_segments(
-    tree, Slot(), 0, Request(0, 0, 0, 3, np.zeros(2, np.uint32)), segments, config
-  )
+  request = Request(0, 0, 0, 3, np.zeros(2, np.uint32))
+  expansion = cut_segments(segments, 0, request, slot=Slot(), tree=tree, config=config)
   assert expansion.ends() == ([0, 1] if is_seen else [1])
-  assert [len(tokens) for tokens in expansion.tokens] == [4, 1, 4]
+  assert [len(segment.tokens) for segment in expansion.segments] == [4, 1, 4]
 
 
 def test_failed_verification_masks_the_end():

@@ -18,7 +18,7 @@ from ds_jax.search.engine.expansion import blank_children
 @jax.jit
 def jitted_add(tree, node, children):
   elder = tree_lib.elder_nodes(tree, node, children.first_child)
-  return tree_lib.add_children(tree, node, children, elder)
+  return tree_lib.add_children(tree, node, children, num_elder=elder)
 
 
 def test_every_record_is_reproduced(shared):
@@ -64,10 +64,10 @@ def test_preorder_is_a_depth_first_walk(widths):
     tree = jitted_add(
       tree,
       np.int32(node),
-      blank._replace(count=np.int32(count), first_child=np.asarray(tree.num_children[node])),
+      blank._replace(count=np.int32(count), first_child=np.asarray(tree.nodes.num_children[node])),
     )
   order = []
-  parents = np.asarray(tree.parent)[: int(tree.num_nodes)]
+  parents = np.asarray(tree.nodes.parent)[: int(tree.num_nodes)]
 
   def walk(node):
     order.append(node)
@@ -75,7 +75,7 @@ def test_preorder_is_a_depth_first_walk(widths):
       walk(child)
 
   walk(0)
-  assert np.argsort(np.asarray(tree.preorder)[: len(parents)]).tolist() == order
+  assert np.argsort(np.asarray(tree.nodes.preorder)[: len(parents)]).tolist() == order
   for node in range(len(parents)):
     path = {node}
     while parents[min(path)] >= 0:

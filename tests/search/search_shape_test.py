@@ -61,6 +61,7 @@ def paper_search():
     replay_lanes=4,
     path_block=16,
     num_kv_heads=decoder.num_kv_heads,
+    head_width=decoder.head_width,
   )
   engine = Engine(
     config=PAPER,

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from train_cases import random_examples, small_decoder
+from train_cases import CONFIG, assert_same_state, random_examples, small_decoder
 
 from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig, WarmstartConfig
-from ds_jax.model.decoder import sequence_logprobs
+from ds_jax.model.decoder import Rows, sequence_logprobs
 from ds_jax.sharding import make_mesh, parameter_shardings
+from ds_jax.testing.tolerance import assert_close, decoder_terms, tolerance
 from ds_jax.train import sft
 from ds_jax.train.batch import micro_batches, pack, plain_examples, scatter
 from ds_jax.train.optimizer import (
@@ -31,7 +33,11 @@ from ds_jax.train.state import init_state, search_params
 from ds_jax.train.step import make_learner, policy_loss_fn
 
 ONE = (1, 1, 1)
-TRAIN = TrainConfig(learning_rate=1e-2, weight_decay=0.1)
+TRAIN = TrainConfig(learning_rate=1e-2, warmup_steps=5, weight_decay=0.1, beta2=0.95)
+# Roundings on the way to a gradient or a metric, and what they come to for a value of size 1; a
+# log-probability is of size 5.
+NUM_TERMS = decoder_terms(CONFIG, 16, 3) + 8 * 16
+NOISE = tolerance('float32', NUM_TERMS)
 
 
 def mesh_of(*shape):
@@ -89,10 +95,6 @@ def reference(decoder, batch):
   return jax.device_get(state), figures
 
 
-def assert_close(a, b, tolerance):
-  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance), a, b)
-
-
 @pytest.mark.parametrize(
   'shape',
   [
@@ -106,17 +108,14 @@ def test_update_is_the_same_on_every_mesh(decoder, batch, reference, shape):
   learner, state = start_on(shape, decoder)
   for expected in reference[1]:
     state, metrics = learner.update(state, batch)
-    assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5)
-  assert_close(jax.device_get(state), reference[0], 2e-5)
+    assert metrics == pytest.approx(expected, rel=NOISE, abs=5 * NOISE)
+  assert_same_state(jax.device_get(state), reference[0], TRAIN, num_updates=2)
   wanted = parameter_shardings(state, learner.mesh)
-  jax.tree.map(
-    lambda leaf, sharding: (
-      leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
-      or pytest.fail(f'{leaf.sharding} != {sharding}')
-    ),
-    state,
-    wanted,
-  )
+
+  def check(leaf, sharding):
+    assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), f'{leaf.sharding} != {sharding}'
+
+  jax.tree.map(check, state, wanted)
 
 
 @pytest.mark.parametrize('shape', [(1, 8, 1), (2, 4, 1)])
@@ -126,13 +125,13 @@ def test_parameters_travel_and_rows_stay(shape, decoder):
   learner, state = start_on(shape, decoder)
   rows = jax.tree.map(lambda x: np.zeros((8, length), x.dtype), pack(random_examples(1), 16)[0])
   program = learner.accumulate.lower(state.params, learner.start(state.params), rows).compile()
-  found = re.findall(
+  transfers = re.findall(
     r'= \(?(\w+)\[([\d,]*)\].* (all-gather|all-reduce|reduce-scatter|all-to-all|'
     r'collective-permute)(?:-start)?\(',
     program.as_text(),
   )
-  assert {kind for *_, kind in found} >= {'all-gather', 'reduce-scatter', 'all-to-all'}
-  moved = [(dtype, axes, kind) for dtype, axes, kind in found if str(length) in axes.split(',')]
+  assert {kind for *_, kind in transfers} >= {'all-gather', 'reduce-scatter', 'all-to-all'}
+  moved = [(dtype, axes, kind) for dtype, axes, kind in transfers if str(length) in axes.split(',')]
   assert {(dtype, kind) for dtype, _, kind in moved} <= {
     ('s32', 'all-gather'),
     ('f32', 'all-to-all'),
@@ -143,7 +142,7 @@ def test_split_into_micro_batches_does_not_matter(decoder, batch, reference):
   _, state = start_on(ONE, decoder)
   assert len(batch.tokens) > 16  # at least three pieces of 8
   _, metrics = learner_on(ONE, micro_rows=64).update(state, batch)
-  assert metrics == pytest.approx(reference[1][0], rel=1e-4, abs=1e-5)
+  assert metrics == pytest.approx(reference[1][0], rel=NOISE, abs=5 * NOISE)
 
 
 def test_gradient_is_that_of_the_loss(decoder, batch):
@@ -157,17 +156,13 @@ def test_gradient_is_that_of_the_loss(decoder, batch):
   def loss(params):
     scored = sequence_logprobs(
       params,
-      batch.tokens,
-      batch.positions,
-      batch.key_end,
-      batch.tokens,
-      predecessor=batch.predecessor,
+      Rows(batch.tokens, batch.positions, batch.key_end, batch.tokens, batch.predecessor),
     )
     return policy_loss_fn(TRAIN)(*scored, batch)[0]
 
   value, grads = loss(decoder)
-  assert float(total[1].loss) == pytest.approx(float(value), rel=1e-5)
-  assert_close(total[0], grads, 1e-6)
+  assert float(total[1].loss) == pytest.approx(float(value), rel=NOISE, abs=NOISE)
+  assert_close(total[0], grads, num_terms=NUM_TERMS)
 
 
 def test_second_update_compiles_nothing(decoder, batch):
@@ -224,12 +219,15 @@ def test_fresh_samples_have_ratio_one_and_scores_come_back(decoder):
   scored, origin = pack(examples, 16)
   logprobs, entropies = learner.score(state.params, scored)
   assert logprobs.shape == entropies.shape == scored.tokens.shape and (entropies > 0).all()
-  own = scatter(logprobs, origin, [len(e.response_tokens) for e in examples])
-  fresh, _ = pack([e._replace(behavior_logprobs=x) for e, x in zip(examples, own, strict=True)], 16)
+  scores = scatter(logprobs, origin, [len(e.response_tokens) for e in examples])
+  fresh_examples = []
+  for example, score in zip(examples, scores, strict=True):
+    fresh_examples.append(example._replace(behavior_logprobs=score))
+  fresh, _ = pack(fresh_examples, 16)
   _, metrics = learner.update(state, fresh)
-  assert metrics['train/ratio_max_log'] < 1e-5
+  assert metrics['train/ratio_max_log'] < 5 * NOISE
   assert metrics['train/clip_fraction'] == 0
-  assert metrics['train/num_tokens'] == sum(map(len, own))
+  assert metrics['train/num_tokens'] == sum(map(len, scores))
 
 
 def test_improves_the_tokens_with_advantage(decoder):
@@ -286,8 +284,8 @@ def test_every_optimizer_learns_alike_on_every_mesh(decoder, batch, name):
       losses.append(figures['train/loss'])
     ends.append(jax.device_get(state.params))
   assert losses[2] < losses[1] < losses[0]
-  # Adafactor and Muon divide by norms that are sums in another order.
-  assert_close(ends[0], ends[1], 1e-3)
+  # Optimizers divide by norms, which magnifies noise where a gradient is small.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), *ends)
   moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), ends[0], jax.device_get(decoder))
   assert min(jax.tree.leaves(moved)) > 0
 
@@ -301,11 +299,7 @@ def test_frozen_parameters_stay_and_have_no_moments(decoder, batch):
   state = init_state(decoder, optimizer, learner.mesh)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   mask = frozen_mask(decoder, config.frozen)
-  frozen = sum(
-    leaf.size
-    for leaf, is_frozen in zip(jax.tree.leaves(decoder), jax.tree.leaves(mask), strict=True)
-    if is_frozen
-  )
+  frozen = sum(itertools.compress(map(np.size, jax.tree.leaves(decoder)), jax.tree.leaves(mask)))
   assert frozen > 0 and count(state.opt_state) < 2 * (count(decoder) - frozen) + 8
   gradients, _ = learner.accumulate(decoder, learner.start(decoder), next(micro_batches(batch, 64)))
   state, _ = learner.update(state, batch)
@@ -360,7 +354,7 @@ def test_imitation_learns_and_its_loss_is_the_cross_entropy(decoder):
   for _ in range(20):
     state, figures = sft.sft_update(learner, state, pairs, 16)
     losses.append(figures['sft/loss'])
-  assert losses[0] == pytest.approx(expected, rel=1e-5)
+  assert losses[0] == pytest.approx(expected, rel=NOISE)
   assert losses[-1] < 0.7 * losses[0]
   assert set(figures) == {
     f'sft/{n}' for n in ('loss', 'entropy', 'grad_norm', 'num_tokens', 'skipped')

@@ -300,7 +300,7 @@ if sys.argv[1] == 'wait':
 
 def start_parent(root: Path, how: str, tmp_path: Path) -> subprocess.Popen:
   """Another process with a busy pool, started in a foreign folder."""
-  path = os.pathsep.join([str(root), str(root / 'tests')])
+  path = os.pathsep.join([str(root), str(Path(__file__).parent)])
   return subprocess.Popen(
     [sys.executable, '-W', 'error::ResourceWarning', '-c', PARENT, how],
     cwd=tmp_path,

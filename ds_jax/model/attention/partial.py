@@ -13,6 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ds_jax.checks import check_shape
+
 # Below every score, but finite: a row that sees nothing gives weights of zero, not NaN.
 MASKED = -1e30
 
@@ -48,24 +50,24 @@ def attend_part(
 
   Args:
     q_BxCxQxGxD: queries. k_BxCxSxD, v_BxCxSxD: keys and values.
-    mask: `[B or 1, Q or 1, S]` bool.
+    mask: `[B or 1, Q or 1, S]` bool, True where a query sees a key.
+
+  Raises:
+    ValueError: if keys, values or mask do not belong to the queries.
   """
+  num_rows, num_heads, _, _, width = q_BxCxQxGxD.shape
+  check_shape('keys', k_BxCxSxD, (num_rows, num_heads, None, width))
+  check_shape('values', v_BxCxSxD, k_BxCxSxD.shape)
+  check_shape('mask', mask, (None, None, k_BxCxSxD.shape[2]))
   scale = q_BxCxQxGxD.shape[-1] ** -0.5
-  scores = (
-    jnp.einsum('bcqgd,bcsd->bcqgs', q_BxCxQxGxD, k_BxCxSxD, preferred_element_type=jnp.float32)
-    * scale
-  )
+  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  scores = product('bcqgd,bcsd->bcqgs', q_BxCxQxGxD, k_BxCxSxD) * scale
   scores = jnp.where(mask[:, None, :, None, :], scores, MASKED)
   # Above MASKED, so that the weights of a query that sees nothing are 0.
   max_score = jnp.maximum(scores.max(-1), 0.1 * MASKED)
   weights = jnp.exp(scores - max_score[..., None])
-  weighted = jnp.einsum(
-    'bcqgs,bcsd->bcqgd',
-    weights.astype(v_BxCxSxD.dtype),
-    v_BxCxSxD,
-    preferred_element_type=jnp.float32,
-  )
-  return Partial(weighted, max_score, weights.sum(-1))
+  weighted_values = product('bcqgs,bcsd->bcqgd', weights.astype(v_BxCxSxD.dtype), v_BxCxSxD)
+  return Partial(weighted_values, max_score, weights.sum(-1))
 
 
 def attend_nothing(q_BxCxQxGxD: jax.Array) -> Partial:
@@ -81,7 +83,11 @@ def merge(parts: Sequence[Partial]) -> jax.Array:
 
 
 def join(a: Partial, b: Partial) -> Partial:
-  """Partial attention over the keys of both."""
+  """Partial attention over the keys of both.
+
+  With m = max(m_a, m_b), sums over a's keys are scaled by exp(m_a - m), those over b's by
+  exp(m_b - m), and added.
+  """
   max_score = jnp.maximum(a.max_score, b.max_score)
   scale_a = jnp.exp(a.max_score - max_score)
   scale_b = jnp.exp(b.max_score - max_score)

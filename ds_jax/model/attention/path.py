@@ -13,7 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ds_jax.checks import check_shape
 from ds_jax.model.attention.partial import Partial, attend_nothing, attend_part, join
+
+# Named scopes of the two loops, by which a plan knows how often they run.
+PATH_GROUPS, PATH_BLOCKS = 'path_groups', 'path_blocks'
 
 # A group is at most this share of the slots. Smaller ones read less in vain and loop longer.
 _SHARE = 1 / 8
@@ -22,13 +26,14 @@ _SHARE = 1 / 8
 def group_size(num_slots: int) -> int:
   """Slots that read a block together; a divisor of all."""
   largest = max(1, int(num_slots * _SHARE))
-  return max(d for d in range(1, largest + 1) if num_slots % d == 0)
+  return max(size for size in range(1, largest + 1) if num_slots % size == 0)
 
 
 def attend_path(
   q_RxCxQxGxD: jax.Array,
   k_LxBxCxSxD: jax.Array,
   v_LxBxCxSxD: jax.Array,
+  *,
   layer: jax.Array | int,
   length: jax.Array,
   block: int,
@@ -47,41 +52,52 @@ def attend_path(
     length: `[R]` int32.
     block: positions read at a time.
     slot_index: `[R]` int32, the slot whose path each row sees; None: rows are the B slots.
+
+  Raises:
+    ValueError: if values, lengths or slots do not belong to the keys and queries.
   """
+  num_rows = len(q_RxCxQxGxD)
+  check_shape('values', v_LxBxCxSxD, k_LxBxCxSxD.shape)
+  check_shape('length', length, (num_rows,))
   num_heads, num_positions, head_width = k_LxBxCxSxD.shape[2:]
   size = min(block, num_positions)
-  caches = k_LxBxCxSxD, v_LxBxCxSxD
 
-  def attend_rows(
-    q: jax.Array, k: jax.Array, v: jax.Array, start: jax.Array | int, lengths: jax.Array
-  ) -> Partial:
-    seen = start + jnp.arange(size)[None, None, :] < lengths[:, None, None]
-    return attend_part(q, k, v, seen)
+  def attend_block(q, keys, values, *, index: jax.Array | int, lengths: jax.Array) -> Partial:
+    is_seen = index * block + jnp.arange(size)[None, None, :] < lengths[:, None, None]
+    return attend_part(q, keys, values, is_seen)
 
   if slot_index is None and num_positions <= block:
-    whole = lambda cache: jax.lax.dynamic_index_in_dim(cache, layer, keepdims=False)
-    return attend_rows(q_RxCxQxGxD, *map(whole, caches), 0, length)
+    keys = jax.lax.dynamic_index_in_dim(k_LxBxCxSxD, layer, keepdims=False)
+    values = jax.lax.dynamic_index_in_dim(v_LxBxCxSxD, layer, keepdims=False)
+    return attend_block(q_RxCxQxGxD, keys, values, index=0, lengths=length)
 
-  def read(slots: jax.Array, start: jax.Array | int) -> list[jax.Array]:
-    # Not one gather: for that, v6e and tpu7x copy the whole caches into another layout.
-    cut = lambda cache, slot: jax.lax.dynamic_slice(
-      cache, (layer, slot, 0, start, 0), (1, 1, num_heads, size, head_width)
-    )[0]
-    return [jnp.concatenate([cut(cache, slot) for slot in slots]) for cache in caches]
+  def read_block(slots: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+    start, sizes = index * block, (1, 1, num_heads, size, head_width)
+
+    def read(cache: jax.Array) -> jax.Array:
+      # Not one gather: for that, v6e and tpu7x copy the whole caches into another layout.
+      cut = lambda slot: jax.lax.dynamic_slice(cache, (layer, slot, 0, start, 0), sizes)[0]
+      return jnp.concatenate([cut(slot) for slot in slots])
+
+    return read(k_LxBxCxSxD), read(v_LxBxCxSxD)
 
   def attend_group(rows: jax.Array) -> Partial:
     q, lengths = q_RxCxQxGxD[rows], length[rows]
     slots = rows if slot_index is None else slot_index[rows]
-    add = lambda i, whole: join(whole, attend_rows(q, *read(slots, i * block), i * block, lengths))
+
+    def add_block(index: jax.Array, before: Partial) -> Partial:
+      return join(before, attend_block(q, *read_block(slots, index), index=index, lengths=lengths))
+
     num_blocks = (lengths.max() + block - 1) // block
-    with jax.named_scope('path_blocks'):
-      return jax.lax.fori_loop(0, num_blocks, add, attend_nothing(q))
+    with jax.named_scope(PATH_BLOCKS):
+      return jax.lax.fori_loop(0, num_blocks, add_block, attend_nothing(q))
 
   longest_first = jnp.argsort(-length, stable=True)
-  with jax.named_scope('path_groups'):
-    groups = jax.lax.map(attend_group, longest_first.reshape(-1, group_size(len(length))))
+  with jax.named_scope(PATH_GROUPS):
+    grouped = jax.lax.map(attend_group, longest_first.reshape(-1, group_size(num_rows)))
+  # Back into the order of the rows.
   place = jnp.argsort(longest_first)
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[place], groups)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[place], grouped)
 
 
 def positions_read(lengths: np.ndarray, block: int, capacity: int) -> int:

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from ds_jax.model.attention.kernels import gpu_training as gpu_training_kernel
+from ds_jax.checks import check_shape
+from ds_jax.model.attention.kernels import gpu_training
 from ds_jax.model.attention.partial import (
   MASKED,
+  Partial,
   attend_nothing,
   attend_part,
   group_heads,
@@ -36,14 +39,53 @@ BLOCK = 512
 # What a remat policy may keep of a layer, so that the backward pass need not attend again.
 RESIDUALS = 'attention'
 
+# Instead of 0, where a query that sees nothing divides by the sum of its weights.
+_TINY = 1e-30
+
+
+class Visibility(NamedTuple):
+  """Which keys a query sees, and in which blocks there are any."""
+
+  key_end: jax.Array  # [B, S] int32
+  seen_blocks: jax.Array  # [queries / BLOCK, keys / BLOCK] bool, of `find_seen_blocks`
+
+
+class Residuals(NamedTuple):
+  """What the backward pass needs; S is a multiple of BLOCK."""
+
+  q: jax.Array  # [B, C, S, G, D]
+  k: jax.Array  # [B, C, S, D]
+  v: jax.Array  # [B, C, S, D]
+  visibility: Visibility
+  out: jax.Array  # [B, C, S, G, D], the attention
+  normalizer: jax.Array  # [B, C, S, G] float32, log of each query's softmax normaliser
+
+
+class BlockAttention(NamedTuple):
+  """How long rows are attended in blocks. Hashable: static under jit."""
+
+  forward: Callable[..., tuple[jax.Array, jax.Array]]  # (q, k, v, visibility) -> (out, normalizer)
+  backward: Callable[..., tuple[jax.Array, ...]]  # (Residuals, d_out) -> (dq, dk, dv)
+
+
+def choose_block_attention(choice: str, *, heads_are_whole: bool) -> BlockAttention:
+  """Returns LOOPS or KERNELS.
+
+  Args:
+    choice: `model.attention_kernel`, 'auto' or 'off'.
+    heads_are_whole: False where heads are split over devices, since XLA cannot split a kernel.
+  """
+  return KERNELS if heads_are_whole and choice != 'off' else LOOPS
+
 
 def attend(
   q_BxSxHxD: jax.Array,
   k_BxSxCxD: jax.Array,
   v_BxSxCxD: jax.Array,
+  *,
   key_end: jax.Array,
   seen_blocks: jax.Array | None = None,
-  has_kernels: bool = True,
+  blocks: BlockAttention | None = None,
 ) -> jax.Array:
   """Attention of all positions of all rows at once.
 
@@ -51,25 +93,37 @@ def attend(
     q_BxSxHxD: queries, rotated. k_BxSxCxD, v_BxSxCxD: keys and values.
     key_end: `[B, S]` int32, one past the last query index that sees the key.
     seen_blocks: of `find_seen_blocks(key_end)`, where a caller has many layers to attend in.
-    has_kernels: False where heads are split over devices, since XLA cannot split a kernel.
+    blocks: how long rows are attended; None: KERNELS.
 
   Returns:
     `[B, S, H, D]` float32. Each query sees itself at least if `key_end[i] > i`; a query that sees
     nothing (padding) gets zeros.
+
+  Raises:
+    ValueError: if keys, values or `key_end` do not belong to the queries.
   """
-  num_positions = q_BxSxHxD.shape[1]
+  num_rows, num_positions, _, width = q_BxSxHxD.shape
+  check_shape('keys', k_BxSxCxD, (num_rows, num_positions, None, width))
+  check_shape('values', v_BxSxCxD, k_BxSxCxD.shape)
+  check_shape('key_end', key_end, (num_rows, num_positions))
   q = group_heads(q_BxSxHxD, k_BxSxCxD.shape[2])
   k, v = k_BxSxCxD.swapaxes(1, 2), v_BxSxCxD.swapaxes(1, 2)
   if num_positions <= BLOCK:
-    part = attend_part(q, k, v, _mask(key_end, 0, num_positions, 0))
-    return ungroup_heads(part.weighted_values / jnp.maximum(part.sum_exp, 1e-30)[..., None])
+    part = attend_part(q, k, v, _mask(key_end, num_positions, query_start=0, key_start=0))
+    total = jnp.maximum(part.sum_exp, _TINY)[..., None]
+    return ungroup_heads(part.weighted_values / total)
   if seen_blocks is None:
     seen_blocks = find_seen_blocks(key_end)
-  padding = -num_positions % BLOCK  # padded keys end at 0: nothing sees them
-  pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 3))
-  key_end = jnp.pad(key_end, ((0, 0), (0, padding)))
-  has_kernels = has_kernels and gpu_training_kernel.tile_size(q.shape[-1], q.dtype.itemsize) > 0
-  out = _attend_blocks(pad(q), pad(k), pad(v), key_end, seen_blocks, has_kernels)
+  padding = -num_positions % BLOCK
+
+  def pad(x: jax.Array) -> jax.Array:  # along S, the third axis
+    return jnp.pad(x, ((0, 0), (0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 3))
+
+  key_end = jnp.pad(key_end, ((0, 0), (0, padding)))  # padded keys end at 0: nothing sees them
+  if not gpu_training.tile_size(width, q.dtype.itemsize):
+    blocks = LOOPS
+  visibility = Visibility(key_end, seen_blocks)
+  out = _attend_blocks(blocks or KERNELS, pad(q), pad(k), pad(v), visibility)
   return ungroup_heads(out[:, :, :num_positions].astype(jnp.float32))
 
 
@@ -80,88 +134,91 @@ def find_seen_blocks(key_end: jax.Array) -> jax.Array:
   rows (causal, packed, trees).
   """
   padded = jnp.pad(key_end.max(0, keepdims=True), ((0, 0), (0, -key_end.shape[1] % BLOCK)))
-  return gpu_training_kernel.seen_tiles(padded, BLOCK)[0]
+  return gpu_training.seen_tiles(padded, BLOCK)[0]
 
 
 def _mask(
-  key_end: jax.Array, query_start: jax.Array | int, num_queries: int, key_start: jax.Array | int
+  key_end: jax.Array,
+  num_queries: int,
+  *,
+  query_start: jax.Array | int,
+  key_start: jax.Array | int,
 ) -> jax.Array:
-  """`[B, Q, K]` bool, key_end being that of the K keys alone."""
+  """`[B, Q, K]` bool, whether a query sees a key; key_end being that of the K keys alone."""
   query = query_start + jnp.arange(num_queries)[None, :, None]
   key = key_start + jnp.arange(key_end.shape[1])[None, None, :]
   return (key <= query) & (query < key_end[:, None, :])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attend_blocks(q, k, v, key_end, seen_blocks, has_kernels):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend_blocks(blocks: BlockAttention, q, k, v, visibility: Visibility):
   """[B, C, S, G, D] of q, in its dtype; k and v are [B, C, S, D], S a multiple of BLOCK."""
-  return _choose(has_kernels, gpu_training_kernel.forward, _forward)(q, k, v, key_end, seen_blocks)[
-    0
-  ]
+  return blocks.forward(q, k, v, visibility)[0]
 
 
-def _choose(has_kernels: bool, kernel: Callable, loops: Callable) -> Callable:
-  """By the platform that is compiled for, which need not be here; a kernel finds its own tiles."""
-  without_blocks = lambda q, k, v, key_end, _, *rest: kernel(q, k, v, key_end, *rest)
-  return (
-    functools.partial(jax.lax.platform_dependent, cuda=without_blocks, default=loops)
-    if has_kernels
-    else loops
-  )
+def _attend_blocks_forward(blocks: BlockAttention, q, k, v, visibility: Visibility):
+  out, normalizer = blocks.forward(q, k, v, visibility)
+  out, normalizer = checkpoint_name(out, RESIDUALS), checkpoint_name(normalizer, RESIDUALS)
+  return out, Residuals(q, k, v, visibility, out, normalizer)
 
 
-def _forward(q, k, v, key_end, seen_blocks):
-  """The attention, and the log of each query's softmax normaliser [B, C, S, G] float32."""
+def _attend_blocks_backward(blocks: BlockAttention, residuals: Residuals, d_out: jax.Array):
+  return *blocks.backward(residuals, d_out), None
 
-  def of_queries(i):
+
+_attend_blocks.defvjp(_attend_blocks_forward, _attend_blocks_backward)
+
+
+def loop_forward(
+  q: jax.Array, k: jax.Array, v: jax.Array, visibility: Visibility
+) -> tuple[jax.Array, jax.Array]:
+  """The forward pass of a BlockAttention by loops, which XLA compiles anywhere."""
+  key_end, seen_blocks = visibility
+
+  def attend_queries(i):
     q_block = _block(q, i)
 
-    def add(j, whole):
-      mask = _mask(_block(key_end, j, axis=1), i * BLOCK, BLOCK, j * BLOCK)
+    def add(j, before: Partial) -> Partial:
+      ends = _block(key_end, j, axis=1)
+      mask = _mask(ends, BLOCK, query_start=i * BLOCK, key_start=j * BLOCK)
       part = lambda: attend_part(q_block, _block(k, j), _block(v, j), mask)
-      return jax.lax.cond(seen_blocks[i, j], lambda: join(whole, part()), lambda: whole)
+      return jax.lax.cond(seen_blocks[i, j], lambda: join(before, part()), lambda: before)
 
     with jax.named_scope('key_blocks'):
       whole = jax.lax.fori_loop(0, i + 1, add, attend_nothing(q_block))
-    total = jnp.maximum(whole.sum_exp, 1e-30)
-    return (
-      (whole.weighted_values / total[..., None]).astype(q.dtype),
-      jnp.where(whole.sum_exp > 0, whole.max_score + jnp.log(total), 0.0),
-    )
+    total = jnp.maximum(whole.sum_exp, _TINY)
+    out = (whole.weighted_values / total[..., None]).astype(q.dtype)
+    return out, jnp.where(whole.sum_exp > 0, whole.max_score + jnp.log(total), 0.0)
 
-  out, normalizer = jax.lax.map(of_queries, jnp.arange(q.shape[2] // BLOCK))
+  out, normalizer = jax.lax.map(attend_queries, jnp.arange(q.shape[2] // BLOCK))
   return _unblock(out), _unblock(normalizer)
 
 
-def _attend_blocks_forward(q, k, v, key_end, seen_blocks, has_kernels):
-  attend_fn = _choose(has_kernels, gpu_training_kernel.forward, _forward)
-  out, normalizer = (
-    checkpoint_name(x, RESIDUALS) for x in attend_fn(q, k, v, key_end, seen_blocks)
-  )
-  return out, (q, k, v, key_end, seen_blocks, out, normalizer)
+def loop_backward(residuals: Residuals, d_out: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The backward pass of a BlockAttention by loops.
 
-
-def _attend_blocks_backward(has_kernels, residuals, d_out):
-  gradients_fn = _choose(has_kernels, gpu_training_kernel.backward, _backward)
-  return *gradients_fn(*residuals, d_out), None, None
-
-
-def _backward(q, k, v, key_end, seen_blocks, out, normalizer, d_out):
-  """With p the weights and delta = sum(d_out * out): dv = p' d_out, ds = p * (d_out v' - delta)."""
+  With p the weights and delta = sum(d_out * out): dv = p' d_out, ds = p * (d_out v' - delta),
+  dq = ds k, dk = ds' q (arXiv:2307.08691, algorithm 2).
+  """
+  q, k, v, (key_end, seen_blocks), out, normalizer = residuals
   scale = q.shape[-1] ** -0.5
   product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   zeros = jnp.zeros(k.shape, jnp.float32)
 
-  def of_queries(sums, i):
+  def add_queries(sums, i):
     q_block, d_out_block, log_total = _block(q, i), _block(d_out, i), _block(normalizer, i)
     delta = jnp.sum(d_out_block.astype(jnp.float32) * _block(out, i).astype(jnp.float32), -1)
 
     def add(j, carry):
       dq_block, dk, dv = carry
       k_block, v_block = _block(k, j), _block(v, j)
-      mask = _mask(_block(key_end, j, axis=1), i * BLOCK, BLOCK, j * BLOCK)[:, None, :, None, :]
-      scores = jnp.where(mask, product('bcqgd,bcsd->bcqgs', q_block, k_block) * scale, MASKED)
+      ends = _block(key_end, j, axis=1)
+      mask = _mask(ends, BLOCK, query_start=i * BLOCK, key_start=j * BLOCK)[:, None, :, None, :]
+      # The weights again, from the normaliser.
+      scores = product('bcqgd,bcsd->bcqgs', q_block, k_block) * scale
+      scores = jnp.where(mask, scores, MASKED)
       weights = jnp.exp(scores - log_total[..., None])
+      # Their gradient, and that of the scores before they are scaled.
       d_weights = product('bcqgd,bcsd->bcqgs', d_out_block, v_block)
       d_scores = (weights * (d_weights - delta[..., None]) * scale).astype(q.dtype)
       dq_block += product('bcqgs,bcsd->bcqgd', d_scores, k_block)
@@ -169,17 +226,16 @@ def _backward(q, k, v, key_end, seen_blocks, out, normalizer, d_out):
       dv = _add_block(dv, j, product('bcqgs,bcqgd->bcsd', weights.astype(q.dtype), d_out_block))
       return dq_block, dk, dv
 
-    guarded = lambda j, carry: jax.lax.cond(seen_blocks[i, j], lambda: add(j, carry), lambda: carry)
+    def add_if_seen(j, carry):
+      return jax.lax.cond(seen_blocks[i, j], lambda: add(j, carry), lambda: carry)
+
     start = (jnp.zeros(q_block.shape, jnp.float32), *sums)
     with jax.named_scope('key_blocks'):
-      dq_block, *sums = jax.lax.fori_loop(0, i + 1, guarded, start)
+      dq_block, *sums = jax.lax.fori_loop(0, i + 1, add_if_seen, start)
     return tuple(sums), dq_block.astype(q.dtype)
 
-  (dk, dv), dq = jax.lax.scan(of_queries, (zeros, zeros), jnp.arange(q.shape[2] // BLOCK))
+  (dk, dv), dq = jax.lax.scan(add_queries, (zeros, zeros), jnp.arange(q.shape[2] // BLOCK))
   return _unblock(dq), dk.astype(k.dtype), dv.astype(v.dtype)
-
-
-_attend_blocks.defvjp(_attend_blocks_forward, _attend_blocks_backward)
 
 
 def _block(x: jax.Array, index: jax.Array, axis: int = 2) -> jax.Array:
@@ -187,13 +243,40 @@ def _block(x: jax.Array, index: jax.Array, axis: int = 2) -> jax.Array:
 
 
 def _add_block(total: jax.Array, index: jax.Array, block: jax.Array) -> jax.Array:
-  """Adds to the positions of one block."""
-  return jax.lax.dynamic_update_slice_in_dim(
-    total, _block(total, index) + block, index * BLOCK, axis=2
-  )
+  """`total` [B, C, S, ...] with `block` added to the positions of block `index`."""
+  added = _block(total, index) + block
+  return jax.lax.dynamic_update_slice_in_dim(total, added, index * BLOCK, axis=2)
 
 
 def _unblock(x: jax.Array) -> jax.Array:
   """[blocks, B, C, BLOCK, ...] -> [B, C, S, ...]."""
   x = jnp.moveaxis(x, 0, 2)
   return x.reshape(*x.shape[:2], -1, *x.shape[4:])
+
+
+def _kernel_forward(q, k, v, visibility: Visibility):
+  return gpu_training.forward(q, k, v, key_end=visibility.key_end)  # it finds its own tiles
+
+
+def _kernel_backward(residuals: Residuals, d_out: jax.Array):
+  return gpu_training.backward(
+    residuals.q,
+    residuals.k,
+    residuals.v,
+    key_end=residuals.visibility.key_end,
+    out=residuals.out,
+    normalizer=residuals.normalizer,
+    d_out=d_out,
+  )
+
+
+def _on_gpus(kernel: Callable, loops: Callable) -> Callable:
+  """The kernel where the program is compiled for GPUs, which need not be here; loops elsewhere."""
+  return functools.partial(jax.lax.platform_dependent, cuda=kernel, default=loops)
+
+
+LOOPS = BlockAttention(loop_forward, loop_backward)
+# On GPUs by kernels, elsewhere as LOOPS.
+KERNELS = BlockAttention(
+  _on_gpus(_kernel_forward, loop_forward), _on_gpus(_kernel_backward, loop_backward)
+)

@@ -62,24 +62,36 @@ class Entry(NamedTuple):
   shape: tuple[int, ...]
 
 
+class Parameter(NamedTuple):
+  """One of our parameters, and the tensors of the file that make it up, by layer if stacked."""
+
+  name: str
+  leaf: Any  # an array, or its ShapeDtypeStruct
+  entries: list[Entry]
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return tuple(self.leaf.shape)
+
+
 def is_stacked(name: str) -> bool:
   return name.startswith('layers/')
 
 
 def entries(name: str, shape: Sequence[int]) -> list[Entry]:
   """Tensors of the file that make up our parameter `name` of `shape`, by layer if stacked."""
-  place = PLACES[name]
-  own = tuple(shape[1:] if is_stacked(name) else shape)
-  merged = tuple(math.prod(own[a] for a in group) for group in place.axes)
-  count = shape[0] if is_stacked(name) else 1
+  place, count = PLACES[name], 1
+  if is_stacked(name):
+    count, *shape = shape
+  merged = tuple(math.prod(shape[axis] for axis in group) for group in place.axes)
   return [Entry(place.name.format(i=i), merged) for i in range(count)]
 
 
-def all_entries(decoder: Any) -> Iterator[tuple[str, Any, list[Entry]]]:
-  """(our name, leaf, tensors of the file) of every parameter of a decoder, abstract or not."""
+def all_parameters(decoder: Any) -> Iterator[Parameter]:
+  """Every parameter of a decoder, abstract or not, in the order of its leaves."""
   for path, leaf in jax.tree_util.tree_leaves_with_path(decoder):
     name = path_name(path)
-    yield name, leaf, entries(name, leaf.shape)
+    yield Parameter(name, leaf, entries(name, leaf.shape))
 
 
 def to_file(name: str, x: np.ndarray, entry: Entry) -> np.ndarray:
@@ -89,7 +101,7 @@ def to_file(name: str, x: np.ndarray, entry: Entry) -> np.ndarray:
 
 
 def read_part(
-  name: str, tensor: Any, shape: Sequence[int], part: Sequence[slice], out: np.ndarray
+  name: str, tensor: Any, shape: Sequence[int], *, part: Sequence[slice], out: np.ndarray
 ) -> None:
   """Fills `out` with a part of one layer's parameter (or of an unstacked one).
 
@@ -108,14 +120,15 @@ def read_part(
       'PARAMETER_RULES or read it whole.'
     )
   target = out.transpose([axis for group in groups for axis in group])
-  inner = [math.prod(shape[axis] for axis in group[1:]) for group in groups]
-  ranges = [
-    slice(part[group[0]].start * size, part[group[0]].stop * size)
-    for group, size in zip(groups, inner, strict=True)
-  ]
+  # An axis of the file is ours group[0], each index of which spans the axes merged into it.
+  spans = [math.prod(shape[axis] for axis in group[1:]) for group in groups]
+  ranges = []
+  for group, span in zip(groups, spans, strict=True):
+    ours = part[group[0]]
+    ranges.append(slice(ours.start * span, ours.stop * span))
   rows = max(1, _BLOCK // max(1, target[:1].size))
   for start in range(0, len(target), rows):
     block = target[start : start + rows]
-    first = ranges[0].start + start * inner[0]
-    ranges_here = (slice(first, first + len(block) * inner[0]), *ranges[1:])
-    block[...] = tensor[ranges_here].reshape(block.shape)
+    first = ranges[0].start + start * spans[0]
+    rows_of_file = slice(first, first + len(block) * spans[0])
+    block[...] = tensor[(rows_of_file, *ranges[1:])].reshape(block.shape)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,14 +41,14 @@ def list_tensors(folder: pathlib.Path) -> dict[str, Stored]:
     InputError: there is no checkpoint, a shard is missing or a file is broken.
   """
   weight_map = _weight_map(folder)
+  if not weight_map and not (folder / SINGLE).is_file():
+    raise InputError(
+      f'{folder} has no {SINGLE} and no {INDEX}; expected a checkpoint in safetensors.'
+    )
   stored = {}
-  for file in sorted(set(weight_map.values())) if weight_map else [SINGLE]:
+  for file in sorted(set(weight_map.values())) or [SINGLE]:
     if not (folder / file).is_file():
-      raise InputError(
-        f'{folder} lacks {file}, named by {INDEX}; copy it, too.'
-        if weight_map
-        else f'{folder} has no {SINGLE} and no {INDEX}; expected a checkpoint in safetensors.'
-      )
+      raise InputError(f'{folder} lacks {file}, named by {INDEX}; copy it, too.')
     with _open(folder / file) as handle:
       for name in handle.keys():
         if not weight_map or weight_map.get(name) == file:
@@ -90,7 +91,8 @@ def _open(file: pathlib.Path) -> Any:
 def write_tensors(
   folder: pathlib.Path,
   plan: Sequence[Entry],
-  get: Callable[[str], np.ndarray],
+  tensors: Iterable[np.ndarray],
+  *,
   dtype: Any,
   max_file_bytes: int,
 ) -> list[str]:
@@ -99,7 +101,7 @@ def write_tensors(
   Args:
     folder: where.
     plan: names and shapes of all tensors.
-    get: makes a tensor; called once for each, in order. No more than one file's are held.
+    tensors: those of the plan, in order; no more than one file's are held.
     dtype: of the numbers written.
     max_file_bytes: of the tensors in one file; a larger tensor has a file of its own.
 
@@ -109,25 +111,34 @@ def write_tensors(
   Raises:
     OSError: they could not be written, e.g. the disk is full.
   """
-  size = lambda entry: int(np.prod(entry.shape)) * np.dtype(dtype).itemsize
-  shards: list[list[Entry]] = [[]]
-  for entry in plan:
-    if shards[-1] and sum(map(size, shards[-1])) + size(entry) > max_file_bytes:
-      shards.append([])
-    shards[-1].append(entry)
-  files = (
-    [SINGLE]
-    if len(shards) == 1
-    else [f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors' for i in range(len(shards))]
-  )
-  for file, shard in zip(files, shards, strict=True):
-    _save(folder / file, {entry.name: get(entry.name) for entry in shard})
+  itemsize, tensors = np.dtype(dtype).itemsize, iter(tensors)
+  shards = _split(plan, max_file_bytes // itemsize)
+  files, weight_map = [SINGLE], {}
   if len(shards) > 1:
-    weight_map = {e.name: file for file, shard in zip(files, shards, strict=True) for e in shard}
-    index = {'metadata': {'total_size': sum(map(size, plan))}, 'weight_map': weight_map}
+    files = [f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors' for i in range(len(shards))]
+  for file, shard in zip(files, shards, strict=True):
+    _save(folder / file, {entry.name: next(tensors) for entry in shard})
+    weight_map |= {entry.name: file for entry in shard}
+  if len(shards) > 1:
+    total_size = sum(math.prod(entry.shape) for entry in plan) * itemsize
+    index = {'metadata': {'total_size': total_size}, 'weight_map': weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + '\n')
     files.append(INDEX)
   return files
+
+
+def _split(plan: Sequence[Entry], max_numbers: int) -> list[list[Entry]]:
+  """The plan in runs of at most so many numbers; a larger tensor is a run of its own."""
+  runs: list[list[Entry]] = [[]]
+  used = 0
+  for entry in plan:
+    size = math.prod(entry.shape)
+    if runs[-1] and used + size > max_numbers:
+      runs.append([])
+      used = 0
+    runs[-1].append(entry)
+    used += size
+  return runs
 
 
 def _save(file: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:

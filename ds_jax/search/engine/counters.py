@@ -13,7 +13,7 @@ from ds_jax.interfaces import Team
 
 @dataclasses.dataclass
 class Counters:
-  """Of one `run`; what depends on timing is named so by `metrics`."""
+  """Counts of one `run` of the engine; `metrics` names those that depend on timing."""
 
   trees: int = 0
   solved: int = 0
@@ -21,7 +21,6 @@ class Counters:
   generated_tokens: int = 0
   recomputed_tokens: int = 0
   rounds: int = 0
-  busy_slots: int = 0  # summed over rounds
   slots_in_demand: int = 0  # all slots, summed over rounds in which jobs were waiting
   busy_in_demand: int = 0  # those of them that expanded
   positions_read: int = 0  # of path caches, summed over decode steps
@@ -31,26 +30,32 @@ class Counters:
   verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
   def __add__(self, other: Counters) -> Counters:
-    return Counters(
-      **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)}
-    )
+    sums = {}
+    for field in dataclasses.fields(self):
+      sums[field.name] = getattr(self, field.name) + getattr(other, field.name)
+    return Counters(**sums)
 
   def over_team(self, team: Team) -> Counters:
     """The sum over the processes of a job, which all must call; seconds are of the slowest."""
     if team.count == 1:
       return self
-    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    rows = [json.loads(data) for data in team.gather(json.dumps(fields).encode())]
-    parts = [Counters(**row | {'verdicts': collections.Counter(row['verdicts'])}) for row in rows]
-    return dataclasses.replace(
-      functools.reduce(operator.add, parts), seconds=max(part.seconds for part in parts)
-    )
+    parts = []
+    for data in team.gather(json.dumps(vars(self)).encode()):
+      part = Counters(**json.loads(data))
+      part.verdicts = collections.Counter(part.verdicts)
+      parts.append(part)
+    total = functools.reduce(operator.add, parts)
+    return dataclasses.replace(total, seconds=max(part.seconds for part in parts))
 
   def metrics(self) -> dict[str, float]:
-    """How well the slots were used; names are documented in README. All depends on timing."""
-    share = lambda part, whole: part / whole if whole else 1.0
+    """How well the slots were used; README documents the names. All depends on timing."""
     return {
-      'time/occupancy': share(self.busy_in_demand, self.slots_in_demand),
-      'time/path_read_over_valid': share(self.positions_read, self.positions_valid),
+      'time/occupancy': _share(self.busy_in_demand, self.slots_in_demand),
+      'time/path_read_over_valid': _share(self.positions_read, self.positions_valid),
       'time/tokens_per_second': self.generated_tokens / max(self.seconds, 1e-6),
     }
+
+
+def _share(part: int, whole: int) -> float:
+  """part / whole, 1 of nothing."""
+  return part / whole if whole else 1.0

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,22 +24,33 @@ from jax.sharding import Mesh
 
 from ds_jax import sharding
 from ds_jax.config import SearchConfig
-from ds_jax.interfaces import ALONE, ExpandFn, Progress, Segments, SilentProgress, Team, VerifyFn
-from ds_jax.search.engine import slots as lanes
+from ds_jax.interfaces import (
+  ALONE,
+  ExpandFn,
+  Progress,
+  Segments,
+  SilentProgress,
+  SlotPlan,
+  Team,
+  VerifyFn,
+)
 from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.expansion import Expansion, blank_children, cut_segments
-from ds_jax.search.engine.host_tree import HostTree, Job
+from ds_jax.search.engine.host_tree import DeviceFields, HostTree, Job
 from ds_jax.search.engine.keys import problem_hash, root_key_data
 from ds_jax.search.engine.lockstep import Lockstep
 from ds_jax.search.engine.round import make_advance
-from ds_jax.search.policies.serial import POLICIES, Allocation, Policy
-from ds_jax.search.policies.waves import ForkPlan, no_forks, num_asked_at_once
-from ds_jax.search.settings import How, options_from, rules_from
+from ds_jax.search.engine.slots import Request, Slot, assign, make_plan
+from ds_jax.search.policies import Allocation, ForkPlan, Policy, no_forks, policy_of
+from ds_jax.search.selection import How
+from ds_jax.search.settings import settings_from
 from ds_jax.search.tree import Tree, new_tree
 from ds_jax.types import FinishedTree
 
 # How long a round waits for verdicts before trees that have theirs go on without the others.
 VERIFY_GRACE_SECONDS = 0.05
+# How long it waits at a time where there is nothing to go on with.
+VERIFY_POLL_SECONDS = 0.2
 
 
 class Interrupted(Exception):
@@ -68,41 +79,43 @@ class Engine:
 
   @property
   def capacity(self) -> int:
-    """N, node slots per tree."""
+    """N, room for nodes of a tree."""
     return 1 + self.config.max_expansions * self.config.width
 
   @property
   def policy(self) -> Policy:
-    return POLICIES[self.config.policy]
+    return policy_of(self.config)
 
   @property
   def max_collected(self) -> int:
     """Ends that a tree may collect."""
-    return (
-      self.config.max_expansions if self.config.policy == 'fork' else self.config.num_trajectories
-    )
+    return self.policy.max_collected(self.config)
 
   @property
   def num_results(self) -> int:
     """E, expansions of one tree that one advance takes in."""
-    return 1 if self.policy.is_serial else num_asked_at_once(self.max_collected)
+    return self.policy.num_results(self.max_collected)
 
   @property
   def advance(self) -> Callable[..., Any]:
-    return make_advance(self.mesh, rules_from(self.config))
+    return make_advance(self.mesh, self.policy)
 
   @functools.cached_property
   def make_trees(self) -> Callable[[], Tree]:
     """Returns a batch of blank trees on the mesh."""
-    one = lambda _: new_tree(
-      self.capacity,
-      self.max_collected,
-      jnp.zeros(2, jnp.uint32),
-      self.config.max_depth,
-      self.config.width,
-    )
+
+    def blank(_: jax.Array) -> Tree:
+      tree = new_tree(
+        self.capacity,
+        self.max_collected,
+        jnp.zeros(2, jnp.uint32),
+        max_depth=self.config.max_depth,
+        max_width=self.config.width,
+      )
+      return tree.replace(policy=self.policy.init(self.capacity, 0))
+
     return jax.jit(
-      lambda: jax.vmap(one)(jnp.arange(self.num_trees)),
+      lambda: jax.vmap(blank)(jnp.arange(self.num_trees)),
       out_shardings=sharding.batch_sharding(self.mesh),
     )
 
@@ -150,10 +163,10 @@ def run(
     engine,
     iter(jobs),
     base_key,
-    on_finish,
-    progress or SilentProgress(),
-    Lockstep(engine.team, engine.verify_fn, should_stop),
-    no_forks(engine.config.max_depth) if plan is None else plan,
+    on_finish=on_finish,
+    progress=progress or SilentProgress(),
+    lockstep=Lockstep(engine.team, engine.verify_fn, should_stop),
+    plan=no_forks(engine.config.max_depth) if plan is None else plan,
   )
   return loop.run(params)
 
@@ -166,6 +179,7 @@ class _Loop:
     engine: Engine,
     jobs: Iterator[Job],
     base_key: np.ndarray,
+    *,
     on_finish: Callable[[FinishedTree], None],
     progress: Progress,
     lockstep: Lockstep,
@@ -175,12 +189,12 @@ class _Loop:
     self.on_finish, self.progress = on_finish, progress
     self.lockstep, self.plan = lockstep, plan
     self.num_shards = sharding.num_slot_shards(engine.mesh)
-    self.options = options_from(engine.config)
-    self.first_children = int(engine.policy.first_children(self.options))
+    self.settings = settings_from(engine.config)
+    self.first_children = int(engine.policy.first_children(self.settings))
     count = engine.num_trees
     self.trees: list[HostTree | None] = [None] * count
-    self.slots = [lanes.Slot() for _ in range(count)]
-    self.waiting: list[lanes.Request] = []  # requests without a slot yet
+    self.slots = [Slot() for _ in range(count)]
+    self.waiting: list[Request] = []  # requests without a slot yet
     self.is_new = np.zeros(count, bool)
     self.has_jobs = True  # as far as is known
     self.unverified: dict[int, list[Expansion]] = {}  # by tree: expanded, verdicts under way
@@ -193,14 +207,16 @@ class _Loop:
     while any(tree is not None for tree in self.trees):
       if self.lockstep.should_stop():
         raise Interrupted
-      self.waiting = lanes.assign(self.waiting, self.trees, self.slots, self.num_shards)
-      if any(slot.request is not None for slot in self.slots):
-        config = self.engine.config
-        plan = lanes.make_plan(
-          self.slots, self.trees, self.num_shards, config.replay_chunk, config.replay_lanes
+      self.waiting = assign(self.waiting, self.trees, self.slots, num_shards=self.num_shards)
+      if self.has_requests():
+        slot_plan = make_plan(
+          self.slots,
+          num_shards=self.num_shards,
+          replay_chunk=self.engine.config.replay_chunk,
+          replay_lanes=self.engine.config.replay_lanes,
         )
-        caches, segments = self.engine.expand_fn(params, caches, self.engine.put(plan))
-        self.grow(plan, self.engine.read(segments))
+        caches, segments = self.engine.expand_fn(params, caches, self.engine.put(slot_plan))
+        self.grow(slot_plan, self.engine.read(segments))
       ready = self.await_verdicts()
       if ready:
         device_trees = self.advance(device_trees, ready)
@@ -209,81 +225,93 @@ class _Loop:
       self.report()
     return self.counters
 
+  def has_requests(self) -> bool:
+    """Whether a slot has something to do."""
+    return any(slot.request is not None for slot in self.slots)
+
   def refill(self) -> None:
     """Starts a job in every free tree place."""
     free = [i for i, tree in enumerate(self.trees) if tree is None]
-    started = [(i, job) for i, job in zip(free, self.jobs, strict=False)]
-    self.has_jobs = len(started) == len(free)
-    if not started:
+    jobs = list(itertools.islice(self.jobs, len(free)))
+    self.has_jobs = len(jobs) == len(free)
+    if not jobs:
       return
-    keys = root_key_data(
-      self.base_key,
-      [problem_hash(job.problem.id) for _, job in started],
-      [job.sample for _, job in started],
-    )
-    for (i, job), key in zip(started, keys, strict=True):
-      self.trees[i] = HostTree(job, key)
+    hashes = [problem_hash(job.problem.id) for job in jobs]
+    keys = root_key_data(self.base_key, hashes, [job.sample for job in jobs])
+    for i, job, key in zip(free, jobs, keys, strict=False):  # more places than jobs at the end
+      self.trees[i] = HostTree(job, key, capacity=self.engine.capacity)
       self.is_new[i] = True
-      self.ask(i, 0, 0, self.first_children, key, False, How.ROOT)
+      self.ask(i, Tree.ROOT, first_child=0, num_children=self.first_children, key=key, how=How.ROOT)
 
   def ask(
     self,
     tree_index: int,
     node: int,
-    first: int,
-    count: int,
+    *,
+    first_child: int,
+    num_children: int,
     key: np.ndarray,
-    is_fork: bool,
     how: How,
   ) -> None:
-    """Queues requests for `count` children of a node, W at most in each."""
+    """Queues requests for children of a node, W at most in each."""
     self.trees[tree_index].selections.append((node, how.name.lower()))
     width = self.engine.config.width
-    for done in range(0, count, width):
+    for done in range(0, num_children, width):
       self.waiting.append(
-        lanes.Request(tree_index, node, first + done, min(width, count - done), key, is_fork)
+        Request(
+          tree_index=tree_index,
+          node=node,
+          first_child=first_child + done,
+          num_children=min(width, num_children - done),
+          key=key,
+          is_fork=how is How.FORK,
+        )
       )
 
-  def grow(self, plan: Any, segments: Segments) -> None:
+  def grow(self, plan: SlotPlan, segments: Segments) -> None:
     """Takes in the sampled children and sends their ends to the verifier."""
     self.counters.rounds += 1
     self.count_work(plan, segments)
     items, owners = [], []
-    for b in np.flatnonzero(plan.num_children):
+    for b in np.flatnonzero(plan.num_children).tolist():
       slot = self.slots[b]
       request, slot.request = slot.request, None
       tree = self.trees[request.tree_index]
-      expansion = cut_segments(tree, slot, int(b), request, segments, self.engine.config)
+      expansion = cut_segments(
+        segments, b, request, slot=slot, tree=tree, config=self.engine.config
+      )
       slot.expansion = expansion
       self.unverified.setdefault(request.tree_index, []).append(expansion)
       if self.is_own(tree):
         self.counters.expansions += 1
         self.counters.generated_tokens += expansion.num_tokens
       for child in expansion.ends():
-        tokens = [tree.response_tokens(request.node), expansion.tokens[child]]
-        items.append((tree.job.problem.answer, self.engine.decode_text(np.concatenate(tokens))))
+        path = [tree.response_tokens(request.node), expansion.segments[child].tokens]
+        text = self.engine.decode_text(np.concatenate(path))
+        items.append((tree.job.problem.answer, text))
         owners.append((expansion, child))
-    for (expansion, child), future in zip(
-      owners, self.lockstep.verify(items) if items else [], strict=True
-    ):
+    if not items:
+      return
+    for (expansion, child), future in zip(owners, self.lockstep.verify(items), strict=True):
       expansion.futures[child] = future
 
-  def count_work(self, plan: Any, segments: Segments) -> None:
+  def count_work(self, plan: SlotPlan, segments: Segments) -> None:
     """Notes what the round kept busy, and how much of what it read was of use."""
-    c, is_busy = self.counters, plan.num_children > 0
-    c.busy_slots += int(is_busy.sum())
+    counters, is_busy = self.counters, plan.num_children > 0
     if self.has_jobs:
-      c.slots_in_demand += len(is_busy)
-      c.busy_in_demand += int(is_busy.sum())
+      counters.slots_in_demand += len(is_busy)
+      counters.busy_in_demand += int(is_busy.sum())
     lengths = np.array([slot.length for slot in self.slots])
     steps = np.maximum(segments.length.max(-1) - 1, 0)  # the first token takes no step
-    for own, last in zip(
+    by_shard = zip(
       np.split(lengths, self.num_shards), np.split(steps, self.num_shards), strict=True
-    ):
-      for start, end in itertools.pairwise([0, *np.unique(last)]):
-        read = np.where(last > start, own, 0)  # slots stop reading when their children have ended
-        c.positions_read += int(end - start) * self.engine.count_read(read)
-        c.positions_valid += int(end - start) * int(read.sum())
+    )
+    for shard_lengths, last_step in by_shard:
+      # Slots stop reading when their children have ended.
+      for start, end in itertools.pairwise([0, *np.unique(last_step).tolist()]):
+        read = np.where(last_step > start, shard_lengths, 0)
+        counters.positions_read += (end - start) * self.engine.count_read(read)
+        counters.positions_valid += (end - start) * int(read.sum())
 
   def is_own(self, tree: HostTree) -> bool:
     """Whether the tree belongs to this process, which keeps and counts it."""
@@ -292,26 +320,28 @@ class _Loop:
   def await_verdicts(self) -> dict[int, list[Expansion]]:
     """Expansions by tree whose verdicts are all in, E at most of each; waits for one at least if
     there is nothing else to do, and a little for the others."""
-    pending = [f for e in self.expansions() for f in e.futures.values() if not f.done()]
+    pending = []
+    for expansion in self.expansions():
+      pending += [future for future in expansion.futures.values() if not future.done()]
     self.lockstep.wait(pending, VERIFY_GRACE_SECONDS)
-    has_work = any(slot.request is not None for slot in self.slots) or self.waiting
+    has_work = self.has_requests() or bool(self.waiting)
     while (
       self.unverified
       and not has_work
       and not self.lockstep.should_stop()
-      and not any(e.is_verified() for e in self.expansions())
+      and not any(expansion.is_verified() for expansion in self.expansions())
     ):
-      self.lockstep.wait(
-        [f for f in pending if not f.done()], 0.2, concurrent.futures.FIRST_COMPLETED
-      )
-    ready = {
-      i: [e for e in under_way if e.is_verified()][: self.engine.num_results]
-      for i, under_way in self.unverified.items()
-    }
-    return {i: expansions for i, expansions in ready.items() if expansions}
+      still_pending = [future for future in pending if not future.done()]
+      self.lockstep.wait(still_pending, VERIFY_POLL_SECONDS, concurrent.futures.FIRST_COMPLETED)
+    ready = {}
+    for i, under_way in self.unverified.items():
+      verified = [expansion for expansion in under_way if expansion.is_verified()]
+      if verified:
+        ready[i] = verified[: self.engine.num_results]
+    return ready
 
   def expansions(self) -> list[Expansion]:
-    return [e for under_way in self.unverified.values() for e in under_way]
+    return list(itertools.chain.from_iterable(self.unverified.values()))
 
   def advance(self, device_trees: Tree, ready: dict[int, list[Expansion]]) -> Tree:
     """Backs up and allocates for the trees in `ready`; finished ones leave."""
@@ -321,57 +351,50 @@ class _Loop:
     nodes, is_ready = np.zeros(shape, np.int32), np.zeros(count, bool)
     keys = np.zeros((count, 2), np.uint32)
     for i, expansions in ready.items():
-      self.unverified[i] = [e for e in self.unverified[i] if e not in expansions]
-      is_ready[i], keys[i] = True, self.trees[i].key
+      tree = self.trees[i]
+      is_ready[i], keys[i] = True, tree.key
       for e, expansion in enumerate(expansions):
-        expansion.settle(self.trees[i], config)
-        if self.is_own(self.trees[i]):
+        expansion.settle(tree, config)
+        if self.is_own(tree):
           self.counters.verdicts.update(v.value for v in expansion.verdicts if v)
         nodes[i, e] = expansion.request.node
         expansion.write(children, (i, e))
-    self.unverified = {i: under_way for i, under_way in self.unverified.items() if under_way}
+      self.forget(i, expansions)
     is_new = self.is_new & is_ready
-    device_trees, allocation, how, next_keys = self.engine.advance(
-      device_trees, *self.engine.put((is_new, keys, nodes, children)), self.options, self.plan
+    device_trees, *answers = self.engine.advance(
+      device_trees, *self.engine.put((is_new, keys, nodes, children)), self.settings, self.plan
     )
     self.is_new &= ~is_ready
-    self.dispatch(list(ready), *self.engine.read((allocation, how, next_keys)), device_trees)
+    allocation, is_done, next_keys = self.engine.read(tuple(answers))
+    self.dispatch(list(ready), allocation, next_keys)
+    finished = [i for i in ready if is_done[i]]
+    if finished:
+      self.hand_over(finished, self.engine.read(DeviceFields.of(device_trees)))
     return device_trees
 
-  def dispatch(
-    self,
-    ready: list[int],
-    allocation: Allocation,
-    how: np.ndarray,
-    keys: np.ndarray,
-    device_trees: Tree,
-  ) -> None:
-    """Queues what the policy asked for; hands over trees that are done."""
+  def forget(self, tree_index: int, expansions: Sequence[Expansion]) -> None:
+    """Drops expansions that a tree has taken in from the unverified ones."""
+    left = [e for e in self.unverified[tree_index] if e not in expansions]
+    if left:
+      self.unverified[tree_index] = left
+    else:
+      del self.unverified[tree_index]
+
+  def dispatch(self, ready: Sequence[int], allocation: Allocation, keys: np.ndarray) -> None:
+    """Queues what the policy asked for."""
     for i in ready:
-      for a in np.flatnonzero(allocation.num_children[i]):
-        is_fork = bool(allocation.is_fork[i, a])
+      for a in np.flatnonzero(allocation.num_children[i]).tolist():
         self.ask(
           i,
           int(allocation.node[i, a]),
-          int(allocation.first_child[i, a]),
-          int(allocation.num_children[i, a]),
-          keys[i, a],
-          is_fork,
-          How.FORK if is_fork else How(int(how[i])),
+          first_child=int(allocation.first_child[i, a]),
+          num_children=int(allocation.num_children[i, a]),
+          key=keys[i, a],
+          how=How(int(allocation.how[i, a])),
         )
-    finished, config = [i for i in ready if How(int(how[i])) is How.DONE], self.engine.config
-    if not finished:
-      return
-    names = (
-      'visit_count',
-      'value_sum',
-      'num_ends',
-      'num_correct',
-      'collected',
-      'num_collected',
-      'preorder',
-    )
-    fields = self.engine.read({name: getattr(device_trees, name) for name in names})
+
+  def hand_over(self, finished: Sequence[int], fields: DeviceFields) -> None:
+    """Lets finished trees leave, with what the device knows of them."""
     for i in finished:
       tree, self.trees[i] = self.trees[i], None
       for slot in self.slots:
@@ -379,21 +402,20 @@ class _Loop:
           slot.release()
       if not self.is_own(tree):
         continue
-      done = tree.finish(
-        {name: np.array(value[i]) for name, value in fields.items()},
-        is_depth_first=not self.engine.policy.is_serial,
-      )
+      done = tree.finish(fields.row(i), is_depth_first=not self.engine.policy.is_serial)
       self.counters.trees += 1
       self.counters.solved += done.is_solved
       self.counters.recomputed_tokens += tree.recomputed_tokens
-      self.counters.out_of_budget += tree.is_out_of_budget(len(done.collected), config)
+      num_collected = len(done.collected)
+      self.counters.out_of_budget += tree.is_out_of_budget(num_collected, self.engine.config)
       self.on_finish(done)
 
   def report(self) -> None:
-    c = self.counters
+    counters = self.counters
+    speed = counters.generated_tokens / max(counters.seconds, 1e-6)
     self.progress.update(
-      c.trees,
-      expansions=c.expansions,
-      solved=c.solved,
-      **{'tokens/s': round(c.generated_tokens / max(c.seconds, 1e-6))},
+      counters.trees,
+      expansions=counters.expansions,
+      solved=counters.solved,
+      **{'tokens/s': round(speed)},
     )

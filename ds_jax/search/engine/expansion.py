@@ -9,8 +9,9 @@ import numpy as np
 
 from ds_jax.config import SearchConfig
 from ds_jax.interfaces import Segments
-from ds_jax.search.engine.host_tree import HostTree
+from ds_jax.search.engine.host_tree import HostTree, Segment
 from ds_jax.search.engine.slots import Request, Slot
+from ds_jax.search.policies import policy_of
 from ds_jax.search.tree import Children
 from ds_jax.types import Verdict
 
@@ -24,9 +25,7 @@ class Expansion:
 
   request: Request
   slot: Slot  # whose segment cache holds them, until it takes another request
-  tokens: list[np.ndarray]  # n x [t] int32
-  logprobs: list[np.ndarray]  # n x [t] float32
-  entropies: list[np.ndarray]  # n x [t] float32
+  segments: list[Segment]  # n of them
   is_ended: np.ndarray  # [n] bool, the last token is an end token
   is_seen: np.ndarray  # [n] bool, … and it ends the path
   is_terminal: np.ndarray  # [n] bool, the path ends here, also at the depth limit
@@ -36,30 +35,29 @@ class Expansion:
 
   @property
   def num_tokens(self) -> int:
-    return sum(map(len, self.tokens))
+    return sum(len(segment.tokens) for segment in self.segments)
 
   def ends(self) -> list[int]:
     return np.flatnonzero(self.is_terminal).tolist()
 
   def is_verified(self) -> bool:
-    return all(f.done() for f in self.futures.values())
+    return all(future.done() for future in self.futures.values())
 
   def settle(self, tree: HostTree, config: SearchConfig) -> None:
     """Reads the verdicts and adds the siblings to the host tree."""
-    for j in range(len(self.tokens)):
+    for j, segment in enumerate(self.segments):
       verdict = self.futures[j].result() if j in self.futures else None
       if verdict is Verdict.NO_ANSWER and not self.is_seen[j]:  # cut off by the depth limit
         verdict = Verdict.INCOMPLETE
+      reward = reward_of(verdict, config.incomplete_score)
       self.verdicts.append(verdict)
-      self.rewards.append(reward_of(verdict, config.incomplete_score))
+      self.rewards.append(reward)
       node = tree.add_child(
         self.request.node,
-        self.tokens[j],
-        self.logprobs[j],
-        self.entropies[j],
-        verdict,
-        self.rewards[j],
-        self.request.is_fork,
+        segment,
+        verdict=verdict,
+        reward=reward,
+        is_fork=self.request.is_fork,
       )
       if self.slot.expansion is self:
         self.slot.children[node] = j
@@ -67,20 +65,19 @@ class Expansion:
 
   def write(self, children: Children, index: tuple[int, ...]) -> None:
     """Puts this expansion into blank host arrays, at `index` of their leading axes."""
-    n, values = len(self.tokens), self.verdicts
-    children.count[index], children.first_child[index] = n, self.request.first_child
-    siblings = (*index, slice(n))
-    children.num_tokens[siblings] = [len(t) for t in self.tokens]
-    children.logprob_sum[siblings] = [v.sum(dtype=np.float64) for v in self.logprobs]
-    children.entropy_sum[siblings] = [v.sum(dtype=np.float64) for v in self.entropies]
-    children.end_logprob[siblings] = [
-      v[-1] if e else 0.0 for v, e in zip(self.logprobs, self.is_ended, strict=True)
-    ]
-    children.is_ended[siblings] = self.is_ended
-    children.is_terminal[siblings] = self.is_terminal
-    children.is_valid[siblings] = [v is not None and not v.is_masked for v in values]
-    children.is_correct[siblings] = [v is Verdict.CORRECT for v in values]
-    children.reward[siblings] = self.rewards
+    children.count[index] = len(self.segments)
+    children.first_child[index] = self.request.first_child
+    for j, (segment, verdict) in enumerate(zip(self.segments, self.verdicts, strict=True)):
+      sibling = (*index, j)
+      children.num_tokens[sibling] = len(segment.tokens)
+      children.logprob_sum[sibling] = segment.logprobs.sum(dtype=np.float64)
+      children.entropy_sum[sibling] = segment.entropies.sum(dtype=np.float64)
+      children.end_logprob[sibling] = segment.logprobs[-1] if self.is_ended[j] else 0.0
+      children.is_ended[sibling] = self.is_ended[j]
+      children.is_terminal[sibling] = self.is_terminal[j]
+      children.is_valid[sibling] = verdict is not None and not verdict.is_masked
+      children.is_correct[sibling] = verdict is Verdict.CORRECT
+      children.reward[sibling] = self.rewards[j]
 
 
 def reward_of(verdict: Verdict | None, incomplete_score: float) -> float:
@@ -97,43 +94,65 @@ def reward_of(verdict: Verdict | None, incomplete_score: float) -> float:
 
 
 def cut_segments(
-  tree: HostTree, slot: Slot, b: int, request: Request, segments: Segments, config: SearchConfig
+  segments: Segments,
+  index: int,
+  request: Request,
+  *,
+  slot: Slot,
+  tree: HostTree,
+  config: SearchConfig,
 ) -> Expansion:
-  """Takes slot b's children out of the batch; says which of them are ends.
+  """Takes one slot's children out of the batch; says which of them are ends.
 
-  An end token in the last place of a segment ends the path here (the released code misses it;
-  policy 'faithful' does as well).
+  An end token in the last place of a segment ends the path as any other, unless the policy repeats
+  the released code's defect.
+
+  Args:
+    segments: of all slots, on the host.
+    index: the slot's, among all.
+    request: what the slot was asked for.
+    slot: the slot.
+    tree: the tree of the request.
+    config: `segment_length`, `max_depth`, `policy`.
   """
   count = request.num_children
-  lengths, is_ended = segments.length[b, :count], segments.is_ended[b, :count]
-  is_seen = is_ended & ((lengths < config.segment_length) | (config.policy != 'faithful'))
-  is_terminal = is_seen | (tree.depth[request.node] + 1 >= config.max_depth)
-  cut = lambda values: [values[b, j, : int(lengths[j])].copy() for j in range(count)]
+  lengths, is_ended = segments.length[index, :count], segments.is_ended[index, :count]
+  is_seen = is_ended
+  if policy_of(config).defects.misses_end_in_last_place:
+    is_seen = is_ended & (lengths < config.segment_length)
+  is_last = tree.depth[request.node] + 1 >= config.max_depth
+  siblings = []
+  for j, length in enumerate(lengths.tolist()):
+    siblings.append(
+      Segment(
+        tokens=segments.tokens[index, j, :length].copy(),
+        logprobs=segments.logprobs[index, j, :length].copy(),
+        entropies=segments.entropies[index, j, :length].copy(),
+      )
+    )
   return Expansion(
-    request,
-    slot,
-    cut(segments.tokens),
-    cut(segments.logprobs),
-    cut(segments.entropies),
-    is_ended,
-    is_seen,
-    is_terminal,
+    request=request,
+    slot=slot,
+    segments=siblings,
+    is_ended=is_ended,
+    is_seen=is_seen,
+    is_terminal=is_seen | is_last,
   )
 
 
 def blank_children(shape: tuple[int, ...], width: int) -> Children:
   """Host arrays `[*shape]` and `[*shape, W]` of expansions without children."""
-  of = lambda dtype, *more: np.zeros((*shape, *more), dtype)
+  siblings = (*shape, width)
   return Children(
-    count=of(np.int32),
-    first_child=of(np.int32),
-    num_tokens=of(np.int32, width),
-    logprob_sum=of(np.float32, width),
-    entropy_sum=of(np.float32, width),
-    end_logprob=of(np.float32, width),
-    is_ended=of(bool, width),
-    is_terminal=of(bool, width),
-    is_valid=of(bool, width),
-    is_correct=of(bool, width),
-    reward=of(np.float32, width),
+    count=np.zeros(shape, np.int32),
+    first_child=np.zeros(shape, np.int32),
+    num_tokens=np.zeros(siblings, np.int32),
+    logprob_sum=np.zeros(siblings, np.float32),
+    entropy_sum=np.zeros(siblings, np.float32),
+    end_logprob=np.zeros(siblings, np.float32),
+    is_ended=np.zeros(siblings, bool),
+    is_terminal=np.zeros(siblings, bool),
+    is_valid=np.zeros(siblings, bool),
+    is_correct=np.zeros(siblings, bool),
+    reward=np.zeros(siblings, np.float32),
   )

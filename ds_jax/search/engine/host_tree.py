@@ -7,12 +7,13 @@ need to exchange structure.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ds_jax.config import SearchConfig
+from ds_jax.search.tree import Tree
 from ds_jax.types import FinishedTree, Problem, Verdict
 
 
@@ -26,17 +27,56 @@ class Job:
   process: int = 0  # to which the tree belongs, of those that search together
 
 
+class Segment(NamedTuple):
+  """The tokens that one node adds."""
+
+  tokens: np.ndarray  # [t] int32
+  logprobs: np.ndarray  # [t] float32
+  entropies: np.ndarray  # [t] float32, nats
+
+
+NO_TOKENS = Segment(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.float32))
+
+
+class DeviceFields(NamedTuple):
+  """What the host takes from a device tree that is done; a leading `[B]` for a batch."""
+
+  visit_count: np.ndarray  # [N] int32
+  value_sum: np.ndarray  # [N] float32
+  num_ends: np.ndarray  # [N] int32
+  num_correct: np.ndarray  # [N] int32
+  preorder: np.ndarray  # [N] int32
+  collected: np.ndarray  # [K] int32
+  num_collected: np.ndarray  # [] int32
+
+  @classmethod
+  def of(cls, tree: Tree) -> DeviceFields:
+    nodes = tree.nodes
+    return cls(
+      visit_count=nodes.visit_count,
+      value_sum=nodes.value_sum,
+      num_ends=nodes.num_ends,
+      num_correct=nodes.num_correct,
+      preorder=nodes.preorder,
+      collected=tree.collected,
+      num_collected=tree.num_collected,
+    )
+
+  def row(self, index: int) -> DeviceFields:
+    """One tree of a batch; a copy, so that the batch can be freed."""
+    return DeviceFields(*(np.array(values[index]) for values in self))
+
+
 @dataclasses.dataclass
 class HostTree:
   """Grows with the search; entries of the lists are per node, the root first."""
 
   job: Job
   key: np.ndarray  # [2] uint32, key data of the root
+  capacity: int | None = None  # N of the device tree; None: not told
   parent: list[int] = dataclasses.field(default_factory=lambda: [-1])
   depth: list[int] = dataclasses.field(default_factory=lambda: [0])
-  tokens: list[np.ndarray] = dataclasses.field(default_factory=lambda: [np.zeros(0, np.int32)])
-  logprobs: list[np.ndarray] = dataclasses.field(default_factory=lambda: [np.zeros(0, np.float32)])
-  entropies: list[np.ndarray] = dataclasses.field(default_factory=lambda: [np.zeros(0, np.float32)])
+  segments: list[Segment] = dataclasses.field(default_factory=lambda: [NO_TOKENS])
   verdict: list[Verdict | None] = dataclasses.field(default_factory=lambda: [None])
   reward: list[float] = dataclasses.field(default_factory=lambda: [0.0])
   is_outcome_chosen: list[bool] = dataclasses.field(default_factory=lambda: [False])
@@ -58,42 +98,56 @@ class HostTree:
 
   def response_tokens(self, node: int) -> np.ndarray:
     """Response tokens from the root to the end of `node`; `[S]` int32."""
-    return np.concatenate([self.tokens[i] for i in self.path(node)])
+    return np.concatenate([self.segments[i].tokens for i in self.path(node)])
 
   def common_length(self, a: int, b: int) -> int:
     """Tokens, prompt included, that the paths to nodes `a` and `b` share as nodes."""
-    shared = [x for x, y in zip(self.path(a), self.path(b), strict=False) if x == y]
-    return len(self.job.prompt_tokens) + sum(len(self.tokens[i]) for i in shared)
+    length = len(self.job.prompt_tokens)
+    for x, y in zip(self.path(a), self.path(b), strict=False):
+      if x != y:
+        break
+      length += len(self.segments[x].tokens)
+    return length
 
   def add_child(
     self,
     parent: int,
-    tokens: np.ndarray,
-    logprobs: np.ndarray,
-    entropies: np.ndarray,
+    segment: Segment,
+    *,
     verdict: Verdict | None,
     reward: float,
     is_fork: bool,
   ) -> int:
-    """Appends a node; returns its index. `is_fork`: it was asked for because of an outcome."""
+    """Appends a node; returns its index. `is_fork`: it was asked for because of an outcome.
+
+    Raises:
+      ValueError: if the device tree has no room for it.
+    """
+    node = len(self.parent)
+    if self.capacity is not None and node >= self.capacity:
+      raise ValueError(
+        f'Expected at most {self.capacity} nodes of {self.job.problem.id!r}, got {node + 1}; make '
+        'the tree with more room.'
+      )
     self.parent.append(parent)
     self.depth.append(self.depth[parent] + 1)
-    self.tokens.append(tokens)
-    self.logprobs.append(logprobs)
-    self.entropies.append(entropies)
+    self.segments.append(segment)
     self.verdict.append(verdict)
     self.reward.append(reward)
     self.is_outcome_chosen.append(is_fork or self.is_outcome_chosen[parent])
-    return len(self.parent) - 1
+    return node
+
+  def num_tokens(self) -> int:
+    return sum(len(segment.tokens) for segment in self.segments)
 
   def is_out_of_budget(self, num_collected: int, config: SearchConfig) -> bool:
     """Whether a budget ended the tree before it had collected all it was to."""
-    num_tokens = sum(map(len, self.tokens))
-    is_spent = self.num_expansions >= config.max_expansions or 0 < config.max_tokens <= num_tokens
+    has_no_tokens = 0 < config.max_tokens <= self.num_tokens()
+    is_spent = self.num_expansions >= config.max_expansions or has_no_tokens
     return is_spent and num_collected < config.num_trajectories
 
-  def finish(self, fields: Mapping[str, np.ndarray], is_depth_first: bool) -> FinishedTree:
-    """Joins the device's statistics of this tree (one row of the batch) to the tokens.
+  def finish(self, fields: DeviceFields, *, is_depth_first: bool) -> FinishedTree:
+    """Joins the device's statistics of this tree to the tokens.
 
     Args:
       fields: of the device tree.
@@ -101,40 +155,44 @@ class HostTree:
         order of creation depends on timing.
     """
     count = len(self.parent)
-    order = np.argsort(fields['preorder'][:count]) if is_depth_first else np.arange(count)
-    number = np.argsort(order)  # new number of each node
-    pick = lambda values: [values[i] for i in order]
-    tokens, verdicts = pick(self.tokens), pick(self.verdict)
-    parents = np.array(pick(self.parent), np.int32)
-    lengths = [len(t) for t in tokens]
-    collected = number[fields['collected'][: int(fields['num_collected'])]].astype(np.int32)
-    selections = [(int(number[node]), how) for node, how in self.selections]
+    order = np.argsort(fields.preorder[:count]) if is_depth_first else np.arange(count)
+    new_number = np.argsort(order)  # of each node
+    parent = np.array(self.parent, np.int32)[order]
+    segments = [self.segments[i] for i in order]
+    verdicts = [self.verdict[i] for i in order]
+    lengths = [len(segment.tokens) for segment in segments]
+    collected = fields.collected[: int(fields.num_collected)]
+    selections = [(int(new_number[node]), how) for node, how in self.selections]
     statistics: dict[str, Any] = {
       'expansions': self.num_expansions,
       'generated_tokens': sum(lengths),
       'recomputed_tokens': self.recomputed_tokens,
       'nodes': count,
-      'ends': sum(v is not None for v in verdicts),
+      'ends': sum(verdict is not None for verdict in verdicts),
     }
     return FinishedTree(
       problem_id=self.job.problem.id,
       sample=self.job.sample,
       prompt_tokens=self.job.prompt_tokens,
-      parent=np.where(parents < 0, -1, number[parents]).astype(np.int32),
-      depth=np.array(pick(self.depth), np.int32),
+      parent=np.where(parent < 0, -1, new_number[parent]).astype(np.int32),
+      depth=np.array(self.depth, np.int32)[order],
       token_start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
-      tokens=np.concatenate(tokens),
-      logprobs=np.concatenate(pick(self.logprobs)),
-      entropies=np.concatenate(pick(self.entropies)),
-      visit_count=fields['visit_count'][order],
-      value_sum=fields['value_sum'][order],
-      num_ends=fields['num_ends'][order],
-      num_correct=fields['num_correct'][order],
-      is_terminal=np.array([v is not None for v in verdicts]),
-      is_outcome_chosen=np.array(pick(self.is_outcome_chosen)),
-      reward=np.array(pick(self.reward), np.float32),
-      verdict=tuple(v.value if v else None for v in verdicts),
-      collected=collected,
+      tokens=np.concatenate([segment.tokens for segment in segments]),
+      logprobs=np.concatenate([segment.logprobs for segment in segments]),
+      entropies=np.concatenate([segment.entropies for segment in segments]),
+      visit_count=fields.visit_count[order],
+      value_sum=fields.value_sum[order],
+      num_ends=fields.num_ends[order],
+      num_correct=fields.num_correct[order],
+      is_terminal=np.array([verdict is not None for verdict in verdicts]),
+      is_outcome_chosen=np.array(self.is_outcome_chosen)[order],
+      reward=np.array(self.reward, np.float32)[order],
+      verdict=_names(verdicts),
+      collected=new_number[collected].astype(np.int32),
       selections=tuple(sorted(selections) if is_depth_first else selections),
       statistics=statistics,
     )
+
+
+def _names(verdicts: Sequence[Verdict | None]) -> tuple[str | None, ...]:
+  return tuple(verdict.value if verdict else None for verdict in verdicts)

@@ -40,14 +40,17 @@ def root_key_data(base: np.ndarray, hashes: Sequence[int], samples: Sequence[int
     hashes: n problem hashes.
     samples: n sample indices (which of several trees of the same problem).
   """
-  padded = max(16, 1 << (len(hashes) - 1).bit_length())  # few shapes, few compilations
-  pad = lambda values: np.pad(np.asarray(values, np.uint32), (0, padded - len(values)))
-  return np.asarray(_fold(base, pad(hashes), pad(samples)))[: len(hashes)]
+  count = len(hashes)
+  padded = max(16, 1 << (count - 1).bit_length())  # few shapes, few compilations
+  padding = (0, padded - count)
+  problems = np.pad(np.asarray(hashes, np.uint32), padding)
+  trees = np.pad(np.asarray(samples, np.uint32), padding)
+  return np.asarray(_fold(base, problems, trees))[:count]
 
 
 @jax.jit
 def _fold(base: jax.Array, hashes: jax.Array, samples: jax.Array) -> jax.Array:
-  def fold(problem, sample):
+  def fold(problem: jax.Array, sample: jax.Array) -> jax.Array:
     key = jax.random.fold_in(jax.random.wrap_key_data(base), problem)
     return jax.random.key_data(jax.random.fold_in(key, sample))
 

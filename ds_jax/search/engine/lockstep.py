@@ -30,9 +30,9 @@ def deal(jobs: Sequence[Job], team: Team, searching_together: Team) -> list[Job]
   Returns:
     This process's jobs; if it searches together with the others, those of all.
   """
-  if searching_together.count > 1:
-    return [dataclasses.replace(job, process=i % team.count) for i, job in enumerate(jobs)]
-  return list(jobs[team.index :: team.count])
+  if searching_together.count == 1:
+    return list(jobs[team.index :: team.count])
+  return [dataclasses.replace(job, process=i % team.count) for i, job in enumerate(jobs)]
 
 
 class Lockstep:
@@ -44,7 +44,7 @@ class Lockstep:
   def __init__(self, team: Team, verify_fn: VerifyFn, should_stop: Callable[[], bool]):
     self._team, self._verify_fn, self._should_stop = team, verify_fn, should_stop
     self._numbers = itertools.count()  # of the ends sent to `verify`, in the same order everywhere
-    self._own: dict[int, Future[Verdict]] = {}  # what this process finds, by those numbers
+    self._verifying: dict[int, Future[Verdict]] = {}  # by this process, by those numbers
     self._promised: dict[int, Future[Verdict]] = {}  # what the search waits for
     self._is_stopping = False
 
@@ -56,11 +56,15 @@ class Lockstep:
     """As a VerifyFn; each process verifies its share of the items."""
     if self._team.count == 1:
       return self._verify_fn(items)
-    numbered = {next(self._numbers): item for item in items}
-    own = {n: item for n, item in numbered.items() if n % self._team.count == self._team.index}
-    if own:
-      self._own |= zip(own, self._verify_fn(list(own.values())), strict=True)
-    promised: dict[int, Future[Verdict]] = {n: Future() for n in numbered}
+    promised, share = {}, {}
+    for item in items:
+      number = next(self._numbers)
+      promised[number] = Future()
+      if number % self._team.count == self._team.index:
+        share[number] = item
+    if share:
+      futures = self._verify_fn(list(share.values()))
+      self._verifying.update(zip(share, futures, strict=True))
     self._promised |= promised
     return list(promised.values())
 
@@ -72,18 +76,23 @@ class Lockstep:
   ) -> None:
     """Waits at most `timeout` seconds for verdicts, as concurrent.futures.wait. All processes must
     call it equally often: it is where they tell each other what they found."""
-    if self._team.count > 1:
-      futures = self._own.values()
-    concurrent.futures.wait(futures, timeout=timeout, return_when=return_when)
-    if self._team.count > 1:
-      self._share()
+    if self._team.count == 1:
+      concurrent.futures.wait(futures, timeout=timeout, return_when=return_when)
+      return
+    concurrent.futures.wait(self._verifying.values(), timeout=timeout, return_when=return_when)
+    self._share()
 
   def _share(self) -> None:
-    found = {n: future for n, future in self._own.items() if future.done()}
-    self._own = {n: future for n, future in self._own.items() if n not in found}
-    told = [self._should_stop(), {n: future.result().value for n, future in found.items()}]
-    for data in self._team.gather(json.dumps(told).encode()):
-      is_stopping, verdicts = json.loads(data)
+    """Tells the others what this process found and learns what they did."""
+    verdicts, verifying = {}, {}
+    for number, future in self._verifying.items():
+      if future.done():
+        verdicts[number] = future.result().value
+      else:
+        verifying[number] = future
+    self._verifying = verifying
+    for data in self._team.gather(json.dumps([self._should_stop(), verdicts]).encode()):
+      is_stopping, their_verdicts = json.loads(data)
       self._is_stopping |= is_stopping
-      for number, value in verdicts.items():
+      for number, value in their_verdicts.items():
         self._promised.pop(int(number)).set_result(Verdict(value))

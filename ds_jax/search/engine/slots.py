@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ds_jax.interfaces import SlotPlan
 from ds_jax.search.engine.host_tree import HostTree
+
+if TYPE_CHECKING:
+  from ds_jax.search.engine.expansion import Expansion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +33,13 @@ class Request:
 
 @dataclasses.dataclass
 class Slot:
-  """A lane's cached path, and what it still has to encode before it can expand."""
+  """A slot's cached path, and what it still has to encode before it can expand."""
 
   tree: HostTree | None = None
   node: int = 0  # the cached path belongs to this node
   length: int = 0  # valid positions of the path cache
-  children: dict[int, int] = dataclasses.field(default_factory=dict)  # node -> segment lane
-  expansion: Any = None  # whose segments the slot holds
+  children: dict[int, int] = dataclasses.field(default_factory=dict)  # node -> segment cache
+  expansion: Expansion | None = None  # whose segments the slot holds
   request: Request | None = None
   append_child: int = -1
   backlog: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
@@ -44,21 +47,23 @@ class Slot:
 
   def shared_length(self, tree: HostTree, node: int) -> int:
     """Positions of the path to `node` that this slot holds already."""
-    return min(self.length, tree.common_length(self.node, node)) if self.tree is tree else 0
+    if self.tree is not tree:
+      return 0
+    return min(self.length, tree.common_length(self.node, node))
 
   def take(self, tree: HostTree, request: Request) -> None:
     """Points the slot at a request; sets what is to be appended, kept and replayed."""
     node, path = request.node, tree.path_tokens(request.node)
     if self.tree is tree and node in self.children:
       self.append_child = self.children[node]
-      self.length += len(tree.tokens[node]) - 1
+      self.length += len(tree.segments[node].tokens) - 1
     else:
       self.append_child = -1
       # The last token is encoded anew in any case: its logits are wanted.
-      kept = min(self.shared_length(tree, node), len(path) - 1)
+      shared = min(self.shared_length(tree, node), len(path) - 1)
       if tree.is_encoded:
-        tree.recomputed_tokens += len(path) - 1 - kept
-      self.length = kept
+        tree.recomputed_tokens += len(path) - 1 - shared
+      self.length = shared
     tree.is_encoded = True
     self.backlog, self.pending = path[self.length : -1], int(path[-1])
     self.tree, self.node, self.request = tree, node, request
@@ -73,6 +78,7 @@ def assign(
   requests: Sequence[Request],
   trees: Sequence[HostTree | None],
   slots: Sequence[Slot],
+  *,
   num_shards: int,
 ) -> list[Request]:
   """Gives requests to free slots on the shard of their tree; returns those that must wait.
@@ -81,9 +87,11 @@ def assign(
   The others follow in order, each to the slot with the longest shared path, the first of equals.
   """
   trees_per_shard, slots_per_shard = len(trees) // num_shards, len(slots) // num_shards
-  holders = {
-    (id(slot.tree), node): slot for slot in slots if slot.request is None for node in slot.children
-  }
+  holders: dict[tuple[int, int], Slot] = {}
+  for slot in slots:
+    if slot.request is None:
+      for node in slot.children:
+        holders[id(slot.tree), node] = slot
   others, waiting = [], []
   for request in requests:
     slot = holders.get((id(trees[request.tree_index]), request.node))
@@ -94,7 +102,7 @@ def assign(
   for request in others:
     tree = trees[request.tree_index]
     first = request.tree_index // trees_per_shard * slots_per_shard
-    free = [s for s in slots[first : first + slots_per_shard] if s.request is None]
+    free = [slot for slot in slots[first : first + slots_per_shard] if slot.request is None]
     if free:
       _closest(free, tree, request.node).take(tree, request)
     else:
@@ -104,18 +112,14 @@ def assign(
 
 def _closest(free: Sequence[Slot], tree: HostTree, node: int) -> Slot:
   """The slot with the longest shared path; without any, one that is nobody else's."""
-  own = [slot for slot in free if slot.tree is tree]
-  if own:
-    return max(own, key=lambda slot: slot.shared_length(tree, node))
+  of_tree = [slot for slot in free if slot.tree is tree]
+  if of_tree:
+    return max(of_tree, key=lambda slot: slot.shared_length(tree, node))
   return next((slot for slot in free if slot.tree is None), free[0])
 
 
 def make_plan(
-  slots: Sequence[Slot],
-  trees: Sequence[HostTree | None],
-  num_shards: int,
-  replay_chunk: int,
-  replay_lanes: int,
+  slots: Sequence[Slot], *, num_shards: int, replay_chunk: int, replay_lanes: int
 ) -> SlotPlan:
   """The next SlotPlan; slots advance their backlog as if it were carried out.
 
@@ -123,15 +127,14 @@ def make_plan(
   (or is empty) expands in the same round, the others go on in the next one.
   """
   count, per_shard = len(slots), len(slots) // num_shards
-  ints = lambda: np.zeros(count, np.int32)
   plan = SlotPlan(
     append_child=np.full(count, -1, np.int32),
-    keep_length=ints(),
+    keep_length=np.zeros(count, np.int32),
     replay_tokens=np.zeros((count, replay_chunk), np.int32),
-    replay_length=ints(),
-    pending_token=ints(),
-    num_children=ints(),
-    first_child=ints(),
+    replay_length=np.zeros(count, np.int32),
+    pending_token=np.zeros(count, np.int32),
+    num_children=np.zeros(count, np.int32),
+    first_child=np.zeros(count, np.int32),
     key=np.zeros((count, 2), np.uint32),
   )
   for first in range(0, count, per_shard):

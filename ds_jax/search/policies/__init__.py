@@ -1,1 +1,23 @@
-"""Which node gets children next."""
+"""Which node gets children next: the policies by the name that SearchConfig.policy gives."""
+
+from __future__ import annotations
+
+from ds_jax.config import SearchConfig
+from ds_jax.search.policies.base import Allocation, ForkPlan, Policy, no_forks
+from ds_jax.search.policies.released import FAITHFUL
+from ds_jax.search.policies.serial import DEEPSEARCH
+from ds_jax.search.policies.waves import DIRECT, FORK
+
+__all__ = ['POLICIES', 'Allocation', 'ForkPlan', 'Policy', 'no_forks', 'policy_of']
+
+POLICIES: dict[str, Policy] = {
+  'deepsearch': DEEPSEARCH,
+  'faithful': FAITHFUL,
+  'direct': DIRECT,
+  'fork': FORK,
+}
+
+
+def policy_of(search: SearchConfig) -> Policy:
+  """The policy that the settings name."""
+  return POLICIES[search.policy]

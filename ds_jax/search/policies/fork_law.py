@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from ds_jax.search.policies.waves import ForkPlan, no_forks
+from ds_jax.search.policies.base import ForkPlan, no_forks
 from ds_jax.types import FinishedTree
 
 MAX_BINS = 16  # deeper trees pool neighbouring depths
 NUM_BLOCKS = 8  # that the trees of a step are summed in; the bootstrap draws blocks
-MAX_BLOCKS = 160  # that are kept: the last 20 steps
+MAX_BLOCKS = 160  # in a history: the last 20 steps
 NUM_RESAMPLES = 500
 QUANTILE = 0.1  # of the resampled U/x, the bound that must exceed MIN_RATIO
 MIN_RATIO = 1.15
 MIN_SHARE = 0.12  # of a rollout's tokens that must be left
-STEEP = 4.0  # U/x beyond which all forks go to the best depth
+STEEP_RATIO = 4.0  # U/x beyond which all forks go to the best depth
 
 
 def split_counts(tree: FinishedTree, max_depth: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,33 +37,47 @@ def split_counts(tree: FinishedTree, max_depth: int) -> tuple[np.ndarray, np.nda
   Returns:
     Pairs and disagreeing pairs (one correct, one not), `[max_depth]` int64.
   """
-  return tuple(split_table(tree, max_depth)[:2].astype(np.int64))
+  pairs, disagreements, _ = split_table(tree, max_depth)
+  return pairs.astype(np.int64), disagreements.astype(np.int64)
 
 
 def split_table(tree: FinishedTree, max_depth: int) -> np.ndarray:
-  """`[3, max_depth]` float64: pairs, disagreeing pairs, and the sum over pairs of the tokens that
-  their ends have, on average, beyond the split.
+  """Pairs of ends, disagreeing pairs, and tokens beyond the split, by the depth of the split.
 
   A node with n ends, s of them correct, of S tokens in all, has n (n - 1) / 2 pairs at or below it,
   s (n - s) disagreements, and (n - 1) S / 2 tokens; what its children hold is not split at it.
+
+  Returns:
+    `[3, max_depth]` float64; the last row is the sum over pairs of the tokens that their ends have,
+    on average, beyond the split.
   """
-  ends = tree.is_terminal & (tree.num_ends > 0) & ~tree.is_outcome_chosen
-  lengths = np.diff(tree.token_start).astype(np.float64)
-  path_tokens = lengths.copy()
-  levels = [np.flatnonzero(tree.depth == d) for d in range(1, int(tree.depth.max(initial=0)) + 1)]
+  is_end = tree.is_terminal & (tree.num_ends > 0) & ~tree.is_outcome_chosen
+  is_correct = is_end & (tree.num_correct > 0)
+  deepest = int(tree.depth.max(initial=0))
+  levels = [np.flatnonzero(tree.depth == depth) for depth in range(1, deepest + 1)]
+
+  # Downwards: tokens from the root to each node.
+  path_tokens = np.diff(tree.token_start).astype(np.float64)
   for nodes in levels:
     path_tokens[nodes] += path_tokens[tree.parent[nodes]]
-  below = np.stack([ends, ends & (tree.num_correct > 0), ends * path_tokens]).astype(np.float64)
+
+  # Upwards: n, s and S of the ends at or below each node.
+  below = np.stack([is_end, is_correct, is_end * path_tokens]).astype(np.float64)
   for nodes in reversed(levels):
     np.add.at(below.T, tree.parent[nodes], below[:, nodes].T)
   n, s, tokens = below
-  at_node = np.stack([n * (n - 1) / 2, s * (n - s), (n - 1).clip(0) * tokens / 2])
+
+  # Pairs at or below each node, less those at or below its children.
+  within = np.stack([n * (n - 1) / 2, s * (n - s), (n - 1).clip(0) * tokens / 2])
   children = np.flatnonzero(tree.parent >= 0)
-  own = at_node.copy()
-  np.subtract.at(own.T, tree.parent[children], at_node[:, children].T)
-  own[2] -= own[0] * path_tokens
-  inner = tree.depth < max_depth
-  return np.stack([np.bincount(tree.depth[inner], row[inner], max_depth) for row in own])
+  split_here = within.copy()
+  np.subtract.at(split_here.T, tree.parent[children], within[:, children].T)
+  # Tokens from the root on, less those that a pair shares.
+  split_here[2] -= split_here[0] * path_tokens
+
+  is_binned = tree.depth < max_depth
+  depths = tree.depth[is_binned]
+  return np.stack([np.bincount(depths, row[is_binned], max_depth) for row in split_here])
 
 
 def unresolved_over_cost(
@@ -110,8 +124,10 @@ class SplitHistory:
     if not trees:
       return self
     tables = np.stack([_binned(split_table(tree, max_depth)) for tree in trees])
-    sums = [tables[i::NUM_BLOCKS].sum(0) for i in range(min(NUM_BLOCKS, len(trees)))]
-    new = tuple(tuple(tuple(row) for row in block.tolist()) for block in sums)
+    new = []
+    for first in range(min(NUM_BLOCKS, len(trees))):
+      block = tables[first::NUM_BLOCKS].sum(0)
+      new.append(tuple(tuple(row) for row in block.tolist()))
     return SplitHistory((*self.blocks, *new)[-MAX_BLOCKS:])
 
   def to_json(self) -> list[Any]:
@@ -132,24 +148,28 @@ def fork_plan(history: SplitHistory, max_depth: int) -> ForkPlan:
   if len(history.blocks) < 2:
     return no_forks(max_depth)
   blocks = np.array(history.blocks)
-  rng = np.random.default_rng(len(blocks))
-  draws = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), NUM_RESAMPLES)
+  count = len(blocks)
+  # The bootstrap: how often each resample has each block, and the U/x of the resample.
+  rng = np.random.default_rng(count)
+  draws = rng.multinomial(count, np.full(count, 1 / count), NUM_RESAMPLES)
   ratios = unresolved_over_cost(*np.einsum('rn,ncd->crd', draws, blocks))
-  bound = np.quantile(
-    np.nan_to_num(ratios, nan=-np.inf, posinf=np.finfo(float).max), QUANTILE, axis=0, method='lower'
-  )
-  total = blocks.sum(0)
-  pooled = unresolved_over_cost(*total)
-  share = np.nan_to_num(share_of_tokens(total[0], total[2]))
+  # A depth without pairs bounds nothing; where all root pairs agree U/x is infinite.
+  finite = np.nan_to_num(ratios, nan=-np.inf, posinf=np.finfo(float).max)
+  bound = np.quantile(finite, QUANTILE, axis=0, method='lower')
+
+  pairs, disagreements, tokens_left = blocks.sum(0)
+  share = np.nan_to_num(share_of_tokens(pairs, tokens_left))
   is_allowed = (bound > MIN_RATIO) & (share >= MIN_SHARE)
   is_allowed[0] = False
-  bins = depth_bins(max_depth)
   best = int(np.argmax(np.where(is_allowed, bound, -np.inf)))
-  depths = np.flatnonzero(bins == best)
+  pooled = unresolved_over_cost(pairs, disagreements, tokens_left)
+
+  bins = depth_bins(max_depth)
+  depths_of_best = np.flatnonzero(bins == best)
   return ForkPlan(
-    is_allowed[bins],
-    np.int32(depths[len(depths) // 2]),
-    np.bool_(is_allowed.any() and pooled[best] > STEEP),
+    is_allowed=is_allowed[bins],
+    best_depth=np.int32(depths_of_best[len(depths_of_best) // 2]),
+    is_steep=np.bool_(is_allowed.any() and pooled[best] > STEEP_RATIO),
   )
 
 
@@ -159,15 +179,17 @@ def split_metrics(history: SplitHistory, max_depth: int) -> dict[str, float]:
     return {}
   ratios = unresolved_over_cost(*np.array(history.blocks).sum(0))
   bins = depth_bins(max_depth)
-  found = {
-    f'search/pooled_u_over_x_depth_{int(np.argmax(bins == i))}': float(ratio)
-    for i, ratio in enumerate(ratios)
-    if i and np.isfinite(ratio)
-  }
+  metrics = {}
+  for i, ratio in enumerate(ratios):
+    if i > 0 and np.isfinite(ratio):
+      depth = int(np.argmax(bins == i))
+      metrics[f'search/pooled_u_over_x_depth_{depth}'] = float(ratio)
   plan = fork_plan(history, max_depth)
-  return found | {'search/fork_depths': float(plan.is_allowed.sum())}
+  metrics['search/fork_depths'] = float(plan.is_allowed.sum())
+  return metrics
 
 
 def _binned(table: np.ndarray) -> np.ndarray:
+  """A split table `[3, max_depth]` by bins, `[3, bins]`."""
   bins = depth_bins(table.shape[1])
   return np.stack([np.bincount(bins, row, bins[-1] + 1) for row in table])

@@ -1,184 +1,179 @@
-"""Allocation policies: from a tree to the nodes that get children next, and how many.
+"""The paper's search: one expansion of a tree at a time, then backup and selection.
 
-A policy is a pure function of one tree (new children included, not yet backed up), the rules, the
-options and what is known of where forks pay. It returns the tree after its bookkeeping and an
-`Allocation`. A tree without new children is left as it is. Trees that are done allocate nothing.
-The serial policies wait for one expansion and then ask for the next; the policies of rollouts.py
-ask for many at once, in waves.
+Local UCT while no end is met, then the global frontier. A node that has all its children is
+revisited: passed-over ends below it are collected, or the best child is taken. Where nothing can
+be expanded any more (or the budget is spent) the owed trajectories are taken from passed-over
+ends, best first; what is still missing stays missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
+from flax import struct
+from jax.typing import ArrayLike
 
-from ds_jax.search import selection as frontier_lib
 from ds_jax.search.backup import choose_end, collect, collect_children
-from ds_jax.search.policies import waves as rollouts
-from ds_jax.search.policies.waves import Allocation, ForkPlan, is_spent
-from ds_jax.search.settings import How, Options, Rules, width_at
-from ds_jax.search.tree import Tree, choose, is_used, path_to, while_changing
-
-# (tree, rules, options, plan) -> (tree, Allocation)
-AllocateFn = Callable[[Tree, Rules, Options, ForkPlan], tuple[Tree, Allocation]]
-
-
-CHANGED_BY_COLLECTING = (
-  'visit_count',
-  'value_sum',
-  'score',
-  'is_collected',
-  'collected',
-  'num_collected',
+from ds_jax.search.policies.base import Allocation, ForkPlan, Policy, is_spent
+from ds_jax.search.scores import as_number, frontier_score
+from ds_jax.search.selection import How, select
+from ds_jax.search.settings import Defects, Settings, width_at
+from ds_jax.search.tree import (
+  Tree,
+  child_nodes,
+  choose,
+  is_used,
+  mean_value,
+  rows,
+  while_changing,
 )
-CHANGED_BY_STEP = (*CHANGED_BY_COLLECTING, 'current', 'how', 'is_exhausted', 'is_done')
 
 
-class Policy(NamedTuple):
-  """How a tree starts, and how it goes on."""
+@struct.dataclass
+class SerialState:
+  """Where the search of a tree stands, and the frontier score of each node.
 
-  first_children: Callable[[Options], jax.Array]  # `[]` int32, of the root; host numbers will do
-  allocate: AllocateFn
-  is_serial: bool  # one expansion of a tree at a time; its node order is that of creation
+  A score changes only where the node's or its parent's mean value does, so those few are written
+  anew after each backup (`rescore`), and the choice over all nodes reads them.
+  """
+
+  score: jax.Array  # [N] float32, -inf for ends and the root
+  current: jax.Array  # [] int32, the node that gets children next
+  how: jax.Array  # [] int32, how it was chosen (a How)
+  is_exhausted: jax.Array  # [] bool, no node can get children any more, or the budget is spent
 
 
-def begin(tree: Tree, rules: Rules, options: Options) -> Tree:
-  """A blank tree whose first children have been asked for."""
-  count = POLICIES[rules.policy].first_children(options)
-  return tree.replace(
-    num_asked=tree.num_asked.at[Tree.ROOT].set(count), num_in_flight=jnp.int32(count)
+def init(capacity: int, first_children: ArrayLike) -> SerialState:
+  """The state of a tree with room for N nodes whose root waits for its children."""
+  del first_children
+  return SerialState(
+    score=jnp.full(capacity, -jnp.inf),
+    current=jnp.int32(Tree.ROOT),
+    how=jnp.int32(How.ROOT),
+    is_exhausted=jnp.bool_(False),
   )
 
 
-def deepsearch(
-  tree: Tree, rules: Rules, options: Options, plan: ForkPlan
-) -> tuple[Tree, Allocation]:
-  """The paper's search with the released code's defects mended.
-
-  Local UCT while no end is met, then the global frontier. A node that has all its children is
-  revisited: passed-over ends below it are collected, or the best child is taken. Where nothing can
-  be expanded any more (or the budget is spent) the owed trajectories are taken from passed-over
-  ends, best first; what is still missing stays missing. (Released: an assertion that takes the
-  whole batch with it, in 28 % of runs when 80 % of children end.)
-  """
-  del plan
-  return _serial(tree, rules, options, drains=True)
+def root_width(settings: Settings) -> jax.Array:
+  """`[]` int32: the root is expanded like any node."""
+  return width_at(0, settings)
 
 
-def faithful(tree: Tree, rules: Rules, options: Options, plan: ForkPlan) -> tuple[Tree, Allocation]:
-  """The released rules, defects included; where the released code stops with an assertion, the
-  tree ends with what it has collected, alone. (Ours: a spent budget ends it likewise.)"""
-  del plan
-  return _serial(tree, rules, options, drains=False)
+def serial_policy(defects: Defects) -> Policy:
+  """The policy that has these defects of the released code and no others."""
+
+  def allocate_with(tree: Tree, settings: Settings, plan: ForkPlan) -> tuple[Tree, Allocation]:
+    del plan
+    return allocate(tree, settings.replace(defects=defects))
+
+  return Policy(
+    first_children=root_width,
+    init=init,
+    allocate=allocate_with,
+    is_serial=True,
+    defects=defects,
+  )
 
 
-def root_width(options: Options) -> jax.Array:
-  """`[]` int32: the serial policies expand the root like any node."""
-  return width_at(options, 0)
-
-
-POLICIES: dict[str, Policy] = {
-  'deepsearch': Policy(root_width, deepsearch, is_serial=True),
-  'faithful': Policy(root_width, faithful, is_serial=True),
-  'direct': Policy(rollouts.first_rollouts, rollouts.direct, is_serial=False),
-  'fork': Policy(rollouts.first_rollouts, rollouts.fork, is_serial=False),
-}
-
-
-def _serial(tree: Tree, rules: Rules, options: Options, drains: bool) -> tuple[Tree, Allocation]:
-  """Backs up the newest children, then steps on without generation until a node needs children.
-
-  `drains` is static: whether what is owed at the end is taken from passed-over ends.
-  """
+def allocate(tree: Tree, settings: Settings) -> tuple[Tree, Allocation]:
+  """Backs up the newest children, then steps on without generation until a node needs children."""
   has_news = tree.num_fresh > 0
-  tree = tree.replace(
-    is_exhausted=tree.is_exhausted | (has_news & is_spent(tree, options)), num_fresh=jnp.int32(0)
-  )
-  tree = step(tree, has_news, rules, options)
+  is_exhausted = tree.policy.is_exhausted | (has_news & is_spent(tree, settings))
+  tree = tree.with_policy(is_exhausted=is_exhausted).replace(num_fresh=jnp.int32(0))
+  tree = step(tree, has_news, settings)
 
   def needs_step(tree: Tree) -> jax.Array:
-    return has_news & ~tree.is_done & ~tree.is_exhausted & (missing_children(tree, options) <= 0)
+    is_over = tree.is_done | tree.policy.is_exhausted
+    return has_news & ~is_over & (missing_children(tree, settings) <= 0)
 
-  tree = while_changing(
-    CHANGED_BY_STEP, needs_step, lambda tree: step(tree, jnp.bool_(True), rules, options), tree
+  tree = while_changing(needs_step, lambda tree: step(tree, jnp.bool_(True), settings), tree)
+  if not settings.defects.loses_passed_over_ends:
+    tree = drain(tree, settings)
+  state = tree.policy
+  is_done = tree.is_done | state.is_exhausted
+  how = jnp.where(is_done, How.DONE, state.how).astype(jnp.int32)
+  count = jnp.where(has_news & ~is_done, missing_children(tree, settings), 0)
+  tree = tree.with_policy(how=how).replace(
+    is_done=is_done, num_in_flight=tree.num_in_flight + count
   )
-  tree = drain(tree, rules, options) if drains else tree
-  is_done = tree.is_done | tree.is_exhausted
-  tree = tree.replace(is_done=is_done, how=jnp.where(is_done, How.DONE, tree.how).astype(jnp.int32))
-  count = jnp.where(has_news & ~is_done, missing_children(tree, options), 0)
-  tree = tree.replace(num_in_flight=tree.num_in_flight + count)
-  first = tree.num_children[tree.current]
-  return tree, Allocation(tree.current[None], first[None], count[None], jnp.zeros(1, bool))
+  first = tree.nodes.num_children[state.current]
+  return tree, Allocation(state.current[None], first[None], count[None], how[None])
 
 
-def drain(tree: Tree, rules: Rules, options: Options) -> Tree:
-  """Where a tree is exhausted, collects passed-over ends, best first, while any are owed."""
-
-  def passed_over(tree: Tree) -> jax.Array:
-    return is_used(tree) & ~tree.is_collected & tree.is_terminal & tree.is_valid
-
-  def is_owed(tree: Tree) -> jax.Array:
-    return (
-      tree.is_exhausted
-      & (tree.num_collected < options.num_trajectories)
-      & (tree.num_collected < tree.num_ends[Tree.ROOT])
-    )
-
-  def collect_best(tree: Tree) -> Tree:
-    end, _ = choose_end(tree, passed_over(tree), rules, options)
-    path = path_to(tree, end)
-    return frontier_lib.keep_scores(collect(tree, path, rules, options), path, rules, options)
-
-  return while_changing(CHANGED_BY_COLLECTING, is_owed, collect_best, tree)
-
-
-def missing_children(tree: Tree, options: Options) -> jax.Array:
+def missing_children(tree: Tree, settings: Settings) -> jax.Array:
   """`[]` int32: children that the current node still lacks."""
-  return width_at(options, tree.depth[tree.current]) - tree.num_children[tree.current]
+  current = tree.policy.current
+  return width_at(tree.nodes.depth[current], settings) - tree.nodes.num_children[current]
 
 
-def step(tree: Tree, is_wanted: jax.Array, rules: Rules, options: Options) -> Tree:
-  """One backup-and-select step over the current node's children, those collected before left out;
-  sets `current`, `how`, `is_done`. Nothing is changed unless `is_wanted` `[]` bool."""
-  after, has_end = collect_children(tree, is_wanted, rules, options)
-  is_done = after.num_collected >= options.num_trajectories
-  node, how, is_found = select(after, has_end, rules, options)
-  is_exhausted = tree.is_exhausted | ~is_found
-  how = jnp.where(is_exhausted, How.DRAIN, how)
-  decided = after.replace(
-    current=jnp.where(is_done | is_exhausted, tree.current, node),
-    how=jnp.where(is_done, How.DONE, how).astype(jnp.int32),
-    is_exhausted=is_exhausted,
-    is_done=tree.is_done | is_done,
-  )
-  unchanged = {name: getattr(tree, name) for name in ('current', 'how', 'is_exhausted', 'is_done')}
-  return choose(is_wanted, decided, after.replace(**unchanged))
-
-
-def select(
-  tree: Tree, has_end: jax.Array, rules: Rules, options: Options
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The node to go to: local UCT, or after an end the root's best child or the global frontier.
+def step(tree: Tree, is_wanted: jax.Array, settings: Settings) -> Tree:
+  """One backup-and-select step over the current node's children, those collected before left out.
 
   Args:
-    tree: _unbatched_ tree after the backup.
-    has_end: `[]` bool, whether a candidate of this step was an end.
+    tree: _unbatched_ tree.
+    is_wanted: `[]` bool, False: nothing is changed.
+    settings: the rules.
 
   Returns:
-    `[]` int32 node, `[]` int32 How, `[]` bool whether a node was found.
+    The tree with a new `current` and `how`, and whether it `is_done` or `is_exhausted`.
   """
-  child, has_child = frontier_lib.best_child(tree, tree.current, rules, options)
-  # One choice over all nodes: a fallback is strict, a jump as the option says.
-  eligible = frontier_lib.frontier(tree, ~has_end | options.is_frontier_strict)
-  fallback, has_fallback = jump, has_jump = frontier_lib.best(tree, tree.score, eligible, rules)
-  if rules.backtrack == 'uct':
-    jump, has_jump = frontier_lib.best_child(tree, jnp.int32(Tree.ROOT), rules, options)
-  jump_how = How.UCT if rules.backtrack == 'uct' else How.GLOBAL
-  # An invalid end is no candidate: with nothing else below, the search jumps as after an end.
-  node = jnp.where(has_end, jump, jnp.where(has_child, child, fallback))
-  how = jnp.where(has_end, jump_how, jnp.where(has_child, How.LOCAL, How.FALLBACK))
-  found = jnp.where(has_end, has_jump, has_child | has_fallback)
-  return node, how, found
+  before = tree.policy
+  after, has_end, changed = collect_children(tree, before.current, is_wanted, settings=settings)
+  # The children of the current node may be new: their scores are to be written as well.
+  parent = jnp.where(is_wanted, before.current, tree.no_node)
+  after = rescore(after, jnp.append(parent, changed), settings)
+  node, how, is_found = select(
+    after, before.current, after.policy.score, has_end=has_end, settings=settings
+  )
+  is_done = after.num_collected >= settings.num_trajectories
+  is_exhausted = before.is_exhausted | ~is_found
+  how = jnp.where(is_exhausted, How.DRAIN, how)
+  decided = after.with_policy(
+    current=jnp.where(is_done | is_exhausted, before.current, node),
+    how=jnp.where(is_done, How.DONE, how).astype(jnp.int32),
+    is_exhausted=is_exhausted,
+  ).replace(is_done=tree.is_done | is_done)
+  return choose(is_wanted, decided, after)
+
+
+def drain(tree: Tree, settings: Settings) -> Tree:
+  """Where a tree is exhausted, collects passed-over ends, best first, while any are owed."""
+
+  def is_owed(tree: Tree) -> jax.Array:
+    has_owed = tree.num_collected < settings.num_trajectories
+    has_passed_over = tree.num_collected < tree.nodes.num_ends[Tree.ROOT]
+    return tree.policy.is_exhausted & has_owed & has_passed_over
+
+  def collect_best(tree: Tree) -> Tree:
+    nodes = tree.nodes
+    is_passed_over = is_used(tree) & ~nodes.is_collected & nodes.is_terminal & nodes.is_valid
+    end, _ = choose_end(nodes, is_passed_over, settings)
+    tree, changed = collect(tree, end, settings)
+    return rescore(tree, changed, settings)
+
+  return while_changing(is_owed, collect_best, tree)
+
+
+def rescore(tree: Tree, changed: jax.Array, settings: Settings) -> Tree:
+  """The tree with the scores of the children of the `changed` nodes written anew.
+
+  A node's own score follows when its parent is among them, as on every path to the root. Ends have
+  no score.
+
+  Args:
+    tree: _unbatched_ tree in which the children of a node came all at once.
+    changed: `[C]` int32, every node whose mean value has changed, and its parent; `tree.no_node`:
+      none.
+    settings: see `frontier_score`.
+  """
+  child, is_child = jax.vmap(child_nodes, in_axes=(None, 0))(tree, changed)  # [C, W]
+  is_scored = is_child & (changed < tree.no_node)[:, None]
+  child = jnp.where(is_scored, child, tree.no_node).ravel()
+  children = rows(tree.nodes, child)
+  parent_mean = jnp.repeat(mean_value(rows(tree.nodes, changed)), tree.max_width)
+  score = as_number(frontier_score(children, parent_mean, settings))
+  score = jnp.where(children.is_terminal, -jnp.inf, score)
+  return tree.with_policy(score=tree.policy.score.at[child].set(score, mode='drop'))
+
+
+DEEPSEARCH = serial_policy(Defects())

@@ -12,77 +12,74 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax import struct
+from jax.typing import ArrayLike
 
 from ds_jax.search.backup import collect
-from ds_jax.search.selection import NOT_A_CHILD
-from ds_jax.search.settings import How, Options, Rules
+from ds_jax.search.policies.base import Allocation, ForkPlan, Policy, num_asked_at_once
+from ds_jax.search.selection import How
+from ds_jax.search.settings import Settings
 from ds_jax.search.tree import (
+  NOT_A_CHILD,
   Tree,
   children_of,
   choose,
+  first_lowest,
   fresh_nodes,
   is_used,
   on_path,
-  path_to,
   while_changing,
 )
 
 MAX_FORKS = 4  # of one rollout, the probe not counted
-MAX_ASKED = 16  # nodes that one call asks children for; the others follow in later calls
-RARE = 0.15  # below this share of correct rollouts a success is worth more forks
+RARE_SUCCESS = 0.15  # below this share of correct rollouts a success is worth more forks
+LAST = jnp.iinfo(jnp.int32).max  # in an order: what is left out
 
 
-class Allocation(NamedTuple):
-  """A nodes of one tree that get children next (A is 1 for the serial policies)."""
+@struct.dataclass
+class WaveState:
+  """What has been asked for in a tree, and what is to be asked for next."""
 
-  node: jax.Array  # [A] int32
-  first_child: jax.Array  # [A] int32, place of the first new child among its siblings
-  num_children: jax.Array  # [A] int32, 0: none
-  is_fork: jax.Array  # [A] bool, asked for because of an outcome
-
-
-class ForkPlan(NamedTuple):
-  """Where forks pay: what the split-depth counts of recent steps say (statistics.fork_plan)."""
-
-  is_allowed: jax.Array  # [D] bool, by depth of the forked node; the root is never
-  best_depth: jax.Array  # [] int32
-  is_steep: jax.Array  # [] bool, all forks go to the best depth, twice as many
+  num_asked: jax.Array  # [N] int32, children asked for, those under way too
+  children_due: jax.Array  # [N] int32, to be asked for, whatever the outcomes were
+  forks_due: jax.Array  # [N] int32, to be asked for because of an outcome
+  is_rollout: jax.Array  # [N] bool, first line below a child of the root, not a fork
+  num_planned: jax.Array  # [] int32, children of the root whose forks have been decided on
 
 
-def no_forks(max_depth: int) -> ForkPlan:
-  """Nothing is known: no depth is allowed."""
-  return ForkPlan(np.zeros(max_depth, bool), np.int32(0), np.bool_(False))
-
-
-def is_spent(tree: Tree, options: Options) -> jax.Array:
-  """`[]` bool: a budget of the tree is used up."""
-  return (tree.num_expansions >= options.max_expansions) | (
-    tree.num_generated >= options.max_tokens
+def init(capacity: int, first_children: ArrayLike) -> WaveState:
+  """The state of a tree with room for N nodes whose first rollouts have been asked for."""
+  nothing = jnp.zeros(capacity, jnp.int32)
+  return WaveState(
+    num_asked=nothing.at[Tree.ROOT].set(first_children),
+    children_due=nothing,
+    forks_due=nothing,
+    is_rollout=jnp.zeros(capacity, bool),
+    num_planned=jnp.int32(0),
   )
 
 
-def first_rollouts(options: Options) -> jax.Array:
+def first_rollouts(settings: Settings) -> jax.Array:
   """Rollouts of the first wave, `[]` int32: K, or fewer where the longest ones would not fit the
   budgets, but one in any case."""
-  by_tokens = options.max_tokens // (options.max_depth * options.segment_length)
-  fitting = jnp.minimum(options.max_expansions // options.max_depth, by_tokens)
-  return jnp.clip(options.num_trajectories, 1, jnp.maximum(fitting, 1)).astype(jnp.int32)
+  by_tokens = settings.max_tokens // (settings.max_depth * settings.segment_length)
+  fitting = jnp.minimum(settings.max_expansions // settings.max_depth, by_tokens)
+  return jnp.clip(settings.num_trajectories, 1, jnp.maximum(fitting, 1)).astype(jnp.int32)
 
 
-def direct(tree: Tree, rules: Rules, options: Options, plan: ForkPlan) -> tuple[Tree, Allocation]:
+def direct(tree: Tree, settings: Settings, plan: ForkPlan) -> tuple[Tree, Allocation]:
   """K rollouts from the root, each a line of single children.
 
   An end that could not be verified is not made up for. Where budgets did not allow all K at once,
   more follow while what is left allows for them.
   """
   del plan
-  received, is_over = _receive(tree, rules, options)
-  missing = options.num_trajectories - received.num_asked[Tree.ROOT]
-  return _ask(tree, _add_rollouts(received, missing, is_over, options))
+  received, is_over = _receive(tree, settings)
+  missing = settings.num_trajectories - received.policy.num_asked[Tree.ROOT]
+  return _ask(tree, _add_rollouts(received, missing, is_over, settings=settings))
 
 
-def fork(tree: Tree, rules: Rules, options: Options, plan: ForkPlan) -> tuple[Tree, Allocation]:
+def fork(tree: Tree, settings: Settings, plan: ForkPlan) -> tuple[Tree, Allocation]:
   """Rollouts from the root, then a few forks of them at depths where forking beats restarting.
 
   For any problem a fresh continuation from depth d of a failed rollout succeeds with probability
@@ -96,191 +93,252 @@ def fork(tree: Tree, rules: Rules, options: Options, plan: ForkPlan) -> tuple[Tr
 
   An addition of ours; neither paper nor released code has it.
   """
-  received, is_over = _receive(tree, rules, options)
-  forked = _add_forks(received, is_over, options, plan)
-  is_bounded = options.max_tokens < jnp.iinfo(jnp.int32).max
-  is_next = is_over & (forked.children_due.sum() + forked.forks_due.sum() == 0) & is_bounded
-  return _ask(tree, _add_rollouts(forked, options.num_trajectories, is_next, options))
+  received, is_over = _receive(tree, settings)
+  forked = _add_forks(received, is_over, settings=settings, plan=plan)
+  is_bounded = settings.max_tokens < jnp.iinfo(jnp.int32).max
+  is_next = is_over & ~_is_anything_due(forked) & is_bounded
+  wanted = settings.num_trajectories
+  return _ask(tree, _add_rollouts(forked, wanted, is_next, settings=settings))
 
 
-def _receive(tree: Tree, rules: Rules, options: Options) -> tuple[Tree, jax.Array]:
+DIRECT = Policy(
+  first_children=first_rollouts,
+  init=init,
+  allocate=direct,
+  is_serial=False,
+  asks_one_child=True,
+)
+FORK = Policy(
+  first_children=first_rollouts,
+  init=init,
+  allocate=fork,
+  is_serial=False,
+  asks_one_child=True,
+  collects_all=True,
+)
+
+
+def _is_anything_due(tree: Tree) -> jax.Array:
+  """`[]` bool."""
+  return tree.policy.children_due.sum() + tree.policy.forks_due.sum() != 0
+
+
+def _receive(tree: Tree, settings: Settings) -> tuple[Tree, jax.Array]:
   """Lets new unfinished nodes go on; at the end of a wave backs up its ends.
 
   Returns:
     The tree and `[]` bool, whether the wave is over.
   """
-  going_on = fresh_nodes(tree) & ~tree.is_terminal
-  tree = tree.replace(
-    children_due=tree.children_due + going_on,
-    visit_count=tree.visit_count + going_on,
-    num_fresh=jnp.int32(0),
+  nodes, state = tree.nodes, tree.policy
+  is_fresh = fresh_nodes(tree)
+  going_on = is_fresh & ~nodes.is_terminal
+  # A rollout goes on in the first child of each of its nodes; the root's children all start one.
+  continues_rollout = state.is_rollout[nodes.parent] & (nodes.child_index == 0)
+  starts_rollout = nodes.parent == Tree.ROOT
+  is_rollout = starts_rollout | continues_rollout
+  tree = tree.replace(num_fresh=jnp.int32(0))
+  tree = tree.with_nodes(visit_count=nodes.visit_count + going_on)
+  tree = tree.with_policy(
+    num_asked=jnp.where(is_fresh, 0, state.num_asked),
+    children_due=jnp.where(is_fresh, going_on, state.children_due),
+    is_rollout=jnp.where(is_fresh, is_rollout, state.is_rollout),
   )
-  is_over = (tree.num_in_flight == 0) & (tree.children_due.sum() + tree.forks_due.sum() == 0)
+  is_over = (tree.num_in_flight == 0) & ~_is_anything_due(tree)
 
   def open_ends(tree: Tree) -> jax.Array:
-    return is_over & is_used(tree) & tree.is_terminal & tree.is_valid & ~tree.is_collected
+    is_open = tree.nodes.is_terminal & tree.nodes.is_valid & ~tree.nodes.is_collected
+    return is_over & is_used(tree) & is_open
 
   def collect_first(tree: Tree) -> Tree:
-    end = jnp.argmin(jnp.where(open_ends(tree), tree.preorder, jnp.iinfo(jnp.int32).max))
-    return collect(tree, path_to(tree, end), rules, options)
+    end = first_lowest(jnp.where(open_ends(tree), tree.nodes.preorder, LAST))
+    return collect(tree, end, settings)[0]
 
-  changed = ('visit_count', 'value_sum', 'is_collected', 'collected', 'num_collected')
-  return while_changing(changed, lambda t: open_ends(t).any(), collect_first, tree), is_over
+  return while_changing(lambda tree: open_ends(tree).any(), collect_first, tree), is_over
 
 
-def _add_rollouts(tree: Tree, wanted: jax.Array, is_next: jax.Array, options: Options) -> Tree:
+def _add_rollouts(tree: Tree, wanted: jax.Array, is_next: jax.Array, *, settings: Settings) -> Tree:
   """Up to `wanted` more rollouts, as the budgets allow; none where `is_next` is False.
 
   Expansions are reserved for the longest path, tokens for the mean one so far.
   """
-  left = options.max_expansions - tree.num_expansions
-  ends = rollout_ends(tree)
-  longest = options.max_depth * options.segment_length
-  mean = jnp.where(
-    ends.any(), jnp.where(ends, tree.path_tokens, 0).sum() / jnp.maximum(ends.sum(), 1), longest
-  )
-  affordable = (options.max_tokens - tree.num_generated) / jnp.maximum(mean, 1)
-  fitting = jnp.minimum(left // options.max_depth, affordable.astype(jnp.int32))
+  is_end = rollout_ends(tree)
+  longest = settings.max_depth * settings.segment_length
+  total = jnp.where(is_end, tree.nodes.path_tokens, 0).sum()
+  mean = jnp.where(is_end.any(), total / jnp.maximum(is_end.sum(), 1), longest)
+  by_tokens = (settings.max_tokens - tree.num_generated) / jnp.maximum(mean, 1)
+  by_expansions = (settings.max_expansions - tree.num_expansions) // settings.max_depth
+  fitting = jnp.minimum(by_expansions, by_tokens.astype(jnp.int32))
   count = jnp.where(is_next, jnp.clip(wanted, 0, jnp.maximum(fitting, 0)), 0)
-  return tree.replace(children_due=tree.children_due.at[Tree.ROOT].add(count))
+  return tree.with_policy(children_due=tree.policy.children_due.at[Tree.ROOT].add(count))
 
 
 def rollout_ends(tree: Tree) -> jax.Array:
   """`[N]` bool: verified ends of rollouts that no fork belongs to."""
-  return is_used(tree) & tree.is_rollout & tree.is_terminal & tree.is_valid
+  nodes = tree.nodes
+  return is_used(tree) & tree.policy.is_rollout & nodes.is_terminal & nodes.is_valid
 
 
-def _add_forks(tree: Tree, is_over: jax.Array, options: Options, plan: ForkPlan) -> Tree:
+class _Planned(NamedTuple):
+  """What deciding on forks has come to."""
+
+  children_due: jax.Array  # [N] int32, with probes
+  forks_due: jax.Array  # [N] int32
+  num_planned: jax.Array  # [] int32, rollouts that have been decided for
+  expansions_left: jax.Array  # [] int32
+  tokens_left: jax.Array  # [] int32
+
+
+def _add_forks(tree: Tree, is_over: jax.Array, *, settings: Settings, plan: ForkPlan) -> Tree:
   """Decides on the forks of all rollouts that none have been decided for."""
-  ends = rollout_ends(tree)
-  solve_rate = (ends & (tree.reward == 1)).sum() / jnp.maximum(ends.sum(), 1)
+  nodes = tree.nodes
+  is_end = rollout_ends(tree)
+  solve_rate = (is_end & (nodes.reward == 1)).sum() / jnp.maximum(is_end.sum(), 1)
 
-  def add(state):
-    children_due, forks_due, planned, expansions, tokens = state
-    rollout = jnp.argmax(children_of(tree, jnp.int32(Tree.ROOT)) & (tree.child_index == planned))
-    rank, size = tree.preorder[rollout], tree.subtree_size[rollout]
-    mine = ends & (tree.preorder >= rank) & (tree.preorder < rank + size)
-    end = jnp.argmax(mine)
-    depths, is_probe, is_wanted = _fork_depths(tree, rollout, end, solve_rate, options, plan)
-    is_wanted &= mine.any()
-    path = (
-      jnp.zeros(plan.is_allowed.shape[0] + 1, jnp.int32)
-      .at[jnp.where(on_path(tree, end), tree.depth, tree.capacity)]
-      .set(jnp.arange(tree.capacity), mode='drop')
-    )  # nodes by depth
-    node = path[depths]
-    segments = options.max_depth - depths  # at most
-    price = tree.path_tokens[end] - tree.path_tokens[node]  # as long as the forked rollout's rest
-    total = lambda values: jnp.cumsum(jnp.where(is_wanted, values, 0))
-    is_wanted &= (total(segments) <= expansions) & (total(price) <= tokens)
-    return (
-      children_due.at[node].add(is_wanted & is_probe),
-      forks_due.at[node].add(is_wanted & ~is_probe),
-      planned + 1,
-      expansions - total(segments)[-1],
-      tokens - total(price)[-1],
+  def is_left(planned: _Planned) -> jax.Array:
+    return is_over & (planned.num_planned < nodes.num_children[Tree.ROOT])
+
+  def add(planned: _Planned) -> _Planned:
+    # The next rollout and its own end, which may not have been verified.
+    is_next = nodes.child_index == planned.num_planned
+    rollout = jnp.argmax(children_of(tree, jnp.int32(Tree.ROOT)) & is_next)
+    rank, size = nodes.preorder[rollout], nodes.subtree_size[rollout]
+    is_its_end = is_end & (nodes.preorder >= rank) & (nodes.preorder < rank + size)
+    end = jnp.argmax(is_its_end)
+    # The nodes to fork.
+    depths, is_probe, is_wanted = _fork_depths(
+      tree, rollout, end, solve_rate=solve_rate, settings=settings, plan=plan
+    )
+    is_wanted &= is_its_end.any()
+    node = _nodes_by_depth(tree, end, plan.is_allowed.shape[0])[depths]
+    # Forks in their order, as far as the budgets reach: in expansions a fork is as long as it can
+    # be, in tokens as long as the rest of the rollout that it forks.
+    segments = settings.max_depth - depths
+    price = nodes.path_tokens[end] - nodes.path_tokens[node]
+    has_expansions = _total(segments, is_wanted) <= planned.expansions_left
+    has_tokens = _total(price, is_wanted) <= planned.tokens_left
+    is_wanted &= has_expansions & has_tokens
+    return _Planned(
+      children_due=planned.children_due.at[node].add(is_wanted & is_probe),
+      forks_due=planned.forks_due.at[node].add(is_wanted & ~is_probe),
+      num_planned=planned.num_planned + 1,
+      expansions_left=planned.expansions_left - _total(segments, is_wanted)[-1],
+      tokens_left=planned.tokens_left - _total(price, is_wanted)[-1],
     )
 
-  children_due, forks_due, planned, _, _ = jax.lax.while_loop(
-    lambda state: is_over & (state[2] < tree.num_children[Tree.ROOT]),
-    add,
-    (
-      tree.children_due,
-      tree.forks_due,
-      tree.num_planned,
-      options.max_expansions - tree.num_expansions,
-      options.max_tokens - tree.num_generated,
-    ),
+  nothing_yet = _Planned(
+    children_due=tree.policy.children_due,
+    forks_due=tree.policy.forks_due,
+    num_planned=tree.policy.num_planned,
+    expansions_left=settings.max_expansions - tree.num_expansions,
+    tokens_left=settings.max_tokens - tree.num_generated,
   )
-  return tree.replace(children_due=children_due, forks_due=forks_due, num_planned=planned)
+  planned = jax.lax.while_loop(is_left, add, nothing_yet)
+  return tree.with_policy(
+    children_due=planned.children_due,
+    forks_due=planned.forks_due,
+    num_planned=planned.num_planned,
+  )
+
+
+def _total(values: jax.Array, is_counted: jax.Array) -> jax.Array:
+  """Running sums of those `[C]` values that are counted."""
+  return jnp.cumsum(jnp.where(is_counted, values, 0))
+
+
+def _nodes_by_depth(tree: Tree, end: jax.Array, max_depth: int) -> jax.Array:
+  """The path to `end` by depth, `[D + 1]` int32; 0 beyond."""
+  depth = jnp.where(on_path(tree, end), tree.nodes.depth, tree.no_node)
+  path = jnp.zeros(max_depth + 1, jnp.int32)
+  return path.at[depth].set(jnp.arange(tree.capacity), mode='drop')
 
 
 def _fork_depths(
   tree: Tree,
   rollout: jax.Array,
   end: jax.Array,
+  *,
   solve_rate: jax.Array,
-  options: Options,
+  settings: Settings,
   plan: ForkPlan,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Depths of the nodes where a rollout is forked.
+  """Draws the depths of the nodes where a rollout is forked, from the rollout's own key.
 
   Args:
     tree: _unbatched_ tree.
     rollout, end: `[]` int32, the rollout's first and last node.
     solve_rate: `[]` float32, share of correct ends among the tree's rollouts.
+    settings: `probe_share`.
+    plan: where forks pay.
 
   Returns:
     `[5]` int32 depths, `[5]` bool is_probe, `[5]` bool is_wanted.
   """
-  key = jax.random.fold_in(jax.random.wrap_key_data(tree.key[rollout]), NOT_A_CHILD)
+  key = jax.random.fold_in(jax.random.wrap_key_data(tree.nodes.key[rollout]), NOT_A_CHILD)
   draws = jax.random.uniform(key, (MAX_FORKS + 2,))
-  length = tree.depth[end]
+  length = tree.nodes.depth[end]
   depth = jnp.arange(plan.is_allowed.shape[0])
-  inner = (depth > 0) & (depth < length)
-  is_correct = tree.reward[end] == 1
-  is_rare = is_correct & (solve_rate < RARE)
+  is_inner = (depth > 0) & (depth < length)
+  is_rare = (tree.nodes.reward[end] == 1) & (solve_rate < RARE_SUCCESS)
 
+  # How many, and among which depths: a rare success is worth forks wherever they are.
+  count = jnp.where(is_rare, MAX_FORKS, jnp.where(plan.is_steep, 4, 2))
+  is_allowed = is_inner & jnp.where(is_rare, True, plan.is_allowed)
+  # Stratified: the j-th of n forks falls in the j-th n-th of the allowed depths …
   place = jnp.arange(MAX_FORKS)
-  regular = jnp.where(plan.is_steep, 4, 2)
-  count = jnp.where(is_rare, MAX_FORKS, regular)
-  allowed = inner & jnp.where(is_rare, True, plan.is_allowed)
-  # Stratified: the j-th of n forks falls in the j-th n-th of the allowed depths.
-  depths = _nth(allowed, (place + draws[:MAX_FORKS]) / count)
-  is_best = plan.is_steep & ~is_rare
-  depths = jnp.where(is_best, jnp.minimum(plan.best_depth, length - 1), depths)
-  is_wanted = (place < count) & allowed.any() & (depths > 0)
-  probe = _nth(inner, draws[MAX_FORKS + 1])
-  is_probed = (draws[MAX_FORKS] < options.probe_share) & inner.any()
-  return (
-    jnp.append(depths, probe),
-    jnp.arange(MAX_FORKS + 1) == MAX_FORKS,
-    jnp.append(is_wanted, is_probed),
-  )
+  depths = _nth(is_allowed, (place + draws[:MAX_FORKS]) / count)
+  # … unless one depth is far better than the others.
+  is_at_best = plan.is_steep & ~is_rare
+  depths = jnp.where(is_at_best, jnp.minimum(plan.best_depth, length - 1), depths)
+  is_wanted = (place < count) & is_allowed.any() & (depths > 0)
+
+  # The probe, which measures U: at any depth, whatever the outcome.
+  probe = _nth(is_inner, draws[MAX_FORKS + 1])
+  is_probed = (draws[MAX_FORKS] < settings.probe_share) & is_inner.any()
+  is_probe = jnp.arange(MAX_FORKS + 1) == MAX_FORKS
+  return jnp.append(depths, probe), is_probe, jnp.append(is_wanted, is_probed)
 
 
 def _nth(mask: jax.Array, share: jax.Array) -> jax.Array:
   """Index of the element of `mask` below which lies `share` of its True ones; int32."""
   seen = jnp.cumsum(mask)
   wanted = jnp.minimum(jnp.floor(share * seen[-1]), seen[-1] - 1) + 1
-  return jnp.searchsorted(seen, jnp.maximum(wanted, 1)).clip(0, mask.shape[0] - 1).astype(jnp.int32)
+  index = jnp.searchsorted(seen, jnp.maximum(wanted, 1))
+  return index.clip(0, mask.shape[0] - 1).astype(jnp.int32)
 
 
-def num_asked_at_once(max_collected: int) -> int:
-  """A: nodes in one Allocation."""
-  return min(max_collected, MAX_ASKED)
-
-
-def _ask(given: Tree, tree: Tree) -> tuple[Tree, Allocation]:
+def _ask(before: Tree, tree: Tree) -> tuple[Tree, Allocation]:
   """Turns what is due into an Allocation of A nodes; what does not fit is asked for later.
 
   What is due whatever the outcomes were goes first, so that child indices do not depend on when.
-  Where `given` has no new children, it is returned as it is, and nothing is asked for.
+  Where `before` has no new children, it is returned as it is, and nothing is asked for.
   """
-  due = jnp.concatenate([tree.children_due, tree.forks_due])
-  order = jnp.concatenate([tree.preorder, tree.preorder + tree.capacity])
-  key, entry = jax.lax.top_k(
-    -jnp.where(due > 0, order, jnp.iinfo(jnp.int32).max), num_asked_at_once(tree.collected.shape[0])
-  )
-  is_asked = key > -jnp.iinfo(jnp.int32).max
+  state, preorder = tree.policy, tree.nodes.preorder
+  # Entries: all nodes with what is due anyway, then all nodes with their forks. The first A of
+  # those with anything due are asked for, in depth-first order.
+  due = jnp.concatenate([state.children_due, state.forks_due])
+  order = jnp.where(due > 0, jnp.concatenate([preorder, preorder + tree.capacity]), LAST)
+  negative_order, entry = jax.lax.top_k(-order, num_asked_at_once(tree.collected.shape[0]))
+  is_asked = negative_order > -LAST
   node, is_fork = entry % tree.capacity, entry >= tree.capacity
   count = jnp.where(is_asked, due[entry], 0)
-  before = jnp.where(is_fork, tree.children_due[node], 0)
-  first = tree.num_asked[node] + before
-  zero = lambda array, mine: array.at[jnp.where(is_asked & mine, node, tree.capacity)].set(
-    0, mode='drop'
-  )
-  is_done = (tree.num_in_flight == 0) & ~is_asked.any()
-  tree = tree.replace(
-    children_due=zero(tree.children_due, ~is_fork),
-    forks_due=zero(tree.forks_due, is_fork),
-    num_asked=tree.num_asked.at[node].add(count),
+  # A node's forks come after what else is due at it.
+  first = state.num_asked[node] + jnp.where(is_fork, state.children_due[node], 0)
+
+  def settled(array: jax.Array, is_its_entry: jax.Array) -> jax.Array:
+    rows = jnp.where(is_asked & is_its_entry, node, tree.no_node)
+    return array.at[rows].set(0, mode='drop')
+
+  tree = tree.with_policy(
+    children_due=settled(state.children_due, ~is_fork),
+    forks_due=settled(state.forks_due, is_fork),
+    num_asked=state.num_asked.at[node].add(count),
+  ).replace(
     num_in_flight=tree.num_in_flight + count.sum(),
-    is_done=is_done,
-    how=jnp.where(is_done, How.DONE, How.ROLLOUT).astype(jnp.int32),
+    is_done=(tree.num_in_flight == 0) & ~is_asked.any(),
   )
-  has_news = given.num_fresh > 0
+  has_news = before.num_fresh > 0
+  how = jnp.where(is_fork, How.FORK, How.ROLLOUT).astype(jnp.int32)
   return (
-    choose(has_news, tree, given),
-    Allocation(node, first, jnp.where(has_news, count, 0), is_fork),
+    choose(has_news, tree, before),
+    Allocation(node, first, jnp.where(has_news, count, 0), how),
   )

@@ -12,55 +12,58 @@ layer, which would be cut out of the whole, and splits the capacity instead of w
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ds_jax.model.attention.kernels.triton import (
-  FEWEST,
-  TILE_BYTES,
-  attend_nothing,
-  attend_tile,
-  compiler_params,
-  product,
-  tile_sizes,
-  whole,
-)
+from ds_jax.checks import check_shape
+from ds_jax.model.attention.kernels import triton
 from ds_jax.model.attention.partial import MASKED, Partial
 
-# With so many, keys are read once or twice.
-_MOST_QUERIES = 64
+# Rows of a tile of queries at most: of the W children of a slot keys are read once or twice.
+_MAX_QUERIES = 64
 # Programs that keep a GPU busy: two for each of an H100's 132 processors.
-_PROGRAMS = 256
+_NUM_PROGRAMS = 256
+
+
+class _Scalars(NamedTuple):
+  """What a program reads to find its part of a cache; all int32."""
+
+  layer: jax.Array  # [1]
+  length: jax.Array  # [R]
+  slot_index: jax.Array  # [R]
 
 
 def tile_positions(num_positions: int, width: int, itemsize: int) -> int:
   """Positions of a cache that are multiplied at a time; 0 where no tile divides them."""
-  return next((n for n in tile_sizes(width, itemsize) if num_positions % n == 0), 0)
+  sizes = triton.tile_sizes(width, itemsize)
+  return next((size for size in sizes if num_positions % size == 0), 0)
 
 
-def can_read(lengths: Sequence[int], width: int) -> bool:
-  """Whether it reads caches of these capacities and heads of this width."""
-  return all(tile_positions(n, width, 4) for n in lengths)
+def can_read(capacities: Sequence[int], width: int) -> bool:
+  """Whether the kernel reads caches of these capacities, and heads of this width, in any dtype."""
+  return all(tile_positions(capacity, width, 4) for capacity in capacities)
 
 
 def attend_caches(
   q_RxCxQxGxD: jax.Array,
   k_LxBxCxSxD: jax.Array,
   v_LxBxCxSxD: jax.Array,
+  *,
   layer: jax.Array | int,
   length: jax.Array,
   slot_index: jax.Array | None = None,
-  *,
   name: str,
   interpret: bool = False,
 ) -> Partial:
   """Partial attention of every row over the first `length[r]` positions of a cache.
 
-  As `path_attention.attend_path`, up to the order of summation. A row's result does not depend on
-  its neighbours' lengths, to the bit: every row is cut into equally many parts.
+  It is `path.attend_path`, up to the order of summation. A row's result does not depend on its
+  neighbours' lengths, to the bit: every row is cut into equally many parts.
 
   Args:
     q_RxCxQxGxD: queries; all queries of a row see the same positions.
@@ -70,80 +73,103 @@ def attend_caches(
     slot_index: `[R]` int32, the cache that each row reads; None: its own.
     name: of the kernel in compiled programs.
     interpret: whether to run as ordinary operations, on any device.
+
+  Raises:
+    ValueError: if values or lengths do not belong to the keys and queries.
   """
   num_rows, num_heads, num_queries, group, width = q_RxCxQxGxD.shape
+  check_shape('values', v_LxBxCxSxD, k_LxBxCxSxD.shape)
+  check_shape('length', length, (num_rows,))
   num_positions, queries = k_LxBxCxSxD.shape[3], num_queries * group
   itemsize = k_LxBxCxSxD.dtype.itemsize
-  most = min(_MOST_QUERIES, 2 * TILE_BYTES // (width * itemsize))
-  tile = min(most, max(FEWEST, pl.next_power_of_2(queries)))
+
+  # Queries, padded to whole tiles.
+  most = min(_MAX_QUERIES, 2 * triton.MAX_TILE_BYTES // (width * itemsize))
+  tile = min(most, max(triton.MIN_TILE, pl.next_power_of_2(queries)))
   padded = pl.cdiv(queries, tile) * tile
   q = q_RxCxQxGxD.reshape(num_rows, num_heads, queries, width)
   q = jnp.pad(q, ((0, 0), (0, 0), (0, padded - queries), (0, 0)))
-  num_programs = num_rows * num_heads * (padded // tile)
-  num_parts = max(1, _PROGRAMS // num_programs)
-  size = tile_positions(num_positions, width, itemsize)
 
-  of_queries = pl.BlockSpec(
-    (None, None, tile, width), lambda n, i, _: (n // num_heads, n % num_heads, i, 0)
-  )
-  of_part = lambda *last: pl.BlockSpec(
-    (None, None, None, tile, *last),
-    lambda n, i, part: (n // num_heads, n % num_heads, part, i) + (0,) * len(last),
-  )
-  as_output = lambda *last: jax.ShapeDtypeStruct(
-    (num_rows, num_heads, num_parts, padded, *last), jnp.float32
-  )
+  # A program takes a tile of queries of one row and head over one part of their cache.
+  grid_queries = (num_rows * num_heads, padded // tile)
+  num_parts = max(1, _NUM_PROGRAMS // math.prod(grid_queries))
+
+  def query_block(n, i, part):
+    del part
+    return n // num_heads, n % num_heads, i, 0
+
+  def part_spec(*last: int) -> pl.BlockSpec:
+    def part_block(n, i, part):
+      return n // num_heads, n % num_heads, part, i, *(0 for _ in last)
+
+    return pl.BlockSpec((None, None, None, tile, *last), part_block)
+
+  def part_shape(*last: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((num_rows, num_heads, num_parts, padded, *last), jnp.float32)
+
   slot_index = jnp.arange(num_rows) if slot_index is None else slot_index
-  scalars = [x.astype(jnp.int32) for x in (jnp.reshape(layer, 1), length, slot_index)]
-  numbers = num_rows * num_heads * queries * num_positions
+  scalars = (jnp.reshape(layer, 1), length, slot_index)
+  scalars = _Scalars(*(x.astype(jnp.int32) for x in scalars))
+  num_scores = num_rows * num_heads * queries * num_positions
   with jax.named_scope(name):
     parts = pl.pallas_call(
-      functools.partial(_attend_part, num_heads=num_heads, size=size),
-      grid=(num_rows * num_heads, padded // tile, num_parts),
-      in_specs=[*map(whole, scalars), of_queries, whole(k_LxBxCxSxD), whole(v_LxBxCxSxD)],
-      out_specs=[of_part(width), of_part(), of_part()],
-      out_shape=[as_output(width), as_output(), as_output()],
-      compiler_params=compiler_params(),
+      functools.partial(
+        _attend_part,
+        num_heads=num_heads,
+        size=tile_positions(num_positions, width, itemsize),
+      ),
+      grid=(*grid_queries, num_parts),
+      in_specs=[
+        _Scalars(*map(triton.whole, scalars)),
+        pl.BlockSpec((None, None, tile, width), query_block),
+        triton.whole(k_LxBxCxSxD),
+        triton.whole(v_LxBxCxSxD),
+      ],
+      out_specs=triton.TileSums(part_spec(width), part_spec(), part_spec()),
+      out_shape=triton.TileSums(part_shape(width), part_shape(), part_shape()),
+      compiler_params=triton.compiler_params(),
       cost_estimate=pl.CostEstimate(
-        flops=4 * numbers * width,
-        transcendentals=numbers,
+        flops=4 * num_scores * width,
+        transcendentals=num_scores,
         bytes_accessed=2 * k_LxBxCxSxD.nbytes // k_LxBxCxSxD.shape[0],
       ),
       interpret=interpret,
       name=name,
-    )(*scalars, q, k_LxBxCxSxD, v_LxBxCxSxD)
+    )(scalars, q, k_LxBxCxSxD, v_LxBxCxSxD)
   joined = _join_parts(Partial(*parts))
-  return jax.tree.map(
-    lambda x: x[:, :, :queries].reshape(*x.shape[:2], num_queries, group, *x.shape[3:]), joined
-  )
+
+  def unpad(x: jax.Array) -> jax.Array:
+    return x[:, :, :queries].reshape(*x.shape[:2], num_queries, group, *x.shape[3:])
+
+  return jax.tree.map(unpad, joined)
 
 
-def _attend_part(
-  layer, length, slot_index, q, k, v, weighted, max_score, sum_exp, *, num_heads: int, size: int
-):
-  """Queries [X, D] of one row and head over one part of what its cache holds."""
+def _attend_part(scalars: _Scalars, q: Any, k: Any, v: Any, *sums: Any, num_heads: int, size: int):
+  """One program: queries [X, D] of one row and head over one part of what its cache holds."""
   row, head = pl.program_id(0) // num_heads, pl.program_id(0) % num_heads
-  layer, length, slot, query = layer[0], length[row], slot_index[row], q[...]
+  layer, length, slot = scalars.layer[0], scalars.length[row], scalars.slot_index[row]
+  query = q[...]
 
-  def attend(i, carry):
+  def attend(i, before):
     at = pl.ds(i * size, size)
-    scores = product(query, k[layer, slot, head, at, :].T) * query.shape[-1] ** -0.5
+    scores = triton.product(query, k[layer, slot, head, at, :].T) * query.shape[-1] ** -0.5
     position = i * size + jnp.arange(size)
     scores = jnp.where(position[None, :] < length, scores, MASKED)
-    return attend_tile(carry, scores, v[layer, slot, head, at, :])
+    return triton.attend_tile(before, scores, v[layer, slot, head, at, :])
 
-  num_blocks = pl.cdiv(length, size)
-  each = pl.cdiv(num_blocks, pl.num_programs(2))
-  first = pl.program_id(2) * each
-  weighted[...], max_score[...], sum_exp[...] = jax.lax.fori_loop(
-    first, jnp.minimum(first + each, num_blocks), attend, attend_nothing(query)
-  )
+  # The tiles that the row fills, dealt to the parts in succession.
+  num_tiles = pl.cdiv(length, size)
+  num_each = pl.cdiv(num_tiles, pl.num_programs(2))
+  first = pl.program_id(2) * num_each
+  end = jnp.minimum(first + num_each, num_tiles)
+  total = jax.lax.fori_loop(first, end, attend, triton.attend_nothing(query))
+  for ref, value in zip(sums, total, strict=True):
+    ref[...] = value
 
 
 def _join_parts(parts: Partial) -> Partial:
-  """`attention.join` of all parts along axis 2."""
-  highest = parts.max_score.max(2)
-  scale = jnp.exp(parts.max_score - highest[:, :, None])
-  return Partial(
-    (parts.weighted_values * scale[..., None]).sum(2), highest, (parts.sum_exp * scale).sum(2)
-  )
+  """`partial.join` of all parts along axis 2."""
+  max_score = parts.max_score.max(2)
+  scale = jnp.exp(parts.max_score - max_score[:, :, None])
+  weighted_values = (parts.weighted_values * scale[..., None]).sum(2)
+  return Partial(weighted_values, max_score, (parts.sum_exp * scale).sum(2))

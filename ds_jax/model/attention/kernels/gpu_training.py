@@ -12,32 +12,51 @@ apart, but not the paths of a tree.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ds_jax.model.attention.kernels.triton import (
-  attend_nothing,
-  attend_tile,
-  compiler_params,
-  product,
-  tile_sizes,
-  whole,
-)
+from ds_jax.model.attention.kernels import triton
 from ds_jax.model.attention.partial import MASKED
+
+
+class _Visits(NamedTuple):
+  """Which tiles each program visits, and what a score's mask is made of."""
+
+  order: jax.Array  # [B, tiles, other tiles] int32, those to visit first
+  count: jax.Array  # [B, tiles] int32, how many these are
+  key_end: jax.Array  # [B, S] int32
+
+
+class _Queries(NamedTuple):
+  """What the backward pass reads of queries: of all heads, or blocks of them."""
+
+  q: Any  # [B, C, S, G, D]
+  d_out: Any  # [B, C, S, G, D]
+  normalizer: Any  # [B, C, S, G] float32
+  delta: Any  # [B, C, S, G] float32, sum(d_out * out) over D
+
+
+class _Output(NamedTuple):
+  """One result of a kernel."""
+
+  shape: tuple[int, ...]
+  dtype: Any
+  block: pl.BlockSpec
 
 
 def tile_size(width: int, itemsize: int) -> int:
   """Queries, and keys, of a tile of heads of this width; 0: left to XLA."""
-  return next((n for n in tile_sizes(width, itemsize) if n <= 64), 0)
+  return next((size for size in triton.tile_sizes(width, itemsize) if size <= 64), 0)
 
 
 def forward(
   q_BxCxSxGxD: jax.Array,
   k_BxCxSxD: jax.Array,
   v_BxCxSxD: jax.Array,
+  *,
   key_end: jax.Array,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
@@ -52,18 +71,22 @@ def forward(
     The attention, and `[B, C, S, G]` float32; both 0 for a query that sees nothing.
   """
   tiles = _Tiles(q_BxCxSxGxD)
-  scalars = (*_listed(seen_tiles(key_end, tiles.size)), key_end)
   out, normalizer = _call(
     _forward_tile,
     'attention_forward',
     tiles.query_grid(),
-    scalars,
-    [(q_BxCxSxGxD, tiles.queries()), (k_BxCxSxD, None), (v_BxCxSxD, None)],
-    [
-      (q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries()),
-      (q_BxCxSxGxD.shape[:4], jnp.float32, tiles.query_numbers()),
+    inputs=[
+      _whole(_Visits(*list_first(seen_tiles(key_end, tiles.size)), key_end)),
+      (q_BxCxSxGxD, tiles.queries()),
+      _whole(k_BxCxSxD),
+      _whole(v_BxCxSxD),
     ],
-    products=2,
+    outputs=[
+      _Output(q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries()),
+      _Output(q_BxCxSxGxD.shape[:4], jnp.float32, tiles.query_numbers()),
+    ],
+    num_pairs=tiles.num_pairs(),
+    flops=2 * tiles.product_flops(),
     interpret=interpret,
   )
   return out, normalizer
@@ -73,43 +96,60 @@ def backward(
   q_BxCxSxGxD: jax.Array,
   k_BxCxSxD: jax.Array,
   v_BxCxSxD: jax.Array,
+  *,
   key_end: jax.Array,
   out: jax.Array,
   normalizer: jax.Array,
   d_out: jax.Array,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Gradients of q, k and v in their dtypes, from the results of `forward` and d_out.
+  """Gradients of q, k and v in their dtypes.
 
-  With p the weights and delta = sum(d_out * out): dv = p' d_out, ds = p * (d_out v' - delta).
+  With p the weights and delta = sum(d_out * out): dv = p' d_out, ds = p * (d_out v' - delta),
+  dq = ds k, dk = ds' q (arXiv:2307.08691, algorithm 2).
+
+  Args:
+    q_BxCxSxGxD: queries. k_BxCxSxD, v_BxCxSxD: keys and values.
+    key_end: as in `forward`.
+    out, normalizer: results of `forward`.
+    d_out: gradient of `out`.
+    interpret: as in `forward`.
   """
   tiles = _Tiles(q_BxCxSxGxD)
   is_seen = seen_tiles(key_end, tiles.size)
   delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1)
-  of_query = [
-    (q_BxCxSxGxD, tiles.queries()),
-    (d_out, tiles.queries()),
-    (normalizer, tiles.query_numbers()),
-    (delta, tiles.query_numbers()),
-  ]
+  queries = _Queries(q_BxCxSxGxD, d_out, normalizer, delta)
+  query_blocks = _Queries(
+    tiles.queries(), tiles.queries(), tiles.query_numbers(), tiles.query_numbers()
+  )
   (d_q,) = _call(
     _backward_queries,
     'attention_backward_q',
     tiles.query_grid(),
-    (*_listed(is_seen), key_end),
-    [*of_query, (k_BxCxSxD, None), (v_BxCxSxD, None)],
-    [(q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries())],
-    products=3,
+    inputs=[
+      _whole(_Visits(*list_first(is_seen), key_end)),
+      (queries, query_blocks),
+      _whole(k_BxCxSxD),
+      _whole(v_BxCxSxD),
+    ],
+    outputs=[_Output(q_BxCxSxGxD.shape, q_BxCxSxGxD.dtype, tiles.queries())],
+    num_pairs=tiles.num_pairs(),
+    flops=3 * tiles.product_flops(),
     interpret=interpret,
   )
   d_k, d_v = _call(
-    functools.partial(_backward_keys, group=q_BxCxSxGxD.shape[3]),
+    functools.partial(_backward_keys, group=tiles.group),
     'attention_backward_kv',
     tiles.key_grid(),
-    (*_listed(is_seen.swapaxes(1, 2)), key_end),
-    [*((x, None) for x, _ in of_query), (k_BxCxSxD, tiles.keys()), (v_BxCxSxD, tiles.keys())],
-    [(x.shape, x.dtype, tiles.keys()) for x in (k_BxCxSxD, v_BxCxSxD)],
-    products=4,
+    inputs=[
+      _whole(_Visits(*list_first(is_seen.swapaxes(1, 2)), key_end)),
+      _whole(queries),
+      (k_BxCxSxD, tiles.keys()),
+      (v_BxCxSxD, tiles.keys()),
+    ],
+    outputs=[_Output(x.shape, x.dtype, tiles.keys()) for x in (k_BxCxSxD, v_BxCxSxD)],
+    num_pairs=tiles.num_pairs(),
+    flops=4 * tiles.product_flops(),
     interpret=interpret,
   )
   return d_q, d_k, d_v
@@ -122,9 +162,17 @@ class _Tiles:
   """
 
   def __init__(self, q: jax.Array):
-    self.rows, self.heads, positions, self.group, self.width = q.shape
+    self.rows, self.heads, self.positions, self.group, self.width = q.shape
     self.size = tile_size(self.width, q.dtype.itemsize)
-    self.count = positions // self.size
+    self.count = self.positions // self.size
+
+  def num_pairs(self) -> int:
+    """Pairs of a query and a key at or before it."""
+    return self.rows * self.heads * self.group * self.positions * self.positions // 2
+
+  def product_flops(self) -> int:
+    """FLOPs of one product of queries and keys."""
+    return 2 * self.num_pairs() * self.width
 
   def query_grid(self) -> tuple[int, ...]:
     return self.count, self.heads * self.group, self.rows
@@ -148,33 +196,36 @@ class _Tiles:
     return pl.BlockSpec((None, None, self.size, self.width), lambda j, c, b: (b, c, j, 0))
 
 
+def _whole(arrays: Any) -> tuple[Any, Any]:
+  """An input of which every program may read all, with its blocks."""
+  return arrays, jax.tree.map(triton.whole, arrays)
+
+
 def _call(
   kernel: Any,
   name: str,
   grid: tuple[int, ...],
-  scalars: tuple[jax.Array, ...],
-  inputs: list,
-  outputs: list,
   *,
-  products: int,
+  inputs: list[tuple[Any, Any]],
+  outputs: list[_Output],
+  num_pairs: int,
+  flops: int,
   interpret: bool,
 ) -> list[jax.Array]:
-  """One kernel; inputs are arrays with their blocks (None: whole), outputs shape, dtype, block."""
-  arrays = [*scalars, *(x for x, _ in inputs)]
-  rows, heads, positions, group, width = inputs[0][0].shape
-  pairs = rows * heads * group * positions * positions // 2
+  """Runs one kernel; an input is an array, or a tuple of arrays, with its blocks."""
+  arrays = [array for array, _ in inputs]
   with jax.named_scope(name):
     return pl.pallas_call(
       kernel,
       grid=grid,
-      in_specs=[*map(whole, scalars), *(spec or whole(x) for x, spec in inputs)],
-      out_specs=[spec for *_, spec in outputs],
-      out_shape=[jax.ShapeDtypeStruct(shape, dtype) for shape, dtype, _ in outputs],
-      compiler_params=compiler_params(),
+      in_specs=[block for _, block in inputs],
+      out_specs=[output.block for output in outputs],
+      out_shape=[jax.ShapeDtypeStruct(output.shape, output.dtype) for output in outputs],
+      compiler_params=triton.compiler_params(),
       cost_estimate=pl.CostEstimate(
-        flops=2 * products * pairs * width,
-        transcendentals=pairs,
-        bytes_accessed=sum(x.nbytes for x in arrays),
+        flops=flops,
+        transcendentals=num_pairs,
+        bytes_accessed=sum(x.nbytes for x in jax.tree.leaves(arrays)),
       ),
       interpret=interpret,
       name=name,
@@ -188,18 +239,19 @@ def seen_tiles(key_end: jax.Array, size: int) -> jax.Array:
   return (index <= index[:, None]) & (index[:, None] * size < last_end[:, None, :])
 
 
-def _listed(chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
+def list_first(chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Along the last axis: indices, those of what is chosen first, and the number of these."""
   return jnp.argsort(~chosen, axis=-1).astype(jnp.int32), chosen.sum(-1, dtype=jnp.int32)
 
 
 def _scores(
-  query: jax.Array, keys: jax.Array, query_start: Any, key_start: Any, key_end: jax.Array
+  query: jax.Array, keys: jax.Array, key_end: jax.Array, *, query_start: Any, key_start: Any
 ) -> jax.Array:
-  """Scores [queries, keys] of two tiles, masked."""
-  scores = product(query, keys.T) * query.shape[-1] ** -0.5
-  place = query_start + jnp.arange(len(query))[:, None]
-  is_seen = (key_start + jnp.arange(len(keys))[None, :] <= place) & (place < key_end[None, :])
+  """Scores [queries, keys] of two tiles, masked; the tiles begin at these positions."""
+  scores = triton.product(query, keys.T) * query.shape[-1] ** -0.5
+  query_index = query_start + jnp.arange(len(query))[:, None]
+  key_index = key_start + jnp.arange(len(keys))[None, :]
+  is_seen = (key_index <= query_index) & (query_index < key_end[None, :])
   return jnp.where(is_seen, scores, MASKED)
 
 
@@ -209,73 +261,82 @@ def _query_tile(k: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
   return pl.program_id(2), head, pl.num_programs(0) - 1 - pl.program_id(0)
 
 
-def _forward_tile(order, count, key_end, q, k, v, out, normalizer):
-  """One tile of queries of one head over the tiles of keys that it sees."""
+def _forward_tile(visits: _Visits, q: Any, k: Any, v: Any, out: Any, normalizer: Any):
+  """One program: a tile of queries of one head over the tiles of keys that it sees."""
   row, head, i = _query_tile(k)
   query = q[...]
   size = len(query)
 
-  def attend(n, carry):
-    start = order[row, i, n] * size
+  def attend(n, before):
+    start = visits.order[row, i, n] * size
     at = pl.ds(start, size)
-    scores = _scores(query, k[row, head, at, :], i * size, start, key_end[row, at])
-    return attend_tile(carry, scores, v[row, head, at, :])
+    scores = _scores(
+      query,
+      k[row, head, at, :],
+      visits.key_end[row, at],
+      query_start=i * size,
+      key_start=start,
+    )
+    return triton.attend_tile(before, scores, v[row, head, at, :])
 
-  total, highest, sum_exp = jax.lax.fori_loop(0, count[row, i], attend, attend_nothing(query))
-  divisor = jnp.maximum(sum_exp, 1e-30)
-  out[...] = (total / divisor[:, None]).astype(out.dtype)
-  normalizer[...] = jnp.where(sum_exp > 0, highest + jnp.log(divisor), 0.0)
+  total = jax.lax.fori_loop(0, visits.count[row, i], attend, triton.attend_nothing(query))
+  divisor = jnp.maximum(total.sum_exp, 1e-30)  # a query may see nothing
+  out[...] = (total.weighted_values / divisor[:, None]).astype(out.dtype)
+  normalizer[...] = jnp.where(total.sum_exp > 0, total.max_score + jnp.log(divisor), 0.0)
 
 
-def _backward_queries(order, count, key_end, q, d_out, normalizer, delta, k, v, d_q):
-  """The gradient of one tile of queries of one head."""
+def _backward_queries(visits: _Visits, queries: _Queries, k: Any, v: Any, d_q: Any):
+  """One program: the gradient of one tile of queries of one head."""
   row, head, i = _query_tile(k)
-  query, d_out, normalizer, delta = q[...], d_out[...], normalizer[...], delta[...]
+  query, d_out, normalizer, delta = (ref[...] for ref in queries)
   size = len(query)
 
   def add(n, total):
-    start = order[row, i, n] * size
+    start = visits.order[row, i, n] * size
     at = pl.ds(start, size)
     keys = k[row, head, at, :]
-    scores = _scores(query, keys, i * size, start, key_end[row, at])
+    ends = visits.key_end[row, at]
+    scores = _scores(query, keys, ends, query_start=i * size, key_start=start)
     weights = jnp.exp(scores - normalizer[:, None])
     d_scores = _d_scores(weights, delta, d_out, v[row, head, at, :])
-    return total + product(d_scores.astype(query.dtype), keys)
+    return total + triton.product(d_scores.astype(query.dtype), keys)
 
-  d_q[...] = jax.lax.fori_loop(0, count[row, i], add, jnp.zeros(query.shape, jnp.float32)).astype(
-    d_q.dtype
-  )
+  zeros = jnp.zeros(query.shape, jnp.float32)
+  total = jax.lax.fori_loop(0, visits.count[row, i], add, zeros)
+  d_q[...] = total.astype(d_q.dtype)
 
 
 def _backward_keys(
-  order, count, key_end, q, d_out, normalizer, delta, k, v, d_k, d_v, *, group: int
+  visits: _Visits, queries: _Queries, k: Any, v: Any, d_k: Any, d_v: Any, *, group: int
 ):
-  """The gradients of one tile of keys and values of one head, from all its query heads."""
+  """One program: the gradients of one tile of keys and values, from all its query heads."""
   j, head, row = (pl.program_id(axis) for axis in range(3))
   keys, values = k[...], v[...]
   size = len(keys)
-  ends = key_end[row, pl.ds(j * size, size)]
+  ends = visits.key_end[row, pl.ds(j * size, size)]
 
-  def add(n, carry):
-    d_k, d_v = carry
-    start, g = order[row, j, jax.lax.div(n, group)] * size, jax.lax.rem(n, group)
+  def add(n, totals):
+    d_keys, d_values = totals
+    start, g = visits.order[row, j, jax.lax.div(n, group)] * size, jax.lax.rem(n, group)
     at = pl.ds(start, size)
-    query, d_out_tile = q[row, head, at, g, :], d_out[row, head, at, g, :]
-    scores = _scores(query, keys, start, j * size, ends)
-    weights = jnp.exp(scores - normalizer[row, head, at, g][:, None])
-    d_scores = _d_scores(weights, delta[row, head, at, g], d_out_tile, values)
+    query, d_out = queries.q[row, head, at, g, :], queries.d_out[row, head, at, g, :]
+    scores = _scores(query, keys, ends, query_start=start, key_start=j * size)
+    weights = jnp.exp(scores - queries.normalizer[row, head, at, g][:, None])
+    d_scores = _d_scores(weights, queries.delta[row, head, at, g], d_out, values)
     return (
-      d_k + product(d_scores.astype(query.dtype).T, query),
-      d_v + product(weights.astype(d_out_tile.dtype).T, d_out_tile),
+      d_keys + triton.product(d_scores.astype(query.dtype).T, query),
+      d_values + triton.product(weights.astype(d_out.dtype).T, d_out),
     )
 
-  none = jnp.zeros(keys.shape, jnp.float32)
-  totals = jax.lax.fori_loop(0, count[row, j] * group, add, (none, none))
-  d_k[...], d_v[...] = (total.astype(x.dtype) for total, x in zip(totals, (d_k, d_v), strict=True))
+  zeros = jnp.zeros(keys.shape, jnp.float32)
+  num_visits = visits.count[row, j] * group
+  d_keys, d_values = jax.lax.fori_loop(0, num_visits, add, (zeros, zeros))
+  d_k[...], d_v[...] = d_keys.astype(d_k.dtype), d_values.astype(d_v.dtype)
 
 
 def _d_scores(
   weights: jax.Array, delta: jax.Array, d_out: jax.Array, values: jax.Array
 ) -> jax.Array:
-  """Gradient of the products of queries and keys."""
-  return weights * (product(d_out, values.T) - delta[:, None]) * d_out.shape[-1] ** -0.5
+  """Gradient of the unscaled products of queries and keys, [queries, keys]."""
+  d_weights = triton.product(d_out, values.T)
+  return weights * (d_weights - delta[:, None]) * d_out.shape[-1] ** -0.5

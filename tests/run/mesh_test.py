@@ -12,7 +12,7 @@ import pytest
 # 64 MiB from malloc, twice; prints the pages that came from the kernel the second time.
 COUNT_FAULTS = """
 import ctypes, resource
-from ds_jax.runtime import keep_freed_memory
+from ds_jax.run.mesh import keep_freed_memory
 libc, size = ctypes.CDLL(None), 2**26
 libc.malloc.restype = ctypes.c_void_p
 libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]

@@ -1,0 +1,39 @@
+"""`ds-jax data describe`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from ds_jax.cli.data_prepare import RowFlags
+from ds_jax.cli.registry import Needs
+from ds_jax.cli.result import Result
+from ds_jax.config.annotations import Count
+
+if TYPE_CHECKING:
+  from ds_jax.run.session import Session
+
+HELP = 'Print what a source holds: counts, answer types, prompt lengths, flawed rows.'
+EXAMPLE = 'ds-jax data describe --source=tfds:deepmath103k --data_dir=data'
+NEEDS = Needs()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Args(RowFlags):
+  source: str  # as in config.data.source, e.g. file:PATH or tfds:deepmath103k
+  data_dir: str = ''  # folder or gs://… of prepared sets
+  tokenizer: str = ''  # folder or hub name; counts prompt tokens
+  max_problems: Count = 0  # rows to read; of gym:NAME, to generate
+
+
+def run(session: Session, args: Args) -> Result:
+  from ds_jax.cli.data_text import format_summary
+  from ds_jax.data.prepare import describe_source
+
+  summary = describe_source(
+    args.data_config(args.source, args.max_problems),
+    data_dir=args.data_dir,
+    tokenizer=args.tokenizer,
+    progress=session.progress,
+  )
+  return Result(summary, format_summary(summary))

@@ -1,0 +1,102 @@
+"""Runs a command with its team and its lock, so that every outcome has an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from ds_jax.cli.flags import Invocation
+from ds_jax.cli.result import Result
+
+if TYPE_CHECKING:
+  from ds_jax.interfaces import Team
+  from ds_jax.run.session import Session
+  from ds_jax.run.stopping import StopRequest
+
+# Outcomes that the other processes of a team may know nothing of.
+_LONELY = ('interrupted', 'cannot_write')
+
+
+def execute(invocation: Invocation) -> Result | None:
+  """Runs the command, alone or in a team. None: another process of the team reports.
+
+  Raises:
+    InputError: for bad input. (A process of a team tells it and ends.)
+  """
+  _keep_compiled_programs(invocation.workdir)
+  if not invocation.command.NEEDS.team:
+    return _outcome(invocation)
+
+  from ds_jax.run import cluster
+
+  team = cluster.join(cluster.cluster_from(invocation.team))
+  with cluster.ending_together(team):
+    result = _outcome(invocation, team)
+  if team.count > 1 and result.summary['status'] in _LONELY:
+    cluster.leave(result.exit_code)
+  return result if team.is_first else None
+
+
+def _outcome(invocation: Invocation, team: Team | None = None) -> Result:
+  """Runs the command with signal handlers; a stop and a full disk are results too."""
+  from ds_jax.run.checkpoint import SaveError
+  from ds_jax.run.stopping import ExitCode, Stopped, StoppedAlone, StopRequest
+
+  stop = StopRequest()
+  session = _session(invocation, stop, team)
+  note = session.progress.note
+  try:
+    with stop.installed(), _held(invocation, session):
+      return invocation.command.run(session, invocation.args)
+  except StoppedAlone:
+    if session.team.count > 1:
+      raise
+    note(
+      'Stopped amid the updates of a step, which would have taken too long. Finished '
+      'trees are kept. The same command continues from the last checkpoint.'
+    )
+    return Result({'status': 'stopped'}, exit_code=stop.exit_code)
+  except Stopped:
+    note('Saved. The same command continues.')
+    return Result({'status': 'stopped'}, exit_code=stop.exit_code)
+  except KeyboardInterrupt:
+    note('Interrupted; the same command continues from the last checkpoint.')
+    return Result({'status': 'interrupted'}, exit_code=stop.exit_code)
+  except (SaveError, OSError) as e:
+    if not isinstance(e, SaveError) and e.errno is None:
+      raise
+    note(f'ds-jax: {e}')
+    return Result({'status': 'cannot_write', 'error': str(e)}, exit_code=ExitCode.CANNOT_WRITE)
+
+
+def _session(invocation: Invocation, stop: StopRequest, team: Team | None) -> Session:
+  from ds_jax.interfaces import SilentProgress
+  from ds_jax.report.progress import make_progress
+  from ds_jax.run.session import Session
+  from ds_jax.run.workdir import Workdir
+
+  workdir = Workdir(pathlib.Path(invocation.workdir)) if invocation.workdir else None
+  if team is None:
+    return Session(invocation.config, workdir, make_progress(), stop)
+  progress = make_progress() if team.is_first else SilentProgress()
+  return Session(invocation.config, workdir, progress, stop, team)
+
+
+def _held(invocation: Invocation, session: Session) -> AbstractContextManager[Any]:
+  """The lock of the workdir, where the command needs it; the first process has it for its team."""
+  from ds_jax.run.workdir import lock
+
+  if invocation.command.NEEDS.lock and session.team.is_first:
+    return lock(session.workdir)
+  return contextlib.nullcontext()
+
+
+def _keep_compiled_programs(workdir: str) -> None:
+  """Compiled programs are kept in the workdir, unless the user keeps them elsewhere."""
+  if workdir:
+    cache = pathlib.Path(workdir).absolute() / 'jax_cache'
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
+    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '1')

@@ -1,0 +1,29 @@
+"""`ds-jax export`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+from ds_jax.cli.registry import Flags, Needs
+from ds_jax.cli.result import Result
+
+if TYPE_CHECKING:
+  from ds_jax.run.session import Session
+
+HELP = 'Write the newest parameters of a run as a Hugging Face folder, e.g. for vLLM.'
+EXAMPLE = 'ds-jax export --checkpoint=runs/quickstart --output=DIR --dtype=bfloat16'
+NEEDS = Needs()
+
+
+@dataclasses.dataclass(frozen=True)
+class Args(Flags):
+  checkpoint: str  # folder of the run
+  output: str  # folder to write
+  dtype: Literal['float32', 'bfloat16'] = 'float32'  # float32 keeps every bit
+
+
+def run(session: Session, args: Args) -> Result:
+  from ds_jax.run.parameters import export
+
+  return Result(export(session, checkpoint=args.checkpoint, output=args.output, dtype=args.dtype))

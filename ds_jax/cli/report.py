@@ -1,0 +1,28 @@
+"""`ds-jax report`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from ds_jax.cli.registry import Flags, Needs
+from ds_jax.cli.result import Result
+
+if TYPE_CHECKING:
+  from ds_jax.run.session import Session
+
+HELP = 'Write report.html and report.png of a run.'
+EXAMPLE = 'ds-jax report --workdir=runs/quickstart'
+NEEDS = Needs(workdir=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Args(Flags):
+  pass
+
+
+def run(session: Session, args: Args) -> Result:
+  from ds_jax.run.reporting import report
+
+  del args
+  return Result(*report(session))

@@ -1,0 +1,179 @@
+"""What a field may be, written on the field itself: its choices, its range, its marks.
+
+  policy: Literal['deepsearch', 'direct'] = 'deepsearch'  # which rules grow a tree
+  num_slots: Machine[Positive] = 16  # decoder slots per device
+
+`settings_of` reads the annotations of a dataclass; conversion, checker and help are made of that.
+The flags of a command are such a dataclass as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import types
+import typing
+from typing import Annotated, Any, Literal, TypeVar
+
+from ds_jax.checks import InputError, check_choice
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+  """One end of a range."""
+
+  value: float
+  is_lower: bool
+  is_within: bool  # the bound itself is allowed
+
+  def holds(self, value: float) -> bool:
+    if value == self.value:
+      return self.is_within
+    return (value > self.value) == self.is_lower
+
+  def __str__(self) -> str:
+    sign = '>' if self.is_lower else '<'
+    return f'{sign}{"=" if self.is_within else ""} {self.value}'
+
+
+def at_least(value: float) -> Bound:
+  return Bound(value, is_lower=True, is_within=True)
+
+
+def above(value: float) -> Bound:
+  return Bound(value, is_lower=True, is_within=False)
+
+
+def at_most(value: float) -> Bound:
+  return Bound(value, is_lower=False, is_within=True)
+
+
+def below(value: float) -> Bound:
+  return Bound(value, is_lower=False, is_within=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+  """Text that is a regular expression."""
+
+  over: str  # what it is matched against, and an example
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+  """A property of a field that other code asks for."""
+
+  text: str
+
+
+# The field suits the machine: a run may go on with another value. Sums of floats, so last bits,
+# differ then.
+SUITS_MACHINE = Mark('may change when a run goes on')
+# A section that changes no result at all.
+CHANGES_NO_RESULT = Mark('changes no result')
+# The field is read only when a new model is made.
+OF_NEW_MODEL = Mark('of a new model')
+
+T = TypeVar('T')
+Machine = Annotated[T, SUITS_MACHINE]
+NewModel = Annotated[T, OF_NEW_MODEL]
+Neutral = Annotated[T, CHANGES_NO_RESULT]
+
+Positive = Annotated[int, at_least(1)]
+Count = Annotated[int, at_least(0)]
+NotNegative = Annotated[float, at_least(0.0)]
+Share = Annotated[float, at_least(0.0), at_most(1.0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """A field as its annotation says. A tuple has the kind and the bounds of its items."""
+
+  name: str
+  kind: type  # bool, int, float, str, or the dataclass of a section
+  default: Any  # dataclasses.MISSING: it must be given
+  choices: tuple[str, ...] = ()
+  bounds: tuple[Bound, ...] = ()
+  pattern: Pattern | None = None
+  marks: frozenset[Mark] = frozenset()
+  is_tuple: bool = False
+
+  @property
+  def is_section(self) -> bool:
+    return dataclasses.is_dataclass(self.kind)
+
+  @property
+  def is_required(self) -> bool:
+    return self.default is dataclasses.MISSING
+
+  @property
+  def range(self) -> str:
+    """The bounds in words: '>= 1', or '[0, 1)' where there are two. '': none."""
+    if len(self.bounds) < 2:
+      return ''.join(map(str, self.bounds))
+    low, high = sorted(self.bounds, key=lambda bound: not bound.is_lower)
+    opening, closing = '[' if low.is_within else '(', ']' if high.is_within else ')'
+    return f'{opening}{low.value:g}, {high.value:g}{closing}'
+
+  def check(self, name: str, value: Any) -> None:
+    """Raises InputError, which calls the field `name`, unless the value is allowed."""
+    if self.is_tuple:
+      self._check_items(name, value)
+    elif self.choices:
+      check_choice(name, value, self.choices)
+    elif not all(bound.holds(value) for bound in self.bounds):
+      within = 'in ' if len(self.bounds) > 1 else ''
+      raise InputError(f'Expected {name} {within}{self.range}, got {value}.')
+    if self.pattern:
+      self._check_pattern(name, value)
+
+  def _check_items(self, name: str, values: tuple[Any, ...]) -> None:
+    are_good = all(bound.holds(value) for value in values for bound in self.bounds)
+    if not values or not are_good:
+      raise InputError(
+        f'Expected {name} to list one or more values, all {self.range}, e.g. 100,50; got {values}.'
+      )
+
+  def _check_pattern(self, name: str, value: str) -> None:
+    try:
+      re.compile(value)
+    except re.error as e:
+      raise InputError(
+        f'Expected {name} to be a regular expression over {self.pattern.over}; got {value!r} ({e}).'
+      ) from e
+
+
+@functools.cache
+def settings_of(cls: type) -> dict[str, Setting]:
+  """The fields of a dataclass by name, in their order."""
+  hints = typing.get_type_hints(cls, include_extras=True)
+  return {field.name: _setting(field, hints[field.name]) for field in dataclasses.fields(cls)}
+
+
+def _setting(field: dataclasses.Field, hint: Any) -> Setting:
+  extras: tuple[Any, ...] = ()
+  choices: tuple[str, ...] = ()
+  if typing.get_origin(hint) is Annotated:
+    hint, *extras = typing.get_args(hint)
+  if isinstance(hint, types.UnionType):  # of a type and None
+    hint = typing.get_args(hint)[0]
+  is_tuple = typing.get_origin(hint) is tuple
+  if is_tuple:
+    hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is Annotated:
+      hint, *of_items = typing.get_args(hint)
+      extras = (*extras, *of_items)
+  if typing.get_origin(hint) is Literal:
+    choices, hint = typing.get_args(hint), str
+  patterns = [extra for extra in extras if isinstance(extra, Pattern)]
+  return Setting(
+    field.name,
+    hint,
+    field.default,
+    choices,
+    bounds=tuple(extra for extra in extras if isinstance(extra, Bound)),
+    pattern=patterns[0] if patterns else None,
+    marks=frozenset(extra for extra in extras if isinstance(extra, Mark)),
+    is_tuple=is_tuple,
+  )

@@ -1,0 +1,218 @@
+"""`config.json` of a Hugging Face folder <-> DecoderConfig."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ds_jax.checks import InputError
+from ds_jax.hub import local_folder
+from ds_jax.model.config import FAMILIES, DecoderConfig, Family
+from ds_jax.model.huggingface.rope_fields import scaling_from_hf, scaling_to_hf
+
+_SIZES = (
+  'vocab_size',
+  'num_hidden_layers',
+  'hidden_size',
+  'intermediate_size',
+  'num_attention_heads',
+)
+_OPTIONAL_SIZES = (
+  'num_key_value_heads',
+  'head_dim',
+  'max_position_embeddings',
+  'original_max_position_embeddings',
+)
+
+# Fields that change what a model computes, and the one value (or absence) that is supported.
+_ONLY_VALUES = {
+  'hidden_act': 'silu',
+  'mlp_bias': False,
+  'attention_dropout': 0,
+  'num_experts': 0,
+  'num_local_experts': 0,
+  'partial_rotary_factor': 1,
+  'quantization_config': None,
+  'auto_map': None,
+}
+
+
+def read_config(folder: str | os.PathLike[str], num_ids: int | None = None) -> DecoderConfig:
+  """Reads `config.json` of a checkpoint folder, or of a model on the hub.
+
+  Args:
+    folder: the folder, or the model's name.
+    num_ids: ids of the tokenizer; None: as many as the embedding has rows.
+
+  Raises:
+    InputError: there is none, or it is not supported.
+  """
+  return config_from_hf(read_fields(local_folder(folder)), num_ids)
+
+
+def read_fields(folder: pathlib.Path) -> dict[str, Any]:
+  """The fields of a folder's `config.json`; InputError if there is none."""
+  if not folder.is_dir():
+    raise InputError(
+      f'No checkpoint folder {str(folder)!r}; expected a folder with config.json, '
+      'model.safetensors and tokenizer.json, or a name on the hub like '
+      'Qwen/Qwen2.5-1.5B. `ds-jax warmstart` or `ds-jax init` writes a folder.'
+    )
+  try:
+    fields = json.loads((folder / 'config.json').read_text())
+  except FileNotFoundError as e:
+    raise InputError(f'{folder} has no config.json; expected a Hugging Face checkpoint.') from e
+  except ValueError as e:
+    raise InputError(f'{folder}/config.json is not valid JSON: {e}.') from e
+  if not isinstance(fields, dict):
+    raise InputError(f'{folder}/config.json is not a JSON object.')
+  return fields
+
+
+def config_from_hf(fields: Mapping[str, Any], num_ids: int | None = None) -> DecoderConfig:
+  """Returns the DecoderConfig of a Hugging Face `config.json`.
+
+  Args:
+    fields: the parsed file.
+    num_ids: ids of the tokenizer; None: as many as the embedding has rows.
+
+  Raises:
+    InputError: names what is unsupported; nothing that changes a logit is silently ignored.
+  """
+  family = fields.get('model_type')
+  if family not in FAMILIES:
+    experts = ' (mixtures of experts are not)' if 'moe' in str(family) else ''
+    raise InputError(
+      f'Expected a model_type in {sorted(FAMILIES)} in config.json, got {family!r}; '
+      f'dense decoders of these families are supported{experts}.'
+    )
+  faults = _size_faults(fields, FAMILIES[family])
+  faults += _value_faults(fields, FAMILIES[family])
+  faults += _rope_faults(fields)
+  if not faults and _has_sliding_layer(fields):
+    faults.append(
+      f'a sliding window (use_sliding_window = {fields.get("use_sliding_window")!r}, '
+      f'sliding_window = {fields.get("sliding_window")!r})'
+    )
+  if faults:
+    raise InputError(f'This config.json is not supported: {"; ".join(faults)}.')
+  num_heads = fields['num_attention_heads']
+  max_positions = fields.get('max_position_embeddings') or 2048
+  rope = fields.get('rope_parameters') or fields.get('rope_scaling') or {}
+  return DecoderConfig(
+    vocab_size=fields['vocab_size'],
+    num_ids=num_ids or fields['vocab_size'],
+    num_layers=fields['num_hidden_layers'],
+    width=fields['hidden_size'],
+    mlp_width=fields['intermediate_size'],
+    num_heads=num_heads,
+    num_kv_heads=fields.get('num_key_value_heads') or num_heads,
+    head_width=fields.get('head_dim') or fields['hidden_size'] // num_heads,
+    family=family,
+    max_positions=max_positions,
+    rope_theta=float(rope.get('rope_theta') or fields.get('rope_theta') or 10_000.0),
+    rope_scaling=scaling_from_hf(
+      rope, max_positions, fields.get('original_max_position_embeddings')
+    ),
+    norm_epsilon=float(fields.get('rms_norm_eps', 1e-6)),
+    tie_embeddings=bool(fields.get('tie_word_embeddings', False)),
+  )
+
+
+def _size_faults(fields: Mapping[str, Any], family: Family) -> list[str]:
+  """Sizes that the file lacks, or that are no sizes."""
+  required = *_SIZES, *family.required
+  faults = [f'it lacks {name}' for name in required if name not in fields]
+  for name in dict.fromkeys((*required, *_OPTIONAL_SIZES)):
+    if name not in fields:
+      continue
+    value = fields[name]
+    is_size = type(value) is int and value > 0
+    may_be_null = value is None and name not in required
+    if not (is_size or may_be_null):
+      faults.append(f'{name} = {value!r} is no positive integer')
+  return faults
+
+
+def _value_faults(fields: Mapping[str, Any], family: Family) -> list[str]:
+  """Fields whose value would change what the model computes."""
+  only_values = dict(_ONLY_VALUES)
+  if not family.has_qkv_bias:
+    # Biases of Qwen2 are no option, and a stray field says nothing; the tensors are checked.
+    only_values['attention_bias'] = False
+  faults = []
+  for name, expected in only_values.items():
+    if fields.get(name) is not None and fields[name] != expected:
+      faults.append(f'{name} = {fields[name]!r} (expected {expected!r})')
+  return faults
+
+
+def _rope_faults(fields: Mapping[str, Any]) -> list[str]:
+  """Rope parameters that are no object, or that stand there twice and differ."""
+  entries = [fields[name] for name in ('rope_parameters', 'rope_scaling') if fields.get(name)]
+  faults = []
+  for entry in entries:
+    if not isinstance(entry, dict):
+      faults.append(f'rope parameters {entry!r} that are no object')
+  if len(entries) == 2 and entries[0] != entries[1]:
+    faults.append('rope_parameters and rope_scaling contradict each other')
+  return faults
+
+
+def _has_sliding_layer(fields: Mapping[str, Any]) -> bool:
+  """Whether transformers would limit the attention of any layer."""
+  kinds = fields.get('layer_types')
+  if kinds:
+    return any(kind != 'full_attention' for kind in kinds)
+  if not fields.get('use_sliding_window') or fields.get('sliding_window', 4096) is None:
+    return False
+  return fields.get('max_window_layers', 28) < fields['num_hidden_layers']
+
+
+def config_to_hf(
+  config: DecoderConfig, stop_ids: tuple[int, ...], pad_id: int, *, dtype: str = 'float32'
+) -> dict[str, Any]:
+  """Returns the fields of the `config.json` that transformers and vLLM read.
+
+  Args:
+    config: the decoder's.
+    stop_ids: ids that end a response. pad_id: the padding id.
+    dtype: of the tensors beside it.
+  """
+  fields = {
+    'architectures': [FAMILIES[config.family].architecture],
+    'model_type': config.family,
+    'vocab_size': config.vocab_size,
+    'num_hidden_layers': config.num_layers,
+    'hidden_size': config.width,
+    'intermediate_size': config.mlp_width,
+    'num_attention_heads': config.num_heads,
+    'num_key_value_heads': config.num_kv_heads,
+    'head_dim': config.head_width,
+    'hidden_act': 'silu',
+    'rope_theta': config.rope_theta,
+    'rope_scaling': scaling_to_hf(config.rope_scaling),
+    'rms_norm_eps': config.norm_epsilon,
+    'tie_word_embeddings': config.tie_embeddings,
+    'max_position_embeddings': config.max_positions,
+    'attention_dropout': 0.0,
+    'initializer_range': 0.02,
+    'eos_token_id': list(stop_ids) if len(stop_ids) > 1 else stop_ids[0],
+    'bos_token_id': None,
+    'pad_token_id': pad_id,
+    'dtype': dtype,
+    'torch_dtype': dtype,
+  }
+  if not config.has_qkv_bias:
+    fields['attention_bias'] = False
+  if config.family == 'llama':
+    return fields | {'mlp_bias': False}
+  # Spelled out for readers with other defaults than ours.
+  return fields | {
+    'use_sliding_window': False,
+    'sliding_window': None,
+    'max_window_layers': config.num_layers,
+  }

@@ -1,0 +1,145 @@
+"""How a run learns: its parameters, the batches of a step, and the updates on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ds_jax.config import num_updates, response_limit
+from ds_jax.model.decoder import Decoder, abstract_decoder
+from ds_jax.run.engines import Engines
+from ds_jax.run.parameters import initial_params
+from ds_jax.run.prompts import Prompts
+from ds_jax.sharding import local_view, num_slot_shards
+from ds_jax.train import sft
+from ds_jax.train.batch import Batch, row_shape
+from ds_jax.train.optimizer import make_optimizer
+from ds_jax.train.replay import Solution
+from ds_jax.train.rescore import importance_metrics, rescore, score_solutions
+from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
+from ds_jax.train.step import make_learner, policy_loss_fn
+from ds_jax.train.trees import pack_minibatches
+from ds_jax.types import Trajectory
+
+
+class Learning:
+  """The parameters of a run, and what changes them.
+
+  `begin` sets `state`, once everything else has been found good.
+  """
+
+  state: TrainState
+
+  def __init__(self, engines: Engines, prompts: Prompts, before_pass: Callable[[], None]):
+    """Prepares the updates; nothing is compiled yet.
+
+    Args:
+      engines: of the run.
+      prompts: of the training problems.
+      before_pass: see `make_learner`.
+
+    Raises:
+      InputError: for settings that do not fit the mesh, and if there is nothing to imitate.
+    """
+    config = engines.session.config
+    self.engines, self.config = engines, config
+    self.optimizer = make_optimizer(config.train, num_updates(config))
+    self.rows = row_shape(config.train, num_slot_shards(engines.mesh))
+    self.worked: dict[str, sft.Pair] = {}  # by problem, if the objective is to imitate them
+    loss_fn = policy_loss_fn(config.train)
+    if config.train.objective == 'imitation':
+      worked = sft.worked_solutions(prompts, engines.tokenizer.encode_response)
+      note = engines.session.progress.note
+      self.worked = sft.fitting_solutions(worked, len(prompts), self.rows.row_length, note)
+      loss_fn = sft.imitation_loss
+    self.learner = make_learner(
+      self.optimizer,
+      engines.mesh,
+      micro_rows=self.rows.micro_rows,
+      loss_fn=loss_fn,
+      temperature=config.sampling.temperature or 1.0,
+      frozen=config.train.frozen,
+      before_pass=before_pass,
+    )
+    self.is_mid_step = False  # the parameters have moved on from the host's state
+    self.reference: Decoder | None = None  # the policy that the run started from
+    self._search_form: Decoder | None = None
+
+  def abstract_state(self) -> TrainState:
+    """What a checkpoint is restored into."""
+    abstract = abstract_decoder(self.engines.decoder_config)
+    return abstract_state(abstract, self.optimizer, self.engines.mesh)
+
+  def begin(self, state: TrainState | None) -> None:
+    """Takes the state of a checkpoint; None: that of the initial model."""
+    if state is None:
+      state = init_state(initial_params(self.engines), self.optimizer, self.engines.mesh)
+    self.state = state
+    if self.config.train.kl_coefficient:
+      self.reference = initial_params(self.engines)
+
+  def params(self) -> Decoder:
+    """The parameters in the form for search, on this process's devices; made once per step."""
+    if self._search_form is None:
+      mesh = self.engines.mesh
+      whole = search_params(self.state, mesh, self.config.model.compute_dtype)
+      self._search_form = local_view(whole, mesh, self.engines.search_mesh)
+    return self._search_form
+
+  def score(self, solutions: Sequence[tuple[str, Solution]]) -> list[Trajectory]:
+    """Cached (problem, solution) pairs as trajectories, with log-probs of the present policy."""
+    return score_solutions(
+      self.learner, self.state.params, solutions, row_length=self.rows.row_length
+    )
+
+  def policy_batches(
+    self, groups: Sequence[Sequence[Trajectory]]
+  ) -> tuple[list[Batch], dict[str, float]]:
+    """Minibatches of whole problems, and their metrics.
+
+    All are scored here, before the first update: by the policy that the step began with.
+    """
+    config = self.config.train
+    packed, num_trained = pack_minibatches(
+      groups, config, response_limit(self.config), row_length=self.rows.row_length
+    )
+    batches = [
+      rescore(self.learner, self.state.params, batch, reference=self.reference, config=config)
+      for batch in packed
+    ]
+    num_tokens = sum(float(batch.num_copies.sum()) for batch in packed)
+    return batches, importance_metrics(packed, batches, config) | {
+      'train/trajectories': num_trained,
+      'train/response_tokens': num_tokens / max(num_trained, 1),
+    }
+
+  def imitation_batches(self, names: Sequence[str]) -> list[Batch]:
+    """Minibatches of the worked solutions of some problems."""
+    size, row_length = self.config.train.minibatch_problems, self.rows.row_length
+    pairs = [self.worked[name] for name in names]
+    return [
+      sft.imitation_batch(pairs[first : first + size], row_length)
+      for first in range(0, len(pairs), size)
+    ]
+
+  def update(self, batches: Sequence[Batch], skipped_in_row: int) -> tuple[dict[str, float], int]:
+    """One optimizer update per batch.
+
+    Args:
+      batches: of one step.
+      skipped_in_row: updates before these whose gradient was not finite.
+
+    Returns:
+      Means of the metrics over the batches, and `skipped_in_row` by now.
+    """
+    rows = []
+    for batch in batches:
+      self.state, figures = self.learner.update(self.state, batch)
+      self.is_mid_step, self._search_form = True, None
+      rows.append(figures)
+      if len(batch.tokens):
+        skipped_in_row = (skipped_in_row + 1) * int(figures['train/skipped'])
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    means['train/ratio_first'] = float(np.exp(rows[0]['train/ratio_max_log']))
+    return means, skipped_in_row

@@ -1,0 +1,126 @@
+"""Questions that a user asks of test-time search: which can be searched, and with which engine."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+from ds_jax.checks import InputError
+from ds_jax.config import Config
+from ds_jax.data.layouts import RowError
+from ds_jax.data.sources import LoadedProblems, load_questions
+from ds_jax.data.vocabulary import unknown_words
+from ds_jax.interfaces import VerifyFn
+from ds_jax.run.engines import Engines
+from ds_jax.run.growing import Work
+from ds_jax.run.prompts import prepare
+from ds_jax.search.engine.host_tree import Job
+from ds_jax.search.engine.keys import Purpose
+from ds_jax.search.policies import policy_of
+from ds_jax.types import Problem, Verdict
+from ds_jax.verify import grade_countdown
+
+
+def read_questions(engines: Engines, path: str) -> LoadedProblems:
+  """The questions of a file that can be searched; others are skipped and counted.
+
+  Raises:
+    InputError: if none can.
+  """
+  accept = functools.partial(accept_problem, engines=engines)
+  return load_questions(
+    path, engines.session.config.data, accept, progress=engines.session.progress
+  )
+
+
+def read_question(engines: Engines, text: str, answer: str | None) -> Problem:
+  """The question of a command line.
+
+  Raises:
+    InputError: if the model cannot read it, or the verifier not its answer.
+  """
+  try:
+    return accept_problem(Problem('command-line', text, answer or ''), engines)
+  except RowError as e:
+    raise InputError(f'--problem: {e}.') from e
+
+
+def accept_problem(problem: Problem, engines: Engines) -> Problem:
+  """The problem as it is searched: a problem of the embedded task is its own answer.
+
+  Raises:
+    RowError: if the prompt has words that the tokenizer does not know, is too long, or the
+      verifier cannot use the answer.
+  """
+  config, tokenizer = engines.session.config, engines.tokenizer
+  unknown = unknown_words(problem.prompt, tokenizer)
+  if unknown:
+    raise RowError(
+      f'the model has no token for {", ".join(map(repr, unknown[:5]))!s:.200} and '
+      'would read "unknown"; write the problem in its words'
+    )
+  num_tokens, limit = len(tokenizer.encode_prompt(problem.prompt)), config.data.prompt_limit
+  if num_tokens > limit and config.data.overlong_prompts == 'skip':
+    raise RowError(f'the prompt has {num_tokens} tokens, data.prompt_limit = {limit}')
+  if config.verify.verifier != 'countdown':
+    return problem
+  problem = dataclasses.replace(problem, answer=problem.answer or problem.prompt)
+  try:
+    grade_countdown.verify(problem.answer, '')
+  except ValueError as e:
+    raise RowError(str(e).rstrip('.')) from e
+  return problem
+
+
+def question_work(engines: Engines, problems: Sequence[Problem], *, phase: str = '') -> Work:
+  """A tree per problem; ends of problems whose answer is not known (empty) are left ungraded.
+
+  Args:
+    engines: whose search engine grows them.
+    problems: any number; ids must differ.
+    phase: as a person reads it; '': it is not shown.
+
+  Raises:
+    InputError: if a prompt exceeds data.prompt_limit.
+  """
+  session = engines.session
+  prepared = prepare(session, engines.tokenizer, problems, what='search')
+  if prepared.skipped:
+    raise InputError(
+      f'{len(prepared.skipped)} prompts exceed data.prompt_limit = '
+      f'{session.config.data.prompt_limit} tokens; raise it.'
+    )
+  engine = engines.search_engine
+  engine = dataclasses.replace(engine, verify_fn=functools.partial(_grade_known, engine.verify_fn))
+  jobs = [Job(problem, tokens) for problem, tokens in prepared.prompts]
+  return Work(engine, jobs, Purpose.SEARCH, phase=phase)
+
+
+def with_slots(config: Config, num_problems: int) -> Config:
+  """No more slots per device than serial policies can use: idle ones cost as much as busy ones."""
+  search = config.search
+  if not policy_of(search).is_serial:
+    return config
+  slots = min(search.num_slots, num_problems)
+  search = dataclasses.replace(
+    search, num_slots=slots, replay_lanes=min(search.replay_lanes, slots)
+  )
+  return dataclasses.replace(config, search=search)
+
+
+def _grade_known(
+  verify_fn: VerifyFn, items: Sequence[tuple[str, str]]
+) -> list[concurrent.futures.Future[Verdict]]:
+  """Verdicts of (answer, response) pairs; UNGRADED at once where no answer is known."""
+  graded = iter(verify_fn([item for item in items if item[0]]))
+  futures = []
+  for answer, _ in items:
+    if answer:
+      futures.append(next(graded))
+      continue
+    ungraded: concurrent.futures.Future[Verdict] = concurrent.futures.Future()
+    ungraded.set_result(Verdict.UNGRADED)
+    futures.append(ungraded)
+  return futures

@@ -1,0 +1,96 @@
+"""What an allocation policy is: from a tree to the nodes that get children next, and how many."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from ds_jax.config import SearchConfig
+from ds_jax.search.settings import Defects, Settings
+from ds_jax.search.tree import Tree
+
+MAX_ASKED = 16  # nodes that one call asks children for; the others follow in later calls
+
+
+class Allocation(NamedTuple):
+  """A nodes of one tree that get children next (A is 1 for the serial policies)."""
+
+  node: jax.Array  # [A] int32
+  first_child: jax.Array  # [A] int32, place of the first new child among its siblings
+  num_children: jax.Array  # [A] int32, 0: none
+  how: jax.Array  # [A] int32, how the node was chosen, see selection.How
+
+
+class ForkPlan(NamedTuple):
+  """Where forks pay: what the split-depth counts of recent steps say (fork_law.fork_plan)."""
+
+  is_allowed: jax.Array  # [D] bool, by depth of the forked node; the root is never
+  best_depth: jax.Array  # [] int32
+  is_steep: jax.Array  # [] bool, all forks go to the best depth, twice as many
+
+
+# (tree, settings, plan) -> (tree, Allocation)
+AllocateFn = Callable[[Tree, Settings, ForkPlan], tuple[Tree, Allocation]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """How a tree starts, and how it goes on; hashable.
+
+  `allocate` is a pure function of one tree (new children included, not yet backed up), the settings
+  and what is known of where forks pay. It returns the tree after its bookkeeping and an Allocation.
+  A tree without new children is left as it is. Trees that are done allocate nothing.
+  """
+
+  first_children: Callable[[Settings], jax.Array]  # `[]` int32, of the root; host numbers will do
+  # (N, children of the root that are asked for) -> the policy's own state of a tree, Tree.policy
+  init: Callable[[int, ArrayLike], Any]
+  allocate: AllocateFn
+  is_serial: bool  # one expansion of a tree at a time; its node order is that of creation
+  asks_one_child: bool = False  # at a time: wider slots would idle
+  collects_all: bool = False  # every verified end, not K of them
+  defects: Defects = Defects()  # of the released code, which it repeats
+
+  def start(self, tree: Tree, settings: Settings) -> Tree:
+    """A blank tree whose first children have been asked for."""
+    count = self.first_children(settings)
+    return tree.replace(policy=self.init(tree.capacity, count), num_in_flight=jnp.int32(count))
+
+  def as_searched(self, search: SearchConfig) -> SearchConfig:
+    """The settings with which the engine runs: as many expansions of one child each instead of
+    wide ones, where children are asked for one at a time."""
+    if not self.asks_one_child:
+      return search
+    return dataclasses.replace(
+      search, width=1, width_decay=0, max_expansions=search.max_expansions * search.width
+    )
+
+  def max_collected(self, search: SearchConfig) -> int:
+    """Ends that a tree may collect."""
+    return search.max_expansions if self.collects_all else search.num_trajectories
+
+  def num_results(self, max_collected: int) -> int:
+    """E, expansions of one tree that one advance takes in."""
+    return 1 if self.is_serial else num_asked_at_once(max_collected)
+
+
+def num_asked_at_once(max_collected: int) -> int:
+  """A, nodes in one Allocation of a policy in waves."""
+  return min(max_collected, MAX_ASKED)
+
+
+def no_forks(max_depth: int) -> ForkPlan:
+  """Nothing is known: no depth is allowed."""
+  return ForkPlan(np.zeros(max_depth, bool), np.int32(0), np.bool_(False))
+
+
+def is_spent(tree: Tree, settings: Settings) -> jax.Array:
+  """`[]` bool: a budget of the tree is used up."""
+  has_no_expansions = tree.num_expansions >= settings.max_expansions
+  return has_no_expansions | (tree.num_generated >= settings.max_tokens)

@@ -1,0 +1,120 @@
+"""Which settings may differ when a run goes on, whatever the age of its config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from ds_jax.checks import InputError
+from ds_jax.config import (
+  MACHINE_FIELDS,
+  RESULT_NEUTRAL,
+  Config,
+  differing_fields,
+  flatten,
+  load_config,
+  settings_digest,
+)
+from ds_jax.config import load as load_lib
+from ds_jax.run.workdir import Workdir, check_config, workdir_config
+
+
+def stored(config):
+  """As config.json holds it."""
+  return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def changed(config, section, **fields):
+  return dataclasses.replace(
+    config, **{section: dataclasses.replace(getattr(config, section), **fields)}
+  )
+
+
+def test_marks_name_the_sections_and_fields():
+  assert RESULT_NEUTRAL == ('checkpoint', 'log')
+  assert {'mesh.data', 'train.micro_rows', 'search.num_slots', 'verify.num_workers'} <= set(
+    MACHINE_FIELDS
+  )
+  assert set(MACHINE_FIELDS) <= set(flatten(dataclasses.asdict(Config())))
+
+
+def test_what_differs_is_named_and_neutral_sections_are_not_compared():
+  ours = changed(changed(Config(), 'search', width=3), 'log', every_steps=7)
+  assert differing_fields(stored(Config()), stored(ours)) == {'search.width': (8, 3)}
+  assert not differing_fields(stored(ours), stored(ours))
+
+
+def test_a_field_that_is_lacking_has_its_default():
+  older = stored(Config())
+  del older['search']['ties'], older['train']['schedule'], older['mesh']
+  assert not differing_fields(older, stored(Config()))
+  ours = changed(Config(), 'search', ties='random')
+  assert differing_fields(older, stored(ours)) == {'search.ties': ('first', 'random')}
+
+
+def test_a_workdir_that_lacks_a_field_goes_on(tmp_path):
+  older = stored(Config())
+  del older['train']['importance_cap']
+  (tmp_path / 'config.json').write_text(json.dumps(older))
+  assert check_config(Workdir(tmp_path), Config()) == ''
+  assert workdir_config(Workdir(tmp_path)) == Config()
+  with pytest.raises(InputError, match='train.importance_cap: workdir 0.0, now 2.0'):
+    check_config(Workdir(tmp_path), changed(Config(), 'train', importance_cap=2.0))
+
+
+def test_fields_of_another_version_are_named(tmp_path, monkeypatch):
+  newer = stored(Config())
+  newer['search']['foresight'] = 3
+  newer['oracle'] = {'depth': 1}
+  with pytest.raises(InputError, match='no setting oracle.depth, search.foresight'):
+    differing_fields(newer, stored(Config()))
+  (tmp_path / 'config.json').write_text(json.dumps(newer))
+  with pytest.raises(InputError, match='foresight|oracle'):
+    workdir_config(Workdir(tmp_path))
+  renamed = {'search.foresight': 'search.width', 'oracle.depth': 'search.max_depth'}
+  monkeypatch.setattr(load_lib, 'RENAMED', renamed)
+  del newer['search']['width'], newer['search']['max_depth']
+  assert differing_fields(newer, stored(Config())) == {
+    'search.max_depth': (1, 64),
+    'search.width': (3, 8),
+  }
+
+
+def test_the_shape_of_a_new_model_matters_to_new_models_alone():
+  """Runs of configs/deepsearch_1_5b.py from before its defaults were the paper's go on."""
+  new = Config()
+  old = changed(new, 'model', num_layers=2, width=96)
+  assert set(differing_fields(stored(old), stored(new))) == {'model.num_layers', 'model.width'}
+  old, new = (changed(config, 'model', path='nvidia/some-model') for config in (old, new))
+  assert not differing_fields(stored(old), stored(new))
+
+
+def test_digests_tell_settings_apart():
+  config = Config()
+  assert settings_digest(changed(config, 'log', every_steps=9)) == settings_digest(config)
+  assert settings_digest(changed(config, 'search', width=9)) != settings_digest(config)
+
+
+# Of the settings at commit 45b4e28, by its own code. Lines of output files carry them: another
+# digest means that evaluations and searches begun before do not go on.
+DIGESTS = {
+  'countdown': '8928e2ee',
+  'quickstart': '8928e2ee',
+  'grpo': 'bf3f143d',
+  'dapo': 'd3ae2acf',
+  'dr_grpo': '79570efc',
+  'rloo': 'a6520ba8',
+  'sft': '1f4e47c9',
+  'smoke': '5d53f5ad',
+}
+
+
+@pytest.mark.parametrize('name, digest', DIGESTS.items())
+def test_config_files_mean_what_they_meant(root, name, digest):
+  found = settings_digest(load_config(str(root / f'configs/{name}.py')))
+  assert found == digest, (
+    f'configs/{name}.py has other settings than at commit 45b4e28, or there are new fields. If it '
+    f'is meant so, the digest is now {found}.'
+  )
