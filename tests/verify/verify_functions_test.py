@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r"""
+CASES = r'''
 - \arccos(\cos x) ;; x
 - \lfloor x\rfloor ;; \lfloor x+0.01\rfloor
 - \lfloor x\rfloor ;; \lfloor x+10^{-6}\rfloor
@@ -152,7 +152,7 @@ CASES = r"""
 + \cos 2x ;; \cos(2x)
 + \frac{1}{x} ;; x⁻¹
 - x^{12} ;; x¹
-"""
+'''
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

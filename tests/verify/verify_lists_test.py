@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r"""
+CASES = r'''
 - \{x\} ;; x
 - 7 ;; 7\text{ or eight}
 - 7 ;; 7\text{ or less}
@@ -128,7 +128,10 @@ CASES = r"""
 - \{1,2\} ;; \{1,2\}\text{ or }\{3\}
 - 1:2 ;; 1:2 \text{ or } 2:1
 - \pi ;; \pi \text{ or } 2\pi
-"""
+- (0,\infty) ;; (10^{-20},\infty)
+- [0,1] ;; [0,1+10^{-25}]
+- (0,1) ;; (0,1-10^{-40})
+'''
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r"""
+CASES = r'''
 - 7 ;; 7\text{ billion}
 - 7 ;; 7\mathrm{e}
 - 7 ;; 7\mathrm{\pi}
@@ -349,7 +349,10 @@ CASES = r"""
 - 10 ;; 10_2
 + 10 ;; 10_{10}
 - \frac12 ;; \frac12\text{ (not } \frac13)
-"""
+- 3 ;; \lfloor \sqrt{9-10^{-60}} \rfloor
++ 2 ;; \lfloor \sqrt{9-10^{-60}} \rfloor
++ 3 ;; \lfloor \log_2 8 \rfloor
+'''
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r"""
+CASES = r'''
 - |x-5|<3 ;; x>2
 - |x-7|\ge 2 ;; x\ge 9
 + |x-7|\ge 2 ;; x\ge 9 \text{ or } x\le 5
@@ -115,7 +115,19 @@ CASES = r"""
 + x \ge 2 ;; x ⩾ 2
 - x>3 ;; x>3 \text{ or } x<3
 - x>3 ;; x>3\text{ is wrong}
-"""
+- x>0 ;; x>10^{-30}
+- x^2>0 ;; x^2>10^{-40}
++ x^2>2 ;; |x|>\sqrt2
+- x^2>2 ;; |x|>1.41421356
+- x^2\ge2 ;; |x|>\sqrt2
++ x^3-x>0 ;; (-1,0)\cup(1,\infty)
++ \frac{x-1}{x+2}\ge 0 ;; (-\infty,-2)\cup[1,\infty)
+- \frac{x-1}{x+2}\ge 0 ;; (-\infty,-2]\cup[1,\infty)
++ \sqrt{x}<2 ;; [0,4)
++ 2^x>8 ;; x>3
++ \ln x > 0 ;; (1,\infty)
+- \ln x > 0 ;; [1,\infty)
+'''
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

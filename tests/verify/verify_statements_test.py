@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r"""
+CASES = r'''
 + 371 ;; m+n = 371
 + 45^\circ ;; \angle ABC = 45^\circ
 + 5 ;; f^{-1}(3)=5
@@ -226,7 +226,7 @@ CASES = r"""
 - x=2, y=3 ;; x = 3 = 2, y=3
 - y=2x ;; y=2x\text{ is wrong}
 - y=2x ;; y=2x \text{ or } y=3x
-"""
+'''
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

@@ -29,6 +29,7 @@ from flint import arb, fmpq
 from ds_jax.verify.math import expressions
 from ds_jax.verify.math.expressions import IMAGINARY, INFINITY, Node, leaves, subtract, walk
 from ds_jax.verify.math.values import (
+  MARGIN,
   Evaluation,
   UndecidedError,
   UndefinedError,
@@ -40,9 +41,10 @@ from ds_jax.verify.math.values import (
 )
 
 PRECISIONS = (128, 640, 3200, 16_000)  # bits
-_MARGIN = 100  # bits
 _MAX_KINK_POINTS = 40
 _MAX_SHORT = 12  # nodes
+_MAX_SHIFT = 5000  # bits
+_MAX_HALVINGS = 200
 _RATIONAL_KINDS = frozenset(('number', 'decimal', '+', '-', '*', '/'))
 
 Point = Mapping[str, Value]
@@ -170,7 +172,7 @@ def _compare_values(u: Value, v: Value, height: int) -> bool | None:
   if bound == 0:
     return True
   scale = max((log2(x) for x in (u, v) if not _holds_zero(x)), default=-height)
-  return True if log2(bound) <= scale - 2 * height - _MARGIN else None
+  return True if log2(bound) <= scale - 2 * height - MARGIN else None
 
 
 def _holds_zero(x: Value) -> bool:
@@ -203,15 +205,12 @@ _NUM_ANALYTIC = 7
 _ENOUGH = 4  # points where both have values
 _STEPPED = frozenset(('floor', 'ceil', 'round', 'mod'))
 _INTEGER_CALLS = frozenset(('gcd', 'lcm', 'mod'))
-_GRID = tuple(
-  sorted(
-    sign * fmpq(a, b)
-    for sign in (1, -1)
-    for a, b in ((1, 97), (1, 9), (4, 11), (5, 7), (13, 11), (16, 9), (23, 9), (17, 5), (51, 11),
-                 (31, 5), (83, 9), (41, 3), (23, 1), (67, 2), (113, 2), (95, 1), (230, 1), (711, 1),
-                 (5003, 1), (10**5 + 3, 1), (10**7 + 19, 1))
-  )
-)  # fmt: skip
+_POSITIVE_GRID = (
+  '1/1000003 1/97 1/9 4/11 5/7 13/11 16/9 23/9 17/5 51/11 31/5 83/9 41/3 23 67/2 113/2 95 230 711 '
+  '5003 100003 10000019'
+).split()
+_POSITIVE = [fmpq(*map(int, number.split('/'))) for number in _POSITIVE_GRID]
+_GRID = sorted([fmpq(0), *_POSITIVE, *(-x for x in _POSITIVE)])
 
 
 def _same_function(gold: Node, answer: Node, work: Work) -> Finding:
@@ -369,8 +368,18 @@ def _around_kinks(
   for inner, is_stepped in kinks:
     for target in (fmpq(0), fmpq(1), fmpq(-3)) if is_stepped else (fmpq(0),):
       node = subtract(inner, ('number', target))
-      roots.update(find_roots(node, name, base, work))
+      roots.update(map(middle, find_roots(node, name, base, work)))
   return between(sorted(roots))
+
+
+def middle(x: Value) -> fmpq:
+  """A rational number in a real ball."""
+  if isinstance(x, fmpq):
+    return x
+  mantissa, exponent = x.mid().man_exp()
+  if abs(int(exponent)) > _MAX_SHIFT:
+    raise UndecidedError('magnitude')
+  return fmpq(mantissa) * fmpq(2) ** int(exponent)
 
 
 def between(roots: Sequence[fmpq]) -> list[fmpq]:
@@ -386,8 +395,8 @@ def between(roots: Sequence[fmpq]) -> list[fmpq]:
   return points
 
 
-def find_roots(node: Node, name: str, base: Point, work: Work) -> list[fmpq]:
-  """Real zeros of a function of `name`, to 60 bits, found by its changes of sign on a wide grid."""
+def find_roots(node: Node, name: str, base: Point, work: Work) -> list[Value]:
+  """Real zeros of a function of `name`: exact, or balls around changes of sign on a wide grid."""
   if name not in expressions.symbols(node):
     return []
 
@@ -428,17 +437,19 @@ def _linear_root(value) -> fmpq | None:
   return -at[0] / slope
 
 
-def _bisect(value, low: fmpq, high: fmpq, is_negative_below: bool) -> fmpq:
-  """Halves an interval with a change of sign; numbers are kept short."""
-  for _ in range(70):
-    middle = (low + high) / 2
-    fx = value(middle)
+def _bisect(value, low: fmpq, high: fmpq, is_negative_below: bool) -> Value:
+  """Halves an interval with a change of sign until it is narrow for its place."""
+  for _ in range(_MAX_HALVINGS):
+    center = (low + high) / 2
+    if high - low < abs(center) / 2**64:
+      break
+    fx = value(center)
     if fx is None:
       break
     if fx == 0:
-      return middle
+      return center
     if bool(fx < 0) == is_negative_below:
-      low = middle
+      low = center
     else:
-      high = middle
-  return (low + high) / 2
+      high = center
+  return arb(arb((low + high) / 2), arb(high - low))

@@ -2,8 +2,8 @@ r"""Sets of real numbers: intervals, solutions of inequalities, unions, and what
 
 Two such sets are compared by membership: at each end of an interval, at each zero and pole of what
 an inequality compares, and at a number between any two of them and beyond. Ends of intervals are
-compared as exact numbers or narrow balls, so that (0, 1) and (0, 1] differ at 1; zeros are known
-to 60 bits, and there it counts whether the relation holds with equality.
+exact numbers or narrow balls, so that (0, 1) and (0, 1] differ at 1; zeros are balls of 64 bits,
+and there it counts whether the relation holds with equality.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ds_jax.verify.math.structures import (
   SetOperation,
   name_of,
 )
-from ds_jax.verify.math.values import Evaluation, UndecidedError, UndefinedError, Value, Work
+from ds_jax.verify.math.values import Evaluation, UndecidedError, UndefinedError, Value, Work, log2
 
 PRECISION = 256  # bits
-_TINY = -100  # log2 of a ball around 0 that counts as 0
+_NARROW = -40  # log2 of such a ball
 _MAX_POINTS = 60
 ANY_NAME = ''
 _OPERATIONS = {r'\cup': 'or', r'\cap': 'and', r'\setminus': 'minus'}
@@ -205,13 +205,12 @@ def _node(side: Answer) -> Node:
 def same_region(gold: Region, answer: Region, work: Work) -> Finding:
   """Whether two sets hold the same real numbers."""
   try:
-    roots: set[fmpq] = set()
-    exact: list[Value] = []
+    critical: list[Value] = []
     for region in (gold, answer):
       for comparison in _comparisons(region):
-        _add_critical(comparison, roots, exact, work)
+        critical += _critical(comparison, work)
     num_inside = 0
-    for x in _test_points(roots, exact):
+    for x in _test_points(critical):
       is_inside = holds(gold, x, work)
       if is_inside != holds(answer, x, work):
         return Finding(False, 'membership')
@@ -231,18 +230,16 @@ def _comparisons(region: Region) -> list[Comparison]:
   return []
 
 
-def _add_critical(comparison: Comparison, roots: set[fmpq], exact: list[Value], work: Work) -> None:
-  """Collects where a comparison may change: an exact end, or zeros, poles and kinks."""
+def _critical(comparison: Comparison, work: Work) -> list[Value]:
+  """Where a comparison may change: its end x = a, or zeros, poles and kinks of its function."""
   function, name = comparison.function, comparison.name
-  _, left, minus_right = function
-  for side, other in ((left, minus_right[1]), (minus_right[1], left)):
+  _, left, (_, right) = function  # left - right
+  for side, other in ((left, right), (right, left)):
     if side == ('symbol', name) and expressions.is_constant(other):
-      exact.append(_evaluate(other, work))
-      return
+      return [_evaluate(other, work)]
   inner = [function, *(kink for kink, _ in equality.find_kinks(function))]
   inner += [part[2] for part in expressions.walk(function) if part[0] == '/']
-  for node in inner:
-    roots.update(equality.find_roots(node, name, {}, work))
+  return [root for node in inner for root in equality.find_roots(node, name, {}, work)]
 
 
 def _evaluate(node: Node, work: Work) -> Value:
@@ -252,28 +249,17 @@ def _evaluate(node: Node, work: Work) -> Value:
     raise UndecidedError('an undefined end') from error
 
 
-def _test_points(roots: set[fmpq], exact: list[Value]) -> list[Value]:
-  near = {_middle(x) for x in exact} | roots
-  points = [*exact, *sorted(roots), *equality.between(sorted(near)), fmpq(0), fmpq(17, 13)]
+def _test_points(critical: list[Value]) -> list[Value]:
+  """All critical numbers, numbers around and between them, and two more."""
+  rationals = sorted({equality.middle(x) for x in critical})
+  points = [*critical, *equality.between(rationals), fmpq(0), fmpq(17, 13)]
   return points[:_MAX_POINTS]
-
-
-def _middle(x: Value) -> fmpq:
-  if isinstance(x, fmpq):
-    return x
-  mantissa, exponent = x.mid().man_exp()
-  if abs(int(exponent)) > 5000:
-    raise UndecidedError('magnitude')
-  return fmpq(mantissa) * fmpq(2) ** int(exponent)
 
 
 def ends(region: Region, work: Work) -> list[fmpq]:
   """Numbers where membership may change."""
-  roots: set[fmpq] = set()
-  exact: list[Value] = []
-  for comparison in _comparisons(region):
-    _add_critical(comparison, roots, exact, work)
-  return [*roots, *map(_middle, exact)]
+  ends_ = [x for comparison in _comparisons(region) for x in _critical(comparison, work)]
+  return list(map(equality.middle, ends_))
 
 
 def holds(region: Region, x: Value, work: Work) -> bool:
@@ -292,6 +278,10 @@ def holds(region: Region, x: Value, work: Work) -> bool:
     sign = _sign(evaluation.value(region.function))
   except UndefinedError:
     return False
+  except UndecidedError as error:
+    if str(error) == 'division':  # a ball around a pole
+      return False
+    raise
   return {
     '=': sign == 0,
     r'\neq': sign != 0,
@@ -303,12 +293,9 @@ def holds(region: Region, x: Value, work: Work) -> bool:
 
 
 def _sign(value: Value) -> int:
-  """-1, 0 or 1; what is 0 but for the rounding of a zero counts as 0."""
-  if isinstance(value, fmpq):
-    is_small = abs(value) < fmpq(1, 2**50)
-    return 0 if is_small else 1 if value > 0 else -1
-  if value.contains(0) or arb(value.abs_upper()) < arb(2) ** -50:
-    if arb(value.abs_upper()) > arb(2) ** -50:
+  """-1, 0 or 1; a narrow ball around 0 is the 0 that an end or a zero gives."""
+  if isinstance(value, arb) and value.contains(0):
+    if log2(value) > _NARROW:
       raise UndecidedError('sign')
     return 0
-  return 1 if value > 0 else -1
+  return (value > 0) - (value < 0)

@@ -24,6 +24,7 @@ from ds_jax.verify.math.expressions import Node, walk
 MAX_BITS = 150_000  # of an exact number
 MAX_FACTORIAL = 12_000
 MAX_TERMS = 3000  # of a sum
+MARGIN = 100  # bits between what was met and what counts as nothing
 _MAX_LOG = 1 << 40  # binary digits before the point
 _MAX_NODES = 400
 _MAX_GAMMA_BITS = 1000  # of the gamma and zeta functions and of integrals, which are dear
@@ -139,7 +140,7 @@ class Evaluation:
       bits = x.height_bits()
       if bits > MAX_BITS:
         raise UndecidedError('digits')
-      if bits > 1000:
+      if bits > 1000:  # long fractions are dear: each is reduced
         self._work.spend(bits / 50)
     elif not x.is_finite():
       raise UndecidedError('magnitude')
@@ -228,6 +229,7 @@ class Evaluation:
         if y == fmpq(1, 2):
           return ball.sqrt()
         return self._bounded_exp(self._ball(y) * ball.log())
+      # (-x)^{p/q} = (-1)^p x^{p/q} for odd q.
       if isinstance(y, fmpq) and y.q % 2 == 1 and not self._is_principal:
         root = self._bounded_exp(self._ball(y) * (-ball).log())
         return -root if y.p % 2 else root
@@ -260,7 +262,8 @@ class Evaluation:
       if y > 0:
         return fmpq(0)
       raise UndefinedError
-    if isinstance(y, fmpq) and y > 0 and isinstance(x, arb):  # sqrt of a ball around 0
+    if isinstance(y, fmpq) and y > 0 and isinstance(x, arb):
+      # A root of a ball around 0 is between 0 and the root of its far end.
       if x < 0 and y.q % 2 == 0 and not self._is_complex:
         raise UndefinedError
       end = self._bounded_exp(self._ball(y) * arb(x.abs_upper()).log())
@@ -268,7 +271,7 @@ class Evaluation:
     raise UndecidedError('0^x')
 
   def _exact_root(self, x: fmpq, y: fmpq) -> fmpq | None:
-    """x^y where it is rational."""
+    """x^{p/q} where it is rational: where numerator and denominator of x are q-th powers."""
     order = int(y.q)
     if order > 64 or x.height_bits() > 4000 or abs(int(y.p)) > 4000:
       return None
@@ -313,8 +316,10 @@ class Evaluation:
     x = self._real(x)
     if isinstance(x, arb):
       unique = x.unique_fmpz()
-      if unique is None or x.rad() > 1e-9:
+      if unique is None:
         raise UndefinedError
+      if not self._is_narrow(x):
+        raise UndecidedError('integer')
       x = fmpq(unique)
     if x.q != 1:
       raise UndefinedError
@@ -362,10 +367,14 @@ class Evaluation:
     unique = x.floor().unique_fmpz()
     if unique is not None:
       return fmpq(unique)
+    # The ball holds an integer: it is one, if the ball is far smaller than all that was met.
     near = (x + arb(0.5)).floor().unique_fmpz()
-    if near is None or x.rad() > arb(2) ** (-self._precision // 2):
+    if near is None or not self._is_narrow(x):
       raise UndecidedError('floor')
-    return fmpq(near)  # an integer as far as the precision shows
+    return fmpq(near)
+
+  def _is_narrow(self, x: arb) -> bool:
+    return log2(x.rad()) < -(2 * self.height + MARGIN)
 
   def round(self, x: Value) -> Value:
     x = self._real(x)
