@@ -42,6 +42,7 @@ from ds_jax.verify.math.values import (
 
 PRECISIONS = (128, 640, 3200, 16_000)  # bits
 _MAX_KINK_POINTS = 40
+_MAX_LIMIT_HEIGHT = 100  # bits of numbers beside a limit, whose step is 2^-80
 _MAX_SHORT = 12  # nodes
 _MAX_SHIFT = 5000  # bits
 _MAX_HALVINGS = 200
@@ -110,11 +111,13 @@ def _compare_exactly(gold: Node, answer: Node, work: Work) -> Finding:
       continue
     if isinstance(u, fmpq) and isinstance(v, fmpq):
       return Finding(u == v, 'exact numbers')
+    height = max(evaluation.height for evaluation in evaluations)
     with precision(bits):
-      decision = _compare_values(u, v, max(e.height for e in evaluations))
+      decision = _compare_values(u, v, height)
       difference = arb(abs(_ball(u) - _ball(v)).abs_upper())
     if decision is None and has_limit and bits > PRECISIONS[0]:
-      return Finding(True, 'limits') if difference < arb(2) ** -60 else Finding(None, 'limits')
+      is_near = height < _MAX_LIMIT_HEIGHT and bool(difference < arb(2) ** -60)
+      return Finding(is_near or None, 'limits')
     if decision is not None:
       return Finding(decision, 'enclosures')
   return Finding(None, stage)

@@ -80,6 +80,9 @@ _OPERATORS = frozenset('deg det dim ker angle measuredangle triangle'.split())
 _UNKNOWN_FUNCTIONS = frozenset(
   ['f', 'g', 'h', *(rf'\{name}' for name in 'phi psi sigma tau chi zeta Phi Psi Gamma'.split())]
 )
+_DERIVATIVE = re.compile(
+  r'\\frac \{ (?:d|\\partial)\b[^{}]{0,20}\} \{ (?:d|\\partial)|\\frac \{ d[a-zA-Z] \} \{ d'
+)
 _KNOWN_GREEK = {r'\Gamma': 'gamma', r'\zeta': 'zeta'}
 _MATRIX_KINDS = frozenset('matrix pmatrix bmatrix Bmatrix vmatrix smallmatrix array'.split())
 _NO_ATOM = frozenset(
@@ -144,6 +147,8 @@ def repeating(whole: str, fixed: str, repeated: str) -> Node:
 
 def _exploded(tokens: Sequence[Token]) -> list[Token]:
   """Runs of letters as single letters, and the `dx` of integrals as one token `\\diff`."""
+  if _DERIVATIVE.search(' '.join(t.text for t in tokens)):
+    raise UnreadableError('a derivative')
   has_integral = any(t.text == r'\int' for t in tokens)
   exploded: list[Token] = []
   for token in tokens:

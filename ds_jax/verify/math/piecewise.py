@@ -85,7 +85,8 @@ class _Function:
     found: set[fmpq] = set()
     for node, condition in self._rows:
       for kink, _ in equality.find_kinks(node):
-        found.update(equality.find_roots(kink, name, {}, judge.work))
+        roots = equality.find_roots(kink, name, {}, judge.work)
+        found.update(map(equality.middle, roots))
       if condition is not None and not isinstance(condition, int):
         found.update(regions.ends(condition, judge.work))
     return found

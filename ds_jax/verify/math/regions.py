@@ -155,7 +155,17 @@ def _interval(answer: Sequence) -> Region:
       raise NoRegionError
     sign = {'(': '>', '[': r'\geq', ')': '<', ']': r'\leq'}[answer.brackets[end]]
     parts.append(Comparison(subtract(x, item.node), ANY_NAME, sign))
+  if len(parts) == 2 and not _is_ordered(*(item.node for item in answer.items)):
+    raise NoRegionError
   return Combination('and', tuple(parts)) if parts else Everything()
+
+
+def _is_ordered(low: Node, high: Node) -> bool:
+  """Whether the ends of an interval do not stand the wrong way round."""
+  try:
+    return Evaluation(Work(5000), PRECISION).value(subtract(high, low)) >= 0
+  except (UndefinedError, UndecidedError, TypeError):
+    return False
 
 
 def _of_relation(answer: Relation) -> tuple[Region, str]:

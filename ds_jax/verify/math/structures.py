@@ -251,7 +251,7 @@ def symbols_of(structure: object) -> set[str]:
   """All symbols in an answer."""
   if _is_node(structure):
     return set(expressions.symbols(structure))
-  parts = structure if isinstance(structure, tuple) else ()
+  parts = structure if _is_plain_tuple(structure) else ()
   if dataclasses.is_dataclass(structure):
     parts = [getattr(structure, field.name) for field in dataclasses.fields(structure)]
   return set().union(*map(symbols_of, parts))
@@ -261,7 +261,7 @@ def renamed(structure: Any, new_names: Mapping[Node, Node]) -> Any:
   """An answer with some of its symbols exchanged."""
   if _is_node(structure):
     return expressions.replace(structure, new_names.get)
-  if isinstance(structure, tuple) and not hasattr(structure, '_fields'):  # no token, no unit
+  if _is_plain_tuple(structure):
     return tuple(renamed(part, new_names) for part in structure)
   if not dataclasses.is_dataclass(structure):
     return structure
@@ -272,5 +272,11 @@ def renamed(structure: Any, new_names: Mapping[Node, Node]) -> Any:
   return dataclasses.replace(structure, **changes)
 
 
+def _is_plain_tuple(structure: object) -> bool:
+  """Whether it is a tuple of parts, and no token or unit."""
+  return isinstance(structure, tuple) and not hasattr(structure, '_fields')
+
+
 def _is_node(structure: object) -> bool:
-  return isinstance(structure, tuple) and bool(structure) and structure[0] in NODE_KINDS
+  is_tuple = _is_plain_tuple(structure) and bool(structure)
+  return is_tuple and isinstance(structure[0], str) and structure[0] in NODE_KINDS

@@ -72,7 +72,9 @@ def _items(answer: Answer) -> tuple[Answer, ...]:
 def _is_grouped_list(gold: Answer, answer: Answer) -> bool:
   """Whether `5,125` stands for the list 5, 125, which the gold is."""
   tokens = answer.tokens if isinstance(answer, Quantity) else ()
-  if len(tokens) != 1 or not tokens[0].is_grouped or not isinstance(gold, Collection):
+  if len(tokens) != 1 or not tokens[0].is_grouped:
+    return False
+  if not isinstance(gold, Collection) or gold.is_set:
     return False
   parts = [item.tokens for item in gold.items if isinstance(item, Quantity)]
   texts = [part[0].text for part in parts if len(part) == 1]
