@@ -671,7 +671,7 @@ class Reader:
     if self.peek == '(' and not suffix and token in _KNOWN_GREEK and is_applied:
       return ('call', _KNOWN_GREEK[token], self.group('('))
     start = self._position
-    is_function = token in _UNKNOWN_FUNCTIONS or "'" in suffix
+    is_function = token in _UNKNOWN_FUNCTIONS or "'" in suffix or token.startswith(r'\mathcal')
     if is_function and self._takes('^'):
       name += f'^{self.exponent()}'
     has_arguments = is_function or self._has_comma_inside() or self._has_one_inside()

@@ -161,9 +161,9 @@ def _interval(answer: Sequence) -> Region:
 
 
 def _is_ordered(low: Node, high: Node) -> bool:
-  """Whether the ends of an interval do not stand the wrong way round."""
+  """Whether an interval holds numbers: (2, 2) is a point, and (2, -1) is another."""
   try:
-    return Evaluation(Work(5000), PRECISION).value(subtract(high, low)) >= 0
+    return Evaluation(Work(5000), PRECISION).value(subtract(high, low)) > 0
   except (UndefinedError, UndecidedError, TypeError):
     return False
 

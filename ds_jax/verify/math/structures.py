@@ -201,6 +201,8 @@ def name_of(answer: Answer) -> str | None:
     return node[1]
   if node in (IMAGINARY, expressions.EULER):
     return node[1]
+  if not expressions.symbols(node) and node[0] not in ('apply', 'lim', 'int', 'sum', 'prod'):
+    return None
   if node[0] == 'apply':
     return f'{node[1]}({",".join(map(str, node[2:]))})'
   if node[0] in ('lim', 'int', 'sum', 'prod') or node[0] == 'call' and expressions.symbols(node):
@@ -212,6 +214,13 @@ def name_of(answer: Answer) -> str | None:
     text,
   )
   return text if is_name else None
+
+
+def is_plain_name(answer: Answer) -> bool:
+  """Whether it is a name beyond doubt, and no expression that was not understood."""
+  if isinstance(answer, Name):
+    return not re.search(r'[-+/^]', answer.text)
+  return name_of(answer) is not None
 
 
 def describe(answer: Answer | None) -> str:

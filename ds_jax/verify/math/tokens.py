@@ -318,7 +318,7 @@ def _tokens(text: str, is_text: bool, depth: int) -> Iterator[Token]:
       if name in ('mathbb', 'mathcal', 'mathfrak', 'mathscr'):
         inside, position = _argument(text, position)
         content = rf'\{name} {inside.strip()}'
-        if content == r'\mathcal O':
+        if content == r'\mathcal O' and text[position : position + 1] != '_':  # O(n)
           kind, content = 'letters', 'O'
       elif name in ('begin', 'end'):
         inside, position = _argument(text, position)

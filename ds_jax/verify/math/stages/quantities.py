@@ -37,7 +37,8 @@ def _with_same_reading(gold: Quantity, answer: Quantity) -> tuple[Quantity, Quan
 
 def _read_like(quantity: Quantity, other: Quantity) -> Quantity:
   """`9.8 m/s^2` with a unit, if that is the other side's."""
-  if quantity.unit.powers or not other.unit.powers or not expressions.symbols(quantity.node):
+  has_letters = bool(quantity.tokens) and bool(expressions.symbols(quantity.node))
+  if quantity.unit.powers or not other.unit.powers or not has_letters:
     return quantity
   try:
     reread = reader.read_quantity(quantity.tokens, is_plain_unit=True)

@@ -17,6 +17,7 @@ from ds_jax.verify.math.structures import (
   Quantity,
   Relation,
   Sequence,
+  is_plain_name,
   name_of,
 )
 
@@ -117,7 +118,7 @@ def equations(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   if _is_equation(answer):
     return _value_of_equation(gold, answer, judge)
   value = _stated_value(gold, is_gold=True)
-  if value is None:
+  if value is None or _is_zero(value, judge) and not is_plain_name(gold.sides[0]):
     return Finding(None, 'an equation is more than its right side')
   return judge.compare(value, answer)
 
@@ -142,9 +143,11 @@ def _stated_value(equation: Relation, *, is_gold: bool) -> Answer | None:
 def _value_of_equation(gold: Answer, answer: Relation, judge: Judge) -> Finding:
   """For a gold that is a value: `m + n = 371` says 371, but `x^2 - 1 = 0` does not say 0."""
   value = _stated_value(answer, is_gold=False)
+  is_zero = _is_zero(answer.sides[-1], judge)
+  if is_zero and not is_plain_name(answer.sides[0]) and not _is_constant(answer.sides[0]):
+    return Finding(None, 'an equation is more than its right side')
   if value is None:
-    is_function = isinstance(gold, Quantity) and not _is_constant(gold)
-    if is_function or _is_constant(gold) and judge.is_zero(gold.node):
+    if isinstance(gold, Quantity) and not _is_constant(gold):
       return Finding(None, 'an equation is more than its right side')
     is_reversed = _is_constant(answer.sides[0]) and not _is_constant(answer.sides[-1])
     value = answer.sides[0] if is_reversed else answer.sides[-1]
@@ -152,6 +155,10 @@ def _value_of_equation(gold: Answer, answer: Relation, judge: Judge) -> Finding:
   if not finding.is_equal and r'\approx' in answer.signs and _is_rounded(gold):
     return judge.compare(gold, answer.sides[-1])
   return finding
+
+
+def _is_zero(answer: Answer, judge: Judge) -> bool:
+  return _is_constant(answer) and judge.is_zero(answer.node)
 
 
 def _is_rounded(gold: Answer) -> bool:
