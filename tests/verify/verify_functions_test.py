@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r'''
+CASES = r"""
 - \arccos(\cos x) ;; x
 - \lfloor x\rfloor ;; \lfloor x+0.01\rfloor
 - \lfloor x\rfloor ;; \lfloor x+10^{-6}\rfloor
@@ -152,7 +152,16 @@ CASES = r'''
 + \cos 2x ;; \cos(2x)
 + \frac{1}{x} ;; x⁻¹
 - x^{12} ;; x¹
-'''
++ \frac{d}{n} ;; \frac{d}{n}
+- 1 ;; \gcd(n,17)
+- 1 ;; \gcd(n,1009)
+- (-1)^n ;; (-1)^n+\lfloor \frac{n}{50}\rfloor
+- n \bmod 97 ;; n
+- (-1)^n ;; (-1)^{n^2 + \lfloor n/97 \rfloor}
++ \gcd(n,n+1) ;; 1
++ \sum_{k=1}^n (2k-1) ;; n^2
++ \operatorname{lcm}(a,b)\gcd(a,b) ;; ab
+"""
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

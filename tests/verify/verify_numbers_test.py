@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r'''
+CASES = r"""
 - 7 ;; 7\text{ billion}
 - 7 ;; 7\mathrm{e}
 - 7 ;; 7\mathrm{\pi}
@@ -352,7 +352,8 @@ CASES = r'''
 - 3 ;; \lfloor \sqrt{9-10^{-60}} \rfloor
 + 2 ;; \lfloor \sqrt{9-10^{-60}} \rfloor
 + 3 ;; \lfloor \log_2 8 \rfloor
-'''
+- 1-\frac{1}{2^{200}} ;; \lim_{x\to0}\frac{\sin x}{x}
+"""
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r'''
+CASES = r"""
 + 371 ;; m+n = 371
 + 45^\circ ;; \angle ABC = 45^\circ
 + 5 ;; f^{-1}(3)=5
@@ -226,7 +226,20 @@ CASES = r'''
 - x=2, y=3 ;; x = 3 = 2, y=3
 - y=2x ;; y=2x\text{ is wrong}
 - y=2x ;; y=2x \text{ or } y=3x
-'''
+- x=0 ;; \frac{d}{dx}(x^2) = 2x
++ 2x ;; \frac{dy}{dx} = 2x
++ 2x ;; \frac{\partial f}{\partial x} = 2x
++ 3 ;; \frac{d^2y}{dx^2} = 3
+- A + B + C = \pi ;; A+B+C
+- (2,2) ;; A \cap B = \varnothing
+- u^\top u = 0 ;; 0
+- 0 ;; u^\top u = 0
+- \{0\} ;; x + 2y - 5 = 0
++ 0 ;; \lim_{n \to \infty} a_n = 0
++ 0 ;; E[X] = 0
++ 0 ;; P(A\mid B) = 0
++ \pi ;; A+B+C = \pi
+"""
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r'''
+CASES = r"""
 - 7 ;; 7\text{ is incorrect}
 - 7 ;; 7\text{ plus one}
 - 7 ;; 7\text{ halves}
@@ -201,7 +201,7 @@ CASES = r'''
 - \text{even} ;; \text{not even}
 - (1,2) ;; (1,2)\text{ is wrong}
 - x+1 ;; x+1\text{ units wrong}
-'''
+"""
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

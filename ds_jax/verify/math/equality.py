@@ -41,7 +41,9 @@ from ds_jax.verify.math.values import (
 )
 
 PRECISIONS = (128, 640, 3200, 16_000)  # bits
-_MAX_KINK_POINTS = 40
+_MAX_KINK_POINTS = 30
+_DIVISIBLE = (17, 30, 60, 97, 210)
+_MAX_DIVISOR, _MAX_DIVISORS = 10**6, 6
 _MAX_LIMIT_HEIGHT = 100  # bits of numbers beside a limit, whose step is 2^-80
 _MAX_SHORT = 12  # nodes
 _MAX_SHIFT = 5000  # bits
@@ -284,22 +286,44 @@ def _points(
   num_points = len(_SCALES) if kinks or integers or has_factorial else _NUM_ANALYTIC
   for i in range(num_points):
     yield draw(names, i, integers), True
+  for point in _whole_points(nodes, names, integers):
+    yield point, False
+  if kinks:
+    real_names = [name for name in names if name not in integers]
+    yield from _kink_points(kinks, real_names, draw(names, 0, integers), work)
+    yield from _kink_points(kinks, real_names, draw(names, 1, integers), work)
+
+
+def _whole_points(
+  nodes: Sequence[Node], names: Sequence[str], integers: frozenset[str]
+) -> Iterator[Point]:
+  """Whole numbers, where roundings jump and divisors matter: 17 | n is seen at 17 only."""
   if not integers:
-    for i in (1, 2):  # whole numbers, where roundings jump
-      yield {name: fmpq((3 * j + 4 * i) * (-1) ** (i * j)) for j, name in enumerate(names)}, False
-  else:
-    yield {name: fmpq(2 + j) for j, name in enumerate(names)}, False
-  num_extra = 0
-  for name in names if kinks else ():
-    if name in integers:
-      continue
-    for i in (0, 1):
-      base = draw(names, i, integers)
-      for x in _around_kinks(kinks, name, base, work):
-        yield {**base, name: x}, True
-        num_extra += 1
-        if num_extra > _MAX_KINK_POINTS:
-          return
+    for i in (1, 2):
+      yield {name: fmpq((3 * j + 4 * i) * (-1) ** (i * j)) for j, name in enumerate(names)}
+    return
+  constants = {
+    int(part[1].p)
+    for node in nodes
+    for part in walk(node)
+    if expressions.is_integer(part) and 2 <= part[1] <= _MAX_DIVISOR
+  }
+  for n in (*_DIVISIBLE, *sorted(constants)[:_MAX_DIVISORS]):
+    for name in integers:
+      yield {**draw(names, 0, integers), name: fmpq(n)}
+
+
+def _kink_points(
+  kinks: Sequence[tuple[Node, bool]], names: Sequence[str], base: Point, work: Work
+) -> Iterator[tuple[Point, bool]]:
+  """Points around the kinks along each name, the other names as in `base`."""
+  num_points = 0
+  for name in names:
+    for x in _around_kinks(kinks, name, base, work):
+      num_points += 1
+      if num_points > _MAX_KINK_POINTS:
+        return
+      yield {**base, name: x}, True
 
 
 @functools.lru_cache(4096)
