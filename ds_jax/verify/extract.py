@@ -164,6 +164,8 @@ def final_answer(text: str, *, is_gold: bool = False) -> str:
   text = text[answer_start:][:MAX_ANSWER].strip()
   if answer_start and (bold := _BOLD.match(text)):
     return bold[1].strip()
+  if answer_start:
+    text = text.lstrip('* ')  # **Answer:** 5
   around_formulas = _MATH.sub(' ', text)
   formulas = [match[match.lastindex] for match in _MATH.finditer(text)]
   has_words = _PROSE.search(_CONJUNCTION.sub('', around_formulas)) is not None

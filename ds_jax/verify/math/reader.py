@@ -270,7 +270,7 @@ class _Reader:
       is_marked = not content or content[0].has_space or letter.is_text
     elif texts[1:2] and texts[1] in (')', '.', ':') and _is_option_letter(tokens[0]):
       letter, content = tokens[0], tokens[2:]
-      is_marked = not content or content[0].has_space and texts[1] != ':'
+      is_marked = not content or content[0].has_space and (texts[1] != ':' or letter.is_text)
     else:
       return None
     is_hedge = any(t.text.casefold() in _NEGATIONS for t in content)
@@ -545,7 +545,7 @@ class _Reader:
 
   def _quantity(self, tokens: Tokens, is_plain_unit: bool = False) -> Answer:
     """An expression with a unit; `\\pm` makes it two."""
-    quantity = read_quantity(tokens, is_plain_unit)
+    quantity = _compound(tokens) or read_quantity(tokens, is_plain_unit)
     nodes = expressions.alternatives(quantity.node)
     if len(nodes) == 1:
       return quantity
@@ -561,6 +561,32 @@ def _with_all_signs(brackets: str, items: list[Answer]) -> Answer:
   if math.prod(map(len, choices)) > 16:
     raise UnreadableError('signs')
   return Collection(tuple(Sequence(brackets, each) for each in itertools.product(*choices)))
+
+
+def _compound(tokens: Tokens) -> Quantity | None:
+  """`3 feet 6 inches`, `2 hours 30 minutes`: numbers with smaller and smaller units, as one."""
+  starts = [i for i, t in enumerate(tokens) if t.kind == 'number' and (i == 0 or t.has_space)]
+  if len(starts) < 2 or starts[0] != 0:
+    return None
+  try:
+    parts = [read_quantity(tokens[i:j]) for i, j in zip(starts, [*starts[1:], None], strict=True)]
+  except UnreadableError:
+    return None
+  return _sum_of_units(parts)
+
+
+def _sum_of_units(parts: SequenceOf[Answer]) -> Quantity | None:
+  """Quantities of one kind with smaller and smaller units, as their sum; None of others."""
+  if len(parts) < 2 or not all(isinstance(part, Quantity) for part in parts):
+    return None
+  factors = [part.unit.factor for part in parts]
+  is_one_kind = len({(part.unit.powers, part.unit.unknown) for part in parts}) == 1
+  if not is_one_kind or not parts[0].unit.powers:
+    return None
+  if any(low >= high for high, low in zip(factors, factors[1:], strict=False)):
+    return None
+  terms = [('*', part.node, expressions.number(part.unit.factor)) for part in parts]
+  return Quantity(('+', *terms), parts[0].unit._replace(factor=fmpq(1)))
 
 
 def read_quantity(tokens: Tokens, is_plain_unit: bool = False) -> Quantity:
@@ -745,6 +771,9 @@ def _joined(lines: list[Tokens]) -> Tokens:
 
 def _collected(items: list[Answer], connective: str) -> Answer:
   """Several statements as one answer: values of one name, assignments, or a plain list."""
+  compound = _sum_of_units(items) if connective == 'and' else None
+  if compound is not None:
+    return compound  # 5 hours and 30 minutes
   named = [_name_and_value(item) for item in items]
   if named[0] and not any(named[1:]) and not any(isinstance(i, Relation) for i in items[1:]):
     name, value = named[0]  # n = 2, 3, 4
