@@ -24,7 +24,8 @@ from ds_jax.types import Verdict
 from ds_jax.verify import extract
 from ds_jax.verify.math import reader, structures, units
 from ds_jax.verify.math.compare import compare
-from ds_jax.verify.math.equality import rational_value
+from ds_jax.verify.math.equality import Finding, rational_value
+from ds_jax.verify.math.judge import Step
 
 MAX_CLASSES = 64  # of answers that are compared with one another in a vote
 
@@ -37,6 +38,7 @@ class Decision:
   stage: str
   gold_reading: str
   answer_reading: str
+  steps: tuple[str, ...] = ()  # the decisions on it and on its parts, a line each
 
 
 def verify(gold: str, response: str) -> Verdict:
@@ -67,25 +69,32 @@ def verify_bare(gold: str, prediction: str) -> Verdict:
 
 def is_equal(gold: str, answer: str) -> bool:
   """Whether two bare answers mean the same; False if either is empty."""
-  return _decide(gold, answer)[0]
+  return bool(_decide(gold, answer)[0].is_equal)
 
 
 def decide(gold: str, answer: str) -> Decision:
   """How two bare answers are compared: for those who want to know why."""
-  is_same, stage = _decide(gold, answer)
-  return Decision(is_same, stage, str(reader.read(gold)), str(reader.read(answer)))
+  finding, steps = _decide(gold, answer)
+  readings = str(reader.read(gold)), str(reader.read(answer))
+  return Decision(bool(finding.is_equal), finding.stage, *readings, tuple(map(_line, steps)))
 
 
-def _decide(gold: str, answer: str) -> tuple[bool, str]:
+def _line(step: Step) -> str:
+  """One step for people, indented by its depth."""
+  sign = {True: '=', False: '!=', None: '?'}[step.finding.is_equal]
+  pair = f'{structures.describe(step.gold)} {sign} {structures.describe(step.answer)}'
+  return f'{"  " * step.depth}{step.stage}: {pair} ({step.finding.stage})'
+
+
+def _decide(gold: str, answer: str) -> tuple[Finding, list[Step]]:
   if max(len(gold), len(answer)) > extract.MAX_ANSWER:
-    return False, 'too long'
+    return Finding(False, 'too long'), []
   first, second = reader.read(gold), reader.read(answer)
   if not first.key or not second.key:
-    return False, 'empty'
+    return Finding(False, 'empty'), []
   if first.key == second.key:
-    return True, 'same text'
-  finding = compare(first.answer, second.answer)
-  return bool(finding.is_equal), finding.stage
+    return Finding(True, 'same text'), []
+  return compare(first.answer, second.answer)
 
 
 def group_answers(texts: Sequence[str]) -> list[int]:

@@ -232,6 +232,14 @@ def test_a_decision_says_how():
   assert grade_math.decide('', 'x').stage == 'empty'
 
 
+def test_a_decision_tells_its_steps():
+  decision = grade_math.decide('x=1, y=2', 'y=2, x=3')
+  assert decision.steps == (
+    'assignments: x = 1, y = 2 != y = 2, x = 3 (assignments: exact numbers)',
+    '  quantities: 1 != 3 (exact numbers)',
+  )
+
+
 def test_votes_are_counted_by_equivalence():
   votes = [
     r'\frac{\pi}{2}', '3', 'π/2', '3.0', r'0.5\pi', 'B', '(B)', 'A', r'\text{B}', 'Yes', 'yes',

@@ -11,7 +11,7 @@ import dataclasses
 
 from ds_jax.verify.math import units
 from ds_jax.verify.math.equality import Finding
-from ds_jax.verify.math.judge import Judge, Stage
+from ds_jax.verify.math.judge import Judge, Stage, Step
 from ds_jax.verify.math.stages import families, lists, quantities, sets, statements, words
 from ds_jax.verify.math.structures import Answer, Quantity
 
@@ -38,8 +38,13 @@ STAGES: tuple[Stage, ...] = (
 )
 
 
-def compare(gold: Answer, answer: Answer) -> Finding:
-  """Compares two whole answers. What a gold counts (`30 widgets`) may be left out there."""
+def compare(gold: Answer, answer: Answer) -> tuple[Finding, list[Step]]:
+  """Compares two whole answers. What a gold counts (`30 widgets`) may be left out there.
+
+  Returns:
+    The decision, and the pairs of parts that led to it.
+  """
   if isinstance(gold, Quantity) and isinstance(answer, Quantity) and answer.unit == units.NONE:
     gold = dataclasses.replace(gold, unit=gold.unit._replace(unknown=()))
-  return Judge(STAGES).compare(gold, answer)
+  judge = Judge(STAGES)
+  return judge.compare(gold, answer), judge.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from ds_jax.verify.math import equality, expressions
 from ds_jax.verify.math.equality import Finding
@@ -11,6 +12,17 @@ from ds_jax.verify.math.structures import Answer
 from ds_jax.verify.math.values import Work
 
 _MAX_PAIRS = 400  # of parts of a list
+_MAX_STEPS = 60  # that are kept
+
+
+class Step(NamedTuple):
+  """What decided a pair of answers, or of parts of them, `depth` levels inside."""
+
+  depth: int
+  stage: str  # the function that applied
+  gold: Answer
+  answer: Answer
+  finding: Finding
 
 
 class Judge:
@@ -18,19 +30,29 @@ class Judge:
 
   Attributes:
     work: the budget of the whole comparison.
+    steps: the pairs that were decided so far, each in front of its parts.
   """
 
   def __init__(self, stages: Sequence[Stage]):
     self._stages = stages
+    self._depth = 0
     self.work = Work()
+    self.steps: list[Step] = []
 
   def compare(self, gold: Answer, answer: Answer) -> Finding:
     """Asks the stages in order; the first that applies decides."""
+    position, name = len(self.steps), ''
+    self._depth += 1
     for stage in self._stages:
-      finding = stage(gold, answer, self)
+      name, finding = stage.__name__, stage(gold, answer, self)
       if finding is not None:
-        return finding
-    return Finding(False, 'different kinds')
+        break
+    else:
+      name, finding = 'none', Finding(False, 'different kinds')
+    self._depth -= 1
+    if len(self.steps) < _MAX_STEPS:
+      self.steps.insert(position, Step(self._depth, name, gold, answer, finding))
+    return finding
 
   def is_same(self, gold: Answer, answer: Answer) -> bool | None:
     return self.compare(gold, answer).is_equal

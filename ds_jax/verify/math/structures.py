@@ -224,27 +224,40 @@ def is_plain_name(answer: Answer) -> bool:
 
 
 def describe(answer: Answer | None) -> str:
-  """What was read, for a reader."""
+  """What was read, for people: expressions in prefix notation, kinds by name."""
   if answer is None:
     return ''
   if isinstance(answer, Quantity):
-    unit = ' '.join(
-      [f'{b}^{p}' for b, p in answer.unit.powers] + list(answer.unit.nouns + answer.unit.unknown)
+    return f'{formula(answer.node)} {_describe_unit(answer.unit)}'.strip()
+  if isinstance(answer, (Sequence, Collection)):
+    brackets = answer.brackets if isinstance(answer, Sequence) else '{}'
+    return brackets[0] + ', '.join(map(describe, answer.items)) + brackets[1]
+  if isinstance(answer, Relation):
+    sides = [describe(side) for side in answer.sides]
+    return sides[0] + ''.join(
+      f' {sign} {side}' for sign, side in zip(answer.signs, sides[1:], strict=True)
     )
-    return f'{formula(answer.node)} {unit}'.strip()
-  kind = type(answer).__name__.lower()
-  parts = []
-  for field in dataclasses.fields(answer):
-    value = getattr(answer, field.name)
-    if isinstance(value, tuple):
-      parts.append(
-        '['
-        + ', '.join(describe(v) if dataclasses.is_dataclass(v) else formula(v) for v in value)
-        + ']'
-      )
-    else:
-      parts.append(describe(value) if dataclasses.is_dataclass(value) else formula(value))
-  return f'{kind}({", ".join(parts)})'
+  if isinstance(answer, Assignments):
+    pairs = zip(answer.names, answer.values, strict=True)
+    return ', '.join(f'{name} = {describe(value)}' for name, value in pairs)
+  if isinstance(answer, (Words, Name)):
+    return ' '.join(answer.words) if isinstance(answer, Words) else answer.text
+  fields = [getattr(answer, field.name) for field in dataclasses.fields(answer)]
+  return f'{type(answer).__name__.lower()}({", ".join(map(_describe_part, fields))})'
+
+
+def _describe_part(part: object) -> str:
+  if isinstance(part, tuple) and not _is_node(part):
+    return '[' + ', '.join(map(_describe_part, part)) + ']'
+  return describe(part) if dataclasses.is_dataclass(part) else formula(part)
+
+
+def _describe_unit(unit: Unit) -> str:
+  """`1/1000 m` of a millimetre; what is counted as it stands."""
+  words = [f'{base}^{power}' if power != 1 else base for base, power in unit.powers]
+  if unit.factor != 1:
+    words.insert(0, str(unit.factor))
+  return ' '.join([*words, *unit.nouns, *unit.unknown])
 
 
 def formula(node: object) -> str:
