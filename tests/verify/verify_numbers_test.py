@@ -353,6 +353,18 @@ CASES = r"""
 + 2 ;; \lfloor \sqrt{9-10^{-60}} \rfloor
 + 3 ;; \lfloor \log_2 8 \rfloor
 - 1-\frac{1}{2^{200}} ;; \lim_{x\to0}\frac{\sin x}{x}
+- -1 ;; \lim_{x\to 0}\frac{|x|}{x}
++ 1 ;; \lim_{x\to 0^+}\frac{|x|}{x}
++ -1 ;; \lim_{x\to 0^-}\frac{|x|}{x}
+- 1 ;; \sum_{k=1}^\infty (\frac{1}{2^k} + \lfloor \frac{k}{100}\rfloor)
+- 1 ;; \sum_{k=1}^\infty (\frac{1}{2^k} + (k-1)(k-2)(k-3)(k-4)(k-5)(k-8))
++ \frac13 ;; \sum_{k=1}^\infty \frac{1}{4^k}
++ \frac{\pi^4}{90} ;; \sum_{n=1}^\infty n^{-4}
+- 2 ;; \sum_{n=0}^\infty 2^n
++ e-1 ;; \int_0^1 e^x dx
++ \ln 2 ;; \int_1^2 \frac{1}{x} dx
+- 1 ;; \int_{-1}^{1} x\,dx
++ \frac12 ;; \lim_{x\to\infty}\frac{x^2+1}{2x^2}
 """
 
 

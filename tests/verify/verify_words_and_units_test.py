@@ -201,6 +201,15 @@ CASES = r"""
 - \text{even} ;; \text{not even}
 - (1,2) ;; (1,2)\text{ is wrong}
 - x+1 ;; x+1\text{ units wrong}
++ 3\text{ feet } 6\text{ inches} ;; 42\text{ inches}
++ 2 hours 30 minutes ;; 2.5\text{ hours}
++ 5\text{ hours and }30\text{ minutes} ;; 5.5\text{ h}
++ 2\text{ h } 30 \text{ min} ;; 150\text{ minutes}
+- 2 hours 30 minutes ;; 2\text{ hours}
+- 2 hours 30 minutes ;; 30\text{ minutes}
+- 5\text{ cm and }7\text{ cm} ;; 12\text{ cm}
+- 5 ;; 5\text{ m } 3\text{ m}
++ B ;; \text{B: } 12
 """
 
 

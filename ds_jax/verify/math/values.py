@@ -44,7 +44,7 @@ class UndecidedError(Exception):
 class Work:
   """A budget of steps, in about microseconds."""
 
-  def __init__(self, limit: int = 150_000):
+  def __init__(self, limit: int = 120_000):
     self.left = limit
 
   def spend(self, steps: float) -> None:
@@ -454,103 +454,99 @@ class Evaluation:
 
   # Series, limits and integrals.
 
-  def _bound(self, name: str, x: Value) -> Evaluation:
-    """The same evaluation, with a value for a bound variable."""
+  def _at(self, name: str, x: Value, body: Node) -> Value:
+    """The value of `body` with x for a bound variable."""
+    outer = self._values.get(name)
     self._values[name] = x
-    return self
+    try:
+      return self._value(body)
+    finally:
+      del self._values[name]
+      if outer is not None:
+        self._values[name] = outer
 
   def _series(self, name: str, low: Node, high: Node, body: Node, is_sum: bool) -> Value:
     start = self._integer(self._value(low), -(10**6), 10**6)
-    before = self._values.get(name)
-    try:
-      if high == ('constant', 'infinity'):
-        return self._infinite_sum(name, start, body, is_sum)
-      end = self._integer(self._value(high), -(10**6), 10**6)
-      if end - start > MAX_TERMS:
-        raise UndecidedError('terms')
-      total: Value = fmpq(0 if is_sum else 1)
-      for k in range(start, end + 1):
-        term = self._bound(name, fmpq(k))._value(body)
-        total = total + term if is_sum else total * term
-        if isinstance(total, fmpq) and total.height_bits() > MAX_BITS:
-          raise UndecidedError('digits')
-      return total
-    finally:
-      self._values.pop(name, None)
-      if before is not None:
-        self._values[name] = before
+    if high == ('constant', 'infinity'):
+      return self._infinite_sum(name, start, body, is_sum)
+    end = self._integer(self._value(high), -(10**6), 10**6)
+    if end - start > MAX_TERMS:
+      raise UndecidedError('terms')
+    total: Value = fmpq(0 if is_sum else 1)
+    for k in range(start, end + 1):
+      term = self._at(name, fmpq(k), body)
+      total = total + term if is_sum else total * term
+      if isinstance(total, fmpq) and total.height_bits() > MAX_BITS:
+        raise UndecidedError('digits')
+    return total
 
   def _infinite_sum(self, name: str, start: int, body: Node, is_sum: bool) -> Value:
-    """A geometric series, or c k^{-s}: known by their first terms, which are exact."""
-    if not is_sum:
-      raise UndecidedError('infinite product')
-    terms = [self._bound(name, fmpq(start + k))._value(body) for k in range(6)]
-    if not all(isinstance(term, fmpq) for term in terms) or not all(terms):
-      raise UndecidedError('infinite sum')
-    ratios = {terms[k + 1] / terms[k] for k in range(5)}
-    if len(ratios) == 1:
-      ratio = ratios.pop()
+    """A geometric series, or c k^{-s}: known by terms that are exact, the first and far ones."""
+    if not is_sum or not all(part[0] in _SMOOTH for part in walk(body)):
+      raise UndecidedError('infinite series')
+    terms = {k: self._at(name, fmpq(start + k), body) for k in (0, 1, 2, 3, 4, 7, 19, 53)}
+    if not all(isinstance(term, fmpq) and term for term in terms.values()):
+      raise UndecidedError('infinite series')
+    first, ratio = terms[0], terms[1] / terms[0]
+    if all(term == first * ratio**k for k, term in terms.items()):
       if abs(ratio) >= 1:
         raise UndefinedError
-      return terms[0] / (1 - ratio)
-    for s in range(2, 21):
-      scale = terms[0] * fmpq(start) ** s
-      if start > 0 and all(t * fmpq(start + k) ** s == scale for k, t in enumerate(terms)):
-        head = sum((fmpq(k) ** -s for k in range(1, min(start, 100))), fmpq(0))
-        return scale * (arb(s).zeta() - head)
-    raise UndecidedError('infinite sum')
+      return first / (1 - ratio)  # a + a r + a r^2 + …
+    for s in range(2, 21 if 0 < start < 100 else 2):
+      scale = first * fmpq(start) ** s
+      if all(term * fmpq(start + k) ** s == scale for k, term in terms.items()):
+        head = sum((fmpq(k) ** -s for k in range(1, start)), fmpq(0))
+        return scale * (arb(s).zeta() - head)  # c (zeta(s) - 1 - … - 1 / (start - 1)^s)
+    raise UndecidedError('infinite series')
 
   def _limit(self, name: str, target: Node, side: int, body: Node) -> Value:
     """Its value near the target, with a radius of the distance that is left.
 
-    No proof: taken for the limit is what the function comes to at distances 2^-40 and 2^-80.
+    No proof: taken for the limit is what the function comes to at distances 2^-40 and 2^-80, on
+    both sides.
     """
-    infinite = {('constant', 'infinity'): 1, ('-', ('constant', 'infinity')): -1}.get(target)
-    center = fmpq(0) if infinite else self._real(self._value(target))
-    before = self._values.get(name)
-    try:
-      sides = [infinite] if infinite else [side] if side else [1, -1]
-      for sign in sides:
-        far, near = (
-          self._bound(name, self._near(center, sign, bits, bool(infinite)))._value(body)
-          for bits in (40, 80)
-        )
-        step = arb(
-          abs(far - near).abs_upper() if not isinstance(far - near, fmpq) else abs(far - near)
-        )
-        if step > arb(2) ** -30:
-          raise UndecidedError('limit')
-        value = arb(self._ball(near).mid(), step.upper() * arb(2) ** -35 + arb(2) ** -75)
-      return value
-    finally:
-      self._values.pop(name, None)
-      if before is not None:
-        self._values[name] = before
-
-  def _near(self, center: Value, sign: int, bits: int, is_infinite: bool) -> Value:
-    if is_infinite:
-      return fmpq(sign * 2**bits)
-    return center + sign * fmpq(1, 2**bits)
+    infinite = {('constant', 'infinity'): 1, ('-', ('constant', 'infinity')): -1}.get(target, 0)
+    if infinite:
+      sides = [[fmpq(infinite * 2**bits) for bits in (40, 80)]]
+    else:
+      center = self._real(self._value(target))
+      signs = [side] if side else [1, -1]
+      sides = [[center + fmpq(sign, 2**bits) for bits in (40, 80)] for sign in signs]
+    values, height = [], self.height
+    for far, near in sides:
+      far_value, near_value = (self._ball(self._at(name, x, body)) for x in (far, near))
+      step = abs(far_value - near_value).abs_upper()
+      if step > arb(2) ** -30:
+        raise UndecidedError('limit')
+      # The error shrinks with the distance, at least by 2^-35 where the distance does by 2^-40.
+      values.append(arb(near_value.mid(), step * arb(2) ** -35 + arb(2) ** -75))
+    self.height = height  # the distances themselves are no numbers of the expression
+    if not values[0].overlaps(values[-1]):
+      raise UndefinedError
+    return values[0]
 
   def _integral(self, name: str, low: Node, high: Node, body: Node) -> Value:
-    """A definite integral with a rigorous bound (Petras' method, as arb has it)."""
+    """A definite integral with a rigorous bound (Petras 2002, as arb has it)."""
     if self._precision > _MAX_GAMMA_BITS:
       raise UndecidedError('integral')
     ends = [self._ball(self._real(self._value(end))) for end in (low, high)]
     inner = Evaluation(self._work, self._precision, values=self._values, is_complex=True)
+    has_branches = any(part[0] == 'call' and part[1] not in _ENTIRE for part in walk(body)) or any(
+      part[0] == '^' and part[2][0] not in ('number', '-') and part[1] != ('constant', 'e')
+      for part in walk(body)
+    )
     is_spent = False
 
-    def integrand(z: acb, is_analytic: bool) -> acb:
+    def integrand(z: acb, must_be_analytic: bool) -> acb:
       nonlocal is_spent  # exceptions must not pass through the C code
-      inner._values[name] = z
+      if is_spent or must_be_analytic and has_branches:
+        return acb('nan')
       try:
-        value = acb('nan') if is_spent else inner._value(body)
+        self._work.spend(self._cost)
+        return acb(inner._ball(inner._at(name, z, body)))
       except (UndefinedError, UndecidedError, ArithmeticError, ValueError, TypeError):
         is_spent = self._work.left < 0
         return acb('nan')
-      if is_analytic and _has_branch(body):
-        return acb('nan') if z.imag != 0 or z.real.rad() > 0.4 else acb(inner._ball(value))
-      return acb(inner._ball(value))
 
     value = acb.integral(integrand, *ends, eval_limit=400)
     if is_spent:
@@ -558,11 +554,9 @@ class Evaluation:
     return value.real if value.imag.contains(0) else value
 
 
-def _has_branch(node: Node) -> bool:
-  return any(
-    part[0] == 'call' or (part[0] == '^' and part[2][0] != 'number') for part in walk(node)
-  )
-
+# Kinds whose values at whole numbers, far ones included, tell a series.
+_SMOOTH = frozenset(('number', 'symbol', '+', '-', '*', '/', '^', '!'))
+_ENTIRE = frozenset(('exp', 'sin', 'cos', 'sinh', 'cosh'))
 
 _FUNCTIONS: dict[str, Callable[..., Value]] = {
   'ln': Evaluation.logarithm,
