@@ -102,7 +102,7 @@ def _same_constant(gold: Node, answer: Node, work: Work) -> Finding:
 def _compare_exactly(gold: Node, answer: Node, work: Work) -> Finding:
   stage = 'enclosures'
   has_limit = any(part[0] == 'lim' for node in (gold, answer) for part in walk(node))
-  for bits in PRECISIONS:
+  for bits in PRECISIONS:  # each five times the one before, until the balls tell
     evaluations = [_evaluation((gold, answer), work, bits) for _ in range(2)]
     try:
       u, v = evaluations[0].value(gold), evaluations[1].value(answer)
@@ -188,6 +188,7 @@ def _compare_rounded(gold: Node, answer: Node, work: Work) -> Finding | None:
   """Whether the one side with long decimals may be rounded from the other side."""
   exact = answer if has_long_decimal(gold) else gold
   try:
+    # What is a whole number is not rounded: 7.999999 is not 8.
     value = _evaluation((exact,), work, PRECISIONS[0]).value(exact)
     if isinstance(value, fmpq) and value.q == 1:
       return None
@@ -458,6 +459,7 @@ def _linear_root(value) -> fmpq | None:
   at = [value(x) for x in points]
   if not all(isinstance(y, fmpq) for y in at):
     return None
+  # f(x) = f(0) + x (f(1) - f(0)), as far points confirm: no kink turns the line on the way.
   slope = at[1] - at[0]
   if not slope or any(y - at[0] != x * slope for x, y in zip(points, at, strict=True)):
     return None

@@ -252,6 +252,7 @@ class Reader:
   def _joined(self, left: Node) -> Node:
     """`left` times what follows it; or a mixed number."""
     is_after_number = self._tokens[self._position - 1].kind == 'number'
+    # Two numerals side by side are no product, but 2^6 3^5 is one.
     if self._kind == 'number' and is_after_number and not self._is_exponent(self._position - 1):
       return self._mixed_number(left)
     is_frac = self.peek == r'\frac'
@@ -382,6 +383,7 @@ class Reader:
     if self.peek == '{':
       return self.group('{')
     token = self._tokens[self._position] if self.peek else None
+    # \frac12 is 1/2: the numeral is split behind its first digit.
     if token is not None and token.kind == 'number' and len(token.text) > 1:
       self._tokens[self._position : self._position + 1] = [
         Token('number', token.text[0]),
@@ -549,7 +551,7 @@ class Reader:
           raise UnreadableError(f'inverse of {function}')
         function, power = INVERSES[function], None
     node = ('call', 'ln' if function == 'log' else function, self._call_argument())
-    if base is not None:
+    if base is not None:  # log_b x = ln x / ln b
       node = ('/', node, ('call', 'ln', base))
     return node if power is None else ('^', node, power)
 
@@ -670,6 +672,7 @@ class Reader:
     name = token + suffix
     if self.peek == '(' and not suffix and token in _KNOWN_GREEK and is_applied:
       return ('call', _KNOWN_GREEK[token], self.group('('))
+    # f(x), f^2(x), P(3, -4) and u(t) are values; k(k + 1) is a product.
     start = self._position
     is_function = token in _UNKNOWN_FUNCTIONS or "'" in suffix or token.startswith(r'\mathcal')
     if is_function and self._takes('^'):

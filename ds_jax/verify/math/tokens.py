@@ -77,6 +77,15 @@ _SYMBOLS = {
   '°': r'^\circ ',
   '∅': r'\emptyset ',
   '∠': r'\angle ',
+  '⊆': r'\subseteq ',
+  '⊂': r'\subset ',
+  '⊇': r'\supseteq ',
+  '⊃': r'\supset ',
+  '∼': r'\sim ',
+  '≅': r'\cong ',
+  '⊥': r'\perp ',
+  '↦': r'\mapsto ',
+  '⇔': r'\Leftrightarrow ',
   '△': r'\triangle ',
   '→': r'\to ',
   '⇒': r'\Rightarrow ',
@@ -214,6 +223,8 @@ _SYNONYMS = {
   'surd': r'\sqrt',
 }
 _PLAIN_SIGNS = {'**': '^', '<=': r'\leq', '>=': r'\geq', '!=': r'\neq', '<>': r'\neq', '==': '='}
+_PREFIXES = ('sin', 'cos', 'tan', 'ln', 'log')  # of runs like sinx
+_ESCAPED_SIGNS = (r'\{', r'\}', r'\|', r'\\', r'\$')
 _BRACKET_OPEN, _BRACKET_CLOSE = ('(', '[', r'\{'), (')', ']', r'\}')
 
 
@@ -223,7 +234,7 @@ def tokenize(text: str) -> tuple[Token, ...]:
   Raises:
     UnreadableError: there are more than MAX_TOKENS, or \\text nests too deep.
   """
-  tokens = list(_tokens(_spell(text), is_text=False, depth=0))
+  tokens = list(_Lexer(_spell(text)).tokens())
   return tuple(_joined_thousands(_without_layout(tokens)))
 
 
@@ -282,72 +293,106 @@ def _without_dollars(text: str) -> str:
   return ''.join(pieces) + text[start:]
 
 
-def _tokens(text: str, is_text: bool, depth: int) -> Iterator[Token]:
-  """Reads `text`, opening the commands of upright text."""
-  if depth > _MAX_DEPTH:
-    raise UnreadableError('text within text')
-  position, has_space, num_tokens, brackets = 0, False, 0, 0
-  while position < len(text):
-    match = _TOKEN.match(text, position)
-    position, kind, content = match.end(), match.lastgroup, match[0]
-    if kind == 'comma':
-      kind = 'number'
-    if kind == 'space':
-      has_space = True
-      continue
-    num_tokens += 1
-    if num_tokens > MAX_TOKENS:
-      raise UnreadableError('length')
-    if kind == 'number':
-      is_grouped = bool(match['comma'])
-      if brackets and is_grouped:  # (1,234) are two numbers
-        content, is_grouped = content.partition(',')[0], False
-        position = match.start() + len(content)
-      content = re.sub(r'[{},\s]', '', content)
-      yield Token('number', content, is_text, has_space, is_grouped)
-      has_space = False
-      continue
-    if kind == 'command':
-      name = content[1:]
-      if name in _TEXT_COMMANDS:
-        inside, position = _argument(text, position)
-        inner = list(_tokens(inside, is_text=True, depth=depth + 1))
-        yield from _spaced(inner, has_space or inside[:1].isspace())
-        has_space = inside[-1:].isspace()
+class _Lexer:
+  """Reads one text; each method reads one kind of token."""
+
+  def __init__(self, text: str, *, is_text: bool = False, depth: int = 0):
+    if depth > _MAX_DEPTH:
+      raise UnreadableError('text within text')
+    self._text = text
+    self._is_text = is_text
+    self._depth = depth
+    self._position = 0
+    self._num_brackets = 0
+    self._has_space = False
+
+  def tokens(self) -> Iterator[Token]:
+    """Yields the tokens in their order."""
+    num_tokens = 0
+    while self._position < len(self._text):
+      match = _TOKEN.match(self._text, self._position)
+      self._position = match.end()
+      if match['space']:
+        self._has_space = True
         continue
-      if name in ('mathbb', 'mathcal', 'mathfrak', 'mathscr'):
-        inside, position = _argument(text, position)
-        content = rf'\{name} {inside.strip()}'
-        if content == r'\mathcal O' and text[position : position + 1] != '_':  # O(n)
-          kind, content = 'letters', 'O'
-      elif name in ('begin', 'end'):
-        inside, position = _argument(text, position)
-        content = rf'\{name} {inside.strip().rstrip("*")}'
-      elif name not in _WRAPPERS:
-        content = _SYNONYMS.get(name, content)
-    elif kind == 'letters':
-      is_formula = is_text or text[position : position + 1] not in ('^', '_')
-      yield from _letters(content, is_text, has_space, is_word_allowed=is_formula)
+      num_tokens += 1
+      if num_tokens > MAX_TOKENS:
+        raise UnreadableError('length')
+      if match['number']:
+        yield self._number(match)
+      elif match['command']:
+        yield from self._command(match[0][1:])
+      elif match['letters']:
+        yield from self._letters(match[0])
+      else:
+        yield from self._sign(match[0])
+
+  def _token(self, kind: str, text: str, *, is_grouped: bool = False) -> Token:
+    has_space, self._has_space = self._has_space, False
+    return Token(kind, text, self._is_text, has_space, is_grouped)
+
+  def _number(self, match: re.Match) -> Token:
+    text, is_grouped = match[0], bool(match['comma'])
+    if is_grouped and self._num_brackets:  # (1,234) are two numbers
+      text, is_grouped = text.partition(',')[0], False
+      self._position = match.start() + len(text)
+    return self._token('number', re.sub(r'[{},\s]', '', text), is_grouped=is_grouped)
+
+  def _command(self, name: str) -> Iterator[Token]:
+    if name in _TEXT_COMMANDS:
+      yield from self._upright(self._argument())
+    elif name in ('begin', 'end'):
+      yield self._token('command', rf'\{name} {self._argument().strip().rstrip("*")}')
+    elif name in ('mathbb', 'mathcal', 'mathfrak', 'mathscr'):
+      letter = self._argument().strip()
+      is_order = (name, letter) == ('mathcal', 'O') and not self._is_script_next()
+      yield self._token(*(('letters', 'O') if is_order else ('command', rf'\{name} {letter}')))
+    elif name in _WRAPPERS:
+      yield self._token('command', rf'\{name}')
+    else:
+      yield from self._sign(_SYNONYMS.get(name, rf'\{name}'))
+
+  def _upright(self, content: str) -> Iterator[Token]:
+    """The tokens of \\text{content}, with the spaces at its ends."""
+    has_space = self._has_space or content[:1].isspace()
+    for token in _Lexer(content, is_text=True, depth=self._depth + 1).tokens():
+      yield token._replace(has_space=token.has_space or has_space)
       has_space = False
-      continue
-    else:
-      content = _PLAIN_SIGNS.get(content, content)
-      if content.startswith('...'):
-        kind, content = 'command', r'\ldots'
-    brackets += (content in _BRACKET_OPEN) - (content in _BRACKET_CLOSE)
-    if content == r'^\circ':
-      yield from (Token('sign', '^'), Token('command', r'\circ'))
-    else:
-      is_command = content[0] == '\\' and content not in (r'\{', r'\}', r'\|', r'\\', r'\$')
-      kind = 'command' if is_command else 'sign' if kind == 'command' else kind
-      yield Token(kind, content, is_text, has_space)
-    has_space = False
+    self._has_space = content[-1:].isspace()
 
+  def _letters(self, run: str) -> Iterator[Token]:
+    """A run of letters: a function's name, a word, or letters."""
+    is_product = self._is_script_next() and len(run) < 4 and not self._is_text  # at^2
+    if run in FUNCTION_NAMES:
+      yield self._token('command', FUNCTION_NAMES[run])
+    elif is_word(run, self._is_text) and not is_product:
+      yield self._token('word', run)
+    else:
+      prefix = next((name for name in _PREFIXES if run.startswith(name)), '')
+      if prefix and len(run) - len(prefix) <= 2 and not self._is_text:  # sinx
+        yield self._token('command', f'\\{prefix}')
+        run = run[len(prefix) :]
+      yield self._token('letters', run)
 
-def _spaced(tokens: list[Token], has_space: bool) -> list[Token]:
-  if tokens and has_space:
-    tokens[0] = tokens[0]._replace(has_space=True)
-  return tokens
+  def _sign(self, sign: str) -> Iterator[Token]:
+    """A sign, a bracket, or a command that is none of the others."""
+    sign = _PLAIN_SIGNS.get(sign, sign)
+    self._num_brackets += (sign in _BRACKET_OPEN) - (sign in _BRACKET_CLOSE)
+    if sign.startswith('...'):
+      sign = r'\ldots'
+    if sign == r'^\circ':
+      yield self._token('sign', '^')
+      sign = r'\circ'
+    is_command = sign[0] == '\\' and sign not in _ESCAPED_SIGNS
+    yield self._token('command' if is_command else 'sign', sign)
+
+  def _is_script_next(self) -> bool:
+    return self._text[self._position : self._position + 1] in ('^', '_')
+
+  def _argument(self) -> str:
+    """The content of the group that comes next, or one character."""
+    content, self._position = _argument(self._text, self._position)
+    return content
 
 
 def _argument(text: str, position: int) -> tuple[str, int]:
@@ -362,22 +407,6 @@ def _argument(text: str, position: int) -> tuple[str, int]:
     if not depth:
       return text[position + 1 : match.start()], match.end()
   return text[position + 1 :], len(text)
-
-
-def _letters(run: str, is_text: bool, has_space: bool, *, is_word_allowed: bool) -> Iterator[Token]:
-  """A run of letters: a function's name, a word, or letters."""
-  name = FUNCTION_NAMES.get(run)
-  if name is not None:
-    yield Token('command', name, is_text, has_space)
-  elif is_word(run, is_text) and (is_word_allowed or len(run) > 3):
-    yield Token('word', run, is_text, has_space)
-  else:
-    prefix = next((n for n in ('sin', 'cos', 'tan', 'ln', 'log') if run.startswith(n)), '')
-    if prefix and len(run) - len(prefix) <= 2 and not is_text:  # sinx
-      yield Token('command', f'\\{prefix}', is_text, has_space)
-      yield Token('letters', run[len(prefix) :])
-    else:
-      yield Token('letters', run, is_text, has_space)
 
 
 def _without_layout(tokens: list[Token]) -> list[Token]:
