@@ -330,10 +330,10 @@ def _kink_points(
 @functools.lru_cache(4096)
 def _drawn(name: str, index: int, is_integer: bool) -> fmpq:
   """The coordinate of a name in point `index`: always the same one."""
-  rng = random.Random(f'{name} {index}')
+  rng = random.Random(f'{name!a} {index}')
   if is_integer:
     pool = list(range(1, 14))
-    random.Random(name).shuffle(pool)
+    random.Random(ascii(name)).shuffle(pool)
     return fmpq(pool[index % len(pool)])
   shift = 0 if index < 2 else rng.randrange(len(_SCALES))
   return _SCALES[(index + shift) % len(_SCALES)] * fmpq(rng.randint(300, 996), 997)

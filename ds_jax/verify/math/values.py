@@ -449,7 +449,7 @@ class Evaluation:
     for operand in operands:
       x = self._value(operand)
       seed += ';' + (str(x) if isinstance(x, fmpq) else x.str(20, radius=False))
-    digest = hashlib.blake2b(seed.encode(), digest_size=6).digest()
+    digest = hashlib.blake2b(ascii(seed).encode(), digest_size=6).digest()
     return fmpq(1, 3) + fmpq(int.from_bytes(digest, 'big'), 1 << 47)
 
   # Series, limits and integrals.
