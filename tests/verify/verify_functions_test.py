@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r"""
+CASES = r'''
 - \arccos(\cos x) ;; x
 - \lfloor x\rfloor ;; \lfloor x+0.01\rfloor
 - \lfloor x\rfloor ;; \lfloor x+10^{-6}\rfloor
@@ -161,7 +161,8 @@ CASES = r"""
 + \gcd(n,n+1) ;; 1
 + \sum_{k=1}^n (2k-1) ;; n^2
 + \operatorname{lcm}(a,b)\gcd(a,b) ;; ab
-"""
+- 5 ;; 5^{n}
+'''
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

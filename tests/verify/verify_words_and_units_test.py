@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r"""
+CASES = r'''
 - 7 ;; 7\text{ is incorrect}
 - 7 ;; 7\text{ plus one}
 - 7 ;; 7\text{ halves}
@@ -148,6 +148,7 @@ CASES = r"""
 - 3 ;; 3\text{ squared}
 - 3 ;; 3\text{ tens}
 - 3 ;; 3\text{ factorial}
+- 3 ;; 3 \text{ (wrong)}
 + \pi ;; \pi\text{ units}
 - x+1 ;; x+1\text{ is false}
 + \frac{\pi}{6} ;; 30^\circ
@@ -210,7 +211,10 @@ CASES = r"""
 - 5\text{ cm and }7\text{ cm} ;; 12\text{ cm}
 - 5 ;; 5\text{ m } 3\text{ m}
 + B ;; \text{B: } 12
-"""
++ 5\text{ cm} ;; 5\text{ (cm)}
++ 5 ;; 5\ (\text{cm}^2)
+- 5 ;; 5\ (\text{wrong})
+'''
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)
