@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r'''
+CASES = r"""
 - \arccos(\cos x) ;; x
 - \lfloor x\rfloor ;; \lfloor x+0.01\rfloor
 - \lfloor x\rfloor ;; \lfloor x+10^{-6}\rfloor
@@ -162,7 +162,9 @@ CASES = r'''
 + \sum_{k=1}^n (2k-1) ;; n^2
 + \operatorname{lcm}(a,b)\gcd(a,b) ;; ab
 - 5 ;; 5^{n}
-'''
++ 3.141592653589793 x^2 - 1.570796326794897 x^2 ;; 1.570796326794896 x^2
+- 3.14159x ;; 3.14160x
+"""
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r'''
+CASES = r"""
 - \{x\} ;; x
 - 7 ;; 7\text{ or eight}
 - 7 ;; 7\text{ or less}
@@ -132,7 +132,7 @@ CASES = r'''
 - [0,1] ;; [0,1+10^{-25}]
 - (0,1) ;; (0,1-10^{-40})
 - \{12, 345\} ;; 12,345
-'''
+"""
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

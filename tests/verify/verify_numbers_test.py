@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r'''
+CASES = r"""
 - 7 ;; 7\text{ billion}
 - 7 ;; 7\mathrm{e}
 - 7 ;; 7\mathrm{\pi}
@@ -368,7 +368,8 @@ CASES = r'''
 + 5 ;; 5^{\text{th}}
 + 5 ;; 5\text{th}
 + 21 ;; 21^{st}
-'''
+- 0.160257708151404 ;; 0.160257708151405
+"""
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r'''
+CASES = r"""
 - |x-5|<3 ;; x>2
 - |x-7|\ge 2 ;; x\ge 9
 + |x-7|\ge 2 ;; x\ge 9 \text{ or } x\le 5
@@ -129,7 +129,7 @@ CASES = r'''
 - \ln x > 0 ;; [1,\infty)
 - \emptyset ;; (2,-1)
 - (2,2) ;; \emptyset
-'''
+"""
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r'''
+CASES = r"""
 + 371 ;; m+n = 371
 + 45^\circ ;; \angle ABC = 45^\circ
 + 5 ;; f^{-1}(3)=5
@@ -239,7 +239,10 @@ CASES = r'''
 + 0 ;; E[X] = 0
 + 0 ;; P(A\mid B) = 0
 + \pi ;; A+B+C = \pi
-'''
++ A \subseteq B ;; B \supseteq A
+- A \subseteq B ;; B \subseteq A
+- A \subseteq B ;; A \subset B
+"""
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
-CASES = r'''
+CASES = r"""
 - 7 ;; 7\text{ is incorrect}
 - 7 ;; 7\text{ plus one}
 - 7 ;; 7\text{ halves}
@@ -214,7 +214,7 @@ CASES = r'''
 + 5\text{ cm} ;; 5\text{ (cm)}
 + 5 ;; 5\ (\text{cm}^2)
 - 5 ;; 5\ (\text{wrong})
-'''
+"""
 
 
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)
