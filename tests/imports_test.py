@@ -70,10 +70,7 @@ FENCE = {
   'array_record': ('ds_jax/data/',),
   'datasets': ('ds_jax/data/',),
   'reasoning_gym': ('ds_jax/data/', 'ds_jax/verify/'),
-  'sympy': ('ds_jax/verify/',),
-  'math_verify': ('ds_jax/verify/',),
-  'latex2sympy2_extended': ('ds_jax/verify/',),
-  'mpmath': ('ds_jax/verify/',),
+  'flint': ('ds_jax/verify/',),
   'optax': ('ds_jax/train/',),
   'orbax': ('ds_jax/run/checkpoint.py',),
   'ml_collections': ('configs/', 'ds_jax/config/', 'ds_jax/cli/'),
@@ -96,7 +93,7 @@ ONLY = {
   'decode': CORE,
   'search': CORE,
   'train': CORE,
-  'verify': {'numpy', 'sympy', 'mpmath', 'math_verify', 'latex2sympy2_extended', 'reasoning_gym'},
+  'verify': {'numpy', 'flint', 'reasoning_gym'},
 }
 
 

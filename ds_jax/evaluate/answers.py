@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ds_jax.types import FinishedTree, Verdict
-from ds_jax.verify.extract import last_boxed
-from ds_jax.verify.normalize import normalize, parse_rational, squeeze
+from ds_jax.verify.extract import boxed_answer
 
 MAX_COMPARED = 200  # characters; longer answers are the same only letter by letter
 
@@ -31,8 +30,8 @@ class End:
 
 
 def read_boxed(text: str) -> str | None:
-  """Returns the answer of a mathematical response: what its last box holds."""
-  return last_boxed(text) or None
+  """Returns the answer of a mathematical response: its last box, with those joined to it."""
+  return boxed_answer(text) or None
 
 
 def read_whole(text: str) -> str | None:
@@ -125,9 +124,9 @@ def compared_form(answer: str) -> str:
   """
   if len(answer) > MAX_COMPARED:
     return answer
-  text = normalize(answer)
-  value = parse_rational(text)
-  return squeeze(text) if value is None else str(value)
+  from ds_jax.verify.grade_math import equivalence_key
+
+  return equivalence_key(answer)
 
 
 def _along(tree: FinishedTree, path: Sequence[int], values: np.ndarray) -> np.ndarray:

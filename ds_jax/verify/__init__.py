@@ -1,1 +1,1 @@
-"""Answer checking: extraction, equivalence, other verifiers, and the killable pool around them."""
+"""Answer checking: extraction, equality (`math`), other verifiers, the killable pool."""

@@ -18,6 +18,7 @@ _MAX_GAP = 40  # characters between two boxes of a list
 
 # A \boxed without a brace is a mention of the command ("put it in \boxed"), not an answer.
 _BOX = re.compile(r'\\(?:boxed|fbox)\s{0,8}\{')
+_BOX_OR_NUMERAL = re.compile(r'\\(?:boxed|fbox)\s{0,8}(?:\{|(?P<numeral>-?\d+(?:\.\d+)?))')
 _ESCAPED = re.compile(r'\\.', re.DOTALL)  # an escaped brace, as in \{1,2\}, is a character
 _BETWEEN_BOXES = re.compile(r'(?:[\s,;$]|\\quad|\\text\{|\}|and|or|\\[\[\]()])*')
 # Formulas between $$…$$, $…$, \[…\] and \(…\).
@@ -25,7 +26,9 @@ _MATH = re.compile(
   r'\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\[((?:[^\\]|\\[^\]\\])+)\\\]'
   r'|\\\(((?:[^\\]|\\[^)\\])+)\\\)'
 )
-_ANNOUNCED = re.compile(r'(?i)answer(?:\s+is)?\s{0,4}:?\s{0,4}|equals\s{0,4}:?\s{0,4}')
+# "Answer is", "answer:", "equals", and the mark in front of GSM8K's answers.
+_ANNOUNCED = re.compile(r'(?i)answer(?:\s+is)?\s{0,4}:?\s{0,4}|equals\s{0,4}:?\s{0,4}|####\s{0,4}')
+_BOLD = re.compile(r'\*\*([^*\n]{1,200})\*\*')
 _TAIL = re.compile(r'I hope it is correct|<\|')
 # Integers with or without thousands separators, decimals and fractions of integers.
 _NUMBER = re.compile(
@@ -89,35 +92,87 @@ def _closing_brace(text: str, box: re.Match) -> int | None:
   return None if length is None else brace + length
 
 
-def final_answer(text: str) -> str:
+def boxed_answer(text: str) -> str | None:
+  r"""The last box that holds something, with those joined to it: `\boxed{2}, \boxed{3}` is '2, 3'.
+
+  Thoughts do not count: only what follows the last `</think>` is read, and a `<think>` that is
+  never closed has no answer behind it. An empty box is a mention of the command where a full one
+  stands before it. `\boxed 5` is a box. An unbalanced last box is no answer.
+
+  Args:
+    text: a response; only its last MAX_RESPONSE characters are read.
+
+  Returns:
+    The content, stripped; '' where all boxes are empty; None where there is no answer.
+  """
+  text = _without_thoughts(text[-MAX_RESPONSE:])
+  contents: list[str] = []
+  previous_end: int | None = None
+  is_cut_off = True  # also where there is no box
+  for box in collections.deque(_BOX_OR_NUMERAL.finditer(text), maxlen=_MAX_BOXES):
+    if previous_end is not None and box.start() < previous_end:
+      continue  # a box within a box
+    end = box.end() if box['numeral'] else _closing_brace(text, box)
+    is_cut_off = end is None
+    if is_cut_off:  # a list ends here, and an answer cut off is none
+      contents, previous_end = [], None
+      continue
+    content = box['numeral'] or text[box.end() : end].strip()
+    if not content:
+      continue
+    if previous_end is None or not _joins_boxes(text[previous_end : box.start()]):
+      contents = []
+    contents.append(content)
+    previous_end = end if box['numeral'] else end + 1
+  if not contents:
+    return None if is_cut_off else ''
+  return contents[0] if len(set(contents)) == 1 else ', '.join(contents)
+
+
+def _joins_boxes(gap: str) -> bool:
+  return len(gap) < _MAX_GAP and _BETWEEN_BOXES.fullmatch(gap) is not None
+
+
+def _without_thoughts(text: str) -> str:
+  """What follows the last `</think>`; nothing if a `<think>` stays open."""
+  answer = text.rpartition('</think>')[2]
+  return answer.partition('<think>')[0]
+
+
+def final_answer(text: str, *, is_gold: bool = False) -> str:
   r"""The answer in a prediction that need not be boxed: data rows, other people's outputs.
 
-  Never used for rewards, where only a box counts. In order: the last box, together with boxes
-  that only commas or and/or separate from it; what follows the last "answer is", "answer:";
-  the last formula, when there are words around it; the last number, likewise; the whole text.
+  Never used for rewards, where only a box counts. In order: the last box, with those joined to it
+  (`boxed_answer`); what follows the last "answer is", "answer:"; the last formula, when there are
+  words around it; the last number, likewise; the whole text.
 
   Args:
     text: a bare answer or a response.
+    is_gold: whether it is the gold, which is no prose around a number (`July 4, 1776`).
 
   Returns:
     The answer, stripped; '' when the last box is unbalanced.
   """
   text = text[-MAX_RESPONSE:]
-  if _BOX.search(text):
-    return _boxed_list(text)
-  text = _TAIL.split(text, maxsplit=1)[0].strip()
+  if _BOX_OR_NUMERAL.search(text):
+    return boxed_answer(text) or ''
+  text = _TAIL.split(_without_thoughts(text), maxsplit=1)[0].strip()
   answer_start = 0
   for announcement in _ANNOUNCED.finditer(text):
     if announcement.end() < len(text):
       answer_start = announcement.end()
-  text = text[answer_start:][:MAX_ANSWER]
+  text = text[answer_start:][:MAX_ANSWER].strip()
+  if answer_start and (bold := _BOLD.match(text)):
+    return bold[1].strip()
+  if answer_start:
+    text = text.lstrip('* ')  # **Answer:** 5
   around_formulas = _MATH.sub(' ', text)
   formulas = [match[match.lastindex] for match in _MATH.finditer(text)]
   has_words = _PROSE.search(_CONJUNCTION.sub('', around_formulas)) is not None
   if formulas and _is_last_formula_the_answer(formulas, around_formulas, has_words):
     return formulas[-1].strip()
   numbers = _NUMBER.findall(around_formulas)
-  if numbers and has_words and _is_prose(around_formulas):
+  if numbers and has_words and not is_gold and _is_prose(around_formulas):
     return numbers[-1]
   return text
 
@@ -133,23 +188,3 @@ def _is_last_formula_the_answer(formulas: list[str], around_formulas: str, has_w
 def _is_prose(text: str) -> bool:
   """Whether a text holds words and numbers but no formula: 'so it is 1,000.99m²', '33 eggs.'."""
   return ' ' in text and not _FORMULA_SIGN.search(text)
-
-
-def _boxed_list(text: str) -> str:
-  r"""The last box and those joined to it: `\boxed{2}, \boxed{3}` is '2, 3'."""
-  contents: list[str] = []
-  previous_end = None
-  for box in _last_boxes(text, _MAX_BOXES):
-    end = _closing_brace(text, box)
-    if end is None:  # a list ends here, and an answer cut off is none
-      contents, previous_end = [], None
-      continue
-    if previous_end is None or not _joins_boxes(text[previous_end : box.start()]):
-      contents = []
-    contents.append(text[box.end() : end].strip())
-    previous_end = end + 1
-  return ', '.join(contents)
-
-
-def _joins_boxes(gap: str) -> bool:
-  return len(gap) < _MAX_GAP and _BETWEEN_BOXES.fullmatch(gap) is not None

@@ -14,7 +14,8 @@ from ds_jax.checks import InputError
 from ds_jax.config import CountdownConfig
 from ds_jax.data import countdown
 from ds_jax.types import Verdict
-from ds_jax.verify import extract, grade_countdown, grade_exact, grade_math, guards, verifiers
+from ds_jax.verify import extract, grade_countdown, grade_exact, grade_math, verifiers
+from ds_jax.verify.math import reader, structures
 
 CORRECT, WRONG, NO_ANSWER = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER
 
@@ -269,7 +270,7 @@ def test_hostile_text_is_stopped_before_the_algebra(answer):
   ],
 )
 def test_ordinary_answers_keep_the_bounds(text):
-  assert guards.excess(text) is None
+  assert not isinstance(reader.read(text).answer, structures.Unread)
 
 
 @pytest.mark.parametrize('response', ['', 'the answer is 5', r'\boxed{}', r'\boxed{5', r'\boxed'])

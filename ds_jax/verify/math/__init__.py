@@ -1,0 +1,32 @@
+r"""Whether two mathematical answers are equal: one reader, one comparison, no algebra system.
+
+    text --tokens--> tokens --reader--> structure \
+                                                    compare --> (equal?, stage)
+    text --tokens--> tokens --reader--> structure /
+
+* `tokens`: one spelling. Unicode, layout and synonyms become LaTeX tokens; words stay words.
+* `reader`: tokens to a structure (`structures`), from the outside to the inside. Expressions are
+  trees (`expressions`), units are powers of bases (`units`); the words that answers are made of are
+  in `vocabulary`. Nothing is dropped in silence: what is not understood makes the whole answer
+  `Unread`, which is equal to its own spelling only.
+* `compare`: the stages in their order (`compare.STAGES`), written down by what they compare in
+  `stages`. The first that applies decides, and its name is part of the result. Parts of answers go
+  through the same stages (`judge`).
+* At the bottom expressions are compared by value (`equality`): exact rationals, enclosures of
+  growing precision, functions at points far apart and around their kinks (`values`); sets of real
+  numbers by membership (`regions`), functions by cases number by number (`piecewise`).
+
+Equality is *shown* or it is not: what no stage shows is wrong. The words are meant literally for
+rationals and for different numbers. Equal irrational numbers and equal functions are shown with a
+margin that `equality` states. Limits are taken from two points near them; that is no proof.
+
+Answers are hostile text. All regular expressions are linear, nesting and lengths are bounded, and a
+comparison ends when its budget of work is spent (`values.Work`), within 0.2 s. Nothing evaluates
+text, and nothing of it reaches sympy, which is not imported.
+
+To find the stage that decides a pair:
+
+    >>> from ds_jax.verify import grade_math
+    >>> grade_math.decide('5', '6 = 5').stage
+    'a false statement'
+"""
