@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import itertools
 import logging
 import shutil
 import sys
@@ -28,6 +29,7 @@ from ds_jax.sharding import path_name
 _STATE, _HOST = 'state', 'host'
 _DAMAGED = 'damaged.'  # prefix of a checkpoint set aside; orbax ignores such names
 _LAST_WRITES = 5.0  # seconds that writers of a failed save are waited for
+_MIN_ATTEMPTS = 3  # at a save that they spoil, however long each takes
 
 
 class SaveError(RuntimeError):
@@ -208,13 +210,15 @@ class Checkpointer:
     """Starts orbax's save; again, where writers of a failed save spoil its new folder."""
     give_up = time.monotonic() + _LAST_WRITES
     self._remove_half_written(step)
-    while True:
+    for attempt in itertools.count(1):
       try:
         self._manager.save(step, args=items, metrics=metrics)
         return
       except OSError as error:
         is_spoilt = error.errno == errno.ENOTEMPTY and jax.process_count() == 1
-        if not is_spoilt or time.monotonic() > give_up:
+        # On a busy machine a single attempt may take all of that time.
+        is_hopeless = time.monotonic() > give_up and attempt >= _MIN_ATTEMPTS
+        if not is_spoilt or is_hopeless:
           raise
       self._recover(step)  # this manager would repeat its error
 

@@ -7,8 +7,10 @@ import enum
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from ds_jax.interfaces import Team
+if TYPE_CHECKING:
+  from ds_jax.interfaces import Team
 
 
 class ExitCode(enum.IntEnum):

@@ -24,9 +24,7 @@ import time
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-from ds_jax.run.growing import Journal  # noqa: E402
+from ds_jax.run.growing import Journal
 from ds_jax.run.stopping import ExitCode
 from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run

@@ -23,7 +23,7 @@ from ds_jax.model.attention.kernels import gpu_cache, gpu_training
 from ds_jax.model.attention.path import attend_path
 from ds_jax.model.attention.reader import GpuReader, PlainReader, TpuReader, choose_reader
 from ds_jax.model.config import DecoderConfig
-from ds_jax.plan import command, programs, topology
+from ds_jax.plan import command, parts, programs, topology
 from ds_jax.plan.hlo import read_traffic
 from ds_jax.plan.products import declared_bytes
 from ds_jax.testing.tolerance import assert_close, decoder_terms
@@ -295,7 +295,7 @@ def test_programs_compile_for_a_gpu_that_is_not_here(name, dtype, root):
     train=dataclasses.replace(small.train, row_length=1024, micro_rows=2),
   )
   found = {
-    part.name: programs.measure(part)
+    part.name: parts.measure(part)
     for part in programs.parts_of(config, command.decoder_of(config), place.mesh)
   }
   assert {'expand', 'forward and backward'} <= set(found)

@@ -11,7 +11,7 @@ import pytest
 from ds_jax.checks import InputError
 from ds_jax.cli import main
 from ds_jax.config import MeshConfig
-from ds_jax.plan import capacity, command, programs, speed, topology
+from ds_jax.plan import capacity, command, parts, speed, topology
 from ds_jax.plan.hlo import Collective, Traffic
 from ds_jax.testing import tiny_run
 
@@ -42,7 +42,7 @@ def test_what_is_here_fits_and_the_split_adds_up(capsys, monkeypatch, config_pat
   assert found['status'] == 'fits' and found['exit_code'] == 0
   assert set(found['parts']) == set(command.REMEDIES)
   for use in found['parts'].values():
-    split = [use[field.name] for field in dataclasses.fields(programs.Use)]
+    split = [use[field.name] for field in dataclasses.fields(parts.Use)]
     assert sum(split) == use['total'] and min(split) >= 0
   assert found['parts']['expand']['caches'] > 0
   assert not found['parts']['expand']['collectives']
@@ -68,11 +68,11 @@ def _expansion(num_slots, *, per_slot, extra, compiled):
     compiled.append(count)
     return _expansion(count, per_slot=per_slot, extra=extra, compiled=compiled)
 
-  return programs.Part(
+  return parts.Part(
     'expand',
     None,
-    programs.Resident(100, 50, num_slots * per_slot),
-    expansion=programs.Expansion(num_slots, with_slots, unavoidable=0.0),
+    parts.Resident(100, 50, num_slots * per_slot),
+    expansion=parts.Expansion(num_slots, with_slots, unavoidable=0.0),
   )
 
 
@@ -81,8 +81,8 @@ def _expansion(num_slots, *, per_slot, extra, compiled):
   [(0, 1150, 96), (0, 220, 7), (0, 150, 0), (40, 1150, 96), (10**6, 1150, 0)],
 )
 def test_largest_number_of_slots_that_fits(monkeypatch, extra, memory, largest):
-  use = lambda part: programs.Use(**dataclasses.asdict(part.resident), temporaries=extra)
-  monkeypatch.setattr(capacity, 'measure', lambda part: programs.Measured(use(part), None, None))
+  use = lambda part: parts.Use(**dataclasses.asdict(part.resident), temporaries=extra)
+  monkeypatch.setattr(capacity, 'measure', lambda part: parts.Measured(use(part), None, None))
   compiled = []
   part = _expansion(8, per_slot=10, extra=extra, compiled=compiled)
   slots, is_compiled = capacity.largest_slots(part, use(part), memory)

@@ -21,12 +21,14 @@ from ds_jax import sharding
 from ds_jax.config import SearchConfig
 from ds_jax.search.backup import backup, choose_end
 from ds_jax.search.engine.expansion import blank_children
+from ds_jax.search.engine.host_tree import NO_TOKENS, HostTree, Job
 from ds_jax.search.engine.round import make_advance
 from ds_jax.search.policies import policy_of
 from ds_jax.search.policies.base import no_forks
 from ds_jax.search.scores import frontier_score, uct
 from ds_jax.search.settings import Defects, settings_from
 from ds_jax.search.tree import add_children, new_tree
+from ds_jax.types import Problem
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'search.json'
 COMMON = SearchConfig(
@@ -196,6 +198,14 @@ def test_children_beyond_the_capacity_are_an_error_where_numbers_are_known():
   assert int(grown.num_nodes) == 4
   with pytest.raises(ValueError, match='at most 4 nodes, got 5'):
     add_children(grown, jnp.int32(1), children._replace(count=np.int32(1)))
+
+
+def test_the_host_tree_of_a_device_tree_that_is_full_takes_no_more():
+  job = Job(Problem('p0', '', ''), np.zeros(1, np.int32))
+  tree = HostTree(job, np.zeros(2, np.uint32), capacity=2)
+  tree.add_child(0, NO_TOKENS, verdict=None, reward=0.0, is_fork=False)
+  with pytest.raises(ValueError, match="at most 2 nodes of 'p0', got 3"):
+    tree.add_child(1, NO_TOKENS, verdict=None, reward=0.0, is_fork=False)
 
 
 def grow_batch(config):
