@@ -14,6 +14,8 @@ from ds_jax.checks import InputError
 # (line or row number from 1, the fields, or why they could not be read)
 Row = tuple[int, dict[str, Any] | str]
 
+ParseFloat = Callable[[str], Any]
+
 _BATCH_ROWS = 1024  # of a parquet file, decoded together
 
 
@@ -42,29 +44,33 @@ def find_files(pattern: str) -> list[pathlib.Path]:
   return paths
 
 
-def read_rows(path: pathlib.Path) -> Iterator[Row]:
+def read_rows(path: pathlib.Path, parse_float: ParseFloat = float) -> Iterator[Row]:
   """Yields the rows of a file in order; blank lines are no rows.
+
+  Args:
+    path: the file.
+    parse_float: reads the numbers of JSON that are no integers; `str` keeps them as written.
 
   Raises:
     InputError: if the file as a whole is not of its kind, or cannot be opened.
   """
   try:
-    yield from _READERS[path.suffix.lower()](path)
+    yield from _READERS[path.suffix.lower()](path, parse_float)
   except OSError as e:
     raise InputError(f'Cannot read {str(path)!r}: {e}.') from e
 
 
-def _read_jsonl(path: pathlib.Path) -> Iterator[Row]:
+def _read_jsonl(path: pathlib.Path, parse_float: ParseFloat) -> Iterator[Row]:
   with path.open('rb') as file:
     for number, line in enumerate(file, start=1):
       line = line.removeprefix(b'\xef\xbb\xbf').strip()
       if line:
-        yield number, _parse_json_object(line)
+        yield number, _parse_json_object(line, parse_float)
 
 
-def _parse_json_object(line: bytes) -> dict[str, Any] | str:
+def _parse_json_object(line: bytes, parse_float: ParseFloat) -> dict[str, Any] | str:
   try:
-    value = json.loads(line.decode())
+    value = json.loads(line.decode(), parse_float=parse_float)
   except UnicodeDecodeError:
     return 'not UTF-8'
   except (ValueError, RecursionError) as e:  # a hostile line can nest without end
@@ -72,9 +78,9 @@ def _parse_json_object(line: bytes) -> dict[str, Any] | str:
   return _object(value)
 
 
-def _read_json(path: pathlib.Path) -> Iterator[Row]:
+def _read_json(path: pathlib.Path, parse_float: ParseFloat) -> Iterator[Row]:
   try:
-    rows = json.loads(path.read_text(encoding='utf-8-sig'))
+    rows = json.loads(path.read_text(encoding='utf-8-sig'), parse_float=parse_float)
   except (ValueError, RecursionError) as e:
     raise InputError(
       f'{str(path)!r} is not JSON: {e}. One object per line? Then call it .jsonl.'
@@ -94,7 +100,8 @@ def _object(value: Any) -> dict[str, Any] | str:
   return f'expected an object, got {type(value).__name__}'
 
 
-def _read_csv(path: pathlib.Path) -> Iterator[Row]:
+def _read_csv(path: pathlib.Path, parse_float: ParseFloat) -> Iterator[Row]:
+  del parse_float  # all fields are text
   # Undecodable bytes become lone surrogates, which the text check of layouts.py refuses.
   with path.open(encoding='utf-8-sig', errors='surrogateescape', newline='') as file:
     reader = csv.DictReader(file)
@@ -113,7 +120,8 @@ def _read_csv(path: pathlib.Path) -> Iterator[Row]:
         yield reader.line_num, 'more fields than the header'
 
 
-def _read_parquet(path: pathlib.Path) -> Iterator[Row]:
+def _read_parquet(path: pathlib.Path, parse_float: ParseFloat) -> Iterator[Row]:
+  del parse_float  # columns have types
   import pyarrow
   import pyarrow.parquet
 
@@ -139,7 +147,7 @@ def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
         yield 'not UTF-8'
 
 
-_READERS: dict[str, Callable[[pathlib.Path], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[pathlib.Path, ParseFloat], Iterator[Row]]] = {
   '.jsonl': _read_jsonl,
   '.json': _read_json,
   '.csv': _read_csv,
