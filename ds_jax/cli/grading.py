@@ -91,7 +91,8 @@ def grade(
     'num_skipped': num_skipped,
     **figures,
   }
-  _note_missing_boxes(mode, rows, summary, session.progress)
+  if mode == 'math':
+    _note_missing_boxes(rows, session.progress)
   return summary, format_summary(summary)
 
 
@@ -135,15 +136,13 @@ def _check_code(path: pathlib.Path, run: str) -> None:
     )
 
 
-def _note_missing_boxes(
-  mode: str, rows: Sequence[Row], summary: Summary, progress: Progress
-) -> None:
-  """Says where a verifier that needs boxes got bare answers."""
-  num_missing = summary['verdicts'].get(Verdict.NO_ANSWER.value, 0)
-  has_box = any('boxed' in row.prediction for row in rows)
-  if mode == 'math' and num_missing and not has_box:
+def _note_missing_boxes(rows: Sequence[Row], progress: Progress) -> None:
+  """Says how many predictions the verifier that rewards cannot read."""
+  num_missing = sum('\\boxed' not in row.prediction for row in rows)
+  if num_missing:
     progress.note(
-      'No prediction has a box, and math reads nothing else; --mode=math_bare reads bare answers.'
+      f'{num_missing:,} of {len(rows):,} predictions have no \\boxed{{…}}, and math reads nothing '
+      'else; --mode=math_bare reads bare answers, too.'
     )
 
 
