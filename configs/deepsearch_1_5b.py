@@ -67,7 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
   search.path_block = 512  # path positions that attention reads at a time; ours
 
   verify = config.verify
-  verify.verifier = 'math'  # boxed answer, equivalence by math-verify
+  verify.verifier = 'math'  # boxed answer, compared by meaning
   verify.num_workers = 8  # processes; ours
 
   train = config.train

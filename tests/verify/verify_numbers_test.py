@@ -326,7 +326,6 @@ CASES = r"""
 - 3 ;; 3\text{ pi}
 - 3 ;; 3\text{ percent of }x
 - 3 ;; 3\text{ modulo }7
-- 3 ;; 3 \text{ (wrong)}
 - 3 ;; 3\text{ but not }4
 - 1000 ;; 1000\text{ million}
 + 1000 ;; 1\text{ thousand}
@@ -365,6 +364,11 @@ CASES = r"""
 + \ln 2 ;; \int_1^2 \frac{1}{x} dx
 - 1 ;; \int_{-1}^{1} x\,dx
 + \frac12 ;; \lim_{x\to\infty}\frac{x^2+1}{2x^2}
+- 5 ;; 5\text{ (or 6)}
++ 5 ;; 5^{\text{th}}
++ 5 ;; 5\text{th}
++ 21 ;; 21^{st}
+- 0.160257708151404 ;; 0.160257708151405
 """
 
 

@@ -239,6 +239,9 @@ CASES = r"""
 + 0 ;; E[X] = 0
 + 0 ;; P(A\mid B) = 0
 + \pi ;; A+B+C = \pi
++ A \subseteq B ;; B \supseteq A
+- A \subseteq B ;; B \subseteq A
+- A \subseteq B ;; A \subset B
 """
 
 

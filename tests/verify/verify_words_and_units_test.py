@@ -148,6 +148,7 @@ CASES = r"""
 - 3 ;; 3\text{ squared}
 - 3 ;; 3\text{ tens}
 - 3 ;; 3\text{ factorial}
+- 3 ;; 3 \text{ (wrong)}
 + \pi ;; \pi\text{ units}
 - x+1 ;; x+1\text{ is false}
 + \frac{\pi}{6} ;; 30^\circ
@@ -210,6 +211,9 @@ CASES = r"""
 - 5\text{ cm and }7\text{ cm} ;; 12\text{ cm}
 - 5 ;; 5\text{ m } 3\text{ m}
 + B ;; \text{B: } 12
++ 5\text{ cm} ;; 5\text{ (cm)}
++ 5 ;; 5\ (\text{cm}^2)
+- 5 ;; 5\ (\text{wrong})
 """
 
 

@@ -46,6 +46,7 @@ _DIVISIBLE = (17, 30, 60, 97, 210)
 _MAX_DIVISOR, _MAX_DIVISORS = 10**6, 6
 _MAX_LIMIT_HEIGHT = 100  # bits of numbers beside a limit, whose step is 2^-80
 _MAX_SHORT = 12  # nodes
+_FLOAT = 2 * 10**13  # of a number of 14 digits and half a unit of its last one
 _MAX_SHIFT = 5000  # bits
 _MAX_HALVINGS = 200
 _RATIONAL_KINDS = frozenset(('number', 'decimal', '+', '-', '*', '/'))
@@ -222,7 +223,7 @@ _GRID = sorted([fmpq(0), *_POSITIVE, *(-x for x in _POSITIVE)])
 def _same_function(gold: Node, answer: Node, work: Work) -> Finding:
   names = expressions.symbols(gold, answer)
   nodes = (gold, answer)
-  is_rounded = has_long_decimal(gold) != has_long_decimal(answer)
+  is_rounded = has_long_decimal(gold) != has_long_decimal(answer) or _are_floats(nodes)
   num_agreeing, was_open = 0, ''
   for point, is_generic in _points(nodes, names, work):
     finding = _compare_at(nodes, point, work, is_rounded)
@@ -235,6 +236,12 @@ def _same_function(gold: Node, answer: Node, work: Work) -> Finding:
   if num_agreeing >= _ENOUGH:
     return Finding(True, 'points')
   return Finding(True, 'same tree') if gold == answer else Finding(None, was_open or 'points')
+
+
+def _are_floats(nodes: Sequence[Node]) -> bool:
+  """Whether all long decimals have the digits of floating-point numbers, which are rounded."""
+  decimals = [part for node in nodes for part in walk(node) if part[0] == 'decimal']
+  return bool(decimals) and all(abs(value) >= _FLOAT * half for _, value, half in decimals)
 
 
 def _compare_at(nodes: Sequence[Node], point: Point, work: Work, is_rounded: bool) -> Finding:

@@ -599,6 +599,7 @@ def read_quantity(tokens: Tokens, is_plain_unit: bool = False) -> Quantity:
   Raises:
     UnreadableError: something is neither expression nor unit.
   """
+  tokens = _without_ordinal_ending(tokens)
   if len(tokens) > 1 and tokens[0].text in ('+', '-') and units.currency(tokens[1].text):
     inner = read_quantity(tokens[1:])
     sign = tokens[0].text
@@ -635,6 +636,13 @@ def read_quantity(tokens: Tokens, is_plain_unit: bool = False) -> Quantity:
   return Quantity(node, units.NONE, tokens)
 
 
+def _without_ordinal_ending(tokens: Tokens) -> Tokens:
+  """`5th`, `5^{\\text{th}}` as 5."""
+  ending = [t for t in tokens[1:] if t.text not in ('^', '{', '}')]
+  is_ordinal = len(ending) == 1 and ending[0].text in vocabulary.ORDINAL_ENDINGS
+  return tokens[:1] if is_ordinal and tokens[0].text.isdigit() else tokens
+
+
 def _value(tokens: Tokens) -> Node:
   """The number before a unit, which may be a word: `five cm`."""
   if len(tokens) == 1 and tokens[0].text.casefold() in vocabulary.NUMBER_WORDS:
@@ -661,6 +669,9 @@ def _may_start_unit(tokens: Tokens, i: int, is_plain_unit: bool) -> bool:
   if token.text == '^':  # ^\circ C
     scale = [text.casefold() for text in _texts(following) if text not in '{}']
     return scale[:1] == [r'\circ'] and scale[1:2] != [] and scale[1] in _TEMPERATURES
+  if token.text == '(':  # 5 (cm)
+    is_closed = tokens[-1].text == ')' and len(following) > 1
+    return is_closed and following[0].is_text and following[0].kind != 'number'
   if token.text == r'\frac':  # \frac{\text{m}}{\text{s}}
     is_group = len(following) > 1 and following[0].text == '{'
     return is_group and following[1].is_text and following[1].kind != 'number'

@@ -119,7 +119,8 @@ class Evaluation:
     try:
       with precision(self._precision):
         return self._value(node)
-    except (OverflowError, ValueError, NotImplementedError) as error:
+    except (OverflowError, ValueError, NotImplementedError, TypeError) as error:
+      # A function that flint does not have for a complex ball, or for one so large.
       raise UndecidedError(str(error)) from error
     except ZeroDivisionError as error:
       raise UndefinedError from error
@@ -514,7 +515,7 @@ class Evaluation:
       sides = [[center + fmpq(sign, 2**bits) for bits in (40, 80)] for sign in signs]
     values, height = [], self.height
     for far, near in sides:
-      far_value, near_value = (self._ball(self._at(name, x, body)) for x in (far, near))
+      far_value, near_value = (self._ball(self._real(self._at(name, x, body))) for x in (far, near))
       step = abs(far_value - near_value).abs_upper()
       if step > arb(2) ** -30:
         raise UndecidedError('limit')

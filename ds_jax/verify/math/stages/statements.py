@@ -21,6 +21,15 @@ from ds_jax.verify.math.structures import (
   name_of,
 )
 
+_TURNED = {
+  r'\supseteq': r'\subseteq',
+  r'\supset': r'\subset',
+  r'\gg': r'\ll',
+  r'\succ': r'\prec',
+  r'\succeq': r'\preceq',
+  r'\ni': r'\in',
+}
+
 
 def false_statements(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   """`6 = 5` is no answer: the last statement counts only if the ones before it hold."""
@@ -99,12 +108,20 @@ def _ordered_values(
 
 def other_relations(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   """Divisibility, inclusion, convergence and the like: side by side."""
+  gold, answer = _turned(gold), _turned(answer)
   signs = [side.signs if isinstance(side, Relation) else () for side in (gold, answer)]
   if not OTHER_RELATIONS & {*signs[0], *signs[1]}:
     return None
   if signs[0] != signs[1]:
     return Finding(False, 'other relations')
   return judge.all_equal(list(zip(gold.sides, answer.sides, strict=True)), 'other relations')
+
+
+def _turned(side: Answer) -> Answer:
+  """`B \\supseteq A` as `A \\subseteq B`."""
+  if not isinstance(side, Relation) or len(side.signs) != 1 or side.signs[0] not in _TURNED:
+    return side
+  return Relation(side.sides[::-1], (_TURNED[side.signs[0]],))
 
 
 def equations(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
