@@ -16,7 +16,7 @@ from ds_jax.types import FinishedTree, Verdict
 from ds_jax.verify.extract import boxed_answer
 
 MAX_COMPARED = 200  # characters; longer answers are the same only letter by letter
-MAX_SPELLINGS = 32  # of one vote that the verifier compares with one another, the most frequent
+MAX_SPELLINGS = 16  # of one vote that the verifier compares with one another, the most frequent
 
 # From answers to their classes: the same number for those that are one answer.
 GroupAnswers = Callable[[Sequence[str]], list[int]]
