@@ -36,7 +36,8 @@ _ABOUT = {
   'math_bare': 'as math, which rewards, but a prediction may be a bare answer, or say it in words',
   'released': 'the released grader, defects included; a prediction may be a bare answer',
 }
-_ON_DISK_ALONE = ('gold', 'prediction', 'answer', 'gold_reading', 'answer_reading', 'stage')
+_TOLD = ('answer', 'gold_reading', 'answer_reading', 'stage')  # of an explain.Explanation
+_ON_DISK_ALONE = ('gold', 'prediction', 'equivalent', *_TOLD)
 _WINDOW = 2048  # rows in work at once
 _PERCENTILES = (50, 99)
 
@@ -107,14 +108,17 @@ def describe_mode(mode: str) -> str:
   return f'{mode}, {_ABOUT[mode]}' if mode in _ABOUT else f'{mode}, as verify.verifier={mode}'
 
 
-class _Reports(dict[tuple[str, str], Mapping[str, Any]]):
+class _Reports(dict[tuple[str, str], dict[str, Any]]):
   """What the worker says of a pair, by gold and prediction; the pool tells it."""
 
   def __call__(
     self, gold: str, prediction: str, verdict: Verdict, report: Mapping[str, Any]
   ) -> None:
     del verdict
-    self[gold, prediction] = report
+    explanation = report.get('explanation') or {}
+    fields = {name: explanation.get(name) for name in _TOLD}
+    fields['ms'] = round(report['ms'], 4) if 'ms' in report else None
+    self[gold, prediction] = fields
 
 
 def _check_code(path: pathlib.Path, run: str) -> None:
@@ -147,10 +151,10 @@ def _note_missing_boxes(rows: Sequence[Row], progress: Progress) -> None:
 
 
 def _digest(rows: Sequence[Row]) -> str:
-  """Of what the verdicts depend on."""
+  """Names the rows, of which each line of the output holds one."""
   crc = 0
   for row in rows:
-    text = f'{row.number} {len(row.gold)} {row.gold}{row.prediction}'
+    text = f'{row.number} {row.equivalent} {len(row.gold)} {row.gold}{row.prediction}'
     crc = zlib.crc32(text.encode('utf-8', 'surrogatepass'), crc)
   return f'rows {crc:08x}'
 
@@ -166,26 +170,13 @@ def _grade_missing(
   num_timeouts = 0
   for row, future in _in_flight(rows[num_done:], pool):
     verdict = future.result()
-    results.append(_line(row, verdict, reports.get((row.gold, row.prediction), {})))
+    report = reports[row.gold, row.prediction]
+    results.append(row._asdict() | report | {'verdict': verdict.value})
     num_timeouts += verdict is Verdict.TIMEOUT
     progress.update(len(results.rows), timeouts=num_timeouts)
     if session.should_stop():
       raise Stopped
   progress.finish()
-
-
-def _line(row: Row, verdict: Verdict, report: Mapping[str, Any]) -> dict[str, Any]:
-  """What the output says of a row: both sides, what was taken and read of them, what decided."""
-  explanation = report.get('explanation') or {}
-  line = {'number': row.number, 'gold': row.gold, 'prediction': row.prediction}
-  if row.equivalent is not None:
-    line['equivalent'] = row.equivalent
-  for name in ('answer', 'gold_reading', 'answer_reading', 'stage'):
-    line[name] = explanation.get(name)
-  milliseconds = report.get('ms')
-  if milliseconds is not None:
-    milliseconds = round(milliseconds, 4)
-  return line | {'verdict': verdict.value, 'ms': milliseconds}
 
 
 def _in_flight(rows: Sequence[Row], pool: VerifierPool) -> Iterator[tuple[Row, Future]]:

@@ -143,8 +143,8 @@ def group_equal(answers: Sequence[str]) -> list[int]:
   """Classes of answers that the verifier `math` holds equal.
 
   Spellings of one form are one class at once. The MAX_SPELLINGS most frequent of the others, of
-  which few decide a vote, are compared with one another: a few hundredths of a second per problem,
-  however many samples it has.
+  which few decide a vote, are compared with one another: some 0.01 s per problem, however many
+  samples it has, and a few seconds if all are different integrals and series.
   """
   spellings = group_spellings(answers)
   members = dict(zip(reversed(spellings), reversed(answers), strict=True))  # the first of each
