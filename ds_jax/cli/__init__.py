@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from ds_jax.checks import InputError, suggest
-from ds_jax.cli.registry import COMMANDS
+from ds_jax.cli.registry import COMMANDS, commands_of
 
 _HELP = ('--help', '-h', '-help', 'help')
 
@@ -36,6 +36,9 @@ def _main(argv: list[str]) -> int:
   if not argv or argv[0] in _HELP:
     print(help_text.overview())
     return 0 if argv else 2
+  if commands_of(argv[0]) and (not argv[1:] or argv[1] in _HELP):
+    print(help_text.overview(argv[0]))
+    return 0 if argv[1:] else 2
   name, arguments = _split_command(argv)
   for argument in arguments:
     flag, _, section = argument.partition('=')
@@ -59,10 +62,12 @@ def _main(argv: list[str]) -> int:
 
 def _split_command(argv: list[str]) -> tuple[str, list[str]]:
   """The command's name, of one or two words, and its arguments."""
-  num_words = 2 if ' '.join(argv[:2]) in COMMANDS else 1
+  group = commands_of(argv[0])
+  num_words = 2 if group else 1
   name = ' '.join(argv[:num_words])
   if name not in COMMANDS:
+    known = group or COMMANDS
     raise InputError(
-      f'Unknown command {name!r}.{suggest(name, COMMANDS)} Commands: {", ".join(COMMANDS)}.'
+      f'Unknown command {name!r}.{suggest(name, known)} Commands: {", ".join(known)}.'
     )
   return name, argv[num_words:]

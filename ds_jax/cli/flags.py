@@ -121,7 +121,11 @@ def _read(name: str, command: Command, argv: Sequence[str], run: str) -> tuple[A
     config_flags.DEFINE_config_file('config', None, '', flag_values=values, sys_argv=line)
   absl_flags.DEFINE_bool('json', False, '', flag_values=values)
   for flag, setting in flags_of(command).items():
-    define = absl_flags.DEFINE_multi_string if setting.is_tuple else absl_flags.DEFINE_string
+    define = absl_flags.DEFINE_string
+    if setting.is_tuple:
+      define = absl_flags.DEFINE_multi_string
+    elif setting.kind is bool:
+      define = absl_flags.DEFINE_bool
     define(flag, None, '', flag_values=values)
   path = _config_path(argv)
   try:

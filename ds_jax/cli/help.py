@@ -8,7 +8,7 @@ from typing import Any
 
 from ds_jax.checks import InputError, suggest
 from ds_jax.cli.flags import flag_groups, flag_name
-from ds_jax.cli.registry import COMMANDS, Command, load
+from ds_jax.cli.registry import COMMANDS, Command, commands_of, load
 from ds_jax.config import Config
 from ds_jax.config.annotations import SUITS_MACHINE, Setting, settings_of
 from ds_jax.config.comments import comments_of
@@ -24,14 +24,17 @@ EXIT_CODES = """exit codes
   of plan: 0 fits · 3 does not fit · 4 does not compile"""
 
 
-def overview() -> str:
-  """All commands, a line each."""
-  rows = [
-    _wrapped(load(name).HELP, first=f'  {name:<13} ', indent=_INDENT - 2) for name in COMMANDS
-  ]
+def overview(group: str = '') -> str:
+  """All commands, or those of a group, a line each."""
+  title = 'ds-jax: tree search inside the training of reasoning models, in JAX.'
+  if group:
+    title = f'commands of ds-jax {group}'
+  rows = []
+  for name in commands_of(group) if group else COMMANDS:
+    rows.append(_wrapped(load(name).HELP, first=f'  {name:<13} ', indent=_INDENT - 2))
   return '\n'.join(
     [
-      'ds-jax: tree search inside the training of reasoning models, in JAX.',
+      title,
       '',
       *rows,
       '',

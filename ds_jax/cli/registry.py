@@ -32,6 +32,11 @@ COMMANDS = (
 )
 
 
+def commands_of(group: str) -> list[str]:
+  """The commands of two words whose first word this is, e.g. those of 'data'."""
+  return [name for name in COMMANDS if name.startswith(f'{group} ')]
+
+
 @dataclasses.dataclass(frozen=True)
 class Needs:
   """What a command is given besides its own flags."""

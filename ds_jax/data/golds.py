@@ -79,7 +79,7 @@ def _listed(text: str) -> list[Any] | None:
 
 def _single_answer(value: Any, field: str) -> str:
   """The text of a text or of a finite number."""
-  number = _number_text(value)
+  number = number_text(value)
   if number is not None:
     return number
   if not isinstance(value, str | bytes):
@@ -90,7 +90,7 @@ def _single_answer(value: Any, field: str) -> str:
   return text
 
 
-def _number_text(value: Any) -> str | None:
+def number_text(value: Any) -> str | None:
   """A finite number with the digits it has; None of anything else."""
   if isinstance(value, bool | np.bool_):
     return None

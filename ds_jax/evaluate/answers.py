@@ -6,6 +6,7 @@ verification failed through our fault) and ends without an answer have no say.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,10 @@ from ds_jax.types import FinishedTree, Verdict
 from ds_jax.verify.extract import boxed_answer
 
 MAX_COMPARED = 200  # characters; longer answers are the same only letter by letter
+MAX_SPELLINGS = 16  # of one vote that the verifier compares with one another, the most frequent
+
+# From answers to their classes: the same number for those that are one answer.
+GroupAnswers = Callable[[Sequence[str]], list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,35 +91,75 @@ def path_quality(tree: FinishedTree, path: Sequence[int]) -> float:
   return float((tree.value_sum[nodes] / np.maximum(visits, 1))[visits > 0].mean())
 
 
-def first_correct(ends: Sequence[End]) -> End | None:
+def first_correct(ends: Sequence[End], group_answers: GroupAnswers | None = None) -> End | None:
   """Returns the first correct end; where there is none, or no answer is known, the vote's."""
   for end in ends:
     if end.is_correct:
       return end
-  return vote(ends)
+  return vote(ends, group_answers)
 
 
-def best_q(ends: Sequence[End]) -> End | None:
+def best_q(ends: Sequence[End], group_answers: GroupAnswers | None = None) -> End | None:
   """Returns the end with the highest path quality, of equals the most confident one.
 
   Q holds the verdicts, so this is no blind guess where the gold answer is known.
   """
+  del group_answers  # nobody votes
   return max(ends, key=lambda end: (round(end.q, 6), end.logprob), default=None)
 
 
-def vote(ends: Sequence[End]) -> End | None:
+def vote(ends: Sequence[End], group_answers: GroupAnswers | None = None) -> End | None:
   """Returns the most confident end of the answer that most ends give.
 
   Of answers that equally many ends give, the one with the most confident end wins.
+
+  Args:
+    ends: of one problem.
+    group_answers: says which answers are one; default: `group_equal`.
   """
-  groups: dict[str, list[End]] = {}
-  for end in ends:
-    groups.setdefault(compared_form(end.answer), []).append(end)
+  classes = (group_answers or group_equal)([end.answer for end in ends])
+  groups: dict[int, list[End]] = {}
+  for answer_class, end in zip(classes, ends, strict=True):
+    groups.setdefault(answer_class, []).append(end)
   if not groups:
     return None
   candidates = [(len(group), max(group, key=_confidence)) for group in groups.values()]
   _, winner = max(candidates, key=lambda candidate: (candidate[0], _confidence(candidate[1])))
   return winner
+
+
+def answer_grouper(verifier: str) -> GroupAnswers:
+  """How answers are grouped for a vote that a verifier of this name judges."""
+  return group_equal if verifier in ('math', 'math_bare') else group_spellings
+
+
+def group_spellings(answers: Sequence[str]) -> list[int]:
+  """Classes of answers of one `compared_form`, numbered by their first members."""
+  classes: dict[str, int] = {}
+  return [classes.setdefault(compared_form(answer), len(classes)) for answer in answers]
+
+
+def group_equal(answers: Sequence[str]) -> list[int]:
+  """Classes of answers that the verifier `math` holds equal.
+
+  Spellings of one form are one class at once. The MAX_SPELLINGS most frequent of the others, of
+  which few decide a vote, are compared with one another: some 0.01 s per problem, however many
+  samples it has, and a few seconds if all are different integrals and series.
+  """
+  spellings = group_spellings(answers)
+  members = dict(zip(reversed(spellings), reversed(answers), strict=True))  # the first of each
+  counts = collections.Counter(i for i in spellings if len(members[i]) <= MAX_COMPARED)
+  compared = sorted(spelling for spelling, _ in counts.most_common(MAX_SPELLINGS))
+  if len(compared) < 2:
+    return spellings
+  from ds_jax.verify.grade_math import group_answers
+
+  classes = group_answers([members[spelling] for spelling in compared])
+  first: dict[int, int] = {}  # class: the first spelling in it
+  merged = {}
+  for spelling, answer_class in zip(compared, classes, strict=True):
+    merged[spelling] = first.setdefault(answer_class, spelling)
+  return [merged.get(spelling, spelling) for spelling in spellings]
 
 
 def compared_form(answer: str) -> str:
@@ -129,16 +174,11 @@ def compared_form(answer: str) -> str:
   return equivalence_key(answer)
 
 
-def _along(tree: FinishedTree, path: Sequence[int], values: np.ndarray) -> np.ndarray:
-  """Returns the values `[sum]` of all nodes' tokens for those of a path alone, in its order."""
-  return np.concatenate([values[tree.node_slice(node)] for node in path])
-
-
 def _confidence(end: End) -> float:
   return end.logprob
 
 
-SELECTIONS: dict[str, Callable[[Sequence[End]], End | None]] = {
+SELECTIONS: dict[str, Callable[[Sequence[End], GroupAnswers | None], End | None]] = {
   'first_correct': first_correct,
   'best_q': best_q,
   'vote': vote,

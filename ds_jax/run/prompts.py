@@ -14,6 +14,9 @@ from ds_jax.run.session import Session
 from ds_jax.run.team import first_process_first
 from ds_jax.types import Problem
 
+# Verifiers that read nothing but a box.
+_NEED_BOX = ('math', 'released')
+
 Prompts = tuple[tuple[Problem, np.ndarray], ...]  # tokens [P] int32
 
 
@@ -66,3 +69,24 @@ def prepare(
       f'data.prompt_limit = {session.config.data.prompt_limit} tokens.'
     )
   return prepared
+
+
+def note_missing_box(session: Session, tokenizer: Tokenizer, prompts: Prompts) -> None:
+  r"""Says so where the verifier reads only a box and nothing that the model reads asks for one.
+
+  What asks is the text of a problem, which holds `data.instruction`, or the chat template. Call it
+  once, before sampling.
+  """
+  verifier = session.config.verify.verifier
+  if verifier not in _NEED_BOX or not prompts:
+    return
+  if any('\\boxed' in problem.prompt for problem, _ in prompts):
+    return
+  _, tokens = prompts[0]
+  if 'boxed' in tokenizer.decode_response(tokens):  # of a template's system message
+    return
+  session.progress.note(
+    f'verify.verifier={verifier} reads only answers in \\boxed{{…}}, and none of the '
+    f'{len(prompts)} prompts asks for one: set data.instruction, e.g. to "Put your final answer '
+    'within \\boxed{}." Other answers count as no_answer.'
+  )

@@ -15,7 +15,7 @@ from ds_jax.data.vocabulary import unknown_words
 from ds_jax.interfaces import VerifyFn
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work
-from ds_jax.run.prompts import prepare
+from ds_jax.run.prompts import note_missing_box, prepare
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 from ds_jax.search.policies import policy_of
@@ -92,6 +92,7 @@ def question_work(engines: Engines, problems: Sequence[Problem], *, phase: str =
       f'{len(prepared.skipped)} prompts exceed data.prompt_limit = '
       f'{session.config.data.prompt_limit} tokens; raise it.'
     )
+  note_missing_box(session, engines.tokenizer, prepared.prompts)
   engine = engines.search_engine
   engine = dataclasses.replace(engine, verify_fn=functools.partial(_grade_known, engine.verify_fn))
   jobs = [Job(problem, tokens) for problem, tokens in prepared.prompts]

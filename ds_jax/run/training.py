@@ -21,7 +21,7 @@ from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rate
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Grown, Work, grow_journaled, rollout_jobs
 from ds_jax.run.learning import Learning
-from ds_jax.run.prompts import evaluation_prompts, load_prompts
+from ds_jax.run.prompts import evaluation_prompts, load_prompts, note_missing_box
 from ds_jax.run.reporting import example_trees, finish
 from ds_jax.run.sampler import Sampler, next_batch
 from ds_jax.run.saving import Saving
@@ -89,6 +89,7 @@ class Training:
     self.session, self.config, self.engines = session, session.config, engines
     prompts = load_prompts(session, engines.tokenizer, 'train')
     self.eval_prompts = evaluation_prompts(session, engines.tokenizer)
+    note_missing_box(session, engines.tokenizer, (*prompts, *self.eval_prompts))
     self.learning = Learning(engines, prompts, before_pass=self.poll)
     self.train_prompts = {problem.id: (problem, tokens) for problem, tokens in prompts}
     if self.learning.worked:

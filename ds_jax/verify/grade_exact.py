@@ -16,14 +16,20 @@ def verify(gold: str, response: str) -> Verdict:
   Returns:
     CORRECT, WRONG, or NO_ANSWER for an empty answer or an unbalanced last box.
   """
+  answer = answer_of(response)
+  if not answer:
+    return Verdict.NO_ANSWER
+  return Verdict.CORRECT if answer == single_spaced(gold) else Verdict.WRONG
+
+
+def answer_of(response: str) -> str:
+  """What is compared of a response; '' where it has no answer."""
   boxed = extract.last_boxed(response)
   if boxed is None and '\\boxed' not in response and '\\fbox' not in response:
     boxed = response[-extract.MAX_RESPONSE :]
-  answer = _single_spaced(boxed or '')
-  if not answer:
-    return Verdict.NO_ANSWER
-  return Verdict.CORRECT if answer == _single_spaced(gold) else Verdict.WRONG
+  return single_spaced(boxed or '')
 
 
-def _single_spaced(text: str) -> str:
+def single_spaced(text: str) -> str:
+  """The text with one space for each run of white space."""
   return ' '.join(text.split())

@@ -51,19 +51,30 @@ def verify(gold: str, response: str) -> Verdict:
   Returns:
     NO_ANSWER without a balanced, non-empty last box; else CORRECT or WRONG.
   """
-  answer = extract.boxed_answer(response)
-  if not answer:
-    return Verdict.NO_ANSWER
-  return Verdict.CORRECT if is_equal(extract.boxed_answer(gold) or gold, answer) else Verdict.WRONG
+  return _verdict(*boxed_answers(gold, response))
 
 
 def verify_bare(gold: str, prediction: str) -> Verdict:
   """Like `verify`, for predictions that need not be boxed (`extract.final_answer`)."""
+  return _verdict(*bare_answers(gold, prediction))
+
+
+def boxed_answers(gold: str, response: str) -> tuple[str, str]:
+  """The two answers that `verify` compares; the second is '' where the response has none."""
+  return extract.boxed_answer(gold) or gold, extract.boxed_answer(response) or ''
+
+
+def bare_answers(gold: str, prediction: str) -> tuple[str, str]:
+  """The two answers that `verify_bare` compares; the second is '' where there is none."""
   answer = extract.final_answer(prediction)
+  if answer and reader.read(gold).key != reader.read(answer).key:
+    gold = extract.final_answer(gold, is_gold=True)  # else it is a bare answer, as in "Player 2"
+  return gold, answer
+
+
+def _verdict(gold: str, answer: str) -> Verdict:
   if not answer:
     return Verdict.NO_ANSWER
-  if reader.read(gold).key != reader.read(answer).key:
-    gold = extract.final_answer(gold, is_gold=True)  # else it is a bare answer, as in "Player 2"
   return Verdict.CORRECT if is_equal(gold, answer) else Verdict.WRONG
 
 

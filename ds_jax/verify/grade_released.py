@@ -82,9 +82,12 @@ def verify(gold: str, response: str) -> Verdict:
 
 def verify_bare(gold: str, prediction: str) -> Verdict:
   """Like `verify`, for predictions that may be the bare answer."""
-  if _BOX not in prediction:
-    prediction = f'{_BOX}{prediction}}}'
-  return verify(gold, prediction)
+  return verify(gold, boxed(prediction))
+
+
+def boxed(prediction: str) -> str:
+  """The prediction as it is if it holds a box, else in one."""
+  return prediction if _BOX in prediction else f'{_BOX}{prediction}}}'
 
 
 def parse_response(response: str) -> str:

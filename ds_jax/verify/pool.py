@@ -19,12 +19,13 @@ import collections
 import dataclasses
 import hashlib
 import logging
-import math
 import signal
 import threading
+import types
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.config import VerifyConfig
@@ -38,7 +39,8 @@ ALERT = 16  # answers in a row
 _MAX_STARTS = 3  # of a worker that dies while starting
 _JOIN_SECONDS = 10.0
 
-Observer = Callable[[str, str, Verdict, float], None]
+# Gold, response, verdict and the worker's report: `ms`, and `explanation` where it was asked for.
+Observer = Callable[[str, str, Verdict, Mapping[str, Any]], None]
 
 
 @dataclasses.dataclass
@@ -68,14 +70,18 @@ class VerifierPool:
     config: VerifyConfig,
     note: Callable[[str], None] | None = None,
     observe: Observer | None = None,
+    *,
+    explains: bool = False,
   ):
     """Checks the settings; starts nothing.
 
     Args:
       config: the verifier's name, deadlines and limits.
       note: receives alerts, and one line per kind of verifier error; default: the log.
-      observe: is told (gold, response, verdict, milliseconds in the worker) of every answer that a
-        worker checked, before its future is done and from any thread; cached ones are not told.
+      observe: is told gold, response, verdict and report of every answer that a worker checked,
+        before its future is done and from any thread; cached ones are not told. The report is empty
+        where the worker was ended, else it holds `ms`, milliseconds in the worker.
+      explains: reports hold an `explanation`, too (fields of explain.Explanation, or None).
 
     Raises:
       InputError: for an unknown verifier or a bound that is not positive.
@@ -84,7 +90,8 @@ class VerifierPool:
     for field in ('num_workers', 'cpu_seconds', 'wall_seconds', 'memory_mb', 'recycle_after'):
       if getattr(config, field) <= 0:
         raise InputError(f'Expected verify.{field} > 0, got {getattr(config, field)}.')
-    self._desk = _Desk(config, note or logging.getLogger(__name__).warning, observe)
+    note = note or logging.getLogger(__name__).warning
+    self._desk = _Desk(config, note, observe, explains=explains)
     self._finalizer = weakref.finalize(self, _Desk.close, self._desk)  # also at exit
 
   def verify(self, items: Sequence[tuple[str, str]]) -> list[Future]:
@@ -128,8 +135,15 @@ class VerifierPool:
 class _Desk:
   """What the threads share. They never hold the pool itself, so that it can be collected."""
 
-  def __init__(self, config: VerifyConfig, note: Callable[[str], None], observe: Observer | None):
-    self.config = config
+  def __init__(
+    self,
+    config: VerifyConfig,
+    note: Callable[[str], None],
+    observe: Observer | None,
+    *,
+    explains: bool,
+  ):
+    self.config, self.explains = config, explains
     self._note, self._observe = note, observe
     self._changed = threading.Condition()
     self._queue: collections.deque[_Item] = collections.deque()
@@ -212,11 +226,11 @@ class _Desk:
     verdict: Verdict,
     *,
     note: str | None = None,
-    milliseconds: float = math.nan,
+    report: Mapping[str, Any] = types.MappingProxyType({}),
   ) -> None:
     """Gives everybody who waits for an item its verdict, and notes what a person should know."""
     if self._observe is not None:
-      self._observe(item.gold, item.response, verdict, milliseconds)
+      self._observe(item.gold, item.response, verdict, report)
     with self._changed:
       if self._in_work.pop(item.key, None) is None:
         return  # closed meanwhile
@@ -277,7 +291,7 @@ class _Desk:
     num_starts = 0
     while True:
       num_starts += 1
-      worker = WorkerProcess(self.config)
+      worker = WorkerProcess(self.config, explains=self.explains)
       with self._changed:
         self._workers.add(worker)
         if self._is_closed:
@@ -363,7 +377,7 @@ def _grade_batch(desk: _Desk, worker: WorkerProcess, batch: list[_Item]) -> bool
       _blame(desk, item, end)
       return False
     verdict = Verdict(report['verdict'])
-    desk.answer(item, verdict, note=report.get('note'), milliseconds=report['ms'])
+    desk.answer(item, verdict, note=report.get('note'), report=report)
   return True
 
 

@@ -28,8 +28,10 @@ class WorkerDiedError(Exception):
 class WorkerProcess:
   """A started worker. The thread that starts one must outlive it (PR_SET_PDEATHSIG)."""
 
-  def __init__(self, config: VerifyConfig):
+  def __init__(self, config: VerifyConfig, *, explains: bool = False):
+    """Starts it; with `explains` its reports hold how each verdict came about."""
     settings = {
+      'explains': explains,
       'verifier': config.verifier,
       'cpu_seconds': config.cpu_seconds,
       'memory_mb': config.memory_mb,
@@ -81,7 +83,7 @@ class WorkerProcess:
       pass
 
   def receive(self, wall_seconds: float) -> dict:
-    """The report of the next item, {'verdict': …, 'note': …}.
+    """The report of the next item: {'verdict', 'ms'}, and 'note', 'explanation' where there are.
 
     Raises:
       WorkerDiedError: the worker ended.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
+import importlib.util
+import pathlib
 from collections.abc import Callable
 
 from ds_jax.checks import InputError, suggest
@@ -57,6 +60,38 @@ def resolve(name: str) -> Verifier:
 
     return verifier(name.removeprefix(_GYM))
   return functools.partial(_call_user, _import_function(name.removeprefix(_PYTHON)))
+
+
+def source_digest(name: str) -> str:
+  """Names the code that verdicts of the verifier `name` depend on: this folder's, and a user's.
+
+  Two verdicts of the same name, gold and response can only differ where this differs. (Libraries
+  are not looked at.)
+  """
+  folder = pathlib.Path(__file__).parent
+  content = hashlib.blake2b(digest_size=4)
+  for path in sorted(folder.rglob('*.py')):
+    content.update(f'{path.relative_to(folder).as_posix()} {path.stat().st_size} '.encode())
+    content.update(path.read_bytes())
+  if name.startswith(_PYTHON):
+    content.update(_source_of(name.removeprefix(_PYTHON).rpartition('.')[0]))
+  return content.hexdigest()
+
+
+def _source_of(module: str) -> bytes:
+  """The file of a user's module, which is not imported; nothing where it is not found."""
+  package, *submodules = module.split('.')
+  try:
+    spec = importlib.util.find_spec(package)
+  except (ImportError, ValueError):
+    spec = None
+  if spec is None:
+    return b''
+  paths = [pathlib.Path(spec.origin)] if spec.has_location else []
+  if submodules:
+    folders = spec.submodule_search_locations or ()
+    paths = [pathlib.Path(folder, *submodules).with_suffix('.py') for folder in folders]
+  return b''.join(path.read_bytes() for path in paths if path.is_file())
 
 
 def warm_up(name: str) -> None:

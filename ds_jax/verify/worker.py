@@ -8,6 +8,7 @@ close and knows which item was in work, because every finished one is reported a
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import json
 import os
 import resource
@@ -54,6 +55,9 @@ def main() -> None:
           drops_degenerate=settings['degenerate'] == 'drop',
         )
         report['ms'] = 1e3 * (time.perf_counter() - start)
+        if settings['explains']:
+          explanation = _explain(settings['verifier'], gold, response, settings['cpu_seconds'])
+          report['explanation'] = explanation
         wire.send(outgoing, report)
   except (EOFError, BrokenPipeError):
     return  # the parent closed the pipe, or is gone
@@ -81,6 +85,20 @@ def _grade(
     return {'verdict': Verdict.ERROR.value, 'note': traceback.format_exc()[-_MAX_NOTE:]}
   finally:
     signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _explain(verifier: str, gold: str, response: str, cpu_seconds: float) -> dict | None:
+  """How an item was judged, under a deadline of its own; None if the verifier cannot tell."""
+  from ds_jax.verify.explain import explain
+
+  signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+  try:
+    explanation = explain(verifier, gold, response)
+  except Exception:
+    return None  # the verdict stands, and has told of what is wrong
+  finally:
+    signal.setitimer(signal.ITIMER_PROF, 0)
+  return None if explanation is None else dataclasses.asdict(explanation)
 
 
 def _die_with_parent(parent: int) -> None:

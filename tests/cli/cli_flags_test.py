@@ -62,7 +62,18 @@ FLAGS = {
     'answer_field',
     'id_field',
   },
-  'grade': {'file', 'mode', 'output', 'workers'},
+  'grade': {
+    'file',
+    'mode',
+    'gold_field',
+    'prediction_field',
+    'equivalent_field',
+    'output',
+    'workers',
+    'explain',
+    'gold',
+    'prediction',
+  },
   'plan': {'topology', 'meshes'},
   'report': {'workdir'},
 }
@@ -83,8 +94,10 @@ def test_values_have_the_types_of_their_fields():
   args = parse('data describe', ['--source=file:x', '--max_problems=20']).args
   assert args.max_problems == 20 and args.source == 'file:x' and args.tokenizer == ''
   args = parse('grade', ['x.jsonl', '--workers=3']).args
-  assert (args.file, args.workers, args.mode, args.output) == ('x.jsonl', 3, 'math', None)
+  assert (args.file, args.workers, args.mode, args.output) == ('x.jsonl', 3, 'math_bare', None)
   assert parse('grade', ['--file=x.jsonl']).args.workers == 2
+  args = parse('grade', ['--explain', '--gold=1', '--prediction=-1']).args
+  assert args.explain is True and (args.gold, args.prediction, args.file) == ('1', '-1', '')
   args = parse('data prepare', ['--from=a', '--data_dir=b']).args
   assert args.from_ == 'a' and args.name == 'deepmath103k'
 
@@ -128,6 +141,9 @@ def test_an_old_name_of_a_field_goes_on_working(root, monkeypatch):
     (['grade', 'x', '--workers=two'], "--workers to be a whole number, got 'two'"),
     (['grade', 'x', '--workers=0'], '--workers >= 1'),
     (['grade'], 'Missing --file. Example: ds-jax grade answers.jsonl'),
+    (['grade', '--explain', '--gold=1'], 'Missing --prediction'),
+    (['grade', 'x', '--gold=1'], '--gold and --prediction belong to --explain'),
+    (['grade', 'x', '--explain', '--gold=1', '--prediction=1'], 'leave out --file'),
     (['grade', 'x', 'y'], "Unexpected argument 'y'"),
     (['export', '--checkpoint=x', '--output=y', '--dtype=bfloat'], "Did you mean 'bfloat16'"),
     (['export', '--output=y'], 'Missing --checkpoint'),

@@ -47,6 +47,16 @@ def test_all_sections_at_once():
   assert all(help_text.settings_help(section) in text for section in SECTIONS)
 
 
+@pytest.mark.parametrize('arguments, code', [([], 2), (['--help'], 0), (['help'], 0)])
+def test_the_first_word_of_a_command_lists_the_second(capsys, arguments, code):
+  assert main(['data', *arguments]) == code
+  lines = capsys.readouterr().out.splitlines()
+  listed = [line for line in lines if line.startswith('  data ')]
+  assert [line.split()[1] for line in listed] == ['prepare', 'describe'] and 'train' not in lines
+  assert main(['data', 'descripe']) == 2
+  assert "Did you mean 'data describe'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('name', COMMANDS)
 def test_help_names_every_setting_and_how_to_see_it(name, capsys):
   assert main([*name.split(), '--help']) == 0

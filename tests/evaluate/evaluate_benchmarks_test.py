@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import pathlib
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from ds_jax import sharding
 from ds_jax.cli import main
 from ds_jax.data import builders
-from ds_jax.evaluate import metrics, samples, table
+from ds_jax.evaluate import answers, metrics, samples, table
 from ds_jax.interfaces import SilentProgress
 from ds_jax.run import engines, evaluation
 from ds_jax.run.parameters import init_model
@@ -254,6 +255,42 @@ def test_majority_by_counting_and_ties_by_lot():
   assert metrics.sample_counts(3) == [1, 2, 3] and not metrics.sample_counts(0)
 
 
+@pytest.mark.parametrize(
+  'spellings, others',
+  [
+    ([r'\frac{\pi}{2}', 'π/2', r'0.5\pi'], '3'),
+    (['B', '(B)', r'\text{B}'], 'A'),
+    (['Yes', 'yes', r'\text{Yes}'], 'No'),
+    (['1, 2', '2, 1', '2,1'], '1, 3'),
+    (['x=5', '5', '5.0'], '6'),
+  ],
+)
+def test_answers_that_the_verifier_holds_equal_are_one_vote(spellings, others):
+  right = [row('p', i, text, 'correct') for i, text in enumerate(spellings)]
+  wrong = [row('p', i, others, 'wrong') for i in (3, 4)]
+  block = [right[0], *wrong, *right[1:]]
+  assert samples.vote_share(block) == 1
+  assert samples.summarize_samples(right + wrong)['majority_at'][5] == 1
+  ends = [answers.End(i, '', text, False, 0.0, -2.0) for i, text in enumerate(spellings)]
+  ends += [answers.End(i, '', others, False, 0.0, -1.0) for i in (3, 4)]
+  assert answers.vote(ends).answer in spellings
+
+
+def test_other_verifiers_vote_by_spelling():
+  texts = ['3 + 4 = 7', '7', '7.0', r'\frac{\pi}{2}', r'0.5\pi']
+  assert answers.answer_grouper('exact')(texts) == [0, 1, 1, 2, 3]
+  assert answers.answer_grouper('math')(texts) == [0, 0, 0, 2, 2]
+
+
+def test_a_vote_of_many_spellings_is_cheap():
+  texts = [rf'\sqrt{{{i}}}+\sin({i}x)' for i in range(200)] + ['a word ' * 40] * 20
+  texts += [f'({"(" * i}' for i in range(100)] + [r'\frac{1}{2}', '0.5']
+  start = time.process_time()
+  classes = answers.group_equal(texts)
+  assert time.process_time() - start < 2  # a fraction of a second; 0.1 s on a free core
+  assert classes[-1] == classes[-2] and len(set(classes[:200])) == 200
+
+
 def test_summary_does_not_depend_on_the_order_and_leaves_our_faults_out():
   rows = [
     row(f'p{i}', s, str(s % 2), 'correct' if (i + s) % 3 == 0 else 'wrong')
@@ -275,6 +312,11 @@ def test_the_papers_rows_average_to_what_the_paper_says():
   for row in table.PAPER.values():
     *values, mean = row.values()
     assert sum(values) / len(values) == pytest.approx(mean, abs=0.005)
-  figures = [{'pass_at_1': 0.5, 'standard_error': 0.06}, {'pass_at_1': 0.7, 'standard_error': 0.08}]
+  figures = [
+    {'pass_at_1': 0.5, 'low': 0.38, 'high': 0.6, 'standard_error': 0.06},
+    {'pass_at_1': 0.7, 'low': 0.54, 'high': 0.84, 'standard_error': 0.08},
+  ]
   found = samples.average(figures)
+  assert found['low'] == pytest.approx(0.6 - 0.1)  # of 0.12 and 0.16 to the left
+  assert found['high'] == pytest.approx(0.6 + math.hypot(0.1, 0.14) / 2)
   assert found['pass_at_1'] == pytest.approx(0.6) and found['standard_error'] == pytest.approx(0.05)

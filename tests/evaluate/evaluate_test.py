@@ -44,6 +44,42 @@ def test_interval_covers_the_mean_and_shrinks():
   assert widths[1] == pytest.approx(widths[0] / 10, rel=0.3)
 
 
+def test_interval_of_problems_that_all_agree():
+  """0 of n is what Wilson says of n trials, for samples of one problem are one trial."""
+  mean, low, high = mean_with_interval([0.0] * 60)
+  assert (mean, low) == (0, 0) and high == pytest.approx(4.004 / 64.004, abs=1e-4)  # t, 59 degrees
+  mean, low, high = mean_with_interval([1.0] * 60)
+  assert (mean, high) == (1, 1) and low == pytest.approx(1 - 4.004 / 64.004, abs=1e-4)
+  assert mean_with_interval([0.5] * 60)[1] < 0.5 < mean_with_interval([0.5] * 60)[2]
+  assert mean_with_interval([1.0]) == (1, 0, 1) and mean_with_interval([]) == (0, 0, 1)
+
+
+# How alike the samples of a problem are (their correlation): not at all, somewhat, quite.
+@pytest.mark.parametrize('correlation', [0, 0.2, 0.6, 1])
+@pytest.mark.parametrize('share', [0, 0.02, 0.5, 0.98])
+def test_interval_covers_the_truth(share, correlation):
+  rng = np.random.default_rng(7)
+  for problems, samples in itertools.product((20, 60), (1, 4, 32)):
+    truths = _solve_rates(rng, share, correlation, (1000, problems))
+    rates = rng.binomial(samples, truths) / samples
+    num_covered = 0
+    for values in rates:
+      _, low, high = mean_with_interval(values)
+      num_covered += low <= share <= high
+    # 95 %, less what 1,000 draws may err (2.5 deviations); the normal interval covers 0.31 to 0.96.
+    assert num_covered / 1000 >= 0.93, (problems, samples)
+
+
+def _solve_rates(rng, share, correlation, shape):
+  """Chances of problems to be solved: mean `share`, variance correlation * share * (1 - share)."""
+  if correlation == 0 or share in (0, 1):
+    return np.full(shape, float(share))
+  if correlation == 1:
+    return (rng.random(shape) < share).astype(float)
+  scale = (1 - correlation) / correlation
+  return rng.beta(scale * share, scale * (1 - share), shape)
+
+
 @pytest.fixture(scope='module')
 def rollouts(tmp_path_factory):
   """Three samples of each of four problems, grown in two goes."""
