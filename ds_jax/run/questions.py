@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ds_jax.checks import InputError
 from ds_jax.config import Config
-from ds_jax.data.layouts import RowError
+from ds_jax.data.fields import RowError
 from ds_jax.data.sources import LoadedProblems, load_questions
 from ds_jax.data.vocabulary import unknown_words
 from ds_jax.interfaces import VerifyFn

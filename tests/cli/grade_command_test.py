@@ -145,7 +145,7 @@ def test_golds_are_numbers_lists_and_text(tmp_path, capsys):
   rows = verdicts(tmp_path / 'rows.math_bare.jsonl')
   expected = [True, True, True, False, True, True, False, True]
   assert [row['verdict'] == 'correct' for row in rows] == expected
-  assert rows[2]['gold'] == '3.14159265358979323846' and rows[1]['gold'] == '1e-05'
+  assert rows[2]['gold'] == '3.14159265358979323846' and rows[1]['gold'] == '0.00001'
   assert summary['num_skipped'] == 1 and 'gold is an empty list' in err
 
 
