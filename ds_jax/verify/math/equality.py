@@ -27,18 +27,17 @@ from typing import NamedTuple
 from flint import arb, fmpq
 
 from ds_jax.verify.math import expressions
-from ds_jax.verify.math.expressions import IMAGINARY, INFINITY, Node, leaves, subtract, walk
-from ds_jax.verify.math.values import (
+from ds_jax.verify.math.balls import (
   MARGIN,
-  Evaluation,
   UndecidedError,
   UndefinedError,
   Value,
   Work,
-  check_size,
   log2,
   precision,
 )
+from ds_jax.verify.math.expressions import IMAGINARY, INFINITY, Node, leaves, subtract, walk
+from ds_jax.verify.math.values import Evaluation, check_size
 
 PRECISIONS = (128, 640, 3200, 16_000)  # bits
 _MAX_KINK_POINTS = 30

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ds_jax.verify.math import equality, expressions
+from ds_jax.verify.math.balls import Work
 from ds_jax.verify.math.equality import Finding
 from ds_jax.verify.math.expressions import Node
 from ds_jax.verify.math.structures import Answer
-from ds_jax.verify.math.values import Work
 
 _MAX_PAIRS = 400  # of parts of a list
 _MAX_STEPS = 60  # that are kept

@@ -5,11 +5,11 @@ from __future__ import annotations
 from flint import fmpq
 
 from ds_jax.verify.math import equality, expressions, regions, units
+from ds_jax.verify.math.balls import UndecidedError, Value
 from ds_jax.verify.math.equality import Finding
 from ds_jax.verify.math.expressions import Node
 from ds_jax.verify.math.judge import Judge
 from ds_jax.verify.math.structures import Answer, Cases, Quantity, Words
-from ds_jax.verify.math.values import UndecidedError, Value
 
 _STAGE = 'function by cases'
 _ENOUGH = 6  # numbers at which both functions have values

@@ -13,6 +13,7 @@ import dataclasses
 from flint import arb, fmpq
 
 from ds_jax.verify.math import equality, expressions, units
+from ds_jax.verify.math.balls import UndecidedError, UndefinedError, Value, Work, log2
 from ds_jax.verify.math.equality import Finding
 from ds_jax.verify.math.expressions import INFINITY, NEGATIVE_INFINITY, Node, subtract
 from ds_jax.verify.math.structures import (
@@ -28,7 +29,7 @@ from ds_jax.verify.math.structures import (
   SetOperation,
   name_of,
 )
-from ds_jax.verify.math.values import Evaluation, UndecidedError, UndefinedError, Value, Work, log2
+from ds_jax.verify.math.values import Evaluation
 
 PRECISION = 256  # bits
 _NARROW = -40  # log2 of such a ball
