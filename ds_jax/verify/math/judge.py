@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ds_jax.verify.math import equality, expressions
 from ds_jax.verify.math.balls import Work
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import Node
 from ds_jax.verify.math.structures import Answer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ds_jax.verify.math import expressions, piecewise, units
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import Node, subtract
 from ds_jax.verify.math.judge import Judge, each_way, pair_off
 from ds_jax.verify.math.structures import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ds_jax.verify.math import units
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.judge import Judge, pair_off
 from ds_jax.verify.math.structures import (
   ELLIPSIS,

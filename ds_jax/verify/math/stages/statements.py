@@ -5,7 +5,7 @@ from __future__ import annotations
 from flint import fmpq
 
 from ds_jax.verify.math import expressions
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import Node
 from ds_jax.verify.math.judge import Judge, each_way, pair_off
 from ds_jax.verify.math.linear import difference, ratio_sign

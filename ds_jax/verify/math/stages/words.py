@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 
 from ds_jax.verify.math import units
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import Node
 from ds_jax.verify.math.judge import Judge, each_way
 from ds_jax.verify.math.structures import (
