@@ -2,7 +2,8 @@ r"""Functions of one number that are given by cases, compared number by number.
 
 A function may change its form at the ends of the conditions of its cases, and at the kinks of its
 values. Between such numbers it is analytic. So both functions are asked at each of them, close to
-each on both sides, between any two, and at numbers spread over the line.
+each on both sides, between any two, and at numbers spread over the line, which no answer can be
+made for (`points.Chance`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ds_jax.verify.math.balls import UndecidedError, Value
 from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import Node
 from ds_jax.verify.math.judge import Judge
+from ds_jax.verify.math.points import Chance
 from ds_jax.verify.math.structures import Answer, Cases, Quantity, Words
 
 _STAGE = 'function by cases'
@@ -30,6 +32,8 @@ _SPREAD = (
   fmpq(907, 8),
 )
 _WHOLE = [fmpq(n) for n in range(1, 13)]  # where cases are for even and odd numbers
+_FAR = range(10**5, 10**6)  # halves of numbers out of reach of short products
+_NUM_FAR = 2
 _PARITIES = {'even': 0, 'odd': 1}
 _OTHERWISE = (None, Words(('otherwise',)), Words(('else',)))
 
@@ -54,8 +58,9 @@ def _agree(gold: _Function, answer: _Function, judge: Judge) -> bool | None:
   if len(names) != 1:
     return None
   name = names.pop()
+  chance = Chance((gold.side, answer.side))
   num_agreeing = 0
-  for x in _points(gold, answer, name, judge):
+  for x in _points((gold, answer), name, chance, judge):
     value = gold.at(name, x, judge)
     other_value = answer.at(name, x, judge)
     if value is None and other_value is None:
@@ -69,23 +74,33 @@ def _agree(gold: _Function, answer: _Function, judge: Judge) -> bool | None:
   return True if num_agreeing >= _MIN_AGREEING else None
 
 
-def _points(gold: _Function, answer: _Function, name: str, judge: Judge) -> Sequence[fmpq]:
-  """Numbers at which the two are compared."""
-  if gold.has_parity or answer.has_parity:
-    return _WHOLE
-  critical = sorted(gold.critical(name, judge) | answer.critical(name, judge))
-  return [*critical, *kinks.between(critical), *_SPREAD]
+def _points(
+  functions: Sequence[_Function], name: str, chance: Chance, judge: Judge
+) -> Sequence[fmpq]:
+  """Numbers at which functions are compared."""
+  if any(function.has_parity for function in functions):
+    return [*_WHOLE, *(fmpq(2 * chance.pick(str(i), _FAR) + i % 2) for i in range(_NUM_FAR))]
+  critical: set[fmpq] = set()
+  for function in functions:
+    critical |= function.critical(name, judge)
+  ordered = sorted(critical)
+  points = [*ordered, *kinks.between(ordered)]
+  for x in _SPREAD:
+    points.append(x * (1 + chance.factor(str(x)) / 8))
+  return points
 
 
 class _Function:
   """Rows of a value and the condition under which it holds.
 
   Attributes:
+    side: the answer that it was read from.
     names: the symbols in values and conditions.
     has_parity: some condition is `n is even` or `n is odd`.
   """
 
   def __init__(self, side: Answer):
+    self.side = side
     self._rows: list[tuple[Node, Condition]] = []
     self.names: set[str] = set()
     self.has_parity = False

@@ -4,16 +4,21 @@ Two analytic functions that agree at points drawn at random agree everywhere, bu
 (for polynomials: Schwartz 1980, Zippel 1979). The points are rational, have both signs and sizes
 from a tenth to millions, and are integers where an operation needs them. Where a function has
 kinks or jumps, points on both sides of each are added, and points between them.
+
+What is random in them comes from a digest of the functions: the same pair has the same points,
+either way round, and another pair has others. Nobody can write an answer that agrees with a gold at
+these points only, since a change of the answer moves the points. Their denominators are large
+primes, so that nothing with a period (sin(997 pi x)) and no product of short length has them all as
+zeros.
 """
 
 from __future__ import annotations
 
-import functools
-import random
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from flint import fmpq
+from flint import fmpq, fmpz
 
 from ds_jax.verify.math import expressions
 from ds_jax.verify.math.balls import UndecidedError, UndefinedError, Value, Work
@@ -26,6 +31,10 @@ _SCALES = (1, -1, fmpq(1, 10), 10, -10, fmpq(6, 10), -fmpq(4, 10), 100, -100, 30
 _NUM_ANALYTIC = 7
 _MAX_KINK_POINTS = 30
 _MAX_SMALL = 13  # of whole numbers that every operation takes
+# Whole numbers that no polynomial is made for: within the terms of a sum, and out of reach of short
+# products.
+_DISTANCES = (range(211, 1000), range(10**5, 10**6), range(10**5, 10**6))
+_PRIMES = range(1 << 20, 1 << 21)  # where denominators are taken from
 _DIVISIBLE = (17, 30, 60, 97, 210)  # by many small numbers, or by a prime
 _MAX_DIVISOR = 10**6
 _MAX_DIVISORS = 6
@@ -40,6 +49,27 @@ class Sample(NamedTuple):
   is_generic: bool
 
 
+class Chance:
+  """Numbers that look random, and that some structures determine in whatever order they come."""
+
+  def __init__(self, structures: Iterable[object]):
+    texts = sorted(map(ascii, structures))
+    self._key = hashlib.blake2b('\n'.join(texts).encode(), digest_size=32).digest()
+
+  def pick(self, label: str, candidates: range) -> int:
+    """One of the candidates: the same one for the same label."""
+    digest = hashlib.blake2b(label.encode(), key=self._key, digest_size=16).digest()
+    return candidates[int.from_bytes(digest, 'big') % len(candidates)]
+
+  def factor(self, label: str) -> fmpq:
+    """A fraction between 3/10 and 1 whose denominator is a large prime."""
+    denominator = fmpz(self.pick(f'{label} below', _PRIMES) | 1)
+    while not denominator.is_prime():
+      denominator += 2
+    share = self.pick(f'{label} above', range(300_000, 996_000))
+    return fmpq(denominator * share // 1_000_000, denominator)
+
+
 class PointSource:
   """Draws points for the comparison of some functions.
 
@@ -50,6 +80,7 @@ class PointSource:
 
   def __init__(self, nodes: Sequence[Node]):
     self._nodes = nodes
+    self._chance = Chance(nodes)
     self.names = expressions.symbols(*nodes)
     self.integers = _integer_names(nodes)
 
@@ -74,8 +105,23 @@ class PointSource:
     if len(self.names) == 1 and not self.integers:
       # All sizes for a single name.
       name = self.names[0]
-      return {name: _SCALES[index % len(_SCALES)] * abs(_drawn(name, 0, False))}
-    return {name: _drawn(name, index, name in self.integers) for name in self.names}
+      return {name: self._fraction(name, index, _SCALES[index])}
+    return {name: self._coordinate(name, index) for name in self.names}
+
+  def _coordinate(self, name: str, index: int) -> fmpq:
+    """The value of one of several names: of about size 1 at first, then of any size."""
+    if name in self.integers:
+      # Each small number once, from some number on.
+      start = self._chance.pick(f'{name!a} start', range(_MAX_SMALL))
+      step = self._chance.pick(f'{name!a} step', range(1, _MAX_SMALL))
+      return fmpq((start + step * index) % _MAX_SMALL + 1)
+    position = index
+    if index >= 2:
+      position = self._chance.pick(f'{name!a} {index} scale', range(len(_SCALES)))
+    return self._fraction(name, index, _SCALES[position])
+
+  def _fraction(self, name: str, index: int, scale: int | fmpq) -> fmpq:
+    return scale * self._chance.factor(f'{name!a} {index}')
 
   def _whole_points(self) -> Iterator[Point]:
     """Whole numbers, where roundings jump and divisors matter: 17 | n is seen at 17 only."""
@@ -83,7 +129,8 @@ class PointSource:
       for i in (1, 2):
         yield {name: fmpq((3 * j + 4 * i) * (-1) ** (i * j)) for j, name in enumerate(self.names)}
       return
-    for n in (*_DIVISIBLE, *_written_integers(self._nodes)):
+    far = [self._chance.pick(f'far {i}', distance) for i, distance in enumerate(_DISTANCES)]
+    for n in (*_DIVISIBLE, *_written_integers(self._nodes), *far):
       for name in sorted(self.integers):
         yield {**self.draw(0), name: fmpq(n)}
 
@@ -98,18 +145,6 @@ class PointSource:
         if num_points > _MAX_KINK_POINTS:
           return
         yield {**base, name: x}
-
-
-@functools.lru_cache(4096)
-def _drawn(name: str, index: int, is_integer: bool) -> fmpq:
-  """The coordinate of a name in point `index`: always the same one."""
-  rng = random.Random(f'{name!a} {index}')
-  if is_integer:
-    pool = list(range(1, 14))
-    random.Random(ascii(name)).shuffle(pool)
-    return fmpq(pool[index % len(pool)])
-  shift = 0 if index < 2 else rng.randrange(len(_SCALES))
-  return _SCALES[(index + shift) % len(_SCALES)] * fmpq(rng.randint(300, 996), 997)
 
 
 def _has_factorial(nodes: Sequence[Node]) -> bool:
