@@ -13,7 +13,7 @@ import pytest
 from flint import fmpq
 
 from ds_jax.verify import grade_math
-from ds_jax.verify.math import expressions
+from ds_jax.verify.math import expression_reader
 from ds_jax.verify.math.points import Chance, PointSource
 from ds_jax.verify.math.tokens import tokenize
 
@@ -45,7 +45,7 @@ def test_an_equation_that_is_made_for_known_points_is_refused():
 
 
 def draw(*texts: str) -> list[dict]:
-  source = PointSource([expressions.read(tokenize(text)) for text in texts])
+  source = PointSource([expression_reader.read(tokenize(text)) for text in texts])
   return [source.draw(index) for index in range(12)]
 
 

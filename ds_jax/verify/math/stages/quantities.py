@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ds_jax.verify.math import expressions, reader, units
+from ds_jax.verify.math import expressions, units
 from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import Node
 from ds_jax.verify.math.judge import Judge
+from ds_jax.verify.math.quantity_reader import read_quantity
 from ds_jax.verify.math.structures import Answer, Quantity
 from ds_jax.verify.math.tokens import UnreadableError
 
@@ -41,7 +42,7 @@ def _read_like(quantity: Quantity, other: Quantity) -> Quantity:
   if quantity.unit.powers or not other.unit.powers or not has_letters:
     return quantity
   try:
-    reread = reader.read_quantity(quantity.tokens, is_plain_unit=True)
+    reread = read_quantity(quantity.tokens, is_plain_unit=True)
   except UnreadableError:
     return quantity
   return reread if reread.unit.powers == other.unit.powers else quantity
