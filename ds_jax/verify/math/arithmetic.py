@@ -77,7 +77,9 @@ def degrees(context: Context, x: Node) -> Value:
 
 def _no_value(x: Value, reason: str) -> Exception:
   """The error for an operation that 0 does not have: of an exact 0 for sure, of a ball perhaps."""
-  return UndefinedError() if isinstance(x, fmpq) else UndecidedError(reason)
+  if isinstance(x, fmpq):
+    return UndefinedError()
+  return UndecidedError(reason)
 
 
 # Powers.
@@ -102,17 +104,23 @@ def power(context: Context, base: Node, exponent: Node) -> Value:
   # The principal value: exp(y ln x).
   x = acb(ball(x))
   y = acb(ball(y))
-  return x.sqrt() if y == acb(0.5) else _exp(y * x.log())
+  if y == acb(0.5):
+    return x.sqrt()
+  return _exp(y * x.log())
 
 
 def _real_power(context: Context, x: arb, y: fmpq | arb) -> arb | None:
   """x^y as a real number; None: it is a complex one, and those are allowed."""
+  if x > 0 and y == _HALF:
+    return x.sqrt()
   if x > 0:
-    return x.sqrt() if y == _HALF else _exp(ball(y) * x.log())
+    return _exp(ball(y) * x.log())
   # (-x)^{p/q} = (-1)^p x^{p/q} for odd q.
   if isinstance(y, fmpq) and y.q % 2 == 1 and not context.is_principal:
     root = _exp(ball(y) * (-x).log())
-    return -root if y.p % 2 else root
+    if y.p % 2:
+      root = -root
+    return root
   if not context.is_complex:
     raise UndefinedError
   return None
@@ -123,8 +131,10 @@ def integer_power(context: Context, x: Value, n: int) -> Value:
   if n <= 0 and holds_zero(x):
     raise _no_value(x, '0^0' if n == 0 else 'division')
   if isinstance(x, fmpq):
-    if x in (0, 1, -1):
-      return x if n % 2 or not x else fmpq(1)
+    if x == 0 or x == 1:
+      return x
+    if x == -1:
+      return x if n % 2 else fmpq(1)
     num_bits = x.height_bits() * abs(n)
     if num_bits <= MAX_BITS:
       context.work.spend(num_bits / 2000)
@@ -168,7 +178,9 @@ def _exact_root(context: Context, x: fmpq, y: fmpq) -> fmpq | None:
   if top**order != abs(x.p) or bottom**order != x.q:
     return None
   root = fmpq(top, bottom)
-  return integer_power(context, -root if is_negative else root, int(y.p))
+  if is_negative:
+    root = -root
+  return integer_power(context, root, int(y.p))
 
 
 def _exp(x: Value) -> Value:

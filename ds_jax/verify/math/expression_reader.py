@@ -70,6 +70,7 @@ _UNKNOWN_FUNCTIONS = frozenset(
 _DERIVATIVE = re.compile(
   r'\\frac \{ (?:d|\\partial)\b[^{}]{0,20}\} \{ (?:d|\\partial)|\\frac \{ d[a-zA-Z] \} \{ d'
 )
+_CONSTANT_LETTERS = {'e': EULER, 'i': IMAGINARY}
 _KNOWN_GREEK = {r'\Gamma': 'gamma', r'\zeta': 'zeta'}
 _MATRIX_KINDS = frozenset('matrix pmatrix bmatrix Bmatrix vmatrix smallmatrix array'.split())
 _NO_ATOM = frozenset(
@@ -155,19 +156,22 @@ class Reader:
 
   @property
   def peek(self) -> str:
-    more = self._position < len(self._tokens)
-    return self._tokens[self._position].text if more else ''
+    """The text of the next token; '' at the end."""
+    if self._position == len(self._tokens):
+      return ''
+    return self._tokens[self._position].text
 
   @property
   def _kind(self) -> str:
-    more = self._position < len(self._tokens)
-    return self._tokens[self._position].kind if more else ''
+    """The kind of the next token; '' at the end."""
+    if self._position == len(self._tokens):
+      return ''
+    return self._tokens[self._position].kind
 
   def _ahead(self, *texts: str) -> bool:
+    """Whether these texts are next."""
     tokens = self._tokens[self._position : self._position + len(texts)]
-    return len(tokens) == len(texts) and all(
-      t.text == x for t, x in zip(tokens, texts, strict=True)
-    )
+    return tuple(token.text for token in tokens) == texts
 
   def take(self, expected: str | None = None) -> str:
     token = self.peek
@@ -199,13 +203,17 @@ class Reader:
       if self.peek not in ('+', '-', r'\pm', r'\mp'):
         break
     self._depth -= 1
-    return terms[0] if len(terms) == 1 else ('+', *terms)
+    if len(terms) == 1:
+      return terms[0]
+    return ('+', *terms)
 
   def _signed(self, sign: str, term: Node) -> Node:
     if sign in (r'\pm', r'\mp'):
       self._num_signs += 1
       return (sign[1:], self._num_signs, term)
-    return ('-', term) if sign == '-' else term
+    if sign == '-':
+      return ('-', term)
+    return term
 
   def product(self) -> Node:
     result = self.power()
@@ -230,18 +238,11 @@ class Reader:
     # Two numerals side by side are no product, but 2^6 3^5 is one.
     if self._kind == 'number' and is_after_number and not self._is_exponent(self._position - 1):
       return self._mixed_number(left)
-    is_frac = self.peek == r'\frac'
+    is_fraction = self.peek == r'\frac'
     right = self.power()
-    is_mixed = (
-      is_frac
-      and is_after_number
-      and is_integer(left)
-      and right[0] == '/'
-      and is_integer(right[1])
-      and is_integer(right[2])
-      and right[1][1] < right[2][1]
-    )
-    return ('+' if is_mixed else '*', left, right)
+    if is_fraction and is_after_number and _is_mixed(left, right):
+      return ('+', left, right)
+    return ('*', left, right)
 
   def _is_exponent(self, position: int) -> bool:
     return position > 0 and self._tokens[position - 1].text == '^'
@@ -268,7 +269,9 @@ class Reader:
     while self.peek in ('+', '-'):
       is_negative ^= self.take() == '-'
     node = self.power()
-    return ('-', node) if is_negative else node
+    if is_negative:
+      return ('-', node)
+    return node
 
   def _starts_atom(self) -> bool:
     if not self.peek or self._kind == 'word' or self.peek in _NO_ATOM or self.peek[:5] == r'\end ':
@@ -285,7 +288,8 @@ class Reader:
     while self.peek in ('!', '^', '%'):
       sign = self.take()
       if sign == '!':
-        base = ('!!', base) if self._takes('!') else ('!', base)
+        kind = '!!' if self._takes('!') else '!'
+        base = (kind, base)
       elif sign == '%':
         base = ('/', base, number(100))
       elif self._takes_degree():
@@ -317,8 +321,10 @@ class Reader:
 
   def exponent(self) -> Node:
     """What stands behind `^`: a group, or one atom with its own powers (from the right)."""
-    if self.peek in ('+', '-'):
-      return ('-', self.exponent()) if self.take() == '-' else self.exponent()
+    if self._takes('+'):
+      return self.exponent()
+    if self._takes('-'):
+      return ('-', self.exponent())
     if self.peek in ('T', '*', r'\top', r'\dagger', r'\ast', r'\perp', r'\times', r'\intercal'):
       raise UnreadableError('a product that does not commute')
     if self._ahead('{', 'T', '}') or self._ahead('{', r'\top', '}'):
@@ -328,8 +334,10 @@ class Reader:
       raise UnreadableError('nesting')
     if self._kind == 'letters':
       base = self._symbol(self.take(), is_applied=False)  # \cos^n (x)
+    elif self.peek == '{':
+      base = self.group('{')
     else:
-      base = self.group('{') if self.peek == '{' else self.atom()
+      base = self.atom()
     if self._takes('^'):
       base = ('^', base, self.exponent())
     self._depth -= 1
@@ -337,7 +345,9 @@ class Reader:
 
   def group(self, opening: str) -> Node:
     self.take(opening)
-    bars, self._open_bars = self._open_bars, int(opening in ('|', r'\|'))
+    # Bars within bars close them; other brackets may hold bars of their own.
+    bars = self._open_bars
+    self._open_bars = int(opening in ('|', r'\|'))
     node = self.sum()
     if self.peek in (r'\over', r'\choose') and opening == '{':
       node = self.infix_fraction(node)
@@ -357,25 +367,25 @@ class Reader:
     """A group, or as TeX has it, one digit, letter or command."""
     if self.peek == '{':
       return self.group('{')
-    token = self._tokens[self._position] if self.peek else None
     # \frac12 is 1/2: the numeral is split behind its first digit.
-    if token is not None and token.kind == 'number' and len(token.text) > 1:
-      self._tokens[self._position : self._position + 1] = [
-        Token('number', token.text[0]),
-        Token('number', token.text[1:], has_space=False),
-      ]
+    if self._kind == 'number' and len(self.peek) > 1:
+      first = Token('number', self.peek[0])
+      others = Token('number', self.peek[1:])
+      self._tokens[self._position : self._position + 1] = [first, others]
     return self.atom()
 
   def atom(self) -> Node:
-    token, kind = self.peek, self._kind
+    token = self.peek
+    kind = self._kind
     if token == '^' or token == '_' or self._ahead('{', '}', '^') or self._ahead('{', '}', '_'):
       return self._combinations_behind_index()
     if token in _BRACKETS:
       node = self.group(token)
       if token == r'\|':
         return ('apply', 'norm' + self._suffix(), node)
-      function = _BRACKET_FUNCTIONS.get(token)
-      return ('call', function, node) if function else node
+      if token in _BRACKET_FUNCTIONS:
+        return ('call', _BRACKET_FUNCTIONS[token], node)
+      return node
     if kind == 'number':
       return self._number(self.take())
     if token == '.' and self._tokens[self._position + 1 :][:1] and self._decimal_follows():
@@ -423,7 +433,8 @@ class Reader:
 
   def _group_tokens(self) -> list[Token]:
     """Takes a group, or one token, without reading it."""
-    depth, start = 0, self._position
+    depth = 0
+    start = self._position
     while True:
       text = self.take()
       depth += (text == '{') - (text == '}')
@@ -431,7 +442,8 @@ class Reader:
         return self._tokens[start : self._position]
 
   def _choice(self, name: str, n: Node, k: Node) -> Node:
-    return ('call', 'binom' if name == 'C' else 'nPr', n, k)
+    function = 'binom' if name == 'C' else 'nPr'
+    return ('call', function, n, k)
 
   def _combinations_behind_index(self) -> Node:
     """^{10}C_3, _{10}C_3 and {}_{10}P_3."""
@@ -448,8 +460,10 @@ class Reader:
   def _command(self, token: str, name: str) -> Node:
     if name in ('frac', 'binom') and (name == 'frac' or self.peek == '{' or self._kind == 'number'):
       return self._fraction(name, self._argument(), self._argument())
-    if name in ('sqrt', 'cbrt'):
-      return self._root(3 if name == 'cbrt' else 2)
+    if name == 'sqrt':
+      return self._root(2)
+    if name == 'cbrt':
+      return self._root(3)
     if name in _SEVERAL:
       return ('call', name, *self._listed(name, _SEVERAL[name]))
     if name in ('sum', 'prod', 'int'):
@@ -492,11 +506,16 @@ class Reader:
     index = number(degree)
     if degree == 2 and self.peek == '[':
       index = self.group('[')
-    radicand = self.group('(') if self.peek == '(' else self._root_argument()
+    if self.peek == '(':
+      radicand = self.group('(')
+    else:
+      radicand = self._root_argument()
     return ('^', radicand, ('/', ONE, index))
 
   def _root_argument(self) -> Node:
-    return self.group('{') if self.peek == '{' else self.atom()
+    if self.peek == '{':
+      return self.group('{')
+    return self.atom()
 
   def _listed(self, name: str, count: int | None) -> list[Node]:
     """Arguments between brackets: \\gcd(a,b), \\max\\{a,b\\}."""
@@ -524,11 +543,16 @@ class Reader:
       if power == ('-', ONE):
         if function not in INVERSES:
           raise UnreadableError(f'inverse of {function}')
-        function, power = INVERSES[function], None
-    node = ('call', 'ln' if function == 'log' else function, self._call_argument())
+        function = INVERSES[function]
+        power = None
+    if function == 'log':
+      function = 'ln'
+    node = ('call', function, self._call_argument())
     if base is not None:  # log_b x = ln x / ln b
       node = ('/', node, ('call', 'ln', base))
-    return node if power is None else ('^', node, power)
+    if power is not None:  # \sin^2 x
+      node = ('^', node, power)
+    return node
 
   def _call_argument(self) -> Node:
     """In brackets, or the product behind the name up to the next function."""
@@ -567,7 +591,9 @@ class Reader:
     if low is None or high is None:
       raise UnreadableError(f'{name} without bounds')
     if name == 'int':
-      body = ONE if self.peek == r'\diff' else self.sum()
+      body = ONE
+      if self.peek != r'\diff':
+        body = self.sum()
       self.take(r'\diff')
       variable = self._variable()
     else:
@@ -642,8 +668,8 @@ class Reader:
   def _symbol(self, token: str, is_applied: bool = True) -> Node:
     """A letter with its subscript and primes, or a constant, or a function's value."""
     suffix = self._suffix()
-    if not suffix and token in ('e', 'i'):
-      return EULER if token == 'e' else IMAGINARY
+    if token in _CONSTANT_LETTERS and not suffix:
+      return _CONSTANT_LETTERS[token]
     name = token + suffix
     if self.peek == '(' and not suffix and token in _KNOWN_GREEK and is_applied:
       return ('call', _KNOWN_GREEK[token], self.group('('))
@@ -665,7 +691,10 @@ class Reader:
   def _has_comma_inside(self) -> bool:
     depth = 0
     for token in self._tokens[self._position :]:
-      depth += (token.text in '({[') - (token.text in ')}]') if len(token.text) == 1 else 0
+      if token.text in ('(', '{', '['):
+        depth += 1
+      elif token.text in (')', '}', ']'):
+        depth -= 1
       if depth == 1 and token.text == ',':
         return True
       if depth <= 0:
@@ -704,7 +733,8 @@ class Reader:
       if len(rows) * len(cells) > _MAX_CELLS or len(cells) > _MAX_CELLS:
         raise UnreadableError('matrix')
     self.take()
-    rows += [tuple(cells)] if cells else []
+    if cells:
+      rows.append(tuple(cells))
     if not rows or len({*map(len, rows)}) != 1:
       raise UnreadableError('matrix')
     if kind == 'vmatrix':
@@ -712,6 +742,14 @@ class Reader:
         raise UnreadableError('determinant')
       return determinant(rows)
     return ('matrix', tuple(rows))
+
+
+def _is_mixed(left: Node, right: Node) -> bool:
+  """Whether a whole number and a fraction below 1 stand side by side: 2\\frac{1}{3}."""
+  if not is_integer(left) or right[0] != '/':
+    return False
+  _, top, bottom = right
+  return is_integer(top) and is_integer(bottom) and top[1] < bottom[1]
 
 
 def determinant(rows: Sequence[Sequence[Node]]) -> Node:
@@ -722,5 +760,7 @@ def determinant(rows: Sequence[Sequence[Node]]) -> Node:
   for j, cell in enumerate(rows[0]):
     minor = [[c for k, c in enumerate(row) if k != j] for row in rows[1:]]
     term = ('*', cell, determinant(minor))
-    terms.append(('-', term) if j % 2 else term)
+    if j % 2:  # the signs alternate
+      term = ('-', term)
+    terms.append(term)
   return ('+', *terms)

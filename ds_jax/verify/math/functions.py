@@ -54,7 +54,8 @@ def unknown(context: Context, name: str, *operands: Node) -> Value:
   seed = name
   for operand in operands:
     x = context.inner(operand)
-    seed += ';' + (str(x) if isinstance(x, fmpq) else x.str(20, radius=False))
+    text = str(x) if isinstance(x, fmpq) else x.str(20, radius=False)
+    seed = f'{seed};{text}'
   digest = hashlib.blake2b(ascii(seed).encode(), digest_size=6).digest()
   return fmpq(1, 3) + fmpq(int.from_bytes(digest, 'big'), 1 << 47)
 
@@ -78,7 +79,7 @@ def _elementary(context: Context, name: str, argument: Value) -> Value:
 
 
 def _apply(name: str, x: Value) -> Value:
-  if name in _RECIPROCALS:
+  if name in _RECIPROCALS:  # arccot x = arctan 1/x
     return getattr(1 / x, _RECIPROCALS[name])()
   return getattr(x, _METHODS.get(name, name))()
 
@@ -93,7 +94,9 @@ def _logarithm(context: Context, x: Value) -> Value:
     if not context.is_complex:
       raise UndefinedError
     enclosure = acb(enclosure)
-  return fmpq(0) if x == 1 else enclosure.log()
+  if x == 1:
+    return fmpq(0)
+  return enclosure.log()
 
 
 # Roundings, signs and extremes.
@@ -136,7 +139,9 @@ def _sign(context: Context, x: Value) -> Value:
     if isinstance(x, fmpq):
       return fmpq(0)
     raise UndecidedError('sign')
-  return fmpq(1 if x > 0 else -1)
+  if x > 0:
+    return fmpq(1)
+  return fmpq(-1)
 
 
 def _maximum(context: Context, *values: Value) -> Value:
@@ -144,7 +149,10 @@ def _maximum(context: Context, *values: Value) -> Value:
   for x in values[1:]:
     x = context.real(x)
     is_exact = isinstance(x, fmpq) and isinstance(largest, fmpq)
-    largest = max(largest, x) if is_exact else ball(largest).max(ball(x))
+    if is_exact:
+      largest = max(largest, x)
+    else:  # a ball that holds the larger of any two numbers in them
+      largest = ball(largest).max(ball(x))
   return largest
 
 
@@ -153,7 +161,10 @@ def _minimum(context: Context, *values: Value) -> Value:
   for x in values[1:]:
     x = context.real(x)
     is_exact = isinstance(x, fmpq) and isinstance(smallest, fmpq)
-    smallest = min(smallest, x) if is_exact else ball(smallest).min(ball(x))
+    if is_exact:
+      smallest = min(smallest, x)
+    else:
+      smallest = ball(smallest).min(ball(x))
   return smallest
 
 
@@ -162,13 +173,10 @@ def _minimum(context: Context, *values: Value) -> Value:
 
 def _integers(context: Context, *values: Value) -> list[fmpz]:
   """Exact integers; what is none has no divisors."""
-  integers = []
-  for x in values:
-    x = context.real(x)
-    integers.append(x)
-  if not all(map(is_whole, integers)):
+  reals = [context.real(x) for x in values]
+  if not all(map(is_whole, reals)):
     raise UndefinedError
-  return [x.p for x in integers]
+  return [x.p for x in reals]
 
 
 def _gcd(context: Context, *values: Value) -> Value:
