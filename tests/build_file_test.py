@@ -22,7 +22,6 @@ INDIRECT = {
   'importlib-resources': 'tensorflow-datasets needs it for builders that live in a package',
   'pytest-xdist': 'launch/test.sh runs pytest with it',
   'ruff': 'layout_test.py runs it',
-  'sympy': 'math-verify computes with it, undeclared',
   'gcsfs': 'jax and orbax open gs:// paths with it',
 }
 

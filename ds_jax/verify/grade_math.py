@@ -24,7 +24,8 @@ from ds_jax.types import Verdict
 from ds_jax.verify import extract
 from ds_jax.verify.math import reader, structures, units
 from ds_jax.verify.math.compare import compare
-from ds_jax.verify.math.equality import Finding, rational_value
+from ds_jax.verify.math.enclosures import Finding
+from ds_jax.verify.math.equality import rational_value
 from ds_jax.verify.math.judge import Step
 
 MAX_CLASSES = 64  # of answers that are compared with one another in a vote

@@ -127,7 +127,7 @@ def _start_message(what_happened: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-  """The parent's, with its module path, one thread per library, and fixed hashes for sympy."""
+  """The parent's, with its module path, one thread per library, and fixed hashes of strings."""
   package_root = str(Path(__file__).parents[2])
   module_path = [entry or os.getcwd() for entry in sys.path]
   return {

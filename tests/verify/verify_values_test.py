@@ -8,7 +8,7 @@ import time
 import pytest
 
 from ds_jax.verify import grade_math
-from ds_jax.verify.math import expressions
+from ds_jax.verify.math import expression_reader
 from ds_jax.verify.math.tokens import UnreadableError, tokenize
 
 decide = grade_math.is_equal
@@ -209,7 +209,7 @@ def test_hostile_expressions_cost_little(text):
 def test_the_reader_names_what_it_cannot_read():
   for text in ('', 'sqrt', '1 2', 'words', r'\int x', '(', 'x)', r'\frac{1}', '1..2', 'sin'):
     with pytest.raises(UnreadableError):
-      expressions.read(tokenize(text))
+      expression_reader.read(tokenize(text))
 
 
 def test_the_precision_of_others_is_left_alone():

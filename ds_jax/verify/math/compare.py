@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from ds_jax.verify.math import units
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.judge import Judge, Stage, Step
 from ds_jax.verify.math.stages import families, lists, quantities, sets, statements, words
 from ds_jax.verify.math.structures import Answer, Quantity

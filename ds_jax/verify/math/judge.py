@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ds_jax.verify.math import equality, expressions
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.balls import Work
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import Node
 from ds_jax.verify.math.structures import Answer
-from ds_jax.verify.math.values import Work
 
 _MAX_PAIRS = 400  # of parts of a list
 _MAX_STEPS = 60  # that are kept
@@ -41,15 +41,18 @@ class Judge:
 
   def compare(self, gold: Answer, answer: Answer) -> Finding:
     """Asks the stages in order; the first that applies decides."""
-    position, name = len(self.steps), ''
+    position = len(self.steps)
+    name = 'none'
+    finding = None
     self._depth += 1
     for stage in self._stages:
-      name, finding = stage.__name__, stage(gold, answer, self)
+      finding = stage(gold, answer, self)
       if finding is not None:
+        name = stage.__name__
         break
-    else:
-      name, finding = 'none', Finding(False, 'different kinds')
     self._depth -= 1
+    if finding is None:
+      finding = Finding(False, 'different kinds')
     if len(self.steps) < _MAX_STEPS:
       self.steps.insert(position, Step(self._depth, name, gold, answer, finding))
     return finding
@@ -57,10 +60,10 @@ class Judge:
   def is_same(self, gold: Answer, answer: Answer) -> bool | None:
     return self.compare(gold, answer).is_equal
 
-  def all_equal(self, pairs: Sequence[tuple[Answer, Answer]], stage: str) -> Finding:
+  def all_equal(self, pairs: Iterable[tuple[Answer, Answer]], stage: str) -> Finding:
     """Whether the two of each pair are equal."""
-    for pair in pairs:
-      finding = self.compare(*pair)
+    for gold, answer in pairs:
+      finding = self.compare(gold, answer)
       if not finding.is_equal:
         return Finding(finding.is_equal, f'{stage}: {finding.stage}')
     return Finding(True, stage)
@@ -85,7 +88,9 @@ def each_way(gold: Answer, answer: Answer, kind: type) -> tuple[Answer, Answer] 
   """The two, the one of `kind` first; None if neither is."""
   if isinstance(gold, kind):
     return gold, answer
-  return (answer, gold) if isinstance(answer, kind) else None
+  if isinstance(answer, kind):
+    return answer, gold
+  return None
 
 
 def pair_off(first: Sequence, second: Sequence, is_same: Callable) -> bool | None:
@@ -108,8 +113,8 @@ def pair_off(first: Sequence, second: Sequence, is_same: Callable) -> bool | Non
   is_open = False
   for part in missing:
     verdicts = [is_same(part, other) for other in unmatched]
-    if True not in verdicts:
-      return None if None in verdicts or is_open else False
     is_open |= None in verdicts
+    if True not in verdicts:
+      return None if is_open else False
     del unmatched[verdicts.index(True)]
   return True

@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
-from ds_jax.verify.math import equality, expressions, units
+from ds_jax.verify.math import expressions, units
 from ds_jax.verify.math.expressions import INFINITY, Node
 from ds_jax.verify.math.judge import Judge
-from ds_jax.verify.math.structures import Quantity, Relation
+from ds_jax.verify.math.points import PointSource
+from ds_jax.verify.math.structures import Answer, Quantity, Relation
 
-_NUM_POINTS = 3
+_NUM_POINTS = 3  # at which a function may be zero before it is given up
 
 
 def difference(relation: Relation) -> Node | None:
   """Left minus right of a relation between two plain expressions; None of another one."""
-  sides = relation.sides
-  if len(sides) != 2 or not all(isinstance(side, Quantity) for side in sides):
+  if len(relation.sides) != 2:
     return None
-  if any(side.unit != units.NONE or INFINITY in expressions.leaves(side.node) for side in sides):
+  left, right = relation.sides
+  if not _is_plain(left) or not _is_plain(right):
     return None
-  return expressions.subtract(sides[0].node, sides[1].node)
+  return expressions.subtract(left.node, right.node)
+
+
+def _is_plain(side: Answer) -> bool:
+  """Whether a side is a finite expression without a unit."""
+  if not isinstance(side, Quantity) or side.unit != units.NONE:
+    return False
+  return INFINITY not in expressions.leaves(side.node)
 
 
 def ratio_sign(first: Node, second: Node, judge: Judge) -> int:
   """The sign of the constant c with second = c first; 0: there is none, or it is not shown."""
-  names = expressions.symbols(first, second)
-  for index in range(_NUM_POINTS if names else 0):
-    point = equality.draw(names, index, frozenset())
-    at_point = {('symbol', name): ('number', value) for name, value in point.items()}
-    values = [expressions.replace(node, at_point.get) for node in (first, second)]
-    if any(map(judge.is_zero, values)):
+  source = PointSource((first, second))
+  if not source.names:
+    return 0
+  for index in range(_NUM_POINTS):
+    # Their values at a point p, where neither must be zero.
+    at_point = {}
+    for name, value in source.draw(index).items():
+      at_point['symbol', name] = ('number', value)
+    first_at_p = expressions.replace(first, at_point.get)
+    second_at_p = expressions.replace(second, at_point.get)
+    if judge.is_zero(first_at_p) or judge.is_zero(second_at_p):
       continue
-    # first(x) / first(p) = second(x) / second(p), for all x.
-    scaled = ('*', first, values[1]), ('*', second, values[0])
-    if not judge.same_expression(*scaled).is_equal:
+    # first(x) / first(p) = second(x) / second(p), for all x, without the divisions.
+    scaled_first = ('*', first, second_at_p)
+    scaled_second = ('*', second, first_at_p)
+    if not judge.same_expression(scaled_first, scaled_second).is_equal:
       return 0
-    ratio = ('/', *values)
-    return 1 if judge.same_expression(('call', 'abs', ratio), ratio).is_equal else -1
+    # c is positive if it is its own absolute value.
+    ratio = ('/', first_at_p, second_at_p)
+    is_positive = judge.same_expression(('call', 'abs', ratio), ratio).is_equal
+    return 1 if is_positive else -1
   return 0

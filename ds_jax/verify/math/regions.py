@@ -1,9 +1,10 @@
 r"""Sets of real numbers: intervals, solutions of inequalities, unions, and what is left of them.
 
-Two such sets are compared by membership: at each end of an interval, at each zero and pole of what
-an inequality compares, and at a number between any two of them and beyond. Ends of intervals are
-exact numbers or narrow balls, so that (0, 1) and (0, 1] differ at 1; zeros are balls of 64 bits,
-and there it counts whether the relation holds with equality.
+Two such sets are compared by membership: at each end of an interval, at each zero, pole and kink of
+what an inequality compares, and at a number between any two of them and beyond. Between two such
+numbers a continuous function keeps its sign, and so the membership stays as it is. Ends of
+intervals are exact numbers or narrow balls, so that (0, 1) and (0, 1] differ at 1; zeros are balls
+of 64 bits, and there it counts whether the relation holds with equality.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import dataclasses
 
 from flint import arb, fmpq
 
-from ds_jax.verify.math import equality, expressions, units
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math import expressions, kinks, units
+from ds_jax.verify.math.balls import UndecidedError, UndefinedError, Value, Work, log2
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import INFINITY, NEGATIVE_INFINITY, Node, subtract
 from ds_jax.verify.math.structures import (
   EMPTY_SET,
@@ -28,14 +30,19 @@ from ds_jax.verify.math.structures import (
   SetOperation,
   name_of,
 )
-from ds_jax.verify.math.values import Evaluation, UndecidedError, UndefinedError, Value, Work, log2
+from ds_jax.verify.math.values import Evaluation
 
 PRECISION = 256  # bits
 _NARROW = -40  # log2 of such a ball
 _MAX_POINTS = 60
+_ORDER_WORK = 5000  # steps for the order of two ends
 ANY_NAME = ''
 _OPERATIONS = {r'\cup': 'or', r'\cap': 'and', r'\setminus': 'minus'}
 _REALS = ('symbol', r'\mathbb R')
+_SIGN_OF_BRACKET = {'(': '>', '[': r'\geq', ')': '<', ']': r'\leq'}
+_REGION_SIGNS = frozenset((*ORDER_SIGNS, r'\neq', r'\in'))
+_COMPARISON_SIGNS = frozenset((*ORDER_SIGNS, r'\neq', '='))
+_ELSEWHERE = (fmpq(0), fmpq(17, 13))  # numbers that are asked in any case
 
 
 class NoRegionError(Exception):
@@ -76,15 +83,22 @@ def is_region_like(answer: Answer) -> bool:
   """Whether an answer is written as a set of numbers, and cannot be a point or a list."""
   if isinstance(answer, Collection):
     return answer == EMPTY_SET or (
-      not answer.is_set and any(isinstance(i, Relation) and is_region_like(i) for i in answer.items)
+      not answer.is_set and any(map(_is_region_relation, answer.items))
     )
   if isinstance(answer, Relation):
-    return bool(set(answer.signs) & {*ORDER_SIGNS, r'\neq', r'\in'})
+    return not _REGION_SIGNS.isdisjoint(answer.signs)
   if isinstance(answer, Quantity):
     return answer.node == _REALS
   if isinstance(answer, Sequence):
     return answer.brackets in ('[)', '(]')
   return isinstance(answer, (SetOperation, Builder))
+
+
+def _is_region_relation(item: Answer) -> bool:
+  return isinstance(item, Relation) and is_region_like(item)
+
+
+# From an answer to a set.
 
 
 def of(answer: Answer) -> tuple[Region, str]:
@@ -103,10 +117,7 @@ def of(answer: Answer) -> tuple[Region, str]:
       raise NoRegionError
     return _combined(operation, answer.parts)
   if isinstance(answer, Builder):
-    region, name = of(answer.condition)
-    if answer.domain != r'\mathbb R' or name not in (ANY_NAME, answer.name):
-      raise NoRegionError
-    return region, ANY_NAME
+    return _of_builder(answer), ANY_NAME
   if isinstance(answer, Collection):
     return _of_collection(answer)
   if isinstance(answer, Relation):
@@ -115,96 +126,128 @@ def of(answer: Answer) -> tuple[Region, str]:
 
 
 def _combined(operation: str, parts: tuple[Answer, ...]) -> tuple[Region, str]:
-  regions, names = zip(*map(of, parts), strict=True)
-  named = set(names) - {ANY_NAME}
-  if len(named) > 1:
+  """Several sets as one; all that have a variable have the same one."""
+  regions: list[Region] = []
+  names: set[str] = set()
+  for part in parts:
+    region, name = of(part)
+    regions.append(region)
+    names.add(name)
+  names.discard(ANY_NAME)
+  if len(names) > 1:
     raise NoRegionError
-  return Combination(operation, regions), named.pop() if named else ANY_NAME
+  name = names.pop() if names else ANY_NAME
+  return Combination(operation, tuple(regions)), name
+
+
+def _of_builder(answer: Builder) -> Region:
+  """`{x in R | condition}`."""
+  region, name = of(answer.condition)
+  if answer.domain != r'\mathbb R' or name not in (ANY_NAME, answer.name):
+    raise NoRegionError
+  return region
 
 
 def _of_collection(answer: Collection) -> tuple[Region, str]:
+  """Numbers in braces, or several relations."""
   if not answer.items:
     return Nothing(), ANY_NAME
   if answer.is_set:
-    points = [_equals(item) for item in answer.items]
-    return Combination('or', tuple(points)), ANY_NAME
+    points = tuple(map(_equals, answer.items))
+    return Combination('or', points), ANY_NAME
   if not all(isinstance(item, (Relation, Builder)) for item in answer.items):
     raise NoRegionError
   return _combined('or' if answer.connective == 'or' else 'and', answer.items)
 
 
 def _equals(item: Answer) -> Region:
+  """The set of one number."""
   if not isinstance(item, Quantity) or not expressions.is_constant(item.node):
     raise NoRegionError
-  return Comparison(subtract(('symbol', ANY_NAME), item.node), ANY_NAME, '=')
+  difference = subtract(('symbol', ANY_NAME), item.node)
+  return Comparison(difference, ANY_NAME, '=')
 
 
 def _interval(answer: Sequence) -> Region:
+  """`(a, b]` as x > a and x <= b; infinite ends hold nothing back."""
   if len(answer.items) != 2 or not set(answer.brackets) <= set('()[]'):
     raise NoRegionError
-  parts: list[Region] = []
-  x = ('symbol', ANY_NAME)
-  for end, item in enumerate(answer.items):
+  bounds: list[Region] = []
+  infinities = (NEGATIVE_INFINITY, INFINITY)
+  for item, bracket, infinity in zip(answer.items, answer.brackets, infinities, strict=True):
     if not isinstance(item, Quantity) or item.unit not in (units.NONE, units.DEGREE):
       raise NoRegionError
-    if item.node == (NEGATIVE_INFINITY, INFINITY)[end]:
-      if answer.brackets[end] in '[]':
+    if item.node == infinity:
+      if bracket in '[]':
         raise NoRegionError
       continue
     if not expressions.is_constant(item.node):
       raise NoRegionError
-    sign = {'(': '>', '[': r'\geq', ')': '<', ']': r'\leq'}[answer.brackets[end]]
-    parts.append(Comparison(subtract(x, item.node), ANY_NAME, sign))
-  if len(parts) == 2 and not _is_ordered(*(item.node for item in answer.items)):
+    difference = subtract(('symbol', ANY_NAME), item.node)
+    bounds.append(Comparison(difference, ANY_NAME, _SIGN_OF_BRACKET[bracket]))
+  low, high = answer.items
+  if len(bounds) == 2 and not _is_ordered(low.node, high.node):
     raise NoRegionError
-  return Combination('and', tuple(parts)) if parts else Everything()
+  return Combination('and', tuple(bounds)) if bounds else Everything()
 
 
 def _is_ordered(low: Node, high: Node) -> bool:
   """Whether an interval holds numbers: (2, 2) is a point, and (2, -1) is another."""
   try:
-    return Evaluation(Work(5000), PRECISION).value(subtract(high, low)) > 0
+    return Evaluation(Work(_ORDER_WORK), PRECISION).value(subtract(high, low)) > 0
   except (UndefinedError, UndecidedError, TypeError):
     return False
 
 
 def _of_relation(answer: Relation) -> tuple[Region, str]:
+  """A chain of comparisons of functions of one symbol, or `x in` a set."""
   if answer.signs == (r'\in',):
-    name = name_of(answer.sides[0])
-    if name is None:
-      raise NoRegionError
-    region, inner = of(answer.sides[1])
-    if inner != ANY_NAME:
-      raise NoRegionError
-    return region, name
+    return _of_membership(answer)
   nodes = [_node(side) for side in answer.sides]
-  if any(part[0] == 'apply' for node in nodes for part in expressions.walk(node)):
-    raise NoRegionError
-  names = {name for node in nodes for name in expressions.symbols(node)}
-  if len(names) != 1:
-    raise NoRegionError
-  name = names.pop()
-  parts = []
+  name = _only_symbol(nodes)
+  links: list[Region] = []
   for left, sign, right in zip(nodes, answer.signs, nodes[1:], strict=False):
-    if sign not in (*ORDER_SIGNS, r'\neq', '='):
+    if sign not in _COMPARISON_SIGNS:
       raise NoRegionError
     if not expressions.symbols(left, right):
       raise NoRegionError
-    parts.append(_comparison(left, sign, right, name))
-  region = parts[0] if len(parts) == 1 else Combination('and', tuple(parts))
-  return region, '' if name == ANY_NAME else name
+    links.append(_comparison(left, sign, right, name))
+  region = links[0] if len(links) == 1 else Combination('and', tuple(links))
+  return region, name
+
+
+def _of_membership(answer: Relation) -> tuple[Region, str]:
+  name = name_of(answer.sides[0])
+  if name is None:
+    raise NoRegionError
+  region, inner_name = of(answer.sides[1])
+  if inner_name != ANY_NAME:
+    raise NoRegionError
+  return region, name
+
+
+def _only_symbol(nodes: list[Node]) -> str:
+  """The one symbol of some functions, all of whose operations are known."""
+  for node in nodes:
+    if any(part[0] == 'apply' for part in expressions.walk(node)):
+      raise NoRegionError
+  names = expressions.symbols(*nodes)
+  if len(names) != 1:
+    raise NoRegionError
+  return names[0]
 
 
 def _comparison(left: Node, sign: str, right: Node, name: str) -> Region:
   """Infinite bounds hold nothing back: -\\infty < x."""
-  if left == NEGATIVE_INFINITY and sign == '<' or right == INFINITY and sign == '<':
+  if sign == '<' and (left == NEGATIVE_INFINITY or right == INFINITY):
     return Everything()
-  if left == INFINITY and sign == '>' or right == NEGATIVE_INFINITY and sign == '>':
+  if sign == '>' and (left == INFINITY or right == NEGATIVE_INFINITY):
     return Everything()
   return Comparison(subtract(left, right), name, sign)
 
 
 def _node(side: Answer) -> Node:
+  """The expression on one side of a relation."""
   if isinstance(side, Name) and not side.text:
     return ('symbol', ANY_NAME)  # `> 4`
   if not isinstance(side, Quantity) or side.unit not in (units.NONE, units.DEGREE):
@@ -212,47 +255,64 @@ def _node(side: Answer) -> Node:
   return side.node
 
 
+# Comparison of two sets.
+
+
 def same_region(gold: Region, answer: Region, work: Work) -> Finding:
   """Whether two sets hold the same real numbers."""
   try:
-    critical: list[Value] = []
-    for region in (gold, answer):
-      for comparison in _comparisons(region):
-        critical += _critical(comparison, work)
-    num_inside = 0
-    for x in _test_points(critical):
-      is_inside = holds(gold, x, work)
-      if is_inside != holds(answer, x, work):
-        return Finding(False, 'membership')
-      num_inside += is_inside
-    if not num_inside and Nothing() not in (gold, answer):
-      return Finding(None, 'membership')
+    return Finding(_hold_the_same(gold, answer, work), 'membership')
   except UndecidedError as error:
     return Finding(None, f'beyond the bounds ({error})')
-  return Finding(True, 'membership')
+
+
+def _hold_the_same(gold: Region, answer: Region, work: Work) -> bool | None:
+  critical: list[Value] = []
+  for comparison in (*_comparisons(gold), *_comparisons(answer)):
+    critical += _critical(comparison, work)
+  num_inside = 0
+  for x in _test_points(critical):
+    is_inside = holds(gold, x, work)
+    if is_inside != holds(answer, x, work):
+      return False
+    num_inside += is_inside
+  # Two sets without a number are equal only if one of them is meant to be empty.
+  if not num_inside and Nothing() not in (gold, answer):
+    return None
+  return True
 
 
 def _comparisons(region: Region) -> list[Comparison]:
+  """All comparisons that a set is made of."""
   if isinstance(region, Comparison):
     return [region]
+  comparisons: list[Comparison] = []
   if isinstance(region, Combination):
-    return [comparison for part in region.parts for comparison in _comparisons(part)]
-  return []
+    for part in region.parts:
+      comparisons += _comparisons(part)
+  return comparisons
 
 
 def _critical(comparison: Comparison, work: Work) -> list[Value]:
   """Where a comparison may change: its end x = a, or zeros, poles and kinks of its function."""
   function, name = comparison.function, comparison.name
-  _, left, (_, right) = function  # left - right
+  # An end: x - a, or a - x.
+  _, left, (_, right) = function
   for side, other in ((left, right), (right, left)):
     if side == ('symbol', name) and expressions.is_constant(other):
       return [_evaluate(other, work)]
-  inner = [function, *(kink for kink, _ in equality.find_kinks(function))]
+  # Zeros of the function, of what makes kinks, and of denominators.
+  inner = [function]
+  inner += [kink.inner for kink in kinks.find_kinks(function)]
   inner += [part[2] for part in expressions.walk(function) if part[0] == '/']
-  return [root for node in inner for root in equality.find_roots(node, name, {}, work)]
+  roots: list[Value] = []
+  for node in inner:
+    roots += kinks.find_roots(node, name, {}, work)
+  return roots
 
 
 def _evaluate(node: Node, work: Work) -> Value:
+  """The value of an end; an end without a value leaves all open."""
   try:
     return Evaluation(work, PRECISION).value(node)
   except UndefinedError as error:
@@ -261,15 +321,17 @@ def _evaluate(node: Node, work: Work) -> Value:
 
 def _test_points(critical: list[Value]) -> list[Value]:
   """All critical numbers, numbers around and between them, and two more."""
-  rationals = sorted({equality.middle(x) for x in critical})
-  points = [*critical, *equality.between(rationals), fmpq(0), fmpq(17, 13)]
+  rationals = sorted({kinks.middle(x) for x in critical})
+  points = [*critical, *kinks.between(rationals), *_ELSEWHERE]
   return points[:_MAX_POINTS]
 
 
 def ends(region: Region, work: Work) -> list[fmpq]:
   """Numbers where membership may change."""
-  ends_ = [x for comparison in _comparisons(region) for x in _critical(comparison, work)]
-  return list(map(equality.middle, ends_))
+  numbers: list[fmpq] = []
+  for comparison in _comparisons(region):
+    numbers += map(kinks.middle, _critical(comparison, work))
+  return numbers
 
 
 def holds(region: Region, x: Value, work: Work) -> bool:
@@ -279,13 +341,25 @@ def holds(region: Region, x: Value, work: Work) -> bool:
   if isinstance(region, Nothing):
     return False
   if isinstance(region, Combination):
-    first, *others = (holds(part, x, work) for part in region.parts)
-    if region.operation == 'or':
-      return first or any(others)
-    return first and (not any(others) if region.operation == 'minus' else all(others))
+    return _combination_holds(region, x, work)
+  return _comparison_holds(region, x, work)
+
+
+def _combination_holds(region: Combination, x: Value, work: Work) -> bool:
+  first = holds(region.parts[0], x, work)
+  others = (holds(part, x, work) for part in region.parts[1:])  # asked only where they count
+  if region.operation == 'or':
+    return first or any(others)
+  if region.operation == 'and':
+    return first and all(others)
+  return first and not any(others)
+
+
+def _comparison_holds(comparison: Comparison, x: Value, work: Work) -> bool:
+  """Whether the relation holds at x; where its function has no value, it does not."""
+  evaluation = Evaluation(work, PRECISION, values={comparison.name: x})
   try:
-    evaluation = Evaluation(work, PRECISION, values={region.name: x})
-    sign = _sign(evaluation.value(region.function))
+    sign = _sign(evaluation.value(comparison.function))
   except UndefinedError:
     return False
   except UndecidedError as error:
@@ -299,7 +373,7 @@ def holds(region: Region, x: Value, work: Work) -> bool:
     '>': sign > 0,
     r'\leq': sign <= 0,
     r'\geq': sign >= 0,
-  }[region.sign]
+  }[comparison.sign]
 
 
 def _sign(value: Value) -> int:

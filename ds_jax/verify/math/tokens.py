@@ -252,12 +252,16 @@ def _spell(text: str) -> str:
   text = _LAYOUT.sub('', _without_dollars(text))
   text = _PRIMES.sub(lambda m: "'" * max(m[0].count("'") + m[0].count('prime'), 1), text)
   text = _THIN.sub(' ', text).strip().strip('`').strip()
-  return text[:-1].rstrip() if text.endswith('.') and not text.endswith('..') else text
+  if text.endswith('.') and not text.endswith('..'):
+    text = text[:-1].rstrip()
+  return text
 
 
 def _latex_root(match: re.Match) -> str:
   radicand = match[1] or match[2]
-  return rf'\sqrt{{{radicand}}}' if radicand else r'\sqrt '
+  if not radicand:
+    return r'\sqrt '
+  return rf'\sqrt{{{radicand}}}'
 
 
 def _plain_character(c: str) -> str:
@@ -271,9 +275,15 @@ def _plain_character(c: str) -> str:
     return f' {unicodedata.normalize("NFKC", c)} '
   compatible = unicodedata.normalize('NFKC', c)  # full width, mathematical italics, …
   if len(compatible) == 1 and compatible != c and compatible != '$':
-    return compatible if compatible.isascii() else _SYMBOLS.get(compatible, compatible)
+    if compatible.isascii():
+      return compatible
+    return _SYMBOLS.get(compatible, compatible)
   category = unicodedata.category(c)
-  return ' ' if category in ('Zs', 'Zl', 'Zp', 'Cc') else '' if category == 'Cf' else c
+  if category in ('Zs', 'Zl', 'Zp', 'Cc'):  # separators and control characters
+    return ' '
+  if category == 'Cf':  # invisible marks
+    return ''
+  return c
 
 
 def _without_dollars(text: str) -> str:
@@ -345,8 +355,10 @@ class _Lexer:
       yield self._token('command', rf'\{name} {self._argument().strip().rstrip("*")}')
     elif name in ('mathbb', 'mathcal', 'mathfrak', 'mathscr'):
       letter = self._argument().strip()
-      is_order = (name, letter) == ('mathcal', 'O') and not self._is_script_next()
-      yield self._token(*(('letters', 'O') if is_order else ('command', rf'\{name} {letter}')))
+      if (name, letter) == ('mathcal', 'O') and not self._is_script_next():
+        yield self._token('letters', 'O')  # of an order: O(n)
+      else:
+        yield self._token('command', rf'\{name} {letter}')
     elif name in _WRAPPERS:
       yield self._token('command', rf'\{name}')
     else:
@@ -384,7 +396,8 @@ class _Lexer:
       yield self._token('sign', '^')
       sign = r'\circ'
     is_command = sign[0] == '\\' and sign not in _ESCAPED_SIGNS
-    yield self._token('command' if is_command else 'sign', sign)
+    kind = 'command' if is_command else 'sign'
+    yield self._token(kind, sign)
 
   def _is_script_next(self) -> bool:
     return self._text[self._position : self._position + 1] in ('^', '_')

@@ -104,7 +104,9 @@ _POWERS_BEHIND = {'squared': 2, 'cubed': 3}
 def currency(sign: str) -> Unit | None:
   """The unit of a currency's sign."""
   name = CURRENCY_SIGNS.get(sign)
-  return Unit(fmpq(1), ((name, 1),)) if name else None
+  if name is None:
+    return None
+  return Unit(fmpq(1), ((name, 1),))
 
 
 def _entries(table: str) -> list[list[str]]:
@@ -192,8 +194,9 @@ class _Reader:
     self._position = 0
 
   def _peek(self) -> str:
-    more = self._position < len(self._tokens)
-    return self._tokens[self._position].text if more else ''
+    if self._position >= len(self._tokens):
+      return ''
+    return self._tokens[self._position].text
 
   def _take(self) -> str:
     text = self._peek()
@@ -210,7 +213,7 @@ class _Reader:
     return unit, magnitude
 
   def _product(self) -> Unit:
-    unit, sign = NONE, 1
+    unit = NONE
     while self._peek() and self._peek() != ')':
       if self._peek() in (r'\cdot', '*', '-', ','):
         self._take()
@@ -219,9 +222,7 @@ class _Reader:
           self._take()
           unit = unit.times(PERCENT)
           continue
-        sign = -1
-        unit = unit.times(self._factor(), sign)
-        sign = 1
+        unit = unit.times(self._factor(), -1)
       else:
         unit = unit.times(self._factor())
     return unit
@@ -272,17 +273,18 @@ class _Reader:
     return lookup(name)
 
   def _noun(self, word: str) -> Unit:
-    token = self._tokens[self._position - 1] if word else None
-    if (
-      token is None
-      or token.kind not in ('word', 'letters')
-      or not (token.kind == 'word' or token.is_text)
-    ):
+    if not word:
+      raise _NoUnitError
+    token = self._tokens[self._position - 1]
+    is_word = token.kind == 'word' or token.kind == 'letters' and token.is_text
+    if not is_word:
       raise _NoUnitError
     name = singular(word)
     if word.casefold() in MODIFIERS or name in MODIFIERS:
       return NONE
-    return Unit(fmpq(1), nouns=(name,)) if name in NOUNS else Unit(fmpq(1), unknown=(name,))
+    if name in NOUNS:
+      return Unit(fmpq(1), nouns=(name,))
+    return Unit(fmpq(1), unknown=(name,))
 
   def _with_exponent(self, unit: Unit) -> Unit:
     if self._peek().casefold() in _POWERS_BEHIND and unit.powers:
@@ -293,11 +295,8 @@ class _Reader:
     in_braces = self._peek() == '{' and bool(self._take())
     sign = -1 if self._peek() == '-' and self._take() else 1
     digits = self._take()
-    if (
-      not digits.isdigit()
-      or len(digits) > 2
-      or not int(digits)
-      or (in_braces and self._take() != '}')
-    ):
+    if not digits.isdigit() or len(digits) > 2 or not int(digits):
+      raise _NoUnitError
+    if in_braces and self._take() != '}':
       raise _NoUnitError
     return NONE.times(unit, sign * int(digits))

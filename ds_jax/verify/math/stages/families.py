@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 from ds_jax.verify.math import expressions, piecewise, units
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import Node, subtract
 from ds_jax.verify.math.judge import Judge, each_way, pair_off
 from ds_jax.verify.math.structures import (
@@ -25,33 +27,38 @@ def congruences(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
     return None
   if not isinstance(gold, Congruence) or not isinstance(answer, Congruence):
     return Finding(False, 'residue classes')
-  is_same_name = gold.name == answer.name or not (gold.name and answer.name)
-  is_same_modulus = judge.same_expression(gold.modulus, answer.modulus).is_equal
+  if gold.name and answer.name and gold.name != answer.name:
+    return Finding(False, 'residue classes')
+  if not judge.same_expression(gold.modulus, answer.modulus).is_equal:
+    return Finding(False, 'residue classes')
 
   def is_same_class(a: Node, b: Node) -> bool:
-    multiple = ('/', subtract(a, b), gold.modulus)
-    return judge.same_expression(a, b).is_equal is True or judge.is_whole(multiple)
+    """Whether the difference is a multiple of the modulus."""
+    if judge.same_expression(a, b).is_equal:
+      return True
+    return judge.is_whole(('/', subtract(a, b), gold.modulus))
 
-  is_equal = (
-    is_same_name
-    and is_same_modulus is True
-    and pair_off(gold.residues, answer.residues, is_same_class)
-  )
-  return Finding(is_equal, 'residue classes')
+  return Finding(pair_off(gold.residues, answer.residues, is_same_class), 'residue classes')
 
 
 def families(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   """Answers with integer parameters, whatever their names and where they start."""
   if not isinstance(gold, Family) and not isinstance(answer, Family):
     return None
-  gold, answer = _as_family(gold), _as_family(answer)
-  sides = [_parametric(side, other) for side, other in ((gold, answer), (answer, gold))]
-  if None in sides or len(sides[0][1]) != len(sides[1][1]):
+  gold = _as_family(gold)
+  answer = _as_family(answer)
+  gold_side = _parametric(gold, answer)
+  answer_side = _parametric(answer, gold)
+  if gold_side is None or answer_side is None:
     return Finding(False, 'integer parameters')
-  (first, names), (second, other_names) = sides
-  new_names = {
-    ('symbol', old): ('symbol', new) for old, new in zip(other_names, names, strict=True)
-  }
+  first, names = gold_side
+  second, other_names = answer_side
+  if len(names) != len(other_names):
+    return Finding(False, 'integer parameters')
+  # With the same names for the parameters of both.
+  new_names = {}
+  for old, new in zip(other_names, names, strict=True):
+    new_names['symbol', old] = ('symbol', new)
   second = renamed(second, new_names)
   finding = judge.compare(first, second)
   if finding.is_equal or len(names) != 1:
@@ -82,15 +89,20 @@ def _used_parameters(family: Family, answer: Answer) -> tuple[str, ...]:
 
 def _same_progression(first: Answer, second: Answer, name: str, judge: Judge) -> Finding | None:
   """Whether a + d k and b + e k are the same numbers: d = e or -e, and (a - b) / d is whole."""
-  progressions = [_progression(side, name, judge) for side in (first, second)]
-  if None in progressions:
+  progression = _progression(first, name, judge)
+  other_progression = _progression(second, name, judge)
+  if progression is None or other_progression is None:
     return None
-  (start, step), (other_start, other_step) = progressions
-  is_same_step = any(
-    judge.same_expression(step, signed).is_equal for signed in (other_step, ('-', other_step))
+  start, step = progression
+  other_start, other_step = other_progression
+  is_same_step = (
+    judge.same_expression(step, other_step).is_equal
+    or judge.same_expression(step, ('-', other_step)).is_equal
   )
+  if not is_same_step:
+    return Finding(False, 'integer parameters')
   offset = ('/', subtract(start, other_start), step)
-  return Finding(is_same_step and judge.is_whole(offset), 'integer parameters')
+  return Finding(judge.is_whole(offset), 'integer parameters')
 
 
 def _progression(answer: Answer, name: str, judge: Judge) -> tuple[Node, Node] | None:
@@ -99,13 +111,17 @@ def _progression(answer: Answer, name: str, judge: Judge) -> tuple[Node, Node] |
     answer = answer.sides[-1]
   if not isinstance(answer, Quantity) or expressions.symbols(answer.node) != [name]:
     return None
-  start, next_term, sixth = (
-    expressions.replace(answer.node, {('symbol', name): expressions.number(k)}.get)
-    for k in (0, 1, 5)
-  )
-  step = subtract(next_term, start)
-  linear = ('+', start, ('*', expressions.number(5), step))
-  return (start, step) if judge.same_expression(linear, sixth).is_equal else None
+
+  def term(k: int) -> Node:
+    return expressions.replace(answer.node, {('symbol', name): expressions.number(k)}.get)
+
+  # a = f(0) and d = f(1) - f(0), if f(5) = a + 5 d as well.
+  start = term(0)
+  step = subtract(term(1), start)
+  sixth = ('+', start, ('*', expressions.number(5), step))
+  if not judge.same_expression(sixth, term(5)).is_equal:
+    return None
+  return start, step
 
 
 def cases(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
@@ -116,14 +132,16 @@ def cases(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   if not isinstance(pair[1], (Cases, Quantity)):
     return Finding(False, 'cases')
   if isinstance(gold, Cases) and isinstance(answer, Cases):
-    if pair_off(gold.rows, answer.rows, lambda row, other: _same_case(row, other, judge)):
+    is_same = functools.partial(_same_case, judge=judge)
+    if pair_off(gold.rows, answer.rows, is_same):
       return Finding(True, 'cases')
   return piecewise.same_function(gold, answer, judge)
 
 
 def _same_case(row: tuple, other: tuple, judge: Judge) -> bool | None:
   """Whether two rows have the same condition and the same value."""
-  (value, condition), (other_value, other_condition) = row, other
+  value, condition = row
+  other_value, other_condition = other
   if (condition is None) != (other_condition is None):
     return False
   if condition is not None and not judge.is_same(condition, other_condition):

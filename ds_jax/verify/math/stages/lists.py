@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ds_jax.verify.math import units
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.judge import Judge, pair_off
 from ds_jax.verify.math.structures import (
   ELLIPSIS,
@@ -15,22 +15,27 @@ from ds_jax.verify.math.structures import (
   symbols_of,
 )
 
+_ROUND = {'<>': '()'}  # brackets that mean the same
+
 
 def sequences(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   """The same brackets, and the same parts in the same order."""
   if not isinstance(gold, Sequence) and not isinstance(answer, Sequence):
     return None
-  gold, answer = _without_point_name(gold), _without_point_name(answer)
+  gold = _without_point_name(gold)
+  answer = _without_point_name(answer)
   if isinstance(gold, Collection) or isinstance(answer, Collection):
     return None
   if not isinstance(gold, Sequence) or not isinstance(answer, Sequence):
     return Finding(False, 'brackets')
-  brackets = ['()' if side.brackets == '<>' else side.brackets for side in (gold, answer)]
-  is_vector = len(gold.items) > 2 and set(brackets) <= {'()', '[]'}  # no interval
-  is_same_kind = brackets[0] == brackets[1] or is_vector
-  if len(gold.items) != len(answer.items) or not is_same_kind:
+  if len(gold.items) != len(answer.items):
     return Finding(False, 'brackets')
-  return judge.all_equal(list(zip(gold.items, answer.items, strict=True)), 'in order')
+  brackets = {_ROUND.get(side.brackets, side.brackets) for side in (gold, answer)}
+  # Three parts or more are no interval: (1, 2, 3) and [1, 2, 3] are one vector.
+  is_vector = len(gold.items) > 2 and brackets <= {'()', '[]'}
+  if len(brackets) > 1 and not is_vector:
+    return Finding(False, 'brackets')
+  return judge.all_equal(zip(gold.items, answer.items, strict=True), 'in order')
 
 
 def _without_point_name(answer: Answer) -> Answer:
@@ -38,26 +43,30 @@ def _without_point_name(answer: Answer) -> Answer:
   if not isinstance(answer, Quantity) or answer.node[0] != 'apply':
     return answer
   _, name, *coordinates = answer.node
-  if len(coordinates) < 2 or not (len(name) == 1 and name.isupper()):
+  is_point_name = len(name) == 1 and name.isupper()
+  if len(coordinates) < 2 or not is_point_name:
     return answer
-  return Sequence('()', tuple(Quantity(node, units.NONE) for node in coordinates))
+  items = [Quantity(node, units.NONE) for node in coordinates]
+  return Sequence('()', tuple(items))
 
 
 def collections(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   """The same parts in any order; one number is the set that holds it."""
-  is_list = [isinstance(side, Collection) for side in (gold, answer)]
-  if not any(is_list):
+  num_lists = isinstance(gold, Collection) + isinstance(answer, Collection)
+  if not num_lists:
     return None
-  items = [_items(side) for side in (gold, answer)]
-  if len(items[0]) != len(items[1]):
+  items = _items(gold)
+  other_items = _items(answer)
+  if len(items) != len(other_items):
     return Finding(_is_grouped_list(gold, answer), 'number of parts')
-  if not all(is_list) and any(symbols_of(part) for part in (gold, answer)):
+  # A letter may stand for a set, whose only element it is not.
+  if num_lists == 1 and (symbols_of(gold) or symbols_of(answer)):
     return Finding(None, 'one element and its set')
   if _connectives_differ(gold, answer):
     return Finding(False, 'and, or')
-  if ELLIPSIS in items[0]:
-    return judge.all_equal(list(zip(*items, strict=True)), 'in order')
-  return Finding(pair_off(*items, judge.is_same), 'in any order')
+  if ELLIPSIS in items:
+    return judge.all_equal(zip(items, other_items, strict=True), 'in order')
+  return Finding(pair_off(items, other_items, judge.is_same), 'in any order')
 
 
 def _items(answer: Answer) -> tuple[Answer, ...]:
@@ -71,23 +80,30 @@ def _items(answer: Answer) -> tuple[Answer, ...]:
 
 def _is_grouped_list(gold: Answer, answer: Answer) -> bool:
   """Whether `5,125` stands for the list 5, 125, which the gold is."""
-  tokens = answer.tokens if isinstance(answer, Quantity) else ()
-  if len(tokens) != 1 or not tokens[0].is_grouped:
+  if not isinstance(answer, Quantity) or len(answer.tokens) != 1:
     return False
-  if not isinstance(gold, Collection) or gold.is_set:
+  numeral = answer.tokens[0]
+  if not numeral.is_grouped or not isinstance(gold, Collection) or gold.is_set:
     return False
-  parts = [item.tokens for item in gold.items if isinstance(item, Quantity)]
-  texts = [part[0].text for part in parts if len(part) == 1]
-  digits = tokens[0].text
+  texts: list[str] = []
+  for item in gold.items:
+    if not isinstance(item, Quantity) or len(item.tokens) != 1:
+      return False
+    texts.append(item.tokens[0].text)
+  # Groups of three digits from the right; the first may be shorter.
+  digits = numeral.text
   start = len(digits) % 3 or 3
-  groups = [digits[:start], *(digits[i : i + 3] for i in range(start, len(digits), 3))]
-  return len(texts) == len(gold.items) and sorted(texts) == sorted(groups)
+  groups = [digits[:start]]
+  for i in range(start, len(digits), 3):
+    groups.append(digits[i : i + 3])
+  return sorted(texts) == sorted(groups)
 
 
 def _connectives_differ(gold: Answer, answer: Answer) -> bool:
   """Whether one says `red and blue`, the other `red or blue`; of numbers both are a list."""
-  sides = gold, answer
-  if not all(isinstance(side, Collection) and side.items for side in sides):
-    return False
-  connectives = {side.connective for side in sides}
-  return all(isinstance(s.items[0], Words) for s in sides) and connectives == {'and', 'or'}
+  for side in (gold, answer):
+    if not isinstance(side, Collection) or not side.items:
+      return False
+    if not isinstance(side.items[0], Words):
+      return False
+  return {gold.connective, answer.connective} == {'and', 'or'}

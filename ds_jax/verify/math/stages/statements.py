@@ -5,7 +5,7 @@ from __future__ import annotations
 from flint import fmpq
 
 from ds_jax.verify.math import expressions
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import Node
 from ds_jax.verify.math.judge import Judge, each_way, pair_off
 from ds_jax.verify.math.linear import difference, ratio_sign
@@ -21,6 +21,7 @@ from ds_jax.verify.math.structures import (
   name_of,
 )
 
+_MORE_THAN_ITS_SIDE = Finding(None, 'an equation is more than its right side')
 _TURNED = {
   r'\supseteq': r'\subseteq',
   r'\supset': r'\subset',
@@ -37,10 +38,11 @@ def false_statements(gold: Answer, answer: Answer, judge: Judge) -> Finding | No
   if not isinstance(answer, Relation):
     return None
   for left, sign, right in zip(answer.sides, answer.signs, answer.sides[1:], strict=False):
-    if not (_is_constant(left) and _is_constant(right)):
+    if not _is_constant(left) or not _is_constant(right):
       continue
-    is_false = sign == '=' and judge.is_same(left, right) is False
-    if is_false or sign == r'\approx' and not _is_near(left.node, right, judge):
+    if sign == '=' and judge.is_same(left, right) is False:
+      return Finding(False, 'a false statement')
+    if sign == r'\approx' and not _is_near(left.node, right, judge):
       return Finding(False, 'a false statement')
   return None
 
@@ -51,8 +53,11 @@ def _is_constant(answer: Answer) -> bool:
 
 def _is_near(exact: Node, rounded: Quantity, judge: Judge) -> bool:
   """Whether the right side is what the left side rounds to, to its own last digit."""
+  places = 0
   text = rounded.tokens[0].text if rounded.tokens else ''
-  places = len(text.partition('.')[2]) if text.replace('.', '').isdigit() else 0
+  if text.replace('.', '').isdigit():
+    _, _, decimals = text.partition('.')
+    places = len(decimals)
   half_unit = expressions.number(fmpq(51, 100) / 10**places)  # and a little more, for truncation
   distance = ('call', 'abs', expressions.subtract(exact, rounded.node))
   larger = ('call', 'max', distance, half_unit)
@@ -72,18 +77,31 @@ def assignments(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   values = _ordered_values(named, other, is_gold=named is gold)
   if values is None:
     return Finding(False, 'assignments')
-  if isinstance(other, Collection) and len({name.partition('_')[0] for name in named.names}) == 1:
-    values = Collection(values)  # x_1 = 1, x_2 = 2 are two values of x
-    return judge.compare(*((values, other) if named is gold else (other, values)))
-  pairs = list(zip(values, other.items, strict=True))
-  return judge.all_equal([p if named is gold else p[::-1] for p in pairs], 'assignments')
+  if isinstance(other, Collection) and _have_one_letter(named.names):
+    several = Collection(values)  # x_1 = 1, x_2 = 2 are two values of x
+    if named is gold:
+      return judge.compare(several, other)
+    return judge.compare(other, several)
+  if named is gold:
+    pairs = zip(values, other.items, strict=True)
+  else:
+    pairs = zip(other.items, values, strict=True)
+  return judge.all_equal(pairs, 'assignments')
+
+
+def _have_one_letter(names: tuple[str, ...]) -> bool:
+  """Whether names differ in their subscripts only."""
+  letters = {name.partition('_')[0] for name in names}
+  return len(letters) == 1
 
 
 def _by_name(gold: Assignments, answer: Assignments, judge: Judge) -> Finding:
   if sorted(gold.names) != sorted(answer.names):
     return Finding(False, 'assignments')
   values = dict(zip(answer.names, answer.values, strict=True))
-  pairs = [(value, values[name]) for name, value in zip(gold.names, gold.values, strict=True)]
+  pairs = []
+  for name, value in zip(gold.names, gold.values, strict=True):
+    pairs.append((value, values[name]))
   return judge.all_equal(pairs, 'assignments')
 
 
@@ -102,19 +120,25 @@ def _ordered_values(
   is_sorted = named.names == tuple(sorted(named.names))
   if named.is_tuple or (is_gold and not is_sorted):
     return named.values
-  order = sorted(range(len(named.values)), key=lambda i: named.names[i])
-  return tuple(named.values[i] for i in order)
+  by_name = sorted(zip(named.names, named.values, strict=True), key=lambda pair: pair[0])
+  return tuple(value for _, value in by_name)
 
 
 def other_relations(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   """Divisibility, inclusion, convergence and the like: side by side."""
-  gold, answer = _turned(gold), _turned(answer)
-  signs = [side.signs if isinstance(side, Relation) else () for side in (gold, answer)]
-  if not OTHER_RELATIONS & {*signs[0], *signs[1]}:
+  gold = _turned(gold)
+  answer = _turned(answer)
+  signs = _signs_of(gold)
+  other_signs = _signs_of(answer)
+  if OTHER_RELATIONS.isdisjoint(signs + other_signs):
     return None
-  if signs[0] != signs[1]:
+  if signs != other_signs:
     return Finding(False, 'other relations')
-  return judge.all_equal(list(zip(gold.sides, answer.sides, strict=True)), 'other relations')
+  return judge.all_equal(zip(gold.sides, answer.sides, strict=True), 'other relations')
+
+
+def _signs_of(side: Answer) -> tuple[str, ...]:
+  return side.signs if isinstance(side, Relation) else ()
 
 
 def _turned(side: Answer) -> Answer:
@@ -126,18 +150,15 @@ def _turned(side: Answer) -> Answer:
 
 def equations(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   """Equations with equations; `name = value` with the value."""
-  if _is_equation(gold) and _is_equation(answer):
-    return _two_equations(gold, answer, judge)
   if not _is_equation(gold) and not _is_equation(answer):
     return None
+  if _is_equation(gold) and _is_equation(answer):
+    return _two_equations(gold, answer, judge)
   if isinstance(gold, Relation) and isinstance(answer, Relation):
     return Finding(None, 'an equation and another relation')
-  if _is_equation(answer):
-    return _value_of_equation(gold, answer, judge)
-  value = _stated_value(gold, is_gold=True)
-  if value is None or _is_zero(value, judge) and not is_plain_name(gold.sides[0]):
-    return Finding(None, 'an equation is more than its right side')
-  return judge.compare(value, answer)
+  if _is_equation(gold):
+    return _value_for_equation(gold, answer, judge)
+  return _equation_for_value(gold, answer, judge)
 
 
 def _is_equation(side: Answer) -> bool:
@@ -149,7 +170,8 @@ def _stated_value(equation: Relation, *, is_gold: bool) -> Answer | None:
   first, last = equation.sides[0], equation.sides[-1]
   if r'\approx' in equation.signs and not is_gold:
     exact = equation.sides[equation.signs.index(r'\approx')]
-    last = last if name_of(exact) is not None else exact
+    if name_of(exact) is None:
+      last = exact
   is_calculation = _is_constant(first) and _is_constant(last)
   if name_of(first) is not None or is_calculation:
     return last
@@ -157,20 +179,31 @@ def _stated_value(equation: Relation, *, is_gold: bool) -> Answer | None:
   return first if is_reversed else None
 
 
-def _value_of_equation(gold: Answer, answer: Relation, judge: Judge) -> Finding:
+def _value_for_equation(gold: Relation, answer: Answer, judge: Judge) -> Finding:
+  """For an answer that is a value: it must be what the gold says of a name."""
+  value = _stated_value(gold, is_gold=True)
+  if value is None:
+    return _MORE_THAN_ITS_SIDE
+  if _is_zero(value, judge) and not is_plain_name(gold.sides[0]):
+    return _MORE_THAN_ITS_SIDE
+  return judge.compare(value, answer)
+
+
+def _equation_for_value(gold: Answer, answer: Relation, judge: Judge) -> Finding:
   """For a gold that is a value: `m + n = 371` says 371, but `x^2 - 1 = 0` does not say 0."""
+  first, last = answer.sides[0], answer.sides[-1]
   value = _stated_value(answer, is_gold=False)
-  is_zero = _is_zero(answer.sides[-1], judge)
-  if is_zero and not is_plain_name(answer.sides[0]) and not _is_constant(answer.sides[0]):
-    return Finding(None, 'an equation is more than its right side')
+  is_result = is_plain_name(first) or _is_constant(first)
+  if _is_zero(last, judge) and not is_result:
+    return _MORE_THAN_ITS_SIDE
   if value is None:
     if isinstance(gold, Quantity) and not _is_constant(gold):
-      return Finding(None, 'an equation is more than its right side')
-    is_reversed = _is_constant(answer.sides[0]) and not _is_constant(answer.sides[-1])
-    value = answer.sides[0] if is_reversed else answer.sides[-1]
+      return _MORE_THAN_ITS_SIDE
+    is_reversed = _is_constant(first) and not _is_constant(last)
+    value = first if is_reversed else last
   finding = judge.compare(gold, value)
   if not finding.is_equal and r'\approx' in answer.signs and _is_rounded(gold):
-    return judge.compare(gold, answer.sides[-1])
+    return judge.compare(gold, last)
   return finding
 
 
@@ -180,41 +213,58 @@ def _is_zero(answer: Answer, judge: Judge) -> bool:
 
 def _is_rounded(gold: Answer) -> bool:
   """Whether a gold is itself a decimal of three digits or more."""
-  text = gold.tokens[0].text if isinstance(gold, Quantity) and gold.tokens else ''
+  if not isinstance(gold, Quantity) or not gold.tokens:
+    return False
+  text = gold.tokens[0].text
   return '.' in text and len(text) > 3
 
 
 def _two_equations(gold: Relation, answer: Relation, judge: Judge) -> Finding:
   """Values of one name; else multiples of one another, or one solved for a name."""
-  names = [name_of(side.sides[0]) for side in (gold, answer)]
-  values = [side.sides[-1] for side in (gold, answer)]
-  is_same_name = names[0] == names[1] or _are_y_and_function(gold.sides[0], answer.sides[0])
-  has_value = any(name_of(value) is None for value in values)
-  if None not in names and is_same_name and has_value:
-    return judge.compare(*values)
+  if _name_the_same(gold.sides[0], answer.sides[0]):
+    value, other_value = gold.sides[-1], answer.sides[-1]
+    if name_of(value) is None or name_of(other_value) is None:
+      return judge.compare(value, other_value)
   if max(len(gold.sides), len(answer.sides)) > 2:
     return Finding(pair_off(gold.sides, answer.sides, judge.is_same), 'equal sides')
-  differences = [difference(side) for side in (gold, answer)]
-  if None in differences:
-    return judge.all_equal(list(zip(gold.sides, answer.sides, strict=True)), 'sides')
-  if ratio_sign(*differences, judge):
+  # F = 0 and G = 0, as differences of the sides.
+  function = difference(gold)
+  other_function = difference(answer)
+  if function is None or other_function is None:
+    return judge.all_equal(zip(gold.sides, answer.sides, strict=True), 'sides')
+  if ratio_sign(function, other_function, judge):
     return Finding(True, 'proportional equations')
-  for explicit, implicit in ((gold, differences[1]), (answer, differences[0])):
-    if _solves(explicit, implicit, judge):
-      return Finding(True, 'the solved equation')
+  if _solves(gold, other_function, judge) or _solves(answer, function, judge):
+    return Finding(True, 'the solved equation')
   return Finding(None, 'equations')
 
 
-def _are_y_and_function(first: Answer, second: Answer) -> bool:
-  """Whether one is y and the other f(x)."""
-  nodes = [side.node if isinstance(side, Quantity) else (None,) for side in (first, second)]
-  functions = [node for node in nodes if node[0] == 'apply' and node[2][0] == 'symbol']
-  return len(functions) == 1 and ('symbol', 'y') in nodes
+def _name_the_same(first: Answer, second: Answer) -> bool:
+  """Whether two left sides are the same name, or one is y and the other f(x)."""
+  name = name_of(first)
+  other_name = name_of(second)
+  if name is None or other_name is None:
+    return False
+  if name == other_name:
+    return True
+  return _is_y(first) and _is_function(second) or _is_function(first) and _is_y(second)
+
+
+def _is_y(side: Answer) -> bool:
+  return isinstance(side, Quantity) and side.node == ('symbol', 'y')
+
+
+def _is_function(side: Answer) -> bool:
+  """Whether a side is f(x): some function of a letter."""
+  if not isinstance(side, Quantity) or side.node[0] != 'apply':
+    return False
+  return side.node[2][0] == 'symbol'
 
 
 def _solves(explicit: Relation, implicit: Node, judge: Judge) -> bool:
   """Whether `y = f(x)` is the one solution of an equation F(x, y) = 0 that is linear in y."""
-  name, value = name_of(explicit.sides[0]), explicit.sides[1]
+  name = name_of(explicit.sides[0])
+  value = explicit.sides[1]
   if not isinstance(value, Quantity) or expressions.is_constant(value.node):
     return False
   if name in expressions.symbols(value.node) or name not in expressions.symbols(implicit):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 
 from ds_jax.verify.math import units
-from ds_jax.verify.math.equality import Finding
+from ds_jax.verify.math.enclosures import Finding
 from ds_jax.verify.math.expressions import Node
 from ds_jax.verify.math.judge import Judge, each_way
 from ds_jax.verify.math.structures import (
@@ -36,8 +36,9 @@ def unread(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
 def same_structure(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
   """The same statement; numbers are left to their values, which may not exist."""
   del judge
-  has_values = isinstance(gold, (Quantity, Sequence, Collection))
-  return Finding(True, 'same structure') if gold == answer and not has_values else None
+  if isinstance(gold, (Quantity, Sequence, Collection)) or gold != answer:
+    return None
+  return Finding(True, 'same structure')
 
 
 def truth(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
@@ -83,9 +84,12 @@ def words(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
 
 def _letters(answer: Answer) -> str:
   """The letters that a product of letters was written with, in one run."""
-  tokens = answer.tokens if isinstance(answer, Quantity) else ()
-  is_run = len(tokens) == 1 and tokens[0].kind == 'letters' and len(tokens[0].text) > 1
-  return tokens[0].text.casefold() if is_run else ''
+  if not isinstance(answer, Quantity) or len(answer.tokens) != 1:
+    return ''
+  token = answer.tokens[0]
+  if token.kind != 'letters' or len(token.text) < 2:
+    return ''
+  return token.text.casefold()
 
 
 def numerals(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
@@ -119,16 +123,18 @@ def ratios(gold: Answer, answer: Answer, judge: Judge) -> Finding | None:
 
 def _same_time(first: Ratio, second: Ratio) -> bool:
   """Whether two times are the same, if need be without their halves of the day or in 24 hours."""
-  times = [_time(side) for side in (first, second)]
   if bool(first.half) == bool(second.half):
-    return times[0] == times[1] and first.half == second.half
-  readings = [{_time(side), _time_of_24_hours(side)} for side in (first, second)]
-  return bool(readings[0] & readings[1])
+    return first.half == second.half and _time(first) == _time(second)
+  readings = {_time(first), _time_of_24_hours(first)}
+  other_readings = {_time(second), _time_of_24_hours(second)}
+  return bool(readings & other_readings)
 
 
 def _time(ratio: Ratio) -> tuple:
   """Hours, minutes and, unless they are zero, seconds."""
-  parts = [int(part[1].p) if part[0] == 'number' else part for part in ratio.parts]
+  parts: list = []
+  for part in ratio.parts:
+    parts.append(int(part[1].p) if part[0] == 'number' else part)
   while len(parts) > 2 and parts[-1] == 0:
     parts.pop()
   return tuple(parts)
@@ -147,10 +153,12 @@ def _proportional(first: SequenceOf[Node], second: SequenceOf[Node], judge: Judg
     return Finding(False, 'ratios')
   for i in range(len(first)):
     for k in range(i):
-      cross_products = ('*', first[i], second[k]), ('*', first[k], second[i])
-      finding = judge.same_expression(*cross_products)
+      product = ('*', first[i], second[k])
+      cross_product = ('*', first[k], second[i])
+      finding = judge.same_expression(product, cross_product)
       if not finding.is_equal:
         return finding._replace(stage='ratios')
   # Products with zeros say nothing: 0 : 1 is not 1 : 0.
-  zeros = [[judge.is_zero(part) for part in parts] for parts in (first, second)]
-  return Finding(zeros[0] == zeros[1] and not all(zeros[0]), 'ratios')
+  zeros = list(map(judge.is_zero, first))
+  other_zeros = list(map(judge.is_zero, second))
+  return Finding(zeros == other_zeros and not all(zeros), 'ratios')
