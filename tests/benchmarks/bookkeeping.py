@@ -193,7 +193,8 @@ def _pad(values, dtype, size):
 
 def paper_expansion_seconds(num_slots, bandwidth, length=8192):
   """Least time of one expansion: T tokens, each of which reads the weights and all path caches."""
-  weights, cache = 1.54e9 * 2, 28_672 * length * num_slots  # bytes; see docs/design.md
+  weights = 1.54e9 * 2  # bytes, bfloat16
+  cache = 28_672 * length * num_slots  # bytes: K and V of 28 layers with 2 heads of width 128
   return 256 * (weights + cache) / bandwidth
 
 
