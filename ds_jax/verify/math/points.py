@@ -63,6 +63,7 @@ class Chance:
 
   def factor(self, label: str) -> fmpq:
     """A fraction between 3/10 and 1 whose denominator is a large prime."""
+    # The first prime from an odd number on; its numerator is the share of it, rounded down.
     denominator = fmpz(self.pick(f'{label} below', _PRIMES) | 1)
     while not denominator.is_prime():
       denominator += 2
