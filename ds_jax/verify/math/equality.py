@@ -142,7 +142,7 @@ def _folded(node: Node, work: Work) -> Node:
   """A tree with what is rational and short computed: 10^(10^10) is 10^10000000000."""
   operands = []
   for operand in node[1:]:
-    operands.append(_folded(operand, work) if _is_node(operand) else operand)
+    operands.append(_folded(operand, work) if expressions.is_node(operand) else operand)
   folded = (node[0], *operands)
   if node[0] not in _FOLDED_KINDS or any(operand[0] != 'number' for operand in operands):
     return folded
@@ -153,10 +153,6 @@ def _folded(node: Node, work: Work) -> Node:
   if isinstance(value, fmpq) and value.height_bits() < _MAX_FOLDED:
     return ('number', value)
   return folded
-
-
-def _is_node(operand: object) -> bool:
-  return isinstance(operand, tuple) and bool(operand) and isinstance(operand[0], str)
 
 
 def _compare_rounded(gold: Node, answer: Node, work: Work) -> Finding | None:
