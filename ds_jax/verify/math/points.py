@@ -130,20 +130,23 @@ class PointSource:
   def _whole_points(self) -> Iterator[Point]:
     """Whole numbers, where roundings jump and divisors matter: 17 | n is seen at 17 only."""
     if not self.integers:
-      for i in (1, 2):
-        yield {name: fmpq((3 * j + 4 * i) * (-1) ** (i * j)) for j, name in enumerate(self.names)}
+      # 4, -7, 10, … and 8, 11, 14, …: different numbers for different names.
+      yield {name: fmpq((3 * j + 4) * (-1) ** j) for j, name in enumerate(self.names)}
+      yield {name: fmpq(3 * j + 8) for j, name in enumerate(self.names)}
       return
     for n in (*_DIVISIBLE, *_written_integers(self._nodes)):
       for name in sorted(self.integers):
         yield {**self.draw(0), name: fmpq(n)}
     for name in sorted(self.integers):
-      yield {**self.draw(0), name: fmpq(self._chance.pick(f'{name!a} large', _LARGE))}
+      large = self._chance.pick(f'{name!a} large', _LARGE)
+      yield {**self.draw(0), name: fmpq(large)}
 
   def _far_points(self) -> Iterator[Point]:
     """Whole numbers so large that no short product has them as zeros; sums end before them."""
     for i in range(_NUM_FAR):
       for name in sorted(self.integers):
-        yield {**self.draw(0), name: fmpq(self._chance.pick(f'{name!a} far {i}', _FAR))}
+        far = self._chance.pick(f'{name!a} far {i}', _FAR)
+        yield {**self.draw(0), name: fmpq(far)}
 
   def _points_around(self, kinks: Sequence[Kink], base: Point, work: Work) -> Iterator[Point]:
     """Points around the kinks along each name, the other names as in `base`."""
