@@ -23,12 +23,19 @@ ZERO_AT_KNOWN = ''.join(f'({bottom}x-({top}))' for top, bottom in KNOWN)
 WHOLE = (*range(1, 14), 17, 30, 60, 97, 210)
 ZERO_AT_WHOLE = ''.join(f'(n-{k})' for k in WHOLE)
 
+DEAR = r'(\sum_{k=1}^{2900} \sqrt{k+n^2})'  # what spends the work of a comparison
+
+# Known points of functions by cases: their ends, numbers beside them, and spread over the line.
+BESIDE = r'(2^{40} 2x - 1)(2^{40} 2x + 1)'
+ZERO_AT_SPREAD = f'x(3x-4)(x+1)(x-1){BESIDE}(7x-2)(4x-7)(3x-31)(8x-907)'
+
 BUILT = (
   ('0', ZERO_AT_KNOWN),
   ('x', f'x + {ZERO_AT_KNOWN}'),
   (r'\sin x', rf'\sin x + {ZERO_AT_KNOWN}'),
   ('x', r'x + \sin(9970 \pi x)'),  # zero at all fractions with that denominator
   ('(-1)^n', f'(-1)^n + {ZERO_AT_WHOLE}'),
+  ('(-1)^n', f'(-1)^n + {ZERO_AT_WHOLE} {DEAR}'),
   (r'\sum_{k=1}^n k', rf'\frac{{n(n+1)}}{{2}} + {ZERO_AT_WHOLE}'),
 )
 
@@ -42,6 +49,14 @@ def test_a_function_that_is_made_for_known_points_is_refused(gold, answer):
 def test_an_equation_that_is_made_for_known_points_is_refused():
   assert not grade_math.is_equal('y = x', f'y = x + {ZERO_AT_KNOWN}')
   assert not grade_math.is_equal('y - x = 0', f'2y - 2x + {ZERO_AT_KNOWN} = 0')
+
+
+def test_a_function_by_cases_that_is_made_for_known_points_is_refused():
+  gold = r'\begin{cases} x & x > 0 \\ 0 & x \leq 0 \end{cases}'
+  made = rf'\begin{{cases}} x + {ZERO_AT_SPREAD} & x > 0 \\ 0 & x \leq 0 \end{{cases}}'
+  honest = r'\begin{cases} 2x - x & x > 0 \\ 0 & x \leq 0 \end{cases}'
+  assert grade_math.is_equal(gold, honest)
+  assert not grade_math.is_equal(gold, made)
 
 
 def draw(*texts: str) -> list[dict]:

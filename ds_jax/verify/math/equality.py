@@ -48,6 +48,7 @@ def same_expression(gold: Node, answer: Node, work: Work) -> Finding:
   try:
     check_size(gold)
     check_size(answer)
+    # Infinities first: they have no value.
     if INFINITY in leaves(gold) | leaves(answer):
       return _same_infinity(gold, answer)
     if expressions.is_constant(gold) and expressions.is_constant(answer):
@@ -93,6 +94,7 @@ def _same_constant(gold: Node, answer: Node, work: Work) -> Finding:
   if finding.is_equal is None and finding.stage != 'undefined':
     if _folded(gold, work) == _folded(answer, work):
       return Finding(True, 'same tree')
+  # A decimal is compared with what it rounds, but not with another decimal.
   if finding.is_equal or has_long_decimal(gold) == has_long_decimal(answer):
     return finding
   return _compare_rounded(gold, answer, work) or finding
@@ -103,6 +105,7 @@ def _compare_exactly(gold: Node, answer: Node, work: Work) -> Finding:
   stage = 'enclosures'
   has_limit = any(part[0] == 'lim' for part in (*walk(gold), *walk(answer)))
   for bits in PRECISIONS:
+    # One for each side, as each has its own height.
     evaluations = [_evaluation((gold, answer), work, bits) for _ in range(2)]
     try:
       u = evaluations[0].value(gold)
@@ -139,7 +142,7 @@ def _folded(node: Node, work: Work) -> Node:
   """A tree with what is rational and short computed: 10^(10^10) is 10^10000000000."""
   operands = []
   for operand in node[1:]:
-    operands.append(_folded(operand, work) if _is_node(operand) else operand)
+    operands.append(_folded(operand, work) if expressions.is_node(operand) else operand)
   folded = (node[0], *operands)
   if node[0] not in _FOLDED_KINDS or any(operand[0] != 'number' for operand in operands):
     return folded
@@ -150,10 +153,6 @@ def _folded(node: Node, work: Work) -> Node:
   if isinstance(value, fmpq) and value.height_bits() < _MAX_FOLDED:
     return ('number', value)
   return folded
-
-
-def _is_node(operand: object) -> bool:
-  return isinstance(operand, tuple) and bool(operand) and isinstance(operand[0], str)
 
 
 def _compare_rounded(gold: Node, answer: Node, work: Work) -> Finding | None:

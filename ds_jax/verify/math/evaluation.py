@@ -116,10 +116,12 @@ class Context:
     elif not x.is_finite():
       raise UndecidedError('magnitude')
     elif isinstance(x, acb):
+      # A complex number whose imaginary part is exactly 0 is a real one.
       if x.imag == 0:
         x = x.real
       elif not self.is_complex:
         raise UndefinedError
+    # The height is that of numbers: a ball around 0 has no size.
     size = abs(log2(x))
     if size > self.height and not holds_zero(x):
       if size > _MAX_LOG:
@@ -131,6 +133,7 @@ class Context:
     """`x` as a real number; a complex one has no value where a real one is needed."""
     if not isinstance(x, acb):
       return x
+    # Where only real values are allowed, an imaginary part around 0 is rounding.
     if x.imag.contains(0) and not self.is_complex:
       return x.real
     raise UndefinedError

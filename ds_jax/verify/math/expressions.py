@@ -30,8 +30,11 @@ NODE_KINDS = frozenset(
   'matrix'.split()
 )
 
-ZERO, ONE, TWO = (('number', fmpq(n)) for n in range(3))
-PI, EULER, IMAGINARY = ('constant', 'pi'), ('constant', 'e'), ('constant', 'i')
+ZERO = ('number', fmpq(0))
+ONE = ('number', fmpq(1))
+PI = ('constant', 'pi')
+EULER = ('constant', 'e')
+IMAGINARY = ('constant', 'i')
 INFINITY = ('constant', 'infinity')
 NEGATIVE_INFINITY = ('-', INFINITY)
 _MAX_SIGNS = 4  # \pm in one expression
@@ -51,32 +54,50 @@ def is_integer(node: Node) -> bool:
 
 def walk(node: Node) -> list[Node]:
   """All nodes of a tree, the root first."""
-  nodes, stack = [], [node]
+  nodes: list[Node] = []
+  stack = [node]
   while stack:
     node = stack.pop()
     nodes.append(node)
     for operand in node[1:]:
-      if isinstance(operand, tuple):
-        is_node = operand and isinstance(operand[0], str)
-        stack += [operand] if is_node else [cell for row in operand for cell in row]
+      if not isinstance(operand, tuple):
+        continue
+      if is_node(operand):
+        stack.append(operand)
+      else:  # the rows of a matrix
+        for row in operand:
+          stack += row
   return nodes
+
+
+def is_node(operand: object) -> bool:
+  """Whether an operand is a tree itself, and no number, name or rows of a matrix."""
+  return isinstance(operand, tuple) and bool(operand) and isinstance(operand[0], str)
 
 
 def leaves(node: Node) -> set[Node]:
   """The symbols, constants and unknown functions (by name) in a tree, without bound variables."""
-  found, bound = set(), set()
+  free: set[Node] = set()
+  bound: set[Node] = set()
   for part in walk(node):
     if part[0] in ('symbol', 'constant'):
-      found.add(part)
+      free.add(part)
     elif part[0] == 'apply':
-      found.add(('apply', part[1]))
+      free.add(('apply', part[1]))
     elif part[0] in ('sum', 'prod', 'int', 'lim'):
-      bound.update((('symbol', part[1]), INFINITY))
-  return found - bound
+      bound.add(('symbol', part[1]))
+      bound.add(INFINITY)  # as an end of it
+  return free - bound
 
 
 def symbols(*nodes: Node) -> list[str]:
-  return sorted({leaf[1] for node in nodes for leaf in leaves(node) if leaf[0] == 'symbol'})
+  """The names of the free symbols in some trees, sorted."""
+  names: set[str] = set()
+  for node in nodes:
+    for leaf in leaves(node):
+      if leaf[0] == 'symbol':
+        names.add(leaf[1])
+  return sorted(names)
 
 
 def is_constant(node: Node) -> bool:
@@ -91,9 +112,9 @@ def replace(node: Node, change: Callable[[Node], Node | None]) -> Node:
     return changed
   operands = []
   for operand in node[1:]:
-    if isinstance(operand, tuple) and operand and isinstance(operand[0], str):
+    if is_node(operand):
       operand = replace(operand, change)
-    elif isinstance(operand, tuple):
+    elif isinstance(operand, tuple):  # the rows of a matrix
       operand = tuple(tuple(replace(cell, change) for cell in row) for row in operand)
     operands.append(operand)
   return (node[0], *operands)
@@ -101,28 +122,42 @@ def replace(node: Node, change: Callable[[Node], Node | None]) -> Node:
 
 def alternatives(node: Node) -> list[Node]:
   r"""What a tree with \pm stands for: each sign both ways, all of them together beside a \mp."""
-  parts = walk(node)
-  signs = sorted({part[1] for part in parts if part[0] in ('pm', 'mp')})
-  if not signs:
+  kinds = {}
+  for part in walk(node):
+    if part[0] in ('pm', 'mp'):
+      kinds[part[1]] = part[0]
+  if not kinds:
     return [node]
-  if len(signs) > 4:
+  if len(kinds) > _MAX_SIGNS:
     raise UnreadableError('signs')
-  is_tied = any(part[0] == 'mp' for part in parts)
-  if is_tied:
-    choices = [dict.fromkeys(signs, sign) for sign in (1, -1)]
+  signs = sorted(kinds)
+  # Beside a \mp one choice is made for all: the upper signs, or the lower ones.
+  if 'mp' in kinds.values():
+    choices = [dict.fromkeys(signs, 1), dict.fromkeys(signs, -1)]
   else:
-    choices = [
-      {s: 1 - 2 * (bits >> k & 1) for k, s in enumerate(signs)} for bits in range(1 << len(signs))
-    ]
-  return [replace(node, _choose(choice)) for choice in choices]
+    choices = [_choice(signs, bits) for bits in range(1 << len(signs))]
+  return [_with_signs(node, choice) for choice in choices]
 
 
-def _choose(choice: dict[int, int]) -> Callable[[Node], Node | None]:
-  def change(node: Node) -> Node | None:
-    if node[0] not in ('pm', 'mp'):
+def _choice(signs: list[int], bits: int) -> dict[int, int]:
+  """A sign for each \\pm: minus where its bit is set."""
+  choice = {}
+  for k, sign in enumerate(signs):
+    choice[sign] = -1 if bits >> k & 1 else 1
+  return choice
+
+
+def _with_signs(node: Node, choice: dict[int, int]) -> Node:
+  """A tree with \\pm and \\mp replaced by the signs that are chosen for them."""
+
+  def change(part: Node) -> Node | None:
+    if part[0] not in ('pm', 'mp'):
       return None
-    sign = choice[node[1]] * (1 if node[0] == 'pm' else -1)
-    inner = replace(node[2], change)
-    return inner if sign > 0 else ('-', inner)
+    _, number_of_sign, operand = part
+    is_minus = (choice[number_of_sign] < 0) == (part[0] == 'pm')
+    inner = replace(operand, change)
+    if is_minus:
+      return ('-', inner)
+    return inner
 
-  return change
+  return replace(node, change)

@@ -34,6 +34,7 @@ def same_function(gold: Node, answer: Node, work: Work) -> Finding:
   open_stage = ''  # of the last point that told nothing
   for point, is_generic in PointSource(nodes).samples(work):
     finding = _compare_at(nodes, point, work, is_rounded=is_rounded)
+    # One point is enough for a difference.
     if finding.is_equal is False:
       return finding
     # One of them alone has no value here: their domains differ.

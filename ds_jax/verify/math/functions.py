@@ -68,6 +68,7 @@ def _elementary(context: Context, name: str, argument: Value) -> Value:
   if name in _GROWING and log2(x) > _MAX_GROWING_LOG:
     raise UndecidedError('magnitude')
   value = _apply(name, x)
+  # Outside the real domain: arcsin 2 is a complex number.
   if not value.is_finite() and isinstance(x, arb) and context.is_complex:
     value = _apply(name, acb(x))
   if not value.is_finite():
@@ -89,6 +90,7 @@ def _logarithm(context: Context, x: Value) -> Value:
     if isinstance(x, fmpq):
       raise UndefinedError
     raise UndecidedError('ln 0')
+  # ln x = ln |x| + i pi for a negative x.
   enclosure = ball(x)
   if isinstance(enclosure, arb) and enclosure < 0:
     if not context.is_complex:
@@ -128,6 +130,7 @@ def _ceil(context: Context, x: Value) -> Value:
 
 def _round(context: Context, x: Value) -> Value:
   x = context.real(x)
+  # Halves are rounded up by some and to even numbers by others.
   if isinstance(x, fmpq) and (2 * x).q == 1 and x.q != 1:
     raise UndecidedError('rounding of a half')
   return _floor(context, x, fmpq(1, 2))
@@ -135,6 +138,7 @@ def _round(context: Context, x: Value) -> Value:
 
 def _sign(context: Context, x: Value) -> Value:
   x = context.real(x)
+  # Only an exact 0 is known to have the sign 0.
   if holds_zero(x):
     if isinstance(x, fmpq):
       return fmpq(0)
@@ -197,6 +201,7 @@ def _modulo(context: Context, x: Value, y: Value) -> Value:
   x, y = _integers(context, x, y)
   if not y:
     raise UndefinedError
+  # The remainder that is not negative.
   return fmpq(x % abs(y))
 
 
@@ -213,6 +218,7 @@ def _binomial(context: Context, n: Value, k: Value) -> Value:
       context.work.spend(context.cost)
       product = product * (n - j) / (j + 1)
     return product
+  # n! / (k! (n - k)!)
   top = factorial_of(context, n)
   return top / factorial_of(context, k) / factorial_of(context, n - k)
 
@@ -226,6 +232,7 @@ def _permutations(context: Context, n: Value, k: Value) -> Value:
 
 
 def _gamma(context: Context, x: Value) -> Value:
+  # Gamma(x) = (x - 1)!
   return factorial_of(context, context.real(x) - 1)
 
 

@@ -58,6 +58,7 @@ def _agree(gold: _Function, answer: _Function, judge: Judge) -> bool | None:
   if len(names) != 1:
     return None
   name = names.pop()
+  # Points that hang on both functions.
   chance = Chance((gold.side, answer.side))
   num_agreeing = 0
   for x in _points((gold, answer), name, chance, judge):
@@ -83,6 +84,8 @@ def _points(
   critical: set[fmpq] = set()
   for function in functions:
     critical |= function.critical(name, judge)
+  # At critical numbers, around them, and spread: each number of the spread is moved outwards by up
+  # to an eighth of itself.
   ordered = sorted(critical)
   points = [*ordered, *kinks.between(ordered)]
   for x in _SPREAD:
@@ -146,6 +149,7 @@ class _Function:
 
   def at(self, name: str, x: Value, judge: Judge) -> Node | None:
     """The value at x as an expression; None where no case holds. Two cases must not differ."""
+    # The cases whose condition holds; the others only where there is none.
     holding: list[Node] = []
     otherwise: list[Node] = []
     for node, condition in self._rows:
@@ -154,6 +158,7 @@ class _Function:
       elif _holds(condition, x, judge):
         holding.append(node)
     at_x = {('symbol', name): ('number', x)}
+    # Cases that overlap must say the same there.
     values = [expressions.replace(node, at_x.get) for node in holding or otherwise]
     if not values:
       return None

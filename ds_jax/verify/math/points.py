@@ -31,9 +31,9 @@ _SCALES = (1, -1, fmpq(1, 10), 10, -10, fmpq(6, 10), -fmpq(4, 10), 100, -100, 30
 _NUM_ANALYTIC = 7
 _MAX_KINK_POINTS = 30
 _MAX_SMALL = 13  # of whole numbers that every operation takes
-# Whole numbers that no polynomial is made for: within the terms of a sum, and out of reach of short
-# products.
-_DISTANCES = (range(211, 1000), range(10**5, 10**6), range(10**5, 10**6))
+_LARGE = range(211, 1000)  # whole numbers within the terms of a sum, but dear there
+_FAR = range(10**5, 10**6)  # whole numbers out of reach of short products
+_NUM_FAR = 2
 _PRIMES = range(1 << 20, 1 << 21)  # where denominators are taken from
 _DIVISIBLE = (17, 30, 60, 97, 210)  # by many small numbers, or by a prime
 _MAX_DIVISOR = 10**6
@@ -63,6 +63,7 @@ class Chance:
 
   def factor(self, label: str) -> fmpq:
     """A fraction between 3/10 and 1 whose denominator is a large prime."""
+    # The first prime from an odd number on; its numerator is the share of it, rounded down.
     denominator = fmpz(self.pick(f'{label} below', _PRIMES) | 1)
     while not denominator.is_prime():
       denominator += 2
@@ -89,6 +90,9 @@ class PointSource:
     kinks: list[Kink] = []
     for node in self._nodes:
       kinks += find_kinks(node)
+    # First those that no product reaches, while there is work left.
+    for point in self._far_points():
+      yield Sample(point, is_generic=False)
     # Points drawn at random. Of factorials only the small ones come out.
     is_analytic = not kinks and not self.integers and not _has_factorial(self._nodes)
     for index in range(_NUM_ANALYTIC if is_analytic else len(_SCALES)):
@@ -126,13 +130,23 @@ class PointSource:
   def _whole_points(self) -> Iterator[Point]:
     """Whole numbers, where roundings jump and divisors matter: 17 | n is seen at 17 only."""
     if not self.integers:
-      for i in (1, 2):
-        yield {name: fmpq((3 * j + 4 * i) * (-1) ** (i * j)) for j, name in enumerate(self.names)}
+      # 4, -7, 10, … and 8, 11, 14, …: different numbers for different names.
+      yield {name: fmpq((3 * j + 4) * (-1) ** j) for j, name in enumerate(self.names)}
+      yield {name: fmpq(3 * j + 8) for j, name in enumerate(self.names)}
       return
-    far = [self._chance.pick(f'far {i}', distance) for i, distance in enumerate(_DISTANCES)]
-    for n in (*_DIVISIBLE, *_written_integers(self._nodes), *far):
+    for n in (*_DIVISIBLE, *_written_integers(self._nodes)):
       for name in sorted(self.integers):
         yield {**self.draw(0), name: fmpq(n)}
+    for name in sorted(self.integers):
+      large = self._chance.pick(f'{name!a} large', _LARGE)
+      yield {**self.draw(0), name: fmpq(large)}
+
+  def _far_points(self) -> Iterator[Point]:
+    """Whole numbers so large that no short product has them as zeros; sums end before them."""
+    for i in range(_NUM_FAR):
+      for name in sorted(self.integers):
+        far = self._chance.pick(f'{name!a} far {i}', _FAR)
+        yield {**self.draw(0), name: fmpq(far)}
 
   def _points_around(self, kinks: Sequence[Kink], base: Point, work: Work) -> Iterator[Point]:
     """Points around the kinks along each name, the other names as in `base`."""

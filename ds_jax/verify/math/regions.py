@@ -129,6 +129,7 @@ def _combined(operation: str, parts: tuple[Answer, ...]) -> tuple[Region, str]:
   """Several sets as one; all that have a variable have the same one."""
   regions: list[Region] = []
   names: set[str] = set()
+  # An interval has no variable, and goes with any.
   for part in parts:
     region, name = of(part)
     regions.append(region)
@@ -177,6 +178,7 @@ def _interval(answer: Sequence) -> Region:
   for item, bracket, infinity in zip(answer.items, answer.brackets, infinities, strict=True):
     if not isinstance(item, Quantity) or item.unit not in (units.NONE, units.DEGREE):
       raise NoRegionError
+    # An infinite end is open, and bounds nothing.
     if item.node == infinity:
       if bracket in '[]':
         raise NoRegionError
@@ -185,6 +187,7 @@ def _interval(answer: Sequence) -> Region:
       raise NoRegionError
     difference = subtract(('symbol', ANY_NAME), item.node)
     bounds.append(Comparison(difference, ANY_NAME, _SIGN_OF_BRACKET[bracket]))
+  # An interval that holds no number is a point, or a slip.
   low, high = answer.items
   if len(bounds) == 2 and not _is_ordered(low.node, high.node):
     raise NoRegionError
@@ -209,6 +212,7 @@ def _of_relation(answer: Relation) -> tuple[Region, str]:
   for left, sign, right in zip(nodes, answer.signs, nodes[1:], strict=False):
     if sign not in _COMPARISON_SIGNS:
       raise NoRegionError
+    # A link between two numbers says nothing of x.
     if not expressions.symbols(left, right):
       raise NoRegionError
     links.append(_comparison(left, sign, right, name))
@@ -220,6 +224,7 @@ def _of_membership(answer: Relation) -> tuple[Region, str]:
   name = name_of(answer.sides[0])
   if name is None:
     raise NoRegionError
+  # `x in y > 3` is no membership.
   region, inner_name = of(answer.sides[1])
   if inner_name != ANY_NAME:
     raise NoRegionError
@@ -228,6 +233,7 @@ def _of_membership(answer: Relation) -> tuple[Region, str]:
 
 def _only_symbol(nodes: list[Node]) -> str:
   """The one symbol of some functions, all of whose operations are known."""
+  # A function that nobody knows has no sign.
   for node in nodes:
     if any(part[0] == 'apply' for part in expressions.walk(node)):
       raise NoRegionError
@@ -267,9 +273,11 @@ def same_region(gold: Region, answer: Region, work: Work) -> Finding:
 
 
 def _hold_the_same(gold: Region, answer: Region, work: Work) -> bool | None:
+  # All numbers where one of the two may change.
   critical: list[Value] = []
   for comparison in (*_comparisons(gold), *_comparisons(answer)):
     critical += _critical(comparison, work)
+  # Both hold the same of them, and of the numbers around and between them.
   num_inside = 0
   for x in _test_points(critical):
     is_inside = holds(gold, x, work)
@@ -321,6 +329,7 @@ def _evaluate(node: Node, work: Work) -> Value:
 
 def _test_points(critical: list[Value]) -> list[Value]:
   """All critical numbers, numbers around and between them, and two more."""
+  # Balls by their middles: what lies beside a middle by 2^-40 lies outside a ball of 64 bits.
   rationals = sorted({kinks.middle(x) for x in critical})
   points = [*critical, *kinks.between(rationals), *_ELSEWHERE]
   return points[:_MAX_POINTS]
@@ -357,6 +366,7 @@ def _combination_holds(region: Combination, x: Value, work: Work) -> bool:
 
 def _comparison_holds(comparison: Comparison, x: Value, work: Work) -> bool:
   """Whether the relation holds at x; where its function has no value, it does not."""
+  # The relation is one between the function and 0.
   evaluation = Evaluation(work, PRECISION, values={comparison.name: x})
   try:
     sign = _sign(evaluation.value(comparison.function))
@@ -378,8 +388,10 @@ def _comparison_holds(comparison: Comparison, x: Value, work: Work) -> bool:
 
 def _sign(value: Value) -> int:
   """-1, 0 or 1; a narrow ball around 0 is the 0 that an end or a zero gives."""
+  # A wide ball around 0 tells nothing; a narrow one stands for an end or a zero.
   if isinstance(value, arb) and value.contains(0):
     if log2(value) > _NARROW:
       raise UndecidedError('sign')
     return 0
+  # The bounds of a ball away from 0 have one sign.
   return (value > 0) - (value < 0)

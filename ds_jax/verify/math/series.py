@@ -58,7 +58,9 @@ def _infinite_sum(context: Context, name: str, start: int, body: Node) -> Value:
   """A geometric series, or c k^{-s}: known by terms that are exact, the first and far ones."""
   if not all(part[0] in _SMOOTH for part in walk(body)):
     raise UndecidedError('infinite series')
-  terms = {k: context.at(name, fmpq(start + k), body) for k in _TOLD_BY}
+  terms: dict[int, fmpq] = {}
+  for k in _TOLD_BY:
+    terms[k] = context.at(name, fmpq(start + k), body)
   if not all(isinstance(term, fmpq) and term for term in terms.values()):
     raise UndecidedError('infinite series')
   # Geometric: a + a r + a r^2 + … = a / (1 - r).

@@ -231,17 +231,21 @@ def describe(answer: Answer | None) -> str:
     return f'{formula(answer.node)} {_describe_unit(answer.unit)}'.strip()
   if isinstance(answer, (Sequence, Collection)):
     brackets = answer.brackets if isinstance(answer, Sequence) else '{}'
-    return brackets[0] + ', '.join(map(describe, answer.items)) + brackets[1]
+    items = ', '.join(map(describe, answer.items))
+    return f'{brackets[0]}{items}{brackets[1:]}'
   if isinstance(answer, Relation):
     sides = [describe(side) for side in answer.sides]
-    return sides[0] + ''.join(
-      f' {sign} {side}' for sign, side in zip(answer.signs, sides[1:], strict=True)
-    )
+    text = sides[0]
+    for sign, side in zip(answer.signs, sides[1:], strict=True):
+      text += f' {sign} {side}'
+    return text
   if isinstance(answer, Assignments):
     pairs = zip(answer.names, answer.values, strict=True)
     return ', '.join(f'{name} = {describe(value)}' for name, value in pairs)
-  if isinstance(answer, (Words, Name)):
-    return ' '.join(answer.words) if isinstance(answer, Words) else answer.text
+  if isinstance(answer, Words):
+    return ' '.join(answer.words)
+  if isinstance(answer, Name):
+    return answer.text
   fields = [getattr(answer, field.name) for field in dataclasses.fields(answer)]
   return f'{type(answer).__name__.lower()}({", ".join(map(_describe_part, fields))})'
 
