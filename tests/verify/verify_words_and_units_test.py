@@ -8,6 +8,8 @@ from __future__ import annotations
 import pytest
 from answer_cases import check, read_cases
 
+from ds_jax.verify import grade_math
+
 CASES = r"""
 - 7 ;; 7\text{ is incorrect}
 - 7 ;; 7\text{ plus one}
@@ -220,3 +222,8 @@ CASES = r"""
 @pytest.mark.parametrize('case', read_cases(CASES), ids=str)
 def test_words_and_units(case):
   check(case)
+
+
+@pytest.mark.parametrize('answer', ['5 u', r'5\text{ u}', '5 k', r'5 \Omega', '5 u u', 'u', 'k'])
+def test_a_prefix_without_a_unit_is_read_without_harm(answer):
+  assert not grade_math.is_equal('7', answer)

@@ -250,7 +250,8 @@ class _Reader:
     if word in ('degree', 'degrees', r'\circ'):
       return self._degrees()
     word = _UNIT_COMMANDS.get(word, word)
-    if word == 'u' or self._peek() == r'\Omega' and word in _PREFIXES:
+    is_prefix_of_ohm = self._peek() == r'\Omega' and word in _PREFIXES
+    if self._peek() and (word == 'u' or is_prefix_of_ohm):
       word += self._take()
     unit = currency(word) or (PERCENT if word == '%' else lookup(word))
     return self._with_exponent(unit or self._noun(word))
