@@ -191,8 +191,8 @@ def restart(tree: Tree, is_new: jax.Array, blank: Tree) -> Tree:
   def write_over(old: jax.Array, new: jax.Array) -> jax.Array:
     if old.shape == new.shape:
       return jnp.where(is_new, new, old)
-    # Of arrays with an entry per node, `blank` has the root's row alone. It is written by index: at a
-    # slice, XLA of jaxlib 0.11.2 crashes on CPUs where trees lie on several devices.
+    # Of arrays with an entry per node, `blank` has the root's row alone. It is written by index: a
+    # slice makes XLA of jaxlib 0.11.2 crash on CPUs where trees lie on several devices.
     root = jnp.where(is_new, new[Tree.ROOT], old[Tree.ROOT])
     return old.at[Tree.ROOT].set(root)
 
