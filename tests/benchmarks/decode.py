@@ -39,35 +39,11 @@ from ds_jax.checks import check_divides
 from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
-from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.run.mesh import keep_freed_memory
+from ds_jax.testing.sizes import SIZES
 
-SIZES = {
-  '1M': DecoderConfig(
-    vocab_size=1024,
-    num_ids=1024,
-    num_layers=4,
-    width=128,
-    mlp_width=448,
-    num_heads=4,
-    num_kv_heads=2,
-    head_width=32,
-    max_positions=8192,
-  ),
-  '17M': DecoderConfig(
-    vocab_size=8192,
-    num_ids=8192,
-    num_layers=8,
-    width=384,
-    mlp_width=1152,
-    num_heads=6,
-    num_kv_heads=2,
-    head_width=64,
-    max_positions=8192,
-  ),
-}
 STOP_ID = 1_000_000  # no token: every sibling runs to its end
 
 

@@ -23,9 +23,9 @@ import jax
 import numpy as np
 
 from ds_jax.config import TrainConfig
-from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
 from ds_jax.sharding import make_mesh
+from ds_jax.testing.sizes import SIZES
 from ds_jax.train.advantages import group_advantages
 from ds_jax.train.batch import row_shape, trained_branches
 from ds_jax.train.optimizer import make_optimizer
@@ -34,17 +34,7 @@ from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.train.trees import PACKINGS
 from ds_jax.types import Trajectory
 
-DECODER = DecoderConfig(
-  vocab_size=1024,
-  num_ids=1024,
-  num_layers=4,
-  width=128,
-  mlp_width=448,
-  num_heads=4,
-  num_kv_heads=2,
-  head_width=32,
-  max_positions=8192,
-)
+DECODER = SIZES['1M']
 ENDS, DEPTH = 8, 4
 
 

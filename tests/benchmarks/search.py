@@ -44,38 +44,14 @@ from ds_jax.config import SearchConfig
 from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import ExpandFn, Segments, SlotPlan
-from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
 from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.search.engine import engine as engine_lib
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose, base_key_data
+from ds_jax.testing.sizes import SIZES
 from ds_jax.types import Problem, Verdict
 
-SIZES = {
-  '1M': DecoderConfig(
-    vocab_size=1024,
-    num_ids=1024,
-    num_layers=4,
-    width=128,
-    mlp_width=448,
-    num_heads=4,
-    num_kv_heads=2,
-    head_width=32,
-    max_positions=8192,
-  ),
-  '17M': DecoderConfig(
-    vocab_size=8192,
-    num_ids=8192,
-    num_layers=8,
-    width=384,
-    mlp_width=1152,
-    num_heads=6,
-    num_kv_heads=2,
-    head_width=64,
-    max_positions=8192,
-  ),
-}
 STOP_ID = 1_000_000  # no token: every child runs to its end
 
 
