@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterator
 
 from ds_jax.checks import InputError
-from ds_jax.config import MACHINE_FIELDS, Config, config_from, differing_fields
+from ds_jax.config import COMING_FIELDS, MACHINE_FIELDS, Config, config_from, differing_fields
 from ds_jax.run.durable import write_json
 
 
@@ -44,6 +44,15 @@ class Workdir:
   @property
   def examples(self) -> pathlib.Path:
     return self.root / 'examples.json'
+
+  def samples(self, step: int, when: str) -> pathlib.Path:
+    """Of an evaluation after `step` training steps: 'before' or 'after' training, or on the way."""
+    name = f'step_{step:06d}'
+    return self.root / 'evaluations' / (f'{name}.jsonl' if when == name else f'{name}_{when}.jsonl')
+
+  def summary_of(self, step: int) -> pathlib.Path:
+    """Of a run that ended at a training step and went on later."""
+    return self.root / f'summary.step_{step:06d}.json'
 
   def journal(self, name: str, process: int = 0) -> pathlib.Path:
     return self.root / 'journal' / f'{name}.process_{process}.jsonl'
@@ -79,29 +88,36 @@ def lock(workdir: Workdir) -> Iterator[None]:
         workdir.root.rmdir()
 
 
-def check_config(workdir: Workdir, config: Config) -> str:
-  """Checks that a workdir which has a config belongs to this one.
+@dataclasses.dataclass(frozen=True)
+class Changes:
+  """In what a run goes on with other settings than before, in words; '': in nothing."""
 
-  Returns:
-    What differs, where it may: fields that suit the machine. '': nothing.
+  of_machine: str = ''  # fields that suit the machine
+  of_what_comes: str = ''  # fields about what is still to come
+
+
+def check_config(workdir: Workdir, config: Config) -> Changes:
+  """Checks that a workdir which has a config belongs to this one; returns what differs, but may.
 
   Raises:
     InputError: names the other fields that differ (those that do not change results aside).
   """
   path, ours = workdir.root / 'config.json', dataclasses.asdict(config)
   if not path.exists():
-    return ''
+    return Changes()
   differing = differing_fields(json.loads(path.read_text()), ours)
   words = {
     name: f'{name}: workdir {theirs!r}, now {ours!r}' for name, (theirs, ours) in differing.items()
   }
-  faults = [text for name, text in words.items() if name not in MACHINE_FIELDS]
+  may_differ = (*MACHINE_FIELDS, *COMING_FIELDS)
+  faults = [text for name, text in words.items() if name not in may_differ]
   if faults:
     raise InputError(
       f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
       'another --workdir, or the same settings to continue.'
     )
-  return '; '.join(words.values())
+  joined = lambda names: '; '.join(text for name, text in words.items() if name in names)
+  return Changes(joined(MACHINE_FIELDS), joined(COMING_FIELDS))
 
 
 def workdir_config(workdir: Workdir) -> Config:

@@ -1,0 +1,74 @@
+"""Going on with the run of a workdir, also under other settings of what is still to come."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ds_jax.config import Config
+from ds_jax.run.session import Session
+from ds_jax.run.workdir import Changes, Workdir, check_config, claim, workdir_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Continuation:
+  """A session's claim on a workdir, and by which plan of rounds the workdir went so far."""
+
+  session: Session
+  changes: Changes
+  plan_before: tuple[int, ...]  # training steps of each round
+
+  @property
+  def is_replanned(self) -> bool:
+    """Whether the rounds are others than they were to be."""
+    return self.plan_before != self.session.config.curriculum.round_steps
+
+  @property
+  def is_finished(self) -> bool:
+    """Whether the workdir's run has ended and is not to go on."""
+    return self.session.workdir.summary.exists() and not self.is_replanned
+
+  def tell(self) -> None:
+    """Says in what the run goes on with other settings than before."""
+    note, train = self.session.progress.note, self.session.config.train
+    if self.changes.of_machine:
+      note(
+        f'Other machine settings than before ({self.changes.of_machine}): the last bits will '
+        'differ.'
+      )
+    if self.changes.of_what_comes:
+      note(f'Other settings from here on: {self.changes.of_what_comes}.')
+    if self.is_replanned and train.schedule != 'constant':
+      note(
+        f'train.schedule={train.schedule} falls until the last update of all rounds: from here on '
+        'the learning rate is that of a run of the new length, also where it had fallen further.'
+      )
+
+  def claim(self, step: int) -> None:
+    """Makes the workdir this config's, once all settings have been found good.
+
+    The summary of a run that goes on after its end is kept under another name.
+
+    Args:
+      step: training steps done.
+    """
+    workdir = self.session.workdir
+    if self.is_replanned and workdir.summary.exists():
+      workdir.summary.rename(workdir.summary_of(step))
+    claim(workdir, self.session.config)
+
+
+def continuation(session: Session) -> Continuation:
+  """What a training session goes on with.
+
+  Raises:
+    InputError: if the workdir belongs to a run with another config.
+  """
+  changes = check_config(session.workdir, session.config)
+  return Continuation(session, changes, _planned_rounds(session.workdir, session.config))
+
+
+def _planned_rounds(workdir: Workdir, config: Config) -> tuple[int, ...]:
+  """Training steps of each round as the workdir's config plans them; without one, as ours does."""
+  if not (workdir.root / 'config.json').exists():
+    return config.curriculum.round_steps
+  return workdir_config(workdir).curriculum.round_steps
