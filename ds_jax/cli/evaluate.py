@@ -7,13 +7,14 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 from ds_jax.checks import InputError
-from ds_jax.cli.registry import NAMES_RUN, Flags, Needs, ShortFor
+from ds_jax.cli.registry import NAMES_RUN, Needs, ShortFor
 from ds_jax.cli.result import Result
+from ds_jax.cli.run_flags import RunFlags
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
 
-HELP = 'pass@1 of the newest parameters, on the evaluation split or on prepared benchmarks.'
+HELP = 'pass@1 of a run, of the newest parameters or others, on its evaluation split or benchmarks.'
 EXAMPLE = (
   'ds-jax evaluate --checkpoint=runs/deepsearch --benchmarks=aime2024,aime2025 '
   '--samples=32 --temperature=0.6 --top_p=0.95 --data_dir=data'
@@ -21,8 +22,8 @@ EXAMPLE = (
 NEEDS = Needs(config=True, workdir=True, team=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Args(Flags):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Args(RunFlags):
   # instead of --config and --workdir: the folder of a run, whose config holds
   checkpoint: Annotated[str, NAMES_RUN] = ''
   benchmarks: str = ''  # names, e.g. aime2024,math500 (`ds-jax data prepare`), or all
@@ -35,6 +36,7 @@ class Args(Flags):
   output: str | None = None  # folder of samples and tables (default: one in the workdir)
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     if self.output and not self.benchmarks:
       raise InputError('--output keeps the samples of --benchmarks; name some, or leave it out.')
 

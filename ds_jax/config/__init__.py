@@ -8,7 +8,9 @@ from ds_jax.config.compare import (
   RESULT_NEUTRAL,
   differing_fields,
   digest,
+  same_place,
   settings_digest,
+  stored_config,
 )
 from ds_jax.config.derived import context_length, num_updates, response_limit
 from ds_jax.config.fields import (
@@ -57,5 +59,7 @@ __all__ = [
   'num_updates',
   'response_limit',
   'digest',
+  'same_place',
   'settings_digest',
+  'stored_config',
 ]

@@ -76,10 +76,13 @@ CHANGES_NO_RESULT = Mark('changes no result')
 OF_WHAT_COMES = Mark('may change when a run goes on, for what is still to come')
 # The field is read only when a new model is made.
 OF_NEW_MODEL = Mark('of a new model')
+# The field may be a path, which says where something is, not what it is.
+NAMES_PLACE = Mark('a place')
 
 T = TypeVar('T')
 Machine = Annotated[T, SUITS_MACHINE]
 NewModel = Annotated[T, OF_NEW_MODEL]
+Place = Annotated[T, NAMES_PLACE]
 Neutral = Annotated[T, CHANGES_NO_RESULT]
 Coming = Annotated[T, OF_WHAT_COMES]
 

@@ -6,7 +6,7 @@ import dataclasses
 
 from ds_jax.config import Config
 from ds_jax.run.session import Session
-from ds_jax.run.workdir import Changes, Workdir, check_config, claim, workdir_config
+from ds_jax.run.workdir import Changes, Workdir, check_config, workdir_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,18 +43,11 @@ class Continuation:
         'the learning rate is that of a run of the new length, also where it had fallen further.'
       )
 
-  def claim(self, step: int) -> None:
-    """Makes the workdir this config's, once all settings have been found good.
-
-    The summary of a run that goes on after its end is kept under another name.
-
-    Args:
-      step: training steps done.
-    """
+  def set_summary_aside(self, step: int) -> None:
+    """Keeps the summary of a run that goes on after its end at `step`: it is not finished now."""
     workdir = self.session.workdir
     if self.is_replanned and workdir.summary.exists():
       workdir.summary.rename(workdir.summary_of(step))
-    claim(workdir, self.session.config)
 
 
 def continuation(session: Session) -> Continuation:
@@ -69,6 +62,6 @@ def continuation(session: Session) -> Continuation:
 
 def _planned_rounds(workdir: Workdir, config: Config) -> tuple[int, ...]:
   """Training steps of each round as the workdir's config plans them; without one, as ours does."""
-  if not (workdir.root / 'config.json').exists():
+  if not workdir.config.exists():
     return config.curriculum.round_steps
   return workdir_config(workdir).curriculum.round_steps

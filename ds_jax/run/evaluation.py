@@ -15,7 +15,7 @@ from ds_jax.evaluate.metrics import evaluation_metrics
 from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Journal, Work, grow_journaled, rollout_jobs
-from ds_jax.run.parameters import trained_params
+from ds_jax.run.parameters import chosen_params
 from ds_jax.run.prompts import evaluation_prompts, note_missing_box
 from ds_jax.run.session import Session
 from ds_jax.search.engine.keys import Purpose
@@ -54,17 +54,17 @@ def _evaluate_split(engines: Engines) -> tuple[Summary, str]:
   session = engines.session
   prompts = evaluation_prompts(session, engines.tokenizer)
   note_missing_box(session, engines.tokenizer, prompts)
-  params, parameters = trained_params(engines)
+  chosen = chosen_params(engines)
   engines.announce()
-  name = digest([dataclasses.asdict(session.config), parameters])
+  name = digest([dataclasses.asdict(session.config), chosen.source])
   journal = Journal(session.workdir.journal(f'evaluate.{name}', session.team.index))
   jobs = rollout_jobs(prompts, session.config.evaluate.num_samples)
   work = Work(engines.evaluation_engine, jobs, Purpose.EVALUATE, phase='evaluate')
-  samples = grow_journaled(session, params, work, journal=journal).trees
+  samples = grow_journaled(session, chosen.params, work, journal=journal).trees
   journal.remove()  # of all; nobody needs it once all have all samples
   figures = evaluation_metrics(samples)
   text = (
     'pass@1 {evaluate/pass_at_1:.3f} [{evaluate/pass_at_1_low:.3f}, '
-    '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems'
+    '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems, '
   )
-  return {'status': 'done', 'parameters': parameters, **figures}, text.format(**figures)
+  return {'status': 'done', **chosen.summary, **figures}, text.format(**figures) + chosen.name

@@ -61,7 +61,8 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
     begun.tell()
     with contextlib.closing(Training(engines, begun.plan_before)) as training:
       if team.is_first:
-        begun.claim(training.host.step)
+        begun.set_summary_aside(training.host.step)
+        engines.claim()
       training.run()
       examples = example_trees(engines, training.learning.params(), training.eval_prompts)
   if not team.is_first:

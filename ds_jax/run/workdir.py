@@ -9,9 +9,11 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.config import COMING_FIELDS, MACHINE_FIELDS, Config, config_from, differing_fields
+from ds_jax.config import COMING_FIELDS, MACHINE_FIELDS, Config, differing_fields, stored_config
+from ds_jax.run import model_files
 from ds_jax.run.durable import write_json
 
 
@@ -20,6 +22,14 @@ class Workdir:
   """Paths of one run; README documents them."""
 
   root: pathlib.Path
+
+  @property
+  def config(self) -> pathlib.Path:
+    return self.root / 'config.json'
+
+  @property
+  def model_files(self) -> pathlib.Path:
+    return self.root / 'model_files'
 
   @property
   def data(self) -> pathlib.Path:
@@ -88,6 +98,14 @@ def lock(workdir: Workdir) -> Iterator[None]:
         workdir.root.rmdir()
 
 
+def is_writable(folder: pathlib.Path) -> bool:
+  """Whether files can be made in a folder, or the folder itself where it is missing."""
+  for path in (folder, *folder.absolute().parents):
+    if path.exists():
+      return path.is_dir() and os.access(path, os.W_OK)
+  return False
+
+
 @dataclasses.dataclass(frozen=True)
 class Changes:
   """In what a run goes on with other settings than before, in words; '': in nothing."""
@@ -100,12 +118,17 @@ def check_config(workdir: Workdir, config: Config) -> Changes:
   """Checks that a workdir which has a config belongs to this one; returns what differs, but may.
 
   Raises:
-    InputError: names the other fields that differ (those that do not change results aside).
+    InputError: names the other fields that differ (those that do not change results aside), or the
+      file, where it cannot be read.
   """
-  path, ours = workdir.root / 'config.json', dataclasses.asdict(config)
-  if not path.exists():
+  if not workdir.config.exists():
     return Changes()
-  differing = differing_fields(json.loads(path.read_text()), ours)
+  with _naming(workdir.config):
+    stored = _stored_fields(workdir)
+    if _has_same_model(workdir, config):  # elsewhere
+      path = model_files.kept_path(workdir.model_files)
+      config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=path))
+    differing = differing_fields(stored, dataclasses.asdict(config))
   words = {
     name: f'{name}: workdir {theirs!r}, now {ours!r}' for name, (theirs, ours) in differing.items()
   }
@@ -121,14 +144,75 @@ def check_config(workdir: Workdir, config: Config) -> Changes:
 
 
 def workdir_config(workdir: Workdir) -> Config:
-  """The config of the run in a workdir; InputError if it has none."""
-  path = workdir.root / 'config.json'
-  if not path.exists():
-    raise InputError(f'{workdir.root} has no config.json; expected the workdir of a run.')
-  return config_from(json.loads(path.read_text()))
+  """The config of the run in a workdir.
+
+  Raises:
+    InputError: if it has none, or one that cannot be read; it says what the folder is instead.
+  """
+  if not workdir.config.exists():
+    raise InputError(
+      f'{workdir.root} has no config.json; expected the workdir of a run.{_hint(workdir.root)}'
+    )
+  with _naming(workdir.config):
+    fields = _stored_fields(workdir)
+    if 'model_type' in fields or (workdir.root / 'tokenizer.json').exists():
+      raise InputError(
+        'it is of a model without a run; name that with --config=FILE --workdir=DIR '
+        f'--config.model.path={workdir.root}.'
+      )
+    return stored_config(fields)
 
 
 def claim(workdir: Workdir, config: Config) -> None:
   """Makes the workdir this config's; called once all of its settings have been found good."""
   workdir.root.mkdir(parents=True, exist_ok=True)
-  write_json(workdir.root / 'config.json', dataclasses.asdict(config))
+  write_json(workdir.config, dataclasses.asdict(config))
+
+
+def _has_same_model(workdir: Workdir, config: Config) -> bool:
+  """Whether the folder config.model.path has the files that the run keeps of its model."""
+  source = pathlib.Path(config.model.path).expanduser()
+  if not config.model.path or not source.is_dir() or not model_files.is_whole(workdir.model_files):
+    return False
+  return not model_files.changed_since(workdir.model_files, source)
+
+
+def _stored_fields(workdir: Workdir) -> dict[str, Any]:
+  """What config.json holds; InputError if that is not a JSON object."""
+  text = workdir.config.read_bytes()
+  try:
+    fields = json.loads(text)
+  except (ValueError, RecursionError) as e:
+    what = f'{len(text)} bytes that are no JSON ({e})' if text.strip() else 'nothing'
+    raise InputError(f'it holds {what}.{_REMEDY}') from e
+  if not isinstance(fields, dict):
+    raise InputError(f'expected a JSON object of settings, got {fields!r:.80}.{_REMEDY}')
+  return fields
+
+
+_REMEDY = (
+  ' Bring it back from a copy of the run; or remove it, and `ds-jax train` with the settings of '
+  'the run writes it anew.'
+)
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+  """An InputError inside says which file it is about."""
+  try:
+    yield
+  except InputError as e:
+    raise InputError(f'{path}: {e}') from e
+
+
+def _hint(folder: pathlib.Path) -> str:
+  """What a folder is that is not a run's; '': nobody knows."""
+  if '://' in str(folder) or str(folder).startswith('gs:/'):
+    return ' It must be on this machine, or mounted: `gcloud storage cp --recursive` copies it.'
+  if not folder.exists():
+    return ' There is no such folder.'
+  for run in folder.absolute().parents:
+    if (run / 'checkpoints').is_dir() and (run / 'config.json').is_file():
+      step = '' if folder.parent.name != 'checkpoints' else ' --step=N'
+      return f' It lies in that of a run: --checkpoint={run}{step}'
+  return ''
