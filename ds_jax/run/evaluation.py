@@ -6,21 +6,25 @@ device or several (at equal slots per device), the samples are the same.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.config import digest
 from ds_jax.evaluate.metrics import evaluation_metrics
+from ds_jax.report.summary import with_interval
 from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.engines import Engines, open_engines
-from ds_jax.run.growing import Journal, Work, grow_journaled, rollout_jobs
 from ds_jax.run.parameters import chosen_params
-from ds_jax.run.prompts import evaluation_prompts, note_missing_box
+from ds_jax.run.prompts import Prompts, evaluation_prompts
+from ds_jax.run.samples import draw_samples, sample_settings
 from ds_jax.run.session import Session
-from ds_jax.search.engine.keys import Purpose
+from ds_jax.run.signs import ends_of_rows, sign_of_ends
 
 Summary = dict[str, Any]
+
+# The file of the samples of the evaluation split, without its ending.
+SPLIT_FILE = 'samples'
 
 
 def evaluate(
@@ -34,7 +38,7 @@ def evaluate(
       samples among themselves; the first writes the tables.
     benchmarks: names of data/benchmarks.py, prepared in the data folder; none: the evaluation
       split of the config.
-    output: folder of the benchmarks' results; None: one in the workdir that belongs to these
+    output: folder of samples and tables; None: one in the workdir that belongs to these
       settings.
 
   Raises:
@@ -46,25 +50,44 @@ def evaluate(
   with open_engines(session) as engines:
     if benchmarks:
       return evaluate_benchmarks(engines, list(dict.fromkeys(benchmarks)), output)
-    return _evaluate_split(engines)
+    return _evaluate_split(engines, output)
 
 
-def _evaluate_split(engines: Engines) -> tuple[Summary, str]:
+def _evaluate_split(engines: Engines, output: str | None) -> tuple[Summary, str]:
   """pass@1 on the evaluation split; within the same settings a stopped evaluation goes on."""
-  session = engines.session
+  session, config = engines.session, engines.session.config
   prompts = evaluation_prompts(session, engines.tokenizer)
-  note_missing_box(session, engines.tokenizer, prompts)
   chosen = chosen_params(engines)
-  engines.announce()
-  name = digest([dataclasses.asdict(session.config), chosen.source])
-  journal = Journal(session.workdir.journal(f'evaluate.{name}', session.team.index))
-  jobs = rollout_jobs(prompts, session.config.evaluate.num_samples)
-  work = Work(engines.evaluation_engine, jobs, Purpose.EVALUATE, phase='evaluate')
-  samples = grow_journaled(session, chosen.params, work, journal=journal).trees
-  journal.remove()  # of all; nobody needs it once all have all samples
-  figures = evaluation_metrics(samples)
-  text = (
-    'pass@1 {evaluate/pass_at_1:.3f} [{evaluate/pass_at_1_low:.3f}, '
-    '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems, '
+  settings = sample_settings(config) | {'problems': _problems_digest(prompts)}
+  run = f'{chosen.source}, settings {digest(settings)}'
+  folder = session.workdir.root / 'evaluations' / digest([chosen.source, settings])
+  if output:
+    folder = pathlib.Path(output)
+  drawn = draw_samples(engines, chosen.params, {SPLIT_FILE: prompts}, folder=folder, run=run)
+  if not session.team.is_first:
+    return {'status': 'done', 'process': session.team.index}, ''
+  rows = drawn[SPLIT_FILE]
+  figures = evaluation_metrics(rows)
+  sign = sign_of_ends(ends_of_rows(rows), config)
+  if sign:
+    session.progress.note(sign)
+  file = folder / f'{SPLIT_FILE}.jsonl'
+  session.progress.note(f'Samples: {file}')
+  summary = {'status': 'done', **chosen.summary, **figures, 'output': str(folder)}
+  return summary, f'{_result_line(figures)}, {chosen.name}'
+
+
+def _problems_digest(prompts: Prompts) -> str:
+  """Tells sets of problems apart, by what the model reads and what is right."""
+  return digest([(problem.id, problem.answer, tokens.tolist()) for problem, tokens in prompts])
+
+
+def _result_line(figures: Mapping[str, float]) -> str:
+  """Returns 'pass@1 34.3 % [29.9, 39.0] over 256 problems, 8 samples each'."""
+  if not figures['evaluate/num_problems']:
+    return 'pass@1 – : no sample could be verified'
+  evaluation = {name.removeprefix('evaluate/'): value for name, value in figures.items()}
+  return (
+    f'pass@1 {with_interval(evaluation)} over {evaluation["num_problems"]:,} problems, '
+    f'{evaluation["num_samples"]:,} samples each'
   )
-  return {'status': 'done', **chosen.summary, **figures}, text.format(**figures) + chosen.name

@@ -6,8 +6,8 @@ A sign says what is so and what to do; '' where there is none.
 from __future__ import annotations
 
 import collections
-from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ds_jax.config import Config, response_limit
 from ds_jax.search.statistics import cut_ends
@@ -40,6 +40,12 @@ def ends_of(trees: Iterable[FinishedTree], stop_ids: Collection[int]) -> Ends:
   return Ends(verdicts, sum(cut_ends(trees, stop_ids)))
 
 
+def ends_of_rows(rows: Sequence[Mapping[str, Any]]) -> Ends:
+  """Counts the ends of rollouts, from the rows of their samples."""
+  verdicts = collections.Counter(row['verdict'] for row in rows)
+  return Ends(verdicts, sum(row['is_cut'] for row in rows))
+
+
 def sign_of_ends(ends: Ends, config: Config) -> str:
   """Returns what is wrong if all ends failed alike, or none is right."""
   count, verdicts = ends.count, ends.verdicts
@@ -70,8 +76,8 @@ def sign_of_ends(ends: Ends, config: Config) -> str:
     )
   return (
     f'None of {count:,} responses is right ({_listed(verdicts)}): the problems are too hard for '
-    'this model, or the verifier does not read its answers. See what it writes: `ds-jax evaluate` '
-    'keeps its samples; `ds-jax grade --explain` says how a pair is decided.'
+    'this model, or the verifier does not read its answers. Evaluations keep what it wrote '
+    '(WORKDIR/evaluations); `ds-jax grade --explain` says how a pair is decided.'
   )
 
 

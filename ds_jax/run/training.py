@@ -303,6 +303,7 @@ class Training:
       searched = time.monotonic()
       batches, trained = self.learning.policy_batches(groups)
       figures |= trained
+    self.session.progress.tell(now='update')
     updates, skipped_in_row = self.learning.update(batches, self.host.skipped_in_row)
     updated = time.monotonic()
     # The state of the step as a whole: it was that of the step before until here.

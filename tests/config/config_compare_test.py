@@ -9,6 +9,7 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.config import (
+  COMING_FIELDS,
   MACHINE_FIELDS,
   RESULT_NEUTRAL,
   Config,
@@ -18,7 +19,7 @@ from ds_jax.config import (
   settings_digest,
 )
 from ds_jax.config import load as load_lib
-from ds_jax.run.workdir import Workdir, check_config, workdir_config
+from ds_jax.run.workdir import Changes, Workdir, check_config, workdir_config
 
 
 def stored(config):
@@ -33,7 +34,7 @@ def changed(config, section, **fields):
 
 
 def test_marks_name_the_sections_and_fields():
-  assert RESULT_NEUTRAL == ('checkpoint', 'log')
+  assert RESULT_NEUTRAL == ('evaluate.before_training', 'checkpoint', 'log')
   assert {'mesh.data', 'train.micro_rows', 'search.num_slots', 'verify.num_workers'} <= set(
     MACHINE_FIELDS
   )
@@ -58,10 +59,28 @@ def test_a_workdir_that_lacks_a_field_goes_on(tmp_path):
   older = stored(Config())
   del older['train']['importance_cap']
   (tmp_path / 'config.json').write_text(json.dumps(older))
-  assert check_config(Workdir(tmp_path), Config()) == ''
+  assert check_config(Workdir(tmp_path), Config()) == Changes()
   assert workdir_config(Workdir(tmp_path)) == Config()
   with pytest.raises(InputError, match='train.importance_cap: workdir 0.0, now 2.0'):
     check_config(Workdir(tmp_path), changed(Config(), 'train', importance_cap=2.0))
+
+
+def test_fields_about_what_is_to_come_may_change(tmp_path):
+  (tmp_path / 'config.json').write_text(json.dumps(stored(Config())))
+  longer = changed(Config(), 'curriculum', round_steps=(50, 50, 9))
+  differing = check_config(Workdir(tmp_path), changed(longer, 'mesh', fsdp=2))
+  assert differing.of_what_comes == 'curriculum.round_steps: workdir (50, 50), now (50, 50, 9)'
+  assert differing.of_machine == 'mesh.fsdp: workdir 1, now 2'
+  assert set(COMING_FIELDS) == {
+    'train.max_skipped',
+    'curriculum.round_steps',
+    'evaluate.num_samples',
+    'evaluate.every_steps',
+  }
+  # What names results keeps its name.
+  untrained = changed(Config(), 'evaluate', before_training=False)
+  assert settings_digest(untrained) == settings_digest(Config())
+  assert check_config(Workdir(tmp_path), untrained) == Changes()
 
 
 def test_fields_of_another_version_are_named(tmp_path, monkeypatch):

@@ -213,7 +213,6 @@ def test_the_command_reuses_samples_and_tells_settings_apart(capsys, made, whole
     (['--benchmarks=aime2024', '--config.data.prompt_limit=9'], 'prompts exceed'),
     (['--benchmarks=aime2024', '--config.verify.verifier=countdown'], 'verify.verifier=math'),
     (['--benchmarks=aime2024', '--samples=few'], 'num_samples'),
-    (['--output=x'], '--benchmarks'),
     (['--workdir=x'], 'leave out'),
   ],
 )
