@@ -78,7 +78,10 @@ class PlainProgress:
       self._line(f'{self._phase}: started{count}')
       if self._tick_seconds:
         self._has_ended = threading.Event()
-        threading.Thread(target=self._keep_ticking, args=(self._has_ended,), daemon=True).start()
+        ticking = threading.Thread(
+          target=self._keep_ticking, args=(self._has_ended,), name='progress', daemon=True
+        )
+        ticking.start()
 
   def update(self, completed: int, **fields: float | int | str) -> None:
     with self._lock:

@@ -181,9 +181,9 @@ def _announced(
     nonlocal is_announced
     if not is_announced:
       note(
-        f'Compiling {what}; the first seconds of this phase go into it. An expansion is up to '
-        f'{shape.num_slots:,} slots x {shape.width:,} children x {shape.segment_length:,} tokens '
-        'on each device.'
+        f'Compiling {what}; the first seconds of this phase go into it. An expansion draws up to '
+        f'{shape.num_slots:,} x {shape.width:,} x {shape.segment_length:,} tokens on each device '
+        '(slots x children x segment).'
       )
       is_announced = True
     return make_slots()
