@@ -44,13 +44,14 @@ class Args(RunFlags):
 def run(session: Session, args: Args) -> Result:
   from ds_jax.data.benchmarks import BENCHMARKS
   from ds_jax.run.evaluation import evaluate
-  from ds_jax.run.workdir import lock
+  from ds_jax.run.workdir import is_writable, lock
 
   benchmarks = tuple(args.benchmarks.split(',')) if args.benchmarks else ()
   if args.benchmarks == 'all':
     benchmarks = tuple(BENCHMARKS)
   held = contextlib.nullcontext()  # the files of benchmarks have locks of their own
-  if session.team.is_first and not benchmarks:
+  if session.team.is_first and not benchmarks and is_writable(session.workdir.root):
     held = lock(session.workdir)
   with held:
-    return Result(*evaluate(session, benchmarks=benchmarks, output=args.output))
+    chosen = args.chosen_in(session)
+    return Result(*evaluate(chosen, benchmarks=benchmarks, output=args.output))

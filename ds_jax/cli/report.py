@@ -18,11 +18,10 @@ NEEDS = Needs(workdir=True)
 
 @dataclasses.dataclass(frozen=True)
 class Args(Flags):
-  pass
+  output: str = ''  # folder to write them to (default: the workdir)
 
 
 def run(session: Session, args: Args) -> Result:
   from ds_jax.run.reporting import report
 
-  del args
-  return Result(*report(session))
+  return Result(*report(session, args.output))

@@ -7,7 +7,6 @@ from ds_jax.config.compare import (
   RESULT_NEUTRAL,
   differing_fields,
   digest,
-  same_place,
   settings_digest,
   stored_config,
 )
@@ -57,7 +56,6 @@ __all__ = [
   'num_updates',
   'response_limit',
   'digest',
-  'same_place',
   'settings_digest',
   'stored_config',
 ]

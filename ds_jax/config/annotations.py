@@ -74,13 +74,10 @@ SUITS_MACHINE = Mark('may change when a run goes on')
 CHANGES_NO_RESULT = Mark('changes no result')
 # The field is read only when a new model is made.
 OF_NEW_MODEL = Mark('of a new model')
-# The field may be a path, which says where something is, not what it is.
-NAMES_PLACE = Mark('a place')
 
 T = TypeVar('T')
 Machine = Annotated[T, SUITS_MACHINE]
 NewModel = Annotated[T, OF_NEW_MODEL]
-Place = Annotated[T, NAMES_PLACE]
 Neutral = Annotated[T, CHANGES_NO_RESULT]
 
 Positive = Annotated[int, at_least(1)]

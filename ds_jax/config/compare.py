@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.config.annotations import (
   CHANGES_NO_RESULT,
-  NAMES_PLACE,
   OF_NEW_MODEL,
   SUITS_MACHINE,
   Mark,
@@ -39,8 +37,6 @@ RESULT_NEUTRAL = _marked(CHANGES_NO_RESULT)
 MACHINE_FIELDS = _marked(SUITS_MACHINE)
 # Fields that only a new model reads.
 NEW_MODEL_FIELDS = _marked(OF_NEW_MODEL)
-# Fields that may name a file or folder of this machine.
-PLACE_FIELDS = _marked(NAMES_PLACE)
 
 
 def stored_config(fields: Mapping[str, Any]) -> Config:
@@ -58,7 +54,7 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
 
   A field that one of them lacks has its default: a run does not end because ds_jax has learnt a
   new setting. RESULT_NEUTRAL sections are left out, and the shape of a new model where both start
-  from a given one. Two paths to the same place are equal.
+  from a given one.
 
   Raises:
     InputError: names the fields that ds_jax does not know.
@@ -72,32 +68,9 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
     idle = NEW_MODEL_FIELDS
   differing = {}
   for name in sorted(flat_a):
-    if flat_a[name] == flat_b[name] or name in idle:
-      continue
-    if name in PLACE_FIELDS and same_place(flat_a[name], flat_b[name]):
-      continue
-    differing[name] = (flat_a[name], flat_b[name])
+    if flat_a[name] != flat_b[name] and name not in idle:
+      differing[name] = (flat_a[name], flat_b[name])
   return differing
-
-
-def same_place(a: str, b: str) -> bool:
-  """Whether two values of a field that names a place are the same, as text or on this machine."""
-  if a == b:
-    return True
-  (kind_a, path_a), (kind_b, path_b) = _kind_and_path(a), _kind_and_path(b)
-  if kind_a != kind_b or not path_a or not path_b:
-    return False
-  return _resolved(path_a) == _resolved(path_b)
-
-
-def _kind_and_path(place: str) -> tuple[str, str]:
-  """('file:', 'd/train.jsonl') of 'file:d/train.jsonl', ('', 'runs/model') of 'runs/model'."""
-  kind, colon, path = place.rpartition(':')
-  return kind + colon, path
-
-
-def _resolved(path: str) -> str:
-  return os.path.realpath(os.path.expanduser(path))
 
 
 def settings_digest(config: Config) -> str:

@@ -34,7 +34,7 @@ def keep(source: pathlib.Path, folder: pathlib.Path, *, path: str) -> None:
     folder: where the run keeps them.
     path: the model as the config names it.
   """
-  (folder / MANIFEST).unlink(missing_ok=True)
+  forget(folder)
   digests = {}
   for name in _names(source):
     content = (source / name).read_bytes()
@@ -44,9 +44,22 @@ def keep(source: pathlib.Path, folder: pathlib.Path, *, path: str) -> None:
   write_json(folder / MANIFEST, {'path': path, 'files': digests})
 
 
+def forget(folder: pathlib.Path) -> None:
+  """From now on the files here do not count."""
+  (folder / MANIFEST).unlink(missing_ok=True)
+
+
 def kept_path(folder: pathlib.Path) -> str:
   """The model that the files are of, as the run's config named it."""
   return _manifest(folder)['path']
+
+
+def is_of(folder: pathlib.Path, path: str) -> bool:
+  """Whether the files are of the model that a config calls `path`, as text or on this machine."""
+  kept = kept_path(folder)
+  if not kept or not path:
+    return kept == path
+  return kept == path or _resolved(kept) == _resolved(path)
 
 
 def check_kept(folder: pathlib.Path) -> None:
@@ -84,6 +97,10 @@ def _differing(digests: dict[str, str], folder: pathlib.Path) -> list[str]:
     if not path.is_file() or _digest(path.read_bytes()) != digest:
       names.append(name)
   return names
+
+
+def _resolved(path: str) -> pathlib.Path:
+  return pathlib.Path(path).expanduser().resolve()
 
 
 def _digest(content: bytes) -> str:

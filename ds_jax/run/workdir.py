@@ -13,7 +13,6 @@ from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.config import MACHINE_FIELDS, Config, differing_fields, stored_config
-from ds_jax.run import model_files
 from ds_jax.run.durable import write_json
 
 
@@ -104,16 +103,13 @@ def check_config(workdir: Workdir, config: Config) -> str:
     What differs, where it may: fields that suit the machine. '': nothing.
 
   Raises:
-    InputError: names the other fields that differ (those that do not change results aside), or the
-      file, where it cannot be read.
+    InputError: names the other fields that differ (those that do not change results aside), or
+      the file, where it cannot be read.
   """
   if not workdir.config.exists():
     return ''
+  stored = stored_fields(workdir)
   with _naming(workdir.config):
-    stored = _stored_fields(workdir)
-    if _has_same_model(workdir, config):  # elsewhere
-      path = model_files.kept_path(workdir.model_files)
-      config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=path))
     differing = differing_fields(stored, dataclasses.asdict(config))
   words = {
     name: f'{name}: workdir {theirs!r}, now {ours!r}' for name, (theirs, ours) in differing.items()
@@ -133,45 +129,43 @@ def workdir_config(workdir: Workdir) -> Config:
   Raises:
     InputError: if it has none, or one that cannot be read; it says what the folder is instead.
   """
+  fields = stored_fields(workdir)
+  if 'model_type' in fields:
+    raise InputError(
+      f'{workdir.root} is a model without a run; name it with --config=FILE --workdir=DIR '
+      f'--config.model.path={workdir.root}.{_hint(workdir.root)}'
+    )
+  with _naming(workdir.config):
+    return stored_config(fields)
+
+
+def stored_fields(workdir: Workdir) -> dict[str, Any]:
+  """What a workdir's config.json holds, whatever the version of ds_jax that wrote it.
+
+  Raises:
+    InputError: if there is none, or it is no JSON object; it says what the folder is instead.
+  """
   if not workdir.config.exists():
     raise InputError(
       f'{workdir.root} has no config.json; expected the workdir of a run.{_hint(workdir.root)}'
     )
-  with _naming(workdir.config):
-    fields = _stored_fields(workdir)
-    if 'model_type' in fields or (workdir.root / 'tokenizer.json').exists():
-      raise InputError(
-        'it is of a model without a run; name that with --config=FILE --workdir=DIR '
-        f'--config.model.path={workdir.root}.'
-      )
-    return stored_config(fields)
+  text = workdir.config.read_bytes()
+  try:
+    fields = json.loads(text)
+  except (ValueError, RecursionError) as e:
+    what = f'is no JSON ({e})' if text.strip() else 'is empty'
+    raise InputError(f'{workdir.config} {what}.{_REMEDY}') from e
+  if not isinstance(fields, dict):
+    raise InputError(
+      f'Expected {workdir.config} to hold an object of settings, got {fields!r:.80}.{_REMEDY}'
+    )
+  return fields
 
 
 def claim(workdir: Workdir, config: Config) -> None:
   """Makes the workdir this config's; called once all of its settings have been found good."""
   workdir.root.mkdir(parents=True, exist_ok=True)
   write_json(workdir.config, dataclasses.asdict(config))
-
-
-def _has_same_model(workdir: Workdir, config: Config) -> bool:
-  """Whether the folder config.model.path has the files that the run keeps of its model."""
-  source = pathlib.Path(config.model.path).expanduser()
-  if not config.model.path or not source.is_dir() or not model_files.is_whole(workdir.model_files):
-    return False
-  return not model_files.changed_since(workdir.model_files, source)
-
-
-def _stored_fields(workdir: Workdir) -> dict[str, Any]:
-  """What config.json holds; InputError if that is not a JSON object."""
-  text = workdir.config.read_bytes()
-  try:
-    fields = json.loads(text)
-  except (ValueError, RecursionError) as e:
-    what = f'{len(text)} bytes that are no JSON ({e})' if text.strip() else 'nothing'
-    raise InputError(f'it holds {what}.{_REMEDY}') from e
-  if not isinstance(fields, dict):
-    raise InputError(f'expected a JSON object of settings, got {fields!r:.80}.{_REMEDY}')
-  return fields
 
 
 _REMEDY = (
@@ -195,8 +189,21 @@ def _hint(folder: pathlib.Path) -> str:
     return ' It must be on this machine, or mounted: `gcloud storage cp --recursive` copies it.'
   if not folder.exists():
     return ' There is no such folder.'
-  for run in folder.absolute().parents:
-    if (run / 'checkpoints').is_dir() and (run / 'config.json').is_file():
-      step = '' if folder.parent.name != 'checkpoints' else ' --step=N'
-      return f' It lies in that of a run: --checkpoint={run}{step}'
+  for root in folder.absolute().parents:
+    workdir = Workdir(root)
+    if workdir.config.is_file() and workdir.checkpoints.is_dir():
+      return f' It lies in the folder of a run, {root}{_step_hint(workdir, folder.absolute())}.'
+  return ''
+
+
+def _step_hint(workdir: Workdir, folder: pathlib.Path) -> str:
+  """How the checkpoint in a folder is named; '': it is none."""
+  if folder.parent != workdir.checkpoints or not folder.name.isdigit():
+    return ''
+  from ds_jax.run.checkpoint import Checkpointer
+
+  with contextlib.closing(Checkpointer(workdir.checkpoints, keep=None)) as checkpointer:
+    for entry in checkpointer.saved():
+      if entry.number == int(folder.name):
+        return f', and is its checkpoint of step {entry.step} (--step={entry.step})'
   return ''
