@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ds_jax.checks import InputError
 from ds_jax.cli.registry import Flags, Needs
 from ds_jax.cli.result import Result
+from ds_jax.config.places import FILE
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -26,9 +27,9 @@ class Args(Flags):
   problem: str = ''  # text of the problem
   answer: str | None = None  # its gold answer, if known; not needed for the embedded task
   # instead of --problem: .jsonl, .json, .parquet, .csv; answers may be missing
-  problems: str = ''
+  problems: Annotated[str, FILE] = ''
   # with --problems: .jsonl, a line per finished tree; the same command continues
-  output: str = ''
+  output: Annotated[str, FILE] = ''
   # the answer: first_correct (the vote where none is), best_q or vote
   select: Literal['first_correct', 'best_q', 'vote'] = 'first_correct'
 

@@ -17,7 +17,7 @@ from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, abstract_decoder, init_decoder
 from ds_jax.model.huggingface.config import read_config
 from ds_jax.model.huggingface.load import load_decoder
-from ds_jax.model.huggingface.save import save_decoder
+from ds_jax.model.huggingface.save import check_output, save_decoder
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.engines import Engines
 from ds_jax.run.session import Session
@@ -32,20 +32,22 @@ def init_model(session: Session, *, tokenizer: str, output: str) -> dict[str, An
   Args:
     session: its `config.model` gives the shape, `config.seed` the numbers.
     tokenizer: a folder with a tokenizer; its files are copied.
-    output: the folder to write; an earlier checkpoint there is replaced.
+    output: the folder to write; it must not exist, or be empty.
   """
+  folder = Path(output).expanduser()
+  check_output(folder, {'the folder of the tokenizer': Path(tokenizer).expanduser()})
   config, source, loaded = session.config, tokenizer, load_tokenizer(tokenizer)
   decoder = init_decoder(new_decoder_config(config, loaded), jax.random.key(config.seed))
   save_decoder(
     decoder,
-    output,
+    folder,
     stop_ids=loaded.stop_ids,
     pad_id=loaded.pad_id,
     add_files=lambda folder: save_tokenizer(source, str(folder)),
   )
   count = decoder.config.num_parameters()
-  session.progress.note(f'Wrote {output}: {count:,} parameters, {loaded.num_ids:,} token ids.')
-  return {'status': 'done', 'output': str(output), 'num_parameters': count}
+  session.progress.note(f'Wrote {folder}: {count:,} parameters, {loaded.num_ids:,} token ids.')
+  return {'status': 'done', 'output': str(folder), 'num_parameters': count}
 
 
 def new_decoder_config(config: Config, tokenizer: Tokenizer) -> DecoderConfig:
@@ -138,12 +140,12 @@ def export(
     output: the folder to write; it must not exist, or be empty.
     dtype: of the tensors, 'float32' (the default, every bit) or 'bfloat16'.
   """
-  dtype, workdir, folder = dtype or 'float32', Workdir(Path(checkpoint)), Path(output)
+  dtype, workdir, folder = dtype or 'float32', Workdir(Path(checkpoint)), Path(output).expanduser()
   check_choice('--dtype', dtype, ('float32', 'bfloat16'))
-  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    raise InputError(f'{folder} exists already; choose another --output, or remove it.')
   run = dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
   source = run.model_folder
+  run_folders = {f'the {path.name} of the run': path for path in workdir.folders}
+  check_output(folder, run_folders | {'the model of the run': source})
   tokenizer = load_tokenizer(source)
   decoder_config = read_config(source, tokenizer.num_ids)
   restored = restore_params(workdir, decoder_config, make_mesh(fsdp=-1), session.progress)

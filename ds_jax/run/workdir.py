@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 from ds_jax.checks import InputError
-from ds_jax.config import MACHINE_FIELDS, Config, config_from, differing_fields
+from ds_jax.config import MACHINE_FIELDS, PLACE_FIELDS, Config, config_from, differing_fields
+from ds_jax.config.places import found_near, has_moved
+from ds_jax.run.disk import hold, told
 from ds_jax.run.durable import write_json
 
 
@@ -20,6 +22,7 @@ class Workdir:
   """Paths of one run; README documents them."""
 
   root: pathlib.Path
+  renames_folders: bool = True  # whether its file system does, see disk.py
 
   @property
   def data(self) -> pathlib.Path:
@@ -38,6 +41,17 @@ class Workdir:
     return self.root / 'checkpoints'
 
   @property
+  def folders(self) -> tuple[pathlib.Path, ...]:
+    """The folders in which nothing but the run itself may write."""
+    return (
+      self.data,
+      self.warmstart,
+      self.warmstart_checkpoints,
+      self.checkpoints,
+      self.journal('').parent,
+    )
+
+  @property
   def summary(self) -> pathlib.Path:
     return self.root / 'summary.json'
 
@@ -50,18 +64,29 @@ class Workdir:
 
 
 @contextlib.contextmanager
-def lock(workdir: Workdir) -> Iterator[None]:
+def lock(workdir: Workdir, note: Callable[[str], None] = print) -> Iterator[None]:
   """Holds the workdir for this process; one that stays empty is not left behind.
+
+  Args:
+    workdir: the run's.
+    note: is told where the file system knows no locks.
 
   Raises:
     InputError: if another process holds it.
+    CannotWrite: if its file cannot be made.
   """
-  is_new = not workdir.root.exists()
-  workdir.root.mkdir(parents=True, exist_ok=True)
+  missing = [folder for folder in (workdir.root, *workdir.root.parents) if not folder.exists()]
   path = workdir.root / 'lock'
-  with path.open('a+') as file:
+  with told(workdir.root, 'make files'):
+    workdir.root.mkdir(parents=True, exist_ok=True)
+    opened = path.open('a+')
+  with opened as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if not hold(file):
+        note(
+          f'The file system of {workdir.root} knows no locks: see to it that no other command '
+          'works there meanwhile.'
+        )
     except BlockingIOError:
       file.seek(0)
       raise InputError(
@@ -74,16 +99,18 @@ def lock(workdir: Workdir) -> Iterator[None]:
     try:
       yield
     finally:
-      if is_new and list(workdir.root.iterdir()) == [path]:  # refused before it was claimed
+      if missing and list(workdir.root.iterdir()) == [path]:  # refused before it was claimed
         path.unlink()
-        workdir.root.rmdir()
+        for folder in missing:
+          folder.rmdir()
 
 
 def check_config(workdir: Workdir, config: Config) -> str:
   """Checks that a workdir which has a config belongs to this one.
 
   Returns:
-    What differs, where it may: fields that suit the machine. '': nothing.
+    What differs, where it may, for a person: fields that suit the machine, and files and folders
+    that have moved. '': nothing.
 
   Raises:
     InputError: names the other fields that differ (those that do not change results aside).
@@ -91,25 +118,59 @@ def check_config(workdir: Workdir, config: Config) -> str:
   path, ours = workdir.root / 'config.json', dataclasses.asdict(config)
   if not path.exists():
     return ''
-  differing = differing_fields(json.loads(path.read_text()), ours)
-  words = {
-    name: f'{name}: workdir {theirs!r}, now {ours!r}' for name, (theirs, ours) in differing.items()
-  }
-  faults = [text for name, text in words.items() if name not in MACHINE_FIELDS]
+  if (workdir.root / 'tokenizer.json').exists():
+    raise InputError(f'{workdir.root} is the folder of a model; choose another --workdir.')
+  machine, moved, faults = [], [], []
+  for name, (before, now) in differing_fields(json.loads(path.read_text()), ours).items():
+    words = f'{name}: workdir {before!r}, now {now!r}'
+    if name in MACHINE_FIELDS:
+      machine.append(words)
+    elif name in PLACE_FIELDS and has_moved(before, now):
+      moved.append(words)
+    else:
+      faults.append(words)
   if faults:
     raise InputError(
       f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
       'another --workdir, or the same settings to continue.'
     )
-  return '; '.join(words.values())
+  notes = []
+  if machine:
+    notes.append(
+      f'Other machine settings than before ({"; ".join(machine)}): the last bits will differ.'
+    )
+  if moved:
+    notes.append(f'Taken for the same, which has moved ({"; ".join(moved)}).')
+  return ' '.join(notes)
 
 
-def workdir_config(workdir: Workdir) -> Config:
-  """The config of the run in a workdir; InputError if it has none."""
+def _to_stderr(words: str) -> None:
+  print(f'ds-jax: {words}', file=sys.stderr)
+
+
+def workdir_config(workdir: Workdir, note: Callable[[str], None] = _to_stderr) -> Config:
+  """The config of the run in a workdir; its places are looked for where they are gone.
+
+  Args:
+    workdir: the run's.
+    note: is told of a place that has moved.
+
+  Raises:
+    InputError: if it has no config.
+  """
   path = workdir.root / 'config.json'
   if not path.exists():
     raise InputError(f'{workdir.root} has no config.json; expected the workdir of a run.')
-  return config_from(json.loads(path.read_text()))
+  fields = json.loads(path.read_text())
+  for name in PLACE_FIELDS:
+    section, field = name.split('.')
+    text = fields.get(section, {}).get(field, '')
+    place = found_near(text, str(workdir.root.resolve()))
+    if has_moved(text, place):
+      note(f'{name} = {text} is gone; {place} is taken for it.')
+    if place != text:
+      fields[section][field] = place
+  return config_from(fields)
 
 
 def claim(workdir: Workdir, config: Config) -> None:
