@@ -10,6 +10,7 @@ from ds_jax.checks import InputError
 from ds_jax.cli.registry import NAMES_RUN, Needs, ShortFor
 from ds_jax.cli.result import Result
 from ds_jax.cli.run_flags import RunFlags
+from ds_jax.config.places import FOLDER
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -25,7 +26,7 @@ NEEDS = Needs(config=True, workdir=True, team=True)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Args(RunFlags):
   # instead of --config and --workdir: the folder of a run, whose config holds
-  checkpoint: Annotated[str, NAMES_RUN] = ''
+  checkpoint: Annotated[str, NAMES_RUN, FOLDER] = ''
   benchmarks: str = ''  # names, e.g. aime2024,math500 (`ds-jax data prepare`), or all
   # per problem: config.evaluate.num_samples
   samples: Annotated[str, ShortFor('evaluate.num_samples')] = ''
@@ -33,7 +34,8 @@ class Args(RunFlags):
   top_p: Annotated[str, ShortFor('evaluate.top_p')] = ''  # config.evaluate.top_p
   # folder of prepared benchmarks: config.data.data_dir
   data_dir: Annotated[str, ShortFor('data.data_dir')] = ''
-  output: str | None = None  # folder of samples and tables (default: one in the workdir)
+  # folder of samples and tables (default: one in the workdir)
+  output: Annotated[str | None, FOLDER] = None
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -51,7 +53,7 @@ def run(session: Session, args: Args) -> Result:
     benchmarks = tuple(BENCHMARKS)
   held = contextlib.nullcontext()  # the files of benchmarks have locks of their own
   if session.team.is_first and not benchmarks and is_writable(session.workdir.root):
-    held = lock(session.workdir)
+    held = lock(session.workdir, session.progress.note)
   with held:
     chosen = args.chosen_in(session)
     return Result(*evaluate(chosen, benchmarks=benchmarks, output=args.output))

@@ -42,7 +42,7 @@ def execute(invocation: Invocation) -> Result | None:
 
 def _outcome(invocation: Invocation, team: Team | None = None) -> Result:
   """Runs the command with signal handlers; a stop and a full disk are results too."""
-  from ds_jax.run.checkpoint import SaveError
+  from ds_jax.run.disk import CannotWrite
   from ds_jax.run.stopping import ExitCode, Stopped, StoppedAlone, StopRequest
 
   stop = StopRequest()
@@ -65,8 +65,8 @@ def _outcome(invocation: Invocation, team: Team | None = None) -> Result:
   except KeyboardInterrupt:
     note('Interrupted; the same command continues from the last checkpoint.')
     return Result({'status': 'interrupted'}, exit_code=stop.exit_code)
-  except (SaveError, OSError) as e:
-    if not isinstance(e, SaveError) and e.errno is None:
+  except (CannotWrite, OSError) as e:
+    if not isinstance(e, CannotWrite) and e.errno is None:
       raise
     note(f'ds-jax: {e}')
     return Result({'status': 'cannot_write', 'error': str(e)}, exit_code=ExitCode.CANNOT_WRITE)
@@ -90,7 +90,7 @@ def _held(invocation: Invocation, session: Session) -> AbstractContextManager[An
   from ds_jax.run.workdir import lock
 
   if invocation.command.NEEDS.lock and session.team.is_first:
-    return lock(session.workdir)
+    return lock(session.workdir, session.progress.note)
   return contextlib.nullcontext()
 
 

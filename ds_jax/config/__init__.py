@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ds_jax.config.compare import (
   MACHINE_FIELDS,
+  PLACE_FIELDS,
   RESULT_NEUTRAL,
   differing_fields,
   digest,
@@ -32,6 +33,7 @@ from ds_jax.config.rules import check_training
 
 __all__ = [
   'MACHINE_FIELDS',
+  'PLACE_FIELDS',
   'RESULT_NEUTRAL',
   'CheckpointConfig',
   'Config',

@@ -14,6 +14,7 @@ import functools
 import re
 import types
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from ds_jax.checks import InputError, check_choice
@@ -67,6 +68,13 @@ class Mark:
   text: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Place(Mark):
+  """The field names a place: places.py has them."""
+
+  read: Callable[[str, str], str]  # (name of the field, text) -> the place; InputError if it cannot
+
+
 # The field suits the machine: a run may go on with another value. Sums of floats, so last bits,
 # differ then.
 SUITS_MACHINE = Mark('may change when a run goes on')
@@ -102,6 +110,11 @@ class Setting:
   @property
   def is_section(self) -> bool:
     return dataclasses.is_dataclass(self.kind)
+
+  @property
+  def place(self) -> Place | None:
+    """What the field names, if it names a place."""
+    return next((mark for mark in self.marks if isinstance(mark, Place)), None)
 
   @property
   def is_required(self) -> bool:

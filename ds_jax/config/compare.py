@@ -18,6 +18,7 @@ from ds_jax.config.annotations import (
 )
 from ds_jax.config.fields import Config
 from ds_jax.config.load import config_from, flatten, read_fields, unknown_fields
+from ds_jax.config.places import is_same_place
 
 
 def _marked(mark: Mark, cls: type = Config, prefix: str = '') -> tuple[str, ...]:
@@ -39,6 +40,20 @@ MACHINE_FIELDS = _marked(SUITS_MACHINE)
 NEW_MODEL_FIELDS = _marked(OF_NEW_MODEL)
 
 
+def _places(cls: type = Config, prefix: str = '') -> tuple[str, ...]:
+  """Names like 'model.path' of the fields that name a place."""
+  names: list[str] = []
+  for name, setting in settings_of(cls).items():
+    if setting.is_section:
+      names.extend(_places(setting.kind, f'{prefix}{name}.'))
+    elif setting.place:
+      names.append(prefix + name)
+  return tuple(names)
+
+
+PLACE_FIELDS = _places()
+
+
 def stored_config(fields: Mapping[str, Any]) -> Config:
   """The checked Config of a run's config.json; what it lacks, being older, has its default.
 
@@ -54,7 +69,7 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
 
   A field that one of them lacks has its default: a run does not end because ds_jax has learnt a
   new setting. RESULT_NEUTRAL sections are left out, and the shape of a new model where both start
-  from a given one.
+  from a given one. A relative place, as older runs have them, is the absolute one that ends in it.
 
   Raises:
     InputError: names the fields that ds_jax does not know.
@@ -68,7 +83,10 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
     idle = NEW_MODEL_FIELDS
   differing = {}
   for name in sorted(flat_a):
-    if flat_a[name] != flat_b[name] and name not in idle:
+    are_equal = flat_a[name] == flat_b[name]
+    if name in PLACE_FIELDS:
+      are_equal = is_same_place(flat_a[name], flat_b[name])
+    if not are_equal and name not in idle:
       differing[name] = (flat_a[name], flat_b[name])
   return differing
 

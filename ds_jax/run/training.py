@@ -25,7 +25,7 @@ from ds_jax.run.prompts import evaluation_prompts, load_prompts, note_missing_bo
 from ds_jax.run.reporting import example_trees, finish
 from ds_jax.run.sampler import Sampler, next_batch
 from ds_jax.run.saving import Saving
-from ds_jax.run.session import Session
+from ds_jax.run.session import Session, probed
 from ds_jax.run.stopping import Stopped, StoppedAlone
 from ds_jax.run.workdir import check_config
 from ds_jax.search.engine.keys import Purpose
@@ -47,7 +47,7 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
   Raises:
     InputError: for settings that do not fit, and if no gradient is finite any more.
     Stopped: after saving, if asked to stop.
-    SaveError: if a checkpoint cannot be written.
+    CannotWrite: before any work, if the workdir cannot be written; SaveError, if a checkpoint.
   """
   config, workdir, team = session.config, session.workdir, session.team
   check_training(config)
@@ -55,13 +55,12 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
   if workdir.summary.exists():
     session.progress.note(f'{workdir.root} is finished; nothing to do.')
     return json.loads(workdir.summary.read_text()) | {'status': 'finished'}, ''
+  session = probed(session)
   start = time.monotonic()
   with open_engines(session) as engines:
     engines.announce()
     if moved:
-      session.progress.note(
-        f'Other machine settings than before ({moved}): the last bits will differ.'
-      )
+      session.progress.note(moved)
     with contextlib.closing(Training(engines)) as training:
       if team.is_first:
         engines.claim()

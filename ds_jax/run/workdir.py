@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.config import MACHINE_FIELDS, Config, differing_fields, stored_config
+from ds_jax.config import (
+  MACHINE_FIELDS,
+  PLACE_FIELDS,
+  Config,
+  differing_fields,
+  stored_config,
+)
+from ds_jax.config.places import found_near, has_moved
+from ds_jax.run.disk import hold, told
 from ds_jax.run.durable import write_json
 
 
@@ -21,6 +29,7 @@ class Workdir:
   """Paths of one run; README documents them."""
 
   root: pathlib.Path
+  renames_folders: bool = True  # whether its file system does, see disk.py
 
   @property
   def config(self) -> pathlib.Path:
@@ -47,6 +56,18 @@ class Workdir:
     return self.root / 'checkpoints'
 
   @property
+  def folders(self) -> tuple[pathlib.Path, ...]:
+    """The folders in which nothing but the run itself may write."""
+    return (
+      self.data,
+      self.model_files,
+      self.warmstart,
+      self.warmstart_checkpoints,
+      self.checkpoints,
+      self.journal('').parent,
+    )
+
+  @property
   def summary(self) -> pathlib.Path:
     return self.root / 'summary.json'
 
@@ -59,18 +80,29 @@ class Workdir:
 
 
 @contextlib.contextmanager
-def lock(workdir: Workdir) -> Iterator[None]:
+def lock(workdir: Workdir, note: Callable[[str], None] = print) -> Iterator[None]:
   """Holds the workdir for this process; one that stays empty is not left behind.
+
+  Args:
+    workdir: the run's.
+    note: is told where the file system knows no locks.
 
   Raises:
     InputError: if another process holds it.
+    CannotWrite: if its file cannot be made.
   """
-  is_new = not workdir.root.exists()
-  workdir.root.mkdir(parents=True, exist_ok=True)
+  missing = [folder for folder in (workdir.root, *workdir.root.parents) if not folder.exists()]
   path = workdir.root / 'lock'
-  with path.open('a+') as file:
+  with told(workdir.root, 'make files'):
+    workdir.root.mkdir(parents=True, exist_ok=True)
+    opened = path.open('a+')
+  with opened as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if not hold(file):
+        note(
+          f'The file system of {workdir.root} knows no locks: see to it that no other command '
+          'works there meanwhile.'
+        )
     except BlockingIOError:
       file.seek(0)
       raise InputError(
@@ -83,9 +115,10 @@ def lock(workdir: Workdir) -> Iterator[None]:
     try:
       yield
     finally:
-      if is_new and list(workdir.root.iterdir()) == [path]:  # refused before it was claimed
+      if missing and list(workdir.root.iterdir()) == [path]:  # refused before it was claimed
         path.unlink()
-        workdir.root.rmdir()
+        for folder in missing:
+          folder.rmdir()
 
 
 def is_writable(folder: pathlib.Path) -> bool:
@@ -100,7 +133,8 @@ def check_config(workdir: Workdir, config: Config) -> str:
   """Checks that a workdir which has a config belongs to this one.
 
   Returns:
-    What differs, where it may: fields that suit the machine. '': nothing.
+    What differs, where it may, for a person: fields that suit the machine, and files and folders
+    that have moved. '': nothing.
 
   Raises:
     InputError: names the other fields that differ (those that do not change results aside), or
@@ -109,34 +143,66 @@ def check_config(workdir: Workdir, config: Config) -> str:
   if not workdir.config.exists():
     return ''
   stored = stored_fields(workdir)
+  if _is_model(workdir, stored):
+    raise InputError(f'{workdir.root} is the folder of a model; choose another --workdir.')
   with _naming(workdir.config):
     differing = differing_fields(stored, dataclasses.asdict(config))
-  words = {
-    name: f'{name}: workdir {theirs!r}, now {ours!r}' for name, (theirs, ours) in differing.items()
-  }
-  faults = [text for name, text in words.items() if name not in MACHINE_FIELDS]
+  machine, moved, faults = [], [], []
+  for name, (before, now) in differing.items():
+    words = f'{name}: workdir {before!r}, now {now!r}'
+    if name in MACHINE_FIELDS:
+      machine.append(words)
+    elif name in PLACE_FIELDS and has_moved(before, now):
+      moved.append(words)
+    else:
+      faults.append(words)
   if faults:
     raise InputError(
       f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
       'another --workdir, or the same settings to continue.'
     )
-  return '; '.join(words.values())
+  notes = []
+  if machine:
+    notes.append(
+      f'Other machine settings than before ({"; ".join(machine)}): the last bits will differ.'
+    )
+  if moved:
+    notes.append(f'Taken for the same, which has moved ({"; ".join(moved)}).')
+  return ' '.join(notes)
 
 
-def workdir_config(workdir: Workdir) -> Config:
-  """The config of the run in a workdir.
+def _to_stderr(words: str) -> None:
+  print(f'ds-jax: {words}', file=sys.stderr)
+
+
+def workdir_config(workdir: Workdir, note: Callable[[str], None] = _to_stderr) -> Config:
+  """The config of the run in a workdir; its places are looked for where they are gone.
+
+  Args:
+    workdir: the run's.
+    note: is told of a place that has moved.
 
   Raises:
     InputError: if it has none, or one that cannot be read; it says what the folder is instead.
   """
-  fields = stored_fields(workdir)
-  if 'model_type' in fields:
+  stored = stored_fields(workdir)
+  if _is_model(workdir, stored):
     raise InputError(
       f'{workdir.root} is a model without a run; name it with --config=FILE --workdir=DIR '
       f'--config.model.path={workdir.root}.{_hint(workdir.root)}'
     )
+  for name in PLACE_FIELDS:
+    section, field = name.split('.')
+    fields = stored.get(section)
+    if not isinstance(fields, dict) or not isinstance(fields.get(field), str):
+      continue  # it has its default, or is refused below
+    text = fields[field]
+    place = found_near(text, str(workdir.root.resolve()))
+    if has_moved(text, place):
+      note(f'{name} = {text} is gone; {place} is taken for it.')
+    fields[field] = place
   with _naming(workdir.config):
-    return stored_config(fields)
+    return stored_config(stored)
 
 
 def stored_fields(workdir: Workdir) -> dict[str, Any]:
@@ -174,6 +240,11 @@ _REMEDY = (
 )
 
 
+def _is_model(workdir: Workdir, stored: Mapping[str, Any]) -> bool:
+  """Whether a folder with this config.json is that of a model."""
+  return 'model_type' in stored or (workdir.root / 'tokenizer.json').exists()
+
+
 @contextlib.contextmanager
 def _naming(path: pathlib.Path) -> Iterator[None]:
   """An InputError inside says which file it is about."""
@@ -185,8 +256,6 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
 
 def _hint(folder: pathlib.Path) -> str:
   """What a folder is that is not a run's; '': nobody knows."""
-  if '://' in str(folder) or str(folder).startswith('gs:/'):
-    return ' It must be on this machine, or mounted: `gcloud storage cp --recursive` copies it.'
   if not folder.exists():
     return ' There is no such folder.'
   for root in folder.absolute().parents:

@@ -316,14 +316,24 @@ def test_a_model_that_changes_under_a_run_changes_nothing(made, moved, tmp_path,
     opening.keep_model(elsewhere, tokenizer)
 
 
-def test_a_model_that_moved_is_kept_anew(made, moved):
-  home, _ = made
-  session = Session(tiny_run.config(model=dict(path=str(home / MODEL))), moved, Notes())
+def test_the_same_model_elsewhere_is_kept_anew(made, moved, tmp_path):
+  model = made[0] / MODEL
+  model_files.keep(model, moved.model_files, path=str(model))
+  copy = shutil.copytree(model, tmp_path / 'copy')
+  session = Session(tiny_run.config(model=dict(path=str(copy))), moved, Notes())
   opened = opening.open_model(session)
-  assert opened.folder == home / MODEL
+  assert opened.folder == copy  # nobody knows yet that it is the same
   opening.keep_model(session, opened.tokenizer)
-  assert model_files.kept_path(moved.model_files) == str(home / MODEL)
+  assert model_files.kept_path(moved.model_files) == str(copy)
   assert opening.open_model(session).folder == moved.model_files
+
+
+def test_a_model_that_has_moved_is_not_needed(made, moved, tmp_path):
+  """Its folder of before is gone; another one of its name may be here."""
+  model_files.keep(made[0] / MODEL, moved.model_files, path='/gone/models/tiny')
+  for path in ('/gone/models/tiny', str(made[0] / MODEL)):
+    session = Session(tiny_run.config(model=dict(path=path)), moved, Notes())
+    assert opening.open_model(session).folder == moved.model_files
 
 
 def test_files_that_were_half_kept_are_kept_again(made, tmp_path):
