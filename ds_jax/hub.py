@@ -25,6 +25,16 @@ _HUB_NAME = re.compile(r'[\w-][\w.-]*/[\w.-]+')
 _DUPLICATES = ('*/*', 'consolidated*')
 
 
+def is_hub_name(name: str) -> bool:
+  """Whether this is the name of a model on the hub, and no path.
+
+  runs/mine, with a folder runs, is a path with a typo, not a model on the hub.
+  """
+  path = pathlib.Path(name)
+  is_path = path.is_dir() or path.parent.is_dir()
+  return not is_path and _HUB_NAME.fullmatch(name) is not None
+
+
 def local_folder(
   name: str | os.PathLike[str], files: tuple[str, ...] = MODEL_FILES
 ) -> pathlib.Path:
@@ -41,11 +51,9 @@ def local_folder(
   Raises:
     InputError: it is a name on the hub, but the model cannot be fetched.
   """
-  path = pathlib.Path(name).expanduser()
-  # runs/mine, with a folder runs, is a path with a typo, not a model on the hub.
-  if path.is_dir() or path.parent.is_dir() or not _HUB_NAME.fullmatch(str(name)):
-    return path
-  return _snapshot(str(name), files)
+  if is_hub_name(str(name)):
+    return _snapshot(str(name), files)
+  return pathlib.Path(name).expanduser()
 
 
 @functools.cache  # one process sees one version, whatever is uploaded meanwhile

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from ds_jax.cli.data_prepare import RowFlags
 from ds_jax.cli.registry import Needs
 from ds_jax.cli.result import Result
 from ds_jax.config.annotations import Count
+from ds_jax.config.places import BUCKET_OR_FOLDER, MODEL, SOURCE
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -20,9 +21,10 @@ NEEDS = Needs()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Args(RowFlags):
-  source: str  # as in config.data.source, e.g. file:PATH or tfds:deepmath103k
-  data_dir: str = ''  # folder or gs://… of prepared sets
-  tokenizer: str = ''  # folder or hub name; counts prompt tokens
+  # as in config.data.source, e.g. file:PATH or tfds:deepmath103k
+  source: Annotated[str, SOURCE]
+  data_dir: Annotated[str, BUCKET_OR_FOLDER] = ''  # folder or gs://… of prepared sets
+  tokenizer: Annotated[str, MODEL] = ''  # folder or hub name; counts prompt tokens
   max_problems: Count = 0  # rows to read; of gym:NAME, to generate
 
 

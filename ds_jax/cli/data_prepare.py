@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from ds_jax.cli.registry import Flags, Needs
 from ds_jax.cli.result import Result
 from ds_jax.config import DataConfig
+from ds_jax.config.places import BUCKET_OR_FOLDER, FILE
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -37,8 +38,10 @@ class RowFlags(Flags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Args(RowFlags):
-  from_: str  # .jsonl, .json, .parquet, .csv, or a pattern of such files
-  data_dir: str  # folder or gs://… for prepared sets; --config.data.data_dir reads them
+  # .jsonl, .json, .parquet, .csv, or a pattern of such files
+  from_: Annotated[str, FILE]
+  # folder or gs://… for prepared sets; --config.data.data_dir reads them
+  data_dir: Annotated[str, BUCKET_OR_FOLDER]
   benchmark: str = ''  # aime2024, aime2025, amc2023, math500, minerva_math or olympiadbench
   name: str = 'deepmath103k'  # of a training set (default: deepmath103k)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from ds_jax.cli.registry import NAMES_RUN, Needs, ShortFor
 from ds_jax.cli.result import Result
 from ds_jax.cli.run_flags import RunFlags
+from ds_jax.config.places import FOLDER
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -24,7 +25,7 @@ NEEDS = Needs(config=True, workdir=True, team=True)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Args(RunFlags):
   # instead of --config and --workdir: the folder of a run, whose config holds
-  checkpoint: Annotated[str, NAMES_RUN] = ''
+  checkpoint: Annotated[str, NAMES_RUN, FOLDER] = ''
   benchmarks: str = ''  # names, e.g. aime2024,math500 (`ds-jax data prepare`), or all
   # per problem: config.evaluate.num_samples
   samples: Annotated[str, ShortFor('evaluate.num_samples')] = ''
@@ -32,19 +33,21 @@ class Args(RunFlags):
   top_p: Annotated[str, ShortFor('evaluate.top_p')] = ''  # config.evaluate.top_p
   # folder of prepared benchmarks: config.data.data_dir
   data_dir: Annotated[str, ShortFor('data.data_dir')] = ''
-  output: str | None = None  # folder of samples and tables (default: one in the workdir)
+  # folder of samples and tables (default: one in the workdir)
+  output: Annotated[str | None, FOLDER] = None
 
 
 def run(session: Session, args: Args) -> Result:
   from ds_jax.data.benchmarks import BENCHMARKS
   from ds_jax.run.evaluation import evaluate
-  from ds_jax.run.workdir import lock
+  from ds_jax.run.workdir import is_writable, lock
 
   benchmarks = tuple(args.benchmarks.split(',')) if args.benchmarks else ()
   if args.benchmarks == 'all':
     benchmarks = tuple(BENCHMARKS)
   held = contextlib.nullcontext()  # the files of benchmarks have locks of their own
-  if session.team.is_first and not benchmarks:
-    held = lock(session.workdir)
+  if session.team.is_first and not benchmarks and is_writable(session.workdir.root):
+    held = lock(session.workdir, session.progress.note)
   with held:
-    return Result(*evaluate(session, benchmarks=benchmarks, output=args.output))
+    chosen = args.chosen_in(session)
+    return Result(*evaluate(chosen, benchmarks=benchmarks, output=args.output))

@@ -43,7 +43,7 @@ def execute(invocation: Invocation) -> Result | None:
 
 def _outcome(invocation: Invocation, team: Team | None = None) -> Result:
   """Runs the command with signal handlers; a stop and a full disk are results too."""
-  from ds_jax.run.checkpoint import SaveError
+  from ds_jax.run.disk import CannotWrite
   from ds_jax.run.stopping import ExitCode, Stopped, StoppedAlone, StopRequest
 
   stop = StopRequest()
@@ -66,8 +66,8 @@ def _outcome(invocation: Invocation, team: Team | None = None) -> Result:
   except KeyboardInterrupt:
     note('Interrupted; the same command continues from the last checkpoint.')
     return Result({'status': 'interrupted'}, exit_code=stop.exit_code)
-  except (SaveError, OSError) as e:
-    if not isinstance(e, SaveError) and e.errno is None:
+  except (CannotWrite, OSError) as e:
+    if not isinstance(e, CannotWrite) and e.errno is None:
       raise
     note(f'ds-jax: {e}')
     return Result({'status': 'cannot_write', 'error': str(e)}, exit_code=ExitCode.CANNOT_WRITE)
@@ -91,7 +91,7 @@ def _held(invocation: Invocation, session: Session) -> AbstractContextManager[An
   from ds_jax.run.workdir import lock
 
   if invocation.command.NEEDS.lock and session.team.is_first:
-    return lock(session.workdir)
+    return lock(session.workdir, session.progress.note)
   return contextlib.nullcontext()
 
 
@@ -107,8 +107,13 @@ def _compilations_told(
 
 
 def _keep_compiled_programs(workdir: str) -> None:
-  """Compiled programs are kept in the workdir, unless the user keeps them elsewhere."""
-  if workdir:
+  """Compiled programs are kept in the workdir, unless the user keeps them elsewhere.
+
+  Where the workdir cannot be written, they are not kept.
+  """
+  from ds_jax.run.workdir import is_writable
+
+  if workdir and is_writable(pathlib.Path(workdir)):
     cache = pathlib.Path(workdir).absolute() / 'jax_cache'
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '1')

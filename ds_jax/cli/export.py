@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ds_jax.cli.registry import Needs
 from ds_jax.cli.result import Result
 from ds_jax.cli.run_flags import RunFlags
+from ds_jax.config.places import FOLDER
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -19,8 +20,8 @@ NEEDS = Needs()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Args(RunFlags):
-  checkpoint: str  # folder of the run
-  output: str  # folder to write
+  checkpoint: Annotated[str, FOLDER]  # folder of the run
+  output: Annotated[str, FOLDER]  # folder to write: a new one, or an empty one
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # float32 keeps every bit
 
 

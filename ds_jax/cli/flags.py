@@ -11,20 +11,21 @@ import itertools
 import os
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from ds_jax.checks import InputError, suggest
 from ds_jax.cli.registry import NAMES_RUN, POSITIONAL, Command, Flags, ShortFor, load
 from ds_jax.config import Config, config_from
 from ds_jax.config.annotations import Mark, Setting, settings_of
 from ds_jax.config.load import RENAMED, neighbours_importable
+from ds_jax.config.places import FOLDER
 
 _KINDS = {int: 'a whole number', float: 'a number'}
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkdirFlags(Flags):
-  workdir: str  # folder of the run
+  workdir: Annotated[str, FOLDER]  # folder of the run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,7 @@ def parse(name: str, argv: Sequence[str]) -> Invocation:
   command = load(name)
   flags = flags_of(command)
   argv = [_with_known_field(_in_full(argument, flags)) for argument in argv]
+  argv = _with_config_path(argv)
   run = _named_run(argv, flags)
   values, words = _read(name, command, argv, run)
   given = {flag: values[flag].value for flag in flags if values[flag].value}
@@ -65,6 +67,7 @@ def parse(name: str, argv: Sequence[str]) -> Invocation:
       given[positional] = words.pop(0)
   if words:
     raise InputError(f'Unexpected argument {words[0]!r}; flags are written --name=value.')
+  given |= {flag: _placed(flag, given[flag], flags) for flag in given}
   missing = sorted(_required(command, given) - set(given))
   has_file = command.NEEDS.config and not run
   if has_file and values['config'].value is None:
@@ -223,12 +226,37 @@ def _config_path(argv: Sequence[str]) -> str:
   return path
 
 
+def _with_config_path(argv: Sequence[str]) -> list[str]:
+  """The arguments with the path of --config in full; a link is not followed.
+
+  A config file imports its neighbours, and those of a link lie beside the link.
+  """
+  in_full = list(argv)
+  for index, argument in enumerate(argv):
+    flag, equals, value = _split(argument)
+    if flag == 'config' and value:
+      in_full[index] = f'--config={_config_file(value)}'
+    elif flag == 'config' and not equals and index + 1 < len(argv):
+      in_full[index + 1] = _config_file(argv[index + 1])
+  return in_full
+
+
+def _config_file(path: str) -> str:
+  return os.path.abspath(os.path.expanduser(path))
+
+
+def _placed(flag: str, value: Any, flags: Mapping[str, Setting]) -> Any:
+  """The value of a flag; in full, if it names a place."""
+  place = flags[flag].place
+  return place.read(f'--{flag}', value) if place and value else value
+
+
 def _named_run(argv: Sequence[str], flags: Mapping[str, Setting]) -> str:
   """The folder of the run that is named instead of --config and --workdir; '': there is none."""
   run = ''
   for name in _marked(NAMES_RUN, flags):
     given = {flag: value for flag, equals, value in map(_split, argv) if equals}
-    run = given.get(name, '')
+    run = _placed(name, given.get(name, ''), flags)
     if run and ('config' in given or 'workdir' in given):
       raise InputError(f'--{name} names a run with its config; leave out --config and --workdir.')
   return run
@@ -240,9 +268,4 @@ def _config_of_run(folder: str) -> Any:
 
   from ds_jax.run.workdir import Workdir, workdir_config
 
-  if (pathlib.Path(folder) / 'tokenizer.json').exists():
-    raise InputError(
-      f'{folder} is a model without a run; name it with --config=FILE '
-      f'--workdir=DIR --config.model.path={folder}.'
-    )
   return ConfigDict(dataclasses.asdict(workdir_config(Workdir(pathlib.Path(folder)))))

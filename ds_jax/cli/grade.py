@@ -11,6 +11,7 @@ from ds_jax.cli.registry import POSITIONAL, Flags, Needs
 from ds_jax.cli.result import Result
 from ds_jax.config import VerifyConfig
 from ds_jax.config.annotations import Positive
+from ds_jax.config.places import FILE
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -23,7 +24,7 @@ NEEDS = Needs()
 @dataclasses.dataclass(frozen=True)
 class Args(Flags):
   # rows with gold, prediction and, if known, equivalent; --file= may be left out
-  file: Annotated[str, POSITIONAL] = ''
+  file: Annotated[str, POSITIONAL, FILE] = ''
   # math_bare (default: predictions may be bare answers), math (the verifier that rewards: only a
   # box is an answer), released (the released grader, defects included; predictions may be bare), or
   # the name of any verifier
@@ -37,7 +38,7 @@ class Args(Flags):
   equivalent_field: str = ''  # where it says what is right (default: equivalent)
   # .jsonl of verdicts with what was read of both sides and the stage that decided, which the same
   # command continues (default: beside FILE)
-  output: str | None = None
+  output: Annotated[str | None, FILE] = None
   workers: Positive = VerifyConfig().num_workers  # processes
   # instead of FILE: print how one pair of --gold and --prediction is decided, stage by stage
   explain: bool = False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from ds_jax.cli.registry import Flags, Needs
 from ds_jax.cli.result import Result
+from ds_jax.config.places import FOLDER, MODEL
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -18,8 +19,9 @@ NEEDS = Needs(config=True)
 
 @dataclasses.dataclass(frozen=True)
 class Args(Flags):
-  tokenizer: str  # folder whose tokenizer the decoder gets
-  output: str  # folder to write
+  # folder, or name on the hub, whose tokenizer the decoder gets
+  tokenizer: Annotated[str, MODEL]
+  output: Annotated[str, FOLDER]  # folder to write: a new one, or an empty one
 
 
 def run(session: Session, args: Args) -> Result:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from ds_jax.checks import InputError
 from ds_jax.cli.registry import Flags
+from ds_jax.config.places import MODEL
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -20,7 +21,7 @@ class RunFlags(Flags):
   # default: the newest. An unknown step is answered with those that exist
   step: str = ''
   # folder of tokenizer and config.json, if not those that the run keeps; it must fit the run
-  model: str = ''
+  model: Annotated[str, MODEL] = ''
 
   def __post_init__(self) -> None:
     is_number = self.step.isascii() and self.step.isdigit()

@@ -10,6 +10,7 @@ from ds_jax.checks import InputError
 from ds_jax.cli.registry import NAMES_RUN, Needs
 from ds_jax.cli.result import Result
 from ds_jax.cli.run_flags import RunFlags
+from ds_jax.config.places import FILE, FOLDER
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -22,13 +23,13 @@ NEEDS = Needs(config=True, workdir=True, team=True)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Args(RunFlags):
   # instead of --config and --workdir: the folder of a run, whose config holds
-  checkpoint: Annotated[str, NAMES_RUN] = ''
+  checkpoint: Annotated[str, NAMES_RUN, FOLDER] = ''
   problem: str = ''  # text of the problem
   answer: str | None = None  # its gold answer, if known; not needed for the embedded task
   # instead of --problem: .jsonl, .json, .parquet, .csv; answers may be missing
-  problems: str = ''
+  problems: Annotated[str, FILE] = ''
   # with --problems: .jsonl, a line per finished tree; the same command continues
-  output: str = ''
+  output: Annotated[str, FILE] = ''
   # the answer: first_correct (the vote where none is), best_q or vote
   select: Literal['first_correct', 'best_q', 'vote'] = 'first_correct'
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from ds_jax.config.compare import (
   COMING_FIELDS,
   MACHINE_FIELDS,
+  PLACE_FIELDS,
   RESULT_NEUTRAL,
   differing_fields,
   digest,
-  same_place,
   settings_digest,
   stored_config,
 )
@@ -35,6 +35,7 @@ from ds_jax.config.rules import check_training
 __all__ = [
   'COMING_FIELDS',
   'MACHINE_FIELDS',
+  'PLACE_FIELDS',
   'RESULT_NEUTRAL',
   'CheckpointConfig',
   'Config',
@@ -59,7 +60,6 @@ __all__ = [
   'num_updates',
   'response_limit',
   'digest',
-  'same_place',
   'settings_digest',
   'stored_config',
 ]

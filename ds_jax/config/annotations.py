@@ -14,6 +14,7 @@ import functools
 import re
 import types
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from ds_jax.checks import InputError, check_choice
@@ -67,6 +68,13 @@ class Mark:
   text: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Place(Mark):
+  """The field names a place: places.py has them."""
+
+  read: Callable[[str, str], str]  # (name of the field, text) -> the place; InputError if it cannot
+
+
 # The field suits the machine: a run may go on with another value. Sums of floats, so last bits,
 # differ then.
 SUITS_MACHINE = Mark('may change when a run goes on')
@@ -76,13 +84,10 @@ CHANGES_NO_RESULT = Mark('changes no result')
 OF_WHAT_COMES = Mark('may change when a run goes on, for what is still to come')
 # The field is read only when a new model is made.
 OF_NEW_MODEL = Mark('of a new model')
-# The field may be a path, which says where something is, not what it is.
-NAMES_PLACE = Mark('a place')
 
 T = TypeVar('T')
 Machine = Annotated[T, SUITS_MACHINE]
 NewModel = Annotated[T, OF_NEW_MODEL]
-Place = Annotated[T, NAMES_PLACE]
 Neutral = Annotated[T, CHANGES_NO_RESULT]
 Coming = Annotated[T, OF_WHAT_COMES]
 
@@ -108,6 +113,11 @@ class Setting:
   @property
   def is_section(self) -> bool:
     return dataclasses.is_dataclass(self.kind)
+
+  @property
+  def place(self) -> Place | None:
+    """What the field names, if it names a place."""
+    return next((mark for mark in self.marks if isinstance(mark, Place)), None)
 
   @property
   def is_required(self) -> bool:

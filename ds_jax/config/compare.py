@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.config.annotations import (
   CHANGES_NO_RESULT,
-  NAMES_PLACE,
   OF_NEW_MODEL,
   OF_WHAT_COMES,
   SUITS_MACHINE,
@@ -22,6 +20,7 @@ from ds_jax.config.annotations import (
 )
 from ds_jax.config.fields import Config
 from ds_jax.config.load import config_from, flatten, read_fields, unknown_fields
+from ds_jax.config.places import is_same_place
 
 
 def _marked(mark: Mark, cls: type = Config, prefix: str = '') -> tuple[str, ...]:
@@ -43,8 +42,20 @@ MACHINE_FIELDS = _marked(SUITS_MACHINE)
 COMING_FIELDS = _marked(OF_WHAT_COMES)
 # Fields that only a new model reads.
 NEW_MODEL_FIELDS = _marked(OF_NEW_MODEL)
-# Fields that may name a file or folder of this machine.
-PLACE_FIELDS = _marked(NAMES_PLACE)
+
+
+def _places(cls: type = Config, prefix: str = '') -> tuple[str, ...]:
+  """Names like 'model.path' of the fields that name a place."""
+  names: list[str] = []
+  for name, setting in settings_of(cls).items():
+    if setting.is_section:
+      names.extend(_places(setting.kind, f'{prefix}{name}.'))
+    elif setting.place:
+      names.append(prefix + name)
+  return tuple(names)
+
+
+PLACE_FIELDS = _places()
 
 
 def stored_config(fields: Mapping[str, Any]) -> Config:
@@ -62,7 +73,7 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
 
   A field that one of them lacks has its default: a run does not end because ds_jax has learnt a
   new setting. RESULT_NEUTRAL sections are left out, and the shape of a new model where both start
-  from a given one. Two paths to the same place are equal.
+  from a given one. A relative place, as older runs have them, is the absolute one that ends in it.
 
   Raises:
     InputError: names the fields that ds_jax does not know.
@@ -76,32 +87,12 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
     idle = NEW_MODEL_FIELDS
   differing = {}
   for name in sorted(flat_a):
-    if flat_a[name] == flat_b[name] or name in idle:
-      continue
-    if name in PLACE_FIELDS and same_place(flat_a[name], flat_b[name]):
-      continue
-    differing[name] = (flat_a[name], flat_b[name])
+    are_equal = flat_a[name] == flat_b[name]
+    if name in PLACE_FIELDS:
+      are_equal = is_same_place(flat_a[name], flat_b[name])
+    if not are_equal and name not in idle:
+      differing[name] = (flat_a[name], flat_b[name])
   return differing
-
-
-def same_place(a: str, b: str) -> bool:
-  """Whether two values of a field that names a place are the same, as text or on this machine."""
-  if a == b:
-    return True
-  (kind_a, path_a), (kind_b, path_b) = _kind_and_path(a), _kind_and_path(b)
-  if kind_a != kind_b or not path_a or not path_b:
-    return False
-  return _resolved(path_a) == _resolved(path_b)
-
-
-def _kind_and_path(place: str) -> tuple[str, str]:
-  """('file:', 'd/train.jsonl') of 'file:d/train.jsonl', ('', 'runs/model') of 'runs/model'."""
-  kind, colon, path = place.rpartition(':')
-  return kind + colon, path
-
-
-def _resolved(path: str) -> str:
-  return os.path.realpath(os.path.expanduser(path))
 
 
 def settings_digest(config: Config) -> str:

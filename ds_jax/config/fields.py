@@ -18,7 +18,6 @@ from ds_jax.config.annotations import (
   NewModel,
   NotNegative,
   Pattern,
-  Place,
   Positive,
   Share,
   above,
@@ -26,6 +25,7 @@ from ds_jax.config.annotations import (
   at_most,
   below,
 )
+from ds_jax.config.places import BUCKET_OR_FOLDER, MODEL, SOURCE
 
 TopP = Annotated[float, above(0.0), at_most(1.0)]
 # Sizes of the paper's model: Nemotron-Research-Reasoning-Qwen-1.5B, a Qwen 2.
@@ -53,11 +53,12 @@ class DataConfig:
 
   # 'countdown', 'tfds:NAME', 'file:PATH.{jsonl,json,parquet,csv}', 'hf:NAME[:SUBSET]' (with
   # `datasets`), 'gym:NAME' (with `reasoning-gym`); must be given
-  source: Place[str] = ''
-  eval_source: Place[str] = ''  # '': the held-out split of `source`
+  source: Annotated[str, SOURCE] = ''
+  eval_source: Annotated[str, SOURCE] = ''  # '': the held-out split of `source`
   train_split: str = 'train'  # of tfds and hf sources and of 'countdown'
   eval_split: str = 'heldout'  # likewise; a benchmark has but one
-  data_dir: Place[str] = ''  # where TFDS builders keep their files, or a bucket; '': WORKDIR/data
+  # where TFDS builders keep their files, or a bucket; '': WORKDIR/data
+  data_dir: Annotated[str, BUCKET_OR_FOLDER] = ''
   max_problems: Count = 0  # 0: all; of gym sources: how many are generated
   prompt_field: str = ''  # of the question; 'a.b' is b within a; '': known layouts are tried
   answer_field: str = ''  # likewise, of the gold answer
@@ -75,7 +76,8 @@ class DataConfig:
 class ModelConfig:
   """Which decoder, and in which number formats."""
 
-  path: Place[str] = ''  # Hugging Face folder or name on the hub; '': WORKDIR/warmstart
+  # Hugging Face folder or name on the hub; '': WORKDIR/warmstart
+  path: Annotated[str, MODEL] = ''
   compute_dtype: Literal['float32', 'bfloat16'] = 'float32'  # of the search's copy and activations
   # what the backward pass computes again: 'none', 'full' (all of a layer), 'attention' (all but
   # attention), 'dots' (all but attention and the weights' products)

@@ -26,13 +26,13 @@ RENAMED: dict[str, str] = {}
 
 
 def config_from(fields: Mapping[str, Any]) -> Config:
-  """Returns the checked Config of a ConfigDict (or any nested mapping).
+  """Returns the checked Config of a ConfigDict (or any nested mapping); its places are absolute.
 
   Raises:
     InputError: names an unknown or ill-typed field with its valid neighbours, a value out of
-      range, or fields that contradict each other.
+      range, a place that cannot be, or fields that contradict each other.
   """
-  config = read_fields(fields)
+  config = _with_places(read_fields(fields), prefix='')
   check_values(config)
   check_contradictions(config)
   return config
@@ -86,6 +86,18 @@ def unknown_fields(fields: Mapping[str, Any]) -> list[str]:
   """Names like 'search.width' that a nested mapping has and a Config has not."""
   known = dataclasses.asdict(Config())
   return sorted(set(flatten(_with_new_names(fields))) - set(flatten(known)) - set(known))
+
+
+def _with_places(section: Any, prefix: str) -> Any:
+  """The section with every place in full, see places.py."""
+  values = {}
+  for name, setting in settings_of(type(section)).items():
+    value = getattr(section, name)
+    if setting.is_section:
+      values[name] = _with_places(value, f'{prefix}{name}.')
+    elif setting.place and value:
+      values[name] = setting.place.read(prefix + name, value)
+  return dataclasses.replace(section, **values)
 
 
 def check_values(config: Config) -> None:

@@ -1,8 +1,8 @@
 """Problem sets as TensorFlow Datasets: array_record files, without TensorFlow.
 
-`write_problems` builds DATA_DIR/NAME/1.0.0 once (tfds fills a temporary folder and renames it when
-it is complete); the source `tfds:NAME` reads it. A bucket gets the files of a folder that was built
-here, because array_record writes and reads local files only.
+`write_problems` builds DATA_DIR/NAME/1.0.0 once; the source `tfds:NAME` reads it. The files are
+built in a temporary folder on this machine and copied, dataset_info.json last: array_record writes
+and reads local files only, and tfds renames folders, which a mounted bucket may refuse.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from ds_jax.checks import InputError
 from ds_jax.types import Problem
 
 VERSION = '1.0.0'  # of the layout: raise it when rows get other fields
+_LAST_FILE = 'dataset_info.json'  # without it a folder is no data set
 UNKNOWN_DIFFICULTY = -1.0  # as in DeepMath
 
 
@@ -129,25 +130,40 @@ def write_problems(
   folder = epath.Path(data_dir) / name / VERSION
   report = {'fingerprint': fingerprint(problems), **report}
 
-  def build(data_dir: str) -> epath.Path:
-    with quiet_tfds():
-      builder = ProblemSet(
-        name, split, problems, report=report, data_dir=data_dir, file_format='array_record'
-      )
-      builder.download_and_prepare()
-    return epath.Path(builder.data_dir)
+  def make_builder(data_dir: str) -> ProblemSet:
+    return ProblemSet(
+      name, split, problems, report=report, data_dir=data_dir, file_format='array_record'
+    )
 
   where = f'{name} under {str(data_dir)!r}'
   with named_write_errors(where, 'choose another --data_dir'):
-    if (folder / 'dataset_info.json').exists():
+    if is_built(folder):
       _check_same(folder, report['fingerprint'])
       return folder, False
-    if is_remote(data_dir):
-      with tempfile.TemporaryDirectory() as local_dir:
-        copy_files(build(local_dir), folder)
-    else:
-      build(os.fspath(data_dir))
+    build(make_builder, folder)
   return folder, True
+
+
+def is_built(folder: epath.Path) -> bool:
+  """Whether a folder holds a whole data set."""
+  return (folder / _LAST_FILE).exists()
+
+
+def build(make_builder: Callable[[str], tfds.core.DatasetBuilder], folder: epath.Path) -> None:
+  """Builds a data set on this machine's own disk and copies its files to a folder.
+
+  Args:
+    make_builder: makes the builder, given the folder of its data sets.
+    folder: where the files are to be.
+
+  Raises:
+    OSError, RuntimeError: it could not be written; what was copied is removed.
+  """
+  with tempfile.TemporaryDirectory(prefix='ds_jax_data_') as local_dir:
+    with quiet_tfds():
+      builder = make_builder(local_dir)
+      builder.download_and_prepare()
+    copy_files(epath.Path(builder.data_dir), folder)
 
 
 @contextlib.contextmanager
@@ -216,10 +232,22 @@ def _local_copy(folder: str) -> str:
 
 
 def copy_files(source: epath.Path, target: epath.Path) -> None:
-  """Copies the files of a folder; dataset_info.json, which makes it a data set, comes last."""
+  """Copies the files of a folder; dataset_info.json, which makes it a data set, comes last.
+
+  Each copy is written under a name of its own and renamed: another process may copy the same
+  files, and a third read them.
+  """
   target.mkdir(parents=True, exist_ok=True)
-  for path in sorted(source.iterdir(), key=lambda path: path.name == 'dataset_info.json'):
-    (target / path.name).write_bytes(path.read_bytes())
+  copied = []
+  try:
+    for path in sorted(source.iterdir(), key=lambda path: path.name == _LAST_FILE):
+      copied.append(target / f'{path.name}.{os.getpid()}')
+      copied[-1].write_bytes(path.read_bytes())
+      copied[-1] = copied[-1].replace(target / path.name)
+  except BaseException:
+    for copy in copied:
+      copy.unlink(missing_ok=True)
+    raise
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Countdown as a TensorFlow Datasets builder: array_record files, without TensorFlow.
 
 Each CountdownConfig has a folder of its own, `DATA_DIR/countdown/n4_1to15_<hash>/1.0.0`, which is
-written once: tfds fills a temporary folder and renames it when it is complete.
+written once, see builders.py.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
 from ds_jax.config import CountdownConfig
 from ds_jax.data import countdown
-from ds_jax.data.builders import named_write_errors, quiet_tfds
+from ds_jax.data.builders import build, is_built, named_write_errors, quiet_tfds
 from ds_jax.types import Problem
 
 
@@ -85,24 +86,21 @@ def prepare(config: CountdownConfig, data_dir: str | os.PathLike[str]) -> Countd
       written.
   """
 
-  def build() -> Countdown:
-    with quiet_tfds():
-      builder = Countdown(
-        data_dir=os.fspath(data_dir),
-        file_format='array_record',
-        config=CountdownBuilderConfig(name=config_name(config), countdown=config),
-      )
-      builder.download_and_prepare()
-    return builder
+  def make_builder(data_dir: str) -> Countdown:
+    return Countdown(
+      data_dir=data_dir,
+      file_format='array_record',
+      config=CountdownBuilderConfig(name=config_name(config), countdown=config),
+    )
 
+  version = str(Countdown.VERSION)
+  folder = epath.Path(data_dir) / 'countdown' / config_name(config) / version
   where = f'the Countdown problems under data_dir {str(data_dir)!r}'
   with named_write_errors(where, 'set data.data_dir to another folder'):
-    try:
-      return build()
-    except OSError as e:
-      if 'already exists' not in str(e):
-        raise
-      return build()  # another process has just built the same files
+    if not is_built(folder):
+      build(make_builder, folder)
+  with quiet_tfds():
+    return make_builder(os.fspath(data_dir))
 
 
 def read_problem(row: Mapping[str, Any]) -> Problem:

@@ -13,6 +13,7 @@ import dataclasses
 import errno
 import gc
 import itertools
+import json
 import logging
 import shutil
 import sys
@@ -23,17 +24,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 
 from ds_jax.checks import InputError, first_line
+from ds_jax.run.disk import CannotWrite
 from ds_jax.sharding import path_name
 
 _STATE, _HOST = 'state', 'host'
+# Orbax's files about a checkpoint. Its earlier versions wrote the first alone.
+_METADATA, _COMMITTED = '_CHECKPOINT_METADATA', 'commit_success.txt'
 _DAMAGED = 'damaged.'  # prefix of a checkpoint set aside; orbax ignores such names
 _LAST_WRITES = 5.0  # seconds that writers of a failed save are waited for
 _MIN_ATTEMPTS = 3  # at a save that they spoil, however long each takes
 
 
-class SaveError(RuntimeError):
+class SaveError(CannotWrite):
   """A checkpoint could not be written; earlier ones are untouched."""
 
 
@@ -54,8 +59,9 @@ class Checkpointer:
   """Saves and restores the state of a run.
 
   Orbax writes beside and renames, so a kill at any moment leaves the earlier checkpoints as they
-  were and no half-written one in their place. `begin_save` goes on while the files are written,
-  `wait` returns once the checkpoint is committed, and `save` is both.
+  were and no half-written one in their place. Where folders cannot be renamed it writes in the
+  place, and a checkpoint counts once its metadata say when it was committed. `begin_save` goes on
+  while the files are written, `wait` returns once the checkpoint is committed, and `save` is both.
   """
 
   def __init__(
@@ -64,6 +70,8 @@ class Checkpointer:
     keep: int | None,
     note: Callable[[str], None] = print,
     keep_best: int = 0,
+    *,
+    renames_folders: bool = True,
   ):
     """Opens (and makes) the folder.
 
@@ -73,16 +81,20 @@ class Checkpointer:
         only to be read, by a process beside the one that writes; nothing in it is touched.
       note: told in one line when a checkpoint is passed over.
       keep_best: checkpoints of the highest score kept besides.
+      renames_folders: whether the file system does. All processes must say the same.
     """
     if keep is not None and keep < 1:
       raise InputError(f'Expected checkpoint.keep >= 1, got {keep}.')
     self._folder = Path(folder).absolute()
     self._keep, self._keep_best = keep, keep_best
+    self._renames_folders = renames_folders
     self._note = note
     self._pending: int | None = None  # step that is being written
     self._hushed = contextlib.ExitStack()  # while it is
     self._damaged: set[int] = set()
     self._manager = None
+    if keep is not None and not renames_folders:
+      self._remove_uncommitted()
     self._open()
 
   def save(
@@ -226,6 +238,7 @@ class Checkpointer:
         create=True,
         best_fn=_score if self._keep_best else None,  # makes orbax read the scores that it finds
         cleanup_tmp_directories=True,
+        atomicity_options=None if self._renames_folders else _in_place(),
       )
     handlers = {_STATE: ocp.StandardCheckpointHandler(), _HOST: ocp.JsonCheckpointHandler()}
     with _quiet():
@@ -269,15 +282,33 @@ class Checkpointer:
     if jax.process_index():
       return
     give_up = time.monotonic() + _LAST_WRITES
-    while (
-      left := list(self._folder.glob(f'{step}.orbax-checkpoint-tmp*'))
-    ) and time.monotonic() < give_up:
+    while (left := self._half_written(step)) and time.monotonic() < give_up:
       for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
       time.sleep(0.1)  # it is gone when it stays away this long
 
+  def _half_written(self, step: int) -> list[Path]:
+    """Folders of a save that has not been committed."""
+    left = list(self._folder.glob(f'{step}.orbax-checkpoint-tmp*'))
+    if not self._renames_folders:
+      left += [folder for folder in self._folder.glob(str(step)) if _is_half_written(folder)]
+    return left
+
+  def _remove_uncommitted(self) -> None:
+    """Removes what a killed process left half-written, before any process looks for steps."""
+    if jax.process_index() == 0:
+      for folder in self._folder.glob('[0-9]*'):
+        if _is_half_written(folder):
+          shutil.rmtree(folder)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices('ds_jax: half-written checkpoints are removed')
+
   def _steps(self) -> list[int]:
-    return [s for s in self._manager.all_steps() if s not in self._damaged]
+    steps = []
+    for step in self._manager.all_steps():
+      if step not in self._damaged and not _is_half_written(self._folder / str(step)):
+        steps.append(step)
+    return steps
 
   def _set_damaged_aside(self) -> None:
     """Renames damaged checkpoints, so that their steps can be written again."""
@@ -287,7 +318,7 @@ class Checkpointer:
       for step in sorted(self._damaged):
         aside = self._folder / f'{_DAMAGED}{step}'
         shutil.rmtree(aside, ignore_errors=True)
-        (self._folder / str(step)).rename(aside)
+        shutil.move(self._folder / str(step), aside)  # by copies where folders cannot be renamed
     self._damaged.clear()
     with _quiet():
       self._manager.reload()
@@ -347,6 +378,26 @@ def _kept(newest: int, best: int) -> Any:
       managers.BestN(n=best, get_metric_fn=_score, keep_checkpoints_without_metrics=False)
     )
   return managers.AnyPreservationPolicy(policies=policies)
+
+
+def _in_place() -> Any:
+  """Orbax's way to write where folders cannot be renamed; those that were renamed count as well."""
+  from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
+
+  return AtomicityOptions(mode=AtomicityMode.COMMIT_FILE, allow_legacy_atomic_rename=True)
+
+
+def _is_half_written(folder: Path) -> bool:
+  """Whether a folder lacks what orbax writes when it commits; damage is another matter."""
+  if (folder / _COMMITTED).exists():
+    return False
+  try:
+    fields = json.loads((folder / _METADATA).read_text())
+    return fields['commit_timestamp_nsecs'] is None
+  except FileNotFoundError:
+    return True
+  except (OSError, ValueError, KeyError, TypeError):
+    return False
 
 
 def _score(metrics: Mapping[str, float]) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from ds_jax.config import Config
+from ds_jax.config import Config, stored_config
 from ds_jax.run.session import Session
-from ds_jax.run.workdir import Changes, Workdir, check_config, workdir_config
+from ds_jax.run.workdir import Workdir, check_config, stored_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Continuation:
   """A session's claim on a workdir, and by which plan of rounds the workdir went so far."""
 
   session: Session
-  changes: Changes
+  notes: str  # what differs from before, where it may; '': nothing
   plan_before: tuple[int, ...]  # training steps of each round
 
   @property
@@ -30,13 +30,8 @@ class Continuation:
   def tell(self) -> None:
     """Says in what the run goes on with other settings than before."""
     note, train = self.session.progress.note, self.session.config.train
-    if self.changes.of_machine:
-      note(
-        f'Other machine settings than before ({self.changes.of_machine}): the last bits will '
-        'differ.'
-      )
-    if self.changes.of_what_comes:
-      note(f'Other settings from here on: {self.changes.of_what_comes}.')
+    if self.notes:
+      note(self.notes)
     if self.is_replanned and train.schedule != 'constant':
       note(
         f'train.schedule={train.schedule} falls until the last update of all rounds: from here on '
@@ -56,12 +51,12 @@ def continuation(session: Session) -> Continuation:
   Raises:
     InputError: if the workdir belongs to a run with another config.
   """
-  changes = check_config(session.workdir, session.config)
-  return Continuation(session, changes, _planned_rounds(session.workdir, session.config))
+  notes = check_config(session.workdir, session.config)
+  return Continuation(session, notes, _planned_rounds(session.workdir, session.config))
 
 
 def _planned_rounds(workdir: Workdir, config: Config) -> tuple[int, ...]:
   """Training steps of each round as the workdir's config plans them; without one, as ours does."""
   if not workdir.config.exists():
     return config.curriculum.round_steps
-  return workdir_config(workdir).curriculum.round_steps
+  return stored_config(stored_fields(workdir)).curriculum.round_steps

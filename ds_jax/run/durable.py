@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import json
 import os
@@ -15,6 +14,7 @@ from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.interfaces import Team
+from ds_jax.run.disk import hold
 
 # What tells rows of one file from each other, as far as they have these fields.
 IDENTITY = ('id', 'sample', 'question', 'gold')
@@ -30,7 +30,8 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
       file.write(data)
       file.flush()
       os.fsync(file.fileno())
-    os.chmod(beside, 0o644)  # mkstemp's files are for their owner only
+    with contextlib.suppress(OSError):  # of file systems without modes
+      os.chmod(beside, 0o644)  # mkstemp's files are for their owner only
     os.replace(beside, path)
   except BaseException:
     pathlib.Path(beside).unlink(missing_ok=True)
@@ -87,7 +88,7 @@ class LineFile:
     self._file = self.path.open('a+b')
     try:
       if run is not None:
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hold(self._file)
       self.rows = self._read()
     except BlockingIOError:
       self._file.close()
@@ -170,7 +171,8 @@ class LineFile:
       raise InputError(
         f'{self.path}, line {number}, is no result of this command; choose another --output.'
       )
-    if row['run'] != self.run:
+    # Older lines have the run's folder as it was typed.
+    if row['run'] != self.run and not self.run.endswith(f'/{row["run"]}'):
       raise InputError(
         f'{self.path} holds results of other settings or other parameters '
         f'({row["run"]!r:.80}, now {self.run!r}); choose another --output.'

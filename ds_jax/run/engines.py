@@ -113,9 +113,9 @@ class Engines:
     return dataclasses.replace(engine, expand_fn=self._expand_fn(engine.config, sampling))
 
   def claim(self) -> None:
-    """Makes the workdir this run's, once all is found good: its config, its model's files."""
-    claim(self.session.workdir, self.session.config)
+    """Makes the workdir this run's, once all is found good: its model's files, its config."""
     keep_model(self.session, self.tokenizer)
+    claim(self.session.workdir, self.session.config)
 
   def announce(self) -> None:
     """Says what the work is done with."""

@@ -6,10 +6,13 @@ device or several (at equal slots per device), the samples are the same.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ds_jax.checks import InputError
 from ds_jax.config import digest
 from ds_jax.evaluate.metrics import evaluation_metrics
 from ds_jax.report.summary import with_interval
@@ -20,6 +23,7 @@ from ds_jax.run.prompts import Prompts, evaluation_prompts
 from ds_jax.run.samples import draw_samples, sample_settings
 from ds_jax.run.session import Session
 from ds_jax.run.signs import ends_of_rows, sign_of_ends
+from ds_jax.run.workdir import is_writable
 
 Summary = dict[str, Any]
 
@@ -39,7 +43,7 @@ def evaluate(
     benchmarks: names of data/benchmarks.py, prepared in the data folder; none: the evaluation
       split of the config.
     output: folder of samples and tables; None: one in the workdir that belongs to these
-      settings.
+      settings, or nowhere, if the workdir cannot be written.
 
   Raises:
     InputError: for an unknown or unprepared benchmark, a prompt that is too long, a verifier that
@@ -47,10 +51,32 @@ def evaluate(
     Stopped: if asked to; the same command goes on.
   """
   check_benchmarks(benchmarks, session.config)
-  with open_engines(session) as engines:
+  with _results_folder(session, output) as folder, open_engines(session) as engines:
     if benchmarks:
-      return evaluate_benchmarks(engines, list(dict.fromkeys(benchmarks)), output)
-    return _evaluate_split(engines, output)
+      summary, text = evaluate_benchmarks(engines, list(dict.fromkeys(benchmarks)), folder)
+    else:
+      summary, text = _evaluate_split(engines, folder)
+  if folder != output:  # it is gone
+    del summary['output']
+  if 'output' in summary:
+    session.progress.note(f'Samples: {summary["output"]}')
+  return summary, text
+
+
+@contextlib.contextmanager
+def _results_folder(session: Session, output: str | None) -> Iterator[str | None]:
+  """The folder of results; None: it is in the workdir. A run that is only to be read has none."""
+  root = session.workdir.root
+  if output or is_writable(root):
+    yield output
+    return
+  if session.team.count > 1:
+    raise InputError(f'{root} cannot be written; name a folder that all share with --output=DIR.')
+  session.progress.note(
+    f'{root} cannot be written, so samples are kept nowhere; --output=DIR keeps them.'
+  )
+  with tempfile.TemporaryDirectory(prefix='ds_jax_evaluate_') as folder:
+    yield folder
 
 
 def _evaluate_split(engines: Engines, output: str | None) -> tuple[Summary, str]:
@@ -71,8 +97,6 @@ def _evaluate_split(engines: Engines, output: str | None) -> tuple[Summary, str]
   sign = sign_of_ends(ends_of_rows(rows), config)
   if sign:
     session.progress.note(sign)
-  file = folder / f'{SPLIT_FILE}.jsonl'
-  session.progress.note(f'Samples: {file}')
   summary = {'status': 'done', **chosen.summary, **figures, 'output': str(folder)}
   return summary, f'{_result_line(figures)}, {chosen.name}'
 

@@ -43,7 +43,12 @@ def imitate(
   learner = make_learner(
     optimizer, mesh, micro_rows=num_rows(config, pairs), loss_fn=imitation_loss
   )
-  checkpoints = Checkpointer(session.workdir.warmstart_checkpoints, keep=1, note=progress.note)
+  checkpoints = Checkpointer(
+    session.workdir.warmstart_checkpoints,
+    keep=1,
+    note=progress.note,
+    renames_folders=session.workdir.renames_folders,
+  )
   with contextlib.closing(checkpoints):
     if checkpoints.latest() is None:
       decoder = init_decoder(decoder_config, jax.random.key(config.seed))

@@ -11,6 +11,7 @@ import json
 import pathlib
 
 from ds_jax.checks import InputError
+from ds_jax.config.places import has_moved, is_same_place
 from ds_jax.run.durable import write_atomically, write_json
 
 # Written last: the files are whole once it is there.
@@ -34,7 +35,7 @@ def keep(source: pathlib.Path, folder: pathlib.Path, *, path: str) -> None:
     folder: where the run keeps them.
     path: the model as the config names it.
   """
-  (folder / MANIFEST).unlink(missing_ok=True)
+  forget(folder)
   digests = {}
   for name in _names(source):
     content = (source / name).read_bytes()
@@ -44,9 +45,20 @@ def keep(source: pathlib.Path, folder: pathlib.Path, *, path: str) -> None:
   write_json(folder / MANIFEST, {'path': path, 'files': digests})
 
 
+def forget(folder: pathlib.Path) -> None:
+  """From now on the files here do not count."""
+  (folder / MANIFEST).unlink(missing_ok=True)
+
+
 def kept_path(folder: pathlib.Path) -> str:
   """The model that the files are of, as the run's config named it."""
   return _manifest(folder)['path']
+
+
+def is_of(folder: pathlib.Path, path: str) -> bool:
+  """Whether the files are of the model that a config calls `path`, which may have moved."""
+  before = kept_path(folder)
+  return is_same_place(before, path) or has_moved(before, path)
 
 
 def check_kept(folder: pathlib.Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 from ds_jax.checks import InputError
-from ds_jax.config import same_place
 from ds_jax.data.prompts import ChatTokenizer, load_tokenizer
 from ds_jax.hub import local_folder
 from ds_jax.model.config import DecoderConfig
@@ -30,11 +30,11 @@ def open_model(session: Session) -> OpenedModel:
   """Reads tokenizer and shape: of --model, else what the run keeps, else of config.model.path.
 
   Raises:
-    InputError: if there is no such folder, it cannot be read, or --model does not fit the run.
+    InputError: if there is no such folder, it cannot be read, or it is not of the run's model.
   """
   folder = model_folder(session)
   opened = _read(session, folder)
-  if session.model:
+  if session.model or (has_kept(session) and not keeps_model(session)):
     _check_fits(session, opened)
   return opened
 
@@ -45,9 +45,7 @@ def model_folder(session: Session) -> pathlib.Path:
   Raises:
     InputError: if there is none, or what the run keeps is damaged.
   """
-  if session.model:
-    return _existing(local_folder(session.model), f'--model={session.model}')
-  if keeps_model(session):
+  if keeps_model(session) and not session.model:
     model_files.check_kept(session.workdir.model_files)
     return session.workdir.model_files
   return source_folder(session)
@@ -77,14 +75,16 @@ def source_folder(session: Session) -> pathlib.Path:
   return _existing(folder, f'model.path={path}', hint)
 
 
+def has_kept(session: Session) -> bool:
+  """Whether the workdir holds files of a model."""
+  return session.workdir is not None and model_files.is_whole(session.workdir.model_files)
+
+
 def keeps_model(session: Session) -> bool:
-  """Whether the workdir holds the files of this very model."""
-  if session.workdir is None:
+  """Whether the workdir holds the files of the model that the config names."""
+  if not has_kept(session):
     return False
-  folder = session.workdir.model_files
-  if not model_files.is_whole(folder):
-    return False
-  return same_place(model_files.kept_path(folder), session.config.model.path)
+  return model_files.is_of(session.workdir.model_files, session.config.model.path)
 
 
 def keep_model(session: Session, tokenizer: ChatTokenizer) -> None:
@@ -95,26 +95,33 @@ def keep_model(session: Session, tokenizer: ChatTokenizer) -> None:
     tokenizer: the one that the run trains with; the files are checked to be its.
 
   Raises:
-    InputError: if the model's files are no longer those that `tokenizer` was loaded from.
+    InputError: if the config names another model than the one whose files are kept, or its files
+      are no longer those that `tokenizer` was loaded from.
   """
   folder, path = session.workdir.model_files, session.config.model.path
-  if not keeps_model(session):
-    model_files.keep(source_folder(session), folder, path=path)
-    difference = tokenizer_difference(tokenizer, load_tokenizer(folder))
-    if difference:
-      (folder / model_files.MANIFEST).unlink()
-      raise InputError(
-        f'The files of {path or session.workdir.warmstart}, copied to {folder}, make another '
-        f'tokenizer ({difference}) than this run has begun with; if they changed just now, run the '
-        'same command again.'
+  if keeps_model(session):
+    source = pathlib.Path(path).expanduser() if path else session.workdir.warmstart
+    names = model_files.changed_since(folder, source) if source.is_dir() else []
+    if names:
+      session.progress.note(
+        f'{source} has changed since the run began ({_shown(names)}); the run goes on with the '
+        f'files that it keeps in {folder}. For the new ones choose another --workdir.'
       )
     return
-  source = pathlib.Path(path).expanduser() if path else session.workdir.warmstart
-  names = model_files.changed_since(folder, source) if source.is_dir() else []
+  source = source_folder(session)
+  names = model_files.changed_since(folder, source) if has_kept(session) else []
   if names:
-    session.progress.note(
-      f'{source} has changed since the run began ({", ".join(names[:_MAX_SHOWN])}); the run goes '
-      f'on with the files that it keeps in {folder}. For the new ones choose another --workdir.'
+    raise InputError(
+      f'{source} is not the model that {session.workdir.root} began with: {_shown(names)} differs '
+      f'from what the run keeps in {folder}. Name that model, or choose another --workdir.'
+    )
+  model_files.keep(source, folder, path=path)
+  difference = tokenizer_difference(tokenizer, load_tokenizer(folder))
+  if difference:
+    model_files.forget(folder)
+    raise InputError(
+      f'The files of {source}, copied to {folder}, make another tokenizer ({difference}) than this '
+      'run has begun with; if they changed just now, run the same command again.'
     )
 
 
@@ -130,7 +137,7 @@ def shape_difference(ours: DecoderConfig, theirs: DecoderConfig) -> str:
 
 def tokenizer_difference(ours: ChatTokenizer, theirs: ChatTokenizer) -> str:
   """What differs in vocabulary, chat template, end and padding ids; '': nothing."""
-  differences = [vocabulary_difference(ours, theirs)]
+  differences = [vocabulary_difference(ours, theirs) or vocabulary_difference(theirs, ours)]
   if ours.tokenizer.chat_template != theirs.tokenizer.chat_template:
     differences.append('the chat template')
   if (ours.stop_ids, ours.pad_id) != (theirs.stop_ids, theirs.pad_id):
@@ -142,7 +149,7 @@ def vocabulary_difference(ours: ChatTokenizer, theirs: ChatTokenizer) -> str:
   """Our tokens that have another id in `theirs`, which may have more tokens; '': none."""
   differences = []
   vocabulary = theirs.tokenizer.get_vocab()
-  for token, index in ours.tokenizer.get_vocab().items():
+  for token, index in sorted(ours.tokenizer.get_vocab().items(), key=lambda item: item[1]):
     if vocabulary.get(token) != index:
       differences.append(f'token {token!r} is {vocabulary.get(token)}, not {index}')
   if len(differences) > _MAX_SHOWN:
@@ -160,23 +167,34 @@ def _read(session: Session, folder: pathlib.Path) -> OpenedModel:
 
 
 def _check_fits(session: Session, named: OpenedModel) -> None:
-  """Raises InputError if the model of --model is not the run's, as far as the run can tell.
+  """Raises InputError if a model that was named is not the run's, as far as the run can tell.
 
   A run that neither keeps its model's files nor has its model here knows the shapes of its
   parameters alone, which are compared as they are read.
   """
-  without = dataclasses.replace(session, model='')
   try:
-    own = _read(without, model_folder(without))
+    own = _read(session, _own_folder(session))
   except InputError:
     return
   difference = shape_difference(own.decoder_config, named.decoder_config)
   difference = difference or vocabulary_difference(own.tokenizer, named.tokenizer)
   if difference:
     raise InputError(
-      f'--model={session.model} does not fit {session.workdir.root}: {difference}. Name the model '
-      'that the run was trained from, or leave --model out.'
+      f'{named.folder} does not fit {session.workdir.root}: {difference}. Name the model that the '
+      'run was trained from, or none.'
     )
+
+
+def _own_folder(session: Session) -> pathlib.Path:
+  """The folder of tokenizer and config.json that a run has without --model."""
+  if has_kept(session):
+    return session.workdir.model_files
+  return source_folder(dataclasses.replace(session, model=''))
+
+
+def _shown(names: Sequence[str]) -> str:
+  rest = len(names) - _MAX_SHOWN
+  return ', '.join(names[:_MAX_SHOWN]) + (f' and {rest} more' if rest > 0 else '')
 
 
 def _existing(folder: pathlib.Path, name: str, hint: str = '') -> pathlib.Path:

@@ -15,7 +15,7 @@ from ds_jax.interfaces import Tokenizer
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.model.huggingface.load import load_decoder
-from ds_jax.model.huggingface.save import save_decoder
+from ds_jax.model.huggingface.save import check_output, save_decoder
 from ds_jax.run.engines import Engines
 from ds_jax.run.opening import open_model, shape_difference, source_folder
 from ds_jax.run.restoring import restore_params
@@ -31,20 +31,22 @@ def init_model(session: Session, *, tokenizer: str, output: str) -> dict[str, An
   Args:
     session: its `config.model` gives the shape, `config.seed` the numbers.
     tokenizer: a folder with a tokenizer; its files are copied.
-    output: the folder to write; an earlier checkpoint there is replaced.
+    output: the folder to write; it must not exist, or be empty.
   """
+  folder = Path(output).expanduser()
+  check_output(folder, {'the folder of the tokenizer': Path(tokenizer).expanduser()})
   config, source, loaded = session.config, tokenizer, load_tokenizer(tokenizer)
   decoder = init_decoder(new_decoder_config(config, loaded), jax.random.key(config.seed))
   save_decoder(
     decoder,
-    output,
+    folder,
     stop_ids=loaded.stop_ids,
     pad_id=loaded.pad_id,
     add_files=lambda folder: save_tokenizer(source, str(folder)),
   )
   count = decoder.config.num_parameters()
-  session.progress.note(f'Wrote {output}: {count:,} parameters, {loaded.num_ids:,} token ids.')
-  return {'status': 'done', 'output': str(output), 'num_parameters': count}
+  session.progress.note(f'Wrote {folder}: {count:,} parameters, {loaded.num_ids:,} token ids.')
+  return {'status': 'done', 'output': str(folder), 'num_parameters': count}
 
 
 def new_decoder_config(config: Config, tokenizer: Tokenizer) -> DecoderConfig:
@@ -165,12 +167,12 @@ def export(
     output: the folder to write; it must not exist, or be empty.
     dtype: of the tensors, 'float32' (the default, every bit) or 'bfloat16'.
   """
-  dtype, workdir, folder = dtype or 'float32', Workdir(Path(checkpoint)), Path(output)
+  dtype, workdir, folder = dtype or 'float32', Workdir(Path(checkpoint)), Path(output).expanduser()
   check_choice('--dtype', dtype, ('float32', 'bfloat16'))
-  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    raise InputError(f'{folder} exists already; choose another --output, or remove it.')
   run = dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
   model = open_model(run)
+  run_folders = {f'the {path.name} of the run': path for path in workdir.folders}
+  check_output(folder, run_folders | {'the model of the run': model.folder})
   decoder_config = model.decoder_config
   restored = restore_params(
     workdir, decoder_config, make_mesh(fsdp=-1), session.progress, step=session.step

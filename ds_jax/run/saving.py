@@ -34,6 +34,7 @@ class Saving:
         config.checkpoint.keep,
         note=session.progress.note,
         keep_best=config.checkpoint.keep_best,
+        renames_folders=session.workdir.renames_folders,
       )
       opened.callback(self._checkpointer.close)
       self.metrics: MetricsWriter | NoMetrics = NoMetrics()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 
 from ds_jax.config import Config
 from ds_jax.interfaces import ALONE, Progress, Team
+from ds_jax.run.disk import RENAME_REMEDY, CannotWrite, probe
 from ds_jax.run.workdir import Workdir
 
 
@@ -31,3 +33,29 @@ class Session:
   def data_dir(self) -> str:
     """The folder, or bucket, of prepared problems."""
     return self.config.data.data_dir or str(self.workdir.data)
+
+
+def probed(session: Session) -> Session:
+  """The session, whose workdir says whether folders can be renamed there.
+
+  The first process tries, before any work, what a run does in its workdir. All must call it.
+
+  Raises:
+    CannotWrite: names the place, what it refuses, and the remedy.
+  """
+  root, found = session.workdir.root, {}
+  if session.team.is_first:
+    try:
+      found = {'refusal': probe(root)}
+    except CannotWrite as e:
+      found = {'fault': str(e)}
+  found = json.loads(session.team.gather(json.dumps(found).encode())[0])
+  if 'fault' in found:
+    raise CannotWrite(found['fault'])
+  if found['refusal']:
+    session.progress.note(
+      f'{root} cannot rename folders that hold something ({found["refusal"]}): checkpoints are '
+      f'written in their place, and count once they are marked as whole. {RENAME_REMEDY}.'
+    )
+  workdir = dataclasses.replace(session.workdir, renames_folders=not found['refusal'])
+  return dataclasses.replace(session, workdir=workdir)

@@ -25,7 +25,7 @@ from ds_jax.run.prompts import evaluation_prompts, load_prompts, note_missing_bo
 from ds_jax.run.reporting import example_trees, finish
 from ds_jax.run.sampler import Sampler, next_batch
 from ds_jax.run.saving import Saving
-from ds_jax.run.session import Session
+from ds_jax.run.session import Session, probed
 from ds_jax.run.stopping import Stopped, StoppedAlone
 from ds_jax.run.watch import Watch
 from ds_jax.search.engine.keys import Purpose
@@ -47,7 +47,7 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
   Raises:
     InputError: for settings that do not fit, and if no gradient is finite any more.
     Stopped: after saving, if asked to stop.
-    SaveError: if a checkpoint cannot be written.
+    CannotWrite: before any work, if the workdir cannot be written; SaveError, if a checkpoint.
   """
   config, workdir, team = session.config, session.workdir, session.team
   check_training(config)
@@ -55,6 +55,7 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
   if begun.is_finished:
     session.progress.note(f'{workdir.root} is finished; nothing to do.')
     return json.loads(workdir.summary.read_text()) | {'status': 'finished'}, ''
+  session = probed(session)
   start = time.monotonic()
   with open_engines(session) as engines:
     engines.announce()
@@ -121,9 +122,12 @@ class Training:
       InputError: if the plan does not begin with what was done.
     """
     is_taken_up_again = self.host.follow(self.plan, plan_before)
-    if plan_before != self.plan:
-      host = self.host
+    if plan_before == self.plan:
+      return
+    host, team = self.host, self.session.team
+    if team.is_first:
       self.saving.drop_journals(lambda work: not is_taken_up_again and host.is_next(work))
+    team.barrier()  # the others read them, and write new ones
 
   def run(self) -> None:
     """Goes on to the end.

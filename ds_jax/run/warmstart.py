@@ -12,11 +12,11 @@ from ds_jax.checks import InputError
 from ds_jax.config import check_training
 from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.data.prompts import load_tokenizer, save_tokenizer
-from ds_jax.model.huggingface.save import save_decoder
+from ds_jax.model.huggingface.save import check_free, is_whole, remove_half_written, save_decoder
 from ds_jax.run.imitation import imitate
 from ds_jax.run.parameters import new_decoder_config
 from ds_jax.run.prompts import load_prompts
-from ds_jax.run.session import Session
+from ds_jax.run.session import Session, probed
 from ds_jax.run.workdir import check_config, claim
 from ds_jax.train.sft import worked_solutions
 
@@ -28,14 +28,18 @@ def warmstart(session: Session) -> dict[str, Any]:
 
   Raises:
     InputError: if the split has no worked solutions.
+    CannotWrite: before any work, if the workdir cannot be written; SaveError, if a checkpoint.
     Stopped: after saving, if asked to stop.
   """
   config, workdir, progress = session.config, session.workdir, session.progress
   check_training(config)
   check_config(workdir, config)
-  if workdir.warmstart.exists():
+  if is_whole(workdir.warmstart):
     progress.note(f'{workdir.warmstart} exists already; nothing to do.')
     return {'status': 'finished', 'output': str(workdir.warmstart)}
+  session = probed(session)
+  remove_half_written(workdir.warmstart)
+  check_free(workdir.warmstart)
   start, folder = time.monotonic(), workdir.root / 'tokenizer'
   write_countdown_tokenizer(folder, config.data.countdown.max_value)
   tokenizer = load_tokenizer(folder)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.config import COMING_FIELDS, MACHINE_FIELDS, Config, differing_fields, stored_config
-from ds_jax.run import model_files
+from ds_jax.config import (
+  COMING_FIELDS,
+  MACHINE_FIELDS,
+  PLACE_FIELDS,
+  Config,
+  differing_fields,
+  stored_config,
+)
+from ds_jax.config.places import found_near, has_moved
+from ds_jax.run.disk import hold, told
 from ds_jax.run.durable import write_json
 
 
@@ -22,6 +30,7 @@ class Workdir:
   """Paths of one run; README documents them."""
 
   root: pathlib.Path
+  renames_folders: bool = True  # whether its file system does, see disk.py
 
   @property
   def config(self) -> pathlib.Path:
@@ -48,6 +57,18 @@ class Workdir:
     return self.root / 'checkpoints'
 
   @property
+  def folders(self) -> tuple[pathlib.Path, ...]:
+    """The folders in which nothing but the run itself may write."""
+    return (
+      self.data,
+      self.model_files,
+      self.warmstart,
+      self.warmstart_checkpoints,
+      self.checkpoints,
+      self.journal('').parent,
+    )
+
+  @property
   def summary(self) -> pathlib.Path:
     return self.root / 'summary.json'
 
@@ -69,18 +90,29 @@ class Workdir:
 
 
 @contextlib.contextmanager
-def lock(workdir: Workdir) -> Iterator[None]:
+def lock(workdir: Workdir, note: Callable[[str], None] = print) -> Iterator[None]:
   """Holds the workdir for this process; one that stays empty is not left behind.
+
+  Args:
+    workdir: the run's.
+    note: is told where the file system knows no locks.
 
   Raises:
     InputError: if another process holds it.
+    CannotWrite: if its file cannot be made.
   """
-  is_new = not workdir.root.exists()
-  workdir.root.mkdir(parents=True, exist_ok=True)
+  missing = [folder for folder in (workdir.root, *workdir.root.parents) if not folder.exists()]
   path = workdir.root / 'lock'
-  with path.open('a+') as file:
+  with told(workdir.root, 'make files'):
+    workdir.root.mkdir(parents=True, exist_ok=True)
+    opened = path.open('a+')
+  with opened as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if not hold(file):
+        note(
+          f'The file system of {workdir.root} knows no locks: see to it that no other command '
+          'works there meanwhile.'
+        )
     except BlockingIOError:
       file.seek(0)
       raise InputError(
@@ -93,9 +125,10 @@ def lock(workdir: Workdir) -> Iterator[None]:
     try:
       yield
     finally:
-      if is_new and list(workdir.root.iterdir()) == [path]:  # refused before it was claimed
+      if missing and list(workdir.root.iterdir()) == [path]:  # refused before it was claimed
         path.unlink()
-        workdir.root.rmdir()
+        for folder in missing:
+          folder.rmdir()
 
 
 def is_writable(folder: pathlib.Path) -> bool:
@@ -106,61 +139,107 @@ def is_writable(folder: pathlib.Path) -> bool:
   return False
 
 
-@dataclasses.dataclass(frozen=True)
-class Changes:
-  """In what a run goes on with other settings than before, in words; '': in nothing."""
+def check_config(workdir: Workdir, config: Config) -> str:
+  """Checks that a workdir which has a config belongs to this one.
 
-  of_machine: str = ''  # fields that suit the machine
-  of_what_comes: str = ''  # fields about what is still to come
-
-
-def check_config(workdir: Workdir, config: Config) -> Changes:
-  """Checks that a workdir which has a config belongs to this one; returns what differs, but may.
+  Returns:
+    What differs, where it may, for a person: fields that suit the machine or are about what is
+    still to come, and files and folders that have moved. '': nothing.
 
   Raises:
-    InputError: names the other fields that differ (those that do not change results aside), or the
-      file, where it cannot be read.
+    InputError: names the other fields that differ (those that do not change results aside), or
+      the file, where it cannot be read.
   """
   if not workdir.config.exists():
-    return Changes()
+    return ''
+  stored = stored_fields(workdir)
+  if _is_model(workdir, stored):
+    raise InputError(f'{workdir.root} is the folder of a model; choose another --workdir.')
   with _naming(workdir.config):
-    stored = _stored_fields(workdir)
-    if _has_same_model(workdir, config):  # elsewhere
-      path = model_files.kept_path(workdir.model_files)
-      config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=path))
     differing = differing_fields(stored, dataclasses.asdict(config))
-  words = {
-    name: f'{name}: workdir {theirs!r}, now {ours!r}' for name, (theirs, ours) in differing.items()
-  }
-  may_differ = (*MACHINE_FIELDS, *COMING_FIELDS)
-  faults = [text for name, text in words.items() if name not in may_differ]
+  machine, coming, moved, faults = [], [], [], []
+  for name, (before, now) in differing.items():
+    words = f'{name}: workdir {before!r}, now {now!r}'
+    if name in MACHINE_FIELDS:
+      machine.append(words)
+    elif name in COMING_FIELDS:
+      coming.append(words)
+    elif name in PLACE_FIELDS and has_moved(before, now):
+      moved.append(words)
+    else:
+      faults.append(words)
   if faults:
     raise InputError(
       f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
       'another --workdir, or the same settings to continue.'
     )
-  joined = lambda names: '; '.join(text for name, text in words.items() if name in names)
-  return Changes(joined(MACHINE_FIELDS), joined(COMING_FIELDS))
+  notes = []
+  if machine:
+    notes.append(
+      f'Other machine settings than before ({"; ".join(machine)}): the last bits will differ.'
+    )
+  if coming:
+    notes.append(f'Other settings from here on: {"; ".join(coming)}.')
+  if moved:
+    notes.append(f'Taken for the same, which has moved ({"; ".join(moved)}).')
+  return ' '.join(notes)
 
 
-def workdir_config(workdir: Workdir) -> Config:
-  """The config of the run in a workdir.
+def _to_stderr(words: str) -> None:
+  print(f'ds-jax: {words}', file=sys.stderr)
+
+
+def workdir_config(workdir: Workdir, note: Callable[[str], None] = _to_stderr) -> Config:
+  """The config of the run in a workdir; its places are looked for where they are gone.
+
+  Args:
+    workdir: the run's.
+    note: is told of a place that has moved.
 
   Raises:
     InputError: if it has none, or one that cannot be read; it says what the folder is instead.
+  """
+  stored = stored_fields(workdir)
+  if _is_model(workdir, stored):
+    raise InputError(
+      f'{workdir.root} is a model without a run; name it with --config=FILE --workdir=DIR '
+      f'--config.model.path={workdir.root}.{_hint(workdir.root)}'
+    )
+  for name in PLACE_FIELDS:
+    section, field = name.split('.')
+    fields = stored.get(section)
+    if not isinstance(fields, dict) or not isinstance(fields.get(field), str):
+      continue  # it has its default, or is refused below
+    text = fields[field]
+    place = found_near(text, str(workdir.root.resolve()))
+    if has_moved(text, place):
+      note(f'{name} = {text} is gone; {place} is taken for it.')
+    fields[field] = place
+  with _naming(workdir.config):
+    return stored_config(stored)
+
+
+def stored_fields(workdir: Workdir) -> dict[str, Any]:
+  """What a workdir's config.json holds, whatever the version of ds_jax that wrote it.
+
+  Raises:
+    InputError: if there is none, or it is no JSON object; it says what the folder is instead.
   """
   if not workdir.config.exists():
     raise InputError(
       f'{workdir.root} has no config.json; expected the workdir of a run.{_hint(workdir.root)}'
     )
-  with _naming(workdir.config):
-    fields = _stored_fields(workdir)
-    if 'model_type' in fields or (workdir.root / 'tokenizer.json').exists():
-      raise InputError(
-        'it is of a model without a run; name that with --config=FILE --workdir=DIR '
-        f'--config.model.path={workdir.root}.'
-      )
-    return stored_config(fields)
+  text = workdir.config.read_bytes()
+  try:
+    fields = json.loads(text)
+  except (ValueError, RecursionError) as e:
+    what = f'is no JSON ({e})' if text.strip() else 'is empty'
+    raise InputError(f'{workdir.config} {what}.{_REMEDY}') from e
+  if not isinstance(fields, dict):
+    raise InputError(
+      f'Expected {workdir.config} to hold an object of settings, got {fields!r:.80}.{_REMEDY}'
+    )
+  return fields
 
 
 def claim(workdir: Workdir, config: Config) -> None:
@@ -169,31 +248,15 @@ def claim(workdir: Workdir, config: Config) -> None:
   write_json(workdir.config, dataclasses.asdict(config))
 
 
-def _has_same_model(workdir: Workdir, config: Config) -> bool:
-  """Whether the folder config.model.path has the files that the run keeps of its model."""
-  source = pathlib.Path(config.model.path).expanduser()
-  if not config.model.path or not source.is_dir() or not model_files.is_whole(workdir.model_files):
-    return False
-  return not model_files.changed_since(workdir.model_files, source)
-
-
-def _stored_fields(workdir: Workdir) -> dict[str, Any]:
-  """What config.json holds; InputError if that is not a JSON object."""
-  text = workdir.config.read_bytes()
-  try:
-    fields = json.loads(text)
-  except (ValueError, RecursionError) as e:
-    what = f'{len(text)} bytes that are no JSON ({e})' if text.strip() else 'nothing'
-    raise InputError(f'it holds {what}.{_REMEDY}') from e
-  if not isinstance(fields, dict):
-    raise InputError(f'expected a JSON object of settings, got {fields!r:.80}.{_REMEDY}')
-  return fields
-
-
 _REMEDY = (
   ' Bring it back from a copy of the run; or remove it, and `ds-jax train` with the settings of '
   'the run writes it anew.'
 )
+
+
+def _is_model(workdir: Workdir, stored: Mapping[str, Any]) -> bool:
+  """Whether a folder with this config.json is that of a model."""
+  return 'model_type' in stored or (workdir.root / 'tokenizer.json').exists()
 
 
 @contextlib.contextmanager
@@ -207,12 +270,23 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
 
 def _hint(folder: pathlib.Path) -> str:
   """What a folder is that is not a run's; '': nobody knows."""
-  if '://' in str(folder) or str(folder).startswith('gs:/'):
-    return ' It must be on this machine, or mounted: `gcloud storage cp --recursive` copies it.'
   if not folder.exists():
     return ' There is no such folder.'
-  for run in folder.absolute().parents:
-    if (run / 'checkpoints').is_dir() and (run / 'config.json').is_file():
-      step = '' if folder.parent.name != 'checkpoints' else ' --step=N'
-      return f' It lies in that of a run: --checkpoint={run}{step}'
+  for root in folder.absolute().parents:
+    workdir = Workdir(root)
+    if workdir.config.is_file() and workdir.checkpoints.is_dir():
+      return f' It lies in the folder of a run, {root}{_step_hint(workdir, folder.absolute())}.'
+  return ''
+
+
+def _step_hint(workdir: Workdir, folder: pathlib.Path) -> str:
+  """How the checkpoint in a folder is named; '': it is none."""
+  if folder.parent != workdir.checkpoints or not folder.name.isdigit():
+    return ''
+  from ds_jax.run.checkpoint import Checkpointer
+
+  with contextlib.closing(Checkpointer(workdir.checkpoints, keep=None)) as checkpointer:
+    for entry in checkpointer.saved():
+      if entry.number == int(folder.name):
+        return f', and is its checkpoint of step {entry.step} (--step={entry.step})'
   return ''

@@ -28,22 +28,27 @@ FLAGS = {
     'top_p',
     'data_dir',
     'output',
+    'step',
+    'model',
     'coordinator',
     'num_processes',
     'process_id',
   },
   'search': {
     'workdir',
+    'checkpoint',
     'problem',
     'answer',
     'problems',
     'output',
     'select',
+    'step',
+    'model',
     'coordinator',
     'num_processes',
     'process_id',
   },
-  'export': {'checkpoint', 'output', 'dtype'},
+  'export': {'checkpoint', 'output', 'dtype', 'step', 'model'},
   'data prepare': {
     'from',
     'data_dir',
@@ -75,7 +80,7 @@ FLAGS = {
     'prediction',
   },
   'plan': {'topology', 'meshes'},
-  'report': {'workdir'},
+  'report': {'workdir', 'output'},
 }
 
 
@@ -91,15 +96,15 @@ def test_every_command_says_what_it_is(name):
 
 
 def test_values_have_the_types_of_their_fields():
-  args = parse('data describe', ['--source=file:x', '--max_problems=20']).args
-  assert args.max_problems == 20 and args.source == 'file:x' and args.tokenizer == ''
-  args = parse('grade', ['x.jsonl', '--workers=3']).args
-  assert (args.file, args.workers, args.mode, args.output) == ('x.jsonl', 3, 'math_bare', None)
+  args = parse('data describe', ['--source=file:/x', '--max_problems=20']).args
+  assert args.max_problems == 20 and args.source == 'file:/x' and args.tokenizer == ''
+  args = parse('grade', ['/x.jsonl', '--workers=3']).args
+  assert (args.file, args.workers, args.mode, args.output) == ('/x.jsonl', 3, 'math_bare', None)
   assert parse('grade', ['--file=x.jsonl']).args.workers == 2
   args = parse('grade', ['--explain', '--gold=1', '--prediction=-1']).args
   assert args.explain is True and (args.gold, args.prediction, args.file) == ('1', '-1', '')
-  args = parse('data prepare', ['--from=a', '--data_dir=b']).args
-  assert args.from_ == 'a' and args.name == 'deepmath103k'
+  args = parse('data prepare', ['--from=/a', '--data_dir=/b']).args
+  assert args.from_ == '/a' and args.name == 'deepmath103k'
 
 
 def test_a_repeated_flag_keeps_every_value(root):
@@ -111,11 +116,11 @@ def test_a_repeated_flag_keeps_every_value(root):
 
 def test_shorthands_are_fields_of_the_config(root):
   config = f'--config={root / "configs/countdown.py"}'
-  short = ['--samples=3', '--temperature', '0.5', '--top_p=0.9', '--data_dir=there']
+  short = ['--samples=3', '--temperature', '0.5', '--top_p=0.9', '--data_dir=/there']
   invocation = parse('evaluate', [config, '--workdir=x', *short])
   evaluate = invocation.config.evaluate
   assert (evaluate.num_samples, evaluate.temperature, evaluate.top_p) == (3, 0.5, 0.9)
-  assert invocation.config.data.data_dir == 'there'
+  assert invocation.config.data.data_dir == '/there'
 
 
 def test_flags_of_a_team_are_passed_on(root):

@@ -19,7 +19,7 @@ from ds_jax.config import (
   settings_digest,
 )
 from ds_jax.config import load as load_lib
-from ds_jax.run.workdir import Changes, Workdir, check_config, workdir_config
+from ds_jax.run.workdir import Workdir, check_config, workdir_config
 
 
 def stored(config):
@@ -59,7 +59,7 @@ def test_a_workdir_that_lacks_a_field_goes_on(tmp_path):
   older = stored(Config())
   del older['train']['importance_cap']
   (tmp_path / 'config.json').write_text(json.dumps(older))
-  assert check_config(Workdir(tmp_path), Config()) == Changes()
+  assert check_config(Workdir(tmp_path), Config()) == ''
   assert workdir_config(Workdir(tmp_path)) == Config()
   with pytest.raises(InputError, match='train.importance_cap: workdir 0.0, now 2.0'):
     check_config(Workdir(tmp_path), changed(Config(), 'train', importance_cap=2.0))
@@ -68,9 +68,10 @@ def test_a_workdir_that_lacks_a_field_goes_on(tmp_path):
 def test_fields_about_what_is_to_come_may_change(tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(stored(Config())))
   longer = changed(Config(), 'curriculum', round_steps=(50, 50, 9))
-  differing = check_config(Workdir(tmp_path), changed(longer, 'mesh', fsdp=2))
-  assert differing.of_what_comes == 'curriculum.round_steps: workdir (50, 50), now (50, 50, 9)'
-  assert differing.of_machine == 'mesh.fsdp: workdir 1, now 2'
+  notes = check_config(Workdir(tmp_path), changed(longer, 'mesh', fsdp=2))
+  words = 'curriculum.round_steps: workdir (50, 50), now (50, 50, 9)'
+  assert f'Other settings from here on: {words}.' in notes
+  assert 'Other machine settings than before (mesh.fsdp: workdir 1, now 2)' in notes
   assert set(COMING_FIELDS) == {
     'train.max_skipped',
     'curriculum.round_steps',
@@ -80,7 +81,65 @@ def test_fields_about_what_is_to_come_may_change(tmp_path):
   # What names results keeps its name.
   untrained = changed(Config(), 'evaluate', before_training=False)
   assert settings_digest(untrained) == settings_digest(Config())
-  assert check_config(Workdir(tmp_path), untrained) == Changes()
+  assert check_config(Workdir(tmp_path), untrained) == ''
+
+
+FIELDS = sorted(flatten(dataclasses.asdict(Config())))
+SECTIONS = [name for name, value in stored(Config()).items() if isinstance(value, dict)]
+
+
+def without(fields, name):
+  """The same settings, as a version wrote them that did not know this one."""
+  *path, last = name.split('.')
+  section = fields
+  for part in path:
+    section = section[part]
+  del section[last]
+  return fields
+
+
+@pytest.mark.parametrize('name', [*FIELDS, *SECTIONS, 'data.countdown'])
+def test_every_field_and_section_may_be_lacking(tmp_path, name):
+  (tmp_path / 'config.json').write_text(json.dumps(without(stored(Config()), name)))
+  assert check_config(Workdir(tmp_path), Config()) == ''
+  assert workdir_config(Workdir(tmp_path)) == Config()
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('', 'config.json is empty. Bring it back from a copy'),
+    ('{"seed": 0, "data": {"sou', 'config.json is no JSON'),
+    ('\0' * 100, 'config.json is no JSON'),
+    ('[' * 100_000, 'config.json is no JSON'),
+    ('[1, 2]', 'to hold an object of settings, got [1, 2]'),
+    ('null', 'to hold an object of settings, got None'),
+    ('{"train": {"learning_rate": NaN}}', 'Expected train.learning_rate to be a number, got nan'),
+    ('{"search": {"lambda_uct": NaN}}', 'Expected search.lambda_uct to be a number, got nan'),
+    ('{"search": {"width": "8"}}', "Expected search.width of type int, got '8'"),
+    ('{"search": {"width": null}}', 'Expected search.width of type int, got None'),
+    ('{"search": {"width": [8]}}', 'Expected search.width of type int, got [8]'),
+    ('{"search": {"width": {"min": 8}}}', 'no setting search.width.min'),
+    ('{"search": 3}', 'Expected search to be a section'),
+    ('{"seed": {"a": 3}}', 'no setting seed.a'),
+    ('{"curriculum": {"round_steps": [5, "6"]}}', 'Expected curriculum.round_steps of type int'),
+    ('{"search": {"foresight": 3}}', 'no setting search.foresight; the run was made by another'),
+    ('{"oracle": 3}', 'no setting oracle'),
+  ],
+)
+def test_a_config_that_cannot_be_read_is_named(tmp_path, text, words):
+  path = tmp_path / 'config.json'
+  path.write_text(text)
+  for read in (workdir_config, lambda workdir: check_config(workdir, Config())):
+    with pytest.raises(InputError) as error:
+      read(Workdir(tmp_path))
+    assert words in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_value_that_this_version_refuses_is_named_with_its_file(tmp_path):
+  (tmp_path / 'config.json').write_text('{"search": {"width": 0}}')
+  with pytest.raises(InputError, match='config.json: Expected search.width >= 1, got 0'):
+    workdir_config(Workdir(tmp_path))
 
 
 def test_fields_of_another_version_are_named(tmp_path, monkeypatch):

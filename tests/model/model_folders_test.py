@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import pathlib
 import resource
+import shutil
+import subprocess
 import tracemalloc
 
 import hf_models
@@ -18,6 +22,7 @@ from ds_jax import sharding
 from ds_jax.checks import InputError
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
+from ds_jax.model.huggingface import save as save_lib
 from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.model.huggingface.save import save_decoder
 
@@ -207,23 +212,65 @@ def test_a_hub_name_is_fetched_once_and_a_wrong_path_is_not(folder, monkeypatch,
     load_decoder('some/other')
 
 
-def test_only_an_earlier_checkpoint_is_replaced(decoder, folder, tmp_path):
+def test_only_an_empty_folder_is_written_to(decoder, tmp_path):
   target = tmp_path / 'home'
   target.mkdir()
-  save_decoder(decoder, target, stop_ids=(3,), pad_id=0)  # empty
-  save_decoder(decoder, target, stop_ids=(4,), pad_id=0)
-  assert json.loads((target / 'config.json').read_text())['eos_token_id'] == 4
-  (target / 'config.json').rename(target / 'thesis.txt')
-  with pytest.raises(InputError, match='no checkpoint folder'):
-    save_decoder(decoder, target, stop_ids=(3,), pad_id=0)
-  assert (target / 'thesis.txt').exists() and os.listdir(tmp_path) == ['home']
+  (target / 'lost+found').mkdir()  # of a disk that is new
+  node = target.stat().st_ino
+  files = save_decoder(decoder, target, stop_ids=(3,), pad_id=0)
+  assert files == ['config.json', 'generation_config.json', 'model.safetensors']
+  assert target.stat().st_ino == node and os.listdir(tmp_path) == ['home']
+  before = {path: path.read_bytes() for path in target.iterdir() if path.is_file()}
+  with pytest.raises(InputError, match='exists already'):
+    save_decoder(decoder, target, stop_ids=(4,), pad_id=0)
+  with pytest.raises(InputError, match='exists already'):
+    save_decoder(decoder, target / 'config.json', stop_ids=(4,), pad_id=0)
+  assert before == {path: path.read_bytes() for path in target.iterdir() if path.is_file()}
 
 
-def test_what_cannot_be_written_leaves_nothing_and_the_earlier_folder_alone(
-  decoder, copied, tmp_path
-):
-  target = tmp_path / 'target'
-  save_decoder(decoder, target, stop_ids=(4,), pad_id=0)
+def refuse_renames(patch):
+  def refuse(*arguments, **fields):
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+  for name in ('rename', 'replace'):
+    patch.setattr(os, name, refuse)
+
+
+@pytest.mark.parametrize('kind', ['new', 'empty', 'link', 'mount'])
+def test_nothing_is_renamed(decoder, tmp_path, monkeypatch, kind):
+  refuse_renames(monkeypatch)
+  target = tmp_path / 'there'
+  if kind != 'new':
+    target.mkdir()
+  if kind == 'link':
+    (tmp_path / 'link').symlink_to('there')
+  with mounted(target) if kind == 'mount' else contextlib.nullcontext():
+    out = tmp_path / 'link' if kind == 'link' else target
+    save_decoder(decoder, out, stop_ids=(3,), pad_id=0)
+    assert_same(jax.tree.leaves(load_decoder(out)), jax.tree.leaves(decoder))
+    assert out.is_symlink() == (kind == 'link')
+    assert 'config.json' in os.listdir(target)
+  assert set(os.listdir(tmp_path)) <= {'there', 'link'}
+
+
+@contextlib.contextmanager
+def mounted(folder):
+  """A file system of its own in a folder."""
+  done = subprocess.run(['mount', '-t', 'tmpfs', 'none', folder], capture_output=True, check=False)
+  if done.returncode:
+    pytest.skip(f'mount: {done.stderr.decode().strip()}')
+  try:
+    yield
+  finally:
+    subprocess.run(['umount', folder], check=True)
+
+
+@pytest.mark.parametrize('is_there', [False, True])
+def test_what_cannot_be_written_leaves_nothing(decoder, tmp_path, is_there):
+  target = tmp_path / 'deep/target'
+  if is_there:
+    target.mkdir(parents=True)
+  before = sorted(tmp_path.rglob('*'))
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # bytes: a disk that is full
   try:
@@ -232,15 +279,35 @@ def test_what_cannot_be_written_leaves_nothing_and_the_earlier_folder_alone(
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert error.value.errno is not None
-  assert not target.with_name('target.unfinished').exists()
-  assert_same(jax.tree.leaves(load_decoder(target)), jax.tree.leaves(decoder))
+  assert sorted(tmp_path.rglob('*')) == before
 
   def interrupted(folder: pathlib.Path):
+    (folder / 'sub').mkdir()
     raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    save_decoder(decoder, tmp_path / 'new', stop_ids=(3,), pad_id=0, add_files=interrupted)
-  assert not [p for p in tmp_path.iterdir() if p.name.startswith('new')]
+    save_decoder(decoder, target, stop_ids=(3,), pad_id=0, add_files=interrupted)
+  assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_config_json_comes_last_and_half_a_model_is_named(decoder, tmp_path):
+  target, half = tmp_path / 'whole', tmp_path / 'half'
+
+  def look(folder: pathlib.Path):
+    (folder / 'tokenizer.json').write_text('{}')
+    shutil.copytree(folder, half)
+
+  save_decoder(decoder, target, stop_ids=(3,), pad_id=0, add_files=look)
+  assert 'UNFINISHED' not in os.listdir(target)
+  assert {'model.safetensors', 'UNFINISHED'} <= set(os.listdir(half))
+  assert 'config.json' not in os.listdir(half)
+  with pytest.raises(InputError, match='half a model: the command that wrote it was stopped'):
+    load_decoder(half)
+  with pytest.raises(InputError, match='half a model.*Remove it, or choose another --output'):
+    save_decoder(decoder, half, stop_ids=(3,), pad_id=0)
+  save_lib.remove_half_written(half)
+  save_lib.remove_half_written(target)
+  assert os.listdir(tmp_path) == ['whole']
 
 
 def test_files_are_readable_by_whom_the_folder_is(folder):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import fake_mount
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -263,20 +267,126 @@ def test_host_that_is_not_json_is_refused_and_harmless(checkpointer):
   assert checkpointer.latest() == 1
 
 
+@pytest.fixture
+def in_place(tmp_path, notes, monkeypatch):
+  """Opens checkpoints where folders cannot be renamed."""
+  fake_mount.install(monkeypatch, tmp_path)
+  with contextlib.ExitStack() as opened:
+
+    def open_in_place(keep=2, **fields):
+      made = Checkpointer(
+        tmp_path / 'checkpoints', keep, notes.append, renames_folders=False, **fields
+      )
+      opened.callback(made.close)
+      return made
+
+    yield open_in_place
+
+
+def uncommit(folder):
+  """A checkpoint as a kill leaves it before the commit."""
+  (folder / 'commit_success.txt').unlink()
+  fields = json.loads((folder / '_CHECKPOINT_METADATA').read_text())
+  fields['commit_timestamp_nsecs'] = None
+  (folder / '_CHECKPOINT_METADATA').write_text(json.dumps(fields))
+
+
+def only_made(folder):
+  """The same, right after the folder was made."""
+  shutil.rmtree(folder)
+  folder.mkdir()
+
+
+def test_without_renames_a_save_fails_unless_it_is_in_place(tmp_path, in_place, notes):
+  usual = Checkpointer(tmp_path / 'usual', keep=2)
+  with pytest.raises(SaveError, match='could not be written'):
+    usual.save(1, simple(), HOST)
+  usual.close()
+  checkpointer = in_place(keep_best=1)
+  for step, score in enumerate((0.9, 0.1, None, 0.2), 1):
+    checkpointer.save(step, simple(step), HOST | {'step': step}, score=score)
+  assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['1', '3', '4']
+  assert_equal(checkpointer.restore(abstract(simple()))[0], simple(4))
+  assert in_place().latest() == 4 and not notes
+
+
+@pytest.mark.parametrize('harm', [uncommit, only_made])
+def test_a_checkpoint_in_place_counts_once_it_is_committed(in_place, tmp_path, notes, harm):
+  folder = tmp_path / 'checkpoints'
+  checkpointer = in_place()
+  for step in (1, 2):
+    checkpointer.save(step, simple(step), {'step': step})
+  harm(folder / '2')
+  reader = Checkpointer(folder, keep=None, note=notes.append)
+  assert reader.latest() == 1 and (folder / '2').exists()  # somebody may be writing it
+  again = in_place()
+  assert again.latest() == 1 and not (folder / '2').exists()
+  again.save(2, simple(5), {'step': 2})
+  assert_equal(again.restore(abstract(simple()))[0], simple(5))
+  assert not notes
+
+
+@pytest.mark.parametrize('harm', [truncate, Path.unlink])
+def test_a_damaged_one_in_place_is_set_aside(in_place, tmp_path, notes, harm):
+  checkpointer = in_place()
+  for step in (1, 2):
+    checkpointer.save(step, simple(step), {'step': step})
+  harm(largest(tmp_path / 'checkpoints', 2))
+  assert checkpointer.restore(abstract(simple()))[1] == {'step': 1}
+  checkpointer.save(2, simple(5), {'step': 2})
+  assert_equal(checkpointer.restore(abstract(simple()))[0], simple(5))
+  assert len(notes) == 1 and (tmp_path / 'checkpoints/damaged.2/host').is_dir()
+
+
+def test_a_run_may_come_to_a_place_without_renames_and_leave_it(tmp_path, notes, monkeypatch):
+  folder = tmp_path / 'checkpoints'
+  for step, renames_folders in ((1, True), (2, False), (3, True), (4, False)):
+    with monkeypatch.context() as patch:
+      if not renames_folders:
+        fake_mount.install(patch, tmp_path)
+      checkpointer = Checkpointer(folder, 2, notes.append, renames_folders=renames_folders)
+      if step > 1:
+        assert checkpointer.restore(abstract(simple()))[1] == {'step': step - 1}
+      checkpointer.save(step, simple(step), {'step': step})
+      checkpointer.close()
+      if step < 3:  # as orbax 0.11 renamed them
+        (folder / str(step) / 'commit_success.txt').unlink()
+  assert sorted(p.name for p in folder.iterdir()) == ['3', '4'] and not notes
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_a_full_disk_in_place_keeps_the_earlier_checkpoint(in_place, tmp_path):
+  checkpointer = in_place()
+  checkpointer.save(1, simple(), {'step': 1})
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))  # writes fail as on a full disk
+    with pytest.raises(SaveError, match='disk is full.*Checkpoint 1 is still good'):
+      checkpointer.save(2, simple(), {'step': 2})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['1']
+  checkpointer.save(2, simple(), {'step': 2})
+  assert checkpointer.latest() == 2
+
+
 KILLED = """
 import sys, jax, jax.numpy as jnp
 from ds_jax.run.checkpoint import Checkpointer
-checkpointer = Checkpointer(sys.argv[1], keep=2)
+checkpointer = Checkpointer(sys.argv[1], keep=2, renames_folders=sys.argv[2] == 'renames')
 for step in range(1, 1000):
   checkpointer.save(step, {'kernel': jnp.full((600, 600), step, jnp.float32)}, {'step': step})
   print(step, flush=True)
 """
 
 
-def test_killed_while_saving_leaves_whole_checkpoints(tmp_path, root, notes):
+@pytest.mark.parametrize('way', ['renames', 'in place'])
+def test_killed_while_saving_leaves_whole_checkpoints(tmp_path, root, notes, way):
   folder, rng = tmp_path / 'checkpoints', np.random.default_rng(0)
   process = subprocess.Popen(
-    [sys.executable, '-c', KILLED, folder],
+    [sys.executable, '-c', KILLED, folder, way],
     stdout=subprocess.PIPE,
     env={**os.environ, 'PYTHONPATH': str(root)},
     text=True,
@@ -286,7 +396,7 @@ def test_killed_while_saving_leaves_whole_checkpoints(tmp_path, root, notes):
   process.kill()
   rest = re.findall(r'\d+', process.communicate()[0])
   committed = int(rest[-1]) if rest else committed
-  checkpointer = Checkpointer(folder, keep=2, note=notes.append)
+  checkpointer = Checkpointer(folder, 2, notes.append, renames_folders=way == 'renames')
   wanted = abstract({'kernel': jnp.zeros((600, 600))})
   restored, host = checkpointer.restore(wanted)
   assert host['step'] in (committed, committed + 1) and not notes

@@ -127,6 +127,13 @@ def test_the_optimizer_stays_on_disk(run):
   'argv, words',
   [
     (['--checkpoint={run}', '--output={tmp}'], 'exists already'),
+    (['--checkpoint={run}', '--output=/'], 'exists already'),
+    (['--checkpoint={run}', '--output={run}'], 'exists already'),
+    (['--checkpoint={run}', '--output={run}/..'], 'exists already'),
+    (['--checkpoint={run}', '--output={run}/checkpoints/new'], 'in the checkpoints of the run'),
+    (['--checkpoint={run}', '--output={run}/warmstart'], 'lies in the warmstart of the run'),
+    (['--checkpoint={run}', '--output={run}/config.json'], 'is a file'),
+    (['--checkpoint={run}', '--output={tmp}/broken'], 'is a link to /nowhere'),
     (['--checkpoint={run}', '--output={tmp}/new', '--dtype=int8'], 'bfloat16'),
     (['--checkpoint={tmp}/nowhere', '--output={tmp}/new'], 'no config.json'),
     (['--checkpoint={empty}', '--output={tmp}/new'], 'no checkpoint'),
@@ -138,8 +145,49 @@ def test_a_mistake_is_named_and_nothing_is_written(run, capsys, tmp_path, argv, 
   empty = Workdir(tmp_path / 'empty')
   claim(empty, tiny_run.config())
   empty.warmstart.symlink_to(run[0].warmstart)
+  (tmp_path / 'broken').symlink_to('/nowhere/at/all')
+  before = files_of(run[0].root) | files_of(tmp_path)
   code, _, err = export(
     capsys, *(a.format(run=run[0].root, tmp=tmp_path, empty=empty.root) for a in argv)
   )
   assert code == 2 and words in err and 'Traceback' not in err
-  assert not (tmp_path / 'new').exists()
+  assert before == files_of(run[0].root) | files_of(tmp_path)
+
+
+def test_another_model_in_the_home_folder_stays(run, capsys, tmp_path, monkeypatch):
+  """The check reads the path that is written to, however it is spelt."""
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'm').mkdir()
+  (tmp_path / 'm/config.json').write_text('{}')
+  (tmp_path / 'here').mkdir()
+  monkeypatch.chdir(tmp_path / 'here')
+  before = files_of(tmp_path)
+  for output in ('~/m', '~/m/', '../m'):
+    code, _, err = export(capsys, f'--checkpoint={run[0].root}', f'--output={output}')
+    assert code == 2 and 'exists already' in err
+  assert files_of(tmp_path) == before
+  code, summary, _ = export(capsys, f'--checkpoint={run[0].root}', '--output=~/new')
+  assert code == 0 and summary['output'] == str(tmp_path / 'new')
+  assert (tmp_path / 'new/config.json').exists() and not list((tmp_path / 'here').iterdir())
+
+
+def test_a_run_is_exported_from_a_third_folder_into_a_link(run, capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'run').symlink_to(run[0].root)
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'link').symlink_to('out')
+  code, summary, _ = export(capsys, '--checkpoint=run', '--output=link')
+  assert code == 0 and summary['output'] == str(tmp_path / 'out')
+  assert (tmp_path / 'link').is_symlink() and 'config.json' in summary['files']
+
+
+def test_init_replaces_no_model(run, capsys, tmp_path):
+  path = tiny_run.config_file(tmp_path)
+  argv = ['init', f'--config={path}', f'--tokenizer={run[0].warmstart}']
+  before = files_of(run[0].root)
+  for output in (run[0].warmstart, run[0].warmstart / 'new'):
+    assert main([*argv, f'--output={output}']) == 2
+    assert 'lies in the folder of the tokenizer' in capsys.readouterr().err
+  assert main([*argv, f'--output={tmp_path}']) == 2
+  assert 'exists already' in capsys.readouterr().err
+  assert files_of(run[0].root) == before

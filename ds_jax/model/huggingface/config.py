@@ -13,6 +13,9 @@ from ds_jax.hub import local_folder
 from ds_jax.model.config import FAMILIES, DecoderConfig, Family
 from ds_jax.model.huggingface.rope_fields import scaling_from_hf, scaling_to_hf
 
+# In a folder that is being written: its config.json, the last file, is still missing.
+UNFINISHED = 'UNFINISHED'
+
 _SIZES = (
   'vocab_size',
   'num_hidden_layers',
@@ -64,6 +67,11 @@ def read_fields(folder: pathlib.Path) -> dict[str, Any]:
   try:
     fields = json.loads((folder / 'config.json').read_text())
   except FileNotFoundError as e:
+    if (folder / UNFINISHED).exists():
+      raise InputError(
+        f'{folder} holds half a model: the command that wrote it was stopped, or is writing it '
+        'now. Run it again.'
+      ) from e
     raise InputError(f'{folder} has no config.json; expected a Hugging Face checkpoint.') from e
   except ValueError as e:
     raise InputError(f'{folder}/config.json is not valid JSON: {e}.') from e

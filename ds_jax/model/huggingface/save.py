@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ from ds_jax.checks import InputError
 from ds_jax.hub import local_folder
 from ds_jax.model.decoder import Decoder
 from ds_jax.model.huggingface import layout
-from ds_jax.model.huggingface.config import config_to_hf, read_fields
+from ds_jax.model.huggingface.config import UNFINISHED, config_to_hf, read_fields
 from ds_jax.model.huggingface.tensors import MAX_FILE_BYTES, write_tensors
 
 # Fields of the original's config.json that say nothing about the decoder but belong to the model.
@@ -37,11 +38,13 @@ def save_decoder(
 ) -> list[str]:
   """Writes a Hugging Face checkpoint folder that transformers and vLLM load.
 
-  Written beside its place and renamed, so that no half-written folder bears the final name.
+  The files are written in their place and nothing is renamed, so that the folder may be a mount
+  point, or lie where folders cannot be renamed. config.json, without which it is no model, comes
+  last; until then a file named UNFINISHED tells why it is missing.
 
   Args:
     decoder: the parameters.
-    folder: where; an earlier checkpoint there is replaced, anything else is left alone.
+    folder: where; it must not exist, or be empty.
     stop_ids: ids that end a response. pad_id: the padding id.
     dtype: of the parameters written, 'float32' or 'bfloat16'.
     original: folder of the model it was trained from, whose fields beside the decoder's are kept.
@@ -52,40 +55,98 @@ def save_decoder(
     Names of the files.
 
   Raises:
-    InputError: `folder` exists and is no checkpoint.
+    InputError: there is something in `folder`.
     OSError: it could not be written; nothing is left of it.
   """
   folder = pathlib.Path(folder).expanduser()
-  check_replaceable(folder)
-  unfinished = folder.with_name(folder.name + '.unfinished')
-  shutil.rmtree(unfinished, ignore_errors=True)
-  unfinished.mkdir(parents=True)
-  try:
-    _write_parameters(decoder, unfinished, jnp.dtype(dtype), max_file_bytes=max_file_bytes)
+  with _unfinished(folder):
+    _write_parameters(decoder, folder, jnp.dtype(dtype), max_file_bytes=max_file_bytes)
     fields = config_to_hf(decoder.config, stop_ids, pad_id, dtype=dtype)
     theirs = read_fields(local_folder(original)) if original else {}
     fields |= {name: theirs[name] for name in _FIELDS_OF_THE_ORIGINAL if name in theirs}
-    _write_json(unfinished / 'config.json', fields)
-    add_files(unfinished)
-    _complete_generation_config(unfinished / 'generation_config.json', stop_ids, pad_id)
+    add_files(folder)
+    _complete_generation_config(folder / 'generation_config.json', stop_ids, pad_id)
+    for file in folder.rglob('*'):
+      if file.is_file():
+        _sync(file)
+    _write_json(folder / 'config.json', fields)
+    _sync(folder / 'config.json')
+  return sorted(file.name for file in _entries(folder))
+
+
+def is_whole(folder: pathlib.Path) -> bool:
+  """Whether a folder holds a model, config.json included."""
+  return (folder / 'config.json').is_file()
+
+
+def remove_half_written(folder: pathlib.Path) -> None:
+  """Removes a folder of ours in which a killed process left half of a model."""
+  if (folder / UNFINISHED).exists() and not is_whole(folder):
+    shutil.rmtree(folder)
+
+
+def check_output(folder: pathlib.Path, others: Mapping[str, pathlib.Path]) -> None:
+  """Checks that a model may be written to a folder.
+
+  Args:
+    folder: where.
+    others: folders with a name for each, into which nothing may be written.
+
+  Raises:
+    InputError: if there is something in it, or it lies in one of the others.
+  """
+  for name, other in others.items():
+    if folder.resolve().is_relative_to(other.resolve()):
+      raise InputError(f'{folder} lies in {name}, {other}; choose another --output.')
+  check_free(folder)
+
+
+def check_free(folder: pathlib.Path) -> None:
+  """Raises InputError if there is anything in a folder that is to be written."""
+  if (folder / UNFINISHED).exists() and not is_whole(folder):
+    raise InputError(
+      f'{folder} holds half a model: a command that wrote it was stopped, or is writing it now. '
+      'Remove it, or choose another --output.'
+    )
+  if folder.exists() and (not folder.is_dir() or _entries(folder)):
+    raise InputError(f'{folder} exists already; choose another --output, or remove it.')
+
+
+@contextlib.contextmanager
+def _unfinished(folder: pathlib.Path) -> Iterator[None]:
+  """Makes a folder, and marks it while it is filled; if that fails, all of it is taken back."""
+  check_free(folder)
+  missing = [path for path in (folder, *folder.parents) if not path.exists()]
+  folder.mkdir(parents=True, exist_ok=True)
+  try:
+    with (folder / UNFINISHED).open('x') as file:
+      file.write(
+        'ds-jax writes a model here, or was stopped while it did; config.json comes last.\n'
+      )
+    yield
+    (folder / UNFINISHED).unlink()
   except BaseException:
-    shutil.rmtree(unfinished, ignore_errors=True)
+    for entry in _entries(folder):
+      with contextlib.suppress(OSError):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for path in missing:
+      with contextlib.suppress(OSError):
+        path.rmdir()
     raise
-  replaced = folder.with_name(folder.name + '.replaced')
-  shutil.rmtree(replaced, ignore_errors=True)
-  if folder.exists():
-    folder.rename(replaced)
-  unfinished.rename(folder)
-  shutil.rmtree(replaced, ignore_errors=True)
-  return sorted(path.name for path in folder.iterdir())
 
 
-def check_replaceable(folder: pathlib.Path) -> None:
-  """Raises InputError if `folder` holds anything but a checkpoint."""
-  if not folder.exists() or (folder / 'config.json').is_file():
-    return
-  if not folder.is_dir() or any(folder.iterdir()):
-    raise InputError(f'{folder} exists and is no checkpoint folder; choose another --output.')
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+  """What is in a folder, besides what a new file system brings along."""
+  return [path for path in folder.iterdir() if path.name != 'lost+found']
+
+
+def _sync(file: pathlib.Path) -> None:
+  """Waits until a file is on the disk: network file systems tell only then that it is full."""
+  descriptor = os.open(file, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 def _write_parameters(
