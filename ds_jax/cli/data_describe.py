@@ -23,6 +23,8 @@ class Args(RowFlags):
   source: str  # as in config.data.source, e.g. file:PATH or tfds:deepmath103k
   data_dir: str = ''  # folder or gs://… of prepared sets
   tokenizer: str = ''  # folder or hub name; counts prompt tokens
+  # that golds are tried with, as in config.verify.verifier; '': none is
+  verifier: str = 'math'
   max_problems: Count = 0  # rows to read; of gym:NAME, to generate
 
 
@@ -34,6 +36,7 @@ def run(session: Session, args: Args) -> Result:
     args.data_config(args.source, args.max_problems),
     data_dir=args.data_dir,
     tokenizer=args.tokenizer,
+    verifier=args.verifier,
     progress=session.progress,
   )
   return Result(summary, format_summary(summary))

@@ -15,10 +15,12 @@ def format_summary(summary: Mapping[str, Any]) -> str:
   if 'folder' in summary:
     state = 'written to' if summary['is_new'] else 'there already:'
     lines.append(f'{state} {summary["folder"]}')
+  lines += _counts('sources', summary.get('sources', {}), num_problems)
   lines += _counts('skipped', summary.get('skipped', {}))
   lines += _counts('answers', summary.get('answer_types', {}), num_problems)
-  if summary.get('doubtful_golds'):
-    lines.append(f'  {summary["doubtful_golds"]}')
+  for name in ('doubtful_golds', 'failing_golds'):
+    if summary.get(name):
+      lines.append(f'  {summary[name]}')
   lines += _counts('to know', summary.get('peculiar', {}))
   for name in ('prompt_tokens', 'difficulty'):
     if summary.get(name):

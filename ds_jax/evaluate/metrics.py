@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import stdtrit
 
 from ds_jax.types import FinishedTree, Verdict
 
+T = TypeVar('T')
 Counts = Mapping[str, tuple[int, int]]  # {problem id: (samples, correct samples)}
 
 
@@ -135,8 +136,44 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
   return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
-def evaluation_metrics(rollouts: Sequence[FinishedTree]) -> dict[str, float]:
-  """Metrics of an evaluation; names are documented in README. k = num_samples, per problem."""
+def evaluation_metrics(
+  rollouts: Sequence[FinishedTree], sources: Mapping[str, str] | None = None
+) -> dict[str, float]:
+  """Metrics of an evaluation; names are documented in README. k = num_samples, per problem.
+
+  Args:
+    rollouts: width-1 trees.
+    sources: {problem id: name of its source}, '' where there is but one. With several sources each
+      has its pass@1 and number of problems, too.
+  """
+  figures = _rollout_metrics(rollouts)
+  for source, counts in by_source(count_correct(rollouts), sources or {}).items():
+    of_source = pass_figures(counts)
+    figures |= {
+      f'evaluate/pass_at_1/{source}': of_source['pass_at_1'],
+      f'evaluate/pass_at_1_low/{source}': of_source['low'],
+      f'evaluate/pass_at_1_high/{source}': of_source['high'],
+      f'evaluate/num_problems/{source}': of_source['num_problems'],
+    }
+  return figures
+
+
+def by_source(values: Mapping[str, T], sources: Mapping[str, str]) -> dict[str, dict[str, T]]:
+  """Returns {source: {problem id: value}}, sorted; of problems without a source nothing.
+
+  Args:
+    values: by problem id.
+    sources: {problem id: name of its source}.
+  """
+  parts: dict[str, dict[str, T]] = {}
+  for name, value in values.items():
+    source = sources.get(name, '')
+    if source:
+      parts.setdefault(source, {})[name] = value
+  return dict(sorted(parts.items()))
+
+
+def _rollout_metrics(rollouts: Sequence[FinishedTree]) -> dict[str, float]:
   figures = pass_figures(count_correct(rollouts))
   lengths = [len(tree.tokens) for tree in rollouts]
   verdicts = [v for tree in rollouts for v in tree.verdict if v is not None]
@@ -151,6 +188,26 @@ def evaluation_metrics(rollouts: Sequence[FinishedTree]) -> dict[str, float]:
     'evaluate/response_tokens': float(np.mean(lengths)) if lengths else 0.0,
     'evaluate/cut_share': float(np.mean(is_cut)) if is_cut else 0.0,
   }
+
+
+def filter_figures(
+  rates: Mapping[str, float], hard_ids: Collection[str], sources: Mapping[str, str]
+) -> dict[str, float]:
+  """Metrics of the filter for each of several sources; none where there is but one.
+
+  Args:
+    rates: pass@1 by problem id.
+    hard_ids: of the hard problems.
+    sources: {problem id: name of its source}.
+  """
+  hard, figures = set(hard_ids), {}
+  for source, rates_there in by_source(rates, sources).items():
+    figures |= {
+      f'filter/num_problems/{source}': len(rates_there),
+      f'filter/num_hard/{source}': len(hard & set(rates_there)),
+      f'filter/pass_at_1/{source}': float(np.mean(list(rates_there.values()))),
+    }
+  return figures
 
 
 def mean_or_zero(values: Sequence[float]) -> float:

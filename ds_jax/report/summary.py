@@ -9,6 +9,7 @@ A summary is a plain dict that JSON can write; every field may be missing:
   rounds   rounds of filtering
   tokens   tokens that the search generated
   seconds  time spent, as far as the metrics record it
+             with several sources also pass_at_1/NAME, pass_at_1_low/NAME, … of each
   config   the run's settings, nested by section
   trees    [{title, text}], example trees by format_tree
 """
@@ -19,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.report.text import duration, or_dash, percent
+
+_OF_SOURCE = 'pass_at_1/'  # stands before the name of one of several sources
 
 # Fields that hold the seconds of their whole row; other time/… fields are parts, or rates.
 WHOLE_ROW_TIMES = ('step', 'filter', 'evaluate', 'warmstart')
@@ -73,6 +76,13 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ('', 'before', 'after', 'change'),
     ('pass@1 (95 % interval)', with_interval(before), with_interval(after), change),
   ]
+  for name in sorted(set(before) | set(after)):
+    if name.startswith(_OF_SOURCE):
+      source = name.removeprefix(_OF_SOURCE)
+      evaluations = [_of_source(evaluation, source) for evaluation in (before, after)]
+      cells = map(with_interval, evaluations)
+      change = _change(*(evaluation.get('pass_at_1') for evaluation in evaluations))
+      rows.append((f'  {source}', *cells, change))
   if 'pass_at_k' in before or 'pass_at_k' in after:
     k = after.get('num_samples') or before.get('num_samples') or 'k'
     at_k_before, at_k_after = before.get('pass_at_k'), after.get('pass_at_k')
@@ -82,6 +92,14 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     counts = [or_dash(evaluation.get(name), '{:,}'.format) for evaluation in (before, after)]
     rows.append((label, *counts, ''))
   return rows
+
+
+def _of_source(evaluation: Mapping[str, Any], source: str) -> dict[str, Any]:
+  """The figures of one of several sources, under their names without it."""
+  suffix = f'/{source}'
+  return {
+    name.removesuffix(suffix): value for name, value in evaluation.items() if name.endswith(suffix)
+  }
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:

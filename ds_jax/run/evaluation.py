@@ -7,7 +7,7 @@ device or several (at equal slots per device), the samples are the same.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.config import digest
@@ -16,7 +16,7 @@ from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Journal, Work, grow_journaled, rollout_jobs
 from ds_jax.run.parameters import trained_params
-from ds_jax.run.prompts import evaluation_prompts, note_missing_box
+from ds_jax.run.prompts import check_golds, evaluation_prompts, note_missing_box, sources_of
 from ds_jax.run.session import Session
 from ds_jax.search.engine.keys import Purpose
 
@@ -54,6 +54,7 @@ def _evaluate_split(engines: Engines) -> tuple[Summary, str]:
   session = engines.session
   prompts = evaluation_prompts(session, engines.tokenizer)
   note_missing_box(session, engines.tokenizer, prompts)
+  check_golds(session, engines.pool.verify, prompts, what='eval')
   params, parameters = trained_params(engines)
   engines.announce()
   name = digest([dataclasses.asdict(session.config), parameters])
@@ -62,9 +63,19 @@ def _evaluate_split(engines: Engines) -> tuple[Summary, str]:
   work = Work(engines.evaluation_engine, jobs, Purpose.EVALUATE, phase='evaluate')
   samples = grow_journaled(session, params, work, journal=journal).trees
   journal.remove()  # of all; nobody needs it once all have all samples
-  figures = evaluation_metrics(samples)
-  text = (
-    'pass@1 {evaluate/pass_at_1:.3f} [{evaluate/pass_at_1_low:.3f}, '
-    '{evaluate/pass_at_1_high:.3f}] over {evaluate/num_problems} problems'
+  sources = sources_of(prompts)
+  figures = evaluation_metrics(samples, sources)
+  lines = [_line(figures, '')]
+  lines += [
+    f'  {name}: {_line(figures, f"/{name}")}' for name in sorted(set(sources.values()) - {''})
+  ]
+  return {'status': 'done', 'parameters': parameters, **figures}, '\n'.join(lines)
+
+
+def _line(figures: Mapping[str, float], suffix: str) -> str:
+  """pass@1 in a line; `suffix` is '/NAME' for that of one of several sources."""
+  mean, low, high, count = (
+    figures[f'evaluate/{name}{suffix}']
+    for name in ('pass_at_1', 'pass_at_1_low', 'pass_at_1_high', 'num_problems')
   )
-  return {'status': 'done', 'parameters': parameters, **figures}, text.format(**figures)
+  return f'pass@1 {mean:.3f} [{low:.3f}, {high:.3f}] over {count} problems'

@@ -17,11 +17,17 @@ import numpy as np
 
 from ds_jax.checks import InputError
 from ds_jax.config import check_training
-from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rates
+from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, filter_figures, pass_rates
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Grown, Work, grow_journaled, rollout_jobs
 from ds_jax.run.learning import Learning
-from ds_jax.run.prompts import evaluation_prompts, load_prompts, note_missing_box
+from ds_jax.run.prompts import (
+  check_golds,
+  evaluation_prompts,
+  load_prompts,
+  note_missing_box,
+  sources_of,
+)
 from ds_jax.run.reporting import example_trees, finish
 from ds_jax.run.sampler import Sampler, next_batch
 from ds_jax.run.saving import Saving
@@ -90,6 +96,8 @@ class Training:
     prompts = load_prompts(session, engines.tokenizer, 'train')
     self.eval_prompts = evaluation_prompts(session, engines.tokenizer)
     note_missing_box(session, engines.tokenizer, (*prompts, *self.eval_prompts))
+    check_golds(session, engines.pool.verify, prompts, what='train')
+    check_golds(session, engines.pool.verify, self.eval_prompts, what='eval')
     self.learning = Learning(engines, prompts, before_pass=self.poll)
     self.train_prompts = {problem.id: (problem, tokens) for problem, tokens in prompts}
     if self.learning.worked:
@@ -204,7 +212,8 @@ class Training:
       round_index=self.host.round_index,
       step=self.host.step,
     )
-    figures = evaluation_metrics(self.grow(work, f'evaluate_{when}').trees)
+    trees = self.grow(work, f'evaluate_{when}').trees
+    figures = evaluation_metrics(trees, sources_of(self.eval_prompts))
     self.host.evaluations[when] = figures
     seconds = time.monotonic() - start
     row = {'when': when, **figures, 'time/evaluate': seconds}
@@ -250,6 +259,7 @@ class Training:
       'replay/num_trajectories': len(host.replay),
       'time/filter': time.monotonic() - start,
     }
+    figures |= filter_figures(rates, host.hard_ids, sources_of(prompts))
     self.saving.metrics.write(host.step, 'filter', figures)
     self.saving.settle()
     self.save()

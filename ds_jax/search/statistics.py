@@ -21,20 +21,18 @@ def summarize(trees: Sequence[FinishedTree], max_depth: int) -> dict[str, float]
   num_tokens = _total(trees, 'generated_tokens')
   num_degenerate = sum(tree.verdict.count(Verdict.DEGENERATE.value) for tree in trees)
   path_tokens, distinct_tokens = 0, 0
-  rewards, pairs, disagreements = [], np.zeros(max_depth), np.zeros(max_depth)
+  pairs, disagreements = np.zeros(max_depth), np.zeros(max_depth)
   for tree in trees:
     on_paths, distinct = _collected_tokens(tree)
     path_tokens += on_paths
     distinct_tokens += distinct
-    if len(tree.collected):
-      rewards.append(tree.reward[tree.collected].mean())
     tree_pairs, tree_disagreements = split_counts(tree, max_depth)
     pairs += tree_pairs
     disagreements += tree_disagreements
   metrics = {
     'search/trees': len(trees),
-    'search/solve_rate': sum(tree.is_solved for tree in trees) / num_trees,
-    'search/reward': float(np.mean(rewards)) if rewards else 0.0,
+    'search/solve_rate': solve_rate(trees),
+    'search/reward': mean_reward(trees),
     'search/expansions_per_tree': _total(trees, 'expansions') / num_trees,
     'search/ends_per_tree': num_ends / num_trees,
     'search/collected_per_tree': sum(len(tree.collected) for tree in trees) / num_trees,
@@ -49,6 +47,17 @@ def summarize(trees: Sequence[FinishedTree], max_depth: int) -> dict[str, float]
     if depth > 0 and np.isfinite(ratio):
       metrics[f'search/u_over_x_depth_{depth}'] = float(ratio)
   return metrics
+
+
+def solve_rate(trees: Sequence[FinishedTree]) -> float:
+  """Returns the share of trees with a correct end; 0 of none."""
+  return sum(tree.is_solved for tree in trees) / max(len(trees), 1)
+
+
+def mean_reward(trees: Sequence[FinishedTree]) -> float:
+  """Returns the mean over trees of the mean value of their collected ends; 0 of none."""
+  rewards = [tree.reward[tree.collected].mean() for tree in trees if len(tree.collected)]
+  return float(np.mean(rewards)) if rewards else 0.0
 
 
 def _total(trees: Sequence[FinishedTree], name: str) -> float:

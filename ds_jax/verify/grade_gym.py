@@ -16,9 +16,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ds_jax.checks import InputError, suggest
 from ds_jax.types import Verdict
-from ds_jax.verify import extract
+from ds_jax.verify import extract, gym_tasks
 
 _FULL_MARKS = 1 - 1e-9
 _TAG = re.compile(r'<answer>((?:(?!</?answer>).)*)</answer>', re.DOTALL)
@@ -31,25 +30,19 @@ Scorer = Callable[[str, dict[str, Any]], float]
 def verifier(task: str) -> Callable[[str, str], Verdict]:
   """Returns the verifier of a task; golds are entries as `data.external.gym_rows` writes them.
 
+  Args:
+    task: name and options, as in the source: some scorers depend on them.
+
   Raises:
-    InputError: if `reasoning-gym` is not installed, or has no such task.
+    InputError: if `reasoning-gym` is not installed, has no such task or refuses an option.
   """
-  try:
-    from reasoning_gym.factory import DATASETS
-  except ImportError as e:
-    raise InputError(
-      f"The verifier gym:{task} needs `reasoning-gym`: pip install 'ds_jax[gym]'."
-    ) from e
-  if task not in DATASETS:
-    raise InputError(f'reasoning-gym has no task {task!r}.{suggest(task, DATASETS)}')
-  dataset, config = DATASETS[task]
+  dataset = gym_tasks.make_dataset(task)
   modules = []
-  for base in dataset.__mro__:
+  for base in type(dataset).__mro__:
     if base.__module__.startswith('reasoning_gym.'):
       modules.append(sys.modules[base.__module__])
   uses_sympy = any(map(_imports_sympy, modules))
-  score = dataset(config=config()).score_answer
-  return functools.partial(_verify, score, modules, uses_sympy)
+  return functools.partial(_verify, dataset.score_answer, modules, uses_sympy)
 
 
 def _verify(
