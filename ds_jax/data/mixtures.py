@@ -16,7 +16,7 @@ from ds_jax.checks import InputError
 
 KINDS = ('tfds', 'file', 'hf', 'gym')
 # A ` + ` within the name of a file is followed by something else.
-_JOINT = re.compile(rf'\s\+\s+(?=(?:[^\s*:]+\*\s*)?(?:countdown\b|(?:{"|".join(KINDS)}):))')
+_JOINT = re.compile(rf'\s\+\s+(?=(?:[^\s*:]+\s*\*\s*)?(?:countdown\b|(?:{"|".join(KINDS)}):))')
 _WEIGHT = re.compile(r'([^\s*:?]+?)\s*\*\s*(.*)', re.DOTALL)
 _SUFFIXES = ('.jsonl', '.json', '.parquet', '.csv')
 

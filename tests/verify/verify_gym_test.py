@@ -24,6 +24,8 @@ TASKS = (
   'simple_integration',
   'bitwise_arithmetic',
   'leg_counting',
+  'rearc',
+  'advanced_geometry',
 )
 
 
