@@ -9,12 +9,13 @@ import sys
 import pytest
 
 from ds_jax.checks import InputError
-from ds_jax.config import DataConfig
+from ds_jax.config import DataConfig, VerifyConfig
 from ds_jax.data import gym_entries
 from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import SilentProgress
-from ds_jax.types import Gold
+from ds_jax.types import Gold, Verdict
 from ds_jax.verify import gym_tasks
+from ds_jax.verify.pool import VerifierPool
 
 # What reasoning-gym is to ds_jax, small: problem i of seed s is problem i - 1 of seed s + 1.
 FAKE_GYM = """
@@ -172,6 +173,17 @@ def test_what_is_missing_is_named(gym):
   (gym / 'factory.py').write_text('raise ImportError("not here")')
   with pytest.raises(InputError, match=r'ds_jax\[gym\]'):
     load('gym:legs')
+
+
+def test_the_own_scorer_judges_beside_another_verifier(gym):
+  (problem,) = load('gym:legs?num_animals=2', max_problems=1)
+  answer = json.loads(problem.answer)['answer']
+  items = [(problem.answer, answer), (problem.answer, '\\boxed{77}'), ('1/2', '\\boxed{0.5}')]
+  items += [(str(problem.answer), answer)]  # the same text in a file is no gold of the gym
+  with VerifierPool(VerifyConfig(verifier='math', num_workers=1)) as pool:
+    verdicts = [future.result(60) for future in pool.verify(items)]
+  right, wrong = Verdict.CORRECT, Verdict.WRONG
+  assert verdicts == [right, wrong, right, Verdict.NO_ANSWER]
 
 
 def test_golds_survive_copies():
