@@ -57,6 +57,7 @@ FLAGS = {
     'source',
     'data_dir',
     'tokenizer',
+    'verifier',
     'max_problems',
     'prompt_field',
     'answer_field',
