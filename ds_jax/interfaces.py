@@ -57,7 +57,8 @@ class Segments(NamedTuple):
 # opaque to the search; it is donated.
 ExpandFn = Callable[[Any, Any, SlotPlan], tuple[Any, Segments]]
 
-# verify_fn([(answer, response text), …]) -> a future Verdict for each, in order. Never blocks.
+# verify_fn([(answer, response text), …]) -> a future Verdict for each, in order. Never blocks. An
+# answer may be a types.Gold.
 VerifyFn = Callable[[Sequence[tuple[str, str]]], list['Future[Verdict]']]
 
 

@@ -46,14 +46,33 @@ class Verdict(enum.Enum):
     return self in (Verdict.ERROR, Verdict.DEGENERATE)
 
 
+class Gold(str):
+  """A gold answer that one verifier alone can read, such as the entry of a reasoning gym.
+
+  Only the readers of sources make one: what a data file says never chooses a verifier.
+  """
+
+  verifier: str  # a name, as in config.verify.verifier
+
+  def __new__(cls, text: str, verifier: str) -> Gold:
+    gold = super().__new__(cls, text)
+    gold.verifier = verifier
+    return gold
+
+  def __getnewargs__(self) -> tuple[str, str]:  # of copies
+    return str(self), self.verifier
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
   """One question with a checkable answer."""
 
   id: str  # stable: random numbers, the cache and the splits are keyed by it
   prompt: str  # the user message, before the chat template
-  answer: str  # the gold answer, in the form that the configured verifier reads
+  answer: str  # the gold answer, in the form that the configured verifier reads, or a Gold
   solution: str | None = None  # a worked solution (the response text), for the warm start
+  row: str = dataclasses.field(default='', compare=False)  # where it was read, for people
+  source: str = ''  # which of several sources it is from; '': there is but one
   metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -25,6 +25,8 @@ class Args(RowFlags):
   source: Annotated[str, SOURCE]
   data_dir: Annotated[str, BUCKET_OR_FOLDER] = ''  # folder or gs://… of prepared sets
   tokenizer: Annotated[str, MODEL] = ''  # folder or hub name; counts prompt tokens
+  # that golds are tried with, as in config.verify.verifier; '': none is
+  verifier: str = 'math'
   max_problems: Count = 0  # rows to read; of gym:NAME, to generate
 
 
@@ -36,6 +38,7 @@ def run(session: Session, args: Args) -> Result:
     args.data_config(args.source, args.max_problems),
     data_dir=args.data_dir,
     tokenizer=args.tokenizer,
+    verifier=args.verifier,
     progress=session.progress,
   )
   return Result(summary, format_summary(summary))

@@ -15,10 +15,13 @@ def format_summary(summary: Mapping[str, Any]) -> str:
   if 'folder' in summary:
     state = 'written to' if summary['is_new'] else 'there already:'
     lines.append(f'{state} {summary["folder"]}')
-  lines += _counts('skipped', summary.get('skipped', {}))
+  lines += _counts('sources', summary.get('sources', {}), num_problems)
+  skipped = summary.get('skipped', {})
+  lines += _counts('skipped', {kind.replace('_', ' '): n for kind, n in skipped.items()})
   lines += _counts('answers', summary.get('answer_types', {}), num_problems)
-  if summary.get('doubtful_golds'):
-    lines.append(f'  {summary["doubtful_golds"]}')
+  for name in ('doubtful_golds', 'failing_golds'):
+    if summary.get(name):
+      lines.append(f'  {summary[name]}')
   lines += _counts('to know', summary.get('peculiar', {}))
   for name in ('prompt_tokens', 'difficulty'):
     if summary.get(name):
@@ -48,5 +51,5 @@ def _counts(title: str, counts: Mapping[str, int], total: int = 0) -> list[str]:
   for name, count in counts.items():
     if count:
       share = f'{count / total:7.1%}' if total else ''
-      lines.append(f'  {count:>8,}{share}  {name.replace("_", " ")}')
+      lines.append(f'  {count:>8,}{share}  {name}')
   return [f'{title}:', *lines] if lines else []

@@ -52,14 +52,16 @@ class DataConfig:
   """Where problems come from, and how they become prompts."""
 
   # 'countdown', 'tfds:NAME', 'file:PATH.{jsonl,json,parquet,csv}', 'hf:NAME[:SUBSET]' (with
-  # `datasets`), 'gym:NAME' (with `reasoning-gym`); must be given
+  # `datasets`), 'gym:TASK[?OPTION=VALUE&…]' (with `reasoning-gym`), or several with weights:
+  # '2*gym:chain_sum + file:a.jsonl' (data/mixtures.py); must be given
   source: Annotated[str, SOURCE] = ''
   eval_source: Annotated[str, SOURCE] = ''  # '': the held-out split of `source`
   train_split: str = 'train'  # of tfds and hf sources and of 'countdown'
   eval_split: str = 'heldout'  # likewise; a benchmark has but one
   # where TFDS builders keep their files, or a bucket; '': WORKDIR/data
   data_dir: Annotated[str, BUCKET_OR_FOLDER] = ''
-  max_problems: Count = 0  # 0: all; of gym sources: how many are generated
+  # of each source; 0: all; of gym sources: how many are generated, unless the option `size` says
+  max_problems: Count = 0
   prompt_field: str = ''  # of the question; 'a.b' is b within a; '': known layouts are tried
   answer_field: str = ''  # likewise, of the gold answer
   id_field: str = ''  # likewise, of the id
@@ -173,7 +175,8 @@ class SearchConfig:
 class VerifyConfig:
   """Answer checking in killable worker processes."""
 
-  # 'countdown', 'math', 'released', 'exact', 'gym:TASK' or 'python:MODULE.FUNCTION'
+  # 'countdown', 'math', 'released', 'exact', 'gym:TASK' or 'python:MODULE.FUNCTION'. Problems of
+  # gym sources and of 'countdown' have their own, unless this is 'python:…'
   verifier: str = 'math'
   num_workers: Machine[Positive] = 2  # processes
   # deadline per answer, of the worker's CPU time

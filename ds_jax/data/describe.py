@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ds_jax.data import flaws
-from ds_jax.types import Problem
+from ds_jax.types import Gold, Problem
 
 _TRUTH = frozenset(('yes', 'no', 'true', 'false'))
 _WRAPPED = re.compile(r'^\\(?:text|textbf|mathrm)\s*\{([^{}]*)\}$')
@@ -59,6 +59,8 @@ _TYPES: tuple[tuple[str, Callable[[str], Any]], ...] = (
 
 def answer_type(answer: str) -> str:
   """Says what an answer looks like: a rough class for people, on which no verifier relies."""
+  if isinstance(answer, Gold):
+    return f'scored by {answer.verifier}'
   flaw = flaws.gold_flaw(answer)
   if flaw is not None:
     return flaw.replace('_', ' ')
@@ -82,7 +84,8 @@ def describe_problems(
   difficulties = list(filter(_is_number, map(_difficulty, problems)))
   known_difficulties = [difficulty for difficulty in difficulties if difficulty >= 0]
   num_boxed = sum(problem.prompt.count('\\boxed') > 1 for problem in problems)
-  num_long = sum(len(problem.answer) > 100 for problem in problems)
+  texts = [problem.answer for problem in problems if not isinstance(problem.answer, Gold)]
+  num_long = sum(len(text) > 100 for text in texts)
   return {
     'num_problems': len(problems),
     'answer_types': dict(types.most_common()),
@@ -96,12 +99,15 @@ def describe_problems(
   }
 
 
-def doubtful_golds(types: Mapping[str, int], skipped: Mapping[str, int]) -> str | None:
+def doubtful_golds(
+  types: Mapping[str, int], skipped: Mapping[str, int], setting: str = '--'
+) -> str | None:
   """Says so if most golds are no answers, or such as a verifier seldom meets; else None.
 
   Args:
     types: of the answers of problems that are used, and how many have them.
     skipped: counts of the rows that are not used, by kind.
+    setting: what stands before the name of a setting where the user sets it: 'data.' or '--'.
   """
   flaw_counts = {kind: skipped.get(kind, 0) for kind in flaws.GOLD_FLAWS}
   num_golds = sum(types.values()) + sum(flaw_counts.values())
@@ -114,7 +120,7 @@ def doubtful_golds(types: Mapping[str, int], skipped: Mapping[str, int]) -> str 
   shares = [f'{name} {n / num_golds:.1%}' for name, n in counts.most_common() if n]
   return (
     f'most golds are equations, prose or no answers at all: {", ".join(shares)}. Verifiers judge '
-    'these badly; if another field holds the answers, name it with --answer_field.'
+    f'these badly; if another field holds the answers, name it with {setting}answer_field.'
   )
 
 

@@ -26,6 +26,9 @@ _REMEDIES = {
     'Only a question of one user message can be used: write the conversation into it, or leave '
     'its rows out.'
   ),
+  'several_answers': (
+    'A gold is one answer; data.answer_field=answers says that all of them together are it.'
+  ),
   'not_text': 'Only questions in text can be used: leave out rows with images and other parts.',
 }
 

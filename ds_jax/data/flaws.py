@@ -5,7 +5,8 @@ rewards nothing. The rules, each with a count:
 
 * `no_answer`: the answer holds no number, word, command or symbol, e.g. the lone `=` of DeepMath or
   an empty box; or it is `N/A`, `None`, `null`, `not found`, … or a dash, and the question does not
-  ask for that (`write "none" if there are none`, `which sign`).
+  ask for that (`write "none" if there are none`, `which sign`); or it is a JSON object, e.g. the
+  tests of a program.
 * `proof_or_reference`: `See solution`, `Proof omitted.`, `Answers may vary`.
 * `unclear_box`: several boxes (`\boxed{5} or \boxed{6}`), or one that is never closed.
 * `prose`: a sentence of six words or more that begins with a word and does not end in a value, or
@@ -24,10 +25,11 @@ rewards nothing. The rules, each with a count:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 
-from ds_jax.types import Problem
+from ds_jax.types import Gold, Problem
 
 _NOTHING = re.compile(  # + and - may be asked for
   r'(?:[\s=.,;:?!*/|$_"\']|\[\s*\]|\\(?:boxed|fbox|text|mbox|mathrm)\s*\{\s*\})*'
@@ -95,6 +97,8 @@ _CONTROL = re.compile(
   r'|\r(?=ho\b|ight|angle|floor|ceil|m\{)|\n(?=abla|eq\b|otin|mid)'
 )
 
+_OF_ENTRY = {'question', 'answer'}  # fields of every entry of a gym
+
 GOLD_FLAWS = ('no_answer', 'proof_or_reference', 'unclear_box', 'prose')  # the gold is no answer
 FLAWS = (
   *GOLD_FLAWS,
@@ -107,6 +111,8 @@ FLAWS = (
 
 def flaw_of(problem: Problem) -> str | None:
   """The flaw that a problem has by itself, if any."""
+  if isinstance(problem.answer, Gold):  # no text to judge
+    return None
   flaw = gold_flaw(problem.answer, problem.prompt)
   if flaw == 'no_answer':
     return flaw
@@ -126,7 +132,7 @@ def gold_flaw(answer: str, question: str = '') -> str | None:
     question: may ask for `none` or a sign, which then are answers.
   """
   bare_answer = _WRAPPER.sub('', answer).strip(' .$')
-  if _NOTHING.fullmatch(answer):
+  if _NOTHING.fullmatch(answer) or _is_data(answer):
     return 'no_answer'
   if _DASH.fullmatch(bare_answer):
     return None if _ASKS_FOR_SIGN.search(question) else 'no_answer'
@@ -145,6 +151,17 @@ def _is_missing(answer: str, bare_answer: str) -> bool:
   if bare_answer == 'None' and '\\' in answer:
     return False
   return _NO_ANSWER.fullmatch(bare_answer) is not None
+
+
+def _is_data(answer: str) -> bool:
+  """Whether an answer is a JSON object, other than the entry of a gym, which `gym:TASK` reads."""
+  if not answer.startswith('{"'):
+    return False
+  try:
+    fields = json.loads(answer)
+  except (ValueError, RecursionError):
+    return False
+  return isinstance(fields, dict) and not _OF_ENTRY <= set(fields)
 
 
 def _is_prose(answer: str) -> bool:

@@ -1,9 +1,10 @@
 """The gold in the answer field of a row: of worked solutions, boxes, lists, texts and numbers.
 
-It is what stands behind the `####` in the last line of an answer, as in GSM8K, else the content of
-an answer's only \\boxed{…}, and of the last one of a `solution` that is the only answer. Several
-answers in a list are joined by commas, or by semicolons where a comma could be read as that of
-thousands. Numbers are written out with the digits they have, never as 1e-05.
+It is what stands behind the `####` in the last line of an answer, as in GSM8K, or at the end of a
+worked solution behind `The answer is` or in <answer> tags; else the content of an answer's only
+\\boxed{…}, and of the last one of a `solution` that is the only answer. Several answers in a list
+are joined by commas, or by semicolons where a comma could be read as that of thousands. Numbers are
+written out with the digits they have, never as 1e-05.
 """
 
 from __future__ import annotations
@@ -23,6 +24,15 @@ _SHORT_ANSWER = 64  # characters
 
 # The last line of an answer of GSM8K.
 _HASH_ANSWER = re.compile(r'(?:^|\n)[ \t]*####[ \t]*([^\n]*)\s*$')
+# How worked solutions end: `The answer is: 72`, `**Final answer:** $x$.`, <answer>72</answer>.
+_CLOSING = re.compile(
+  r'(?:(?<=\n)|(?<=[.!?]\s))[ \t*#]*'
+  r'(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final )?answer'
+  r'(?:[ \t*]*:[ \t*]*| is:?[ \t*]+)(?P<gold>[^\n]{1,100}?)[ \t*]*\.?\s*$',
+  re.IGNORECASE,
+)
+_TAGGED = re.compile(r'<answer>\s*(?P<gold>[^<>]{1,200}?)\s*</answer>\s*$')
+_WORKED = 8  # words before a closing statement that make it that of a worked solution
 _THOUSANDS = re.compile(r'[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?')
 # What a comma in front of it makes the thousands of a number.
 _THREE_DIGITS = re.compile(r'[\s$\\{]*\d{3}')
@@ -48,12 +58,27 @@ def read_gold(value: Any, field: str) -> tuple[str, str | None]:
   marked = _HASH_ANSWER.search(text)
   if marked is not None:
     gold = checked_text(marked[1], f'what follows #### in {field}').strip()
-    if _THOUSANDS.fullmatch(gold):
-      gold = gold.replace(',', '')
-    return gold, text[: marked.start()].strip() or None
+    return _without_thousands(gold), text[: marked.start()].strip() or None
+  closing = _TAGGED.search(text) or _CLOSING.search(text)
+  if closing is not None and _is_worked(text[: closing.start()]):
+    gold = _unboxed(closing['gold'].strip())
+    return _without_thousands(gold), _before_hashes(text[: closing.start()])
   if field == 'solution':
     return _gold_of_solution(text), None
   return _unboxed(text), None
+
+
+def _without_thousands(gold: str) -> str:
+  return gold.replace(',', '') if _THOUSANDS.fullmatch(gold) else gold
+
+
+def _is_worked(text: str) -> bool:
+  return '\n' in text.strip() or len(text.split()) >= _WORKED
+
+
+def _before_hashes(text: str) -> str:
+  """A worked solution without a line `#### 72` that comes before its closing statement."""
+  return _HASH_ANSWER.sub('', text).strip()
 
 
 def _answer_text(value: Any, field: str) -> str:

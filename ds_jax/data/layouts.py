@@ -1,10 +1,10 @@
 """From the row of a data set to a Problem: which fields hold the question and the gold answer.
 
 Recognised without configuration: the layout of verl and DeepMath (`prompt` is a list of chat
-messages, `reward_model.ground_truth`, `extra_info.index`), and flat rows with one of
-problem | question | prompt and one of answer | final_answer | expected_answer | solution, in
-capitals or not. Messages, lists of answers and nested fields may be JSON text, or what Python
-prints of them, as in exports.
+messages, `reward_model.ground_truth`, `extra_info.index`), and flat rows with one of PROMPT_FIELDS
+and one of ANSWER_FIELDS, in capitals or not. Options that stand apart from a question are joined to
+it (data/choices.py), and so is the `body` of a word problem. Messages, lists of answers and nested
+fields may be JSON text, or what Python prints of them, as in exports.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ds_jax.config import DataConfig
+from ds_jax.data.choices import chosen_label, read_choices, with_choices
 from ds_jax.data.fields import (
   MISSING,
   RowError,
@@ -29,14 +30,25 @@ from ds_jax.data.fields import (
 from ds_jax.data.golds import read_gold
 from ds_jax.types import Problem
 
-PROMPT_FIELDS = ('problem', 'question', 'prompt')
+PROMPT_FIELDS = ('problem', 'question', 'prompt', 'query', 'messages', 'input')
 ANSWER_FIELDS = (
   'reward_model.ground_truth',
   'answer',
   'final_answer',
   'expected_answer',
   'solution',
+  'ground_truth',
+  'verification_info.ground_truth',
+  'correct_answer',
+  'answerKey',
+  'correct',
+  'target',
+  'answers.text',
+  'answers',
+  'response',
 )
+# With these beside it a `target` is part of the question.
+_OF_TARGET = ('nums', 'numbers')
 ID_FIELDS = ('id', 'unique_id', 'extra_info.index')
 
 # Chat messages as text.
@@ -72,8 +84,14 @@ def read_problem(row: Mapping[str, Any], config: DataConfig) -> Problem:
   """
   prompt_field, prompt = _first_present(row, config.prompt_field, PROMPT_FIELDS)
   answer_field, answer = _first_present(row, config.answer_field, ANSWER_FIELDS)
-  text = _prompt_text(prompt, prompt_field)
-  gold, worked_solution = read_gold(answer, answer_field)
+  text = _question_text(row, prompt, prompt_field)
+  choices = read_choices(row)
+  if answer_field.startswith('answers') and not config.answer_field:
+    answer = _only_answer(answer)
+  if choices:
+    gold, worked_solution = chosen_label(row, answer, choices), None
+  else:
+    gold, worked_solution = read_gold(answer, answer_field)
   solution = lookup(row, 'solution')
   has_solution = isinstance(solution, str | bytes) and solution
   return Problem(
@@ -96,12 +114,33 @@ def read_question(row: Mapping[str, Any], config: DataConfig) -> Problem:
   if any(lookup(row, field) not in (None, '', MISSING) for field in fields):
     return read_problem(row, config)
   prompt_field, prompt = _first_present(row, config.prompt_field, PROMPT_FIELDS)
-  text = _prompt_text(prompt, prompt_field)
+  text = _question_text(row, prompt, prompt_field)
   return Problem(
     id=_row_id(row, text, '', config.id_field),
     prompt=with_instruction(text, config.instruction),
     answer='',
   )
+
+
+def _question_text(row: Mapping[str, Any], prompt: Any, field: str) -> str:
+  """The whole question: what stands in its field, and what belongs to it in others."""
+  text = _prompt_text(prompt, field)
+  body = lookup(row, 'body')
+  if field.lower() == 'question' and isinstance(body, str) and body.strip() not in text:
+    text = f'{body.rstrip()} {text}'
+  return with_choices(text, read_choices(row))
+
+
+def _only_answer(value: Any) -> Any:
+  """The answer of a list in which all are the same; others may be alternatives, or parts of one."""
+  if not isinstance(value, list | tuple | np.ndarray):
+    return value
+  distinct = list(dict.fromkeys(str(plain(item)).strip() for item in value))
+  if len(distinct) != 1:
+    raise RowError(
+      f'answers has {len(distinct)} different ones: {distinct!r:.80}', 'several_answers'
+    )
+  return value[0]
 
 
 def with_instruction(text: str, instruction: str) -> str:
@@ -127,6 +166,8 @@ def _first_present(
   """Name and value of the configured field, else of the first usual one that is there."""
   for field in (configured_field,) if configured_field else usual_fields:
     value = lookup(row, field)
+    if field == 'target' and any(lookup(row, name) is not MISSING for name in _OF_TARGET):
+      continue
     if value is not None and value is not MISSING:
       return field, value
   expected = configured_field or ' | '.join(usual_fields)

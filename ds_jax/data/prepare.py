@@ -6,16 +6,19 @@ and its problems are compared with the benchmarks that are prepared beside it.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.config import DataConfig
+from ds_jax.config import DataConfig, VerifyConfig
 from ds_jax.data import builders
 from ds_jax.data.benchmarks import BENCHMARKS, read_benchmark
 from ds_jax.data.describe import describe_problems, spread
 from ds_jax.data.files import find_files
+from ds_jax.data.gradable import try_golds
+from ds_jax.data.mixtures import parse_sources
 from ds_jax.data.overlap import GRAM, find_overlaps
 from ds_jax.data.prepared import load_benchmark
 from ds_jax.data.prompts import load_tokenizer
@@ -29,6 +32,7 @@ from ds_jax.data.sources import (
 )
 from ds_jax.interfaces import Progress
 from ds_jax.types import Problem
+from ds_jax.verify.pool import VerifierPool
 
 REPORTED_SHARE = 0.25  # of a benchmark problem's grams: such pairs are worth a look
 _NUM_SHOWN = 10  # overlapping pairs named
@@ -79,7 +83,7 @@ def prepare_training_set(
 
 
 def describe_source(
-  config: DataConfig, *, data_dir: str, tokenizer: str, progress: Progress
+  config: DataConfig, *, data_dir: str, tokenizer: str, progress: Progress, verifier: str = 'math'
 ) -> Summary:
   """Statistics of `config.source` as it would be trained on (benchmarks: evaluated).
 
@@ -88,10 +92,14 @@ def describe_source(
     data_dir: folder or bucket of prepared sets; '': none.
     tokenizer: folder or hub name of one that counts the tokens of prompts; '': they are not.
     progress: is told of skipped rows.
+    verifier: name of the one that a sample of golds is tried with; '': none is.
   """
+  parts = parse_sources(config.source)
   kind, _, name = config.source.partition(':')
-  if kind in ('tfds', 'countdown') and not data_dir:
-    raise InputError(f'Missing --data_dir: where {config.source} lies.')
+  for part in parts:
+    is_kept = part.source == 'countdown' or part.source.startswith('tfds:')
+    if is_kept and not data_dir:
+      raise InputError(f'Missing --data_dir: where {part.source} lies.')
   split = 'eval' if kind == 'tfds' and name in BENCHMARKS else 'train'
   loaded = load_problems(
     dataclasses.replace(config, eval_source=config.source),
@@ -107,14 +115,27 @@ def describe_source(
     'skipped': dict(loaded.counts),
     **describe_problems(loaded.problems, loaded.counts),
   }
+  if len(parts) > 1:
+    summary['sources'] = dict(collections.Counter(p.source for p in loaded.problems))
+  if verifier:
+    summary['failing_golds'] = _failing_golds(loaded.problems, verifier, progress)
   if tokenizer:
     encoder = load_tokenizer(tokenizer)
     prompts = encoder.encode_prompts([problem.prompt for problem in loaded.problems])
     summary['prompt_tokens'] = spread([len(tokens) for tokens in prompts])
+  if len(parts) > 1 and data_dir:
+    summary['overlap'] = _overlap(loaded.problems, data_dir, progress)
+    return summary
   folder = tfds_folder(name, data_dir) if kind == 'tfds' else None
   if folder is not None:
     summary['prepared'] = builders.read_report(folder)
   return summary
+
+
+def _failing_golds(problems: Sequence[Problem], verifier: str, progress: Progress) -> str | None:
+  """What is to say of golds that the verifier does not take for right; None if nothing is."""
+  with VerifierPool(VerifyConfig(verifier=verifier), progress.note) as pool:
+    return try_golds(problems, pool.verify).describe('golds', verifier)
 
 
 def _build(

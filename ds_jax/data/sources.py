@@ -1,5 +1,7 @@
 """Problems from wherever config.data.source says: the embedded task, data sets, files, the gym.
 
+Several sources (data/mixtures.py) are read one after another; their names stand before the ids.
+
 A broken row is skipped, counted and reported; the run goes on with the others. Rows that repeat an
 earlier one (same id, question and answer) are skipped too; the same id for another question
 becomes ID#2, so that ids are unique. Of training problems those with a flaw (data/flaws.py) are
@@ -12,7 +14,7 @@ import collections
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, check_choice, first_line
@@ -22,17 +24,16 @@ from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.fields import RowError, remedies_of
 from ds_jax.data.files import Row, find_files, read_rows
 from ds_jax.data.layouts import read_problem, read_question, with_instruction
+from ds_jax.data.mixtures import KINDS, parse_sources
 from ds_jax.interfaces import Progress
-from ds_jax.types import Problem
+from ds_jax.types import Gold, Problem
 
 _NUM_SHOWN = 5  # skipped rows named in a report
 _SHOWN_LENGTH = 40  # characters of a gold that is none
 _CHUNK_ROWS = 1024  # read from a TFDS data source at a time
-_GYM_SEEDS = {'train': 0, 'eval': 1}  # splits of generated problems
-_KINDS = ('tfds', 'file', 'hf', 'gym')
 _SOURCES = (
   "'countdown', 'tfds:NAME', 'file:PATH' (.jsonl, .json, .parquet, .csv), "
-  "'hf:OWNER/NAME' or 'gym:NAME'"
+  "'hf:OWNER/NAME' or 'gym:NAME', or several joined by ' + '"
 )
 
 # Where a row comes from (a file's name, '' if that is clear), and the row.
@@ -69,6 +70,27 @@ def load_problems(
   source = config.source
   if split == 'eval' and config.eval_source:
     source = config.eval_source
+  parts = parse_sources(source)
+  if split == 'warmstart':
+    parts = tuple(part for part in parts if part.source == 'countdown') or parts[:1]
+  loaded = []
+  for part in parts:
+    part_config = dataclasses.replace(config, source=part.source)
+    problems = _load_part(part_config, split, data_dir, progress=progress, setting=setting)
+    loaded.append(_named(problems, part.name))
+  if len(loaded) == 1:
+    return loaded[0]
+  mixed = _mixed(loaded, is_spread=split == 'eval')
+  if split != 'train' or config.flaws == 'keep':
+    return mixed
+  return _without_flaws_between(mixed, source, progress)
+
+
+def _load_part(
+  config: DataConfig, split: str, data_dir: str, *, progress: Progress, setting: str
+) -> LoadedProblems:
+  """Reads the problems of one split of `config.source`, which is one source alone."""
+  source = config.source
   limit = 0 if split == 'warmstart' else config.max_problems
   progress.start(f'load {split} problems')
   try:
@@ -76,12 +98,62 @@ def load_problems(
       loaded = _load_countdown(config, split, data_dir, limit=limit)
       progress.update(loaded.num_rows)
       return loaded
-    rows = _open_source(source, config, split, data_dir=data_dir, limit=limit)
+    if source.startswith('gym:') and source != 'gym:':
+      return _load_gym(config, split, progress=progress)
+    rows = _open_source(source, config, split, data_dir=data_dir)
     loaded = load_rows(rows, config, limit, progress=progress, is_training=split == 'train')
   finally:
     progress.finish()
   report_skipped(loaded, source, progress, setting)
   return loaded
+
+
+def _named(loaded: LoadedProblems, name: str) -> LoadedProblems:
+  """The problems with the name of their source in front of their ids; '': they are left alone."""
+  if not name:
+    return loaded
+  problems = []
+  for problem in loaded.problems:
+    problems.append(dataclasses.replace(problem, id=f'{name}/{problem.id}', source=name))
+  skipped = tuple((number, f'{name}: {reason}') for number, reason in loaded.skipped)
+  return dataclasses.replace(loaded, problems=tuple(problems), skipped=skipped)
+
+
+def _mixed(parts: Sequence[LoadedProblems], *, is_spread: bool) -> LoadedProblems:
+  """The problems of several sources, one source after another or (`is_spread`) in turn."""
+  problems: list[Problem] = []
+  if is_spread:  # so that any beginning, as config.evaluate.num_problems takes, is of all sources
+    for turn in itertools.zip_longest(*(part.problems for part in parts)):
+      problems.extend(problem for problem in turn if problem is not None)
+  else:
+    for part in parts:
+      problems.extend(part.problems)
+  skipped = tuple(itertools.chain.from_iterable(part.skipped for part in parts))
+  counts: collections.Counter[str] = collections.Counter()
+  for part in parts:
+    counts.update(part.counts)
+  return LoadedProblems(
+    tuple(problems), skipped, sum(part.num_rows for part in parts), dict(counts)
+  )
+
+
+def _without_flaws_between(
+  loaded: LoadedProblems, source: str, progress: Progress
+) -> LoadedProblems:
+  """The problems that do not repeat or contradict those of another source, which is noted."""
+  flaw_of_index = flaws.flaws_between(loaded.problems)
+  if not flaw_of_index:
+    return loaded
+  flawless = tuple(p for i, p in enumerate(loaded.problems) if i not in flaw_of_index)
+  between = collections.Counter(flaw_of_index.values())
+  kinds = [f'{count} {_words(kind)}' for kind, count in sorted(between.items())]
+  progress.note(
+    f'{source}: skipped {between.total()} problems between sources ({", ".join(kinds)}).'
+  )
+  if not flawless:
+    raise InputError(f'{source}: no problem is left; its sources contradict one another.')
+  counts = collections.Counter(loaded.counts) + between
+  return dataclasses.replace(loaded, problems=flawless, counts=dict(counts))
 
 
 def load_questions(
@@ -164,11 +236,25 @@ def _load_countdown(config: DataConfig, split: str, data_dir: str, *, limit: int
   for row in itertools.islice(rows, limit or None):
     problem = countdown_builder.read_problem(row)
     prompt = with_instruction(problem.prompt, config.instruction)
-    problems.append(dataclasses.replace(problem, prompt=prompt))
+    gold = Gold(problem.answer, 'countdown')
+    problems.append(dataclasses.replace(problem, prompt=prompt, answer=gold))
   if not problems:
     raise InputError(
       f'The {split_name} split of countdown is empty; raise data.countdown.num_{split_name}.'
     )
+  return LoadedProblems(tuple(problems), skipped=(), num_rows=len(problems), counts={})
+
+
+def _load_gym(config: DataConfig, split: str, *, progress: Progress) -> LoadedProblems:
+  """Generates problems of reasoning-gym, which have no flaws."""
+  _check_split(config, split, 'gym')
+  task = config.source.partition(':')[2]
+  generated = external.gym_problems(task, split, config.max_problems, progress=progress)
+  problems = []
+  for problem in generated:
+    prompt = with_instruction(problem.prompt, config.instruction)
+    problems.append(dataclasses.replace(problem, prompt=prompt))
+  progress.update(len(problems))
   return LoadedProblems(tuple(problems), skipped=(), num_rows=len(problems), counts={})
 
 
@@ -182,11 +268,11 @@ def _split_name(config: DataConfig, split: str, set_name: str) -> str:
 
 
 def _open_source(
-  source: str, config: DataConfig, split: str, *, data_dir: str, limit: int
+  source: str, config: DataConfig, split: str, *, data_dir: str
 ) -> Iterator[LocatedRow]:
   """The rows of one split of a source."""
   kind, _, name = source.partition(':')
-  if kind not in _KINDS or not name:
+  if kind not in KINDS or not name:
     raise InputError(f'Unknown data source {source!r}; expected {_SOURCES}.')
   split_name = _split_name(config, split, name)
   if kind == 'tfds':
@@ -194,9 +280,7 @@ def _open_source(
   _check_split(config, split, kind)
   if kind == 'file':
     return file_rows(find_files(name))
-  if kind == 'hf':
-    return _without_place(external.hf_rows(name, split_name))
-  return _without_place(external.gym_rows(name, limit, _GYM_SEEDS[split]))
+  return _without_place(external.hf_rows(name, split_name))
 
 
 def _without_place(rows: Iterable[Row]) -> Iterator[LocatedRow]:
@@ -319,6 +403,7 @@ def _read_all(
       counts[e.kind] += 1
       continue
     problem = _with_unique_id(problem, problems)
+    problem = dataclasses.replace(problem, row=f'{where}{number}')
     problems[problem.id] = problem
     positions.append((where, number))
     if num_rows % 1000 == 0:

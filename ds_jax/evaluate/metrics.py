@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import stdtrit
@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 from ds_jax.types import FinishedTree, Verdict
 
 Row = Mapping[str, Any]  # of `outcome`, or of samples.sample_row
+T = TypeVar('T')
 Counts = Mapping[str, tuple[int, int]]  # {problem id: (samples, correct samples)}
 
 
@@ -161,7 +162,9 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
   return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
-def evaluation_metrics(rows: Sequence[Row]) -> dict[str, float]:
+def evaluation_metrics(
+  rows: Sequence[Row], sources: Mapping[str, str] | None = None
+) -> dict[str, float]:
   """Metrics of an evaluation; names are documented in README. k = num_samples, per problem.
 
   A mean over no problem, or no response, is absent. Lengths and cut_share are over all
@@ -169,8 +172,11 @@ def evaluation_metrics(rows: Sequence[Row]) -> dict[str, float]:
 
   Args:
     rows: of `outcome`, with or without more fields.
+    sources: {problem id: name of its source}, '' where there is but one. With several sources each
+      has its pass@1 and number of problems, too.
   """
-  figures = pass_figures(count_correct(rows))
+  counts = count_correct(rows)
+  figures = pass_figures(counts)
   metrics = {
     'evaluate/num_problems': figures['num_problems'],
     'evaluate/num_samples': figures['num_samples'],
@@ -187,7 +193,51 @@ def evaluation_metrics(rows: Sequence[Row]) -> dict[str, float]:
       'evaluate/response_tokens': float(np.mean([row['num_tokens'] for row in rows])),
       'evaluate/cut_share': float(np.mean([row['is_cut'] for row in rows])),
     }
+  for source, counts_there in by_source(counts, sources or {}).items():
+    of_source = pass_figures(counts_there)
+    metrics[f'evaluate/num_problems/{source}'] = of_source['num_problems']
+    if of_source['num_problems']:
+      metrics |= {
+        f'evaluate/pass_at_1/{source}': of_source['pass_at_1'],
+        f'evaluate/pass_at_1_low/{source}': of_source['low'],
+        f'evaluate/pass_at_1_high/{source}': of_source['high'],
+      }
   return metrics
+
+
+def by_source(values: Mapping[str, T], sources: Mapping[str, str]) -> dict[str, dict[str, T]]:
+  """Returns {source: {problem id: value}}, sorted; of problems without a source nothing.
+
+  Args:
+    values: by problem id.
+    sources: {problem id: name of its source}.
+  """
+  parts: dict[str, dict[str, T]] = {}
+  for name, value in values.items():
+    source = sources.get(name, '')
+    if source:
+      parts.setdefault(source, {})[name] = value
+  return dict(sorted(parts.items()))
+
+
+def filter_figures_by_source(
+  rates: Mapping[str, float], hard_ids: Collection[str], sources: Mapping[str, str]
+) -> dict[str, float]:
+  """Metrics of the filter for each of several sources; none where there is but one.
+
+  Args:
+    rates: pass@1 by problem id.
+    hard_ids: of the hard problems.
+    sources: {problem id: name of its source}.
+  """
+  hard, figures = set(hard_ids), {}
+  for source, rates_there in by_source(rates, sources).items():
+    figures |= {
+      f'filter/num_problems/{source}': len(rates_there),
+      f'filter/num_hard/{source}': len(hard & set(rates_there)),
+      f'filter/pass_at_1/{source}': float(np.mean(list(rates_there.values()))),
+    }
+  return figures
 
 
 def mean_or_zero(values: Sequence[float]) -> float:

@@ -161,7 +161,7 @@ def _table(rows: Iterable[Sequence[Any]]) -> str:
 def _statistics_table(metrics: Sequence[Mapping[str, Any]]) -> str:
   """Returns means over the first and the last tenth of the training steps, and over all of them."""
   rows = [('', 'first tenth of steps', 'last tenth', 'all', 'metric')]
-  for name, label, write in _STATISTICS:
+  for name, label, write in (*_STATISTICS, *_source_metrics(metrics)):
     _, values = series(metrics, 'train', name)
     if not values:
       continue
@@ -171,6 +171,13 @@ def _statistics_table(metrics: Sequence[Mapping[str, Any]]) -> str:
   if len(rows) == 1:
     return '<p class="muted">No training steps yet.</p>'
   return _table(rows)
+
+
+def _source_metrics(metrics: Sequence[Mapping[str, Any]]) -> list[_Metric]:
+  """Returns the solve rate of each of several sources."""
+  prefix = 'search/solve_rate/'
+  names = sorted({name for row in metrics for name in row if name.startswith(prefix)})
+  return [_Metric(name, f'problems solved, {name.removeprefix(prefix)}', percent) for name in names]
 
 
 def _rounds_table(metrics: Sequence[Mapping[str, Any]]) -> str:

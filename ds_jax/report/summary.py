@@ -4,7 +4,8 @@ A summary is a plain dict that JSON can write; every field may be missing:
 
   title    str
   before   evaluation before training: pass_at_1, pass_at_1_low, pass_at_1_high (95 % interval),
-  after      pass_at_k, num_problems, num_samples; the same after it; None: not evaluated
+  after      pass_at_k, num_problems, num_samples; the same after it; None: not evaluated;
+             with several sources also pass_at_1/NAME, pass_at_1_low/NAME, … of each
   steps    training steps
   updates  optimizer updates that they were to make
   skipped_updates  of these, skipped: nothing to train on, or a gradient that is not finite
@@ -18,10 +19,12 @@ A summary is a plain dict that JSON can write; every field may be missing:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ds_jax.report.text import duration, or_dash, percent
+
+_OF_SOURCE = 'pass_at_1/'  # stands before the name of one of several sources
 
 # Fields that hold the seconds of their whole row; other time/… fields are parts, or rates.
 WHOLE_ROW_TIMES = ('step', 'filter', 'evaluate', 'warmstart')
@@ -88,6 +91,10 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ('pass@1 (95 % interval)', *map(with_interval, columns.values())),
   ]
   changes = ['change', _change_of('pass_at_1', columns)]
+  for source in _sources(columns.values()):
+    of_source = {label: _of_source(column, source) for label, column in columns.items()}
+    rows.append((f'  {source}', *map(with_interval, of_source.values())))
+    changes.append(_change_of('pass_at_1', of_source))
   if any('pass_at_k' in evaluation for evaluation in columns.values()):
     counts = [evaluation.get('num_samples') for evaluation in reversed(columns.values())]
     k = next(filter(None, counts), 'k')
@@ -101,6 +108,20 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
   if 'before' not in columns:
     return rows
   return [(*row, change) for row, change in zip(rows, changes, strict=True)]
+
+
+def _sources(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
+  """The names of several sources that evaluations tell apart, sorted."""
+  names = {name for evaluation in evaluations for name in evaluation}
+  return sorted(name.removeprefix(_OF_SOURCE) for name in names if name.startswith(_OF_SOURCE))
+
+
+def _of_source(evaluation: Mapping[str, Any], source: str) -> dict[str, Any]:
+  """The figures of one of several sources, under their names without it."""
+  suffix = f'/{source}'
+  return {
+    name.removesuffix(suffix): value for name, value in evaluation.items() if name.endswith(suffix)
+  }
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from ds_jax.report.summary import with_interval
 from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.parameters import chosen_params
-from ds_jax.run.prompts import Prompts, evaluation_prompts
+from ds_jax.run.prompts import Prompts, check_golds, evaluation_prompts, sources_of
 from ds_jax.run.samples import draw_samples, sample_settings
 from ds_jax.run.session import Session
 from ds_jax.run.signs import ends_of_rows, sign_of_ends
@@ -83,6 +83,7 @@ def _evaluate_split(engines: Engines, output: str | None) -> tuple[Summary, str]
   """pass@1 on the evaluation split; within the same settings a stopped evaluation goes on."""
   session, config = engines.session, engines.session.config
   prompts = evaluation_prompts(session, engines.tokenizer)
+  check_golds(session, engines.pool.verify, prompts, what='eval')
   chosen = chosen_params(engines)
   settings = sample_settings(config) | {'problems': _problems_digest(prompts)}
   run = f'{chosen.source}, settings {digest(settings)}'
@@ -93,17 +94,31 @@ def _evaluate_split(engines: Engines, output: str | None) -> tuple[Summary, str]
   if not session.team.is_first:
     return {'status': 'done', 'process': session.team.index}, ''
   rows = drawn[SPLIT_FILE]
-  figures = evaluation_metrics(rows)
+  sources = sources_of(prompts)
+  figures = evaluation_metrics(rows, sources)
   sign = sign_of_ends(ends_of_rows(rows), config)
   if sign:
     session.progress.note(sign)
   summary = {'status': 'done', **chosen.summary, **figures, 'output': str(folder)}
-  return summary, f'{_result_line(figures)}, {chosen.name}'
+  lines = [f'{_result_line(figures)}, {chosen.name}']
+  for source in sorted(set(sources.values()) - {''}):
+    lines.append(f'  {source}: {_result_line(_figures_of(figures, source))}')
+  return summary, '\n'.join(lines)
 
 
 def _problems_digest(prompts: Prompts) -> str:
   """Tells sets of problems apart, by what the model reads and what is right."""
   return digest([(problem.id, problem.answer, tokens.tolist()) for problem, tokens in prompts])
+
+
+def _figures_of(figures: Mapping[str, float], source: str) -> dict[str, float]:
+  """The figures of one of several sources, under their names without it."""
+  suffix = f'/{source}'
+  of_source = {'evaluate/num_samples': figures['evaluate/num_samples']}
+  for name, value in figures.items():
+    if name.endswith(suffix):
+      of_source[name.removesuffix(suffix)] = value
+  return of_source
 
 
 def _result_line(figures: Mapping[str, float]) -> str:

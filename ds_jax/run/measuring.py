@@ -8,24 +8,33 @@ from collections.abc import Sequence
 import numpy as np
 
 from ds_jax.evaluate.answers import answer_reader
-from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, outcome, pass_rates
+from ds_jax.evaluate.metrics import (
+  count_correct,
+  evaluation_metrics,
+  filter_figures_by_source,
+  outcome,
+  pass_rates,
+)
 from ds_jax.evaluate.samples import sample_row
 from ds_jax.run.durable import write_atomically
 from ds_jax.run.engines import Engines
-from ds_jax.run.prompts import Prompts
+from ds_jax.run.prompts import Prompts, sources_of
 from ds_jax.train.curriculum import hard_problems
 from ds_jax.types import FinishedTree
 
 Rollouts = Sequence[FinishedTree]
 
 
-def evaluation_figures(engines: Engines, rollouts: Rollouts) -> dict[str, float]:
-  """Metrics of an evaluation; see `evaluation_metrics`."""
-  return evaluation_metrics([outcome(tree, engines.tokenizer.stop_ids) for tree in rollouts])
+def evaluation_figures(engines: Engines, rollouts: Rollouts, prompts: Prompts) -> dict[str, float]:
+  """Metrics of an evaluation of these problems; see `evaluation_metrics`."""
+  rows = [outcome(tree, engines.tokenizer.stop_ids) for tree in rollouts]
+  return evaluation_metrics(rows, sources_of(prompts))
 
 
-def filter_figures(engines: Engines, rollouts: Rollouts) -> tuple[Sequence[str], dict[str, float]]:
-  """Ids of the hard problems, and the metrics of a filter that are not of nothing."""
+def filter_figures(
+  engines: Engines, rollouts: Rollouts, prompts: Prompts
+) -> tuple[Sequence[str], dict[str, float]]:
+  """Ids of the hard ones of these problems, and the metrics of a filter that are not of nothing."""
   rows = [outcome(tree, engines.tokenizer.stop_ids) for tree in rollouts]
   rates, figures = pass_rates(count_correct(rows)), {}
   if rates:
@@ -33,7 +42,8 @@ def filter_figures(engines: Engines, rollouts: Rollouts) -> tuple[Sequence[str],
   if rows:
     figures['filter/cut_share'] = float(np.mean([row['is_cut'] for row in rows]))
   threshold = engines.session.config.curriculum.hard_threshold
-  return hard_problems(rates, threshold), figures
+  hard_ids = hard_problems(rates, threshold)
+  return hard_ids, figures | filter_figures_by_source(rates, hard_ids, sources_of(prompts))
 
 
 def keep_samples(

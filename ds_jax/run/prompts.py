@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import collections
+import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from ds_jax.checks import InputError
+from ds_jax.config import DataConfig
+from ds_jax.data.describe import answer_type, doubtful_golds
+from ds_jax.data.flaws import GOLD_FLAWS
+from ds_jax.data.gradable import try_golds
 from ds_jax.data.prompts import PreparedPrompts, prepare_prompts
-from ds_jax.data.sources import load_problems
-from ds_jax.interfaces import Tokenizer
+from ds_jax.data.sources import LoadedProblems, load_problems
+from ds_jax.interfaces import Progress, Tokenizer, VerifyFn
 from ds_jax.run.session import Session
 from ds_jax.run.team import first_process_first
-from ds_jax.types import Problem
+from ds_jax.types import Gold, Problem
 
 # Verifiers that read nothing but a box.
 _NEED_BOX = ('math', 'released')
@@ -31,6 +37,7 @@ def load_prompts(session: Session, tokenizer: Tokenizer, split: str) -> Prompts:
   config = session.config.data
   with first_process_first(session.team):  # it may have to build the files
     loaded = load_problems(config, split, session.data_dir, progress=session.progress)
+  _check_types(loaded, config, split, session.progress)
   prepared = prepare(session, tokenizer, loaded.problems, what=split)
   if prepared.skipped:
     session.progress.note(
@@ -49,6 +56,59 @@ def load_prompts(session: Session, tokenizer: Tokenizer, split: str) -> Prompts:
 def evaluation_prompts(session: Session, tokenizer: Tokenizer) -> Prompts:
   """Those problems of the evaluation split that config.evaluate asks for."""
   return load_prompts(session, tokenizer, 'eval')[: session.config.evaluate.num_problems or None]
+
+
+def check_golds(session: Session, verify_fn: VerifyFn, prompts: Prompts, *, what: str) -> None:
+  """Tries a sample of golds: says how many the verifier does not take for right.
+
+  Call it once for each split, before any work; the first process of the team judges for all.
+
+  Args:
+    session: whose verifier it is.
+    verify_fn: the verifier's.
+    prompts: of the split.
+    what: names the split.
+
+  Raises:
+    InputError: if most fail, unless config.data.flaws says to keep such problems, or the verifier
+      is the user's function, which may ask for another form.
+  """
+  verifier, is_fatal, sentence = session.config.verify.verifier, False, ''
+  if session.team.is_first:
+    trial = try_golds([problem for problem, _ in prompts], verify_fn)
+    is_fatal = trial.most_fail and session.config.data.flaws == 'drop'
+    is_fatal &= not verifier.startswith('python:')
+    sentence = trial.describe(what, verifier) or ''
+  said = session.team.gather(json.dumps([is_fatal, sentence]).encode())
+  is_fatal, sentence = json.loads(said[0])
+  if is_fatal:
+    raise InputError(
+      f'{sentence} Name the field of the answers with data.answer_field, or another '
+      'verify.verifier; data.flaws=keep goes on all the same.'
+    )
+  if sentence and session.team.is_first:
+    session.progress.note(sentence)
+
+
+def _check_types(loaded: LoadedProblems, config: DataConfig, what: str, progress: Progress) -> None:
+  """Says so if most golds look like no answers; of training problems none is learnt from then.
+
+  Raises:
+    InputError: if most rows of a training set were left out because their golds are no answers.
+  """
+  num_flawed = sum(loaded.counts.get(kind, 0) for kind in GOLD_FLAWS)
+  types = collections.Counter(answer_type(problem.answer) for problem in loaded.problems)
+  sentence = doubtful_golds(types, loaded.counts, 'data.')
+  if sentence is None:
+    return
+  if 2 * num_flawed > loaded.num_rows and config.flaws == 'drop':
+    raise InputError(f'{what}: {sentence} data.flaws=keep trains on such problems all the same.')
+  progress.note(f'{what}: {sentence}')
+
+
+def sources_of(prompts: Prompts | Sequence[tuple[Problem, np.ndarray]]) -> dict[str, str]:
+  """{problem id: name of its source}, '' where there is but one source."""
+  return {problem.id: problem.source for problem, _ in prompts}
 
 
 def prepare(
@@ -78,6 +138,7 @@ def note_missing_box(session: Session, tokenizer: Tokenizer, prompts: Prompts) -
   once, before sampling.
   """
   verifier = session.config.verify.verifier
+  prompts = tuple(pair for pair in prompts if not isinstance(pair[0].answer, Gold))
   if verifier not in _NEED_BOX or not prompts:
     return
   if any('\\boxed' in problem.prompt for problem, _ in prompts):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ds_jax.config import Config
+from ds_jax.data.mixtures import parse_sources
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Grown, Work, key_of
 from ds_jax.run.state import RunState
@@ -22,13 +23,14 @@ from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 from ds_jax.search.policies.fork_law import fork_plan, split_metrics
-from ds_jax.search.statistics import summarize
+from ds_jax.search.statistics import mean_reward, solve_rate, summarize
 from ds_jax.search.trajectories import trajectories
 from ds_jax.train.advantages import flat_group, is_uniform
-from ds_jax.train.curriculum import batch_of, num_rehearsed
+from ds_jax.train.curriculum import mixed_batch, num_rehearsed
 from ds_jax.train.replay import Solution
 from ds_jax.types import FinishedTree, Problem, Trajectory
 
+Prompt = tuple[Problem, np.ndarray]  # a problem with its tokens
 Cached = Mapping[str, Sequence[Solution]]  # by problem
 
 
@@ -48,7 +50,7 @@ class Sampler:
   """Samples the groups of a step."""
 
   engines: Engines
-  prompts: Mapping[str, tuple[Problem, np.ndarray]]  # training problems by id, with their tokens
+  prompts: Mapping[str, Prompt]  # training problems by id
   grow: Callable[[Work, str], Grown]  # grow(work, name of its journal)
   # score([(problem id, solution), …]) -> trajectories with log-probs of the present policy.
   score: Callable[[Sequence[tuple[str, Solution]]], list[Trajectory]]
@@ -178,6 +180,7 @@ class Sampler:
     num_groups = sum(len(part.groups) for part in parts)
     return (
       summarize(trees, max_depth, stop_ids=self.engines.tokenizer.stop_ids)
+      | _source_figures(trees, self.prompts)
       | split_metrics(after.splits, max_depth)
       | searched.slot_metrics()
       | (searched + direct).speed_metrics()
@@ -188,29 +191,51 @@ class Sampler:
     )
 
 
+def _source_figures(
+  trees: Sequence[FinishedTree], prompts: Mapping[str, Prompt]
+) -> dict[str, float]:
+  """Solve rate and reward of each of several sources."""
+  trees_of: dict[str, list[FinishedTree]] = {}
+  for tree in trees:
+    trees_of.setdefault(prompts[tree.problem_id][0].source, []).append(tree)
+  figures = {}
+  for source in sorted(set(trees_of) - {''}):
+    figures[f'search/solve_rate/{source}'] = solve_rate(trees_of[source])
+    reward = mean_reward(trees_of[source])
+    if reward is not None:
+      figures[f'search/reward/{source}'] = reward
+  return figures
+
+
 def _with_contrast(parts: Sequence[Sampled]) -> list[list[Trajectory]]:
   """The groups that hold both right and wrong ends."""
   return [group for part in parts for group in part.groups if not is_uniform(group)]
 
 
 def next_batch(
-  config: Config, names: Iterable[str], host: RunState, refill: int = 0
+  config: Config, prompts: Mapping[str, Prompt], host: RunState, refill: int = 0
 ) -> tuple[list[str], list[str]]:
   """Problems of the next step, or of a refill: hard ones, and others that are rehearsed.
 
   Args:
     config: of the run.
-    names: all training problems.
+    prompts: all training problems by id.
     host: its hard set and counters.
     refill: which further batch of the step; 0: its first.
   """
-  size, easy = config.train.batch_problems, sorted(set(names) - set(host.hard_ids))
+  size, easy = config.train.batch_problems, sorted(set(prompts) - set(host.hard_ids))
   rehearsed = num_rehearsed(size, config.curriculum.rehearsal_share, len(easy))
   moment = {'round_index': host.round_index, 'step': host.batches + refill}
-  hard = list(batch_of(host.hard_ids, size - rehearsed, seed=config.seed, **moment))
-  if not rehearsed:
-    return hard, []
-  return hard, list(batch_of(easy, rehearsed, seed=config.seed, **moment))
+  weights = {part.name: part.weight for part in parse_sources(config.data.source)}
+
+  def draw(ids: Iterable[str], count: int) -> list[str]:
+    ids_of: dict[str, list[str]] = {}
+    for name in ids:
+      ids_of.setdefault(prompts[name][0].source, []).append(name)
+    return list(mixed_batch(ids_of, weights, count, seed=config.seed, **moment))
+
+  hard = draw(host.hard_ids, size - rehearsed)
+  return hard, draw(easy, rehearsed) if rehearsed else []
 
 
 def _numbered(prompts: Sequence[tuple[Problem, np.ndarray]], first: int) -> list[Job]:

@@ -21,7 +21,7 @@ from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Grown, Work, grow_journaled, rollout_jobs
 from ds_jax.run.learning import Learning
 from ds_jax.run.measuring import evaluation_figures, filter_figures, keep_samples
-from ds_jax.run.prompts import evaluation_prompts, load_prompts, note_missing_box
+from ds_jax.run.prompts import check_golds, evaluation_prompts, load_prompts, note_missing_box
 from ds_jax.run.reporting import example_trees, finish
 from ds_jax.run.sampler import Sampler, next_batch
 from ds_jax.run.saving import Saving
@@ -93,6 +93,8 @@ class Training:
     prompts = load_prompts(session, engines.tokenizer, 'train')
     self.eval_prompts = evaluation_prompts(session, engines.tokenizer)
     note_missing_box(session, engines.tokenizer, (*prompts, *self.eval_prompts))
+    check_golds(session, engines.pool.verify, prompts, what='train')
+    check_golds(session, engines.pool.verify, self.eval_prompts, what='eval')
     self.learning = Learning(engines, prompts, before_pass=self.poll)
     self.train_prompts = {problem.id: (problem, tokens) for problem, tokens in prompts}
     if self.learning.worked:
@@ -236,7 +238,7 @@ class Training:
     rollouts = self.grow(work, f'evaluate_{when}').trees
     keep_samples(self.engines, rollouts, self.eval_prompts, step=self.host.step, when=when)
     self.watch.see_rollouts(f'Evaluation ({when})', rollouts)
-    figures = evaluation_figures(self.engines, rollouts)
+    figures = evaluation_figures(self.engines, rollouts, self.eval_prompts)
     self.host.evaluations[when] = figures
     seconds = time.monotonic() - start
     row = {'when': when, **figures, 'time/evaluate': seconds}
@@ -273,7 +275,7 @@ class Training:
     )
     rollouts = self.grow(work, f'filter_{host.round_index}').trees
     self.watch.see_rollouts(f'Filter, round {host.round_index}', rollouts)
-    hard_ids, measured = filter_figures(self.engines, rollouts)
+    hard_ids, measured = filter_figures(self.engines, rollouts, prompts)
     host.begin_round(hard_ids)
     figures = measured | {
       'round': host.round_index,

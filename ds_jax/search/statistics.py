@@ -28,20 +28,18 @@ def summarize(
   num_tokens = _total(trees, 'generated_tokens')
   num_degenerate = sum(tree.verdict.count(Verdict.DEGENERATE.value) for tree in trees)
   path_tokens, distinct_tokens = 0, 0
-  rewards, pairs, disagreements = [], np.zeros(max_depth), np.zeros(max_depth)
+  pairs, disagreements = np.zeros(max_depth), np.zeros(max_depth)
   for tree in trees:
     on_paths, distinct = _collected_tokens(tree)
     path_tokens += on_paths
     distinct_tokens += distinct
-    if len(tree.collected):
-      rewards.append(tree.reward[tree.collected].mean())
     tree_pairs, tree_disagreements = split_counts(tree, max_depth)
     pairs += tree_pairs
     disagreements += tree_disagreements
   metrics = {'search/trees': num_trees, 'search/tokens': num_tokens}
   if num_trees:
     metrics |= {
-      'search/solve_rate': sum(tree.is_solved for tree in trees) / num_trees,
+      'search/solve_rate': solve_rate(trees),
       'search/expansions_per_tree': _total(trees, 'expansions') / num_trees,
       'search/ends_per_tree': num_ends / num_trees,
       'search/collected_per_tree': sum(len(tree.collected) for tree in trees) / num_trees,
@@ -56,8 +54,9 @@ def summarize(
     metrics['search/degenerate_share'] = num_degenerate / num_ends
   if cut := cut_ends(trees, stop_ids):
     metrics['search/cut_share'] = float(np.mean(cut))
-  if rewards:
-    metrics['search/reward'] = float(np.mean(rewards))
+  reward = mean_reward(trees)
+  if reward is not None:
+    metrics['search/reward'] = reward
   if distinct_tokens:
     metrics['search/path_over_distinct'] = path_tokens / distinct_tokens
   for depth, ratio in enumerate(unresolved_over_cost(pairs, disagreements)):
@@ -78,6 +77,17 @@ def cut_ends(trees: Iterable[FinishedTree], stop_ids: Collection[int]) -> list[b
     ends = [node for node, verdict in enumerate(tree.verdict) if verdict is not None]
     is_cut += [tree.is_cut(end, stop_ids) for end in ends]
   return is_cut
+
+
+def solve_rate(trees: Sequence[FinishedTree]) -> float:
+  """Returns the share of trees with a correct end; of at least one tree."""
+  return sum(tree.is_solved for tree in trees) / len(trees)
+
+
+def mean_reward(trees: Sequence[FinishedTree]) -> float | None:
+  """Returns the mean over trees of the mean value of their collected ends; None of none."""
+  rewards = [tree.reward[tree.collected].mean() for tree in trees if len(tree.collected)]
+  return float(np.mean(rewards)) if rewards else None
 
 
 def _total(trees: Sequence[FinishedTree], name: str) -> float:

@@ -2,7 +2,8 @@
 
 Some of its scorers hand the answer to Python's `eval`, or to sympy's parser, which comes to `eval`.
 Here `eval` reads literals only, unless the text stands in the entry, and tasks that use sympy see
-only answers made of numbers, names and operators. Full marks are correct, less is wrong.
+only answers made of numbers, names and operators. Full marks are correct, a part of them
+is wrong.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ds_jax.checks import InputError, suggest
 from ds_jax.types import Verdict
-from ds_jax.verify import extract
+from ds_jax.verify import extract, gym_tasks
 
 _FULL_MARKS = 1 - 1e-9
 _TAG = re.compile(r'<answer>((?:(?!</?answer>).)*)</answer>', re.DOTALL)
-_EXPRESSION = re.compile(r'[0-9A-Za-z+\-*/^()., =\n]{0,1000}')
+_EXPRESSION = re.compile(r'[0-9A-Za-z+\-*/^()., =\n°]{0,1000}')
 _ATTRIBUTE = re.compile(r'\.\s*[A-Za-z]')
 
 Scorer = Callable[[str, dict[str, Any]], float]
@@ -31,25 +31,19 @@ Scorer = Callable[[str, dict[str, Any]], float]
 def verifier(task: str) -> Callable[[str, str], Verdict]:
   """Returns the verifier of a task; golds are entries as `data.external.gym_rows` writes them.
 
+  Args:
+    task: name and options, as in the source: some scorers depend on them.
+
   Raises:
-    InputError: if `reasoning-gym` is not installed, or has no such task.
+    InputError: if `reasoning-gym` is not installed, has no such task or refuses an option.
   """
-  try:
-    from reasoning_gym.factory import DATASETS
-  except ImportError as e:
-    raise InputError(
-      f"The verifier gym:{task} needs `reasoning-gym`: pip install 'ds_jax[gym]'."
-    ) from e
-  if task not in DATASETS:
-    raise InputError(f'reasoning-gym has no task {task!r}.{suggest(task, DATASETS)}')
-  dataset, config = DATASETS[task]
+  dataset = gym_tasks.make_dataset(task)
   modules = []
-  for base in dataset.__mro__:
+  for base in type(dataset).__mro__:
     if base.__module__.startswith('reasoning_gym.'):
       modules.append(sys.modules[base.__module__])
   uses_sympy = any(map(_imports_sympy, modules))
-  score = dataset(config=config()).score_answer
-  return functools.partial(_verify, score, modules, uses_sympy)
+  return functools.partial(_verify, dataset.score_answer, modules, uses_sympy)
 
 
 def _verify(
@@ -65,10 +59,27 @@ def _verify(
   for module in modules:  # a module's own `eval` is found before the built-in one
     module.eval = functools.partial(_evaluate, frozenset(_texts(entry)))
   try:
-    return Verdict.CORRECT if score(answer, entry) >= _FULL_MARKS else Verdict.WRONG
+    return Verdict.CORRECT if _has_full_marks(score, answer, entry) else Verdict.WRONG
   finally:
     for module in modules:
       del module.eval
+
+
+def _has_full_marks(score: Scorer, answer: str, entry: dict[str, Any]) -> bool:
+  """Whether an answer is wholly right: some scorers compare with tuples, which JSON lacks."""
+  if score(answer, entry) >= _FULL_MARKS:
+    return True
+  try:
+    return score(answer, _with_tuples(entry)) >= _FULL_MARKS
+  except (TypeError, AttributeError):  # this one needs the lists
+    return False
+
+
+def _with_tuples(value: Any) -> Any:
+  """An entry, or a part of it, with tuples for lists."""
+  if isinstance(value, dict):
+    return {name: _with_tuples(item) for name, item in value.items()}
+  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _answer(response: str) -> str:

@@ -48,6 +48,7 @@ class _Item:
   """One answer in work, and everybody who waits for it."""
 
   key: bytes
+  verifier: str  # its name
   gold: str
   response: str
   futures: list[Future]
@@ -182,7 +183,11 @@ class _Desk:
     """Queues one answer, or returns what is known of it."""
     if self._failure is not None:
       return self._failure
-    text = f'{len(gold)} {gold}{response}'.encode('utf-8', 'surrogatepass')
+    verifier = verifiers.name_for(gold, self.config.verifier)
+    text = f'{len(gold)} {gold}{response}'
+    if verifier != self.config.verifier:
+      text = f'{verifier} {text}'
+    text = text.encode('utf-8', 'surrogatepass')
     key = hashlib.blake2b(text, digest_size=16).digest()
     if key in self._cache:
       verdict = self._cache[key]
@@ -192,7 +197,7 @@ class _Desk:
     if key in self._in_work:
       self._in_work[key].futures.append(future)
       return None
-    item = _Item(key, gold, response, futures=[future])
+    item = _Item(key, verifier, gold, response, futures=[future])
     self._in_work[key] = item
     self._queue.append(item)
     return None
@@ -245,23 +250,23 @@ class _Desk:
     for future in item.futures:
       _settle(future, verdict)
     if note is not None:
-      self._note_once(note)
+      self._note_once(note, item.verifier)
     if is_alert:
       self._note(
         f'The last {ALERT} answers all ended in a timeout or an error of verifier '
-        f'{self.config.verifier!r}: nothing can be learnt from such rewards. Look at the '
+        f'{item.verifier!r}: nothing can be learnt from such rewards. Look at the '
         'golds, verify.cpu_seconds and verify.memory_mb.'
       )
 
-  def _note_once(self, note: str) -> None:
-    """Notes an error of the verifier, a traceback, unless one of the same type was noted."""
+  def _note_once(self, note: str, verifier: str) -> None:
+    """Notes an error of a verifier, a traceback, unless one of the same type was noted."""
     kind = note.strip().rpartition('\n')[2].partition(':')[0]
     with self._changed:
       if kind in self._noted:
         return
       self._noted.add(kind)
     self._note(
-      f'verifier {self.config.verifier!r} failed (verdict error; further {kind} are only '
+      f'verifier {verifier!r} failed (verdict error; further {kind} are only '
       f'counted):\n{note.strip()}'
     )
 
@@ -368,7 +373,7 @@ def _discard(desk: _Desk, worker: WorkerProcess) -> None:
 
 def _grade_batch(desk: _Desk, worker: WorkerProcess, batch: list[_Item]) -> bool:
   """Sends a batch and settles its items; False if the worker is gone."""
-  worker.send([(item.gold, item.response) for item in batch])
+  worker.send([(item.verifier, item.gold, item.response) for item in batch])
   for index, item in enumerate(batch):
     try:
       report = worker.receive(desk.config.wall_seconds)

@@ -43,7 +43,7 @@ class WorkerProcess:
       [sys.executable, '-P', '-m', 'ds_jax.verify.worker', json.dumps(settings)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      env=_environment(),
+      env=worker_environment(),
       bufsize=0,
     )
     self._receiver = wire.Receiver(self._process.stdout.fileno())
@@ -75,8 +75,8 @@ class WorkerProcess:
       self.kill()
       raise InputError(message['failed'])
 
-  def send(self, items: list[tuple[str, str]]) -> None:
-    """Sends a batch; a worker that is gone is noticed by the next `receive`."""
+  def send(self, items: list[tuple[str, str, str]]) -> None:
+    """Sends (verifier, gold, response) items; the next `receive` notices a worker that is gone."""
     try:
       wire.send(self._process.stdin.fileno(), items)
     except BrokenPipeError:
@@ -126,7 +126,7 @@ def _start_message(what_happened: str) -> str:
   )
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
   """The parent's, with its module path, one thread per library, and fixed hashes of strings."""
   package_root = str(Path(__file__).parents[2])
   module_path = [entry or os.getcwd() for entry in sys.path]

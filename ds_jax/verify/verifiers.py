@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable
 
 from ds_jax.checks import InputError, suggest
-from ds_jax.types import Verdict
+from ds_jax.types import Gold, Verdict
 
 Verifier = Callable[[str, str], Verdict]
 
@@ -38,13 +38,25 @@ def check_name(name: str) -> None:
     )
 
 
+def name_for(gold: str, configured: str) -> str:
+  """The verifier that judges a gold: that of a Gold, unless the user's own function is configured.
+
+  A Gold is no text that the built-in verifiers could read; a function of the user's gets it as it
+  is.
+  """
+  if isinstance(gold, Gold) and not configured.startswith(_PYTHON):
+    return gold.verifier
+  return configured
+
+
+@functools.cache
 def resolve(name: str) -> Verifier:
-  """Imports the verifier `name`.
+  """Imports the verifier `name`, once.
 
   Args:
-    name: one of `_BUILT_IN`, 'gym:TASK' for the scorer of a task of reasoning-gym, or
-      'python:MODULE.FUNCTION' for a user's function that takes (gold, response) and returns a bool,
-      a Verdict or a verdict's name.
+    name: one of `_BUILT_IN`, 'gym:TASK' (options as in the source) for the scorer of a task of
+      reasoning-gym, or 'python:MODULE.FUNCTION' for a user's function that takes (gold, response)
+      and returns a bool, a Verdict or a verdict's name.
 
   Returns:
     The verifier.

@@ -36,7 +36,7 @@ def main() -> None:
   _limit('RLIMIT_CORE', 0)
   _limit('RLIMIT_AS', settings['memory_mb'] << 20)
   try:
-    verifier = verifiers.resolve(settings['verifier'])
+    verifiers.resolve(settings['verifier'])
     verifiers.warm_up(settings['verifier'])
   except InputError as error:
     wire.send(outgoing, {'failed': str(error)})
@@ -45,7 +45,7 @@ def main() -> None:
   receiver = wire.Receiver(incoming)
   try:
     while True:
-      for gold, response in receiver.receive():
+      for verifier, gold, response in receiver.receive():
         start = time.perf_counter()
         report = _grade(
           verifier,
@@ -56,7 +56,7 @@ def main() -> None:
         )
         report['ms'] = 1e3 * (time.perf_counter() - start)
         if settings['explains']:
-          explanation = _explain(settings['verifier'], gold, response, settings['cpu_seconds'])
+          explanation = _explain(verifier, gold, response, settings['cpu_seconds'])
           report['explanation'] = explanation
         wire.send(outgoing, report)
   except (EOFError, BrokenPipeError):
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _grade(
-  verifier: verifiers.Verifier,
+  name: str,
   gold: str,
   response: str,
   *,
@@ -72,8 +72,9 @@ def _grade(
   drops_degenerate: bool,
 ) -> dict:
   """Grades one item under the deadline. An answer that exhausts memory or stack times out."""
-  signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
   try:
+    verifier = verifiers.resolve(name)  # imports, at first, which are no work of the answer's
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     verdict = verifier(gold, response)
     may_drop = drops_degenerate and verdict is not Verdict.CORRECT
     if may_drop and degenerate.is_degenerate(response):

@@ -62,6 +62,7 @@ FLAGS = {
     'source',
     'data_dir',
     'tokenizer',
+    'verifier',
     'max_problems',
     'prompt_field',
     'answer_field',

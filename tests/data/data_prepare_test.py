@@ -135,14 +135,12 @@ def test_prepare_builds_once_checks_overlap_and_refuses_other_content(capsys, tm
     (['prepare', '--data_dir=x'], 'Missing --from'),
     (['prepare', '--from=/nowhere.jsonl', '--data_dir=x'], 'does not exist'),
     (['describe', '--source=tfds:a'], 'Missing --data_dir'),
-    (['describe', '--source=gym:leg_counting'], 'ds_jax[gym]'),
     (['describe', '--source=hf:a/b'], 'ds_jax[hf]'),
     (['descibe'], 'Unknown command'),
   ],
 )
 def test_mistakes_are_named(capsys, monkeypatch, tmp_path, argv, words):
-  for name in ('datasets', 'reasoning_gym'):
-    monkeypatch.setitem(sys.modules, name, None)  # not installed
+  monkeypatch.setitem(sys.modules, 'datasets', None)  # not installed
   file = write(tmp_path / 'a.jsonl', [{'problem': 'q', 'answer': '1'}])
   code, _, _, err = run(capsys, *(a.format(f=file) for a in argv))
   assert code == 2 and words in err and 'Traceback' not in err
@@ -183,35 +181,3 @@ def test_hub_data_sets_are_read_by_split_and_subset(monkeypatch):
     load_problems(
       DataConfig(source='hf:me/sums', train_split='dev'), 'train', '', progress=SilentProgress()
     )
-
-
-def test_gym_problems_are_generated_by_seed_and_carry_their_entry(monkeypatch):
-  def create_dataset(name, size, seed):
-    return [
-      {'question': f'{name} {seed} {i}?', 'answer': str(i), 'metadata': {'n': (i, seed)}}
-      for i in range(size)
-    ]
-
-  gym = types.SimpleNamespace(create_dataset=create_dataset)
-  monkeypatch.setitem(sys.modules, 'reasoning_gym', gym)
-  monkeypatch.setitem(
-    sys.modules, 'reasoning_gym.factory', types.SimpleNamespace(DATASETS={'legs': ()})
-  )
-  load = lambda split, **fields: load_problems(
-    DataConfig(**{'source': 'gym:legs', 'max_problems': 3} | fields),
-    split,
-    '',
-    progress=SilentProgress(),
-  )
-  train, held = load('train').problems, load('eval').problems
-  assert [p.id for p in train] == ['legs/0/0', 'legs/0/1', 'legs/0/2'] and len(held) == 3
-  assert not {p.prompt for p in train} & {p.prompt for p in held}
-  assert json.loads(train[2].answer) == {
-    'question': 'legs 0 2?',
-    'answer': '2',
-    'metadata': {'n': [2, 0]},
-  }
-  with pytest.raises(InputError, match='max_problems'):
-    load('train', max_problems=0)
-  with pytest.raises(InputError, match="no task 'leg'. Did you mean 'legs'"):
-    load('train', source='gym:leg')

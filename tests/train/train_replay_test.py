@@ -13,7 +13,13 @@ from ds_jax.config import TrainConfig
 from ds_jax.run.durable import write_atomically
 from ds_jax.testing.tolerance import tolerance
 from ds_jax.train.advantages import flat_group, group_advantages
-from ds_jax.train.curriculum import batch_of, hard_problems, problem_order
+from ds_jax.train.curriculum import (
+  batch_of,
+  hard_problems,
+  mixed_batch,
+  problem_order,
+  source_places,
+)
 from ds_jax.train.replay import ReplayBuffer, cached_trajectory
 
 IDS = [f'p{i}' for i in range(10)]
@@ -112,3 +118,43 @@ def test_fewer_problems_than_the_batch_repeat():
 def test_no_problem_is_an_error():
   with pytest.raises(ValueError, match='no hard problem'):
     batch_of([], 4, seed=0, round_index=0, step=0)
+
+
+# Several sources.
+
+
+def mixed(ids_of, weights, size, step):
+  return mixed_batch(ids_of, weights, size, seed=0, round_index=1, step=step)
+
+
+@pytest.mark.parametrize(
+  'weights, size',
+  [([1, 1], 3), ([2, 1], 4), ([0.5, 0.3, 0.2], 7), ([1, 1, 1, 1, 1], 2), ([9, 1], 1)],
+)
+def test_sources_get_their_share_of_the_places_after_any_number_of_steps(weights, size):
+  before = [0] * len(weights)
+  for step in range(60):
+    places = source_places(weights, size, step)
+    assert [p.start for p in places] == before and sum(map(len, places)) == size
+    before = [p.stop for p in places]
+    due = np.array(weights) / sum(weights) * size * (step + 1)
+    assert np.abs(before - due).max() <= 1 + 1e-9, step
+
+
+def test_a_mixed_batch_goes_through_each_source_in_epochs():
+  ids_of = {'a': [f'a{i}' for i in range(5)], 'b': ['b0', 'b1']}
+  batches = [mixed(ids_of, {'a': 3.0, 'b': 1.0}, 4, step) for step in range(10)]
+  counts = Counter(name for batch in batches for name in batch)
+  assert set(counts.values()) == {6, 5} and counts['b0'] == 5 and len(counts) == 7
+  assert all(sum(name.startswith('b') for name in batch) == 1 for batch in batches)
+  assert all(batch[0][0] == 'a' == batch[-1][0] for batch in batches)  # the b is amid them
+  assert batches[7] == mixed(ids_of, {'a': 3.0, 'b': 1.0}, 4, 7)
+
+
+def test_a_source_without_problems_leaves_its_places_to_others():
+  assert mixed({'a': IDS}, {'a': 1.0, 'b': 5.0}, 4, 2) == batch_of(
+    IDS, 4, seed=0, round_index=1, step=2
+  )
+  assert mixed({'': IDS}, {'': 1.0}, 4, 0) == batch_of(IDS, 4, seed=0, round_index=1, step=0)
+  with pytest.raises(ValueError, match='no hard problem'):
+    mixed({}, {'a': 1.0, 'b': 1.0}, 4, 0)
