@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ds_jax.cli.flags import Invocation
 from ds_jax.cli.result import Result
+from ds_jax.run.compiled import Programs, programs_of
 
 if TYPE_CHECKING:
   from ds_jax.interfaces import Team
@@ -26,21 +26,22 @@ def execute(invocation: Invocation) -> Result | None:
   Raises:
     InputError: for bad input. (A process of a team tells it and ends.)
   """
-  _keep_compiled_programs(invocation.workdir)
+  programs = programs_of(invocation.workdir)
+  programs.tell_jax()
   if not invocation.command.NEEDS.team:
-    return _outcome(invocation)
+    return _outcome(invocation, programs)
 
   from ds_jax.run import cluster
 
   team = cluster.join(cluster.cluster_from(invocation.team))
   with cluster.ending_together(team):
-    result = _outcome(invocation, team)
+    result = _outcome(invocation, programs, team)
   if team.count > 1 and result.summary['status'] in _LONELY:
     cluster.leave(result.exit_code)
   return result if team.is_first else None
 
 
-def _outcome(invocation: Invocation, team: Team | None = None) -> Result:
+def _outcome(invocation: Invocation, programs: Programs, team: Team | None = None) -> Result:
   """Runs the command with signal handlers; a stop and a full disk are results too."""
   from ds_jax.run.checkpoint import SaveError
   from ds_jax.run.stopping import ExitCode, Stopped, StoppedAlone, StopRequest
@@ -49,7 +50,11 @@ def _outcome(invocation: Invocation, team: Team | None = None) -> Result:
   session = _session(invocation, stop, team)
   note = session.progress.note
   try:
-    with stop.installed(), _held(invocation, session):
+    with (
+      stop.installed(),
+      _held(invocation, session),
+      programs.brought(note, writes=session.team.is_first),
+    ):
       return invocation.command.run(session, invocation.args)
   except StoppedAlone:
     if session.team.count > 1:
@@ -92,11 +97,3 @@ def _held(invocation: Invocation, session: Session) -> AbstractContextManager[An
   if invocation.command.NEEDS.lock and session.team.is_first:
     return lock(session.workdir)
   return contextlib.nullcontext()
-
-
-def _keep_compiled_programs(workdir: str) -> None:
-  """Compiled programs are kept in the workdir, unless the user keeps them elsewhere."""
-  if workdir:
-    cache = pathlib.Path(workdir).absolute() / 'jax_cache'
-    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
-    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '1')
