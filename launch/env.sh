@@ -24,7 +24,8 @@ default_common() {
   default TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS 60
   default TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES 256
   [ -n "${STORE:-}" ] || return 0
-  # Only process 0 writes programs. They are code that is trusted: keep the store to yourself.
+  # ds-jax uses a local copy of these programs, and process 0 brings new ones back. They are code
+  # that is trusted: keep the store to yourself.
   default JAX_COMPILATION_CACHE_DIR "$STORE/jax_cache/${ACCEL:-any}"
   default TFDS_DATA_DIR "$STORE/tensorflow_datasets"
   case "$STORE" in

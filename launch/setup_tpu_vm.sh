@@ -36,6 +36,8 @@ install_gcsfuse() {
 }
 
 # Mounts the store. What one worker writes must be seen by the others at once: no cached metadata.
+# Checkpoints, data sets and exported models are folders that get their name when they are whole. In
+# a bucket without folders of its own gcsfuse renames file by file, and by default none that has any.
 mount_store() {
   if [ -z "$MOUNT" ] || mountpoint --quiet "$MOUNT_POINT"; then
     return
@@ -45,7 +47,7 @@ mount_store() {
     gs://*)
       install_gcsfuse
       sudo chown "$(id -u):$(id -g)" "$MOUNT_POINT"
-      gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 \
+      gcsfuse --implicit-dirs --rename-dir-limit=200000 --metadata-cache-ttl-secs=0 \
         --metadata-cache-negative-ttl-secs=0 "${MOUNT#gs://}" "$MOUNT_POINT"
       ;;
     *:/*)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ds_jax.cli.flags import Invocation
 from ds_jax.cli.result import Result
+from ds_jax.run.program_cache import Programs, programs_of
 
 if TYPE_CHECKING:
   from ds_jax.interfaces import Team
@@ -27,21 +27,22 @@ def execute(invocation: Invocation) -> Result | None:
   Raises:
     InputError: for bad input. (A process of a team tells it and ends.)
   """
-  _keep_compiled_programs(invocation.workdir)
+  programs = programs_of(invocation.workdir)
+  programs.tell_jax()
   if not invocation.command.NEEDS.team:
-    return _outcome(invocation)
+    return _outcome(invocation, programs)
 
   from ds_jax.run import cluster
 
   team = cluster.join(cluster.cluster_from(invocation.team))
   with cluster.ending_together(team):
-    result = _outcome(invocation, team)
+    result = _outcome(invocation, programs, team)
   if team.count > 1 and result.summary['status'] in _LONELY:
     cluster.leave(result.exit_code)
   return result if team.is_first else None
 
 
-def _outcome(invocation: Invocation, team: Team | None = None) -> Result:
+def _outcome(invocation: Invocation, programs: Programs, team: Team | None = None) -> Result:
   """Runs the command with signal handlers; a stop and a full disk are results too."""
   from ds_jax.run.disk import CannotWrite
   from ds_jax.run.stopping import ExitCode, Stopped, StoppedAlone, StopRequest
@@ -50,7 +51,12 @@ def _outcome(invocation: Invocation, team: Team | None = None) -> Result:
   session = _session(invocation, stop, team)
   note = session.progress.note
   try:
-    with stop.installed(), _held(invocation, session), _compilations_told(invocation, note):
+    with (
+      stop.installed(),
+      _held(invocation, session),
+      programs.brought(note, writes=session.team.is_first),
+      _compilations_told(invocation, note),
+    ):
       return invocation.command.run(session, invocation.args)
   except StoppedAlone:
     if session.team.count > 1:
@@ -104,16 +110,3 @@ def _compilations_told(
   from ds_jax.run.compiling import compilations_told
 
   return compilations_told(note)
-
-
-def _keep_compiled_programs(workdir: str) -> None:
-  """Compiled programs are kept in the workdir, unless the user keeps them elsewhere.
-
-  Where the workdir cannot be written, they are not kept.
-  """
-  from ds_jax.run.workdir import is_writable
-
-  if workdir and is_writable(pathlib.Path(workdir)):
-    cache = pathlib.Path(workdir).absolute() / 'jax_cache'
-    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
-    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '1')

@@ -20,8 +20,8 @@ NEEDS = Needs(config=True)
 
 @dataclasses.dataclass(frozen=True)
 class Args(Flags):
-  # TPU slice, e.g. v5e:4x4 (needs libtpu), or GPUs, e.g. h200:8 (needs jax's CUDA plugin); several
-  # flags: several slices; default: what is here
+  # TPU slice, e.g. v5e:4x4 or v5litepod-16 (needs libtpu), or GPUs, e.g. h200:8 (needs jax's CUDA
+  # plugin); several flags: several slices; default: what is here
   topology: tuple[str, ...] = ()
   meshes: Literal['config', 'all'] = 'config'  # that of the config, or every sensible one
 

@@ -18,6 +18,7 @@ from ds_jax.plan import tables
 from ds_jax.plan.capacity import largest_slots
 from ds_jax.plan.parts import Measured, Part, measure
 from ds_jax.plan.programs import parts_of
+from ds_jax.plan.slice_names import topology_of
 from ds_jax.plan.speed import EXPANSIONS_PER_TREE, StepWork, Work, Workload, predict
 from ds_jax.plan.topology import Place, open_place, sensible_meshes
 from ds_jax.run.stopping import ExitCode
@@ -82,7 +83,8 @@ def plan(
 
   Args:
     config: of the run.
-    topologies: TPU slices, GPUs of a host; none: the devices that are here.
+    topologies: TPU slices ('v5e:4x4', or Google's 'v5litepod-16'), GPUs of a host ('h200:8');
+      none: the devices that are here.
     meshes: 'config', or 'all': every sensible one, of which one that fits is enough.
     progress: hears what is being compiled.
 
@@ -96,7 +98,7 @@ def plan(
   check_choice('--meshes', meshes, ('config', 'all'))
   decoder = decoder_of(config)
   places: list[list[Place]] = []
-  for topology in topologies or [None]:
+  for topology in _known_topologies(topologies, progress) or [None]:
     chosen = [config.mesh]
     if meshes == 'all':
       chosen = sensible_meshes(topology, decoder.num_kv_heads)
@@ -111,6 +113,17 @@ def plan(
     return plans[0], texts[0]
   summary = {'status': STATUSES[max(codes)], 'exit_code': max(codes), 'plans': plans}
   return summary, '\n\n'.join([*texts, tables.scaling(plans)])
+
+
+def _known_topologies(names: Sequence[str], progress: Progress) -> list[str]:
+  """Topologies of slices and hosts; says which topology the name of an accelerator type means."""
+  known = []
+  for name in names:
+    topology = topology_of(name)
+    if topology != name:
+      progress.note(f'{name} is {topology}.')
+    known.append(topology)
+  return known
 
 
 def _plan_one(

@@ -70,8 +70,8 @@ def parse_topology(name: str) -> tuple[str, tuple[int, ...]]:
   generation, _, sizes = name.partition(':')
   if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', sizes):
     raise InputError(
-      f'Expected --topology=GENERATION:AxB or AxBxC, e.g. v5e:4x4 or v5p:2x2x1, or '
-      f'GPU:COUNT, e.g. h200:8, got {name!r}.'
+      f'Expected --topology=GENERATION:AxB or AxBxC, e.g. v5e:4x4 or v5p:2x2x1, an accelerator '
+      f'type of Cloud TPU, e.g. v5litepod-16 or v6e-8, or GPU:COUNT, e.g. h200:8, got {name!r}.'
     )
   check_choice('the generation of --topology', generation, CHIPS)
   axes = tuple(map(int, sizes.split('x')))

@@ -61,6 +61,12 @@ def test_jobset_mounts_what_its_arguments_name():
   assert {e['name']: e['value'] for e in container['env']}['STORE'] == mounted['store']
 
 
+def test_jobset_mounts_a_bucket_in_which_folders_can_be_renamed():
+  pod = jobset()['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']
+  (store,) = [volume['csi'] for volume in pod['volumes'] if 'csi' in volume]
+  assert 'rename-dir-limit=200000' in store['volumeAttributes']['mountOptions'].split(',')
+
+
 def skypilot():
   return yaml.safe_load((ROOT / 'launch/skypilot.yaml').read_text())
 

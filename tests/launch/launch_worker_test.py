@@ -217,7 +217,9 @@ def test_setup_mounts_a_bucket_or_a_share(cloud):
   write_program(cloud.folder / 'programs/mount.nfs', '#!/bin/sh\n')
   point = cloud.folder / 'store'
   assert setup(cloud, MOUNT='gs://bucket', MOUNT_POINT=str(point)).returncode == 0
-  assert (cloud.folder / 'mounts').read_text().split()[-2:] == ['bucket', str(point)]
+  mount = (cloud.folder / 'mounts').read_text().split()
+  assert mount[-2:] == ['bucket', str(point)]
+  assert '--rename-dir-limit=200000' in mount  # else no checkpoint gets its name
   assert setup(cloud, MOUNT='10.0.0.2:/share', MOUNT_POINT=str(point)).returncode == 0
   assert f'mount -t nfs -o hard 10.0.0.2:/share {point}' in (cloud.folder / 'sudo').read_text()
   done = setup(cloud, MOUNT='bucket', MOUNT_POINT=str(point))

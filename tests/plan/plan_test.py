@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
 
 import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.cli import main
 from ds_jax.config import MeshConfig
-from ds_jax.plan import capacity, command, parts, speed, topology
+from ds_jax.plan import capacity, command, parts, slice_names, speed, topology
 from ds_jax.plan.hlo import Collective, Traffic
 from ds_jax.testing import tiny_run
 
@@ -28,6 +29,45 @@ def test_names_of_slices():
 def test_bad_names_of_slices_are_refused(name):
   with pytest.raises(InputError):
     topology.parse_topology(name)
+
+
+@pytest.mark.parametrize(
+  'name, meant',
+  [
+    ('v5litepod-16', 'v5e:4x4'),
+    ('v5litepod-1', 'v5e:1x1'),
+    ('v5e-8', 'v5e:2x4'),
+    ('v4-8', 'v4:2x2x1'),
+    ('v4-64', 'v4:2x4x4'),
+    ('v5p-8', 'v5p:2x2x1'),
+    ('v5p-128', 'v5p:4x4x4'),
+    ('v6e-8', 'v6e:2x4'),
+    ('tpu-v6e-256', 'v6e:16x16'),
+    ('tpu-v5litepod-32', 'v5e:4x8'),
+    ('tpu-v5-lite-podslice:4x4', 'v5e:4x4'),
+    ('tpu-v5p-slice:2x2x1', 'v5p:2x2x1'),
+    ('v5p:2x2x1', 'v5p:2x2x1'),
+    ('tpu7x:2x2x1', 'tpu7x:2x2x1'),
+    ('h200:8', 'h200:8'),
+    ('v9-4', 'v9-4'),
+    ('', ''),
+  ],
+)
+def test_names_of_accelerator_types_are_topologies(name, meant):
+  assert slice_names.topology_of(name) == meant
+
+
+@pytest.mark.parametrize('name', ['v5litepod-5', 'v5p-4', 'v4-12', 'v6e-512'])
+def test_sizes_that_no_slice_has_are_refused_with_those_that_exist(name):
+  with pytest.raises(InputError, match=r'with N of [\d, ]*, 256'):
+    slice_names.topology_of(name)
+
+
+@pytest.mark.parametrize('generation', slice_names._SLICES)
+def test_shapes_of_slices_have_their_number_of_chips(generation):
+  for count, shape in slice_names._SLICES[generation].items():
+    _, axes = topology.parse_topology(f'{generation}:{shape}')
+    assert math.prod(axes) == count
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +165,9 @@ def test_a_compiler_that_does_not_know_a_gpu_is_named(capsys, monkeypatch, confi
   assert "CUDA plugin does not describe 'h200:8': topology not" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('name, extra', [('v5e:2x2', 'tpu'), ('h200:8', 'cuda13')])
+@pytest.mark.parametrize(
+  'name, extra', [('v5e:2x2', 'tpu'), ('v5litepod-4', 'tpu'), ('h200:8', 'cuda13')]
+)
 def test_a_missing_compiler_is_named(capsys, monkeypatch, config_path, name, extra):
   monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: None)
   assert main(['plan', f'--config={config_path}', f'--topology={name}']) == 2
@@ -139,7 +181,7 @@ def test_programs_compile_for_a_tpu_that_is_not_here(capsys, config_path):
       [
         'plan',
         f'--config={config_path}',
-        '--topology=v5e:2x2',
+        '--topology=v5litepod-4',
         '--json',
         '--config.mesh.data=1',
         '--config.mesh.fsdp=-1',
