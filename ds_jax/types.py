@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,13 @@ class Verdict(enum.Enum):
     return self in (Verdict.ERROR, Verdict.DEGENERATE)
 
 
+class Message(NamedTuple):
+  """What somebody says in a chat."""
+
+  role: str  # 'system', 'user' or 'assistant'
+  content: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
   """One question with a checkable answer."""
@@ -55,6 +62,8 @@ class Problem:
   answer: str  # the gold answer, in the form that the configured verifier reads
   solution: str | None = None  # a worked solution (the response text), for the warm start
   metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # messages before the prompt: a system message, examples (of a user, of an assistant, …)
+  preamble: tuple[Message, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,9 +55,10 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
   if config_a.model.path and config_b.model.path:
     idle = NEW_MODEL_FIELDS
   differing = {}
-  for name in sorted(flat_a):
-    if flat_a[name] != flat_b[name] and name not in idle:
-      differing[name] = (flat_a[name], flat_b[name])
+  for name in sorted(flat_a | flat_b):  # mappings have names of their own
+    value_a, value_b = flat_a.get(name), flat_b.get(name)
+    if value_a != value_b and name not in idle:
+      differing[name] = (value_a, value_b)
   return differing
 
 

@@ -109,7 +109,7 @@ def describe_source(
   }
   if tokenizer:
     encoder = load_tokenizer(tokenizer)
-    prompts = encoder.encode_prompts([problem.prompt for problem in loaded.problems])
+    prompts = encoder.encode_problems(loaded.problems)
     summary['prompt_tokens'] = spread([len(tokens) for tokens in prompts])
   folder = tfds_folder(name, data_dir) if kind == 'tfds' else None
   if folder is not None:

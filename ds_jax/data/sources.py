@@ -21,7 +21,7 @@ from ds_jax.data import countdown, external, flaws
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.fields import RowError, remedies_of
 from ds_jax.data.files import Row, find_files, read_rows
-from ds_jax.data.layouts import read_problem, read_question, with_instruction
+from ds_jax.data.layouts import as_text, read_problem, read_question, with_instruction
 from ds_jax.interfaces import Progress
 from ds_jax.types import Problem
 
@@ -309,7 +309,8 @@ def _read_all(
       if isinstance(row, str):  # the reason why the file has no fields here
         raise RowError(row)
       problem = read(row, config)
-      first_row = first_rows.setdefault((problem.id, problem.prompt, problem.answer), num_rows)
+      content = (problem.id, as_text(problem), problem.answer)
+      first_row = first_rows.setdefault(content, num_rows)
       if first_row != num_rows:
         raise RowError(f'repeats row {first_row}', 'repeated')
       if accept is not None:

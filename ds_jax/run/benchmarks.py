@@ -16,9 +16,11 @@ from ds_jax.checks import InputError, check_choice
 from ds_jax.config import Config, digest, response_limit
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.prepared import load_benchmark
+from ds_jax.data.prompts import ChatTokenizer, encode_problems
 from ds_jax.evaluate import table
 from ds_jax.evaluate.answers import answer_reader
 from ds_jax.evaluate.samples import TEXT_FIELDS, average, sample_row, summarize_samples
+from ds_jax.interfaces import Tokenizer
 from ds_jax.run.durable import (
   LineFile,
   close_parts,
@@ -65,7 +67,7 @@ def evaluate_benchmarks(
   session, config = engines.session, engines.session.config
   prompts = {name: _benchmark_prompts(engines, name) for name in names}
   params, parameters = trained_params(engines)
-  settings = sample_settings(config)
+  settings = sample_settings(config) | template_settings(engines.tokenizer)
   run = f'{parameters}, settings {digest(settings)}'
   folder = session.workdir.root / 'evaluations' / digest([parameters, settings])
   if output:
@@ -108,13 +110,28 @@ def sample_settings(config: Config) -> dict[str, Any]:
   }
 
 
+def template_settings(tokenizer: Tokenizer) -> dict[str, Any]:
+  """What prompts depend on besides, as far as it is set or asked for."""
+  if not isinstance(tokenizer, ChatTokenizer):
+    return {}
+  settings, template = tokenizer.settings, tokenizer.template
+  fields = {
+    'data.system_message': settings.system_message,
+    'data.template_name': settings.template_name,
+    'data.template_arguments': dict(settings.template_arguments),
+  }
+  if template is not None and template.asks_for_date:
+    fields['data.date'] = template.date.isoformat()
+  return {name: value for name, value in fields.items() if value}
+
+
 def _benchmark_prompts(engines: Engines, name: str) -> Prompts:
   """All problems of a benchmark with their prompt tokens; none may be left out."""
   session, data = engines.session, engines.session.config.data
   problems = load_benchmark(name, session.data_dir, data, session.progress)
   prepared = prepare(session, engines.tokenizer, problems, what=name)
   if prepared.skipped:
-    longest = max(len(engines.tokenizer.encode_prompt(problem.prompt)) for problem in problems)
+    longest = max(map(len, encode_problems(problems, engines.tokenizer)))
     raise InputError(
       f'{name}: {len(prepared.skipped)} of {len(problems)} prompts exceed data.prompt_limit = '
       f'{data.prompt_limit} tokens; set it to {longest} (or data.overlong_prompts=truncate_left, '

@@ -17,13 +17,13 @@ import jax
 from ds_jax import sharding
 from ds_jax.checks import InputError
 from ds_jax.config import Config, SamplingConfig, SearchConfig, context_length
-from ds_jax.data.prompts import load_tokenizer
 from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import ALONE, ExpandFn, Team, Tokenizer
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.huggingface.config import read_config
 from ds_jax.run.mesh import open_mesh
+from ds_jax.run.prompts import open_tokenizer
 from ds_jax.run.session import Session
 from ds_jax.run.team import first_process_first
 from ds_jax.search.engine.engine import Engine
@@ -153,7 +153,7 @@ def open_engines(session: Session) -> Iterator[Engines]:
   with first_process_first(session.team):  # it may have to download, into a folder that all share
     folder = session.model_folder
   read_config(folder)  # a missing folder is named before the tokenizer that it lacks
-  tokenizer = load_tokenizer(str(folder))
+  tokenizer = open_tokenizer(session, folder)
   decoder_config = dataclasses.replace(
     read_config(folder, tokenizer.num_ids), **config.model.formats
   )

@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from ds_jax.checks import InputError
-from ds_jax.data.prompts import PreparedPrompts, prepare_prompts
+from ds_jax.data.prompts import ChatTokenizer, PreparedPrompts, load_tokenizer, prepare_prompts
 from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import Tokenizer
 from ds_jax.run.session import Session
 from ds_jax.run.team import first_process_first
+from ds_jax.run.workdir import Workdir, keep_date, kept_date
 from ds_jax.types import Problem
 
 # Verifiers that read nothing but a box.
 _NEED_BOX = ('math', 'released')
 
 Prompts = tuple[tuple[Problem, np.ndarray], ...]  # tokens [P] int32
+
+
+def open_tokenizer(session: Session, folder: str | os.PathLike[str]) -> ChatTokenizer:
+  """The tokenizer of a model with the prompt settings of a run, its template found good.
+
+  A template that asks for the date gets `data.date`, else that of the run's first start, else
+  today's; all processes have that of the first.
+
+  Raises:
+    InputError: if tokenizer or template are broken, or settings do not fit them.
+  """
+  date = kept_date(session.workdir) or datetime.date.today()
+  (first, *_) = session.team.gather(date.isoformat().encode())
+  date = datetime.date.fromisoformat(first.decode())
+  tokenizer = load_tokenizer(folder, session.config.data, date)
+  template = tokenizer.template
+  if template is not None and template.asks_for_date and not session.config.data.date:
+    session.progress.note(
+      f"The chat template asks for the date and gets {template.date}, that of the run's first "
+      "start, or today's without a run; data.date sets another."
+    )
+  if tokenizer.num_without_row:
+    session.progress.note(
+      f"The tokenizer has {tokenizer.num_without_row} ids more than the model's embedding has "
+      'rows; they are never sampled, and a prompt that holds one is refused.'
+    )
+  return tokenizer
+
+
+def keep_template_date(workdir: Workdir, tokenizer: Tokenizer) -> None:
+  """Keeps the day that prompts have with the run, where its chat template asks for one."""
+  template = getattr(tokenizer, 'template', None)
+  if template is not None and template.asks_for_date:
+    keep_date(workdir, template.date)
 
 
 def load_prompts(session: Session, tokenizer: Tokenizer, split: str) -> Prompts:

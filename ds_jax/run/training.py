@@ -21,7 +21,12 @@ from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rate
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Grown, Work, grow_journaled, rollout_jobs
 from ds_jax.run.learning import Learning
-from ds_jax.run.prompts import evaluation_prompts, load_prompts, note_missing_box
+from ds_jax.run.prompts import (
+  evaluation_prompts,
+  keep_template_date,
+  load_prompts,
+  note_missing_box,
+)
 from ds_jax.run.reporting import example_trees, finish
 from ds_jax.run.sampler import Sampler, next_batch
 from ds_jax.run.saving import Saving
@@ -65,6 +70,7 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
     with contextlib.closing(Training(engines)) as training:
       if team.is_first:
         claim(workdir, config)
+        keep_template_date(workdir, engines.tokenizer)
       training.run()
       examples = example_trees(engines, training.learning.params(), training.eval_prompts)
   if not team.is_first:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import fcntl
 import json
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 from ds_jax.checks import InputError
 from ds_jax.config import MACHINE_FIELDS, Config, config_from, differing_fields
-from ds_jax.run.durable import write_json
+from ds_jax.run.durable import write_atomically, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Workdir:
   @property
   def examples(self) -> pathlib.Path:
     return self.root / 'examples.json'
+
+  @property
+  def date(self) -> pathlib.Path:
+    """The day that a chat template is told which asks for it."""
+    return self.root / 'date'
 
   def journal(self, name: str, process: int = 0) -> pathlib.Path:
     return self.root / 'journal' / f'{name}.process_{process}.jsonl'
@@ -110,6 +116,23 @@ def workdir_config(workdir: Workdir) -> Config:
   if not path.exists():
     raise InputError(f'{workdir.root} has no config.json; expected the workdir of a run.')
   return config_from(json.loads(path.read_text()))
+
+
+def kept_date(workdir: Workdir | None) -> datetime.date | None:
+  """The day that the prompts of the run in a workdir have; None: none is kept there."""
+  if workdir is None or not workdir.date.exists():
+    return None
+  text = workdir.date.read_text().strip()
+  try:
+    return datetime.date.fromisoformat(text)
+  except ValueError as e:
+    raise InputError(f'{workdir.date} holds {text!r:.40}, expected a date like 2026-11-28.') from e
+
+
+def keep_date(workdir: Workdir, date: datetime.date) -> None:
+  """Keeps the day of a run's first start, unless it has one."""
+  if kept_date(workdir) is None:
+    write_atomically(workdir.date, f'{date.isoformat()}\n')
 
 
 def claim(workdir: Workdir, config: Config) -> None:
