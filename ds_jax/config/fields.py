@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from ds_jax.config.annotations import (
   Count,
   Date,
+  Later,
   Machine,
   NamedValues,
   Neutral,
@@ -66,14 +67,14 @@ class DataConfig:
   flaws: Literal['drop', 'keep'] = 'drop'
   instruction: str = ''  # appended to the problem text, e.g. the paper's \boxed{} suffix
   # before every problem; a row's own system message goes before it. '': none
-  system_message: str = ''
+  system_message: Later[str] = ''
   # which template of a model that has several (a name in tokenizer_config.json, or of a file in
   # additional_chat_templates); '': its default
-  template_name: str = ''
+  template_name: Later[str] = ''
   # variables that the chat template reads: --config.data.template_arguments.enable_thinking=False
-  template_arguments: NamedValues = NamedValues()
+  template_arguments: Later[NamedValues] = NamedValues()
   # what a chat template that asks for it gets, as 2026-11-28; '': the day of the run's first start
-  date: Date = ''
+  date: Later[Date] = ''
   prompt_limit: Positive = 2048  # tokens after the chat template
   # prompts beyond the limit: 'skip' (counted) or 'truncate_left' (as released)
   overlong_prompts: Literal['skip', 'truncate_left'] = 'skip'

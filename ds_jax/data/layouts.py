@@ -177,12 +177,10 @@ def _chat(messages: Sequence[Any], field: str) -> list[Message]:
   roles = [fields.get('role') for fields in fields_of_messages]
   turns = roles[1:] if roles[:1] == ['system'] else roles
   if len(turns) % 2 == 0 or turns != _turns(len(turns)):
-    kind = 'several_messages' if len(roles) > 1 else 'unreadable'
-    raise RowError(
-      f'{field} has messages of roles {roles!r:.80}, expected those of user and assistant in turn, '
-      'the last a user',
-      kind,
-    )
+    expected, kind = 'those of user and assistant in turn, the last a user', 'several_messages'
+    if len(roles) < 2:
+      expected, kind = 'one user message', 'unreadable'
+    raise RowError(f'{field} has messages of roles {roles!r:.80}, expected {expected}', kind)
   chat = []
   for fields in fields_of_messages:
     unread = [name for name in _UNREAD_FIELDS if fields.get(name) not in (None, '', [], ())]
@@ -202,7 +200,7 @@ def _content(value: Any, field: str) -> str:
   if isinstance(value, list | tuple | np.ndarray):
     value = '\n'.join(_part_text(part, field) for part in value)
   if not isinstance(value, str | bytes):
-    raise RowError(f'{field} has a message of {type(value).__name__}, expected text')
+    raise RowError(f'content of {field} is {type(value).__name__}, expected text')
   return checked_text(value, field)
 
 
