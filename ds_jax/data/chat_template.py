@@ -8,13 +8,14 @@ compare the two.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -68,7 +69,8 @@ class ChatTemplate:
   @functools.cached_property
   def variables(self) -> frozenset[str]:
     """Names that the template reads and does not define."""
-    return frozenset(jinja2.meta.find_undeclared_variables(self._tree))
+    with self._readable():
+      return frozenset(jinja2.meta.find_undeclared_variables(self._tree))
 
   @functools.cached_property
   def asks_for_date(self) -> bool:
@@ -87,8 +89,9 @@ class ChatTemplate:
     if self._lacks_date:
       given[_DATE_VARIABLE] = self.date.strftime(_DATE_FORMAT)
     given |= self.arguments
+    compiled = self._compiled
     try:
-      text = self._compiled.render(messages=chat, add_generation_prompt=True, **given)
+      text = compiled.render(messages=chat, add_generation_prompt=True, **given)
     except Exception as e:  # whatever the code of a stranger raises
       raise InputError(f'{self.origin} fails: {_reason(e)}.') from e
     length = sum(len(message.content) for message in messages)
@@ -115,17 +118,23 @@ class ChatTemplate:
 
   @functools.cached_property
   def _tree(self) -> nodes.Template:
-    try:
+    with self._readable():
       return _environment().parse(self.text)
-    except Exception as e:  # deep nesting ends in a RecursionError
-      raise InputError(f'{self.origin} cannot be read: {_reason(e)}.') from e
 
   @functools.cached_property
   def _compiled(self) -> jinja2.Template:
     environment = _environment()
     environment.globals[_CLOCK] = self.date.strftime
-    try:
+    with self._readable():
       return environment.from_string(self.text)
+
+  @contextlib.contextmanager
+  def _readable(self) -> Iterator[None]:
+    """Names the template where jinja2 cannot read it; deep nesting ends in a RecursionError."""
+    try:
+      yield
+    except InputError:
+      raise
     except Exception as e:
       raise InputError(f'{self.origin} cannot be read: {_reason(e)}.') from e
 

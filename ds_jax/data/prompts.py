@@ -277,17 +277,21 @@ def _check_holds(rendered: str, chat: Sequence[Message], origin: str) -> None:
   Templates may change spaces and capitals, or escape text as JSON and HTML do. From what an
   assistant said, templates of reasoning models take the reasoning.
   """
-  text = _squeezed(rendered)
+  texts = (_squeezed(rendered), _squeezed(html.unescape(rendered)))
   for message in chat:
-    content = message.content
-    if message.role == 'assistant' or _squeezed(content) in text:
+    if message.role == 'assistant':
       continue
-    escaped = (json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1])
-    if not any(_squeezed(form) in text for form in (*escaped, html.escape(content))):
+    forms = {_squeezed(form) for form in _written_forms(message.content)}
+    if not any(form in text for form in forms for text in texts):
       raise InputError(
-        f'{origin} drops or changes what {message.role} says: {content[:60]!r} is not in what it '
-        f'makes, {rendered[:100]!r}. Use a template for messages of text.'
+        f'{origin} drops or changes what {message.role} says: {message.content[:60]!r} is not in '
+        f'what it makes, {rendered[:100]!r}. Use a template for messages of text.'
       )
+
+
+def _written_forms(content: str) -> list[str]:
+  """A text as it is, and as JSON writes it."""
+  return [content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1]]
 
 
 def _squeezed(text: str) -> str:

@@ -105,10 +105,10 @@ def load_backend(folder: pathlib.Path) -> Any:
   for load in loaders:
     try:
       tokenizer = load(folder)
+      text = differing_text(tokenizer, file)
     except Exception as e:  # broken files raise what they like, tokenizers bare Exceptions
       faults.append(first_line(e))
       continue
-    text = differing_text(tokenizer, file)
     if text is None:
       return tokenizer
     faults.append(f'{type(tokenizer).__name__} reads {text!r} in another way')
