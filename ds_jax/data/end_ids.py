@@ -14,25 +14,13 @@ GENERATION_CONFIG, MODEL_CONFIG = 'generation_config.json', 'config.json'
 _DECODERS = ('decoder', 'generator', 'text_config')
 
 
-def end_ids(folder: pathlib.Path, tokenizer_id: int | None) -> list[int]:
-  """The tokenizer's end token, then those of the model, each once.
-
-  The model's are in generation_config.json; where that names none, in config.json.
-
-  Args:
-    folder: of the model.
-    tokenizer_id: id of the tokenizer's end token; None: it has none.
+def end_ids(folder: pathlib.Path) -> list[int]:
+  """The ids of generation_config.json; where that names none, those of config.json.
 
   Raises:
     InputError: names the file whose `eos_token_id` is neither an id nor a list of ids.
   """
-  ids = [] if tokenizer_id is None else [tokenizer_id]
-  for name in (GENERATION_CONFIG, MODEL_CONFIG):
-    ids_of_file = _ids_of(folder / name)
-    if ids_of_file:
-      ids.extend(ids_of_file)
-      break
-  return list(dict.fromkeys(ids))
+  return _ids_of(folder / GENERATION_CONFIG) or _ids_of(folder / MODEL_CONFIG)
 
 
 def num_rows(folder: pathlib.Path) -> int | None:

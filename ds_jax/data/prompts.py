@@ -229,10 +229,12 @@ def load_tokenizer(
       end token. What is wrong with its chat template is said when that is first used.
   """
   path = tokenizer_folder(folder)
+  ids_of_model, rows = end_ids(path), num_rows(path)
   tokenizer = load_backend(path)
   num_ids = _num_ids(tokenizer)
-  num_ids = min(num_ids, num_rows(path) or num_ids)
-  stop_ids = tuple(i for i in end_ids(path, tokenizer.eos_token_id) if i < num_ids)
+  num_ids = min(num_ids, rows or num_ids)
+  ends = [tokenizer.eos_token_id, *ids_of_model]
+  stop_ids = tuple(dict.fromkeys(i for i in ends if i is not None and i < num_ids))
   if not stop_ids:
     raise InputError(
       f'The tokenizer of {str(path)!r} has no end token; set eos_token in '

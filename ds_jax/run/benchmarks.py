@@ -16,11 +16,9 @@ from ds_jax.checks import InputError, check_choice
 from ds_jax.config import Config, digest, response_limit
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.prepared import load_benchmark
-from ds_jax.data.prompts import ChatTokenizer, encode_problems
 from ds_jax.evaluate import table
 from ds_jax.evaluate.answers import answer_reader
 from ds_jax.evaluate.samples import TEXT_FIELDS, average, sample_row, summarize_samples
-from ds_jax.interfaces import Tokenizer
 from ds_jax.run.durable import (
   LineFile,
   close_parts,
@@ -31,7 +29,13 @@ from ds_jax.run.durable import (
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work, grow_missing, key_of, rollout_jobs
 from ds_jax.run.parameters import trained_params
-from ds_jax.run.prompts import Prompts, note_missing_box, prepare
+from ds_jax.run.prompts import (
+  Prompts,
+  longest_prompt,
+  note_missing_box,
+  prepare,
+  template_settings,
+)
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 from ds_jax.types import FinishedTree
@@ -110,28 +114,13 @@ def sample_settings(config: Config) -> dict[str, Any]:
   }
 
 
-def template_settings(tokenizer: Tokenizer) -> dict[str, Any]:
-  """What prompts depend on besides, as far as it is set or asked for."""
-  if not isinstance(tokenizer, ChatTokenizer):
-    return {}
-  settings, template = tokenizer.settings, tokenizer.template
-  fields = {
-    'data.system_message': settings.system_message,
-    'data.template_name': settings.template_name,
-    'data.template_arguments': dict(settings.template_arguments),
-  }
-  if template is not None and template.asks_for_date:
-    fields['data.date'] = template.date.isoformat()
-  return {name: value for name, value in fields.items() if value}
-
-
 def _benchmark_prompts(engines: Engines, name: str) -> Prompts:
   """All problems of a benchmark with their prompt tokens; none may be left out."""
   session, data = engines.session, engines.session.config.data
   problems = load_benchmark(name, session.data_dir, data, session.progress)
   prepared = prepare(session, engines.tokenizer, problems, what=name)
   if prepared.skipped:
-    longest = max(map(len, encode_problems(problems, engines.tokenizer)))
+    longest = longest_prompt(engines.tokenizer, problems)
     raise InputError(
       f'{name}: {len(prepared.skipped)} of {len(problems)} prompts exceed data.prompt_limit = '
       f'{data.prompt_limit} tokens; set it to {longest} (or data.overlong_prompts=truncate_left, '

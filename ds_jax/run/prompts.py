@@ -5,11 +5,18 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ds_jax.checks import InputError
-from ds_jax.data.prompts import ChatTokenizer, PreparedPrompts, load_tokenizer, prepare_prompts
+from ds_jax.data.prompts import (
+  ChatTokenizer,
+  PreparedPrompts,
+  encode_problems,
+  load_tokenizer,
+  prepare_prompts,
+)
 from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import Tokenizer
 from ds_jax.run.session import Session
@@ -106,6 +113,26 @@ def prepare(
       f'data.prompt_limit = {session.config.data.prompt_limit} tokens.'
     )
   return prepared
+
+
+def template_settings(tokenizer: Tokenizer) -> dict[str, Any]:
+  """What prompts depend on besides, as far as it is set or asked for."""
+  if not isinstance(tokenizer, ChatTokenizer):
+    return {}
+  settings, template = tokenizer.settings, tokenizer.template
+  fields = {
+    'data.system_message': settings.system_message,
+    'data.template_name': settings.template_name,
+    'data.template_arguments': dict(settings.template_arguments),
+  }
+  if template is not None and template.asks_for_date:
+    fields['data.date'] = template.date.isoformat()
+  return {name: value for name, value in fields.items() if value}
+
+
+def longest_prompt(tokenizer: Tokenizer, problems: Sequence[Problem]) -> int:
+  """Tokens of the longest prompt of some problems, whatever data.prompt_limit is."""
+  return max(map(len, encode_problems(problems, tokenizer)))
 
 
 def note_missing_box(session: Session, tokenizer: Tokenizer, prompts: Prompts) -> None:

@@ -60,7 +60,8 @@ def test_transformers_generation_stops_at_all_of_them(bare, tmp_path, generation
   else:
     theirs = None
   if theirs is None and model is not None:
-    theirs = transformers.GenerationConfig.from_model_config(dict(model)).eos_token_id
+    kind = transformers.Gemma3Config if 'text_config' in model else transformers.PretrainedConfig
+    theirs = transformers.GenerationConfig.from_model_config(kind(**model)).eos_token_id
   theirs = theirs if isinstance(theirs, list) else [theirs] if theirs is not None else []
   assert {1, *(i for i in theirs if i < 700)} == set(expected)
 
