@@ -21,8 +21,9 @@ MODEL_FILES = (
 
 _HUB_NAME = re.compile(r'[\w-][\w.-]*/[\w.-]+')
 
-# Some models have their original weights once more, in a sub-folder or as consolidated files.
-_DUPLICATES = ('*/*', 'consolidated*')
+# Some models have their original weights once more, in a sub-folder or as consolidated files. Only
+# templates are taken from sub-folders.
+_DUPLICATES = ('*/*.safetensors', '*/*.json', 'consolidated*')
 
 
 def is_hub_name(name: str) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,6 +63,13 @@ class Gold(str):
     return str(self), self.verifier
 
 
+class Message(NamedTuple):
+  """What somebody says in a chat."""
+
+  role: str  # 'system', 'user' or 'assistant'
+  content: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
   """One question with a checkable answer."""
@@ -74,6 +81,8 @@ class Problem:
   row: str = dataclasses.field(default='', compare=False)  # where it was read, for people
   source: str = ''  # which of several sources it is from; '': there is but one
   metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # messages before the prompt: a system message, examples (of a user, of an assistant, …)
+  preamble: tuple[Message, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

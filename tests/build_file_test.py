@@ -18,7 +18,6 @@ from import_graph import FIRST_PARTY, imports_of, module_file, source_files
 # Distributions that must be installed although we import nothing of theirs, and why.
 INDIRECT = {
   'array-record': 'tensorflow-datasets reads and writes its files with it',
-  'jinja2': "transformers' chat templates are written in it",
   'importlib-resources': 'tensorflow-datasets needs it for builders that live in a package',
   'pytest-xdist': 'launch/test.sh runs pytest with it',
   'ruff': 'layout_test.py runs it',

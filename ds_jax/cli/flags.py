@@ -6,8 +6,11 @@ those that the fields of `Args` and Config are annotated with.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
@@ -57,6 +60,7 @@ def parse(name: str, argv: Sequence[str]) -> Invocation:
   flags = flags_of(command)
   argv = [_with_known_field(_in_full(argument, flags)) for argument in argv]
   argv = _with_config_path(argv)
+  argv, named = _without_named_values(argv)
   run = _named_run(argv, flags)
   values, words = _read(name, command, argv, run)
   given = {flag: values[flag].value for flag in flags if values[flag].value}
@@ -80,7 +84,7 @@ def parse(name: str, argv: Sequence[str]) -> Invocation:
   return Invocation(
     command=command,
     args=_args(name, command, given),
-    config=config_from(values['config'].value) if command.NEEDS.config else None,
+    config=_config(values['config'].value, named) if command.NEEDS.config else None,
     workdir=given.get('workdir', ''),
     team={flag: given[flag] for flag in settings_of(TeamFlags) if flag in given},
     is_json=values['json'].value,
@@ -213,7 +217,66 @@ def _with_known_field(argument: str) -> str:
         f'of {".".join(["config", *path[:depth]])}: {", ".join(sorted(settings))}.'
       )
     cls = settings[part].kind
+    if settings[part].is_named:
+      break
   return f'--config.{field}{equals}{value}'
+
+
+def _without_named_values(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+  """The arguments without those that set a value of a mapping, and these by their field.
+
+  ml_collections does not know a name that the config has not.
+  """
+  others, named = [], {}
+  for argument in argv:
+    flag, equals, text = _split(argument)
+    field = flag.removeprefix('config.')
+    if flag == field or not _holds_named_value(field):
+      others.append(argument)
+    elif equals:
+      named[field] = _plain_value(text)
+    else:
+      raise InputError(f'Write --{flag}=VALUE.')
+  return others, named
+
+
+def _holds_named_value(field: str) -> bool:
+  """Whether a field, like 'data.template_arguments.x', is an entry of a mapping."""
+  *path, _ = field.split('.')
+  setting = _setting_at(path)
+  return setting is not None and setting.is_named
+
+
+def _setting_at(path: Sequence[str]) -> Setting | None:
+  """The field at a path through the sections of a Config; None: there is none."""
+  setting, kind = None, Config
+  for part in path:
+    settings = settings_of(kind) if dataclasses.is_dataclass(kind) else {}
+    setting = settings.get(part)
+    if setting is None:
+      return None
+    kind = setting.kind
+  return setting
+
+
+def _plain_value(text: str) -> Any:
+  """True, 3, 0.5, null, [1, 2] … as Python or JSON writes them; else the text."""
+  for read in (json.loads, ast.literal_eval):
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+      return read(text)
+  return text
+
+
+def _config(fields: Mapping[str, Any], named: Mapping[str, Any]) -> Config:
+  """The config with further values of mappings, by their fields."""
+  nested = fields.to_dict()
+  for field, value in named.items():
+    *path, name = field.split('.')
+    section = nested
+    for part in path:
+      section = section.setdefault(part, {})
+    section[name] = value
+  return config_from(nested)
 
 
 def _config_path(argv: Sequence[str]) -> str:

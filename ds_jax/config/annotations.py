@@ -10,14 +10,42 @@ The flags of a command are such a dataclass as well.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
+import json
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from ds_jax.checks import InputError, check_choice
+
+
+class NamedValues(dict[str, Any]):
+  """Values by names that the user chooses, as JSON has them. Nobody changes one after it is made.
+
+  It is a dict so that configs hold it as a mapping, and hashable as all that a Config holds.
+  """
+
+  def __hash__(self) -> int:  # type: ignore[override]
+    return hash(json.dumps(self, sort_keys=True))
+
+  @classmethod
+  def read(cls, name: str, values: Any) -> NamedValues:
+    """What a user gives for the field `name`; InputError unless it maps names to plain values."""
+    if not isinstance(values, Mapping):
+      raise InputError(f'Expected {name} to map names to values, got {values!r}.')
+    try:
+      plain_values = json.loads(json.dumps(dict(values), allow_nan=False))
+    except (TypeError, ValueError) as e:
+      raise InputError(
+        f'Expected {name} to hold texts, numbers, True, False and lists of them, got {values!r}.'
+      ) from e
+    for key in plain_values:
+      if not key.isidentifier():
+        raise InputError(f'Expected a name in {name}, got {key!r}.')
+    return cls(plain_values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +90,20 @@ class Pattern:
 
 
 @dataclasses.dataclass(frozen=True)
+class Day:
+  """Text that is a date, or ''."""
+
+  def check(self, name: str, value: str) -> None:
+    """Raises InputError, which calls the field `name`, unless it is."""
+    try:
+      is_day = not value or datetime.date.fromisoformat(value).isoformat() == value
+    except ValueError:
+      is_day = False
+    if not is_day:
+      raise InputError(f'Expected {name} to be a date like 2026-11-28, got {value!r}.')
+
+
+@dataclasses.dataclass(frozen=True)
 class Mark:
   """A property of a field that other code asks for."""
 
@@ -85,14 +127,19 @@ OF_WHAT_COMES = Mark('may change when a run goes on, for what is still to come')
 # The field is read only when a new model is made.
 OF_NEW_MODEL = Mark('of a new model')
 
+# The field is younger than digests that output files carry: at its default it is not in them.
+IS_LATER = Mark('later')
+
 T = TypeVar('T')
 Machine = Annotated[T, SUITS_MACHINE]
 NewModel = Annotated[T, OF_NEW_MODEL]
 Neutral = Annotated[T, CHANGES_NO_RESULT]
 Coming = Annotated[T, OF_WHAT_COMES]
+Later = Annotated[T, IS_LATER]
 
 Positive = Annotated[int, at_least(1)]
 Count = Annotated[int, at_least(0)]
+Date = Annotated[str, Day()]
 NotNegative = Annotated[float, at_least(0.0)]
 Share = Annotated[float, at_least(0.0), at_most(1.0)]
 
@@ -107,6 +154,7 @@ class Setting:
   choices: tuple[str, ...] = ()
   bounds: tuple[Bound, ...] = ()
   pattern: Pattern | None = None
+  day: Day | None = None
   marks: frozenset[Mark] = frozenset()
   is_tuple: bool = False
 
@@ -118,6 +166,11 @@ class Setting:
   def place(self) -> Place | None:
     """What the field names, if it names a place."""
     return next((mark for mark in self.marks if isinstance(mark, Place)), None)
+
+  @property
+  def is_named(self) -> bool:
+    """Whether the field maps names that the user chooses to values."""
+    return self.kind is NamedValues
 
   @property
   def is_required(self) -> bool:
@@ -143,6 +196,8 @@ class Setting:
       raise InputError(f'Expected {name} {within}{self.range}, got {value}.')
     if self.pattern:
       self._check_pattern(name, value)
+    if self.day:
+      self.day.check(name, value)
 
   def _check_items(self, name: str, values: tuple[Any, ...]) -> None:
     are_good = all(bound.holds(value) for value in values for bound in self.bounds)
@@ -183,6 +238,7 @@ def _setting(field: dataclasses.Field, hint: Any) -> Setting:
   if typing.get_origin(hint) is Literal:
     choices, hint = typing.get_args(hint), str
   patterns = [extra for extra in extras if isinstance(extra, Pattern)]
+  days = [extra for extra in extras if isinstance(extra, Day)]
   return Setting(
     field.name,
     hint,
@@ -190,6 +246,7 @@ def _setting(field: dataclasses.Field, hint: Any) -> Setting:
     choices,
     bounds=tuple(extra for extra in extras if isinstance(extra, Bound)),
     pattern=patterns[0] if patterns else None,
+    day=days[0] if days else None,
     marks=frozenset(extra for extra in extras if isinstance(extra, Mark)),
     is_tuple=is_tuple,
   )

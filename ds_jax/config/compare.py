@@ -12,6 +12,7 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.config.annotations import (
   CHANGES_NO_RESULT,
+  IS_LATER,
   OF_NEW_MODEL,
   OF_WHAT_COMES,
   SUITS_MACHINE,
@@ -86,22 +87,39 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
   if config_a.model.path and config_b.model.path:
     idle = NEW_MODEL_FIELDS
   differing = {}
-  for name in sorted(flat_a):
-    are_equal = flat_a[name] == flat_b[name]
+  for name in sorted(flat_a | flat_b):  # mappings have names of their own
+    value_a, value_b = flat_a.get(name), flat_b.get(name)
+    are_equal = value_a == value_b
     if name in PLACE_FIELDS:
-      are_equal = is_same_place(flat_a[name], flat_b[name])
+      are_equal = is_same_place(value_a, value_b)
     if not are_equal and name not in idle:
-      differing[name] = (flat_a[name], flat_b[name])
+      differing[name] = (value_a, value_b)
   return differing
 
 
 def settings_digest(config: Config) -> str:
-  """Eight hexadecimal digits that tell settings apart, RESULT_NEUTRAL sections left out."""
+  """Eight hexadecimal digits that tell settings apart, RESULT_NEUTRAL sections left out.
+
+  Files of results carry them. A new field keeps the digests of settings that do not use it, if it
+  is marked as Later.
+  """
   fields = dataclasses.asdict(config)
+  _remove_unused(fields, Config)
   for name in RESULT_NEUTRAL:
     *sections, last = name.split('.')
-    del functools.reduce(dict.__getitem__, sections, fields)[last]
+    functools.reduce(lambda section, key: section.get(key, {}), sections, fields).pop(last, None)
   return digest(fields)
+
+
+def _remove_unused(fields: dict[str, Any], cls: type) -> None:
+  """Removes the Later fields of a section, as a dict, that have their defaults."""
+  for name, setting in settings_of(cls).items():
+    if setting.is_section:
+      _remove_unused(fields[name], setting.kind)
+      if not fields[name]:
+        del fields[name]
+    elif IS_LATER in setting.marks and fields[name] == setting.default:
+      del fields[name]
 
 
 def digest(value: Any) -> str:

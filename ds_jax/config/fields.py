@@ -13,7 +13,10 @@ from typing import Annotated, Any, Literal
 from ds_jax.config.annotations import (
   Coming,
   Count,
+  Date,
+  Later,
   Machine,
+  NamedValues,
   Neutral,
   NewModel,
   NotNegative,
@@ -53,7 +56,7 @@ class DataConfig:
 
   # 'countdown', 'tfds:NAME', 'file:PATH.{jsonl,json,parquet,csv}', 'hf:NAME[:SUBSET]' (with
   # `datasets`), 'gym:TASK[?OPTION=VALUE&…]' (with `reasoning-gym`), or several with weights:
-  # '2*gym:chain_sum + file:a.jsonl' (data/mixtures.py); must be given
+  # '2*gym:chain_sum + file:a.jsonl' (config/mixtures.py); must be given
   source: Annotated[str, SOURCE] = ''
   eval_source: Annotated[str, SOURCE] = ''  # '': the held-out split of `source`
   train_split: str = 'train'  # of tfds and hf sources and of 'countdown'
@@ -68,6 +71,15 @@ class DataConfig:
   # training problems that data/flaws.py finds: 'drop' (left out and counted) or 'keep'
   flaws: Literal['drop', 'keep'] = 'drop'
   instruction: str = ''  # appended to the problem text, e.g. the paper's \boxed{} suffix
+  # before every problem; a row's own system message goes before it. '': none
+  system_message: Later[str] = ''
+  # which template of a model that has several (a name in tokenizer_config.json, or of a file in
+  # additional_chat_templates); '': its default
+  template_name: Later[str] = ''
+  # variables that the chat template reads: --config.data.template_arguments.enable_thinking=False
+  template_arguments: Later[NamedValues] = NamedValues()
+  # what a chat template that asks for it gets, as 2026-11-28; '': the day of the run's first start
+  date: Later[Date] = ''
   prompt_limit: Positive = 2048  # tokens after the chat template
   # prompts beyond the limit: 'skip' (counted) or 'truncate_left' (as released)
   overlong_prompts: Literal['skip', 'truncate_left'] = 'skip'

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, suggest
-from ds_jax.config.annotations import Setting, settings_of
+from ds_jax.config.annotations import NamedValues, Setting, settings_of
 from ds_jax.config.fields import Config
 from ds_jax.config.rules import check_contradictions
 
@@ -84,8 +84,20 @@ def read_fields(fields: Mapping[str, Any]) -> Config:
 
 def unknown_fields(fields: Mapping[str, Any]) -> list[str]:
   """Names like 'search.width' that a nested mapping has and a Config has not."""
-  known = dataclasses.asdict(Config())
-  return sorted(set(flatten(_with_new_names(fields))) - set(flatten(known)) - set(known))
+  return sorted(name for name in flatten(_with_new_names(fields)) if not _is_known(name))
+
+
+def _is_known(name: str) -> bool:
+  """Whether a Config has the field, or a mapping that holds it."""
+  kind: type = Config
+  for part in name.split('.'):
+    settings = settings_of(kind) if dataclasses.is_dataclass(kind) else {}
+    if part not in settings:
+      return False
+    if settings[part].is_named:
+      return True
+    kind = settings[part].kind
+  return True
 
 
 def _with_places(section: Any, prefix: str) -> Any:
@@ -184,6 +196,8 @@ def _read_section(cls: type, fields: Mapping[str, Any], prefix: str) -> Any:
 
 def _typed(setting: Setting, value: Any, name: str) -> Any:
   """The value as its field's type; `name` is what an error calls the field."""
+  if setting.is_named:
+    return NamedValues.read(name, value)
   if setting.is_tuple:
     if not isinstance(value, tuple | list):
       raise InputError(f'Expected {name} to list values, e.g. 100,50; got {value!r}.')

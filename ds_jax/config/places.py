@@ -7,11 +7,15 @@ that is continued from another folder knows its places.
 
 from __future__ import annotations
 
+import dataclasses
+import operator
 import os
 import pathlib
+from collections.abc import Callable
 
 from ds_jax.checks import InputError
 from ds_jax.config.annotations import Place
+from ds_jax.config.mixtures import joined, parse_sources
 from ds_jax.hub import is_hub_name
 
 _TFDS_FILE = 'dataset_info.json'  # in the folder of a data set
@@ -84,6 +88,11 @@ def _model(name: str, text: str) -> str:
   return text if is_hub_name(text) else resolved(name, text)
 
 
+def _sources(name: str, text: str) -> str:
+  """One source of problems, or several with weights (mixtures.py)."""
+  return _with_each(text, lambda source: _source(name, source))
+
+
 def _source(name: str, text: str) -> str:
   """A source of problems: 'file:PATH', and the others where what they name is a folder here."""
   kind, colon, rest = text.partition(':')
@@ -102,15 +111,22 @@ FILE = Place('a file', _file)
 FOLDER = Place('a folder', _folder)
 BUCKET_OR_FOLDER = Place('a folder, or gs://…', _bucket_or_folder)
 MODEL = Place('a folder of a model, or its name on the hub', _model)
-SOURCE = Place('a source of problems', _source)
+SOURCE = Place('a source of problems', _sources)
 
 
 def is_same_place(before: str, now: str) -> bool:
-  """Whether two texts of a field name one place.
+  """Whether two texts of a field name one place, or the same sources with the same weights.
 
   A relative path, which older runs kept, is the absolute one that ends in it: nobody knows any
   more from where it started.
   """
+  if before == now:
+    return True
+  pairs = _pairs(before, now)
+  return bool(pairs) and all(_is_same_place(*pair) for pair in pairs)
+
+
+def _is_same_place(before: str, now: str) -> bool:
   if before == now:
     return True
   (kind, before), (kind_now, now) = _split(before), _split(now)
@@ -126,7 +142,17 @@ def is_same_place(before: str, now: str) -> bool:
 
 
 def has_moved(before: str, now: str) -> bool:
-  """Whether `now` may be where `before` was: that is gone, and this has its name."""
+  """Whether `now` may be where `before` was: that is gone, and this has its name.
+
+  Of several sources one at least has moved, and the others are the same.
+  """
+  pairs = _pairs(before, now)
+  have_moved = [_has_moved(*pair) for pair in pairs]
+  are_same = [_is_same_place(*pair) for pair in pairs]
+  return any(have_moved) and all(map(operator.or_, have_moved, are_same))
+
+
+def _has_moved(before: str, now: str) -> bool:
   (kind, before), (kind_now, now) = _split(before), _split(now)
   if kind != kind_now or not (os.path.isabs(before) and os.path.isabs(now)):
     return False
@@ -135,7 +161,7 @@ def has_moved(before: str, now: str) -> bool:
 
 
 def found_near(text: str, folder: str) -> str:
-  """Where a place of a run is now, if it is not where the run's config says.
+  """Where a place of a run, or each of its sources, is now, if not where the run's config says.
 
   A relative path, as older runs kept it, is looked for from the run's folder upwards. So are the
   last parts of one that is gone, two or more: a run may have been moved along with its model.
@@ -147,6 +173,10 @@ def found_near(text: str, folder: str) -> str:
   Returns:
     The place; `text` itself if it is there, is nowhere, or names none.
   """
+  return _with_each(text, lambda one: _found_near(one, folder))
+
+
+def _found_near(text: str, folder: str) -> str:
   kind, path = _split(text)
   path = os.path.expanduser(path)
   if not path or '://' in path or (os.path.isabs(path) and os.path.exists(path)):
@@ -160,6 +190,26 @@ def found_near(text: str, folder: str) -> str:
       if (above / tail).exists():
         return f'{kind}{above / tail}'
   return text
+
+
+def _with_each(text: str, change: Callable[[str], str]) -> str:
+  """The text with each source of it changed; a text that is no mixture as a whole."""
+  if ':' not in text:
+    return change(text)
+  parts = parse_sources(text)
+  if len(parts) == 1:
+    return change(parts[0].source)
+  return joined([dataclasses.replace(part, source=change(part.source)) for part in parts])
+
+
+def _pairs(before: str, now: str) -> list[tuple[str, str]]:
+  """The places of two texts side by side; none if they differ in number or weights."""
+  if ':' not in before or ':' not in now:
+    return [(before, now)]
+  parts, parts_now = parse_sources(before), parse_sources(now)
+  if [part.weight for part in parts] != [part.weight for part in parts_now]:
+    return []
+  return [(part.source, other.source) for part, other in zip(parts, parts_now, strict=True)]
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from absl import logging
 from etils import epath
 
 from ds_jax.checks import InputError
+from ds_jax.data.layouts import as_text
 from ds_jax.types import Problem
 
 VERSION = '1.0.0'  # of the layout: raise it when rows get other fields
@@ -88,7 +89,7 @@ def row_of(problem: Problem) -> dict[str, Any]:
   topic = _first_known(problem, 'extra_info.topic', 'topic', 'subject')
   return {
     'id': problem.id,
-    'problem': problem.prompt,
+    'problem': as_text(problem),
     'answer': problem.answer,
     'source': str(source or ''),
     'topic': str(topic or ''),
@@ -204,7 +205,7 @@ def fingerprint(problems: Sequence[Problem]) -> str:
   """A digest of the problems, their answers and ids, in order."""
   digest = hashlib.sha256()
   for problem in problems:
-    digest.update(json.dumps([problem.id, problem.prompt, problem.answer]).encode())
+    digest.update(json.dumps([problem.id, as_text(problem), problem.answer]).encode())
   return digest.hexdigest()[:16]
 
 

@@ -18,13 +18,9 @@ MISSING = object()  # the value of a field that a row does not have
 
 # What helps against rows that are refused, by their kind.
 _REMEDIES = {
-  'system_message': (
-    'System messages cannot be used yet: there is no data.system_message. Give every problem one '
-    'user message, with the text of the system message in it or in data.instruction.'
-  ),
   'several_messages': (
-    'Only a question of one user message can be used: write the conversation into it, or leave '
-    'its rows out.'
+    'A question may have one system message at its beginning, and examples in turns of user and '
+    'assistant; it ends with a message of the user. Leave other rows out, or rewrite them.'
   ),
   'several_answers': (
     'A gold is one answer; data.answer_field=answers says that all of them together are it.'

@@ -1,15 +1,17 @@
 """From the row of a data set to a Problem: which fields hold the question and the gold answer.
 
 Recognised without configuration: the layout of verl and DeepMath (`prompt` is a list of chat
-messages, `reward_model.ground_truth`, `extra_info.index`), and flat rows with one of PROMPT_FIELDS
-and one of ANSWER_FIELDS, in capitals or not. Options that stand apart from a question are joined to
-it (data/choices.py), and so is the `body` of a word problem. Messages, lists of answers and nested
-fields may be JSON text, or what Python prints of them, as in exports.
+messages, `reward_model.ground_truth`, `extra_info.index`; a system message and examples may stand
+before the question), and flat rows with one of PROMPT_FIELDS and one of ANSWER_FIELDS, in capitals
+or not. Options that stand apart from a question are joined to it (data/choices.py), and so is the
+`body` of a word problem. Messages, lists of answers and nested fields may be JSON text, or what
+Python prints of them, as in exports.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +30,7 @@ from ds_jax.data.fields import (
   plain,
 )
 from ds_jax.data.golds import read_gold
-from ds_jax.types import Problem
+from ds_jax.types import Message, Problem
 
 PROMPT_FIELDS = ('problem', 'question', 'prompt', 'query', 'messages', 'input')
 ANSWER_FIELDS = (
@@ -53,6 +55,9 @@ ID_FIELDS = ('id', 'unique_id', 'extra_info.index')
 
 # Chat messages as text.
 _MESSAGES = re.compile(r'\s*\[?\s*\{\s*["\'](?:role|content)["\']\s*:')
+
+# What a message may have besides text, and a chat template would read.
+_UNREAD_FIELDS = ('tool_calls', 'tool_call_id', 'images', 'audio', 'videos')
 
 # Kept in Problem.metadata where they are plain values.
 _METADATA_FIELDS = (
@@ -84,7 +89,7 @@ def read_problem(row: Mapping[str, Any], config: DataConfig) -> Problem:
   """
   prompt_field, prompt = _first_present(row, config.prompt_field, PROMPT_FIELDS)
   answer_field, answer = _first_present(row, config.answer_field, ANSWER_FIELDS)
-  text = _question_text(row, prompt, prompt_field)
+  preamble, text = _question(row, prompt, prompt_field)
   choices = read_choices(row)
   if answer_field.startswith('answers') and not config.answer_field:
     answer = _only_answer(answer)
@@ -100,6 +105,7 @@ def read_problem(row: Mapping[str, Any], config: DataConfig) -> Problem:
     answer=gold,
     solution=plain(solution) if has_solution else worked_solution,
     metadata=_metadata(row),
+    preamble=tuple(preamble),
   )
 
 
@@ -114,21 +120,22 @@ def read_question(row: Mapping[str, Any], config: DataConfig) -> Problem:
   if any(lookup(row, field) not in (None, '', MISSING) for field in fields):
     return read_problem(row, config)
   prompt_field, prompt = _first_present(row, config.prompt_field, PROMPT_FIELDS)
-  text = _question_text(row, prompt, prompt_field)
+  preamble, text = _question(row, prompt, prompt_field)
   return Problem(
     id=_row_id(row, text, '', config.id_field),
     prompt=with_instruction(text, config.instruction),
     answer='',
+    preamble=tuple(preamble),
   )
 
 
-def _question_text(row: Mapping[str, Any], prompt: Any, field: str) -> str:
-  """The whole question: what stands in its field, and what belongs to it in others."""
-  text = _prompt_text(prompt, field)
+def _question(row: Mapping[str, Any], prompt: Any, field: str) -> tuple[list[Message], str]:
+  """What comes before a question, and the whole of it, with what stands in other fields."""
+  *preamble, (_, text) = read_messages(prompt, field)
   body = lookup(row, 'body')
   if field.lower() == 'question' and isinstance(body, str) and body.strip() not in text:
     text = f'{body.rstrip()} {text}'
-  return with_choices(text, read_choices(row))
+  return preamble, with_choices(text, read_choices(row))
 
 
 def _only_answer(value: Any) -> Any:
@@ -175,8 +182,12 @@ def _first_present(
   raise RowError(f'no {expected} (fields: {fields})', 'missing_field')
 
 
-def _prompt_text(value: Any, field: str) -> str:
-  """The text of a question, which may be the one chat message of a user."""
+def read_messages(value: Any, field: str) -> list[Message]:
+  """The messages of a question, which ends with that of a user; a text is one message.
+
+  Raises:
+    RowError: for other orders of roles, and messages that are not text.
+  """
   if isinstance(value, str | bytes) and _MESSAGES.match(text := plain(value)):
     value = parse_value(text)
     if value is None:
@@ -184,28 +195,54 @@ def _prompt_text(value: Any, field: str) -> str:
   if isinstance(value, Mapping):
     value = [value]
   if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
-    value = _message_text(list(value), field)
+    return _chat(list(value), field)
   if not isinstance(value, str | bytes):
-    raise RowError(f'{field} is {type(value).__name__}, expected text or one user message')
-  return checked_text(value, field)
+    raise RowError(f'{field} is {type(value).__name__}, expected text or messages')
+  return [Message('user', checked_text(value, field))]
 
 
-def _message_text(messages: Sequence[Any], field: str) -> Any:
-  """The content of the only message, which must be a user's; a text unless the row is broken."""
+def as_text(problem: Problem) -> str:
+  """The question of a problem as `read_messages` reads it; of several messages, JSON."""
+  if not problem.preamble:
+    return problem.prompt
+  messages = (*problem.preamble, Message('user', problem.prompt))
+  return json.dumps([message._asdict() for message in messages], ensure_ascii=False)
+
+
+def _chat(messages: Sequence[Any], field: str) -> list[Message]:
+  """The messages of a list, whose roles must be in order."""
   fields_of_messages = [fields_of(message) for message in messages]
   if None in fields_of_messages:
     raise RowError(f'{field} is a list, but not of chat messages')
   fields_of_messages = [fields for fields in fields_of_messages if not _is_idle(fields)]
   roles = [fields.get('role') for fields in fields_of_messages]
-  if roles != ['user']:
-    kind = 'several_messages' if len(roles) > 1 else 'unreadable'
-    if 'system' in roles or 'developer' in roles:
-      kind = 'system_message'
-    raise RowError(f'{field} has messages of roles {roles!r:.80}, expected one user message', kind)
-  content = fields_of_messages[0].get('content')
-  if isinstance(content, list | tuple | np.ndarray):
-    return '\n'.join(_part_text(part, field) for part in content)
-  return content
+  turns = roles[1:] if roles[:1] == ['system'] else roles
+  if len(turns) % 2 == 0 or turns != _turns(len(turns)):
+    expected, kind = 'those of user and assistant in turn, the last a user', 'several_messages'
+    if len(roles) < 2:
+      expected, kind = 'one user message', 'unreadable'
+    raise RowError(f'{field} has messages of roles {roles!r:.80}, expected {expected}', kind)
+  chat = []
+  for fields in fields_of_messages:
+    unread = [name for name in _UNREAD_FIELDS if fields.get(name) not in (None, '', [], ())]
+    if unread:
+      raise RowError(f'{field} has a message with {unread[0]}, expected text', 'not_text')
+    chat.append(Message(fields['role'], _content(fields.get('content'), field)))
+  return chat
+
+
+def _turns(count: int) -> list[str]:
+  """Roles of as many messages: user, assistant, user, …"""
+  return [('user', 'assistant')[i % 2] for i in range(count)]
+
+
+def _content(value: Any, field: str) -> str:
+  """The text of a message's content, which may be a list of parts."""
+  if isinstance(value, list | tuple | np.ndarray):
+    value = '\n'.join(_part_text(part, field) for part in value)
+  if not isinstance(value, str | bytes):
+    raise RowError(f'content of {field} is {type(value).__name__}, expected text')
+  return checked_text(value, field)
 
 
 def _is_idle(message: Mapping[str, Any]) -> bool:

@@ -13,12 +13,12 @@ from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.config import DataConfig, VerifyConfig
+from ds_jax.config.mixtures import parse_sources
 from ds_jax.data import builders
 from ds_jax.data.benchmarks import BENCHMARKS, read_benchmark
 from ds_jax.data.describe import describe_problems, spread
 from ds_jax.data.files import find_files
 from ds_jax.data.gradable import try_golds
-from ds_jax.data.mixtures import parse_sources
 from ds_jax.data.overlap import GRAM, find_overlaps
 from ds_jax.data.prepared import load_benchmark
 from ds_jax.data.prompts import load_tokenizer
@@ -121,7 +121,7 @@ def describe_source(
     summary['failing_golds'] = _failing_golds(loaded.problems, verifier, progress)
   if tokenizer:
     encoder = load_tokenizer(tokenizer)
-    prompts = encoder.encode_prompts([problem.prompt for problem in loaded.problems])
+    prompts = encoder.encode_problems(loaded.problems)
     summary['prompt_tokens'] = spread([len(tokens) for tokens in prompts])
   if len(parts) > 1 and data_dir:
     summary['overlap'] = _overlap(loaded.problems, data_dir, progress)

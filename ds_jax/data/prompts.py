@@ -6,6 +6,9 @@ A tokenizer without a chat template (gpt2) encodes the bare text of a prompt.
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import functools
+import html
 import json
 import os
 import pathlib
@@ -15,24 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from ds_jax import hub
 from ds_jax.checks import InputError
 from ds_jax.config import DataConfig
+from ds_jax.data.chat_template import ChatTemplate
+from ds_jax.data.end_ids import end_ids, num_rows
+from ds_jax.data.template_files import choose_template
+from ds_jax.data.tokenizer_files import files_of, load_backend, tokenizer_folder
 from ds_jax.interfaces import Tokenizer
-from ds_jax.types import Problem
+from ds_jax.types import Message, Problem
 
-# A folder must have one of these …
-_VOCABULARIES = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'vocab.txt')
-# … and these belong to a tokenizer, too.
-_TOKENIZER_FILES = (
-  *_VOCABULARIES,
-  'merges.txt',
-  'tokenizer_config.json',
-  'added_tokens.json',
-  'special_tokens_map.json',
-  'chat_template.jinja',
-  'generation_config.json',
-)
+# A problem as no template has it in its own text.
+_REHEARSED = Problem('of a rehearsal', 'Which number is 17 + 4 * 6? Write it as \\boxed{}.', '41')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +36,52 @@ class ChatTokenizer:
   """An interfaces.Tokenizer on top of a transformers tokenizer."""
 
   tokenizer: Any  # transformers.PreTrainedTokenizerBase
-  num_ids: int  # ids the tokenizer really has, which is not the number of embedding rows
+  num_ids: int  # ids that the tokenizer has and the model's embedding, too
   stop_ids: tuple[int, ...]  # the tokenizer's end token first
   pad_id: int
+  settings: DataConfig = DataConfig()  # system message, and what the template is given
+  date: datetime.date | None = None  # of the run; None: today
+  folder: str = dataclasses.field(default='', compare=False)  # where it is from
+
+  @property
+  def num_without_row(self) -> int:
+    """How many ids the tokenizer has and the model lacks."""
+    return _num_ids(self.tokenizer) - self.num_ids
+
+  @functools.cached_property
+  def template(self) -> ChatTemplate | None:
+    """The chat template, tried on a problem; None: there is none.
+
+    Raises:
+      InputError: if it is broken, drops what it is given, or settings do not fit it.
+    """
+    chosen = choose_template(
+      self.tokenizer.chat_template, pathlib.Path(self.folder), self.settings.template_name
+    )
+    arguments = dict(self.settings.template_arguments)
+    if chosen is None:
+      if arguments:
+        raise InputError(
+          f'data.template_arguments = {arguments}, but {self.folder} has no chat template.'
+        )
+      return None
+    date = self.date or datetime.date.today()
+    if self.settings.date:
+      date = datetime.date.fromisoformat(self.settings.date)
+    text, origin = chosen
+    tokens = dict(self.tokenizer.special_tokens_map)
+    template = ChatTemplate(text, origin, special_tokens=tokens, arguments=arguments, date=date)
+    chat = self.chat_of(_REHEARSED)
+    _check_holds(template.rehearse(chat), chat, origin)
+    return template
+
+  def chat_of(self, problem: Problem) -> tuple[Message, ...]:
+    """The messages of a problem; its own system message goes before that of the settings."""
+    preamble = problem.preamble
+    system = self.settings.system_message
+    if system and not (preamble and preamble[0].role == 'system'):
+      preamble = (Message('system', system), *preamble)
+    return (*preamble, Message('user', problem.prompt))
 
   def encode_prompt(self, text: str) -> np.ndarray:
     """Token ids [P] int32 of `text` as a user message, up to where the response begins."""
@@ -50,20 +89,36 @@ class ChatTokenizer:
 
   def encode_prompts(self, texts: Sequence[str]) -> list[np.ndarray]:
     """Encodes many texts at once, which is several times as fast."""
-    if not texts:  # of which transformers makes one empty row
+    return self.encode_problems([Problem(f'{text[:40]!r}', text, '') for text in texts])
+
+  def encode_problems(self, problems: Sequence[Problem]) -> list[np.ndarray]:
+    """Token ids [P] int32 of each problem's chat, up to where the response begins.
+
+    Raises:
+      InputError: names the problem that its prompt does not hold, of which the template fails, or
+        whose prompt has a token that the model lacks.
+    """
+    if not problems:
       return []
-    if self.tokenizer.chat_template is None:
-      rows = self.tokenizer(list(texts))['input_ids']
+    if self.template is None:
+      rows = self._encode_bare(problems)
     else:
-      chats = [[{'role': 'user', 'content': text}] for text in texts]
-      rows = self.tokenizer.apply_chat_template(
-        chats, add_generation_prompt=True, return_dict=False
-      )
-    return [np.asarray(ids, np.int32) for ids in rows]
+      texts = [self._rendered(problem) for problem in problems]
+      rows = self.tokenizer(texts, add_special_tokens=False)['input_ids']
+    prompts = []
+    for problem, row in zip(problems, rows, strict=True):
+      self._check_known(row, f'The prompt of problem {problem.id}')
+      prompts.append(np.asarray(row, np.int32))
+    return prompts
 
   def encode_response(self, text: str) -> np.ndarray:
-    """Token ids [S] int32 of a response and its end token."""
+    """Token ids [S] int32 of a response and its end token.
+
+    Raises:
+      InputError: if the model lacks one of the tokens.
+    """
     ids = self.tokenizer(text, add_special_tokens=False)['input_ids']
+    self._check_known(ids, f'The response {text[:60]!r}')
     return np.asarray([*ids, self.stop_ids[0]], np.int32)
 
   def decode_response(self, tokens: np.ndarray) -> str:
@@ -71,6 +126,44 @@ class ChatTokenizer:
     ids = np.asarray(tokens)
     ids = ids[(ids >= 0) & (ids < self.num_ids)].tolist()
     return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+  def _rendered(self, problem: Problem) -> str:
+    chat = self.chat_of(problem)
+    try:
+      text = self.template.render(chat)
+      _check_holds(text, chat, self.template.origin)
+    except InputError as e:
+      raise InputError(f'Problem {problem.id}: {e}') from e
+    return text
+
+  def _encode_bare(self, problems: Sequence[Problem]) -> list[list[int]]:
+    """Texts with the tokens that the tokenizer puts before them, but none that it puts behind.
+
+    Some end every text with their end token; a response cannot begin after that.
+    """
+    for problem in problems:
+      if len(self.chat_of(problem)) > 1:
+        raise InputError(
+          f'Problem {problem.id} has several messages (or data.system_message is set), and '
+          f'{self.folder or "the tokenizer"} has no chat template; write them into one text, or '
+          'add a chat_template.jinja.'
+        )
+    texts = [problem.prompt for problem in problems]
+    bare = self.tokenizer(texts, add_special_tokens=False)['input_ids']
+    full = self.tokenizer(texts)['input_ids']
+    return [_without_suffix(*pair) for pair in zip(full, bare, strict=True)]
+
+  def _check_known(self, ids: Sequence[int], what: str) -> None:
+    """Raises InputError if the model has no row for an id."""
+    if not ids or max(ids) < self.num_ids:
+      return
+    beyond = next(i for i in ids if i >= self.num_ids)
+    token = self.tokenizer.convert_ids_to_tokens(beyond)
+    raise InputError(
+      f'{what} holds the token {token!r}, whose id {beyond} the model does not have: its embedding '
+      f'ends at {self.num_ids - 1}. Take the token out of the text, or use the tokenizer that '
+      'belongs to the model.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +182,7 @@ def prepare_prompts(
 
   Cutting the beginning, chat template included, is what the released code does.
   """
-  texts = [problem.prompt for problem in problems]
-  if isinstance(tokenizer, ChatTokenizer):
-    encoded = tokenizer.encode_prompts(texts)
-  else:
-    encoded = list(map(tokenizer.encode_prompt, texts))
+  encoded = encode_problems(problems, tokenizer)
   prompts, skipped, truncated = [], [], []
   for problem, tokens in zip(problems, encoded, strict=True):
     if len(tokens) > config.prompt_limit:
@@ -105,104 +194,107 @@ def prepare_prompts(
   return PreparedPrompts(tuple(prompts), tuple(skipped), tuple(truncated))
 
 
-def load_tokenizer(folder: str | os.PathLike[str]) -> ChatTokenizer:
+def encode_problems(problems: Sequence[Problem], tokenizer: Tokenizer) -> list[np.ndarray]:
+  """Prompt tokens [P] int32 of each problem, by any tokenizer of the protocol.
+
+  Raises:
+    InputError: if a problem has several messages and the tokenizer takes but one text.
+  """
+  if isinstance(tokenizer, ChatTokenizer):
+    return tokenizer.encode_problems(problems)
+  for problem in problems:
+    if problem.preamble:
+      raise InputError(f'Problem {problem.id} has several messages; {tokenizer!r} takes a text.')
+  return [tokenizer.encode_prompt(problem.prompt) for problem in problems]
+
+
+def load_tokenizer(
+  folder: str | os.PathLike[str],
+  settings: DataConfig | None = None,
+  date: datetime.date | None = None,
+) -> ChatTokenizer:
   """Loads the tokenizer of a Hugging Face folder, or of a model on the hub by its name.
 
-  `stop_ids` are the tokenizer's end token and the `eos_token_id` of generation_config.json, ids
-  that the tokenizer lacks left out: they are never sampled. Without a padding token the end token
-  pads.
+  `stop_ids` are the tokenizer's end token and those of the model (data/end_ids.py). Ids that the
+  tokenizer or the model's embedding lacks are left out: they are never sampled. Without a padding
+  token the end token pads.
+
+  Args:
+    folder: the folder, or the model's name.
+    settings: system message, and what the chat template is given; None: the defaults.
+    date: what a chat template that asks for it gets, unless `settings` says another; None: today.
 
   Raises:
     InputError: if there is no such folder, it holds no tokenizer or a broken one, or it names no
-      end token.
+      end token. What is wrong with its chat template is said when that is first used.
   """
-  path = _tokenizer_folder(folder)
-  # The verifier forks workers; tokenizers would warn in each of them.
-  os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
-  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')  # that PyTorch is missing
-  import transformers
-
-  # AutoTokenizer ignores a request for the generic class once config.json says 'qwen2' and applies
-  # Qwen's own splitting (transformers 5.23).
-  loader = transformers.AutoTokenizer
-  if _is_generic(path):
-    loader = transformers.PreTrainedTokenizerFast
-  try:
-    tokenizer = loader.from_pretrained(path, local_files_only=True)
-  except Exception as e:  # broken files raise what they like, tokenizers bare Exceptions
-    raise InputError(f'Cannot load a tokenizer from {str(path)!r}: {e}') from e
-  num_ids = max(tokenizer.get_vocab().values(), default=-1) + 1
-  stop_ids = tuple(i for i in _stop_ids(path, tokenizer.eos_token_id) if i < num_ids)
+  path = tokenizer_folder(folder)
+  ids_of_model, rows = end_ids(path), num_rows(path)
+  tokenizer = load_backend(path)
+  num_ids = _num_ids(tokenizer)
+  num_ids = min(num_ids, rows or num_ids)
+  ends = [tokenizer.eos_token_id, *ids_of_model]
+  stop_ids = tuple(dict.fromkeys(i for i in ends if i is not None and i < num_ids))
   if not stop_ids:
     raise InputError(
       f'The tokenizer of {str(path)!r} has no end token; set eos_token in '
       'tokenizer_config.json or eos_token_id in generation_config.json.'
     )
   pad_id = tokenizer.pad_token_id
-  if pad_id is None:
+  if pad_id is None or pad_id >= num_ids:
     pad_id = stop_ids[0]
-  return ChatTokenizer(tokenizer, num_ids, stop_ids, pad_id)
-
-
-def _is_generic(path: pathlib.Path) -> bool:
-  """Whether tokenizer_config.json asks for tokenizer.json as it stands."""
-  try:
-    fields = json.loads((path / 'tokenizer_config.json').read_text())
-  except (OSError, ValueError):
-    return False
-  return fields.get('tokenizer_class') in ('PreTrainedTokenizerFast', 'TokenizersBackend')
+  settings = settings or DataConfig()
+  return ChatTokenizer(tokenizer, num_ids, stop_ids, pad_id, settings, date, str(path))
 
 
 def save_tokenizer(
   source_folder: str | os.PathLike[str], output_folder: str | os.PathLike[str]
 ) -> list[str]:
   """Copies the tokenizer of a folder (or hub model) as it is; returns the names of its files."""
-  source, output = _tokenizer_folder(source_folder), pathlib.Path(output_folder)
+  source, output = tokenizer_folder(source_folder), pathlib.Path(output_folder)
   output.mkdir(parents=True, exist_ok=True)
-  names = [name for name in _TOKENIZER_FILES if (source / name).is_file()]
+  names = files_of(source)
   if source.resolve() != output.resolve():
     for name in names:
+      (output / name).parent.mkdir(exist_ok=True)
       shutil.copyfile(source / name, output / name)
   return names
 
 
-def _tokenizer_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
-  """The local folder that holds the tokenizer's files."""
-  path = hub.local_folder(folder, _TOKENIZER_FILES)
-  if not path.is_dir():
-    raise InputError(
-      f'No folder {str(folder)!r}; expected a Hugging Face folder with '
-      f'{_VOCABULARIES[0]}, or a name on the hub like Qwen/Qwen2.5-1.5B.'
-    )
-  if not any((path / name).is_file() for name in _VOCABULARIES):
-    names = sorted(entry.name for entry in path.iterdir())
-    raise InputError(
-      f'No tokenizer in {str(path)!r}: expected tokenizer.json with tokenizer_config.json (or one '
-      f'of {", ".join(_VOCABULARIES[1:])}), found {", ".join(names[:10]) or "nothing"}.'
-    )
-  return path
+def _num_ids(tokenizer: Any) -> int:
+  return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
-def _stop_ids(path: pathlib.Path, eos_id: int | None) -> list[int]:
-  """The tokenizer's end token, then those of generation_config.json, each once."""
-  ids = [] if eos_id is None else [eos_id]
-  file = path / 'generation_config.json'
-  if file.is_file():
-    ids += _eos_ids(file)
-  return list(dict.fromkeys(ids))
+def _without_suffix(full: list[int], bare: list[int]) -> list[int]:
+  """`full` up to where `bare`, which it holds, ends."""
+  for start in range(len(full) - len(bare) + 1):
+    if full[start : start + len(bare)] == bare:
+      return full[: start + len(bare)]
+  return full
 
 
-def _eos_ids(file: pathlib.Path) -> list[int]:
-  """The `eos_token_id` of a JSON file: one id, a list of ids or nothing."""
-  try:
-    value = json.loads(file.read_text()).get('eos_token_id')
-  except (ValueError, AttributeError) as e:
-    raise InputError(f'{str(file)!r} is not a JSON object: {e}.') from e
-  if value is None:
-    return []
-  ids = value if isinstance(value, list) else [value]
-  if not all(type(i) is int and i >= 0 for i in ids):
-    raise InputError(
-      f'Expected eos_token_id in {str(file)!r} to be an id or a list of ids, got {value!r}.'
-    )
-  return ids
+def _check_holds(rendered: str, chat: Sequence[Message], origin: str) -> None:
+  """Raises InputError unless a rendered chat holds what system and user say.
+
+  Templates may change spaces and capitals, or escape text as JSON and HTML do. From what an
+  assistant said, templates of reasoning models take the reasoning.
+  """
+  texts = (_squeezed(rendered), _squeezed(html.unescape(rendered)))
+  for message in chat:
+    if message.role == 'assistant':
+      continue
+    forms = {_squeezed(form) for form in _written_forms(message.content)}
+    if not any(form in text for form in forms for text in texts):
+      raise InputError(
+        f'{origin} drops or changes what {message.role} says: {message.content[:60]!r} is not in '
+        f'what it makes, {rendered[:100]!r}. Use a template for messages of text.'
+      )
+
+
+def _written_forms(content: str) -> list[str]:
+  """A text as it is, and as JSON writes it."""
+  return [content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1]]
+
+
+def _squeezed(text: str) -> str:
+  return ''.join(text.split()).casefold()

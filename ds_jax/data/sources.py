@@ -1,6 +1,6 @@
 """Problems from wherever config.data.source says: the embedded task, data sets, files, the gym.
 
-Several sources (data/mixtures.py) are read one after another; their names stand before the ids.
+Several sources (config/mixtures.py) are read one after another; their names stand before the ids.
 
 A broken row is skipped, counted and reported; the run goes on with the others. Rows that repeat an
 earlier one (same id, question and answer) are skipped too; the same id for another question
@@ -19,12 +19,12 @@ from typing import Any
 
 from ds_jax.checks import InputError, check_choice, first_line
 from ds_jax.config import DataConfig
+from ds_jax.config.mixtures import KINDS, parse_sources
 from ds_jax.data import countdown, external, flaws
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.fields import RowError, remedies_of
 from ds_jax.data.files import Row, find_files, read_rows
-from ds_jax.data.layouts import read_problem, read_question, with_instruction
-from ds_jax.data.mixtures import KINDS, parse_sources
+from ds_jax.data.layouts import as_text, read_problem, read_question, with_instruction
 from ds_jax.interfaces import Progress
 from ds_jax.types import Gold, Problem
 
@@ -393,7 +393,8 @@ def _read_all(
       if isinstance(row, str):  # the reason why the file has no fields here
         raise RowError(row)
       problem = read(row, config)
-      first_row = first_rows.setdefault((problem.id, problem.prompt, problem.answer), num_rows)
+      content = (problem.id, as_text(problem), problem.answer)
+      first_row = first_rows.setdefault(content, num_rows)
       if first_row != num_rows:
         raise RowError(f'repeats row {first_row}', 'repeated')
       if accept is not None:

@@ -16,7 +16,8 @@ def unknown_words(text: str, tokenizer: ChatTokenizer) -> list[str]:
     The words in order, each once; the whole text where no single word is to blame.
   """
   unknown_id = tokenizer.tokenizer.unk_token_id
-  if unknown_id is None or unknown_id not in tokenizer.encode_prompt(text):
+  ids = tokenizer.tokenizer(text, add_special_tokens=False)['input_ids']
+  if unknown_id is None or unknown_id not in ids:
     return []
   unknown = []
   for word in dict.fromkeys(text.split()):

@@ -19,7 +19,7 @@ from ds_jax.evaluate.samples import average, summarize_samples
 from ds_jax.run.durable import write_atomically, write_json
 from ds_jax.run.engines import Engines
 from ds_jax.run.parameters import ChosenParams, chosen_params
-from ds_jax.run.prompts import Prompts, prepare
+from ds_jax.run.prompts import Prompts, longest_prompt, prepare, template_settings
 from ds_jax.run.samples import draw_samples, sample_settings
 
 Summary = dict[str, Any]
@@ -53,7 +53,7 @@ def evaluate_benchmarks(
   session, config = engines.session, engines.session.config
   prompts = {name: _benchmark_prompts(engines, name) for name in names}
   chosen = chosen_params(engines)
-  settings = sample_settings(config)
+  settings = sample_settings(config) | template_settings(engines.tokenizer)
   run = f'{chosen.source}, settings {digest(settings)}'
   folder = session.workdir.root / 'evaluations' / digest([chosen.source, settings])
   if output:
@@ -73,7 +73,7 @@ def _benchmark_prompts(engines: Engines, name: str) -> Prompts:
   problems = load_benchmark(name, session.data_dir, data, session.progress)
   prepared = prepare(session, engines.tokenizer, problems, what=name)
   if prepared.skipped:
-    longest = max(len(engines.tokenizer.encode_prompt(problem.prompt)) for problem in problems)
+    longest = longest_prompt(engines.tokenizer, problems)
     raise InputError(
       f'{name}: {len(prepared.skipped)} of {len(problems)} prompts exceed data.prompt_limit = '
       f'{data.prompt_limit} tokens; set it to {longest} (or data.overlong_prompts=truncate_left, '

@@ -12,6 +12,7 @@ from ds_jax.hub import local_folder
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.huggingface.config import read_config
 from ds_jax.run import model_files
+from ds_jax.run.prompts import keep_template_date, open_tokenizer
 from ds_jax.run.session import Session
 
 _MAX_SHOWN = 5  # differences that an error names
@@ -33,7 +34,8 @@ def open_model(session: Session) -> OpenedModel:
     InputError: if there is no such folder, it cannot be read, or it is not of the run's model.
   """
   folder = model_folder(session)
-  opened = _read(session, folder)
+  read_config(folder)  # a missing folder is named before the tokenizer that it lacks
+  opened = _read(session, folder, open_tokenizer(session, folder))
   if session.model or (has_kept(session) and not keeps_model(session)):
     _check_fits(session, opened)
   return opened
@@ -88,6 +90,15 @@ def keeps_model(session: Session) -> bool:
 
 
 def keep_model(session: Session, tokenizer: ChatTokenizer) -> None:
+  """Keeps what the run needs of its model, and the day that its chat template was told.
+
+  Args and errors are those of `_keep_files`.
+  """
+  _keep_files(session, tokenizer)
+  keep_template_date(session.workdir, tokenizer)
+
+
+def _keep_files(session: Session, tokenizer: ChatTokenizer) -> None:
   """Keeps the model's files in the workdir, once; says so where the model has changed since.
 
   Args:
@@ -157,9 +168,7 @@ def vocabulary_difference(ours: ChatTokenizer, theirs: ChatTokenizer) -> str:
   return '; '.join(differences)
 
 
-def _read(session: Session, folder: pathlib.Path) -> OpenedModel:
-  read_config(folder)  # a missing folder is named before the tokenizer that it lacks
-  tokenizer = load_tokenizer(str(folder))
+def _read(session: Session, folder: pathlib.Path, tokenizer: ChatTokenizer) -> OpenedModel:
   decoder_config = dataclasses.replace(
     read_config(folder, tokenizer.num_ids), **session.config.model.formats
   )
@@ -173,7 +182,8 @@ def _check_fits(session: Session, named: OpenedModel) -> None:
   parameters alone, which are compared as they are read.
   """
   try:
-    own = _read(session, _own_folder(session))
+    folder = _own_folder(session)
+    own = _read(session, folder, load_tokenizer(folder))
   except InputError:
     return
   difference = shape_difference(own.decoder_config, named.decoder_config)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import json
+import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,17 +16,58 @@ from ds_jax.config import DataConfig
 from ds_jax.data.describe import answer_type, doubtful_golds
 from ds_jax.data.flaws import GOLD_FLAWS
 from ds_jax.data.gradable import try_golds
-from ds_jax.data.prompts import PreparedPrompts, prepare_prompts
+from ds_jax.data.prompts import (
+  ChatTokenizer,
+  PreparedPrompts,
+  encode_problems,
+  load_tokenizer,
+  prepare_prompts,
+)
 from ds_jax.data.sources import LoadedProblems, load_problems
 from ds_jax.interfaces import Progress, Tokenizer, VerifyFn
 from ds_jax.run.session import Session
 from ds_jax.run.team import first_process_first
+from ds_jax.run.workdir import Workdir, keep_date, kept_date
 from ds_jax.types import Gold, Problem
 
 # Verifiers that read nothing but a box.
 _NEED_BOX = ('math', 'released')
 
 Prompts = tuple[tuple[Problem, np.ndarray], ...]  # tokens [P] int32
+
+
+def open_tokenizer(session: Session, folder: str | os.PathLike[str]) -> ChatTokenizer:
+  """The tokenizer of a model with the prompt settings of a run, its template found good.
+
+  A template that asks for the date gets `data.date`, else that of the run's first start, else
+  today's; all processes have that of the first.
+
+  Raises:
+    InputError: if tokenizer or template are broken, or settings do not fit them.
+  """
+  date = kept_date(session.workdir) or datetime.date.today()
+  (first, *_) = session.team.gather(date.isoformat().encode())
+  date = datetime.date.fromisoformat(first.decode())
+  tokenizer = load_tokenizer(folder, session.config.data, date)
+  template = tokenizer.template
+  if template is not None and template.asks_for_date and not session.config.data.date:
+    session.progress.note(
+      f"The chat template asks for the date and gets {template.date}, that of the run's first "
+      "start, or today's without a run; data.date sets another."
+    )
+  if tokenizer.num_without_row:
+    session.progress.note(
+      f"The tokenizer has {tokenizer.num_without_row} ids more than the model's embedding has "
+      'rows; they are never sampled, and a prompt that holds one is refused.'
+    )
+  return tokenizer
+
+
+def keep_template_date(workdir: Workdir, tokenizer: Tokenizer) -> None:
+  """Keeps the day that prompts have with the run, where its chat template asks for one."""
+  template = getattr(tokenizer, 'template', None)
+  if template is not None and template.asks_for_date:
+    keep_date(workdir, template.date)
 
 
 def load_prompts(session: Session, tokenizer: Tokenizer, split: str) -> Prompts:
@@ -129,6 +173,26 @@ def prepare(
       f'data.prompt_limit = {session.config.data.prompt_limit} tokens.'
     )
   return prepared
+
+
+def template_settings(tokenizer: Tokenizer) -> dict[str, Any]:
+  """What prompts depend on besides, as far as it is set or asked for."""
+  if not isinstance(tokenizer, ChatTokenizer):
+    return {}
+  settings, template = tokenizer.settings, tokenizer.template
+  fields = {
+    'data.system_message': settings.system_message,
+    'data.template_name': settings.template_name,
+    'data.template_arguments': dict(settings.template_arguments),
+  }
+  if template is not None and template.asks_for_date:
+    fields['data.date'] = template.date.isoformat()
+  return {name: value for name, value in fields.items() if value}
+
+
+def longest_prompt(tokenizer: Tokenizer, problems: Sequence[Problem]) -> int:
+  """Tokens of the longest prompt of some problems, whatever data.prompt_limit is."""
+  return max(map(len, encode_problems(problems, tokenizer)))
 
 
 def note_missing_box(session: Session, tokenizer: Tokenizer, prompts: Prompts) -> None:

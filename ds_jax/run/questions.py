@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ds_jax.checks import InputError
 from ds_jax.config import Config
 from ds_jax.data.fields import RowError
+from ds_jax.data.prompts import encode_problems
 from ds_jax.data.sources import LoadedProblems, load_questions
 from ds_jax.data.vocabulary import unknown_words
 from ds_jax.interfaces import VerifyFn
@@ -61,9 +62,9 @@ def accept_problem(problem: Problem, engines: Engines) -> Problem:
       f'the model has no token for {", ".join(map(repr, unknown[:5]))!s:.200} and '
       'would read "unknown"; write the problem in its words'
     )
-  num_tokens, limit = len(tokenizer.encode_prompt(problem.prompt)), config.data.prompt_limit
-  if num_tokens > limit and config.data.overlong_prompts == 'skip':
-    raise RowError(f'the prompt has {num_tokens} tokens, data.prompt_limit = {limit}')
+  (tokens,), limit = encode_problems([problem], tokenizer), config.data.prompt_limit
+  if len(tokens) > limit and config.data.overlong_prompts == 'skip':
+    raise RowError(f'the prompt has {len(tokens)} tokens, data.prompt_limit = {limit}')
   if config.verify.verifier != 'countdown':
     return problem
   problem = dataclasses.replace(problem, answer=problem.answer or problem.prompt)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ds_jax.config import Config
-from ds_jax.data.mixtures import parse_sources
+from ds_jax.config.mixtures import parse_sources
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Grown, Work, key_of
 from ds_jax.run.state import RunState

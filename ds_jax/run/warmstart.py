@@ -42,7 +42,7 @@ def warmstart(session: Session) -> dict[str, Any]:
   check_free(workdir.warmstart)
   start, folder = time.monotonic(), workdir.root / 'tokenizer'
   write_countdown_tokenizer(folder, config.data.countdown.max_value)
-  tokenizer = load_tokenizer(folder)
+  tokenizer = load_tokenizer(folder, config.data)
   prompts = load_prompts(session, tokenizer, 'warmstart')
   pairs = list(worked_solutions(prompts, tokenizer.encode_response).values())
   if not pairs:

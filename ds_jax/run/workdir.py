@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import os
 import pathlib
@@ -22,7 +23,7 @@ from ds_jax.config import (
 )
 from ds_jax.config.places import found_near, has_moved
 from ds_jax.run.disk import hold, told
-from ds_jax.run.durable import write_json
+from ds_jax.run.durable import write_atomically, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,11 @@ class Workdir:
   def summary_of(self, step: int) -> pathlib.Path:
     """Of a run that ended at a training step and went on later."""
     return self.root / f'summary.step_{step:06d}.json'
+
+  @property
+  def date(self) -> pathlib.Path:
+    """The day that a chat template is told which asks for it."""
+    return self.root / 'date'
 
   def journal(self, name: str, process: int = 0) -> pathlib.Path:
     return self.root / 'journal' / f'{name}.process_{process}.jsonl'
@@ -240,6 +246,23 @@ def stored_fields(workdir: Workdir) -> dict[str, Any]:
       f'Expected {workdir.config} to hold an object of settings, got {fields!r:.80}.{_REMEDY}'
     )
   return fields
+
+
+def kept_date(workdir: Workdir | None) -> datetime.date | None:
+  """The day that the prompts of the run in a workdir have; None: none is kept there."""
+  if workdir is None or not workdir.date.exists():
+    return None
+  text = workdir.date.read_text().strip()
+  try:
+    return datetime.date.fromisoformat(text)
+  except ValueError as e:
+    raise InputError(f'{workdir.date} holds {text!r:.40}, expected a date like 2026-11-28.') from e
+
+
+def keep_date(workdir: Workdir, date: datetime.date) -> None:
+  """Keeps the day of a run's first start, unless it has one."""
+  if kept_date(workdir) is None:
+    write_atomically(workdir.date, f'{date.isoformat()}\n')
 
 
 def claim(workdir: Workdir, config: Config) -> None:

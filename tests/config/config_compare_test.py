@@ -173,6 +173,7 @@ def test_digests_tell_settings_apart():
   config = Config()
   assert settings_digest(changed(config, 'log', every_steps=9)) == settings_digest(config)
   assert settings_digest(changed(config, 'search', width=9)) != settings_digest(config)
+  assert settings_digest(changed(config, 'data', system_message='x')) != settings_digest(config)
 
 
 # Of the settings at commit 45b4e28, by its own code. Lines of output files carry them: another

@@ -21,6 +21,9 @@ NO_PLACES = {
   'data.answer_field',
   'data.id_field',
   'data.instruction',
+  'data.system_message',
+  'data.template_name',
+  'data.date',
   'verify.verifier',
   'train.frozen',
 }
@@ -72,6 +75,12 @@ def test_every_text_of_a_config_is_a_place_or_is_none():
     (MODEL, 'link', '{here}/folder'),
     (SOURCE, 'countdown', 'countdown'),
     (SOURCE, 'tfds:deepmath103k', 'tfds:deepmath103k'),
+    (
+      SOURCE,
+      '2*gym:chain_sum?max_terms=3 + file:file.jsonl',
+      '2*gym:chain_sum?max_terms=3 + file:{here}/file.jsonl',
+    ),
+    (SOURCE, 'file:link/a + b.jsonl', 'file:{here}/folder/a + b.jsonl'),
     (SOURCE, 'hf:owner/name:subset', 'hf:owner/name:subset'),
     (SOURCE, 'hf:folder:subset', 'hf:{here}/folder:subset'),
     (SOURCE, 'file:file.jsonl', 'file:{here}/file.jsonl'),
@@ -126,6 +135,9 @@ def test_a_config_has_its_places_in_full(here):
     ('', '/b/x', False),
     ('countdown', 'gym:x', False),
     ('gs://a/x', '/mnt/x', False),
+    ('2*file:a.jsonl + gym:x', '2.0*file:/data/a.jsonl + gym:x', True),
+    ('2*file:a.jsonl + gym:x', 'file:/data/a.jsonl + gym:x', False),
+    ('file:a.jsonl + gym:x', 'file:/data/a.jsonl', False),
   ],
 )
 def test_which_texts_name_one_place(before, now, is_same):
@@ -174,6 +186,15 @@ def test_a_run_that_moved_with_its_model_is_told_where_it_is(here):
   assert config.model.path == str(here / 'folder')
   assert config.data.source == 'file:/gone/x/file.jsonl'  # one part alone may be anything
   assert notes == [f'model.path = /gone/here/folder is gone; {here}/folder is taken for it.']
+
+
+def test_the_sources_of_a_mixture_are_found_apart_from_each_other(here):
+  workdir = Workdir(here / 'runs/mine')
+  kept(workdir, data={'source': '2*file:/gone/here/file.jsonl + gym:chain_sum'})
+  config = workdir_config(workdir, print)
+  assert config.data.source == f'2*file:{here}/file.jsonl + gym:chain_sum'
+  words = check_config(workdir, config)
+  assert 'has moved' in words and 'gym:chain_sum' in words
 
 
 def test_a_workdir_is_no_folder_of_a_model(here):

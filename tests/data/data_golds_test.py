@@ -17,7 +17,7 @@ from ds_jax.data.benchmarks import read_benchmark
 from ds_jax.data.describe import describe_problems
 from ds_jax.data.fields import RowError
 from ds_jax.data.flaws import GOLD_FLAWS, flaw_of, gold_flaw
-from ds_jax.data.layouts import read_problem
+from ds_jax.data.layouts import read_problem, read_question
 from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import SilentProgress
 from ds_jax.types import Problem, Verdict
@@ -365,16 +365,23 @@ def test_map_columns_of_parquet(tmp_path):
 
 
 SYSTEM = [{'role': 'system', 'content': 'Think.'}, *MESSAGES]
-CONVERSATION = [*MESSAGES, {'role': 'assistant', 'content': '3'}, *MESSAGES]
+EXAMPLES = [
+  {'role': 'user', 'content': 'What is 2+2?'},
+  {'role': 'assistant', 'content': [{'type': 'text', 'text': '4'}]},
+]
+UNANSWERED = [*MESSAGES, *MESSAGES]
+LATE_SYSTEM = [*EXAMPLES, *SYSTEM]
+TOOL = [*MESSAGES, {'role': 'assistant', 'content': 'x', 'tool_calls': [{'id': 1}]}, *MESSAGES]
 IMAGE = [{'role': 'user', 'content': [{'type': 'image_url', 'image_url': 'x.png'}]}]
 
 
 @pytest.mark.parametrize(
   'prompt, kind, remedy',
   [
-    (SYSTEM, 'system_message', r'no data\.system_message.*data\.instruction'),
-    (json.dumps(SYSTEM), 'system_message', r'no data\.system_message'),
-    (CONVERSATION, 'several_messages', 'write the conversation into it'),
+    (UNANSWERED, 'several_messages', 'ends with a message of the user'),
+    (LATE_SYSTEM, 'several_messages', 'one system message at its beginning'),
+    (json.dumps(EXAMPLES), 'several_messages', 'ends with a message of the user'),
+    (TOOL, 'not_text', 'leave out rows with images'),
     (IMAGE, 'not_text', 'leave out rows with images'),
   ],
 )
@@ -388,11 +395,40 @@ def test_prompts_that_cannot_be_used_are_refused_by_name(tmp_path, prompt, kind,
   notes = Notes()
   loaded = load(write(tmp_path / 'b.jsonl', [good, bad]), progress=notes)
   assert loaded.counts == {kind: 1} and loaded.skipped[0][0] == 2
-  assert 'no data.system_message' in notes.messages[0] or kind != 'system_message'
   rows = [{'problem': f'q{i}', 'answer': i} for i in range(29)]
   with pytest.raises(InputError, match=remedy):
     path = write(tmp_path / 'c.jsonl', [*rows, bad]).removeprefix('file:')
     read_benchmark('aime2024', path, DataConfig())
+
+
+@pytest.mark.parametrize('as_written', [list, json.dumps, str])
+def test_a_system_message_and_examples_stand_before_the_question(tmp_path, as_written):
+  row = {'prompt': as_written([SYSTEM[0], *EXAMPLES, *MESSAGES]), 'answer': '2'}
+  problem = read_problem(row, DataConfig(instruction='Box it.'))
+  assert (problem.prompt, problem.answer) == ('What is 1+1? Box it.', '2')
+  assert problem.preamble == (
+    ('system', 'Think.'),
+    ('user', 'What is 2+2?'),
+    ('assistant', '4'),
+  )
+  assert hash(problem.preamble)
+  assert read_question({'prompt': row['prompt']}, DataConfig()).preamble == problem.preamble
+  other = {'prompt': [*SYSTEM], 'answer': '2', 'id': 1}
+  path = write(tmp_path / 'a.jsonl', [row | {'id': 1}, other, other])
+  loaded = load(path, flaws='keep')
+  assert [p.id for p in loaded.problems] == ['1', '1#2'] and loaded.counts == {'repeated': 1}
+
+
+def test_prepared_problems_keep_their_messages(capsys, tmp_path):
+  rows = [{'prompt': SYSTEM, 'answer': '2'}, {'prompt': 'What is 1+2?', 'answer': '3'}]
+  path = write(tmp_path / 'a.jsonl', rows).removeprefix('file:')
+  code, _ = run(capsys, 'prepare', f'--from={path}', f'--data_dir={tmp_path}', '--name=mine')
+  assert code == 0
+  loaded = load(f'tfds:{tmp_path}/mine/1.0.0')
+  assert [(p.prompt, p.preamble) for p in loaded.problems] == [
+    ('What is 1+1?', (('system', 'Think.'),)),
+    ('What is 1+2?', ()),
+  ]
 
 
 @pytest.mark.parametrize(

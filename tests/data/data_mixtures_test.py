@@ -8,7 +8,7 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.config import CountdownConfig, DataConfig, config_from
-from ds_jax.data.mixtures import Part, parse_sources
+from ds_jax.config.mixtures import Part, parse_sources
 from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import SilentProgress
 from ds_jax.verify.verifiers import name_for
@@ -73,10 +73,13 @@ def test_weights_are_numbers_above_0(weight):
     parse_sources(f'{weight}*gym:legs + countdown')
 
 
-def test_a_mixture_round_trips_through_a_config():
+def test_a_mixture_round_trips_through_a_config(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
   source = '2*gym:chain_sum?min_terms=2&max_terms=3 + 1*file:a.jsonl'
   stored = json.loads(json.dumps({'data': {'source': source}}))
-  assert config_from(stored).data.source == source
+  in_full = config_from(stored).data.source
+  assert in_full == f'2*gym:chain_sum?min_terms=2&max_terms=3 + file:{tmp_path}/a.jsonl'
+  assert config_from({'data': {'source': in_full}}).data.source == in_full
 
 
 def test_problems_of_several_sources_keep_apart(tmp_path):

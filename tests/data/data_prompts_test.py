@@ -99,14 +99,16 @@ def test_other_sizes_of_values(tmp_path):
 )
 def test_prompts_equal_the_chat_template_of_transformers(shared, name):
   folder = real_folder(shared, name)
+  import tokenizers
   import transformers
 
   theirs = transformers.AutoTokenizer.from_pretrained(folder)
+  file = tokenizers.Tokenizer.from_file(str(folder / 'tokenizer.json'))
   ours = load_tokenizer(folder)
   for text in TEXTS:
     chat = [{'role': 'user', 'content': text}]
     rendered = theirs.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    expected = theirs(rendered, add_special_tokens=False)['input_ids']
+    expected = file.encode(rendered, add_special_tokens=False).ids
     tokens = ours.encode_prompt(text)
     assert tokens.dtype == np.int32 and tokens.tolist() == expected
     assert text.strip() in theirs.decode(tokens)
@@ -329,8 +331,11 @@ def test_problems_round_trip(shared, name, step=29):
     assert tokenizer.decode_response(np.asarray(row)) == text
 
 
-@pytest.mark.parametrize('name', [name for name in TOKENIZERS if name != 'gpt2'])
+@pytest.mark.parametrize(
+  'name', [name for name in TOKENIZERS if name not in ('gpt2', 'phi-3-mini')]
+)
 def test_problem_prompts_equal_those_of_transformers(shared, name, step=97):
+  """transformers 5 reads Phi-3 by rules of the class, not of its file."""
   import transformers
 
   folder = real_folder(shared, name)
@@ -347,5 +352,5 @@ def test_problem_prompts_equal_those_of_transformers(shared, name, step=97):
 @pytest.mark.parametrize('name', TOKENIZERS)
 def test_all_problems(shared, name):
   test_problems_round_trip(shared, name, step=1)
-  if name != 'gpt2':
+  if name not in ('gpt2', 'phi-3-mini'):
     test_problem_prompts_equal_those_of_transformers(shared, name, step=1)

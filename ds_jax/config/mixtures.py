@@ -11,6 +11,7 @@ import dataclasses
 import math
 import pathlib
 import re
+from collections.abc import Sequence
 
 from ds_jax.checks import InputError
 
@@ -49,6 +50,15 @@ def parse_sources(text: str) -> tuple[Part, ...]:
     count = names[: i + 1].count(names[i])
     parts.append(Part(source, weight, f'{names[i]}#{count}' if count > 1 else names[i]))
   return tuple(parts)
+
+
+def joined(parts: Sequence[Part]) -> str:
+  """The text of several sources; `parse_sources` reads the same parts of it."""
+  items = []
+  for part in parts:
+    weight = f'{part.weight:g}' if float(f'{part.weight:g}') == part.weight else f'{part.weight!r}'
+    items.append(part.source if part.weight == 1 else f'{weight}*{part.source}')
+  return ' + '.join(items)
 
 
 def _split_weight(item: str) -> tuple[str, float]:
