@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from ds_jax.checks import InputError
 from ds_jax.config import MACHINE_FIELDS, PLACE_FIELDS, Config, config_from, differing_fields
 from ds_jax.config.places import found_near, has_moved
-from ds_jax.run.disk import hold, told
+from ds_jax.run.disk import hold, no_locks, told
 from ds_jax.run.durable import write_json
 
 
@@ -83,26 +83,24 @@ def lock(workdir: Workdir, note: Callable[[str], None] = print) -> Iterator[None
   with opened as file:
     try:
       if not hold(file):
-        note(
-          f'The file system of {workdir.root} knows no locks: see to it that no other command '
-          'works there meanwhile.'
-        )
+        note(no_locks(workdir.root))
     except BlockingIOError:
       file.seek(0)
       raise InputError(
         f'{workdir.root} is in use by process {file.read().strip() or "?"}; wait '
         'for it, or choose another --workdir.'
       ) from None
-    file.truncate(0)
-    file.write(f'{os.getpid()}\n')
-    file.flush()
     try:
+      with told(workdir.root, 'write files'):
+        file.truncate(0)
+        os.write(file.fileno(), f'{os.getpid()}\n'.encode())  # closing would write it once more
       yield
     finally:
       if missing and list(workdir.root.iterdir()) == [path]:  # refused before it was claimed
         path.unlink()
         for folder in missing:
-          folder.rmdir()
+          with contextlib.suppress(OSError):  # somebody else uses it by now
+            folder.rmdir()
 
 
 def check_config(workdir: Workdir, config: Config) -> str:
