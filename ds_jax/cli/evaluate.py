@@ -7,14 +7,15 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 from ds_jax.checks import InputError
-from ds_jax.cli.registry import NAMES_RUN, Flags, Needs, ShortFor
+from ds_jax.cli.registry import NAMES_RUN, Needs, ShortFor
 from ds_jax.cli.result import Result
+from ds_jax.cli.run_flags import RunFlags
 from ds_jax.config.places import FOLDER
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
 
-HELP = 'pass@1 of the newest parameters, on the evaluation split or on prepared benchmarks.'
+HELP = 'pass@1 of a run, of the newest parameters or others, on its evaluation split or benchmarks.'
 EXAMPLE = (
   'ds-jax evaluate --checkpoint=runs/deepsearch --benchmarks=aime2024,aime2025 '
   '--samples=32 --temperature=0.6 --top_p=0.95 --data_dir=data'
@@ -22,8 +23,8 @@ EXAMPLE = (
 NEEDS = Needs(config=True, workdir=True, team=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Args(Flags):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Args(RunFlags):
   # instead of --config and --workdir: the folder of a run, whose config holds
   checkpoint: Annotated[str, NAMES_RUN, FOLDER] = ''
   benchmarks: str = ''  # names, e.g. aime2024,math500 (`ds-jax data prepare`), or all
@@ -37,6 +38,7 @@ class Args(Flags):
   output: Annotated[str | None, FOLDER] = None
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     if self.output and not self.benchmarks:
       raise InputError('--output keeps the samples of --benchmarks; name some, or leave it out.')
 
@@ -44,13 +46,14 @@ class Args(Flags):
 def run(session: Session, args: Args) -> Result:
   from ds_jax.data.benchmarks import BENCHMARKS
   from ds_jax.run.evaluation import evaluate
-  from ds_jax.run.workdir import lock
+  from ds_jax.run.workdir import is_writable, lock
 
   benchmarks = tuple(args.benchmarks.split(',')) if args.benchmarks else ()
   if args.benchmarks == 'all':
     benchmarks = tuple(BENCHMARKS)
   held = contextlib.nullcontext()  # the files of benchmarks have locks of their own
-  if session.team.is_first and not benchmarks:
+  if session.team.is_first and not benchmarks and is_writable(session.workdir.root):
     held = lock(session.workdir, session.progress.note)
   with held:
-    return Result(*evaluate(session, benchmarks=benchmarks, output=args.output))
+    chosen = args.chosen_in(session)
+    return Result(*evaluate(chosen, benchmarks=benchmarks, output=args.output))

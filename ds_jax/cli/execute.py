@@ -95,8 +95,13 @@ def _held(invocation: Invocation, session: Session) -> AbstractContextManager[An
 
 
 def _keep_compiled_programs(workdir: str) -> None:
-  """Compiled programs are kept in the workdir, unless the user keeps them elsewhere."""
-  if workdir:
+  """Compiled programs are kept in the workdir, unless the user keeps them elsewhere.
+
+  Where the workdir cannot be written, they are not kept.
+  """
+  from ds_jax.run.workdir import is_writable
+
+  if workdir and is_writable(pathlib.Path(workdir)):
     cache = pathlib.Path(workdir) / 'jax_cache'
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '1')

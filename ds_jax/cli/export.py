@@ -5,20 +5,21 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ds_jax.cli.registry import Flags, Needs
+from ds_jax.cli.registry import Needs
 from ds_jax.cli.result import Result
+from ds_jax.cli.run_flags import RunFlags
 from ds_jax.config.places import FOLDER
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
 
-HELP = 'Write the newest parameters of a run as a Hugging Face folder, e.g. for vLLM.'
+HELP = 'Write parameters of a run, the newest or others, as a Hugging Face folder, e.g. for vLLM.'
 EXAMPLE = 'ds-jax export --checkpoint=runs/quickstart --output=DIR --dtype=bfloat16'
 NEEDS = Needs()
 
 
-@dataclasses.dataclass(frozen=True)
-class Args(Flags):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Args(RunFlags):
   checkpoint: Annotated[str, FOLDER]  # folder of the run
   output: Annotated[str, FOLDER]  # folder to write: a new one, or an empty one
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # float32 keeps every bit
@@ -27,4 +28,5 @@ class Args(Flags):
 def run(session: Session, args: Args) -> Result:
   from ds_jax.run.parameters import export
 
-  return Result(export(session, checkpoint=args.checkpoint, output=args.output, dtype=args.dtype))
+  chosen = args.chosen_in(session)
+  return Result(export(chosen, checkpoint=args.checkpoint, output=args.output, dtype=args.dtype))

@@ -268,9 +268,4 @@ def _config_of_run(folder: str) -> Any:
 
   from ds_jax.run.workdir import Workdir, workdir_config
 
-  if (pathlib.Path(folder) / 'tokenizer.json').exists():
-    raise InputError(
-      f'{folder} is a model without a run; name it with --config=FILE '
-      f'--workdir=DIR --config.model.path={folder}.'
-    )
   return ConfigDict(dataclasses.asdict(workdir_config(Workdir(pathlib.Path(folder)))))

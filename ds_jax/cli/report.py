@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from ds_jax.cli.registry import Flags, Needs
 from ds_jax.cli.result import Result
+from ds_jax.config.places import FOLDER
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -18,11 +19,10 @@ NEEDS = Needs(workdir=True)
 
 @dataclasses.dataclass(frozen=True)
 class Args(Flags):
-  pass
+  output: Annotated[str, FOLDER] = ''  # folder to write them to (default: the workdir)
 
 
 def run(session: Session, args: Args) -> Result:
   from ds_jax.run.reporting import report
 
-  del args
-  return Result(*report(session))
+  return Result(*report(session, args.output))

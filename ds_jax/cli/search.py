@@ -7,23 +7,23 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from ds_jax.checks import InputError
-from ds_jax.cli.registry import Flags, Needs
+from ds_jax.cli.registry import NAMES_RUN, Needs
 from ds_jax.cli.result import Result
-from ds_jax.config.places import FILE
+from ds_jax.cli.run_flags import RunFlags
+from ds_jax.config.places import FILE, FOLDER
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
 
 HELP = 'Grow a tree for one problem and print it, or one for each problem of a file.'
-EXAMPLE = (
-  'ds-jax search --config=configs/quickstart.py --workdir=runs/quickstart '
-  '--problem="24 from 3 5 7 2"'
-)
+EXAMPLE = 'ds-jax search --checkpoint=runs/quickstart --problem="24 from 3 5 7 2"'
 NEEDS = Needs(config=True, workdir=True, team=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Args(Flags):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Args(RunFlags):
+  # instead of --config and --workdir: the folder of a run, whose config holds
+  checkpoint: Annotated[str, NAMES_RUN, FOLDER] = ''
   problem: str = ''  # text of the problem
   answer: str | None = None  # its gold answer, if known; not needed for the embedded task
   # instead of --problem: .jsonl, .json, .parquet, .csv; answers may be missing
@@ -39,6 +39,7 @@ class Args(Flags):
     return {'problems', 'output'} if is_for_file else {'problem'}
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     if self.problem and (self.problems or self.output):
       raise InputError(
         '--problem searches one problem and prints its tree; --problems=FILE and '
@@ -53,6 +54,7 @@ class Args(Flags):
 def run(session: Session, args: Args) -> Result:
   from ds_jax.run.searching import search_file, search_problem
 
+  session = args.chosen_in(session)
   if args.problems:
     return Result(
       *search_file(session, problems=args.problems, output=args.output, select=args.select)

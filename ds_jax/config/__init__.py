@@ -9,6 +9,7 @@ from ds_jax.config.compare import (
   differing_fields,
   digest,
   settings_digest,
+  stored_config,
 )
 from ds_jax.config.derived import context_length, num_updates, response_limit
 from ds_jax.config.fields import (
@@ -58,4 +59,5 @@ __all__ = [
   'response_limit',
   'digest',
   'settings_digest',
+  'stored_config',
 ]

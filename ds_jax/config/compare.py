@@ -17,7 +17,7 @@ from ds_jax.config.annotations import (
   settings_of,
 )
 from ds_jax.config.fields import Config
-from ds_jax.config.load import flatten, read_fields, unknown_fields
+from ds_jax.config.load import config_from, flatten, read_fields, unknown_fields
 from ds_jax.config.places import is_same_place
 
 
@@ -54,6 +54,16 @@ def _places(cls: type = Config, prefix: str = '') -> tuple[str, ...]:
 PLACE_FIELDS = _places()
 
 
+def stored_config(fields: Mapping[str, Any]) -> Config:
+  """The checked Config of a run's config.json; what it lacks, being older, has its default.
+
+  Raises:
+    InputError: names the fields that ds_jax does not know, or that are bad.
+  """
+  _check_known(fields)
+  return config_from(fields)
+
+
 def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
   """{'search.width': (value in a, value in b)} of two configs as nested mappings.
 
@@ -64,7 +74,9 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
   Raises:
     InputError: names the fields that ds_jax does not know.
   """
-  config_a, config_b = _stored_config(a), _stored_config(b)
+  _check_known(a)
+  _check_known(b)
+  config_a, config_b = read_fields(a), read_fields(b)
   flat_a, flat_b = _result_fields(config_a), _result_fields(config_b)
   idle: tuple[str, ...] = ()
   if config_a.model.path and config_b.model.path:
@@ -92,14 +104,13 @@ def digest(value: Any) -> str:
   return f'{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}'
 
 
-def _stored_config(fields: Mapping[str, Any]) -> Config:
+def _check_known(fields: Mapping[str, Any]) -> None:
   unknown = unknown_fields(fields)
   if unknown:
     raise InputError(
       f'This version of ds_jax has no setting {", ".join(unknown)}; the run was made by another '
-      'one. Continue it with that version, or choose another --workdir.'
+      'one, perhaps a newer one. Use that version, or choose another --workdir.'
     )
-  return read_fields(fields)
 
 
 def _result_fields(config: Config) -> dict[str, Any]:

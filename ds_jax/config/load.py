@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import runpy
 import sys
@@ -83,7 +84,8 @@ def read_fields(fields: Mapping[str, Any]) -> Config:
 
 def unknown_fields(fields: Mapping[str, Any]) -> list[str]:
   """Names like 'search.width' that a nested mapping has and a Config has not."""
-  return sorted(set(flatten(_with_new_names(fields))) - set(flatten(dataclasses.asdict(Config()))))
+  known = dataclasses.asdict(Config())
+  return sorted(set(flatten(_with_new_names(fields))) - set(flatten(known)) - set(known))
 
 
 def _with_places(section: Any, prefix: str) -> Any:
@@ -191,6 +193,8 @@ def _typed(setting: Setting, value: Any, name: str) -> Any:
 
 def _item(kind: type, value: Any, name: str) -> Any:
   is_bool = isinstance(value, bool)
+  if isinstance(value, float) and math.isnan(value):
+    raise InputError(f'Expected {name} to be a number, got {value}.')
   if kind is float and isinstance(value, int) and not is_bool:
     return float(value)
   if not isinstance(value, kind) or (is_bool and kind is not bool):

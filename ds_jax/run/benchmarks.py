@@ -28,7 +28,7 @@ from ds_jax.run.durable import (
 )
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work, grow_missing, key_of, rollout_jobs
-from ds_jax.run.parameters import trained_params
+from ds_jax.run.parameters import ChosenParams, chosen_params
 from ds_jax.run.prompts import Prompts, note_missing_box, prepare
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
@@ -64,10 +64,10 @@ def evaluate_benchmarks(
   """
   session, config = engines.session, engines.session.config
   prompts = {name: _benchmark_prompts(engines, name) for name in names}
-  params, parameters = trained_params(engines)
+  chosen = chosen_params(engines)
   settings = sample_settings(config)
-  run = f'{parameters}, settings {digest(settings)}'
-  folder = session.workdir.root / 'evaluations' / digest([parameters, settings])
+  run = f'{chosen.source}, settings {digest(settings)}'
+  folder = session.workdir.root / 'evaluations' / digest([chosen.source, settings])
   if output:
     folder = pathlib.Path(output)
   with contextlib.ExitStack() as stack:
@@ -80,7 +80,7 @@ def evaluate_benchmarks(
     note_missing_box(session, engines.tokenizer, everything)
     jobs = rollout_jobs(everything, config.evaluate.num_samples)
     work = Work(engines.evaluation_engine, jobs, Purpose.EVALUATE, phase='evaluate')
-    grow_missing(session, params, work, store=SampleFiles(engines, files, prompts))
+    grow_missing(session, chosen.params, work, store=SampleFiles(engines, files, prompts))
     if not session.team.is_first:
       return {'status': 'done', 'process': session.team.index}, ''
     results = {}
@@ -89,7 +89,7 @@ def evaluate_benchmarks(
       results[name] = summarize_samples(rows, config.verify.verifier)
   if set(results) == set(BENCHMARKS):
     results['average'] = average([results[name] for name in BENCHMARKS])
-  return _write_tables(folder, parameters, settings, results, config)
+  return _write_tables(folder, chosen, settings, results=results, config=config)
 
 
 def sample_settings(config: Config) -> dict[str, Any]:
@@ -166,17 +166,18 @@ def _wanted_rows(file: LineFile, prompts: Prompts, config: Config) -> list[dict[
 
 def _write_tables(
   folder: pathlib.Path,
-  parameters: str,
+  chosen: ChosenParams,
   settings: Mapping[str, Any],
+  *,
   results: Mapping[str, Any],
   config: Config,
 ) -> tuple[Summary, str]:
   """Writes table.json and table.md; returns what they say."""
   sampling = {name: getattr(config.evaluate, name) for name in table.PAPER_SETTINGS}
-  text = table.markdown(results, parameters, sampling)
+  text = table.markdown(results, chosen.source, sampling)
   columns = (*BENCHMARKS, 'average')
   tables = {
-    'parameters': parameters,
+    **chosen.summary,
     'settings': {**settings, 'evaluate.num_samples': config.evaluate.num_samples},
     'results': results,
     'paper': {row: dict(zip(columns, values, strict=True)) for row, values in table.PAPER.items()},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import gc
 import itertools
@@ -17,7 +18,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,19 @@ _MIN_ATTEMPTS = 3  # at a save that they spoil, however long each takes
 
 class SaveError(CannotWrite):
   """A checkpoint could not be written; earlier ones are untouched."""
+
+
+class DamagedError(InputError):
+  """None of the checkpoints that may be read is whole."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+  """A checkpoint as its folder tells of it, without its arrays."""
+
+  number: int  # name of its folder: saves are counted
+  step: int  # training steps done by then, as in metrics.jsonl
+  score: float | None  # of the evaluation that it was saved with; None: with none
 
 
 class Checkpointer:
@@ -122,7 +136,7 @@ class Checkpointer:
     items = ocp.args.Composite(
       **{
         _STATE: ocp.args.StandardSave(named),
-        _HOST: ocp.args.JsonSave({'host': dict(host), 'checksums': sums}),
+        _HOST: ocp.args.JsonSave({'host': dict(host), 'checksums': sums, 'score': score}),
       }
     )
     metrics = None if score is None else {'score': float(score)}
@@ -158,14 +172,25 @@ class Checkpointer:
     """Step of the newest committed checkpoint that is not known to be damaged; None: none."""
     return max(self._steps(), default=None)
 
+  def saved(self) -> list[Saved]:
+    """What checkpoints there are, the oldest first; one that cannot say what it is, is noted."""
+    readable = []
+    for number in sorted(self._steps()):
+      try:
+        readable.append(self._describe(number))
+      except Exception as error:  # whatever a damaged file provokes
+        self._note_damaged(number, error)
+    return readable
+
   def restore(
-    self, abstract_state: Any, step: int | None = None, part: str = ''
+    self, abstract_state: Any, steps: Collection[int] | None = None, part: str = ''
   ) -> tuple[Any, dict[str, Any]]:
     """Reads a checkpoint onto the mesh that `abstract_state` names, whatever mesh wrote it.
 
     Args:
       abstract_state: pytree of ShapeDtypeStructs with shardings.
-      step: which; None: the newest that is whole. Damaged ones are noted and passed over.
+      steps: which may be read: of them the newest that is whole. None: of all. Damaged ones are
+        noted and passed over.
       part: the attribute of the saved state that `abstract_state` is, e.g. 'params'; nothing else
         is read. '': the state itself.
 
@@ -175,24 +200,24 @@ class Checkpointer:
     Raises:
       InputError: no checkpoint, none that can be read, or one of another model.
     """
-    steps = self._steps() if step is None else [step]
-    if not steps or (step is not None and step not in self._steps()):
+    present = self._steps()
+    wanted = sorted(present if steps is None else steps)
+    if not wanted or not set(wanted) <= set(present):
+      of_steps = f' of step {", ".join(map(str, wanted))}' if wanted else ''
       raise InputError(
-        f'Expected a checkpoint{"" if step is None else f" of step {step}"} in '
-        f'{self._folder}, found steps {self._steps()}.'
+        f'Expected a checkpoint{of_steps} in {self._folder}, found steps {sorted(present)}.'
       )
-    for candidate in sorted(steps, reverse=True):
+    for candidate in reversed(wanted):
       try:
         return self._read(candidate, abstract_state, part)
       except InputError:
         raise
       except Exception as error:  # whatever a damaged file provokes
-        self._damaged.add(candidate)
-        self._note(f'checkpoint {candidate} is damaged and passed over: {_reason(error)}')
+        self._note_damaged(candidate, error)
       _collect_abandoned()
-    raise InputError(
+    raise DamagedError(
       f'No checkpoint in {self._folder} can be read (tried steps '
-      f'{sorted(steps)}); start in a new workdir or restore the files.'
+      f'{wanted}); start in a new workdir or restore the files.'
     )
 
   def close(self) -> None:
@@ -298,15 +323,33 @@ class Checkpointer:
     with _quiet():
       self._manager.reload()
 
+  def _note_damaged(self, step: int, error: Exception) -> None:
+    self._damaged.add(step)
+    self._note(f'checkpoint {step} is damaged and passed over: {_reason(error)}')
+
+  def _read_host(self, step: int) -> dict[str, Any]:
+    """The JSON object that `begin_save` wrote."""
+    import orbax.checkpoint as ocp
+
+    only_host = ocp.args.Composite(**{_HOST: ocp.args.JsonRestore()})
+    with _quiet():
+      return self._manager.restore(step, args=only_host)[_HOST]
+
+  def _describe(self, number: int) -> Saved:
+    stored = self._read_host(number)
+    score = stored.get('score')
+    if score is None:  # of a run of before, orbax may have it
+      metrics = self._manager.metrics(number)
+      score = _score(metrics) if metrics else None
+    return Saved(number, int(stored['host']['step']), score)
+
   def _read(self, step: int, abstract_state: Any, part: str) -> tuple[Any, dict[str, Any]]:
     import orbax.checkpoint as ocp
 
     prefix = f'{part}.' if part else ''
     named = {prefix + name: leaf for name, leaf in _named_leaves(abstract_state).items()}
+    host = self._read_host(step)
     with _quiet():
-      host = self._manager.restore(
-        step, args=ocp.args.Composite(**{_HOST: ocp.args.JsonRestore()})
-      )[_HOST]
       stored = dict(self._manager.item_metadata(step)[_STATE])
       if stored.keys() != host['checksums'].keys():
         raise ValueError('its list of arrays is incomplete')

@@ -17,15 +17,15 @@ import jax
 from ds_jax import sharding
 from ds_jax.checks import InputError
 from ds_jax.config import Config, SamplingConfig, SearchConfig, context_length
-from ds_jax.data.prompts import load_tokenizer
 from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import ALONE, ExpandFn, Team, Tokenizer
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.huggingface.config import read_config
 from ds_jax.run.mesh import open_mesh
+from ds_jax.run.opening import keep_model, model_folder, open_model
 from ds_jax.run.session import Session
 from ds_jax.run.team import first_process_first
+from ds_jax.run.workdir import claim
 from ds_jax.search.engine.engine import Engine
 from ds_jax.search.policies import policy_of
 from ds_jax.verify.pool import VerifierPool
@@ -112,6 +112,11 @@ class Engines:
     engine = self.direct_engine
     return dataclasses.replace(engine, expand_fn=self._expand_fn(engine.config, sampling))
 
+  def claim(self) -> None:
+    """Makes the workdir this run's, once all is found good: its model's files, its config."""
+    keep_model(self.session, self.tokenizer)
+    claim(self.session.workdir, self.session.config)
+
   def announce(self) -> None:
     """Says what the work is done with."""
     count = self.decoder_config.num_parameters()
@@ -151,23 +156,19 @@ def open_engines(session: Session) -> Iterator[Engines]:
   config = session.config
   mesh = open_mesh(config)
   with first_process_first(session.team):  # it may have to download, into a folder that all share
-    folder = session.model_folder
-  read_config(folder)  # a missing folder is named before the tokenizer that it lacks
-  tokenizer = load_tokenizer(str(folder))
-  decoder_config = dataclasses.replace(
-    read_config(folder, tokenizer.num_ids), **config.model.formats
-  )
-  if context_length(config) > decoder_config.context_limit:
+    model_folder(session)
+  model = open_model(session)
+  if context_length(config) > model.decoder_config.context_limit:
     raise InputError(
       f'prompt_limit + max_depth * segment_length = {context_length(config)} exceeds the '
-      f'{decoder_config.context_limit} positions of {folder} (max_position_embeddings); lower '
-      'search.max_depth or search.segment_length.'
+      f'{model.decoder_config.context_limit} positions of {model.folder} '
+      '(max_position_embeddings); lower search.max_depth or search.segment_length.'
     )
   verify = config.verify
   if policy_of(config.search).defects.keeps_degenerate:
     verify = dataclasses.replace(verify, degenerate='keep')
   with VerifierPool(verify, session.progress.note) as pool:
-    yield Engines(session, mesh, tokenizer, decoder_config, pool)
+    yield Engines(session, mesh, model.tokenizer, model.decoder_config, pool)
 
 
 def _announced(

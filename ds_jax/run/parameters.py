@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,17 @@ import jax
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import Config, context_length
 from ds_jax.data.prompts import load_tokenizer, save_tokenizer
-from ds_jax.interfaces import Progress, Tokenizer
+from ds_jax.interfaces import Tokenizer
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import Decoder, abstract_decoder, init_decoder
-from ds_jax.model.huggingface.config import read_config
+from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.model.huggingface.save import check_output, save_decoder
-from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.engines import Engines
+from ds_jax.run.opening import open_model, shape_difference, source_folder
+from ds_jax.run.restoring import restore_params
 from ds_jax.run.session import Session
 from ds_jax.run.workdir import Workdir, workdir_config
-from ds_jax.sharding import local_view, make_mesh, parameter_shardings
+from ds_jax.sharding import local_view, make_mesh
 from ds_jax.train.state import search_form
 
 
@@ -69,73 +68,101 @@ def new_decoder_config(config: Config, tokenizer: Tokenizer) -> DecoderConfig:
   )
 
 
-def restore_params(
-  workdir: Workdir, decoder_config: DecoderConfig, mesh: jax.sharding.Mesh, progress: Progress
-) -> tuple[Decoder, int] | None:
-  """Parameters (float32, in the training form) and step of the newest checkpoint; None: no such.
-
-  The optimizer's state stays on disk, and the run that writes there is not disturbed.
-  """
-  if not workdir.checkpoints.exists():
-    return None
-  opened = Checkpointer(workdir.checkpoints, keep=None, note=progress.note)
-  with contextlib.closing(opened) as checkpointer:
-    if checkpointer.latest() is None:
-      return None
-    abstract = abstract_decoder(decoder_config)
-    abstract = jax.tree.map(
-      lambda leaf, target: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=target),
-      abstract,
-      parameter_shardings(abstract, mesh),
-    )
-    params, host = checkpointer.restore(abstract, part='params')
-    return params, host['step']
-
-
 def initial_params(engines: Engines) -> Decoder:
-  """The parameters that a run starts from, in float32 and in the training form, on the mesh."""
+  """The parameters that a run starts from, in float32 and in the training form, on the mesh.
+
+  Raises:
+    InputError: if they cannot be loaded, or are of another model than the run has begun with.
+  """
   session = engines.session
-  return load_decoder(
-    session.model_folder,
+  folder = source_folder(session)
+  decoder = load_decoder(
+    folder,
     num_ids=engines.tokenizer.num_ids,
     mesh=engines.mesh,
     **session.config.model.formats,
   )
+  _check_is_the_runs(engines, decoder.config, folder)
+  return decoder
 
 
 def trained_params(engines: Engines) -> tuple[Decoder, str]:
-  """Parameters for search: the newest checkpoint of the workdir, else the initial model.
+  """Parameters for search, and where they come from; see `chosen_params`."""
+  chosen = chosen_params(engines)
+  return chosen.params, chosen.source
 
-  Returns:
-    The parameters on the devices on which this process searches, and where they come from.
+
+@dataclasses.dataclass(frozen=True)
+class ChosenParams:
+  """Parameters for search, on the devices on which this process searches."""
+
+  params: Decoder
+  source: str  # where they come from: what results say they are of
+  step: int | None  # training steps that they have behind them; None: they are the initial model's
+
+  @property
+  def summary(self) -> dict[str, Any]:
+    """What summaries say of them."""
+    return {'parameters': self.source, 'step': self.step}
+
+  @property
+  def name(self) -> str:
+    """In a line for a person."""
+    return 'the initial model' if self.step is None else f'step {self.step}'
+
+
+def chosen_params(engines: Engines) -> ChosenParams:
+  """Of the session's step, else of the newest checkpoint of the workdir, else the initial model's.
+
+  Raises:
+    InputError: if they cannot be read.
   """
   session, mesh = engines.session, engines.mesh
   model, workdir = session.config.model, session.workdir
-  restored = restore_params(workdir, engines.decoder_config, mesh, session.progress)
+  restored = restore_params(
+    workdir, engines.decoder_config, mesh, session.progress, step=session.step
+  )
   if restored is not None:
     params, step = restored
     params = search_form(params, mesh=mesh, dtype=model.compute_dtype)
     source = f'{workdir.checkpoints} (step {step})'
   else:
-    source = str(session.model_folder)
+    folder, step = source_folder(session), None
+    source = str(folder)
     params = load_decoder(
-      source,
+      folder,
       num_ids=engines.tokenizer.num_ids,
       mesh=mesh,
       dtype=model.compute_dtype,
       for_search=True,
       **model.formats,
     )
-  return local_view(params, mesh, engines.search_mesh), source
+    _check_is_the_runs(engines, params.config, folder)
+  if session.model:  # other files, other prompts
+    source += f', model files of {session.model}'
+  session.progress.note(f'Parameters: {source}.')
+  return ChosenParams(local_view(params, mesh, engines.search_mesh), source, step)
+
+
+def _check_is_the_runs(engines: Engines, config: DecoderConfig, folder: Path) -> None:
+  """Raises InputError for a model that is no longer the one whose files the run keeps."""
+  difference = shape_difference(engines.decoder_config, config)
+  if difference:
+    raise InputError(
+      f'{folder} holds another model than when {engines.session.workdir.root} began: {difference}; '
+      'bring that one back, or choose another --workdir.'
+    )
 
 
 def export(
   session: Session, *, checkpoint: str, output: str, dtype: str | None = None
 ) -> dict[str, Any]:
-  """Writes the newest parameters of a run as a Hugging Face folder.
+  """Writes parameters of a run as a Hugging Face folder.
 
   Args:
-    session: whose progress hears of it; the config is the run's own.
+    session: whose progress hears of it; its `step` says which parameters, the newest or another
+      step's, and its `model` where the model's files are, if not in the run. The config is the
+      run's own.
     checkpoint: the run's workdir.
     output: the folder to write; it must not exist, or be empty.
     dtype: of the tensors, 'float32' (the default, every bit) or 'bfloat16'.
@@ -143,26 +170,28 @@ def export(
   dtype, workdir, folder = dtype or 'float32', Workdir(Path(checkpoint)), Path(output).expanduser()
   check_choice('--dtype', dtype, ('float32', 'bfloat16'))
   run = dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
-  source = run.model_folder
   run_folders = {f'the {path.name} of the run': path for path in workdir.folders}
-  check_output(folder, run_folders | {'the model of the run': source})
-  tokenizer = load_tokenizer(source)
-  decoder_config = read_config(source, tokenizer.num_ids)
-  restored = restore_params(workdir, decoder_config, make_mesh(fsdp=-1), session.progress)
+  check_output(folder, run_folders)
+  model = open_model(run)
+  check_output(folder, {'the model of the run': model.folder})
+  decoder_config = model.decoder_config
+  restored = restore_params(
+    workdir, decoder_config, make_mesh(fsdp=-1), session.progress, step=session.step
+  )
   if restored is None:
     raise InputError(
       f'{workdir.checkpoints} holds no checkpoint; `ds-jax train` writes them. '
-      f'The initial model is {source}.'
+      f'The initial model is {run.config.model.path or workdir.warmstart}.'
     )
   params, step = restored
   files = save_decoder(
     params,
     folder,
-    stop_ids=tokenizer.stop_ids,
-    pad_id=tokenizer.pad_id,
+    stop_ids=model.tokenizer.stop_ids,
+    pad_id=model.tokenizer.pad_id,
     dtype=dtype,
-    original=source,
-    add_files=lambda path: save_tokenizer(source, path),
+    original=model.folder,
+    add_files=lambda path: save_tokenizer(model.folder, path),
   )
   count = decoder_config.num_parameters()
   session.progress.note(f'Wrote {folder}: {count:,} parameters of step {step} in {dtype}.')

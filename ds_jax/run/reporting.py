@@ -18,27 +18,36 @@ from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work, grow_in_memory
 from ds_jax.run.prompts import Prompts
 from ds_jax.run.session import Session
+from ds_jax.run.workdir import is_writable, stored_fields
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 
 NUM_EXAMPLES = 3
 
 
-def report(session: Session) -> tuple[dict[str, Any], str]:
+def report(session: Session, output: str = '') -> tuple[dict[str, Any], str]:
   """Writes report.html and report.png; returns their names, and the table of a finished run.
 
+  Args:
+    session: of the run.
+    output: folder to write them to, which is made where it is missing; '': the workdir.
+
   Raises:
-    InputError: if there is nothing to report on.
+    InputError: if there is nothing to report on, or the workdir cannot be written.
   """
   workdir = session.workdir
   metrics = read_metrics(workdir.root / 'metrics.jsonl')
   if not metrics:
     raise InputError(f'{workdir.root} has no metrics.jsonl to report on; run `ds-jax train` first.')
   summary = json.loads(workdir.summary.read_text()) if workdir.summary.exists() else {}
-  config = json.loads((workdir.root / 'config.json').read_text())
+  config = stored_fields(workdir)
   trees = json.loads(workdir.examples.read_text()) if workdir.examples.exists() else []
   shown = summary | {'config': config, 'trees': trees}
-  page, picture = write_report(workdir.root, metrics, shown)
+  if not output and not is_writable(workdir.root):
+    raise InputError(f'{workdir.root} cannot be written; name another folder with --output=DIR.')
+  folder = pathlib.Path(output) if output else workdir.root
+  folder.mkdir(parents=True, exist_ok=True)
+  page, picture = write_report(folder, metrics, shown)
   session.progress.note(f'Report: {page}')
   session.progress.note(f'Picture: {picture}')
   text = summary_table(summary) if summary else ''

@@ -20,7 +20,7 @@ from ds_jax.report.text import percent
 from ds_jax.run.durable import LineFile, close_parts, open_results
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import JobKey, grow_in_memory, grow_missing, key_of
-from ds_jax.run.parameters import trained_params
+from ds_jax.run.parameters import chosen_params
 from ds_jax.run.questions import question_work, read_question, read_questions, with_slots
 from ds_jax.run.session import Session
 from ds_jax.search.engine.host_tree import Job
@@ -40,7 +40,7 @@ def search_problems(
 
   Args:
     engines: from `open_engines`.
-    params: parameters in the form for search, from `trained_params`.
+    params: parameters in the form for search, from `parameters.trained_params`.
     problems: any number; ids must differ. Of several processes all must give the same.
 
   Raises:
@@ -70,16 +70,16 @@ def search_problem(
     problem = read_question(engines, text, answer)
     if not problem.answer:
       session.progress.note('No --answer: ends cannot be graded, so none is better than another.')
-    params, parameters = trained_params(engines)
+    chosen = chosen_params(engines)
     engines.announce()
     work = question_work(engines, [problem])
-    (tree,) = grow_in_memory(alone, params, work, on_start=clock.start).trees
+    (tree,) = grow_in_memory(alone, chosen.params, work, on_start=clock.start).trees
     seconds = clock.seconds(problem.id)
     row = _row(engines, tree, problem, select=select, seconds=seconds)
     shown = format_tree(tree, engines.tokenizer.decode_response)
   summary = {
     'status': 'done',
-    'parameters': parameters,
+    **chosen.summary,
     'time/search': seconds,
     **{name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')},
     **summarize_trees([row]),
@@ -112,15 +112,15 @@ def search_file(
     per_device = -(-len(loaded.problems) // sharding.num_slot_shards(opened.mesh))
     fewer = dataclasses.replace(session, config=with_slots(session.config, per_device))
     engines = dataclasses.replace(opened, session=fewer)
-    params, parameters = trained_params(engines)
+    chosen = chosen_params(engines)
     with (
-      open_results(output, run_name(session.config, parameters), session.team) as file,
+      open_results(output, run_name(session.config, chosen.source), session.team) as file,
       Clock() as clock,
     ):
       engines.announce()
       trees = TreeFile(engines, file, clock, select)
       work = question_work(engines, loaded.problems, phase='search')
-      counters = grow_missing(fewer, params, work, store=trees, on_start=clock.start)
+      counters = grow_missing(fewer, chosen.params, work, store=trees, on_start=clock.start)
       if not session.team.is_first:
         return {'status': 'done', 'process': session.team.index}, ''
       rows = trees.rows(work.jobs)
@@ -129,7 +129,7 @@ def search_file(
     figures |= counters.metrics() | {'search/out_of_budget': counters.out_of_budget}
   summary = {
     'status': 'done',
-    'parameters': parameters,
+    **chosen.summary,
     'output': str(output),
     'num_skipped': len(loaded.skipped),
     **figures,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Callable
 
 from ds_jax.config import Config
-from ds_jax.hub import local_folder
 from ds_jax.interfaces import ALONE, Progress, Team
 from ds_jax.run.disk import RENAME_REMEDY, CannotWrite, probe
 from ds_jax.run.workdir import Workdir
@@ -28,17 +26,13 @@ class Session:
   progress: Progress
   should_stop: Callable[[], bool] = never  # polled by long phases
   team: Team = ALONE  # the processes that run the command together
+  step: str = ''  # of the checkpoint to read: a training step, or 'best'; '': the newest
+  model: str = ''  # folder of tokenizer and config.json, instead of those that the run names
 
   @property
   def data_dir(self) -> str:
     """The folder, or bucket, of prepared problems."""
     return self.config.data.data_dir or str(self.workdir.data)
-
-  @property
-  def model_folder(self) -> pathlib.Path:
-    """Folder of config.model.path, or what `ds-jax warmstart` leaves in the workdir."""
-    path = self.config.model.path
-    return local_folder(path) if path else self.workdir.warmstart
 
 
 def probed(session: Session) -> Session:

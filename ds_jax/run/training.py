@@ -27,7 +27,7 @@ from ds_jax.run.sampler import Sampler, next_batch
 from ds_jax.run.saving import Saving
 from ds_jax.run.session import Session, probed
 from ds_jax.run.stopping import Stopped, StoppedAlone
-from ds_jax.run.workdir import check_config, claim
+from ds_jax.run.workdir import check_config
 from ds_jax.search.engine.keys import Purpose
 from ds_jax.train.curriculum import hard_problems
 
@@ -63,7 +63,7 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
       session.progress.note(moved)
     with contextlib.closing(Training(engines)) as training:
       if team.is_first:
-        claim(workdir, config)
+        engines.claim()
       training.run()
       examples = example_trees(engines, training.learning.params(), training.eval_prompts)
   if not team.is_first:

@@ -9,9 +9,16 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.config import MACHINE_FIELDS, PLACE_FIELDS, Config, config_from, differing_fields
+from ds_jax.config import (
+  MACHINE_FIELDS,
+  PLACE_FIELDS,
+  Config,
+  differing_fields,
+  stored_config,
+)
 from ds_jax.config.places import found_near, has_moved
 from ds_jax.run.disk import hold, no_locks, told
 from ds_jax.run.durable import write_json
@@ -23,6 +30,14 @@ class Workdir:
 
   root: pathlib.Path
   renames_folders: bool = True  # whether its file system does, see disk.py
+
+  @property
+  def config(self) -> pathlib.Path:
+    return self.root / 'config.json'
+
+  @property
+  def model_files(self) -> pathlib.Path:
+    return self.root / 'model_files'
 
   @property
   def data(self) -> pathlib.Path:
@@ -103,6 +118,14 @@ def lock(workdir: Workdir, note: Callable[[str], None] = print) -> Iterator[None
             folder.rmdir()
 
 
+def is_writable(folder: pathlib.Path) -> bool:
+  """Whether files can be made in a folder, or the folder itself where it is missing."""
+  for path in (folder, *folder.absolute().parents):
+    if path.exists():
+      return path.is_dir() and os.access(path, os.W_OK)
+  return False
+
+
 def check_config(workdir: Workdir, config: Config) -> str:
   """Checks that a workdir which has a config belongs to this one.
 
@@ -111,15 +134,18 @@ def check_config(workdir: Workdir, config: Config) -> str:
     that have moved. '': nothing.
 
   Raises:
-    InputError: names the other fields that differ (those that do not change results aside).
+    InputError: names the other fields that differ (those that do not change results aside), or
+      the file, where it cannot be read.
   """
-  path, ours = workdir.root / 'config.json', dataclasses.asdict(config)
-  if not path.exists():
+  if not workdir.config.exists():
     return ''
-  if (workdir.root / 'tokenizer.json').exists():
+  stored = stored_fields(workdir)
+  if 'model_type' in stored:
     raise InputError(f'{workdir.root} is the folder of a model; choose another --workdir.')
+  with _naming(workdir.config):
+    differing = differing_fields(stored, dataclasses.asdict(config))
   machine, moved, faults = [], [], []
-  for name, (before, now) in differing_fields(json.loads(path.read_text()), ours).items():
+  for name, (before, now) in differing.items():
     words = f'{name}: workdir {before!r}, now {now!r}'
     if name in MACHINE_FIELDS:
       machine.append(words)
@@ -154,24 +180,100 @@ def workdir_config(workdir: Workdir, note: Callable[[str], None] = _to_stderr) -
     note: is told of a place that has moved.
 
   Raises:
-    InputError: if it has no config.
+    InputError: if it has none, or one that cannot be read; it says what the folder is instead.
   """
-  path = workdir.root / 'config.json'
-  if not path.exists():
-    raise InputError(f'{workdir.root} has no config.json; expected the workdir of a run.')
-  fields = json.loads(path.read_text())
+  fields = stored_fields(workdir)
+  if 'model_type' in fields:
+    raise InputError(
+      f'{workdir.root} is a model without a run; name it with --config=FILE --workdir=DIR '
+      f'--config.model.path={workdir.root}.{_hint(workdir.root)}'
+    )
+  with _naming(workdir.config):
+    return stored_config(_with_places(fields, workdir, note))
+
+
+def _with_places(
+  fields: dict[str, Any], workdir: Workdir, note: Callable[[str], None]
+) -> dict[str, Any]:
+  """The fields of a config.json with every place where it is now."""
+  nested = dict(fields)
   for name in PLACE_FIELDS:
     section, field = name.split('.')
-    text = fields.get(section, {}).get(field, '')
-    place = found_near(text, str(workdir.root.resolve()))
-    if has_moved(text, place):
-      note(f'{name} = {text} is gone; {place} is taken for it.')
-    if place != text:
-      fields[section][field] = place
-  return config_from(fields)
+    values = nested.get(section)
+    if not isinstance(values, dict) or not isinstance(values.get(field), str):
+      continue  # lacking, or bad, which is named later
+    place = found_near(values[field], str(workdir.root.resolve()))
+    if has_moved(values[field], place):
+      note(f'{name} = {values[field]} is gone; {place} is taken for it.')
+    nested[section] = values | {field: place}
+  return nested
+
+
+def stored_fields(workdir: Workdir) -> dict[str, Any]:
+  """What a workdir's config.json holds, whatever the version of ds_jax that wrote it.
+
+  Raises:
+    InputError: if there is none, or it is no JSON object; it says what the folder is instead.
+  """
+  if not workdir.config.exists():
+    raise InputError(
+      f'{workdir.root} has no config.json; expected the workdir of a run.{_hint(workdir.root)}'
+    )
+  text = workdir.config.read_bytes()
+  try:
+    fields = json.loads(text)
+  except (ValueError, RecursionError) as e:
+    what = f'is no JSON ({e})' if text.strip() else 'is empty'
+    raise InputError(f'{workdir.config} {what}.{_REMEDY}') from e
+  if not isinstance(fields, dict):
+    raise InputError(
+      f'Expected {workdir.config} to hold an object of settings, got {fields!r:.80}.{_REMEDY}'
+    )
+  return fields
 
 
 def claim(workdir: Workdir, config: Config) -> None:
   """Makes the workdir this config's; called once all of its settings have been found good."""
   workdir.root.mkdir(parents=True, exist_ok=True)
-  write_json(workdir.root / 'config.json', dataclasses.asdict(config))
+  write_json(workdir.config, dataclasses.asdict(config))
+
+
+_REMEDY = (
+  ' Bring it back from a copy of the run; or remove it, and `ds-jax train` with the settings of '
+  'the run writes it anew.'
+)
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+  """An InputError inside says which file it is about."""
+  try:
+    yield
+  except InputError as e:
+    raise InputError(f'{path}: {e}') from e
+
+
+def _hint(folder: pathlib.Path) -> str:
+  """What a folder is that is not a run's; '': nobody knows."""
+  if '://' in str(folder) or str(folder).startswith('gs:/'):
+    return ' It must be on this machine, or mounted: `gcloud storage cp --recursive` copies it.'
+  if not folder.exists():
+    return ' There is no such folder.'
+  for root in folder.absolute().parents:
+    workdir = Workdir(root)
+    if workdir.config.is_file() and workdir.checkpoints.is_dir():
+      return f' It lies in the folder of a run, {root}{_step_hint(workdir, folder.absolute())}.'
+  return ''
+
+
+def _step_hint(workdir: Workdir, folder: pathlib.Path) -> str:
+  """How the checkpoint in a folder is named; '': it is none."""
+  if folder.parent != workdir.checkpoints or not folder.name.isdigit():
+    return ''
+  from ds_jax.run.checkpoint import Checkpointer
+
+  with contextlib.closing(Checkpointer(workdir.checkpoints, keep=None)) as checkpointer:
+    for entry in checkpointer.saved():
+      if entry.number == int(folder.name):
+        return f', and is its checkpoint of step {entry.step} (--step={entry.step})'
+  return ''

@@ -28,22 +28,27 @@ FLAGS = {
     'top_p',
     'data_dir',
     'output',
+    'step',
+    'model',
     'coordinator',
     'num_processes',
     'process_id',
   },
   'search': {
     'workdir',
+    'checkpoint',
     'problem',
     'answer',
     'problems',
     'output',
     'select',
+    'step',
+    'model',
     'coordinator',
     'num_processes',
     'process_id',
   },
-  'export': {'checkpoint', 'output', 'dtype'},
+  'export': {'checkpoint', 'output', 'dtype', 'step', 'model'},
   'data prepare': {
     'from',
     'data_dir',
@@ -75,7 +80,7 @@ FLAGS = {
     'prediction',
   },
   'plan': {'topology', 'meshes'},
-  'report': {'workdir'},
+  'report': {'workdir', 'output'},
 }
 
 

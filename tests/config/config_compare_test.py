@@ -64,6 +64,64 @@ def test_a_workdir_that_lacks_a_field_goes_on(tmp_path):
     check_config(Workdir(tmp_path), changed(Config(), 'train', importance_cap=2.0))
 
 
+FIELDS = sorted(flatten(dataclasses.asdict(Config())))
+SECTIONS = [name for name, value in stored(Config()).items() if isinstance(value, dict)]
+
+
+def without(fields, name):
+  """The same settings, as a version wrote them that did not know this one."""
+  *path, last = name.split('.')
+  section = fields
+  for part in path:
+    section = section[part]
+  del section[last]
+  return fields
+
+
+@pytest.mark.parametrize('name', [*FIELDS, *SECTIONS, 'data.countdown'])
+def test_every_field_and_section_may_be_lacking(tmp_path, name):
+  (tmp_path / 'config.json').write_text(json.dumps(without(stored(Config()), name)))
+  assert check_config(Workdir(tmp_path), Config()) == ''
+  assert workdir_config(Workdir(tmp_path)) == Config()
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('', 'config.json is empty. Bring it back from a copy'),
+    ('{"seed": 0, "data": {"sou', 'config.json is no JSON'),
+    ('\0' * 100, 'config.json is no JSON'),
+    ('[' * 100_000, 'config.json is no JSON'),
+    ('[1, 2]', 'to hold an object of settings, got [1, 2]'),
+    ('null', 'to hold an object of settings, got None'),
+    ('{"train": {"learning_rate": NaN}}', 'Expected train.learning_rate to be a number, got nan'),
+    ('{"search": {"lambda_uct": NaN}}', 'Expected search.lambda_uct to be a number, got nan'),
+    ('{"search": {"width": "8"}}', "Expected search.width of type int, got '8'"),
+    ('{"search": {"width": null}}', 'Expected search.width of type int, got None'),
+    ('{"search": {"width": [8]}}', 'Expected search.width of type int, got [8]'),
+    ('{"search": {"width": {"min": 8}}}', 'no setting search.width.min'),
+    ('{"search": 3}', 'Expected search to be a section'),
+    ('{"seed": {"a": 3}}', 'no setting seed.a'),
+    ('{"curriculum": {"round_steps": [5, "6"]}}', 'Expected curriculum.round_steps of type int'),
+    ('{"search": {"foresight": 3}}', 'no setting search.foresight; the run was made by another'),
+    ('{"oracle": 3}', 'no setting oracle'),
+  ],
+)
+def test_a_config_that_cannot_be_read_is_named(tmp_path, text, words):
+  path = tmp_path / 'config.json'
+  path.write_text(text)
+  for read in (workdir_config, lambda workdir: check_config(workdir, Config())):
+    with pytest.raises(InputError) as error:
+      read(Workdir(tmp_path))
+    assert words in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_value_that_this_version_refuses_is_named_with_its_file(tmp_path):
+  (tmp_path / 'config.json').write_text('{"search": {"width": 0}}')
+  with pytest.raises(InputError, match='config.json: Expected search.width >= 1, got 0'):
+    workdir_config(Workdir(tmp_path))
+
+
 def test_fields_of_another_version_are_named(tmp_path, monkeypatch):
   newer = stored(Config())
   newer['search']['foresight'] = 3

@@ -113,11 +113,11 @@ def test_keeps_the_newest(checkpointer, tmp_path):
   for step in (1, 2, 3):
     checkpointer.save(step, simple(step), {'step': step})
   assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['2', '3']
-  restored, host = checkpointer.restore(abstract(simple()), step=2)
+  restored, host = checkpointer.restore(abstract(simple()), steps=[2])
   assert host == {'step': 2}
   assert_equal(restored, simple(2))
   with pytest.raises(InputError, match=r'of step 1 .* \[2, 3\]'):
-    checkpointer.restore(abstract(simple()), step=1)
+    checkpointer.restore(abstract(simple()), steps=[1])
   with pytest.raises(SaveError, match='after 3'):
     checkpointer.save(3, simple(), {})
 

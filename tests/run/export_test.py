@@ -17,7 +17,8 @@ from ds_jax.model.decoder import init_decoder
 from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.run.checkpoint import Checkpointer
-from ds_jax.run.parameters import new_decoder_config, restore_params
+from ds_jax.run.parameters import new_decoder_config
+from ds_jax.run.restoring import restore_params
 from ds_jax.run.workdir import Workdir, claim
 from ds_jax.sharding import make_mesh
 from ds_jax.testing import tiny_run

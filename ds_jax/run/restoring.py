@@ -1,0 +1,120 @@
+"""The parameters in a run's checkpoints: of the newest, of a training step, or the best."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import jax
+
+from ds_jax.checks import InputError
+from ds_jax.interfaces import Progress
+from ds_jax.model.config import DecoderConfig
+from ds_jax.model.decoder import Decoder, abstract_decoder
+from ds_jax.run.checkpoint import Checkpointer, DamagedError, Saved
+from ds_jax.run.workdir import Workdir
+from ds_jax.sharding import parameter_shardings
+
+BEST = 'best'
+
+
+def restore_params(
+  workdir: Workdir,
+  decoder_config: DecoderConfig,
+  mesh: jax.sharding.Mesh,
+  progress: Progress,
+  *,
+  step: str = '',
+) -> tuple[Decoder, int] | None:
+  """Parameters (float32, in the training form) of a checkpoint, and its step; None: there is none.
+
+  The optimizer's state stays on disk, and the run that writes there is not disturbed.
+
+  Args:
+    workdir: of the run.
+    decoder_config: of its model.
+    mesh: where the parameters go.
+    progress: hears of damaged checkpoints.
+    step: digits, as training steps are counted in metrics.jsonl, or BEST; '': the newest checkpoint
+      that is whole.
+
+  Raises:
+    InputError: if a step is named and no checkpoint of it can be read, or if the checkpoint is of
+      another model.
+  """
+  abstract = abstract_decoder(decoder_config)
+  abstract = jax.tree.map(
+    lambda leaf, target: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=target),
+    abstract,
+    parameter_shardings(abstract, mesh),
+  )
+  with _opened(workdir, progress) as checkpointer:
+    if checkpointer is None or checkpointer.latest() is None:
+      if step:
+        raise InputError(f'--step={step}: {workdir.checkpoints} holds no checkpoint.')
+      return None
+    if not step:
+      params, host = checkpointer.restore(abstract, part='params')
+      return params, host['step']
+    saved = checkpointer.saved()
+    numbers = numbers_of(saved, step)
+    try:
+      params, host = checkpointer.restore(abstract, numbers, part='params')
+    except DamagedError as e:
+      others = [entry for entry in saved if entry.number not in numbers]
+      folders = ', '.join(str(workdir.checkpoints / str(number)) for number in numbers)
+      raise InputError(
+        f'--step={step}: {folders} is damaged; bring it back from a copy, or name another step. '
+        f'{list_steps(others)}'
+      ) from e
+    return params, host['step']
+
+
+def numbers_of(saved: Sequence[Saved], step: str) -> list[int]:
+  """The numbers of the checkpoints of a training step: several, where it was saved again.
+
+  Args:
+    saved: all checkpoints.
+    step: digits, or BEST: the step of the highest score, the later of equal ones.
+
+  Raises:
+    InputError: lists what there is, if that is not among it.
+  """
+  if step == BEST:
+    scored = [entry for entry in saved if entry.score is not None]
+    if not scored:
+      raise InputError(
+        f'--step={BEST}: no checkpoint was saved with an evaluation, so none is the best. '
+        f'{list_steps(saved)} (evaluate.every_steps with checkpoint.keep_best keeps some.)'
+      )
+    wanted = max(scored, key=lambda entry: (entry.score, entry.step)).step
+  else:
+    wanted = int(step)
+  numbers = [entry.number for entry in saved if entry.step == wanted]
+  if not numbers:
+    raise InputError(f'--step={step}: there is no checkpoint of that step. {list_steps(saved)}')
+  return numbers
+
+
+def list_steps(saved: Sequence[Saved]) -> str:
+  """'There are steps 0 (pass@1 0.118), 180.'."""
+  scores: dict[int, float | None] = {}
+  for entry in saved:
+    scores[entry.step] = scores.get(entry.step) if entry.score is None else entry.score
+  if not scores:
+    return 'There is none that can be read.'
+  texts = []
+  for step, score in sorted(scores.items()):
+    texts.append(f'{step}' if score is None else f'{step} (pass@1 {score:.3f})')
+  return f'There are steps {", ".join(texts)}.'
+
+
+@contextlib.contextmanager
+def _opened(workdir: Workdir, progress: Progress) -> Iterator[Checkpointer | None]:
+  """The checkpoints of a run, only to be read; None: there are none."""
+  if not workdir.checkpoints.exists():
+    yield None
+    return
+  opened = Checkpointer(workdir.checkpoints, keep=None, note=progress.note)
+  with contextlib.closing(opened) as checkpointer:
+    yield checkpointer
