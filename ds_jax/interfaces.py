@@ -70,6 +70,9 @@ class Progress(Protocol):
   def update(self, completed: int, **fields: float | int | str) -> None:
     """`completed` units are done; `fields` are shown beside the bar (tokens/s, solved, …)."""
 
+  def tell(self, **fields: float | int | str) -> None:
+    """Shows fields beside the bar; the count stays what it is."""
+
   def finish(self) -> None:
     """Ends the phase."""
 
@@ -85,6 +88,9 @@ class SilentProgress:
 
   def update(self, completed: int, **fields: float | int | str) -> None:
     del completed, fields
+
+  def tell(self, **fields: float | int | str) -> None:
+    del fields
 
   def finish(self) -> None:
     pass

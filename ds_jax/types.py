@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,16 @@ class FinishedTree:
   @property
   def is_solved(self) -> bool:
     return bool(self.num_correct[0] > 0)
+
+  def is_cut(self, end: int, stop_ids: Collection[int]) -> bool:
+    """Whether the path to a terminal was cut off at the depth limit: no end token ends it.
+
+    Args:
+      end: the terminal node.
+      stop_ids: any of these ids ends a response.
+    """
+    tokens = self.tokens[self.node_slice(end)]
+    return not len(tokens) or int(tokens[-1]) not in stop_ids
 
   def path(self, node: int) -> list[int]:
     """Node indices from the root to `node`, both included."""

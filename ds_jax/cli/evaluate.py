@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
-from ds_jax.checks import InputError
 from ds_jax.cli.registry import NAMES_RUN, Needs, ShortFor
 from ds_jax.cli.result import Result
 from ds_jax.cli.run_flags import RunFlags
@@ -36,11 +35,6 @@ class Args(RunFlags):
   data_dir: Annotated[str, ShortFor('data.data_dir')] = ''
   # folder of samples and tables (default: one in the workdir)
   output: Annotated[str | None, FOLDER] = None
-
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    if self.output and not self.benchmarks:
-      raise InputError('--output keeps the samples of --benchmarks; name some, or leave it out.')
 
 
 def run(session: Session, args: Args) -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def _outcome(invocation: Invocation, team: Team | None = None) -> Result:
   session = _session(invocation, stop, team)
   note = session.progress.note
   try:
-    with stop.installed(), _held(invocation, session):
+    with stop.installed(), _held(invocation, session), _compilations_told(invocation, note):
       return invocation.command.run(session, invocation.args)
   except StoppedAlone:
     if session.team.count > 1:
@@ -92,6 +93,17 @@ def _held(invocation: Invocation, session: Session) -> AbstractContextManager[An
   if invocation.command.NEEDS.lock and session.team.is_first:
     return lock(session.workdir, session.progress.note)
   return contextlib.nullcontext()
+
+
+def _compilations_told(
+  invocation: Invocation, note: Callable[[str], None]
+) -> AbstractContextManager[Any]:
+  """Says how long programs took to compile, in the commands that run a model."""
+  if not invocation.command.NEEDS.team:
+    return contextlib.nullcontext()
+  from ds_jax.run.compiling import compilations_told
+
+  return compilations_told(note)
 
 
 def _keep_compiled_programs(workdir: str) -> None:

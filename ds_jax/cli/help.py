@@ -10,7 +10,7 @@ from ds_jax.checks import InputError, suggest
 from ds_jax.cli.flags import flag_groups, flag_name
 from ds_jax.cli.registry import COMMANDS, Command, commands_of, load
 from ds_jax.config import Config
-from ds_jax.config.annotations import SUITS_MACHINE, Setting, settings_of
+from ds_jax.config.annotations import OF_WHAT_COMES, SUITS_MACHINE, Setting, settings_of
 from ds_jax.config.comments import comments_of
 
 _WIDTH = 100
@@ -177,8 +177,9 @@ def _allowed(setting: Setting) -> str:
   elif setting.bounds:
     kind = 'in ' if len(setting.bounds) > 1 else ''
     parts.append(f'{"each " if setting.is_tuple else ""}{kind}{setting.range}')
-  if SUITS_MACHINE in setting.marks:
-    parts.append(f'({SUITS_MACHINE.text})')
+  for mark in (SUITS_MACHINE, OF_WHAT_COMES):
+    if mark in setting.marks:
+      parts.append(f'({mark.text})')
   return ' '.join(parts)
 
 

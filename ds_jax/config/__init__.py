@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ds_jax.config.compare import (
+  COMING_FIELDS,
   MACHINE_FIELDS,
   PLACE_FIELDS,
   RESULT_NEUTRAL,
@@ -32,6 +33,7 @@ from ds_jax.config.load import config_from, flatten, load_config
 from ds_jax.config.rules import check_training
 
 __all__ = [
+  'COMING_FIELDS',
   'MACHINE_FIELDS',
   'PLACE_FIELDS',
   'RESULT_NEUTRAL',

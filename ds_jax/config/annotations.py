@@ -78,8 +78,10 @@ class Place(Mark):
 # The field suits the machine: a run may go on with another value. Sums of floats, so last bits,
 # differ then.
 SUITS_MACHINE = Mark('may change when a run goes on')
-# A section that changes no result at all.
+# A section, or a field, that changes no result at all.
 CHANGES_NO_RESULT = Mark('changes no result')
+# The field is about what is still to come, and nothing that was learnt so far depends on it.
+OF_WHAT_COMES = Mark('may change when a run goes on, for what is still to come')
 # The field is read only when a new model is made.
 OF_NEW_MODEL = Mark('of a new model')
 
@@ -87,6 +89,7 @@ T = TypeVar('T')
 Machine = Annotated[T, SUITS_MACHINE]
 NewModel = Annotated[T, OF_NEW_MODEL]
 Neutral = Annotated[T, CHANGES_NO_RESULT]
+Coming = Annotated[T, OF_WHAT_COMES]
 
 Positive = Annotated[int, at_least(1)]
 Count = Annotated[int, at_least(0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import zlib
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from ds_jax.checks import InputError
 from ds_jax.config.annotations import (
   CHANGES_NO_RESULT,
   OF_NEW_MODEL,
+  OF_WHAT_COMES,
   SUITS_MACHINE,
   Mark,
   settings_of,
@@ -32,10 +34,12 @@ def _marked(mark: Mark, cls: type = Config, prefix: str = '') -> tuple[str, ...]
   return tuple(names)
 
 
-# Sections that change no result.
+# Sections, and fields of others, that change no result.
 RESULT_NEUTRAL = _marked(CHANGES_NO_RESULT)
 # Fields that suit the machine: a run may go on with others. Sums of floats, so last bits, differ.
 MACHINE_FIELDS = _marked(SUITS_MACHINE)
+# Fields about what is still to come: a run may go on with others.
+COMING_FIELDS = _marked(OF_WHAT_COMES)
 # Fields that only a new model reads.
 NEW_MODEL_FIELDS = _marked(OF_NEW_MODEL)
 
@@ -94,8 +98,9 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
 def settings_digest(config: Config) -> str:
   """Eight hexadecimal digits that tell settings apart, RESULT_NEUTRAL sections left out."""
   fields = dataclasses.asdict(config)
-  for section in RESULT_NEUTRAL:
-    del fields[section]
+  for name in RESULT_NEUTRAL:
+    *sections, last = name.split('.')
+    del functools.reduce(dict.__getitem__, sections, fields)[last]
   return digest(fields)
 
 
@@ -115,4 +120,8 @@ def _check_known(fields: Mapping[str, Any]) -> None:
 
 def _result_fields(config: Config) -> dict[str, Any]:
   flat = flatten(dataclasses.asdict(config))
-  return {name: value for name, value in flat.items() if name.split('.')[0] not in RESULT_NEUTRAL}
+  return {name: value for name, value in flat.items() if not _is_neutral(name)}
+
+
+def _is_neutral(name: str) -> bool:
+  return name in RESULT_NEUTRAL or name.split('.')[0] in RESULT_NEUTRAL

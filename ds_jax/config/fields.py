@@ -11,6 +11,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from ds_jax.config.annotations import (
+  Coming,
   Count,
   Machine,
   Neutral,
@@ -222,7 +223,7 @@ class TrainConfig:
   # not trained and has no optimizer state. '': everything is trained
   frozen: Annotated[str, Pattern('parameter paths, e.g. embedding|layers/.*_scale')] = ''
   # updates in a row with a gradient that is not finite, then the run stops
-  max_skipped: Positive = 10
+  max_skipped: Coming[Positive] = 10
   clip_low: NotNegative = 0.2  # ratios below 1 - clip_low are clipped
   clip_high: NotNegative = 0.28  # ratios above 1 + clip_high are clipped
   dual_clip: NotNegative = 10.0  # bound of the ratio where the advantage is negative
@@ -261,7 +262,9 @@ class TrainConfig:
 class CurriculumConfig:
   """Rounds: filter the hard set, train on it, filter again."""
 
-  round_steps: tuple[Positive, ...] = (50, 50)  # training steps of each round
+  # training steps of each round. A run, also a finished one, goes on with a list that begins with
+  # what it has done, e.g. 50,50,50; its last round may be longer
+  round_steps: Coming[tuple[Positive, ...]] = (50, 50)
   # direct rollouts per problem; 0: no filter, all problems are trained on
   filter_samples: Count = 4
   hard_threshold: float = 0.25  # problems with pass@1 below this are hard
@@ -279,8 +282,10 @@ class EvaluateConfig:
   """How pass@1 is measured before, during and after a run."""
 
   num_problems: Count = 0  # of the evaluation split; 0: all
-  num_samples: Positive = 32  # direct rollouts per problem
-  every_steps: Count = 0  # training steps between evaluations; 0: before and after the run only
+  num_samples: Coming[Positive] = 32  # direct rollouts per problem
+  before_training: Neutral[bool] = True  # whether the untrained policy is evaluated
+  # training steps between evaluations; 0: before and after the run only
+  every_steps: Coming[Count] = 0
   temperature: NotNegative = 0.6  # 0: greedy
   top_p: TopP = 0.95  # 1: off
   # decoder slots per device for direct rollouts (also the filter's)
@@ -312,6 +317,8 @@ class LogConfig:
 
   every_steps: Positive = 1  # training steps between lines on the terminal
   tensorboard: bool = True  # metrics are written for TensorBoard too
+  # the responses of a run's evaluations are kept, WORKDIR/evaluations/step_….jsonl
+  samples: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

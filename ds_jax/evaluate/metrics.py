@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,45 @@ from scipy.special import stdtrit
 
 from ds_jax.types import FinishedTree, Verdict
 
+Row = Mapping[str, Any]  # of `outcome`, or of samples.sample_row
 Counts = Mapping[str, tuple[int, int]]  # {problem id: (samples, correct samples)}
 
 
-def count_correct(rollouts: Iterable[FinishedTree]) -> dict[str, tuple[int, int]]:
-  """Returns {problem id: (samples, correct samples)} of width-1 trees, by first appearance.
+def outcome(tree: FinishedTree, stop_ids: Collection[int]) -> dict[str, Any]:
+  """Returns what figures need to know of one width-1 tree, as plain values.
 
-  A rollout whose verification failed through our fault counts in neither number.
+  Args:
+    tree: one rollout.
+    stop_ids: any of these ids ends a response.
+  """
+  (end,) = [node for node, verdict in enumerate(tree.verdict) if verdict is not None]
+  return {
+    'id': tree.problem_id,
+    'sample': tree.sample,
+    'verdict': tree.verdict[end],
+    'num_tokens': len(tree.tokens),
+    'is_cut': tree.is_cut(end, stop_ids),
+  }
+
+
+def is_correct(row: Row) -> bool:
+  """Whether the verifier accepted the sample of a row."""
+  return row['verdict'] == Verdict.CORRECT.value
+
+
+def count_correct(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
+  """Returns {problem id: (samples, correct samples)} by first appearance.
+
+  A sample whose verification failed through our fault counts in neither number.
+
+  Args:
+    rows: of `outcome`, with or without more fields.
   """
   counts: dict[str, tuple[int, int]] = {}
-  for tree in rollouts:
-    samples, correct = counts.get(tree.problem_id, (0, 0))
-    is_counted = any(verdict not in (None, Verdict.ERROR.value) for verdict in tree.verdict)
-    counts[tree.problem_id] = (samples + is_counted, correct + tree.is_solved)
+  for row in rows:
+    samples, correct = counts.get(row['id'], (0, 0))
+    is_counted = row['verdict'] != Verdict.ERROR.value
+    counts[row['id']] = (samples + is_counted, correct + is_correct(row))
   return counts
 
 
@@ -135,22 +161,33 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
   return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
-def evaluation_metrics(rollouts: Sequence[FinishedTree]) -> dict[str, float]:
-  """Metrics of an evaluation; names are documented in README. k = num_samples, per problem."""
-  figures = pass_figures(count_correct(rollouts))
-  lengths = [len(tree.tokens) for tree in rollouts]
-  verdicts = [v for tree in rollouts for v in tree.verdict if v is not None]
-  is_cut = [v == Verdict.INCOMPLETE.value for v in verdicts]
-  return {
-    'evaluate/pass_at_1': figures['pass_at_1'],
-    'evaluate/pass_at_1_low': figures['low'],
-    'evaluate/pass_at_1_high': figures['high'],
-    'evaluate/pass_at_k': figures['pass_at'].get(figures['num_samples'], 0.0),
+def evaluation_metrics(rows: Sequence[Row]) -> dict[str, float]:
+  """Metrics of an evaluation; names are documented in README. k = num_samples, per problem.
+
+  A mean over no problem, or no response, is absent. Lengths and cut_share are over all
+  responses, whatever the verifier made of them.
+
+  Args:
+    rows: of `outcome`, with or without more fields.
+  """
+  figures = pass_figures(count_correct(rows))
+  metrics = {
     'evaluate/num_problems': figures['num_problems'],
     'evaluate/num_samples': figures['num_samples'],
-    'evaluate/response_tokens': float(np.mean(lengths)) if lengths else 0.0,
-    'evaluate/cut_share': float(np.mean(is_cut)) if is_cut else 0.0,
   }
+  if figures['num_problems']:
+    metrics |= {
+      'evaluate/pass_at_1': figures['pass_at_1'],
+      'evaluate/pass_at_1_low': figures['low'],
+      'evaluate/pass_at_1_high': figures['high'],
+      'evaluate/pass_at_k': figures['pass_at'][figures['num_samples']],
+    }
+  if rows:
+    metrics |= {
+      'evaluate/response_tokens': float(np.mean([row['num_tokens'] for row in rows])),
+      'evaluate/cut_share': float(np.mean([row['is_cut'] for row in rows])),
+    }
+  return metrics
 
 
 def mean_or_zero(values: Sequence[float]) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ds_jax.evaluate.answers import GroupAnswers, answer_grouper, group_equal
-from ds_jax.evaluate.metrics import mean_or_zero, pass_figures
+from ds_jax.evaluate.metrics import count_correct, is_correct, mean_or_zero, outcome, pass_figures
 from ds_jax.interfaces import Tokenizer
 from ds_jax.types import FinishedTree, Problem, Verdict
 
@@ -35,16 +35,9 @@ def sample_row(
     read_answer: returns the answer of a response text, or None.
   """
   text = tokenizer.decode_response(tree.tokens)
-  is_ended = len(tree.tokens) > 0 and int(tree.tokens[-1]) in tokenizer.stop_ids
-  verdicts = [verdict for verdict in tree.verdict if verdict is not None]
-  return {
-    'id': problem.id,
-    'sample': tree.sample,
+  return outcome(tree, tokenizer.stop_ids) | {
     'gold': problem.answer,
-    'verdict': verdicts[-1],
     'answer': read_answer(text),
-    'num_tokens': len(tree.tokens),
-    'is_cut': not is_ended,
     'question': problem.prompt,
     'response': text,
   }
@@ -69,8 +62,7 @@ def summarize_samples(rows: Sequence[Mapping[str, Any]], verifier: str = 'math')
   groups: dict[str, list[Mapping[str, Any]]] = {}
   for row in counted:
     groups.setdefault(row['id'], []).append(row)
-  counts = {name: (len(group), sum(map(is_correct, group))) for name, group in groups.items()}
-  figures = pass_figures(counts)
+  figures = pass_figures(count_correct(counted))
   majority_at = {}
   votes = [_votes(group, group_answers) for group in groups.values()]
   for k in figures['pass_at']:
@@ -96,11 +88,6 @@ def length_figures(lengths: Sequence[int]) -> dict[str, float]:
     'p99': int(p99),
     'max': max(lengths),
   }
-
-
-def is_correct(row: Mapping[str, Any]) -> bool:
-  """Whether the verifier accepted the sample of a row."""
-  return row['verdict'] == Verdict.CORRECT.value
 
 
 def majority_at_k(

@@ -64,6 +64,13 @@ def markdown(
   return '\n'.join([*lines, '', *_details(results), ''])
 
 
+def result_line(name: str, figures: Mapping[str, Any]) -> str:
+  """Returns 'AIME 2024: pass@1 53.65 % [46.1, 61.0]' of a benchmark, or of the average."""
+  title = dict(zip(_NAMES, _TITLES, strict=True))[name]
+  mean, low, high = 100 * figures['pass_at_1'], 100 * figures['low'], 100 * figures['high']
+  return f'{title}: pass@1 {mean:.1f} % [{low:.1f}, {high:.1f}]'
+
+
 def _details(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
   """Returns lines with a row per benchmark: pass@k, majority@k, lengths, what was cut off."""
   names = [name for name in BENCHMARKS if name in results]

@@ -118,14 +118,18 @@ def _round_ends(metrics: Metrics) -> list[int]:
 
 
 def _draw_bars(axis: Any, summary: Mapping[str, Any]) -> None:
-  """Held-out pass@1 before and after, with 95 % intervals."""
+  """Held-out pass@1 before and after, with 95 % intervals; a run that has only 'after' shows it."""
   _style(axis, 'Held-out pass@1', size=13)
   _percent_axis(axis)
   axis.grid(visible=False, axis='x')
-  _draw_bar(axis, 0, summary.get('before') or {}, colour=BEFORE)
-  _draw_bar(axis, 1, summary.get('after') or {}, colour=EVALUATE)
-  axis.set_xticks([0, 1], ['before', 'after'], fontsize=11)
-  axis.set_xlim(-0.6, 1.6)
+  before, after = summary.get('before') or {}, summary.get('after') or {}
+  bars = {'before': (before, BEFORE), 'after': (after, EVALUATE)}
+  if after and not before:
+    del bars['before']
+  for x, (evaluation, colour) in enumerate(bars.values()):
+    _draw_bar(axis, x, evaluation, colour=colour)
+  axis.set_xticks(range(len(bars)), list(bars), fontsize=11)
+  axis.set_xlim(-0.6, len(bars) - 0.4)
   axis.set_ylim(0, max(axis.get_ylim()[1] * 1.1, 0.01))
 
 

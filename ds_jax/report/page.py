@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ds_jax.report.metrics import series
-from ds_jax.report.summary import cost_line, headline, table_rows
+from ds_jax.report.summary import cost_line, headline, skipped_line, table_rows
 from ds_jax.report.text import duration, number, or_dash, percent, visible
 
 _STYLE = """
@@ -59,6 +59,7 @@ _STATISTICS = (
   _Metric('search/reward', 'mean reward of collected ends', number),
   _Metric('search/expansions_per_tree', 'expansions per tree', number),
   _Metric('search/ends_per_tree', 'verified ends per tree', number),
+  _Metric('search/cut_share', 'ends cut off at the limit', percent),
   _Metric('search/tokens', 'tokens generated per step', number),
   _Metric('search/yield', 'tokens trained on, of those generated', percent),
   _Metric('search/path_over_distinct', 'tokens of collected paths, over distinct ones', number),
@@ -68,6 +69,7 @@ _STATISTICS = (
   _Metric('train/entropy', 'entropy of the policy (nats)', number),
   _Metric('train/clip_fraction', 'clipped tokens', percent),
   _Metric('train/grad_norm', 'gradient norm', number),
+  _Metric('train/skipped', 'updates skipped', percent),
   _Metric('time/search', 'time of the search per step', duration),
   _Metric('time/update', 'time of the update per step', duration),
   _Metric('time/step', 'time per step', duration),
@@ -101,7 +103,8 @@ def render_page(
     f'<p class="lead">{_text(headline(summary))}.</p>',
     f'<p class="muted">{_text(cost_line(summary))}</p>',
     f'<img src="{source}" alt="Learning curve, search statistics and optimisation">',
-    _section('Before and after', _table(table_rows(summary))),
+    _section('Evaluation', _table(table_rows(summary))),
+    _paragraph(skipped_line(summary)),
     _section('Search and learning', _statistics_table(metrics)),
     _section('Rounds', _rounds_table(metrics)),
     _section('Example trees', _trees(summary.get('trees') or ())),
@@ -133,6 +136,10 @@ def _section(title: str, body: str) -> str:
   if not body:
     return ''
   return f'<h2>{_text(title)}</h2>\n{body}'
+
+
+def _paragraph(text: str) -> str:
+  return f'<p>{_text(text)}</p>' if text else ''
 
 
 def _table(rows: Iterable[Sequence[Any]]) -> str:

@@ -1,7 +1,9 @@
 """Where a long phase stands: a live bar on a terminal, plain lines anywhere else.
 
 Everything goes to standard error; standard output is kept for results. A phase ends with its
-elapsed time in both forms, also when the next one starts without finish().
+elapsed time in both forms, also when the next one starts without finish(). One that has nothing new
+to tell says every so often that it is alive: a device is asked for many tokens at once, and does
+not speak before it has them all.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ from ds_jax.report.text import duration, fields_line, visible
 _SECONDS_BETWEEN_LINES = 10.0
 _SHARE_BETWEEN_LINES = 0.1
 _FASTEST_LINES = 1.0  # seconds: a phase of two seconds needs no ten lines
+_LONGEST_SILENCE = (
+  60.0  # seconds: lines without news come after 10 s, 20 s, 40 s, then every minute
+)
+_TICK_SECONDS = 1.0
 
 
 def make_progress(stream: TextIO | None = None) -> Progress:
@@ -30,7 +36,7 @@ def make_progress(stream: TextIO | None = None) -> Progress:
   stream = sys.stderr if stream is None else stream
   can_redraw = stream.isatty() and os.environ.get('TERM', '') not in ('', 'dumb')
   if not can_redraw:
-    return PlainProgress(stream)
+    return PlainProgress(stream, tick_seconds=_TICK_SECONDS)
   progress = LiveProgress(stream)
   atexit.register(progress.finish)  # gives the cursor back after an exception
   return progress
@@ -39,11 +45,26 @@ def make_progress(stream: TextIO | None = None) -> Progress:
 class PlainProgress:
   """One line when a phase starts, one every ten seconds or ten percent, one when it ends."""
 
-  def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+  def __init__(
+    self,
+    stream: TextIO,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    tick_seconds: float = 0.0,
+  ):
+    """Begins outside a phase.
+
+    Args:
+      stream: written to.
+      clock: seconds.
+      tick_seconds: between calls of `tick` from a thread, within a phase; 0: nobody calls it.
+    """
     self._stream = stream
     self._clock = clock
+    self._tick_seconds = tick_seconds
     self._lock = threading.RLock()
     self._phase: str | None = None  # None outside a phase
+    self._has_ended = threading.Event()  # the phase
 
   def start(self, phase: str, total: int | None = None) -> None:
     with self._lock:
@@ -52,22 +73,40 @@ class PlainProgress:
       self._completed, self._fields = 0, {}
       self._started = self._clock()
       self._shown, self._shown_at = 0, self._started  # what the last line said, and when
+      self._silence = _SECONDS_BETWEEN_LINES  # after which a line comes without news
       count = '' if total is None else f', 0/{total:,}'
       self._line(f'{self._phase}: started{count}')
+      if self._tick_seconds:
+        self._has_ended = threading.Event()
+        ticking = threading.Thread(
+          target=self._keep_ticking, args=(self._has_ended,), name='progress', daemon=True
+        )
+        ticking.start()
 
   def update(self, completed: int, **fields: float | int | str) -> None:
     with self._lock:
       if self._phase is None:
         return
       self._completed, self._fields = completed, fields
+      self._silence = _SECONDS_BETWEEN_LINES
       if self._is_due():
-        self._shown, self._shown_at = completed, self._clock()
-        elapsed = self._shown_at - self._started
-        times = [f'{duration(elapsed)} elapsed', *self._time_left(elapsed)]
-        self._line(self._state(times))
+        self._show()
+
+  def tell(self, **fields: float | int | str) -> None:
+    with self._lock:
+      if self._phase is not None:
+        self.update(self._completed, **fields)
+
+  def tick(self) -> None:
+    """Says that the phase is alive, if it has been silent for long."""
+    with self._lock:
+      if self._phase is not None and self._clock() - self._shown_at >= self._silence:
+        self._silence = min(2 * self._silence, _LONGEST_SILENCE)
+        self._show()
 
   def finish(self) -> None:
     with self._lock:
+      self._has_ended.set()
       if self._phase is not None:
         elapsed = self._clock() - self._started
         self._line(self._state([f'done in {duration(elapsed)}']))
@@ -76,6 +115,16 @@ class PlainProgress:
   def note(self, message: str) -> None:
     with self._lock:
       self._line(visible(message))
+
+  def _keep_ticking(self, has_ended: threading.Event) -> None:
+    while not has_ended.wait(self._tick_seconds):
+      self.tick()
+
+  def _show(self) -> None:
+    """Writes where the phase stands."""
+    self._shown, self._shown_at = self._completed, self._clock()
+    elapsed = self._shown_at - self._started
+    self._line(self._state([f'{duration(elapsed)} elapsed', *self._time_left(elapsed)]))
 
   def _is_due(self) -> bool:
     waited = self._clock() - self._shown_at
@@ -127,6 +176,11 @@ class LiveProgress:
     with self._lock:
       if self._bars is not None:
         self._bars.update(self._task, completed=completed, shown=fields_line(fields))
+
+  def tell(self, **fields: float | int | str) -> None:
+    with self._lock:
+      if self._bars is not None:
+        self._bars.update(self._task, shown=fields_line(fields))
 
   def finish(self) -> None:
     with self._lock:

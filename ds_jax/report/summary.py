@@ -4,8 +4,11 @@ A summary is a plain dict that JSON can write; every field may be missing:
 
   title    str
   before   evaluation before training: pass_at_1, pass_at_1_low, pass_at_1_high (95 % interval),
-  after      pass_at_k, num_problems, num_samples; the same after it
+  after      pass_at_k, num_problems, num_samples; the same after it; None: not evaluated
   steps    training steps
+  updates  optimizer updates that they were to make
+  skipped_updates  of these, skipped: nothing to train on, or a gradient that is not finite
+  skipped_steps    steps that skipped all of their updates
   rounds   rounds of filtering
   tokens   tokens that the search generated
   seconds  time spent, as far as the metrics record it
@@ -31,11 +34,16 @@ def make_summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """
   before = after = None
   steps, rounds, tokens, seconds = 0, 0, 0, 0.0
+  updates, skipped_updates, skipped_steps = 0, 0, 0
   for row in metrics:
     seconds += _row_seconds(row)
     if row['kind'] == 'train':
       steps += 1
       tokens += row.get('search/tokens') or 0
+      in_row, skipped = row.get('train/updates') or 1, row.get('train/skipped') or 0.0
+      updates += in_row
+      skipped_updates += round(skipped * in_row)
+      skipped_steps += skipped == 1
     elif row['kind'] == 'filter':
       rounds += 1
     elif row['kind'] == 'evaluate' and row.get('when') == 'before' and before is None:
@@ -46,6 +54,9 @@ def make_summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     'before': before,
     'after': after,
     'steps': steps,
+    'updates': updates,
+    'skipped_updates': skipped_updates,
+    'skipped_steps': skipped_steps,
     'rounds': rounds,
     'tokens': int(tokens),
     'seconds': seconds,
@@ -53,7 +64,7 @@ def make_summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
-  """Returns the table printed at the end of a run: before and after, then what it took."""
+  """Returns what is printed at the end of a run: before and after, what it took, and the result."""
   rows = table_rows(summary)
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   lines = []
@@ -62,26 +73,34 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     lines.append('  '.join(cells).rstrip())
   rule = '-' * max(map(len, lines))
   head, *body = lines
-  return '\n'.join([head, rule, *body, '', cost_line(summary)])
+  last_lines = [cost_line(summary), skipped_line(summary), result_line(summary)]
+  return '\n'.join([head, rule, *body, '', *filter(None, last_lines)])
 
 
-def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-  """Returns the before/after table, its head first."""
-  before, after = summary.get('before') or {}, summary.get('after') or {}
-  change = _change(before.get('pass_at_1'), after.get('pass_at_1'))
+def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+  """Returns the before/after table, its head first; without the one, the other stands alone."""
+  after = summary.get('after') or {}
+  columns = {'before': summary.get('before') or {}, 'after': after}
+  if after and not columns['before']:
+    del columns['before']
   rows = [
-    ('', 'before', 'after', 'change'),
-    ('pass@1 (95 % interval)', with_interval(before), with_interval(after), change),
+    ('', *columns),
+    ('pass@1 (95 % interval)', *map(with_interval, columns.values())),
   ]
-  if 'pass_at_k' in before or 'pass_at_k' in after:
-    k = after.get('num_samples') or before.get('num_samples') or 'k'
-    at_k_before, at_k_after = before.get('pass_at_k'), after.get('pass_at_k')
-    change = _change(at_k_before, at_k_after)
-    rows.append((f'pass@{k}', percent(at_k_before), percent(at_k_after), change))
+  changes = ['change', _change_of('pass_at_1', columns)]
+  if any('pass_at_k' in evaluation for evaluation in columns.values()):
+    counts = [evaluation.get('num_samples') for evaluation in reversed(columns.values())]
+    k = next(filter(None, counts), 'k')
+    shares = [percent(evaluation.get('pass_at_k')) for evaluation in columns.values()]
+    rows.append((f'pass@{k}', *shares))
+    changes.append(_change_of('pass_at_k', columns))
   for name, label in (('num_problems', 'problems'), ('num_samples', 'samples per problem')):
-    counts = [or_dash(evaluation.get(name), '{:,}'.format) for evaluation in (before, after)]
-    rows.append((label, *counts, ''))
-  return rows
+    counts = [or_dash(evaluation.get(name), '{:,}'.format) for evaluation in columns.values()]
+    rows.append((label, *counts))
+    changes.append('')
+  if 'before' not in columns:
+    return rows
+  return [(*row, change) for row, change in zip(rows, changes, strict=True)]
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:
@@ -100,10 +119,38 @@ def cost_line(summary: Mapping[str, Any]) -> str:
   return ' · '.join(parts) or 'no training steps yet'
 
 
+def skipped_line(summary: Mapping[str, Any]) -> str:
+  """Returns how many updates were skipped; '' if none was, or no step is known."""
+  steps, skipped = summary.get('steps'), summary.get('skipped_updates')
+  if not steps or not skipped:
+    return ''
+  updates = summary.get('updates') or steps
+  if skipped >= updates:
+    return f'NOTHING WAS LEARNT: all {updates:,} updates were skipped. The model is what it was.'
+  line = f'{skipped:,} of {updates:,} updates were skipped'
+  skipped_steps = summary.get('skipped_steps')
+  if skipped_steps:
+    line += f'; {skipped_steps:,} of {steps:,} steps learnt nothing'
+  return f'{line}.'
+
+
+def result_line(summary: Mapping[str, Any]) -> str:
+  """Returns 'pass@1 34.3 % [29.9, 39.0], before training 11.8 % [10.0, 13.7]'; '' without any."""
+  before, after = summary.get('before') or {}, summary.get('after') or {}
+  if after.get('pass_at_1') is None:
+    return ''
+  line = f'pass@1 {with_interval(after)}'
+  if before.get('pass_at_1') is not None:
+    line += f', before training {with_interval(before)}'
+  return line
+
+
 def headline(summary: Mapping[str, Any]) -> str:
   """Returns the result in one sentence."""
   before = (summary.get('before') or {}).get('pass_at_1')
   after = (summary.get('after') or {}).get('pass_at_1')
+  if before is None and after is not None:
+    return f'pass@1 after training is {percent(after)}'
   if before is None:
     return 'Nothing has been evaluated yet'
   if after is None:
@@ -131,6 +178,12 @@ def _evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _row_seconds(row: Mapping[str, Any]) -> float:
   return max(row.get(f'time/{whole}') or 0.0 for whole in WHOLE_ROW_TIMES)
+
+
+def _change_of(name: str, columns: Mapping[str, Mapping[str, Any]]) -> str:
+  """Returns by how much a share has changed; '' where one of the two is not known."""
+  before, after = columns.get('before') or {}, columns.get('after') or {}
+  return _change(before.get(name), after.get(name))
 
 
 def _change(before: float | None, after: float | None) -> str:

@@ -6,33 +6,21 @@ there is never drawn again. table.md and table.json are functions of them.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, check_choice
-from ds_jax.config import Config, digest, response_limit
+from ds_jax.config import Config, digest
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.prepared import load_benchmark
 from ds_jax.evaluate import table
-from ds_jax.evaluate.answers import answer_reader
-from ds_jax.evaluate.samples import TEXT_FIELDS, average, sample_row, summarize_samples
-from ds_jax.run.durable import (
-  LineFile,
-  close_parts,
-  open_results,
-  write_atomically,
-  write_json,
-)
+from ds_jax.evaluate.samples import average, summarize_samples
+from ds_jax.run.durable import write_atomically, write_json
 from ds_jax.run.engines import Engines
-from ds_jax.run.growing import Work, grow_missing, key_of, rollout_jobs
 from ds_jax.run.parameters import ChosenParams, chosen_params
-from ds_jax.run.prompts import Prompts, note_missing_box, prepare
-from ds_jax.search.engine.host_tree import Job
-from ds_jax.search.engine.keys import Purpose
-from ds_jax.types import FinishedTree
+from ds_jax.run.prompts import Prompts, prepare
+from ds_jax.run.samples import draw_samples, sample_settings
 
 Summary = dict[str, Any]
 
@@ -70,42 +58,13 @@ def evaluate_benchmarks(
   folder = session.workdir.root / 'evaluations' / digest([chosen.source, settings])
   if output:
     folder = pathlib.Path(output)
-  with contextlib.ExitStack() as stack:
-    files = {}
-    for name in names:
-      opened = open_results(folder / f'{name}.jsonl', run, session.team, TEXT_FIELDS)
-      files[name] = stack.enter_context(opened)
-    engines.announce()
-    everything = tuple(pair for name in names for pair in prompts[name])
-    note_missing_box(session, engines.tokenizer, everything)
-    jobs = rollout_jobs(everything, config.evaluate.num_samples)
-    work = Work(engines.evaluation_engine, jobs, Purpose.EVALUATE, phase='evaluate')
-    grow_missing(session, chosen.params, work, store=SampleFiles(engines, files, prompts))
-    if not session.team.is_first:
-      return {'status': 'done', 'process': session.team.index}, ''
-    results = {}
-    for name in names:
-      rows = _wanted_rows(files[name], prompts[name], config)
-      results[name] = summarize_samples(rows, config.verify.verifier)
+  rows = draw_samples(engines, chosen.params, prompts, folder=folder, run=run)
+  if not session.team.is_first:
+    return {'status': 'done', 'process': session.team.index}, ''
+  results = {name: summarize_samples(rows[name], config.verify.verifier) for name in names}
   if set(results) == set(BENCHMARKS):
     results['average'] = average([results[name] for name in BENCHMARKS])
   return _write_tables(folder, chosen, settings, results=results, config=config)
-
-
-def sample_settings(config: Config) -> dict[str, Any]:
-  """What a sample depends on besides parameters, problem and sample number."""
-  fields = dataclasses.asdict(config)
-  pick = lambda section, *names: {f'{section}.{name}': fields[section][name] for name in names}
-  return {
-    'seed': config.seed,
-    'response_limit': response_limit(config),
-    **pick('data', 'instruction', 'prompt_limit', 'overlong_prompts'),
-    **pick('model', 'compute_dtype'),
-    **pick('mesh', 'tensor'),
-    **pick('search', 'segment_length', 'replay_chunk', 'path_block', 'cache_kernel'),
-    **pick('evaluate', 'temperature', 'top_p', 'num_slots'),
-    **pick('verify', 'verifier', 'degenerate', 'cpu_seconds'),
-  }
 
 
 def _benchmark_prompts(engines: Engines, name: str) -> Prompts:
@@ -121,47 +80,6 @@ def _benchmark_prompts(engines: Engines, name: str) -> Prompts:
       'which cuts their beginnings).'
     )
   return prepared.prompts
-
-
-class SampleFiles:
-  """Samples as lines of a file per benchmark."""
-
-  def __init__(
-    self, engines: Engines, files: Mapping[str, LineFile], prompts: Mapping[str, Prompts]
-  ):
-    self._engines, self._files = engines, files
-    self._home = {}  # problem id -> its benchmark and itself
-    for name, pairs in prompts.items():
-      for problem, _ in pairs:
-        self._home[problem.id] = (name, problem)
-
-  def known(self, jobs: Sequence[Job]) -> set[tuple[str, int]]:
-    kept = {(row['id'], row['sample']) for file in self._files.values() for row in file.rows}
-    known = {key_of(job) for job in jobs} & kept
-    if known:
-      self._engines.session.progress.note(f'{len(known)} of {len(jobs)} samples are there already.')
-    return known
-
-  def append(self, tree: FinishedTree) -> None:
-    name, problem = self._home[tree.problem_id]
-    read_answer = answer_reader(self._engines.session.config.verify.verifier)
-    self._files[name].append(sample_row(tree, problem, self._engines.tokenizer, read_answer))
-
-  def share(self) -> None:
-    close_parts(self._engines.session.team, self._files.values())
-
-
-def _wanted_rows(file: LineFile, prompts: Prompts, config: Config) -> list[dict[str, Any]]:
-  """The rows of the samples asked for: a file may hold more of an earlier evaluation."""
-  gold = {problem.id: problem.answer for problem, _ in prompts}
-  rows = [row for row in file.rows if row['sample'] < config.evaluate.num_samples]
-  changed = [row['id'] for row in rows if gold.get(row['id']) != row['gold']]
-  if changed:
-    raise InputError(
-      f'{file.path} holds samples of another version of the benchmark, e.g. '
-      f'{changed[0]}; choose another --output.'
-    )
-  return rows
 
 
 def _write_tables(
@@ -184,4 +102,5 @@ def _write_tables(
   }
   write_json(folder / 'table.json', tables)
   write_atomically(folder / 'table.md', text)
-  return {'status': 'done', 'output': str(folder), **tables}, text
+  summary = {'status': 'done', 'output': str(folder), **tables}
+  return summary, '\n'.join([text, *map(table.result_line, results, results.values())])

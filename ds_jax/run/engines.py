@@ -133,7 +133,7 @@ class Engines:
       config=search,
       mesh=self.search_mesh,
       expand_fn=self._expand_fn(search, self.session.config.sampling),
-      make_slots=_announced(make_slots, what, self.session.progress.note),
+      make_slots=_announced(make_slots, what, shape, self.session.progress.note),
       verify_fn=self.pool.verify,
       decode_text=self.tokenizer.decode_response,
       count_read=shape.positions_read,
@@ -172,7 +172,7 @@ def open_engines(session: Session) -> Iterator[Engines]:
 
 
 def _announced(
-  make_slots: Callable[[], Any], what: str, note: Callable[[str], None]
+  make_slots: Callable[[], Any], what: str, shape: ExpandShape, note: Callable[[str], None]
 ) -> Callable[[], Any]:
   """`make_slots` that notes its first call: what comes next is compilation."""
   is_announced = False
@@ -180,7 +180,11 @@ def _announced(
   def announce_and_make() -> Any:
     nonlocal is_announced
     if not is_announced:
-      note(f'Compiling {what}; the first seconds of this phase go into it.')
+      note(
+        f'Compiling {what}; the first seconds of this phase go into it. An expansion draws up to '
+        f'{shape.num_slots:,} x {shape.width:,} x {shape.segment_length:,} tokens on each device '
+        '(slots x children x segment).'
+      )
       is_announced = True
     return make_slots()
 

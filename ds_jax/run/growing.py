@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ds_jax.interfaces import Progress, SilentProgress, Team
+from ds_jax.interfaces import Progress, Team
 from ds_jax.run.durable import LineFile, whole_rows
 from ds_jax.run.session import Session
 from ds_jax.run.stopping import stopped
@@ -38,7 +38,7 @@ class Work:
   engine: engine_lib.Engine
   jobs: Sequence[Job]
   purpose: Purpose
-  phase: str = ''  # as a person reads it; '': the progress does not show this work
+  phase: str = ''  # as a person reads it; '': it is a part of the phase under way
   plan: ForkPlan | None = None  # for the policy 'fork': where forks pay
   round_index: int = 0
   step: int = 0
@@ -93,7 +93,7 @@ def grow_missing(
   Raises:
     Stopped: if asked to stop; the store keeps what was finished.
   """
-  team, progress = session.team, session.progress if work.phase else SilentProgress()
+  team, progress = session.team, _progress_of(session, work)
   done = share_keys(team, store.known(work.jobs))
   missing = [job for job in work.jobs if key_of(job) not in done]
   dealt = deal(missing, team, work.engine.team)
@@ -264,6 +264,34 @@ class MemoryStore:
     self.trees = {key_of(tree): tree for tree in trees}
 
 
+def _progress_of(session: Session, work: Work) -> Progress:
+  """That of the work as a phase, or as a part of the one under way."""
+  return session.progress if work.phase else PartOfPhase(session.progress, len(work.jobs))
+
+
+@dataclasses.dataclass(frozen=True)
+class PartOfPhase:
+  """A Progress of something within the phase of another: it is told beside that one's count."""
+
+  progress: Progress
+  total: int
+
+  def start(self, phase: str, total: int | None = None) -> None:
+    del phase, total
+
+  def update(self, completed: int, **fields: float | int | str) -> None:
+    self.progress.tell(trees=f'{completed:,}/{self.total:,}', **fields)
+
+  def tell(self, **fields: float | int | str) -> None:
+    self.progress.tell(**fields)
+
+  def finish(self) -> None:
+    pass
+
+  def note(self, message: str) -> None:
+    self.progress.note(message)
+
+
 @dataclasses.dataclass(frozen=True)
 class Shifted:
   """A Progress that counts what was finished before this start as well."""
@@ -276,6 +304,9 @@ class Shifted:
 
   def update(self, completed: int, **fields: float | int | str) -> None:
     self.progress.update(self.finished_before + completed, **fields)
+
+  def tell(self, **fields: float | int | str) -> None:
+    self.progress.tell(**fields)
 
   def finish(self) -> None:
     self.progress.finish()

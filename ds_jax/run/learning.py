@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.replay import Solution
 from ds_jax.train.rescore import importance_metrics, rescore, score_solutions
 from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
-from ds_jax.train.step import make_learner, policy_loss_fn
+from ds_jax.train.step import make_learner, policy_loss_fn, policy_metrics_fn
 from ds_jax.train.trees import pack_minibatches
 from ds_jax.types import Trajectory
 
@@ -47,12 +47,12 @@ class Learning:
     self.optimizer = make_optimizer(config.train, num_updates(config))
     self.rows = row_shape(config.train, num_slot_shards(engines.mesh))
     self.worked: dict[str, sft.Pair] = {}  # by problem, if the objective is to imitate them
-    loss_fn = policy_loss_fn(config.train)
+    loss_fn, metrics_fn = policy_loss_fn(config.train), policy_metrics_fn(config.train)
     if config.train.objective == 'imitation':
       worked = sft.worked_solutions(prompts, engines.tokenizer.encode_response)
       note = engines.session.progress.note
       self.worked = sft.fitting_solutions(worked, len(prompts), self.rows.row_length, note)
-      loss_fn = sft.imitation_loss
+      loss_fn, metrics_fn = sft.imitation_loss, sft.imitation_metrics
     self.learner = make_learner(
       self.optimizer,
       engines.mesh,
@@ -61,6 +61,7 @@ class Learning:
       temperature=config.sampling.temperature or 1.0,
       frozen=config.train.frozen,
       before_pass=before_pass,
+      metrics_fn=metrics_fn,
     )
     self.is_mid_step = False  # the parameters have moved on from the host's state
     self.reference: Decoder | None = None  # the policy that the run started from
@@ -108,11 +109,11 @@ class Learning:
       rescore(self.learner, self.state.params, batch, reference=self.reference, config=config)
       for batch in packed
     ]
-    num_tokens = sum(float(batch.num_copies.sum()) for batch in packed)
-    return batches, importance_metrics(packed, batches, config) | {
-      'train/trajectories': num_trained,
-      'train/response_tokens': num_tokens / max(num_trained, 1),
-    }
+    figures = importance_metrics(packed, batches, config) | {'train/trajectories': num_trained}
+    if num_trained:
+      num_tokens = sum(float(batch.num_copies.sum()) for batch in packed)
+      figures['train/response_tokens'] = num_tokens / num_trained
+    return batches, figures
 
   def imitation_batches(self, names: Sequence[str]) -> list[Batch]:
     """Minibatches of the worked solutions of some problems."""
@@ -131,7 +132,7 @@ class Learning:
       skipped_in_row: updates before these whose gradient was not finite.
 
     Returns:
-      Means of the metrics over the batches, and `skipped_in_row` by now.
+      Means of the metrics over the batches that have them, and `skipped_in_row` by now.
     """
     rows = []
     for batch in batches:
@@ -140,6 +141,19 @@ class Learning:
       rows.append(figures)
       if len(batch.tokens):
         skipped_in_row = (skipped_in_row + 1) * int(figures['train/skipped'])
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    means['train/ratio_first'] = float(np.exp(rows[0]['train/ratio_max_log']))
-    return means, skipped_in_row
+    return update_means(rows) | {'train/updates': len(rows)}, skipped_in_row
+
+
+def update_means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """Returns the means of the updates' metrics, each over those that have it.
+
+  ratio_first, the largest ratio of sampler and learner, is that of the first which compares them.
+  """
+  values: dict[str, list[float]] = {}
+  for row in rows:
+    for name, value in row.items():
+      values.setdefault(name, []).append(value)
+  means = {name: float(np.mean(of_updates)) for name, of_updates in values.items()}
+  if 'train/ratio_max_log' in values:
+    means['train/ratio_first'] = float(np.exp(values['train/ratio_max_log'][0]))
+  return means

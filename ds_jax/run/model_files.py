@@ -11,6 +11,7 @@ import json
 import pathlib
 
 from ds_jax.checks import InputError
+from ds_jax.config.places import has_moved, is_same_place
 from ds_jax.run.durable import write_atomically, write_json
 
 # Written last: the files are whole once it is there.
@@ -55,11 +56,9 @@ def kept_path(folder: pathlib.Path) -> str:
 
 
 def is_of(folder: pathlib.Path, path: str) -> bool:
-  """Whether the files are of the model that a config calls `path`, as text or on this machine."""
-  kept = kept_path(folder)
-  if not kept or not path:
-    return kept == path
-  return kept == path or _resolved(kept) == _resolved(path)
+  """Whether the files are of the model that a config calls `path`, which may have moved."""
+  before = kept_path(folder)
+  return is_same_place(before, path) or has_moved(before, path)
 
 
 def check_kept(folder: pathlib.Path) -> None:
@@ -97,10 +96,6 @@ def _differing(digests: dict[str, str], folder: pathlib.Path) -> list[str]:
     if not path.is_file() or _digest(path.read_bytes()) != digest:
       names.append(name)
   return names
-
-
-def _resolved(path: str) -> pathlib.Path:
-  return pathlib.Path(path).expanduser().resolve()
 
 
 def _digest(content: bytes) -> str:

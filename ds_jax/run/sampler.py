@@ -175,16 +175,15 @@ class Sampler:
     max_depth = self.config.search.max_depth
     searched = functools.reduce(operator.add, [part.searched for part in parts])
     direct = functools.reduce(operator.add, [part.direct for part in parts])
-    work = searched + direct
     num_groups = sum(len(part.groups) for part in parts)
     return (
-      summarize(trees, max_depth)
+      summarize(trees, max_depth, stop_ids=self.engines.tokenizer.stop_ids)
       | split_metrics(after.splits, max_depth)
-      | searched.metrics()
+      | searched.slot_metrics()
+      | (searched + direct).speed_metrics()
       | {
         'search/cached_share': sum(part.num_cached for part in parts) / num_groups,
         'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / num_groups,
-        'time/tokens_per_second': work.generated_tokens / max(work.seconds, 1e-6),
       }
     )
 

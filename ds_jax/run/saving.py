@@ -56,11 +56,16 @@ class Saving:
       return None, RunState.new(self._session.config.curriculum.max_cached_per_problem)
     state, fields = self._checkpointer.restore(abstract_state)
     host = RunState.from_json(fields)
-    for path in self._session.workdir.journal('').parent.glob('*.process_*'):
-      if host.covers(path.name.split('.')[0]):  # a kill came before it was removed
-        path.unlink(missing_ok=True)
+    # A kill may have come before those that it covers were removed.
+    self.drop_journals(lambda work: not host.covers(work))
     self._session.progress.note(f'Continuing at round {host.round_index}, step {host.step}.')
     return state, host
+
+  def drop_journals(self, is_needed: Callable[[str], bool]) -> None:
+    """Removes the journals of work that is not needed; `is_needed` is asked by name."""
+    for path in self._session.workdir.journal('').parent.glob('*.process_*'):
+      if not is_needed(path.name.split('.')[0]):
+        path.unlink(missing_ok=True)
 
   def open_journal(self, name: str) -> Journal:
     """The journal of a part of the step under way."""

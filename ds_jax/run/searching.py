@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
-
-import jax
 
 from ds_jax import sharding
 from ds_jax.config import Config, settings_digest
 from ds_jax.evaluate.answers import SELECTIONS
 from ds_jax.evaluate.searches import answers_of, split_figures, summarize_trees, tree_row
-from ds_jax.model.decoder import Decoder
 from ds_jax.report.inspect import format_split_depths, format_table, format_tree, tree_to_dict
 from ds_jax.report.text import percent
+from ds_jax.run.compiling import Clock
 from ds_jax.run.durable import LineFile, close_parts, open_results
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import JobKey, grow_in_memory, grow_missing, key_of
@@ -29,12 +25,9 @@ from ds_jax.types import FinishedTree, Problem
 Summary = dict[str, Any]
 Row = dict[str, Any]
 
-# jax's name of the event that says how long a program took to compile.
-COMPILATION = '/jax/core/compile/backend_compile_duration'
-
 
 def search_problems(
-  engines: Engines, params: Decoder, problems: Sequence[Problem]
+  engines: Engines, params: Any, problems: Sequence[Problem]
 ) -> list[FinishedTree]:
   """Grows one tree per problem, many at once; trees in the order of `problems`.
 
@@ -72,7 +65,7 @@ def search_problem(
       session.progress.note('No --answer: ends cannot be graded, so none is better than another.')
     chosen = chosen_params(engines)
     engines.announce()
-    work = question_work(engines, [problem])
+    work = question_work(engines, [problem], phase='search')
     (tree,) = grow_in_memory(alone, chosen.params, work, on_start=clock.start).trees
     seconds = clock.seconds(problem.id)
     row = _row(engines, tree, problem, select=select, seconds=seconds)
@@ -141,38 +134,6 @@ def search_file(
 def run_name(config: Config, parameters: str) -> str:
   """What the lines of an output file depend on: settings and parameters."""
   return f'{parameters}, settings {settings_digest(config)}'
-
-
-class Clock:
-  """How long each tree took: from the moment the engine asks for its job, compilation left out."""
-
-  def __init__(self) -> None:
-    self._compiling = 0.0
-    self._started: dict[str, float] = {}
-
-  def __enter__(self) -> Clock:
-    jax.monitoring.register_event_duration_secs_listener(self._note_compilation)
-    return self
-
-  def __exit__(
-    self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-  ) -> None:
-    jax.monitoring.unregister_event_duration_listener(self._note_compilation)
-
-  def start(self, job: Job) -> None:
-    self._started[job.problem.id] = self._now()
-
-  def seconds(self, problem_id: str) -> float:
-    """From the start of a problem's tree until now."""
-    return self._now() - self._started[problem_id]
-
-  def _now(self) -> float:
-    return time.monotonic() - self._compiling
-
-  def _note_compilation(self, event: str, seconds: float, **fields: Any) -> None:
-    del fields
-    if event == COMPILATION:
-      self._compiling += seconds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ds_jax.checks import InputError
 from ds_jax.search.policies.fork_law import SplitHistory
 from ds_jax.train.replay import ReplayBuffer
 
@@ -20,6 +21,7 @@ class RunState:
   skipped_in_row: int = 0  # updates up to now whose gradient was not finite
   hard_ids: tuple[str, ...] | None = None  # of this round; None: not filtered yet
   hard_before: tuple[str, ...] = ()  # of the round before
+  batches_before: int | None = None  # drawn in it; None: an older version did not note them
   replay: ReplayBuffer = ReplayBuffer(0)  # solutions that this round may use
   found: ReplayBuffer = ReplayBuffer(0)  # solutions found in this round
   splits: SplitHistory = SplitHistory()  # of recent steps: where forks pay
@@ -53,9 +55,76 @@ class RunState:
 
   def end_round(self) -> None:
     """Moves on to the next round, which filters anew."""
-    self.hard_before = self.hard_ids
+    self.hard_before, self.batches_before = self.hard_ids, self.batches
     self.round_index += 1
     self.batches, self.hard_ids = 0, None
+
+  def is_done(self, plan: Sequence[int]) -> bool:
+    """Whether nothing is left to train by a plan: all rounds are over, or no problem is hard.
+
+    Args:
+      plan: training steps of each round.
+    """
+    return self.round_index >= len(plan) or self.hard_ids == ()
+
+  def steps_done(self, plan: Sequence[int]) -> tuple[int, ...]:
+    """Training steps done of each round that was begun.
+
+    Args:
+      plan: training steps of each round; those before the newest went by it.
+    """
+    num_begun = self.round_index + (self.hard_ids is not None)
+    if not num_begun:
+      return ()
+    whole = tuple(plan[: num_begun - 1])
+    return (*whole, self.step - sum(whole))
+
+  def follow(self, plan: Sequence[int], plan_before: Sequence[int]) -> bool:
+    """Goes on by a plan that begins with what was done under the one before.
+
+    A round that has ended is taken up again where the plan makes it longer: the state is then as if
+    it had never ended. An evaluation after training is one on the way if there is more to train.
+
+    Args:
+      plan: training steps of each round.
+      plan_before: likewise, by which this state was reached.
+
+    Returns:
+      Whether a round was taken up again.
+
+    Raises:
+      InputError: if the plan does not begin with what was done.
+    """
+    done = self.steps_done(plan_before)
+    if not done:
+      return False
+    *whole, last = done
+    planned = plan[len(whole)] if len(plan) > len(whole) else 0
+    if list(plan[: len(whole)]) != whole or planned < last:
+      raise InputError(
+        f'curriculum.round_steps = {_written(plan)} does not begin with the training steps that '
+        f'the run has done, {_written(done)}; begin with these (the last may be more, and further '
+        'rounds may follow), or choose another --workdir.'
+      )
+    is_longer = self.hard_ids is None and planned > last
+    if is_longer:
+      self._take_up_again(last)
+    if 'after' in self.evaluations and not self.is_done(plan):
+      self.evaluations[f'after_{self.step:06d}'] = self.evaluations.pop('after')
+    return is_longer
+
+  def is_next(self, work: str) -> bool:
+    """Whether a journal's work is what this state does next.
+
+    Args:
+      work: see `covers`.
+    """
+    kind, _, which = work.partition('_')
+    if kind == 'filter':
+      return int(which) == self.round_index
+    if kind == 'evaluate':
+      return which in ('before', f'step_{self.step:06d}')
+    return kind == 'step' and int(which[:6]) == self.step
 
   def covers(self, work: str) -> bool:
     """Whether a journal's work is part of this state.
@@ -69,6 +138,12 @@ class RunState:
     if kind == 'filter':
       return (int(rest), self.hard_ids is None) < (self.round_index, True)
     return kind == 'step' and int(rest[:6]) < self.step
+
+  def _take_up_again(self, steps: int) -> None:
+    """Makes the round before, of so many steps, the present one: the inverse of `end_round`."""
+    self.round_index -= 1
+    self.hard_ids = self.hard_before
+    self.batches = steps if self.batches_before is None else self.batches_before
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> RunState:
@@ -93,3 +168,7 @@ def _merge(replay: ReplayBuffer, found: ReplayBuffer) -> ReplayBuffer:
     fresh = tuple(s for s in new if s not in kept)
     solutions[name] = (*kept, *fresh)[: replay.max_per_problem]
   return dataclasses.replace(replay, solutions=solutions)
+
+
+def _written(steps: Sequence[int]) -> str:
+  return ','.join(map(str, steps))

@@ -11,25 +11,24 @@ import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from ds_jax.checks import InputError
 from ds_jax.config import check_training
-from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rates
+from ds_jax.run.continuing import continuation
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Grown, Work, grow_journaled, rollout_jobs
 from ds_jax.run.learning import Learning
+from ds_jax.run.measuring import evaluation_figures, filter_figures, keep_samples
 from ds_jax.run.prompts import evaluation_prompts, load_prompts, note_missing_box
 from ds_jax.run.reporting import example_trees, finish
 from ds_jax.run.sampler import Sampler, next_batch
 from ds_jax.run.saving import Saving
 from ds_jax.run.session import Session, probed
 from ds_jax.run.stopping import Stopped, StoppedAlone
-from ds_jax.run.workdir import check_config
+from ds_jax.run.watch import Watch
 from ds_jax.search.engine.keys import Purpose
-from ds_jax.train.curriculum import hard_problems
 
 # An update that has begun to change the parameters may go on this long after a request to stop.
 UPDATE_GRACE = 15.0  # seconds
@@ -38,8 +37,9 @@ UPDATE_GRACE = 15.0  # seconds
 def train(session: Session) -> tuple[dict[str, Any], str]:
   """The main job: evaluate, filter, search and learn for some rounds, evaluate, report.
 
-  A finished workdir says so and does nothing; an unfinished one goes on. The processes of the
-  session's team share the workdir; the first of them writes the reports.
+  A finished workdir says so and does nothing; an unfinished one goes on, and so does a finished one
+  whose `curriculum.round_steps` have become more. The processes of the session's team share the
+  workdir; the first of them writes the reports.
 
   Returns:
     The summary, and its table as text.
@@ -51,18 +51,18 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
   """
   config, workdir, team = session.config, session.workdir, session.team
   check_training(config)
-  moved = check_config(workdir, config)
-  if workdir.summary.exists():
+  begun = continuation(session)
+  if begun.is_finished:
     session.progress.note(f'{workdir.root} is finished; nothing to do.')
     return json.loads(workdir.summary.read_text()) | {'status': 'finished'}, ''
   session = probed(session)
   start = time.monotonic()
   with open_engines(session) as engines:
     engines.announce()
-    if moved:
-      session.progress.note(moved)
-    with contextlib.closing(Training(engines)) as training:
+    begun.tell()
+    with contextlib.closing(Training(engines, begun.plan_before)) as training:
       if team.is_first:
+        begun.set_summary_aside(training.host.step)
         engines.claim()
       training.run()
       examples = example_trees(engines, training.learning.params(), training.eval_prompts)
@@ -78,8 +78,12 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
 class Training:
   """One run from its newest checkpoint to its end; `run` is the whole story."""
 
-  def __init__(self, engines: Engines):
+  def __init__(self, engines: Engines, plan_before: Sequence[int] = ()):
     """Restores the newest checkpoint, or begins with the initial model.
+
+    Args:
+      engines: of the run.
+      plan_before: steps of each round by which the workdir went so far; (): those of the config.
 
     Raises:
       InputError: for settings that do not fit; nothing has been written by then.
@@ -97,10 +101,33 @@ class Training:
     with contextlib.ExitStack() as opened:  # closed if a later line refuses the run
       self.saving = opened.enter_context(contextlib.closing(Saving(session)))
       state, self.host = self.saving.restore(self.learning.abstract_state())
+      self.follow_plan(plan_before or self.plan)
       self.learning.begin(state)
       self.saving.metrics.cut(self.host.metrics_size)
       self._opened = opened.pop_all()
+    self.watch = Watch(engines)
     self._asked_at: float | None = None  # when an update first saw that it should stop
+
+  @property
+  def plan(self) -> tuple[int, ...]:
+    """Training steps of each round."""
+    return self.config.curriculum.round_steps
+
+  def follow_plan(self, plan_before: Sequence[int]) -> None:
+    """Goes on by the config's plan of rounds, where the workdir went by another one so far.
+
+    Trees of a search that was stopped are dropped, unless it is what comes next by this plan, too.
+
+    Raises:
+      InputError: if the plan does not begin with what was done.
+    """
+    is_taken_up_again = self.host.follow(self.plan, plan_before)
+    if plan_before == self.plan:
+      return
+    host, team = self.host, self.session.team
+    if team.is_first:
+      self.saving.drop_journals(lambda work: not is_taken_up_again and host.is_next(work))
+    team.barrier()  # the others read them, and write new ones
 
   def run(self) -> None:
     """Goes on to the end.
@@ -110,8 +137,9 @@ class Training:
       SaveError: if a checkpoint cannot be written; the one before is good.
       InputError: after saving, if no gradient is finite any more.
     """
-    self.evaluate('before')
-    rounds = self.config.curriculum.round_steps
+    if self.config.evaluate.before_training and not self.host.step:
+      self.evaluate('before')
+    rounds = self.plan
     while self.host.round_index < len(rounds):
       if not self.filter_hard():
         self.session.progress.note(
@@ -183,12 +211,14 @@ class Training:
     """Grows trees; what is finished is journaled under `name`. Saves and stops when asked to."""
     journal = self.saving.open_journal(name)
     try:
-      return grow_journaled(self.session, self.learning.params(), work, journal=journal)
+      grown = grow_journaled(self.session, self.learning.params(), work, journal=journal)
     except StoppedAlone:
       raise
     except Stopped:
       self.stop_if_asked()
       raise
+    self.watch.add(grown.trees)
+    return grown
 
   def evaluate(self, when: str) -> None:
     """pass@1 of the present policy on the held-out problems, once per `when`, and a checkpoint."""
@@ -203,13 +233,16 @@ class Training:
       round_index=self.host.round_index,
       step=self.host.step,
     )
-    figures = evaluation_metrics(self.grow(work, f'evaluate_{when}').trees)
+    rollouts = self.grow(work, f'evaluate_{when}').trees
+    keep_samples(self.engines, rollouts, self.eval_prompts, step=self.host.step, when=when)
+    self.watch.see_rollouts(f'Evaluation ({when})', rollouts)
+    figures = evaluation_figures(self.engines, rollouts)
     self.host.evaluations[when] = figures
     seconds = time.monotonic() - start
     row = {'when': when, **figures, 'time/evaluate': seconds}
     self.saving.metrics.write(self.host.step, 'evaluate', row)
     self.saving.settle()
-    self.save(score=figures['evaluate/pass_at_1'])
+    self.save(score=figures.get('evaluate/pass_at_1'))
 
   def evaluate_if_due(self) -> None:
     """Evaluates before a step, so that a run stopped in the middle of it evaluates again."""
@@ -238,13 +271,14 @@ class Training:
       round_index=host.round_index,
       step=host.step,
     )
-    rates = pass_rates(count_correct(self.grow(work, f'filter_{host.round_index}').trees))
-    host.begin_round(hard_problems(rates, curriculum.hard_threshold))
-    figures = {
+    rollouts = self.grow(work, f'filter_{host.round_index}').trees
+    self.watch.see_rollouts(f'Filter, round {host.round_index}', rollouts)
+    hard_ids, measured = filter_figures(self.engines, rollouts)
+    host.begin_round(hard_ids)
+    figures = measured | {
       'round': host.round_index,
       'filter/num_problems': len(candidates),
       'filter/num_hard': len(host.hard_ids),
-      'filter/pass_at_1': float(np.mean(list(rates.values()))) if rates else 0.0,
       'replay/num_problems': len(host.replay.solutions),
       'replay/num_trajectories': len(host.replay),
       'time/filter': time.monotonic() - start,
@@ -263,15 +297,17 @@ class Training:
   def train_step(self) -> None:
     """Search, verify, back up, and update on one batch of problems; or imitate solutions."""
     start = searched = time.monotonic()
+    self.watch.begin_step()
     if self.learning.worked:
       hard, rehearsed = next_batch(self.config, self.train_prompts, self.host)
       batches = self.learning.imitation_batches(hard + rehearsed)
-      figures, after = {}, dataclasses.replace(self.host, batches=self.host.batches + 1)
+      groups, figures, after = [], {}, dataclasses.replace(self.host, batches=self.host.batches + 1)
     else:
       groups, figures, after = self.sampler.sample(self.host)
       searched = time.monotonic()
       batches, trained = self.learning.policy_batches(groups)
       figures |= trained
+    self.session.progress.tell(now='update')
     updates, skipped_in_row = self.learning.update(batches, self.host.skipped_in_row)
     updated = time.monotonic()
     # The state of the step as a whole: it was that of the step before until here.
@@ -285,6 +321,8 @@ class Training:
     }
     self.saving.metrics.write(self.host.step, 'train', figures)
     self.saving.settle()
+    is_skipped = figures['train/skipped'] == 1
+    self.watch.see_step(self.host.step, groups, batches, is_skipped=is_skipped)
     if self.host.step % self.config.log.every_steps == 0:
       self.show(figures)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.config import (
+  COMING_FIELDS,
   MACHINE_FIELDS,
   PLACE_FIELDS,
   Config,
@@ -60,6 +61,7 @@ class Workdir:
     """The folders in which nothing but the run itself may write."""
     return (
       self.data,
+      self.model_files,
       self.warmstart,
       self.warmstart_checkpoints,
       self.checkpoints,
@@ -73,6 +75,15 @@ class Workdir:
   @property
   def examples(self) -> pathlib.Path:
     return self.root / 'examples.json'
+
+  def samples(self, step: int, when: str) -> pathlib.Path:
+    """Of an evaluation after `step` training steps: 'before' or 'after' training, or on the way."""
+    name = f'step_{step:06d}'
+    return self.root / 'evaluations' / (f'{name}.jsonl' if when == name else f'{name}_{when}.jsonl')
+
+  def summary_of(self, step: int) -> pathlib.Path:
+    """Of a run that ended at a training step and went on later."""
+    return self.root / f'summary.step_{step:06d}.json'
 
   def journal(self, name: str, process: int = 0) -> pathlib.Path:
     return self.root / 'journal' / f'{name}.process_{process}.jsonl'
@@ -130,8 +141,8 @@ def check_config(workdir: Workdir, config: Config) -> str:
   """Checks that a workdir which has a config belongs to this one.
 
   Returns:
-    What differs, where it may, for a person: fields that suit the machine, and files and folders
-    that have moved. '': nothing.
+    What differs, where it may, for a person: fields that suit the machine or are about what is
+    still to come, and files and folders that have moved. '': nothing.
 
   Raises:
     InputError: names the other fields that differ (those that do not change results aside), or
@@ -144,11 +155,13 @@ def check_config(workdir: Workdir, config: Config) -> str:
     raise InputError(f'{workdir.root} is the folder of a model; choose another --workdir.')
   with _naming(workdir.config):
     differing = differing_fields(stored, dataclasses.asdict(config))
-  machine, moved, faults = [], [], []
+  machine, coming, moved, faults = [], [], [], []
   for name, (before, now) in differing.items():
     words = f'{name}: workdir {before!r}, now {now!r}'
     if name in MACHINE_FIELDS:
       machine.append(words)
+    elif name in COMING_FIELDS:
+      coming.append(words)
     elif name in PLACE_FIELDS and has_moved(before, now):
       moved.append(words)
     else:
@@ -163,6 +176,8 @@ def check_config(workdir: Workdir, config: Config) -> str:
     notes.append(
       f'Other machine settings than before ({"; ".join(machine)}): the last bits will differ.'
     )
+  if coming:
+    notes.append(f'Other settings from here on: {"; ".join(coming)}.')
   if moved:
     notes.append(f'Taken for the same, which has moved ({"; ".join(moved)}).')
   return ' '.join(notes)
@@ -255,8 +270,6 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
 
 def _hint(folder: pathlib.Path) -> str:
   """What a folder is that is not a run's; '': nobody knows."""
-  if '://' in str(folder) or str(folder).startswith('gs:/'):
-    return ' It must be on this machine, or mounted: `gcloud storage cp --recursive` copies it.'
   if not folder.exists():
     return ' There is no such folder.'
   for root in folder.absolute().parents:

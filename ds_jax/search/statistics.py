@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -10,13 +10,20 @@ from ds_jax.search.policies.fork_law import split_counts, unresolved_over_cost
 from ds_jax.types import FinishedTree, Verdict
 
 
-def summarize(trees: Sequence[FinishedTree], max_depth: int) -> dict[str, float]:
-  """Metrics of a set of trees; names are documented in README.
+def summarize(
+  trees: Sequence[FinishedTree], max_depth: int, *, stop_ids: Collection[int]
+) -> dict[str, float]:
+  """Metrics of a set of trees; README documents them. A mean or share of nothing is absent.
 
   yield: tokens in collected trajectories, shared ones once, over tokens generated.
   path_over_distinct: tokens of the collected paths over the distinct ones among them.
+
+  Args:
+    trees: any number.
+    max_depth: of the search, segments.
+    stop_ids: any of these ids ends a response.
   """
-  num_trees = max(len(trees), 1)
+  num_trees = len(trees)
   num_ends = _total(trees, 'ends')
   num_tokens = _total(trees, 'generated_tokens')
   num_degenerate = sum(tree.verdict.count(Verdict.DEGENERATE.value) for tree in trees)
@@ -31,24 +38,46 @@ def summarize(trees: Sequence[FinishedTree], max_depth: int) -> dict[str, float]
     tree_pairs, tree_disagreements = split_counts(tree, max_depth)
     pairs += tree_pairs
     disagreements += tree_disagreements
-  metrics = {
-    'search/trees': len(trees),
-    'search/solve_rate': sum(tree.is_solved for tree in trees) / num_trees,
-    'search/reward': float(np.mean(rewards)) if rewards else 0.0,
-    'search/expansions_per_tree': _total(trees, 'expansions') / num_trees,
-    'search/ends_per_tree': num_ends / num_trees,
-    'search/collected_per_tree': sum(len(tree.collected) for tree in trees) / num_trees,
-    'search/tokens': num_tokens,
-    'time/recomputed_share': _total(trees, 'recomputed_tokens') / max(num_tokens, 1),
-    'search/yield': distinct_tokens / max(num_tokens, 1),
-    'search/path_over_distinct': path_tokens / max(distinct_tokens, 1),
-    'search/entropy': _mean_entropy(trees),
-    'search/degenerate_share': num_degenerate / max(num_ends, 1),
-  }
+  metrics = {'search/trees': num_trees, 'search/tokens': num_tokens}
+  if num_trees:
+    metrics |= {
+      'search/solve_rate': sum(tree.is_solved for tree in trees) / num_trees,
+      'search/expansions_per_tree': _total(trees, 'expansions') / num_trees,
+      'search/ends_per_tree': num_ends / num_trees,
+      'search/collected_per_tree': sum(len(tree.collected) for tree in trees) / num_trees,
+    }
+  if num_tokens:
+    metrics |= {
+      'time/recomputed_share': _total(trees, 'recomputed_tokens') / num_tokens,
+      'search/yield': distinct_tokens / num_tokens,
+      'search/entropy': _mean_entropy(trees),
+    }
+  if num_ends:
+    metrics['search/degenerate_share'] = num_degenerate / num_ends
+  if cut := cut_ends(trees, stop_ids):
+    metrics['search/cut_share'] = float(np.mean(cut))
+  if rewards:
+    metrics['search/reward'] = float(np.mean(rewards))
+  if distinct_tokens:
+    metrics['search/path_over_distinct'] = path_tokens / distinct_tokens
   for depth, ratio in enumerate(unresolved_over_cost(pairs, disagreements)):
     if depth > 0 and np.isfinite(ratio):
       metrics[f'search/u_over_x_depth_{depth}'] = float(ratio)
   return metrics
+
+
+def cut_ends(trees: Iterable[FinishedTree], stop_ids: Collection[int]) -> list[bool]:
+  """Whether each end of the trees was cut off at the depth limit, whatever its verdict.
+
+  Args:
+    trees: any number.
+    stop_ids: any of these ids ends a response.
+  """
+  is_cut = []
+  for tree in trees:
+    ends = [node for node, verdict in enumerate(tree.verdict) if verdict is not None]
+    is_cut += [tree.is_cut(end, stop_ids) for end in ends]
+  return is_cut
 
 
 def _total(trees: Sequence[FinishedTree], name: str) -> float:

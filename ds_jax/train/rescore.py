@@ -103,7 +103,9 @@ def score_solutions(
 def importance_metrics(
   before: Sequence[Batch], after: Sequence[Batch], config: TrainConfig
 ) -> dict[str, float]:
-  """Returns metrics of the weights that `truncate_importance` gave a step; none if it is off.
+  """Returns metrics of the weights that `truncate_importance` gave a step.
+
+  There are none if it is off, or nothing is trained on.
 
   Means over copies of response tokens. importance_mean: of the weight. importance_capped: share
   whose weight was cut to `importance_cap`.
@@ -122,9 +124,11 @@ def importance_metrics(
     # Rescoring made pi_0's log-prob the behaviour's: the difference is log(pi_0 / mu), not cut.
     log_weights.append((rescored.behavior_logprobs - packed.behavior_logprobs)[mask])
   copies, log_weights = np.concatenate(copies), np.concatenate(log_weights)
+  if not copies.sum():
+    return {}
   log_cap = np.log(config.importance_cap)
   weights = np.exp(np.minimum(log_weights, log_cap))
-  total = max(copies.sum(), 1.0)
+  total = copies.sum()
   return {
     'train/importance_mean': float((copies * weights).sum() / total),
     'train/importance_capped': float(copies[log_weights > log_cap].sum() / total),

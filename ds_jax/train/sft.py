@@ -31,6 +31,12 @@ def imitation_loss(
   )
 
 
+def imitation_metrics(statistics: Statistics) -> dict[str, float]:
+  """Returns no figures: nothing is compared with what was sampled."""
+  del statistics
+  return {}
+
+
 def imitation_batch(pairs: Sequence[Pair], row_length: int) -> Batch:
   """Worked solutions packed into rows of `row_length` tokens, every token with the same weight.
 

@@ -48,6 +48,9 @@ def zero_statistics(zero: Any) -> Statistics:
 # loss_fn(logprobs [R, S], entropies [R, S], batch) -> (loss [], Statistics).
 LossFn = Callable[[jax.Array, jax.Array, Batch], tuple[jax.Array, Statistics]]
 
+# metrics_fn(statistics) -> figures.
+MetricsFn = Callable[[Statistics], dict[str, float]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
@@ -60,22 +63,23 @@ class Learner:
   apply: Callable[..., Any]  # (state, grads) -> (state, gradient norm, is_applied); state donated
   score_rows: Callable[..., Any]  # (params, batch) -> (logprobs, entropies), [micro_rows, S]
   before_pass: Callable[[], None]  # called when the pass before has ended; may raise
+  metrics_fn: MetricsFn  # figures of the loss, besides those that every update has
 
   def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float]]:
     """Runs one optimizer update over a whole minibatch.
 
     A gradient that is not finite is not applied: parameters, moments and step stay as they are and
-    `train/skipped` is 1. The same holds for a batch without rows, where every figure is 0.
+    `train/skipped` is 1. The same holds for a batch without rows, of which nothing else is known.
 
     Args:
       state: donated.
       batch: `[R, S]` on the host, any number of rows; S the same in every call.
 
     Returns:
-      The new state and the metrics `train/…`, documented in `metrics`.
+      The new state and the metrics `train/…`, documented in `update_metrics` and `clip_metrics`.
     """
     if not len(batch.tokens):
-      return state, metrics(zero_statistics(0.0), grad_norm=0.0, is_applied=False)
+      return state, {'train/num_tokens': 0.0, 'train/skipped': 1.0}
     total = self.start(state.params)
     for micro in micro_batches(batch, self.micro_rows):
       rows = put_rows(micro, self.mesh)
@@ -85,7 +89,8 @@ class Learner:
     grads, statistics = total
     state, grad_norm, is_applied = self.apply(state, grads)
     statistics, grad_norm, is_applied = jax.device_get((statistics, grad_norm, is_applied))
-    return state, metrics(statistics, grad_norm, is_applied)
+    figures = update_metrics(statistics, grad_norm, is_applied) | self.metrics_fn(statistics)
+    return state, figures
 
   def score(self, params: Decoder, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Log-probs of the targets and entropies (nats), `[R, S]` float32 on the host."""
@@ -113,6 +118,7 @@ def make_learner(
   temperature: float = 1.0,
   frozen: str = '',
   before_pass: Callable[[], None] = lambda: None,
+  metrics_fn: MetricsFn | None = None,
 ) -> Learner:
   """Returns the learner of one loss on one mesh.
 
@@ -125,6 +131,7 @@ def make_learner(
     frozen: regular expression over the paths of parameters that are constants; '': none.
     before_pass: called before each pass over rows, when the one before has ended. What it raises
       ends the update, which has changed nothing by then.
+    metrics_fn: the figures of the loss; None: those of a clipped objective.
 
   Raises:
     InputError: if the rows do not divide the mesh; nothing has been compiled by then.
@@ -174,6 +181,7 @@ def make_learner(
     apply=jax.jit(apply, donate_argnums=0),
     score_rows=jax.jit(score, out_shardings=replicated(mesh)),
     before_pass=before_pass,
+    metrics_fn=metrics_fn or clip_metrics,
   )
 
 
@@ -225,31 +233,53 @@ def sum_over_copies(values: jax.Array | float, batch: Batch) -> jax.Array:
   return jnp.sum(batch.num_copies * values)
 
 
-def metrics(statistics: Statistics, grad_norm: float, is_applied: bool) -> dict[str, float]:
+def update_metrics(statistics: Statistics, grad_norm: float, is_applied: bool) -> dict[str, float]:
   """Returns the figures of one update, means over its response tokens unless stated.
 
-  loss: the aggregated loss. clip_fraction: share of tokens whose clipped branch is larger.
-  clip_fraction_lower: share that the dual clip bounds. approx_kl: behaviour minus policy log-prob.
-  ratio_max_log: largest |log ratio|; 0 up to float noise at the first update on fresh samples.
-  entropy: nats. reference_kl: to the reference policy, if the loss has it. grad_norm: before
-  clipping. num_tokens: a count. copies_per_token: path tokens / distinct tokens. skipped: 1 if not
-  applied.
+  loss: the aggregated loss. entropy: nats. grad_norm: before clipping. num_tokens: a count.
+  copies_per_token: path tokens / distinct tokens. skipped: 1 if not applied.
   """
   num_tokens = float(statistics.num_tokens)
-
-  def mean(total: jax.Array | float) -> float:
-    return float(total) / max(num_tokens, 1.0)
-
   return {
     'train/loss': float(statistics.loss),
-    'train/clip_fraction': mean(statistics.num_clipped),
-    'train/clip_fraction_lower': mean(statistics.num_clipped_lower),
-    'train/approx_kl': mean(statistics.approx_kl),
-    'train/ratio_max_log': float(statistics.max_log_ratio),
-    'train/entropy': mean(statistics.entropy),
-    'train/reference_kl': mean(statistics.reference_kl),
+    'train/entropy': _mean(statistics.entropy, statistics),
     'train/grad_norm': float(grad_norm),
     'train/num_tokens': num_tokens,
     'train/copies_per_token': num_tokens / max(float(statistics.num_distinct), 1.0),
     'train/skipped': float(not is_applied),
   }
+
+
+def clip_metrics(statistics: Statistics) -> dict[str, float]:
+  """Returns the figures of a clipped objective, means over response tokens unless stated.
+
+  clip_fraction: share of tokens whose clipped branch is larger. clip_fraction_lower: share that the
+  dual clip bounds. approx_kl: behaviour minus policy log-prob. ratio_max_log: largest |log ratio|;
+  0 up to float noise at the first update on fresh samples.
+  """
+  return {
+    'train/clip_fraction': _mean(statistics.num_clipped, statistics),
+    'train/clip_fraction_lower': _mean(statistics.num_clipped_lower, statistics),
+    'train/approx_kl': _mean(statistics.approx_kl, statistics),
+    'train/ratio_max_log': float(statistics.max_log_ratio),
+  }
+
+
+def policy_metrics_fn(config: TrainConfig) -> MetricsFn:
+  """Returns the figures of `policy_loss_fn(config)`: `clip_metrics`, and what else it computes.
+
+  reference_kl: KL to the reference policy, if the loss has it.
+  """
+
+  def metrics_fn(statistics: Statistics) -> dict[str, float]:
+    figures = clip_metrics(statistics)
+    if config.kl_coefficient:
+      figures['train/reference_kl'] = _mean(statistics.reference_kl, statistics)
+    return figures
+
+  return metrics_fn
+
+
+def _mean(total: jax.Array | float, statistics: Statistics) -> float:
+  """Returns the mean over the copies of response tokens."""
+  return float(total) / max(float(statistics.num_tokens), 1.0)

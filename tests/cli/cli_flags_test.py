@@ -159,7 +159,6 @@ def test_an_old_name_of_a_field_goes_on_working(root, monkeypatch):
       ['search', '--config={config}', '--workdir=x', '--problems=y', '--output=z', '--answer=3'],
       '--answer belongs to --problem',
     ),
-    (['evaluate', '--config={config}', '--workdir=x', '--output=y'], 'keeps the samples of'),
     (['grade', 'x', '--help=search'], 'has no settings'),
     (['train', '--help=serch'], "Unknown section 'serch'. Did you mean 'search'?"),
     (['report', '--workdir=x', '--config=y'], 'config'),

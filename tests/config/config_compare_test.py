@@ -9,6 +9,7 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.config import (
+  COMING_FIELDS,
   MACHINE_FIELDS,
   RESULT_NEUTRAL,
   Config,
@@ -33,7 +34,7 @@ def changed(config, section, **fields):
 
 
 def test_marks_name_the_sections_and_fields():
-  assert RESULT_NEUTRAL == ('checkpoint', 'log')
+  assert RESULT_NEUTRAL == ('evaluate.before_training', 'checkpoint', 'log')
   assert {'mesh.data', 'train.micro_rows', 'search.num_slots', 'verify.num_workers'} <= set(
     MACHINE_FIELDS
   )
@@ -62,6 +63,25 @@ def test_a_workdir_that_lacks_a_field_goes_on(tmp_path):
   assert workdir_config(Workdir(tmp_path)) == Config()
   with pytest.raises(InputError, match='train.importance_cap: workdir 0.0, now 2.0'):
     check_config(Workdir(tmp_path), changed(Config(), 'train', importance_cap=2.0))
+
+
+def test_fields_about_what_is_to_come_may_change(tmp_path):
+  (tmp_path / 'config.json').write_text(json.dumps(stored(Config())))
+  longer = changed(Config(), 'curriculum', round_steps=(50, 50, 9))
+  notes = check_config(Workdir(tmp_path), changed(longer, 'mesh', fsdp=2))
+  words = 'curriculum.round_steps: workdir (50, 50), now (50, 50, 9)'
+  assert f'Other settings from here on: {words}.' in notes
+  assert 'Other machine settings than before (mesh.fsdp: workdir 1, now 2)' in notes
+  assert set(COMING_FIELDS) == {
+    'train.max_skipped',
+    'curriculum.round_steps',
+    'evaluate.num_samples',
+    'evaluate.every_steps',
+  }
+  # What names results keeps its name.
+  untrained = changed(Config(), 'evaluate', before_training=False)
+  assert settings_digest(untrained) == settings_digest(Config())
+  assert check_config(Workdir(tmp_path), untrained) == ''
 
 
 FIELDS = sorted(flatten(dataclasses.asdict(Config())))

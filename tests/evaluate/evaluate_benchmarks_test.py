@@ -147,6 +147,30 @@ def test_stopped_five_times_it_ends_the_same(made, whole, tmp_path):
   assert_same(tmp_path, whole[0])
 
 
+def test_samples_of_own_problems_are_kept_too(made, tmp_path):
+  """Without benchmarks the run's own evaluation split is evaluated."""
+  found, text = evaluate(made, tmp_path, names=[])
+  lines = sample_lines(tmp_path)
+  rows = [json.loads(line) for line in lines]
+  assert found['output'] == str(tmp_path) and len(rows) == 6 * 4
+  assert {'id', 'sample', 'question', 'response', 'gold', 'verdict', 'answer'} < set(rows[0])
+  solved = sum(row['verdict'] == 'correct' for row in rows) / len(rows)
+  assert found['evaluate/pass_at_1'] == pytest.approx(solved)
+  assert found['evaluate/cut_share'] == sum(row['is_cut'] for row in rows) / len(rows)
+  assert text.startswith(f'pass@1 {100 * solved:.1f} % [') and 'over 6 problems, 4 samples' in text
+  path = tmp_path / 'samples.jsonl'
+  path.write_bytes(b''.join(path.read_bytes().splitlines(keepends=True)[:9]) + b'{"run"')
+  assert evaluate(made, tmp_path, names=[]) == (found, text)
+  assert sample_lines(tmp_path) == lines
+
+
+def test_the_last_line_is_the_result(whole):
+  last = whole[2].splitlines()[-1]
+  figures = whole[1]['results']['aime2025']
+  assert last.startswith(f'AIME 2025: pass@1 {100 * figures["pass_at_1"]:.1f} % [')
+  assert last not in (whole[0] / 'table.md').read_text()
+
+
 def test_one_device_and_eight_draw_the_same_samples(made, whole, tmp_path, monkeypatch):
   assert jax.device_count() == 8
   monkeypatch.setattr(
@@ -213,7 +237,6 @@ def test_the_command_reuses_samples_and_tells_settings_apart(capsys, made, whole
     (['--benchmarks=aime2024', '--config.data.prompt_limit=9'], 'prompts exceed'),
     (['--benchmarks=aime2024', '--config.verify.verifier=countdown'], 'verify.verifier=math'),
     (['--benchmarks=aime2024', '--samples=few'], 'num_samples'),
-    (['--output=x'], '--benchmarks'),
     (['--workdir=x'], 'leave out'),
   ],
 )

@@ -13,6 +13,7 @@ from ds_jax.evaluate.metrics import (
   count_correct,
   evaluation_metrics,
   mean_with_interval,
+  outcome,
   pass_at_k,
   pass_rates,
 )
@@ -104,16 +105,26 @@ def test_rollouts_come_in_order_and_differ_between_samples(rollouts):
   assert len({tuple(t.tokens.tolist()) for t in trees if t.problem_id == 'p0'}) > 1
 
 
+def outcomes(trees):
+  return [outcome(tree, [fakes.STOP_ID]) for tree in trees]
+
+
 def test_counts_and_metrics_follow_the_verdicts(rollouts):
   _, trees = rollouts
-  counts = count_correct(trees)
+  counts = count_correct(outcomes(trees))
   for name, (samples, correct) in counts.items():
     mine = [t for t in trees if t.problem_id == name]
     assert samples == len(mine) == 3
     assert correct == sum('correct' in t.verdict for t in mine)
-  metrics = evaluation_metrics(trees)
+  metrics = evaluation_metrics(outcomes(trees))
   assert metrics['evaluate/pass_at_1'] == pytest.approx(np.mean(list(pass_rates(counts).values())))
   assert metrics['evaluate/num_samples'] == 3 and metrics['evaluate/num_problems'] == 4
+  cut = [int(t.tokens[-1]) != fakes.STOP_ID for t in trees]
+  assert metrics['evaluate/cut_share'] == np.mean(cut)
+  answered = [
+    t for t, flag in zip(trees, cut, strict=True) if flag and 'incomplete' not in t.verdict
+  ]
+  assert answered  # what the verifier made of it does not matter
 
 
 def test_samples_lost_through_our_fault_are_not_counted(rollouts):
@@ -124,5 +135,8 @@ def test_samples_lost_through_our_fault_are_not_counted(rollouts):
     )
     for t in trees
   ]
-  assert pass_rates(count_correct(lost)) == {}
-  assert evaluation_metrics(lost)['evaluate/num_problems'] == 0
+  assert pass_rates(count_correct(outcomes(lost))) == {}
+  metrics = evaluation_metrics(outcomes(lost))
+  assert metrics['evaluate/num_problems'] == 0
+  assert not {'evaluate/pass_at_1', 'evaluate/pass_at_1_low', 'evaluate/pass_at_k'} & set(metrics)
+  assert evaluation_metrics([]) == {'evaluate/num_problems': 0, 'evaluate/num_samples': 0}

@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -73,6 +74,52 @@ def test_plain_progress_is_slow_enough_and_never_silent():
     ['fast'] * 2 + ['unknown'] * 4 + ['skipped', 'unknown']
   )
   assert '\x1b' not in stream.getvalue()
+
+
+def test_a_phase_that_is_silent_for_long_says_that_it_is_alive():
+  stream, clock = io.StringIO(), Clock()
+  progress = PlainProgress(stream, clock)
+  progress.start('evaluate', 48)
+  progress.tell(now='first expansion')
+  for _ in range(300):
+    clock.now += 1
+    progress.tick()
+  lines = stream.getvalue().splitlines()
+  assert lines[1] == 'evaluate: 0/48 (0 %) · 10.0 s elapsed · now first expansion'
+  assert [line.split(' · ')[1] for line in lines[1:]] == [
+    '10.0 s elapsed',
+    '30.0 s elapsed',
+    '1 min 10 s elapsed',
+    '2 min 10 s elapsed',
+    '3 min 10 s elapsed',
+    '4 min 10 s elapsed',
+  ]
+  clock.now += 9
+  progress.update(5, tokens=99)  # news: it is told, and the next silence is short again
+  for _ in range(10):
+    clock.now += 1
+    progress.tick()
+  last = stream.getvalue().splitlines()[-1]
+  assert last.startswith('evaluate: 5/48 (10 %)') and last.endswith('tokens 99')
+  progress.finish()
+  progress.tick()
+  assert stream.getvalue().splitlines()[-1].startswith('evaluate: 5/48 (10 %) · done')
+  assert '\r' not in stream.getvalue()
+
+
+def test_the_thread_of_a_phase_ends_with_it():
+  stream = io.StringIO()
+  progress = PlainProgress(stream, tick_seconds=1e-3)
+  progress._silence = 0
+  before = threading.active_count()
+  progress.start('search', 3)
+  assert threading.active_count() == before + 1
+  progress.start('update')
+  progress.finish()
+  for thread in threading.enumerate():
+    if thread.daemon and thread.name.startswith('progress'):
+      thread.join(timeout=60)
+      assert not thread.is_alive()
 
 
 def test_live_progress_keeps_notes_and_the_cursor():
@@ -368,6 +415,32 @@ def test_summary_table():
   assert '10.0 % [8.0, 12.0]' in table and '+15.0 points' in table and 'pass@8' in table
   assert '10 training steps · 1 rounds' not in table and '10,000 tokens' in table
   assert 'no training steps yet' in summary_table({})
+
+
+def test_a_run_that_was_not_evaluated_before_has_one_column(tmp_path):
+  metrics = make_metrics()[1:]
+  table = summary_table(make_summary(metrics))
+  assert table.splitlines()[0].split() == ['after'] and 'change' not in table
+  assert table.splitlines()[-1] == 'pass@1 25.0 % [23.0, 27.0]'
+  page, picture = write_report(tmp_path, metrics, {})
+  assert 'pass@1 after training is 25.0 %' in page.read_text()
+  assert _png_size(picture.read_bytes()) == (1560, 1200)
+
+
+def test_the_last_line_is_the_result():
+  last = summary_table(make_summary(make_metrics())).splitlines()[-1]
+  assert last == 'pass@1 25.0 % [23.0, 27.0], before training 10.0 % [8.0, 12.0]'
+
+
+def test_skipped_updates_are_counted(tmp_path):
+  metrics = make_metrics()
+  for row, share in zip(metrics[2:5], (1.0, 0.25, 0.0), strict=True):
+    row |= {'train/skipped': share, 'train/updates': 4}
+  summary = make_summary(metrics)
+  assert (summary['updates'], summary['skipped_updates'], summary['skipped_steps']) == (19, 5, 1)
+  line = '5 of 19 updates were skipped; 1 of 10 steps learnt nothing.'
+  assert line in summary_table(summary)
+  assert line in write_report(tmp_path, metrics, {})[0].read_text()
 
 
 def test_text():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -14,13 +15,14 @@ import numpy as np
 import pytest
 
 from ds_jax.checks import InputError
+from ds_jax.interfaces import SilentProgress
 from ds_jax.report.metrics import read_metrics
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.growing import Journal
 from ds_jax.run.sampler import next_batch
 from ds_jax.run.state import RunState
 from ds_jax.run.stopping import Stopped
-from ds_jax.run.training import Training
+from ds_jax.run.training import Training, train
 from ds_jax.run.warmstart import warmstart
 from ds_jax.run.workdir import Workdir, lock
 from ds_jax.testing import tiny_run
@@ -94,6 +96,11 @@ def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm,
       break
     except Stopped:
       num_stops += 1
+    if num_stops == 1:  # as a run of before, which keeps its model's files from the next start on
+      shutil.rmtree(stopped.model_files)
+    if num_stops == 3:  # another machine, without the model
+      stopped.warmstart.rename(tmp_path / 'model')
+      stopped = Workdir(stopped.root.rename(tmp_path / 'moved'))
   assert num_stops >= 4
   tiny_run.assert_same_run(stopped, workdir, tiny_run.config())
 
@@ -141,6 +148,45 @@ def test_a_state_knows_the_journals_that_it_covers():
   assert covered(state) == ['evaluate_before', 'filter_0', 'step_000002', 'step_000002_1']
   state.hard_ids = ('a',)
   assert 'filter_1' in covered(state) and 'filter_2' not in covered(state)
+
+
+def test_a_state_takes_up_a_round_again_or_goes_on_with_the_next():
+  def ended(**fields):
+    return RunState(
+      round_index=1,
+      step=3,
+      hard_before=('a',),
+      batches_before=5,
+      evaluations={'after': {}},
+      **fields,
+    )
+
+  state = ended()
+  assert not state.follow((3,), (3,)) and state == ended()  # nothing changes
+  assert not state.follow((3, 2), (3,))
+  assert state == dataclasses.replace(ended(), evaluations={'after_000003': {}})
+  longer = ended()
+  assert longer.follow((4, 2), (3,))
+  assert (longer.round_index, longer.hard_ids, longer.batches) == (0, ('a',), 5)
+  assert longer.steps_done((4, 2)) == (3,) and not longer.covers('evaluate_after')
+  # A kill came before the first checkpoint by the longer plan: it is the workdir's by now.
+  again = ended()
+  assert again.follow((4, 2), (4, 2)) and again == longer
+  older = dataclasses.replace(ended(), batches_before=None)
+  assert older.follow((4,), (3,)) and older.batches == 3
+  under_way = RunState(round_index=1, step=4, hard_ids=('b',))
+  assert not under_way.follow((3, 1), (3, 5))  # it may end sooner, too
+  for plan in ((3,), (4, 2), (2, 2)):
+    with pytest.raises(InputError, match='has done, 3,1;'):
+      under_way.follow(plan, (3, 5))
+  none_hard = RunState(round_index=1, step=3, hard_ids=(), evaluations={'after': {}})
+  assert not none_hard.follow((3, 9), (3, 1)) and 'after' in none_hard.evaluations
+  works = ('filter_0', 'filter_1', 'step_000003', 'step_000003_1', 'step_000004', 'evaluate_after')
+  assert [work for work in works if longer.is_next(work)] == [
+    'filter_0',
+    'step_000003',
+    'step_000003_1',
+  ]
 
 
 def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
@@ -213,6 +259,9 @@ def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
     host = json.loads((workdir.checkpoints / str(step) / 'host/metadata').read_text())['host']
     evaluations.append(list(host['evaluations'].values())[-1]['evaluate/pass_at_1'])
   assert checkpoints.latest() == kept[-1] and max(evaluations) == max(found.values())
+  saved = checkpoints.saved()
+  assert [entry.number for entry in saved] == kept and saved[-1].step == 6
+  assert [entry.score for entry in saved] == evaluations
   assert len(kept) == 1 + (evaluations[-1] < max(found.values()))
   stopped = copy(warm, tmp_path / 'stopped')
   (stopped.root / 'config.json').unlink()
@@ -338,8 +387,6 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path, monkeypatch):
   ],
 )
 def test_bad_settings_are_refused_before_any_work(warm, tmp_path, sections, words):
-  import dataclasses
-
   from ds_jax.config import config_from
 
   workdir = copy(warm, tmp_path / 'run')
@@ -371,3 +418,97 @@ def test_a_stopped_warm_start_goes_on_with_the_same_batches(warm, tmp_path):
   tiny_run.warmstart(workdir.root, cfg)
   name = 'model.safetensors'
   assert (workdir.warmstart / name).read_bytes() == (warm.warmstart / name).read_bytes()
+
+
+# Going on after the end.
+
+
+def test_a_run_that_went_on_twice_ends_as_one_planned_so_from_the_start(done, warm, tmp_path):
+  """Its last round is made longer, then another one follows; once it is stopped as it evaluates."""
+  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config
+  (workdir.root / 'config.json').unlink()
+  plan = lambda *steps: cfg(curriculum=dict(round_steps=steps))
+  assert tiny_run.train(workdir, plan(1))['steps'] == 1
+  first_after = tiny_run.metrics(workdir)[-1]
+  journals = lambda: [
+    p for p in (workdir.root / 'journal').glob('evaluate_after*') if p.stat().st_size
+  ]
+  with pytest.raises(Stopped):
+    tiny_run.train(workdir, plan(3), should_stop=lambda: bool(journals()))
+  assert journals() and not workdir.summary.exists()  # it is not finished any more
+  assert json.loads(workdir.summary_of(1).read_text())['after']
+  summary = tiny_run.train(workdir, plan(3, 3))  # trees of the earlier evaluation are not taken in
+  assert (summary['status'], summary['steps'], summary['rounds']) == ('done', 6, 2)
+  rows = tiny_run.metrics(workdir)
+  assert [r['step'] for r in rows if r.get('when') == 'after'] == [1, 6]  # the history is kept
+  rows.remove(first_after)
+  assert rows == tiny_run.metrics(done[0])
+  arrays = [tiny_run.final_arrays(root, plan(3, 3)) for root in (workdir, done[0])]
+  for x, y in zip(*arrays, strict=True):
+    np.testing.assert_array_equal(x, y)
+  replays = [(root.root / 'replay.jsonl').read_bytes() for root in (workdir, done[0])]
+  assert replays[0] == replays[1]
+
+
+def test_plans_that_do_not_begin_with_what_was_done_are_refused(done):
+  for steps in ((3,), (3, 2, 4), (2, 4, 9), (4, 3)):
+    with pytest.raises(InputError, match=r'round_steps = [\d,]+ does not begin .* done, 3,3;'):
+      tiny_run.train(done[0], tiny_run.config(curriculum=dict(round_steps=steps)))
+  assert done[0].summary.exists() and tiny_run.train(done[0], tiny_run.config())['steps'] == 6
+
+
+class Notes(SilentProgress):
+  def __init__(self):
+    self.lines = []
+
+  def note(self, message):
+    self.lines.append(message)
+
+
+def test_a_run_that_learns_nothing_says_so_at_once_and_at_the_end(warm, tmp_path):
+  """No answer is ever right; nothing is evaluated before."""
+  workdir, notes = copy(warm, tmp_path / 'run'), Notes()
+  cfg = tiny_run.config(
+    verify=dict(verifier='exact'),
+    curriculum=dict(round_steps=(5,)),
+    evaluate=dict(before_training=False),
+  )
+  (workdir.root / 'config.json').unlink()
+  session = dataclasses.replace(tiny_run.session(workdir, cfg), progress=notes)
+  summary, text = train(session)
+  said = [line for line in notes.lines if 'Nothing was learnt' in line]
+  assert [line.split(':')[0] for line in said] == ['Step 1', 'Step 5, 5 times in a row']
+  assert 'of 2 updates 2 had nothing to train on. Of 6 problems 6 only wrong ends.' in said[0]
+  assert 'train.uniform_trees=drop' in said[0] and 'responses is right' in said[0]
+  assert [line.split(':')[0] for line in notes.lines if 'responses is right' in line] == [
+    'Filter, round 0', 'Step 1', 'Step 5, 5 times in a row',
+  ]  # fmt: skip
+  assert (summary['updates'], summary['skipped_updates'], summary['skipped_steps']) == (10, 10, 5)
+  assert json.loads(workdir.summary.read_text())['skipped_updates'] == 10
+  assert 'NOTHING WAS LEARNT: all 10 updates were skipped.' in text
+  assert summary['before'] is None and 'before' not in text and 'change' not in text
+  assert text.splitlines()[-1].startswith('pass@1 0.0 % [0.0, ')
+  rows = tiny_run.metrics(workdir)
+  assert [r['kind'] for r in rows] == ['filter'] + ['train'] * 5 + ['evaluate']
+  # What would be a mean over nothing is absent.
+  absent = {'train/loss', 'train/ratio_first', 'train/ratio_max_log', 'train/clip_fraction'}
+  absent |= {'train/approx_kl', 'train/entropy', 'train/grad_norm', 'train/response_tokens'}
+  absent |= {'train/reference_kl', 'train/copies_per_token'}
+  for row in rows[1:-1]:
+    assert row['train/skipped'] == 1 and row['train/updates'] == 2
+    assert not absent & set(row)
+
+
+def test_the_responses_of_a_runs_evaluations_are_kept(done):
+  root = done[0].root / 'evaluations'
+  assert [path.name for path in sorted(root.iterdir())] == [
+    'step_000000_before.jsonl',
+    'step_000006_after.jsonl',
+  ]
+  rows = [json.loads(line) for line in (root / 'step_000006_after.jsonl').read_text().splitlines()]
+  after = done[1]['after']
+  assert len(rows) == 6 * 2 and {row['sample'] for row in rows} == {0, 1}
+  assert sum(row['verdict'] == 'correct' for row in rows) / 12 == pytest.approx(after['pass_at_1'])
+  assert np.mean([row['is_cut'] for row in rows]) == pytest.approx(after['cut_share'])
+  assert all(row['question'] and row['gold'] for row in rows)
+  assert any(row['response'] for row in rows)

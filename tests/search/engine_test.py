@@ -14,6 +14,7 @@ import pytest
 from ds_jax.interfaces import Segments
 from ds_jax.model.decoder import Rows, sequence_logprobs
 from ds_jax.run.growing import Journal
+from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.engine import Interrupted
 from ds_jax.search.engine.expansion import cut_segments
 from ds_jax.search.engine.host_tree import HostTree
@@ -297,7 +298,20 @@ def test_split_counts_equal_counting_pairs(grown):
 
 
 def test_summary_is_finite_and_consistent(grown):
-  metrics = summarize(list(grown[2].values()), 4)
+  metrics = summarize(list(grown[2].values()), 4, stop_ids=[fakes.STOP_ID])
   assert all(np.isfinite(v) for v in metrics.values())
   assert 0 < metrics['search/yield'] <= 1 <= metrics['search/path_over_distinct']
-  assert metrics == summarize([tree_from_line(tree_to_line(t)) for t in grown[2].values()], 4)
+  again = [tree_from_line(tree_to_line(tree)) for tree in grown[2].values()]
+  assert metrics == summarize(again, 4, stop_ids=[fakes.STOP_ID])
+  ends = [(tree, i) for tree in again for i, verdict in enumerate(tree.verdict) if verdict]
+  cut = [tree.along_path(tree.tokens, i)[-1] != fakes.STOP_ID for tree, i in ends]
+  assert 0 < metrics['search/cut_share'] < 1
+  assert metrics['search/cut_share'] == np.mean(cut)
+  assert {v for (t, i), flag in zip(ends, cut, strict=True) if flag for v in [t.verdict[i]]} > {
+    'incomplete'
+  }  # some were cut off and have an answer
+
+
+def test_a_summary_of_nothing_says_nothing():
+  assert summarize([], 4, stop_ids=[fakes.STOP_ID]) == {'search/trees': 0, 'search/tokens': 0}
+  assert Counters().metrics() == {}

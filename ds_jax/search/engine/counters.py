@@ -48,14 +48,23 @@ class Counters:
     return dataclasses.replace(total, seconds=max(part.seconds for part in parts))
 
   def metrics(self) -> dict[str, float]:
-    """How well the slots were used; README documents the names. All depends on timing."""
-    return {
-      'time/occupancy': _share(self.busy_in_demand, self.slots_in_demand),
-      'time/path_read_over_valid': _share(self.positions_read, self.positions_valid),
-      'time/tokens_per_second': self.generated_tokens / max(self.seconds, 1e-6),
-    }
+    """How well the slots were used; README documents the names. All depends on timing.
 
+    A figure is absent where it would be of nothing.
+    """
+    return self.slot_metrics() | self.speed_metrics()
 
-def _share(part: int, whole: int) -> float:
-  """part / whole, 1 of nothing."""
-  return part / whole if whole else 1.0
+  def slot_metrics(self) -> dict[str, float]:
+    """Those of `metrics` that are about slots and their paths."""
+    metrics = {}
+    if self.slots_in_demand:
+      metrics['time/occupancy'] = self.busy_in_demand / self.slots_in_demand
+    if self.positions_valid:
+      metrics['time/path_read_over_valid'] = self.positions_read / self.positions_valid
+    return metrics
+
+  def speed_metrics(self) -> dict[str, float]:
+    """Those of `metrics` that say how fast tokens were sampled."""
+    if not self.generated_tokens:
+      return {}
+    return {'time/tokens_per_second': self.generated_tokens / max(self.seconds, 1e-6)}

@@ -215,6 +215,7 @@ class _Loop:
           replay_chunk=self.engine.config.replay_chunk,
           replay_lanes=self.engine.config.replay_lanes,
         )
+        self.announce_first()
         caches, segments = self.engine.expand_fn(params, caches, self.engine.put(slot_plan))
         self.grow(slot_plan, self.engine.read(segments))
       ready = self.await_verdicts()
@@ -410,6 +411,11 @@ class _Loop:
       self.counters.out_of_budget += tree.is_out_of_budget(num_collected, self.engine.config)
       self.on_finish(done)
 
+  def announce_first(self) -> None:
+    """Says that the first expansion is under way: the device is silent until it has ended."""
+    if not self.counters.rounds:
+      self.progress.tell(now='first expansion')
+
   def report(self) -> None:
     counters = self.counters
     speed = counters.generated_tokens / max(counters.seconds, 1e-6)
@@ -417,5 +423,6 @@ class _Loop:
       counters.trees,
       expansions=counters.expansions,
       solved=counters.solved,
+      tokens=counters.generated_tokens,
       **{'tokens/s': round(speed)},
     )

@@ -1,0 +1,124 @@
+"""Samples of problems in files: drawn once, a line each as they finish, for people to read too."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ds_jax.checks import InputError
+from ds_jax.config import Config, response_limit
+from ds_jax.evaluate.answers import answer_reader
+from ds_jax.evaluate.samples import TEXT_FIELDS, sample_row
+from ds_jax.run.durable import LineFile, close_parts, open_results
+from ds_jax.run.engines import Engines
+from ds_jax.run.growing import Work, grow_missing, key_of, rollout_jobs
+from ds_jax.run.prompts import Prompts, note_missing_box
+from ds_jax.search.engine.host_tree import Job
+from ds_jax.search.engine.keys import Purpose
+from ds_jax.types import FinishedTree
+
+Row = dict[str, Any]
+
+
+def draw_samples(
+  engines: Engines,
+  params: Any,
+  prompts: Mapping[str, Prompts],
+  *,
+  folder: pathlib.Path,
+  run: str,
+) -> dict[str, list[Row]]:
+  """Draws the samples that the files lack, `evaluate.num_samples` of each problem.
+
+  Args:
+    engines: of the session; its processes deal the samples among themselves.
+    params: in the form for search.
+    prompts: the problems of each file, FOLDER/NAME.jsonl, by its name.
+    folder: of the files.
+    run: what the samples depend on besides problem and number; see `LineFile`.
+
+  Returns:
+    The rows of the samples asked for, in order, by name; of the first process.
+
+  Raises:
+    InputError: if a file holds something else.
+    Stopped: if asked to; the same call goes on.
+  """
+  session = engines.session
+  with contextlib.ExitStack() as stack:
+    files = {}
+    for name in prompts:
+      opened = open_results(folder / f'{name}.jsonl', run, session.team, TEXT_FIELDS)
+      files[name] = stack.enter_context(opened)
+    engines.announce()
+    everything = tuple(pair for pairs in prompts.values() for pair in pairs)
+    note_missing_box(session, engines.tokenizer, everything)
+    jobs = rollout_jobs(everything, session.config.evaluate.num_samples)
+    work = Work(engines.evaluation_engine, jobs, Purpose.EVALUATE, phase='evaluate')
+    grow_missing(session, params, work, store=SampleFiles(engines, files, prompts))
+    if not session.team.is_first:
+      return {}
+    return {
+      name: _wanted_rows(files[name], pairs, session.config) for name, pairs in prompts.items()
+    }
+
+
+def sample_settings(config: Config) -> dict[str, Any]:
+  """What a sample depends on besides parameters, problem and sample number."""
+  fields = dataclasses.asdict(config)
+  pick = lambda section, *names: {f'{section}.{name}': fields[section][name] for name in names}
+  return {
+    'seed': config.seed,
+    'response_limit': response_limit(config),
+    **pick('data', 'instruction', 'prompt_limit', 'overlong_prompts'),
+    **pick('model', 'compute_dtype'),
+    **pick('mesh', 'tensor'),
+    **pick('search', 'segment_length', 'replay_chunk', 'path_block', 'cache_kernel'),
+    **pick('evaluate', 'temperature', 'top_p', 'num_slots'),
+    **pick('verify', 'verifier', 'degenerate', 'cpu_seconds'),
+  }
+
+
+class SampleFiles:
+  """Samples as lines of a file for each set of problems; see growing.Store."""
+
+  def __init__(
+    self, engines: Engines, files: Mapping[str, LineFile], prompts: Mapping[str, Prompts]
+  ):
+    self._engines, self._files = engines, files
+    self._home = {}  # problem id -> the name of its file, and itself
+    for name, pairs in prompts.items():
+      for problem, _ in pairs:
+        self._home[problem.id] = (name, problem)
+
+  def known(self, jobs: Sequence[Job]) -> set[tuple[str, int]]:
+    kept = {(row['id'], row['sample']) for file in self._files.values() for row in file.rows}
+    known = {key_of(job) for job in jobs} & kept
+    if known:
+      self._engines.session.progress.note(f'{len(known)} of {len(jobs)} samples are there already.')
+    return known
+
+  def append(self, tree: FinishedTree) -> None:
+    name, problem = self._home[tree.problem_id]
+    read_answer = answer_reader(self._engines.session.config.verify.verifier)
+    self._files[name].append(sample_row(tree, problem, self._engines.tokenizer, read_answer))
+
+  def share(self) -> None:
+    close_parts(self._engines.session.team, self._files.values())
+
+
+def _wanted_rows(file: LineFile, prompts: Prompts, config: Config) -> list[Row]:
+  """The rows of the samples asked for: a file may hold more of an earlier evaluation."""
+  gold = {problem.id: problem.answer for problem, _ in prompts}
+  rows = [row for row in file.rows if row['sample'] < config.evaluate.num_samples]
+  changed = [row['id'] for row in rows if gold.get(row['id']) != row['gold']]
+  if changed:
+    raise InputError(
+      f'{file.path} holds samples of another version of its problems, e.g. '
+      f'{changed[0]}; choose another --output.'
+    )
+  place = {problem.id: i for i, (problem, _) in enumerate(prompts)}
+  return sorted(rows, key=lambda row: (place[row['id']], row['sample']))
