@@ -26,6 +26,7 @@ from ds_jax.run.prompts import (
   evaluation_prompts,
   load_prompts,
   note_missing_box,
+  note_shared,
   sources_of,
 )
 from ds_jax.run.reporting import example_trees, finish
@@ -96,6 +97,7 @@ class Training:
     prompts = load_prompts(session, engines.tokenizer, 'train')
     self.eval_prompts = evaluation_prompts(session, engines.tokenizer)
     note_missing_box(session, engines.tokenizer, (*prompts, *self.eval_prompts))
+    note_shared(session, prompts, self.eval_prompts)
     check_golds(session, engines.pool.verify, prompts, what='train')
     check_golds(session, engines.pool.verify, self.eval_prompts, what='eval')
     self.learning = Learning(engines, prompts, before_pass=self.poll)
