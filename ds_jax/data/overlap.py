@@ -48,6 +48,16 @@ def find_overlaps(problems: Iterable[Problem], benchmark: Sequence[Problem]) -> 
   return sorted(overlaps, key=lambda o: (-o.share, o.problem_id, o.benchmark_id))
 
 
+def num_shared_questions(problems: Iterable[Problem], held_out: Iterable[Problem]) -> int:
+  """How many held-out questions are training questions, too; case and white space do not matter."""
+  questions = {_plain_question(problem) for problem in problems}
+  return sum(_plain_question(problem) in questions for problem in held_out)
+
+
+def _plain_question(problem: Problem) -> str:
+  return ' '.join(problem.prompt.split()).casefold()
+
+
 def grams(text: str) -> Iterator[tuple[str, ...]]:
   """Yields the 13-grams of a question without its suffix; all of its words if they are fewer."""
   words = _WORD.findall(text.strip().removesuffix(RELEASED_SUFFIX).lower())

@@ -16,6 +16,7 @@ from ds_jax.config import DataConfig
 from ds_jax.data.describe import answer_type, doubtful_golds
 from ds_jax.data.flaws import GOLD_FLAWS
 from ds_jax.data.gradable import try_golds
+from ds_jax.data.overlap import num_shared_questions
 from ds_jax.data.prompts import (
   ChatTokenizer,
   PreparedPrompts,
@@ -132,6 +133,17 @@ def check_golds(session: Session, verify_fn: VerifyFn, prompts: Prompts, *, what
     )
   if sentence and session.team.is_first:
     session.progress.note(sentence)
+
+
+def note_shared(session: Session, prompts: Prompts, eval_prompts: Prompts) -> None:
+  """Says so where questions of the evaluation are trained on: pass@1 then tells of memory."""
+  held_out = [problem for problem, _ in eval_prompts]
+  count = num_shared_questions([problem for problem, _ in prompts], held_out)
+  if count:
+    session.progress.note(
+      f'{count} of {len(held_out)} evaluation questions are training questions, too: pass@1 will '
+      'tell how well they are remembered. Set data.eval_source to other problems.'
+    )
 
 
 def _check_types(loaded: LoadedProblems, config: DataConfig, what: str, progress: Progress) -> None:

@@ -21,7 +21,13 @@ from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Grown, Work, grow_journaled, rollout_jobs
 from ds_jax.run.learning import Learning
 from ds_jax.run.measuring import evaluation_figures, filter_figures, keep_samples
-from ds_jax.run.prompts import check_golds, evaluation_prompts, load_prompts, note_missing_box
+from ds_jax.run.prompts import (
+  check_golds,
+  evaluation_prompts,
+  load_prompts,
+  note_missing_box,
+  note_shared,
+)
 from ds_jax.run.reporting import example_trees, finish
 from ds_jax.run.sampler import Sampler, next_batch
 from ds_jax.run.saving import Saving
@@ -93,6 +99,7 @@ class Training:
     prompts = load_prompts(session, engines.tokenizer, 'train')
     self.eval_prompts = evaluation_prompts(session, engines.tokenizer)
     note_missing_box(session, engines.tokenizer, (*prompts, *self.eval_prompts))
+    note_shared(session, prompts, self.eval_prompts)
     check_golds(session, engines.pool.verify, prompts, what='train')
     check_golds(session, engines.pool.verify, self.eval_prompts, what='eval')
     self.learning = Learning(engines, prompts, before_pass=self.poll)

@@ -76,6 +76,14 @@ def test_an_evaluation_prints_a_line_for_each_source(mixed):
   assert lines[1].startswith('  countdown: pass@1') and lines[2].startswith('  mine: pass@1')
 
 
+def test_evaluation_questions_that_are_trained_on_are_told(mixed):
+  workdir, cfg, _ = mixed
+  notes = Notes()
+  with tiny_run.opened(Session(cfg, workdir, notes)):
+    pass
+  assert any('3 of 6 evaluation questions are training questions' in m for m in notes.messages)
+
+
 @pytest.mark.parametrize('flaws', ['drop', 'keep'])
 def test_golds_that_nobody_can_answer_end_a_run_before_any_work(mixed, tmp_path, flaws):
   workdir, cfg, _ = mixed
