@@ -156,6 +156,8 @@ def _convert(gguf: pathlib.Path, target: pathlib.Path, model: RealModel) -> None
   decoder.save_pretrained(target)
   tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
   tokenizer.save_pretrained(target)
+  # A name of one version of transformers; this one all know.
+  _edit_json(target / 'tokenizer_config.json', {'tokenizer_class': 'PreTrainedTokenizerFast'})
   if model.pre_tokenizer is not None:
     _edit_json(target / 'tokenizer.json', {'pre_tokenizer': model.pre_tokenizer})
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, NotFinite
 from ds_jax.config import check_training
 from ds_jax.evaluate.metrics import count_correct, evaluation_metrics, pass_rates
 from ds_jax.run.engines import Engines, open_engines
@@ -45,7 +45,8 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
     The summary, and its table as text.
 
   Raises:
-    InputError: for settings that do not fit, and if no gradient is finite any more.
+    InputError: for settings that do not fit, and if no gradient, or what the model computes, is
+      finite any more.
     Stopped: after saving, if asked to stop.
     SaveError: if a checkpoint cannot be written.
   """
@@ -190,6 +191,13 @@ class Training:
     except Stopped:
       self.stop_if_asked()
       raise
+    except NotFinite as error:
+      raise NotFinite(
+        f'{error} Found after step {self.host.step}; the newest checkpoint in '
+        f'{self.session.workdir.checkpoints} is whole, and finished trees are kept. If training '
+        'has made it so, start again with a lower train.learning_rate (train/grad_norm and '
+        'train/ratio_max_log in metrics.jsonl tell what grew).'
+      ) from error
 
   def evaluate(self, when: str) -> None:
     """pass@1 of the present policy on the held-out problems, once per `when`, and a checkpoint."""

@@ -167,7 +167,6 @@ RAW = {
 def test_logits_of_a_config_that_is_silent_are_those_of_transformers(family, tmp_path):
   import torch
   import transformers
-  from model_families_test import full_logits
 
   fields = {
     'model_type': family,
@@ -190,7 +189,9 @@ def test_logits_of_a_config_that_is_silent_are_those_of_transformers(family, tmp
   decoder = load_decoder(tmp_path)
   rng = np.random.default_rng(0)
   rows = [rng.integers(0, 61, n) for n in (70, 31)]
-  for ours, theirs in zip(full_logits(decoder, rows), hf_models.logits(loaded, rows), strict=True):
+  for ours, theirs in zip(
+    hf_models.our_logits(decoder, rows), hf_models.logits(loaded, rows), strict=True
+  ):
     assert_close(ours, theirs, num_terms=decoder_terms(decoder.config, len(ours)))
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import json
 
 import hf_models
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.model import rope
-from ds_jax.model.decoder import Rows, compute_logits, forward
 from ds_jax.model.huggingface.config import config_from_hf
 from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.model.huggingface.save import save_decoder
@@ -21,21 +18,6 @@ from ds_jax.testing.tolerance import assert_close, decoder_terms, tolerance
 
 torch = pytest.importorskip('torch', reason='transformers on torch is the reference')
 NUM_TOKENS = 64
-
-
-@functools.partial(jax.jit, static_argnames='length')
-def _full_logits(decoder, rows, length):
-  shape = rows.shape
-  positions = jnp.broadcast_to(jnp.arange(length), shape)
-  hidden = forward(decoder, Rows(rows, positions, jnp.full(shape, length)))
-  return compute_logits(decoder, hidden)
-
-
-def full_logits(decoder, rows, length=88):
-  """Logits of each row by one forward pass, rows padded on the right."""
-  batch = np.stack([np.pad(row, (0, length - len(row))) for row in rows])
-  out = np.asarray(_full_logits(decoder, batch, length))
-  return [x[: len(row)] for x, row in zip(out, rows, strict=True)]
 
 
 @pytest.mark.parametrize('case', hf_models.CASES, ids=lambda case: case.name)
@@ -46,7 +28,7 @@ def test_family_equals_transformers_and_goes_back(case, tmp_path):
   prompts = [rng.integers(0, hf_models.VOCAB_SIZE, n) for n in (23, 5)]
   tokens = hf_models.greedy(theirs, prompts, NUM_TOKENS)
   rows = [np.concatenate(pair) for pair in zip(prompts, tokens, strict=True)]
-  expected, ours = hf_models.logits(theirs, rows), full_logits(decoder, rows)
+  expected, ours = hf_models.logits(theirs, rows), hf_models.our_logits(decoder, rows)
   for prompt, continuation, a, b in zip(prompts, tokens, ours, expected, strict=True):
     assert_close(a, b, num_terms=decoder_terms(decoder.config, len(a)))
     # By induction over prefixes: these are the tokens of our own greedy continuation.
