@@ -112,14 +112,20 @@ def read_by_transformers(fields):
     return None
 
 
+def is_read_otherwise_by_version_4(fields):
+  """Of the two fields that it does not know, files of today are read as version 5 reads them."""
+  return bool(fields.get('rope_parameters')) or 'original_max_position_embeddings' in fields
+
+
 def test_random_configs_are_read_as_transformers_reads_them():
   import transformers
 
-  if int(transformers.__version__.split('.')[0]) < 5:
-    pytest.skip('transformers 4 computes yarn from other fields')
+  is_version_4 = transformers.__version__.startswith('4.')
   rng, num_alike, num_refused = random.Random(0), 0, 0
   for _ in range(500):
     fields = random_fields(rng)
+    if is_version_4 and is_read_otherwise_by_version_4(fields):
+      continue
     theirs = read_by_transformers(fields)
     try:
       ours = config_from_hf(json.loads(json.dumps(fields)))
@@ -144,7 +150,7 @@ def test_random_configs_are_read_as_transformers_reads_them():
     rtol = tolerance('float32', 16)
     np.testing.assert_allclose(frequency, rotary.inv_freq.numpy(), rtol=rtol, err_msg=str(fields))
     assert magnitude == pytest.approx(rotary.attention_scaling, rel=1e-12), fields
-  assert num_alike > 60 and num_refused > 60
+  assert num_alike > 40 and num_refused > 40
 
 
 RAW = {
@@ -156,7 +162,7 @@ RAW = {
     'sliding_window': 8,
   },
   'qwen3': {
-    'rope_parameters': {'rope_theta': 1e5},
+    'rope_theta': 1e5,
     'num_key_value_heads': 2,
     'torch_dtype': 'half',
   },

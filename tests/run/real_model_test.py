@@ -6,6 +6,7 @@ Commands run as users run them, on one device and with XLA's optimisations.
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import json
 import os
 import pathlib
@@ -157,6 +158,7 @@ def greedy(model, rows, stop_ids):
 
 def run_command(*argv):
   """`ds-jax` in a process of its own; its summary."""
+  faulthandler.cancel_dump_traceback_later()  # where others use the machine, it takes its time
   flags = [f for f in os.environ.get('XLA_FLAGS', '').split() if f.startswith('--xla_cpu_coll')]
   environment = os.environ | {'XLA_FLAGS': ' '.join(flags), 'PYTHONPATH': str(ROOT)}
   done = subprocess.run(
@@ -164,6 +166,7 @@ def run_command(*argv):
     capture_output=True,
     text=True,
     env=environment,
+    timeout=3600,
   )
   assert done.returncode == 0, done.stderr[-3000:]
   return json.loads(done.stdout)
