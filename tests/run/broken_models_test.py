@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ds_jax.checks import NotFinite
-from ds_jax.model.huggingface.load import load_decoder
+from ds_jax.cli import main
 from ds_jax.run import checkpoint
 from ds_jax.run.broken import not_finite
 from ds_jax.run.evaluation import evaluate
@@ -114,18 +114,26 @@ def test_a_search_with_them_says_so_and_what_to_do(workdir, monkeypatch):
   assert saved_steps(workdir)[-1] == 0
 
 
-def test_activations_that_overflow_are_told_apart_from_parameters(workdir):
-  large = shutil.copytree(workdir.warmstart, workdir.root / 'large')
-  tensors = load_file(large / 'model.safetensors')
-  for name in tensors:
-    if 'up_proj' in name or 'gate_proj' in name:
-      tensors[name] *= np.float32(1e30)  # their product is infinite
-  save_file(tensors, large / 'model.safetensors')
-  assert not not_finite(load_decoder(large))
-  model = dataclasses.replace(CONFIG.model, path=str(large))
-  session = tiny_run.session(workdir, dataclasses.replace(CONFIG, model=model))
-  with pytest.raises(NotFinite, match=r'though its parameters are: activations overflow'):
-    evaluate(session)
+def test_a_model_that_computes_none_is_bad_input(workdir, tmp_path, capsys):
+  """Activations that overflow are told apart from weights that are no numbers."""
+  folder = shutil.copytree(workdir.warmstart, workdir.root / 'other')
+  argv = ['evaluate', f'--config={tiny_run.config_file(tmp_path)}', f'--workdir={workdir.root}']
+  argv += [f'--config.model.path={folder}', '--config.evaluate.num_problems=1']
+
+  def said_of(change):
+    tensors = load_file(folder / 'model.safetensors')
+    for name in tensors:
+      if 'up_proj' in name or 'gate_proj' in name:
+        change(tensors[name])
+    save_file(tensors, folder / 'model.safetensors')
+    assert main(argv) == 2
+    return ' '.join(capsys.readouterr().err.split())
+
+  said = said_of(lambda x: np.multiply(x, np.float32(1e30), out=x))  # their product is infinite
+  assert 'are not finite, though its parameters are: activations overflow' in said
+  said = said_of(lambda x: np.put(x, 0, np.nan))
+  assert 'model.layers.0.mlp.gate_proj.weight: 1 NaN; model.layers.0.mlp.up_proj' in said
+  assert 'Traceback' not in said
 
 
 def test_not_finite_names_leaves():
