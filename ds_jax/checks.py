@@ -16,6 +16,10 @@ class InputError(ValueError):
   """Bad input from a person; the message names what was expected, got, and the remedy."""
 
 
+class NotFinite(InputError):
+  """A model has parameters, or computes log-probs, that are NaN or infinite."""
+
+
 def check_rank(name: str, array: Any, rank: int) -> None:
   """Raises ValueError unless `array` has `rank` axes."""
   if array.ndim != rank:

@@ -1,12 +1,17 @@
-"""Tiny models of every supported family, randomly initialised by transformers on torch."""
+"""Tiny models of every supported family, randomly initialised by transformers on torch; logits."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from ds_jax.model.decoder import Rows, compute_logits, forward
 
 VOCAB_SIZE = 61
 
@@ -138,3 +143,18 @@ def greedy(model: Any, rows: list[np.ndarray], num_tokens: int) -> list[np.ndarr
       **inputs, max_new_tokens=num_tokens, do_sample=False, eos_token_id=None, pad_token_id=0
     ).numpy()
   return list(out[:, inputs['input_ids'].shape[1] :])
+
+
+@functools.partial(jax.jit, static_argnames='length')
+def _our_logits(decoder, rows, length):
+  shape = rows.shape
+  positions = jnp.broadcast_to(jnp.arange(length), shape)
+  hidden = forward(decoder, Rows(rows, positions, jnp.full(shape, length)))
+  return compute_logits(decoder, hidden)
+
+
+def our_logits(decoder, rows, length=88):
+  """Logits `[len(row), V]` of each row by our decoder, in one pass padded on the right."""
+  batch = np.stack([np.pad(row, (0, length - len(row))) for row in rows])
+  out = np.asarray(_our_logits(decoder, batch, length))
+  return [x[: len(row)] for x, row in zip(out, rows, strict=True)]

@@ -11,18 +11,20 @@ from ds_jax.model.rope import Scaling, YarnScaling
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """What a `model_type` fixes; all else is a field of the config."""
+  """What a `model_type` fixes, and what it means where config.json lacks a field."""
 
   architecture: str  # class in transformers
   has_qkv_bias: bool  # biases of the query, key and value projections
   has_qk_norm: bool  # queries and keys are normalised per head
-  required: tuple[str, ...] = ()  # config.json must have these: defaults of the family mislead
+  num_kv_heads: int | None  # None: as many as query heads
+  head_width: int | None  # None: the model's width divided by the heads
+  max_positions: int
 
 
 FAMILIES: Mapping[str, Family] = {
-  'qwen2': Family('Qwen2ForCausalLM', True, False, ('num_key_value_heads',)),
-  'qwen3': Family('Qwen3ForCausalLM', False, True, ('num_key_value_heads', 'head_dim')),
-  'llama': Family('LlamaForCausalLM', False, False),
+  'qwen2': Family('Qwen2ForCausalLM', True, False, 32, None, 32_768),
+  'qwen3': Family('Qwen3ForCausalLM', False, True, 32, 128, 32_768),
+  'llama': Family('LlamaForCausalLM', False, False, None, None, 2048),
 }
 
 

@@ -20,19 +20,20 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
-from ds_jax.checks import InputError, first_line
+from ds_jax.checks import InputError, NotFinite, first_line
 from ds_jax.run.disk import CannotWrite
 from ds_jax.sharding import path_name
 
 _STATE, _HOST = 'state', 'host'
 # Orbax's files about a checkpoint. Its earlier versions wrote the first alone.
 _METADATA, _COMMITTED = '_CHECKPOINT_METADATA', 'commit_success.txt'
+_PARAMS = 'params.'  # prefix of the parameters' names
 _DAMAGED = 'damaged.'  # prefix of a checkpoint set aside; orbax ignores such names
 _LAST_WRITES = 5.0  # seconds that writers of a failed save are waited for
 _MIN_ATTEMPTS = 3  # at a save that they spoil, however long each takes
@@ -120,6 +121,7 @@ class Checkpointer:
     Raises:
       SaveError: the disk is full, or it, or the save before, could not be written for another
         reason.
+      NotFinite: parameters are not finite.
     """
     self.wait()
     self._set_damaged_aside()
@@ -130,7 +132,15 @@ class Checkpointer:
         f'got {step}; remove the later checkpoints to go back.'
       )
     named = _named_leaves(state)
-    sums = {name: int(value) for name, value in jax.device_get(_checksums(named)).items()}
+    examined = jax.device_get(_examine(named))
+    broken = _not_finite(examined)
+    if broken:
+      kept = f'Checkpoint {latest} in {self._folder} is the newest' if latest else 'There is none'
+      raise NotFinite(
+        f'{", ".join(broken)} of the state to be saved as checkpoint {step} hold numbers that are '
+        f'not finite; it is not saved. {kept}. Start again with a lower train.learning_rate.'
+      )
+    sums = {name: int(leaf.checksum) for name, leaf in examined.items()}
     import orbax.checkpoint as ocp
 
     items = ocp.args.Composite(
@@ -360,10 +370,20 @@ class Checkpointer:
           named, ocp.checkpoint_utils.construct_restore_args(named), partial_restore=True
         ),
       )
-    sums = jax.device_get(_checksums(arrays))
-    wrong = [name for name in sorted(named) if int(sums[name]) != host['checksums'][name]]
+    examined = jax.device_get(_examine(arrays))
+    wrong = []
+    for name in sorted(named):
+      if int(examined[name].checksum) != host['checksums'][name]:
+        wrong.append(name)
     if wrong:
       raise ValueError(f'checksum of {wrong[0]} (and {len(wrong) - 1} more) does not agree')
+    broken = _not_finite(examined)
+    if broken:
+      raise NotFinite(
+        f'Checkpoint {step} in {self._folder} holds {", ".join(broken)} with numbers that are not '
+        'finite: training had failed by then. Remove that checkpoint to use the one before it, '
+        'or start again with a lower train.learning_rate.'
+      )
     leaves = [arrays[name] for name in named]
     return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves), host['host']
 
@@ -413,9 +433,25 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
   return named
 
 
+class _Examined(NamedTuple):
+  """What is known of an array."""
+
+  checksum: jax.Array  # [] uint32
+  is_finite: jax.Array  # [] bool; True of integers
+
+
 @jax.jit
-def _checksums(named: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  return {name: _checksum(leaf) for name, leaf in named.items()}
+def _examine(named: Mapping[str, jax.Array]) -> dict[str, _Examined]:
+  return {name: _Examined(_checksum(x), jnp.isfinite(x).all()) for name, x in named.items()}
+
+
+def _not_finite(examined: Mapping[str, _Examined]) -> list[str]:
+  """Names of the parameters with NaN or infinite numbers."""
+  names = []
+  for name, leaf in sorted(examined.items()):
+    if name.startswith(_PARAMS) and not leaf.is_finite:
+      names.append(name.removeprefix(_PARAMS))
+  return names
 
 
 def _checksum(array: jax.Array) -> jax.Array:

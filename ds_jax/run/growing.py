@@ -15,7 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ds_jax.checks import NotFinite
 from ds_jax.interfaces import Progress, Team
+from ds_jax.run.broken import check_expansion, explain
 from ds_jax.run.durable import LineFile, whole_rows
 from ds_jax.run.session import Session
 from ds_jax.run.stopping import stopped
@@ -92,6 +94,7 @@ def grow_missing(
 
   Raises:
     Stopped: if asked to stop; the store keeps what was finished.
+    NotFinite: if the model computes no numbers; likewise.
   """
   team, progress = session.team, _progress_of(session, work)
   done = share_keys(team, store.known(work.jobs))
@@ -112,9 +115,12 @@ def grow_missing(
         progress=Shifted(progress, num_before),
         should_stop=session.should_stop,
         plan=work.plan,
+        check_expansion=check_expansion,
       )
     except engine_lib.Interrupted:
       raise stopped(team) from None
+    except NotFinite as error:
+      raise explain(error, params) from None
   counters = counters.over_team(team)
   store.share()
   if team.count > 1 or not missing:  # the engine tells of this process's trees alone

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, NotFinite
 from ds_jax.config import check_training
 from ds_jax.run.continuing import continuation
 from ds_jax.run.engines import Engines, open_engines
@@ -51,7 +51,8 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
     The summary, and its table as text.
 
   Raises:
-    InputError: for settings that do not fit, and if no gradient is finite any more.
+    InputError: for settings that do not fit, and if no gradient, or what the model computes, is
+      finite any more.
     Stopped: after saving, if asked to stop.
     CannotWrite: before any work, if the workdir cannot be written; SaveError, if a checkpoint.
   """
@@ -226,6 +227,13 @@ class Training:
     except Stopped:
       self.stop_if_asked()
       raise
+    except NotFinite as error:
+      raise NotFinite(
+        f'{error} Found after step {self.host.step}; the newest checkpoint in '
+        f'{self.session.workdir.checkpoints} is whole, and finished trees are kept. If training '
+        'has made it so, start again with a lower train.learning_rate (train/grad_norm and '
+        'train/ratio_max_log in metrics.jsonl tell what grew).'
+      ) from error
     self.watch.add(grown.trees)
     return grown
 

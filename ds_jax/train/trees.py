@@ -217,7 +217,7 @@ def _check_same(piece: Batch, where: np.ndarray, t: Trajectory, *, prompt: np.nd
   is_same = (
     np.array_equal(prompt, t.prompt_tokens)
     and np.array_equal(piece.tokens[where], t.tokens)
-    and np.array_equal(piece.behavior_logprobs[where], t.behavior_logprobs)
+    and np.array_equal(piece.behavior_logprobs[where], t.behavior_logprobs, equal_nan=True)
   )
   if not is_same:
     raise ValueError(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import json
 
 import hf_models
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.model import rope
-from ds_jax.model.decoder import Rows, compute_logits, forward
 from ds_jax.model.huggingface.config import config_from_hf
 from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.model.huggingface.save import save_decoder
@@ -21,21 +18,6 @@ from ds_jax.testing.tolerance import assert_close, decoder_terms, tolerance
 
 torch = pytest.importorskip('torch', reason='transformers on torch is the reference')
 NUM_TOKENS = 64
-
-
-@functools.partial(jax.jit, static_argnames='length')
-def _full_logits(decoder, rows, length):
-  shape = rows.shape
-  positions = jnp.broadcast_to(jnp.arange(length), shape)
-  hidden = forward(decoder, Rows(rows, positions, jnp.full(shape, length)))
-  return compute_logits(decoder, hidden)
-
-
-def full_logits(decoder, rows, length=88):
-  """Logits of each row by one forward pass, rows padded on the right."""
-  batch = np.stack([np.pad(row, (0, length - len(row))) for row in rows])
-  out = np.asarray(_full_logits(decoder, batch, length))
-  return [x[: len(row)] for x, row in zip(out, rows, strict=True)]
 
 
 @pytest.mark.parametrize('case', hf_models.CASES, ids=lambda case: case.name)
@@ -46,7 +28,7 @@ def test_family_equals_transformers_and_goes_back(case, tmp_path):
   prompts = [rng.integers(0, hf_models.VOCAB_SIZE, n) for n in (23, 5)]
   tokens = hf_models.greedy(theirs, prompts, NUM_TOKENS)
   rows = [np.concatenate(pair) for pair in zip(prompts, tokens, strict=True)]
-  expected, ours = hf_models.logits(theirs, rows), full_logits(decoder, rows)
+  expected, ours = hf_models.logits(theirs, rows), hf_models.our_logits(decoder, rows)
   for prompt, continuation, a, b in zip(prompts, tokens, ours, expected, strict=True):
     assert_close(a, b, num_terms=decoder_terms(decoder.config, len(a)))
     # By induction over prefixes: these are the tokens of our own greedy continuation.
@@ -178,9 +160,32 @@ SLIDING = dict(use_sliding_window=True, sliding_window=64, max_window_layers=0)
       'contradict',
     ),
     ('qwen2', {'num_hidden_layers': '2'}, 'no positive integer'),
-    ('qwen2', {'num_key_value_heads': None}, 'no positive integer'),
+    ('qwen3', {'head_dim': None}, 'head_dim = None is no positive integer'),
+    ('llama', {'max_position_embeddings': None}, 'no positive integer'),
     ('qwen2', {'num_attention_heads': 3}, 'not a multiple'),
     ('llama', {'head_dim': 3}, 'odd'),
+    ('llama', {'model_type': ['llama']}, 'model_type'),
+    ('llama', {'model_type': 'llava', 'text_config': {'model_type': 'llama'}}, 'models of images'),
+    ('llama', {'text_config': {'hidden_size': 8}}, 'text_config'),
+    ('qwen2', {'is_causal': False}, 'is_causal'),
+    ('qwen2', {'per_layer_config': {'0': {}}}, 'per_layer_config'),
+    ('qwen2', {'transformers_weights': 'other.safetensors'}, 'transformers_weights'),
+    ('qwen2', {'compression_config': {'format': 'int'}}, 'compression_config'),
+    ('qwen2', {'tie_word_embeddings': 'false'}, 'no true or false'),
+    ('qwen2', {'rms_norm_eps': None}, 'rms_norm_eps'),
+    ('qwen2', {'rms_norm_eps': '1e-6'}, 'rms_norm_eps'),
+    ('qwen2', {'rms_norm_eps': float('nan')}, 'rms_norm_eps'),
+    ('qwen2', {'rope_theta': 0}, 'rope_theta'),
+    ('qwen2', {'rope_theta': 10**400}, 'rope_theta'),
+    ('qwen2', {'rope_theta': '1e6'}, 'rope_theta'),
+    ('qwen2', {'rope_theta': 1e4, 'rope_parameters': {'rope_theta': 1e6}}, 'twice and differs'),
+    ('qwen2', {'rope_parameters': {'full_attention': {'rope_theta': 1e6}}}, 'full_attention'),
+    ('qwen2', {'rope_parameters': {'partial_rotary_factor': 0.5}}, 'partial_rotary_factor'),
+    ('qwen2', {'rope_scaling': {'type': ['yarn']}}, 'rope type'),
+    ('qwen2', {'rope_scaling': {'type': 'yarn', 'factor': 2.0, 'truncate': 'no'}}, 'truncate'),
+    ('qwen2', {'rope_scaling': {'factor': 2.0}}, 'factor'),
+    ('qwen2', {'layer_types': 'full'}, 'sliding window'),
+    ('qwen2', SLIDING | {'max_window_layers': '0'}, 'sliding window'),
   ],
 )
 def test_what_is_unsupported_is_refused_by_name(name, change, words):
@@ -189,9 +194,9 @@ def test_what_is_unsupported_is_refused_by_name(name, change, words):
     config_from_hf(fields(name) | change)
 
 
-def test_fields_without_safe_default_are_named_together():
-  short = {k: v for k, v in fields('qwen3').items() if k not in ('head_dim', 'hidden_size')}
-  with pytest.raises(InputError, match='lacks hidden_size; it lacks head_dim'):
+def test_sizes_without_a_default_are_named_together():
+  short = {k: v for k, v in fields('qwen3').items() if k not in ('vocab_size', 'hidden_size')}
+  with pytest.raises(InputError, match='lacks vocab_size; it lacks hidden_size'):
     config_from_hf(short)
 
 

@@ -295,6 +295,14 @@ def test_nodes_shared_in_name_only_are_refused():
     lay_out([Branch(t, 1.0, np.ones(2)) for t in (a, b)], 5)
 
 
+def test_shared_log_probs_that_are_no_numbers_are_the_same():
+  """They are found where they are sampled; here they leave a gradient that is not applied."""
+  t = trajectory([0.0, 1.0])
+  t = dataclasses.replace(t, behavior_logprobs=np.full_like(t.behavior_logprobs, np.nan))
+  piece = lay_out([Branch(t, 1.0, np.ones(2)), Branch(t, 1.0, np.ones(2))], 5)
+  assert np.isnan(piece.behavior_logprobs[3:]).all()
+
+
 def test_too_long_a_trajectory_is_named():
   groups = minibatch(0, TRAIN)
   with pytest.raises(InputError, match='raise train.row_length'):

@@ -11,7 +11,7 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.hub import local_folder
 from ds_jax.model.config import FAMILIES, DecoderConfig, Family
-from ds_jax.model.huggingface.rope_fields import scaling_from_hf, scaling_to_hf
+from ds_jax.model.huggingface.rope_fields import is_positive, scaling_from_hf, scaling_to_hf
 
 # In a folder that is being written: its config.json, the last file, is still missing.
 UNFINISHED = 'UNFINISHED'
@@ -30,17 +30,26 @@ _OPTIONAL_SIZES = (
   'original_max_position_embeddings',
 )
 
-# Fields that change what a model computes, and the one value (or absence) that is supported.
-_ONLY_VALUES = {
-  'hidden_act': 'silu',
-  'mlp_bias': False,
-  'attention_dropout': 0,
-  'num_experts': 0,
-  'num_local_experts': 0,
-  'partial_rotary_factor': 1,
-  'quantization_config': None,
-  'auto_map': None,
+# Fields that change what a model computes, and the values (or absence) that are supported.
+_SUPPORTED: Mapping[str, tuple[Any, ...]] = {
+  'hidden_act': ('silu', 'swish'),  # two names of one function
+  'attention_bias': (False,),
+  'mlp_bias': (False,),
+  'attention_dropout': (0,),
+  'num_experts': (0,),
+  'num_local_experts': (0,),
+  'partial_rotary_factor': (1,),
+  'is_causal': (True,),
+  'quantization_config': (),
+  'compression_config': (),
+  'per_layer_config': (),
+  'text_config': (),
+  'transformers_weights': (),
+  'auto_map': (),
 }
+
+_DEFAULT_THETA = 10_000.0
+_DEFAULT_EPSILON = 1e-6
 
 
 def read_config(folder: str | os.PathLike[str], num_ids: int | None = None) -> DecoderConfig:
@@ -65,7 +74,7 @@ def read_fields(folder: pathlib.Path) -> dict[str, Any]:
       'Qwen/Qwen2.5-1.5B. `ds-jax warmstart` or `ds-jax init` writes a folder.'
     )
   try:
-    fields = json.loads((folder / 'config.json').read_text())
+    fields = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
   except FileNotFoundError as e:
     if (folder / UNFINISHED).exists():
       raise InputError(
@@ -73,7 +82,9 @@ def read_fields(folder: pathlib.Path) -> dict[str, Any]:
         'now. Run it again.'
       ) from e
     raise InputError(f'{folder} has no config.json; expected a Hugging Face checkpoint.') from e
-  except ValueError as e:
+  except OSError as e:
+    raise InputError(f'{folder}/config.json cannot be read: {e.strerror}.') from e
+  except (ValueError, RecursionError) as e:
     raise InputError(f'{folder}/config.json is not valid JSON: {e}.') from e
   if not isinstance(fields, dict):
     raise InputError(f'{folder}/config.json is not a JSON object.')
@@ -90,15 +101,10 @@ def config_from_hf(fields: Mapping[str, Any], num_ids: int | None = None) -> Dec
   Raises:
     InputError: names what is unsupported; nothing that changes a logit is silently ignored.
   """
-  family = fields.get('model_type')
-  if family not in FAMILIES:
-    experts = ' (mixtures of experts are not)' if 'moe' in str(family) else ''
-    raise InputError(
-      f'Expected a model_type in {sorted(FAMILIES)} in config.json, got {family!r}; '
-      f'dense decoders of these families are supported{experts}.'
-    )
-  faults = _size_faults(fields, FAMILIES[family])
-  faults += _value_faults(fields, FAMILIES[family])
+  family = _family_of(fields)
+  faults = _size_faults(fields, family)
+  faults += _number_faults(fields)
+  faults += _value_faults(fields, family)
   faults += _rope_faults(fields)
   if not faults and _has_sliding_layer(fields):
     faults.append(
@@ -108,8 +114,8 @@ def config_from_hf(fields: Mapping[str, Any], num_ids: int | None = None) -> Dec
   if faults:
     raise InputError(f'This config.json is not supported: {"; ".join(faults)}.')
   num_heads = fields['num_attention_heads']
-  max_positions = fields.get('max_position_embeddings') or 2048
-  rope = fields.get('rope_parameters') or fields.get('rope_scaling') or {}
+  max_positions = fields.get('max_position_embeddings', family.max_positions)
+  rope = fields.get('rope_scaling') or fields.get('rope_parameters') or {}
   return DecoderConfig(
     vocab_size=fields['vocab_size'],
     num_ids=num_ids or fields['vocab_size'],
@@ -117,44 +123,73 @@ def config_from_hf(fields: Mapping[str, Any], num_ids: int | None = None) -> Dec
     width=fields['hidden_size'],
     mlp_width=fields['intermediate_size'],
     num_heads=num_heads,
-    num_kv_heads=fields.get('num_key_value_heads') or num_heads,
-    head_width=fields.get('head_dim') or fields['hidden_size'] // num_heads,
-    family=family,
+    num_kv_heads=fields.get('num_key_value_heads', family.num_kv_heads) or num_heads,
+    head_width=fields.get('head_dim', family.head_width) or fields['hidden_size'] // num_heads,
+    family=fields['model_type'],
     max_positions=max_positions,
-    rope_theta=float(rope.get('rope_theta') or fields.get('rope_theta') or 10_000.0),
+    rope_theta=float(rope.get('rope_theta') or fields.get('rope_theta') or _DEFAULT_THETA),
     rope_scaling=scaling_from_hf(
       rope, max_positions, fields.get('original_max_position_embeddings')
     ),
-    norm_epsilon=float(fields.get('rms_norm_eps', 1e-6)),
-    tie_embeddings=bool(fields.get('tie_word_embeddings', False)),
+    norm_epsilon=float(fields.get('rms_norm_eps', _DEFAULT_EPSILON)),
+    tie_embeddings=fields.get('tie_word_embeddings', False),
+  )
+
+
+def _family_of(fields: Mapping[str, Any]) -> Family:
+  """The family that `model_type` names; InputError if it is not supported."""
+  name = fields.get('model_type')
+  if isinstance(name, str) and name in FAMILIES:
+    return FAMILIES[name]
+  hint = ''
+  if 'moe' in str(name):
+    hint = ' (mixtures of experts are not)'
+  elif 'text_config' in fields:
+    hint = ' (models of images or sound are not; save the language model within it alone)'
+  raise InputError(
+    f'Expected a model_type in {sorted(FAMILIES)} in config.json, got {name!r}; '
+    f'dense decoders of these families are supported{hint}.'
   )
 
 
 def _size_faults(fields: Mapping[str, Any], family: Family) -> list[str]:
   """Sizes that the file lacks, or that are no sizes."""
-  required = *_SIZES, *family.required
-  faults = [f'it lacks {name}' for name in required if name not in fields]
-  for name in dict.fromkeys((*required, *_OPTIONAL_SIZES)):
+  faults = [f'it lacks {name}' for name in _SIZES if name not in fields]
+  # null is as good as silence where a default follows from other fields.
+  may_be_null = {'num_key_value_heads', 'original_max_position_embeddings'}
+  if family.head_width is None:
+    may_be_null.add('head_dim')
+  for name in (*_SIZES, *_OPTIONAL_SIZES):
     if name not in fields:
       continue
     value = fields[name]
     is_size = type(value) is int and value > 0
-    may_be_null = value is None and name not in required
-    if not (is_size or may_be_null):
+    if not is_size and not (value is None and name in may_be_null):
       faults.append(f'{name} = {value!r} is no positive integer')
+  return faults
+
+
+def _number_faults(fields: Mapping[str, Any]) -> list[str]:
+  """Numbers that are none, and flags that are neither true nor false."""
+  faults = []
+  if 'rms_norm_eps' in fields and not is_positive(fields['rms_norm_eps']):
+    faults.append(f'rms_norm_eps = {fields["rms_norm_eps"]!r} is no positive number')
+  if not isinstance(fields.get('tie_word_embeddings', False), bool):
+    faults.append(f'tie_word_embeddings = {fields["tie_word_embeddings"]!r} is no true or false')
   return faults
 
 
 def _value_faults(fields: Mapping[str, Any], family: Family) -> list[str]:
   """Fields whose value would change what the model computes."""
-  only_values = dict(_ONLY_VALUES)
-  if not family.has_qkv_bias:
-    # Biases of Qwen2 are no option, and a stray field says nothing; the tensors are checked.
-    only_values['attention_bias'] = False
   faults = []
-  for name, expected in only_values.items():
-    if fields.get(name) is not None and fields[name] != expected:
-      faults.append(f'{name} = {fields[name]!r} (expected {expected!r})')
+  for name, supported in _SUPPORTED.items():
+    value = fields.get(name)
+    # Biases of Qwen2 are no option, and a stray field says nothing; the tensors are checked.
+    is_stray = name == 'attention_bias' and family.has_qkv_bias
+    if value is None or value in supported or is_stray:
+      continue
+    expected = f'expected {supported[0]!r}' if supported else 'expected none'
+    faults.append(f'{name} = {value!r:.100} ({expected})')
   return faults
 
 
@@ -164,9 +199,18 @@ def _rope_faults(fields: Mapping[str, Any]) -> list[str]:
   faults = []
   for entry in entries:
     if not isinstance(entry, dict):
-      faults.append(f'rope parameters {entry!r} that are no object')
+      faults.append(f'rope parameters {entry!r:.100} that are no object')
   if len(entries) == 2 and entries[0] != entries[1]:
     faults.append('rope_parameters and rope_scaling contradict each other')
+  thetas = []
+  for holder in (fields, *entries):
+    if isinstance(holder, dict) and holder.get('rope_theta') is not None:
+      thetas.append(holder['rope_theta'])
+  if not all(map(is_positive, thetas)):
+    faults.append(f'rope_theta = {thetas!r:.100} is no positive number')
+  elif len(set(thetas)) > 1:
+    # Version 5 of transformers takes that of rope_parameters, version 4 the other.
+    faults.append(f'rope_theta stands there twice and differs: {thetas}')
   return faults
 
 
@@ -174,10 +218,11 @@ def _has_sliding_layer(fields: Mapping[str, Any]) -> bool:
   """Whether transformers would limit the attention of any layer."""
   kinds = fields.get('layer_types')
   if kinds:
-    return any(kind != 'full_attention' for kind in kinds)
+    return not isinstance(kinds, list) or any(kind != 'full_attention' for kind in kinds)
   if not fields.get('use_sliding_window') or fields.get('sliding_window', 4096) is None:
     return False
-  return fields.get('max_window_layers', 28) < fields['num_hidden_layers']
+  first = fields.get('max_window_layers', 28)
+  return type(first) is not int or first < fields['num_hidden_layers']
 
 
 def config_to_hf(

@@ -23,6 +23,8 @@ class Place(NamedTuple):
   axes: tuple[tuple[int, ...], ...]  # our axes (L left out) that each axis of the file merges
 
 
+MODEL_PREFIX = 'model.'  # of all but the head; a base model is stored without it
+
 _LAYER = 'model.layers.{i}.'
 _HEADS_IN = ((1, 2), (0,))  # ours [M, H|C, D], file [H*D, M]
 _HEADS_OUT = ((2,), (0, 1))  # ours [H, D, M], file [M, H*D]

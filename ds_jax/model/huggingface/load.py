@@ -17,12 +17,11 @@ from ds_jax import sharding
 from ds_jax.checks import InputError
 from ds_jax.hub import local_folder
 from ds_jax.model.decoder import Decoder, abstract_decoder
-from ds_jax.model.huggingface import layout
+from ds_jax.model.huggingface import layout, numbers
 from ds_jax.model.huggingface.config import read_config
+from ds_jax.model.huggingface.match import match_tensors, shown
+from ds_jax.model.huggingface.numbers import Unusable
 from ds_jax.model.huggingface.tensors import Stored, list_tensors, open_tensor
-
-# Faults of tensors that are told at most.
-_MAX_FAULTS = 20
 
 
 def load_decoder(
@@ -49,14 +48,13 @@ def load_decoder(
     **overrides: fields of DecoderConfig, e.g. compute_dtype.
 
   Raises:
-    InputError: if the folder or a file is missing, the config is unsupported, or tensors are
-      missing, unknown or mis-shaped (all listed together).
+    InputError: if the folder or a file is missing, the config is unsupported, tensors are missing,
+      unknown or mis-shaped, or numbers are not finite (all listed together).
   """
   folder = local_folder(folder)
   config = dataclasses.replace(read_config(folder, num_ids), **overrides)
   abstract = abstract_decoder(config)
-  stored = list_tensors(folder)
-  _check_tensors(abstract, stored, folder)
+  stored = match_tensors(list_tensors(folder), abstract, folder)
   mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
   shardings = jax.tree.leaves(sharding.parameter_shardings(abstract, mesh, search=for_search))
   parameters = list(layout.all_parameters(abstract))
@@ -64,47 +62,65 @@ def load_decoder(
   def size(i: int) -> tuple[int, int]:  # of a tensor of the file, then of the parameter
     return int(np.prod(parameters[i].entries[0].shape)), int(np.prod(parameters[i].shape))
 
+  reader = _Reader(stored, jnp.dtype(dtype), numbers.narrowest(dtype, config.compute_dtype))
   leaves: list[Any] = [None] * len(parameters)
   for i in sorted(range(len(parameters)), key=size, reverse=True):
-    leaves[i] = _load_parameter(parameters[i], stored, shardings[i], dtype=jnp.dtype(dtype))
+    leaves[i] = reader.load(parameters[i], shardings[i])
+  reader.check_numbers(folder)
   return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
 
-def _load_parameter(
-  parameter: layout.Parameter,
-  stored: Mapping[str, Stored],
-  target: jax.sharding.Sharding,
-  *,
-  dtype: np.dtype,
-) -> jax.Array:
-  parts: dict[Any, np.ndarray] = {}  # replicas are read once
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+  """Reads parameters from the tensors of a folder, and notes which hold unusable numbers."""
 
-  def read(index: tuple[slice, ...]) -> np.ndarray:
-    ranges = tuple(range(n)[part] for part, n in zip(index, parameter.shape, strict=True))
-    if ranges not in parts:
-      out = _aligned([len(r) for r in ranges], dtype)
-      part = [slice(r.start, r.stop) for r in ranges]
-      _read_layers(parameter, stored, part, out=out)
-      parts[ranges] = out
-    return parts[ranges]
+  stored: Mapping[str, Stored]
+  dtype: np.dtype  # of the parameters
+  narrowest: np.dtype  # of the formats that the parameters are computed with
+  unusable: dict[str, Unusable] = dataclasses.field(default_factory=dict)  # by tensor
 
-  return jax.make_array_from_callback(parameter.shape, target, read)
+  def load(self, parameter: layout.Parameter, target: jax.sharding.Sharding) -> jax.Array:
+    """Returns a parameter on its devices."""
+    parts: dict[Any, np.ndarray] = {}  # replicas are read once
 
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+      ranges = tuple(range(n)[part] for part, n in zip(index, parameter.shape, strict=True))
+      if ranges not in parts:
+        out = _aligned([len(r) for r in ranges], self.dtype)
+        self._read_layers(parameter, [slice(r.start, r.stop) for r in ranges], out)
+        parts[ranges] = out
+      return parts[ranges]
 
-def _read_layers(
-  parameter: layout.Parameter,
-  stored: Mapping[str, Stored],
-  part: Sequence[slice],
-  *,
-  out: np.ndarray,
-) -> None:
-  """Fills `out` with a part of a parameter, from a tensor of the file per layer."""
-  shape, layers = parameter.shape, [out]
-  if layout.is_stacked(parameter.name):  # L is never split
-    shape, part, layers = shape[1:], part[1:], out
-  for layer, entry in zip(layers, parameter.entries, strict=True):
-    with open_tensor(stored[entry.name], entry.name) as tensor:
-      layout.read_part(parameter.name, tensor, shape, part=part, out=layer)
+    return jax.make_array_from_callback(parameter.shape, target, read)
+
+  def check_numbers(self, folder: pathlib.Path) -> None:
+    """Raises InputError with the tensors that were read and hold unusable numbers."""
+    if not self.unusable:
+      return
+    faults = []
+    for name, counts in sorted(self.unusable.items()):
+      faults.append(f'{name}: {counts.describe(self.narrowest.name)}')
+    raise InputError(
+      f'Tensors in {folder} hold numbers that no model computes with: {shown(faults)}. Copy or '
+      'convert the model again; what merged or trained it may have failed.'
+    )
+
+  def _read_layers(
+    self, parameter: layout.Parameter, part: Sequence[slice], out: np.ndarray
+  ) -> None:
+    """Fills `out` with a part of a parameter, from a tensor of the file per layer."""
+    shape, layers = parameter.shape, [out]
+    if layout.is_stacked(parameter.name):  # L is never split
+      shape, part, layers = shape[1:], part[1:], out
+    for layer, entry in zip(layers, parameter.entries, strict=True):
+      with open_tensor(self.stored[entry.name]) as tensor, np.errstate(over='ignore'):
+        layout.read_part(parameter.name, tensor, shape, part=part, out=layer)
+      self._note_unusable(entry.name, layer)
+
+  def _note_unusable(self, name: str, x: np.ndarray) -> None:
+    unusable = numbers.find_unusable(x, numbers.largest(self.narrowest))
+    if unusable:
+      self.unusable[name] = self.unusable.get(name, Unusable()) + unusable
 
 
 def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
@@ -113,30 +129,3 @@ def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
   raw = np.empty(num_bytes + alignment, np.uint8)
   start = -raw.ctypes.data % alignment
   return raw[start : start + num_bytes].view(dtype).reshape(shape)
-
-
-def _check_tensors(abstract: Decoder, stored: Mapping[str, Stored], folder: pathlib.Path) -> None:
-  """Raises InputError with all faults of a folder's tensors."""
-  expected: dict[str, tuple[int, ...]] = {}
-  for parameter in layout.all_parameters(abstract):
-    expected.update((entry.name, entry.shape) for entry in parameter.entries)
-  unknown = set(stored) - set(expected)
-  if abstract.config.tie_embeddings:
-    unknown.discard(layout.PLACES['head'].name)  # some writers store the tied head as well
-  # Early Llama conversions store the frequencies, which follow from the config.
-  unknown = {name for name in unknown if not name.endswith('rotary_emb.inv_freq')}
-
-  common = [name for name in expected if name in stored]
-  faults = [f'missing {n} {shape}' for n, shape in expected.items() if n not in stored]
-  faults += [f'unknown {n} {stored[n].shape}' for n in sorted(unknown)]
-  for n in common:
-    if stored[n].shape != expected[n]:
-      faults.append(f'{n}: expected {expected[n]}, got {stored[n].shape}')
-  for n in common:
-    if not stored[n].is_float:
-      faults.append(f'{n}: expected floats, got {stored[n].dtype}')
-  if faults:
-    shown = '; '.join(faults[:_MAX_FAULTS])
-    if len(faults) > _MAX_FAULTS:
-      shown += f'; and {len(faults) - _MAX_FAULTS} more'
-    raise InputError(f'Tensors in {folder} do not fit its config.json: {shown}.')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +39,9 @@ _TYPES = {
   ),
 }
 
+# Fields of an entry that are read elsewhere, or say how a model came about.
+_SAID_ELSEWHERE = ('rope_type', 'type', 'rope_theta', 'finetuned')
+
 
 def scaling_from_hf(
   fields: Mapping[str, Any], max_positions: int, original_positions: int | None = None
@@ -54,14 +58,14 @@ def scaling_from_hf(
     InputError: an unknown type, or fields that are missing, unknown or no numbers.
   """
   kind = fields.get('rope_type') or fields.get('type') or 'default'
-  if kind not in _TYPES:
+  if not isinstance(kind, str) or kind not in _TYPES:
     raise InputError(
       f'Expected a rope type in {sorted(_TYPES)} in config.json, got {kind!r}, '
       'which is not supported.'
     )
   numbers = {}
   for name, value in fields.items():
-    if value is not None and name not in ('rope_type', 'type', 'rope_theta'):
+    if value is not None and name not in _SAID_ELSEWHERE:
       numbers[name] = value
   faults = _faults(kind, numbers)
   if faults:
@@ -95,12 +99,18 @@ def scaling_from_hf(
 def _faults(kind: str, numbers: Mapping[str, Any]) -> list[str]:
   """What the fields of a rope type lack, have too much, or have wrong."""
   required, optional = _TYPES[kind]
+  numbers = dict(numbers)
+  if numbers.get('partial_rotary_factor') == 1:  # whole heads are rotated, as always here
+    del numbers['partial_rotary_factor']
   faults = [f'it lacks {name}' for name in required if name not in numbers]
   for name, value in numbers.items():
     if name not in (*required, *optional):
       faults.append(f'unknown field {name} = {value!r}')
   for name, value in numbers.items():
-    if name != 'truncate' and not (_is_number(value) and value > 0):
+    if name == 'truncate':
+      if not isinstance(value, bool):
+        faults.append(f'{name} = {value!r} is no true or false')
+    elif not is_positive(value):
       faults.append(f'{name} = {value!r} is no positive number')
   if kind == 'llama3' and not faults and numbers['low_freq_factor'] >= numbers['high_freq_factor']:
     faults.append('low_freq_factor is not below high_freq_factor')
@@ -120,8 +130,10 @@ def _magnitude(factor: float, weight: float) -> float:
   return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def _is_number(value: Any) -> bool:
-  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_positive(value: Any) -> bool:
+  """Whether a value of a JSON file is a number above 0 that a float holds."""
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  return is_number and 0 < value <= sys.float_info.max
 
 
 def scaling_to_hf(scaling: Scaling | None) -> dict[str, Any] | None:

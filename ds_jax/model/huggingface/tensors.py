@@ -19,13 +19,37 @@ SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 MAX_FILE_BYTES = 4 * 10**9
 
+_ADAPTER = 'adapter_config.json'
+
 _FLOATS = ('F32', 'BF16', 'F16', 'F64')
+
+# Other files with weights, and what to do about a folder that has nothing else.
+_OTHER_WEIGHTS = {
+  'model-*-of-*.safetensors': f'{INDEX}, which belongs to them, is missing; copy it, too.',
+  'model.*.safetensors': f'If these are the weights that you want, rename the file to {SINGLE}.',
+  'consolidated*': 'These are for another program; use the folder for transformers.',
+  '*.gguf': (
+    'Read it with transformers (from_pretrained with gguf_file=, dequantised) and save the model '
+    'and its tokenizer with save_pretrained.'
+  ),
+  'pytorch_model*': (
+    'Pickled weights can run code and are not read; load the model with transformers, where you '
+    'trust it, and save it with save_pretrained.'
+  ),
+  '*.bin': 'Save the model with save_pretrained of transformers.',
+  '*.pt*': 'Save the model with save_pretrained of transformers.',
+  '*.h5': 'Save the model with save_pretrained of transformers.',
+  '*.msgpack': 'Save the model with save_pretrained of transformers.',
+}
+
+_GIT_LFS = b'version https://git-lfs'
 
 
 class Stored(NamedTuple):
   """What a folder says of one tensor."""
 
   file: pathlib.Path
+  name: str  # in the file
   shape: tuple[int, ...]
   dtype: str  # safetensors' name, e.g. 'BF16'
 
@@ -37,46 +61,78 @@ class Stored(NamedTuple):
 def list_tensors(folder: pathlib.Path) -> dict[str, Stored]:
   """Every tensor of the folder's checkpoint by name; nothing but headers is read.
 
+  As in transformers, `model.safetensors` goes before an index: it may have been written into a
+  folder that had shards. Of shards all tensors count, also those that the index does not name.
+
   Raises:
-    InputError: there is no checkpoint, a shard is missing or a file is broken.
+    InputError: there is no checkpoint, a shard is missing, a file is broken, two hold the same
+      tensor, or the weights are those of an adapter.
   """
-  weight_map = _weight_map(folder)
-  if not weight_map and not (folder / SINGLE).is_file():
+  if (folder / _ADAPTER).is_file():
     raise InputError(
-      f'{folder} has no {SINGLE} and no {INDEX}; expected a checkpoint in safetensors.'
+      f'{folder} holds {_ADAPTER}: transformers would load the adapter onto the model that it '
+      'names. Merge them (merge_and_unload of peft) and save the result in a folder of its own; '
+      f'if this is the merged model, remove {_ADAPTER}.'
     )
-  stored = {}
-  for file in sorted(set(weight_map.values())) or [SINGLE]:
-    if not (folder / file).is_file():
-      raise InputError(f'{folder} lacks {file}, named by {INDEX}; copy it, too.')
-    with _open(folder / file) as handle:
+  stored: dict[str, Stored] = {}
+  for file in _weight_files(folder):
+    with _open(file) as handle:
       for name in handle.keys():
-        if not weight_map or weight_map.get(name) == file:
-          part = handle.get_slice(name)
-          stored[name] = Stored(folder / file, tuple(part.get_shape()), part.get_dtype())
+        if name in stored:
+          raise InputError(
+            f'{stored[name].file} and {file.name} both hold {name}; copy the whole model again, '
+            'into an empty folder.'
+          )
+        part = handle.get_slice(name)
+        stored[name] = Stored(file, name, tuple(part.get_shape()), part.get_dtype())
   return stored
 
 
-def _weight_map(folder: pathlib.Path) -> dict[str, str]:
-  """Tensor -> file of the index; empty without one."""
+def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The files that transformers would read."""
+  if (folder / SINGLE).is_file():
+    return [folder / SINGLE]
   if not (folder / INDEX).is_file():
-    return {}
+    raise InputError(_no_weights(folder))
+  names = _indexed_files(folder / INDEX)
+  missing = [name for name in names if not (folder / name).is_file()]
+  if missing:
+    raise InputError(f'{folder} lacks {", ".join(missing)}, named by {INDEX}; copy it, too.')
+  return [folder / name for name in names]
+
+
+def _indexed_files(index: pathlib.Path) -> list[str]:
+  """Names of the files that an index lists."""
   try:
-    weight_map = json.loads((folder / INDEX).read_text())['weight_map']
-    if not all(pathlib.PurePath(file).name == file for file in weight_map.values()):
+    weight_map = json.loads(index.read_text(encoding='utf-8'))['weight_map']
+    names = sorted(set(weight_map.values()))
+    if not names:
+      raise ValueError('it names no file')
+    if not all(pathlib.PurePath(name).name == name for name in names):
       raise ValueError('a file outside the folder')
-    return dict(weight_map)
-  except (ValueError, KeyError, TypeError, AttributeError) as e:
-    raise InputError(
-      f'{folder / INDEX} is no index of safetensors files ({e}); copy it again.'
-    ) from e
+    return names
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    raise InputError(f'{index} is no index of safetensors files ({e}); copy it again.') from e
+
+
+def _no_weights(folder: pathlib.Path) -> str:
+  """What to say of a folder without weights in safetensors."""
+  for name in (SINGLE, INDEX):
+    if (folder / name).is_symlink():
+      return f'{folder / name} is a link to a file that is not there; copy the model again.'
+  message = f'{folder} has no {SINGLE} and no {INDEX}; expected a checkpoint in safetensors.'
+  for pattern, remedy in _OTHER_WEIGHTS.items():
+    names = sorted(path.name for path in folder.glob(pattern))
+    if names:
+      return f'{message} It holds {names[0]}. {remedy}'
+  return message
 
 
 @contextlib.contextmanager
-def open_tensor(stored: Stored, name: str) -> Iterator[Any]:
+def open_tensor(stored: Stored) -> Iterator[Any]:
   """The tensor, sliceable. The file is mapped while open: its pages count as memory until then."""
   with _open(stored.file) as handle:
-    yield handle.get_slice(name)
+    yield handle.get_slice(stored.name)
 
 
 def _open(file: pathlib.Path) -> Any:
@@ -85,7 +141,20 @@ def _open(file: pathlib.Path) -> Any:
   try:
     return safe_open(file, framework='numpy')
   except (SafetensorError, OSError) as e:
+    if _is_lfs_pointer(file):
+      raise InputError(
+        f'{file} is what Git keeps in place of the weights; run `git lfs pull` in the folder that '
+        'it was copied from.'
+      ) from e
     raise InputError(f'{file} cannot be read as safetensors ({e}); copy it again.') from e
+
+
+def _is_lfs_pointer(file: pathlib.Path) -> bool:
+  try:
+    with file.open('rb') as opened:
+      return opened.read(len(_GIT_LFS)) == _GIT_LFS
+  except OSError:
+    return False
 
 
 def write_tensors(

@@ -138,6 +138,7 @@ def run(
   progress: Progress | None = None,
   should_stop: Callable[[], bool] = lambda: False,
   plan: ForkPlan | None = None,
+  check_expansion: Callable[[Expansion, HostTree], None] = lambda expansion, tree: None,
 ) -> Counters:
   """Grows a tree for every job.
 
@@ -151,6 +152,8 @@ def run(
     progress: gets updates; the caller starts and finishes the phase.
     should_stop: polled every round.
     plan: where forks pay, for the policy 'fork'; None: nowhere.
+    check_expansion: called with every expansion and its tree before it is verified; what it raises
+      ends the search.
 
   Returns:
     Counters of this call, of this process's jobs.
@@ -167,6 +170,7 @@ def run(
     progress=progress or SilentProgress(),
     lockstep=Lockstep(engine.team, engine.verify_fn, should_stop),
     plan=no_forks(engine.config.max_depth) if plan is None else plan,
+    check_expansion=check_expansion,
   )
   return loop.run(params)
 
@@ -184,10 +188,12 @@ class _Loop:
     progress: Progress,
     lockstep: Lockstep,
     plan: ForkPlan,
+    check_expansion: Callable[[Expansion, HostTree], None],
   ):
     self.engine, self.jobs, self.base_key = engine, jobs, base_key
     self.on_finish, self.progress = on_finish, progress
     self.lockstep, self.plan = lockstep, plan
+    self.check_expansion = check_expansion
     self.num_shards = sharding.num_slot_shards(engine.mesh)
     self.settings = settings_from(engine.config)
     self.first_children = int(engine.policy.first_children(self.settings))
@@ -281,6 +287,7 @@ class _Loop:
       expansion = cut_segments(
         segments, b, request, slot=slot, tree=tree, config=self.engine.config
       )
+      self.check_expansion(expansion, tree)
       slot.expansion = expansion
       self.unverified.setdefault(request.tree_index, []).append(expansion)
       if self.is_own(tree):
