@@ -11,6 +11,7 @@ from ds_jax.config.compare import (
 )
 from ds_jax.config.derived import context_length, num_updates, response_limit
 from ds_jax.config.fields import (
+  ChainConfig,
   CheckpointConfig,
   Config,
   CountdownConfig,
@@ -34,6 +35,7 @@ __all__ = [
   'RESULT_NEUTRAL',
   'CheckpointConfig',
   'Config',
+  'ChainConfig',
   'CountdownConfig',
   'CurriculumConfig',
   'DataConfig',

@@ -46,6 +46,22 @@ class CountdownConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ChainConfig:
+  """The embedded task of confident mistakes: apply functions one after another (data/chain.py)."""
+
+  depth: Positive = 8  # functions per problem; each is a line of the solution
+  num_values: Annotated[int, at_least(2)] = 61  # values are 0..num_values - 1
+  num_functions: Positive = 6  # each a permutation of the values
+  weak_share: Share = 0.5  # of facts that the warm start shows wrong more often than right
+  weak_low: Share = 0.1  # of solutions that show a weak fact right, at least
+  weak_high: Share = 0.5  # likewise, at most
+  num_train: Positive = 20_000  # problems of the train split
+  num_heldout: Positive = 512  # problems of the held-out split
+  num_warmstart: Positive = 40_000  # solutions of the warm start, mistakes included
+  seed: int = 0  # of the functions and problems, apart from the run's seed
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Where problems come from, and how they become prompts."""
 
@@ -67,6 +83,7 @@ class DataConfig:
   # prompts beyond the limit: 'skip' (counted) or 'truncate_left' (as released)
   overlong_prompts: Literal['skip', 'truncate_left'] = 'skip'
   countdown: CountdownConfig = CountdownConfig()
+  chain: ChainConfig = ChainConfig()
 
 
 @dataclasses.dataclass(frozen=True)

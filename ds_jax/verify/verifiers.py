@@ -22,6 +22,7 @@ _BUILT_IN = {
   'released_bare': 'ds_jax.verify.grade_released.verify_bare',
   'exact': 'ds_jax.verify.grade_exact.verify',
   'countdown': 'ds_jax.verify.grade_countdown.verify',
+  'chain': 'ds_jax.verify.grade_chain.verify',
 }
 
 
