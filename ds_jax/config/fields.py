@@ -186,7 +186,8 @@ class SearchConfig:
 class VerifyConfig:
   """Answer checking in killable worker processes."""
 
-  # 'countdown', 'math', 'released', 'exact', 'gym:TASK' or 'python:MODULE.FUNCTION'
+  # 'math' (only a box is an answer), 'math_bare', 'last_number' (for models that answer in prose),
+  # 'released', 'exact', 'countdown', 'chain', 'gym:TASK' or 'python:MODULE.FUNCTION'
   verifier: str = 'math'
   num_workers: Machine[Positive] = 2  # processes
   # deadline per answer, of the worker's CPU time

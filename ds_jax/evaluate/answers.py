@@ -130,7 +130,7 @@ def vote(ends: Sequence[End], group_answers: GroupAnswers | None = None) -> End 
 
 def answer_grouper(verifier: str) -> GroupAnswers:
   """How answers are grouped for a vote that a verifier of this name judges."""
-  return group_equal if verifier in ('math', 'math_bare') else group_spellings
+  return group_equal if verifier in ('math', 'math_bare', 'last_number') else group_spellings
 
 
 def group_spellings(answers: Sequence[str]) -> list[int]:
