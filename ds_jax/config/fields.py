@@ -290,6 +290,27 @@ class CurriculumConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+  """Verified solutions that are learnt from again while their problem is still failed."""
+
+  # 'next_round' (released: curriculum.max_cached_per_problem mixes them with later rollouts) or
+  # 'at_once': besides the step's own groups, from the next update on
+  when: Literal['next_round', 'at_once'] = 'next_round'
+  per_update: Count = 96  # problems, one solution each, that join every update
+  further_updates: Count = 0  # optimizer updates on solutions alone, after those of a step
+  advantage: Annotated[float, above(0.0)] = 1.0  # of every token of a solution
+  max_per_problem: Positive = 4  # solutions kept of a problem, the newest
+  # of a problem's solutions: the 'newest', or the 'likeliest' under the present policy
+  choice: Literal['newest', 'likeliest'] = 'newest'
+  # problems whose discounted rate of right ends is below this lend their solutions
+  rate_bound: Annotated[float, above(0.0)] = 0.3
+  decay: Share = 0.7  # of earlier counts in that rate, per visit of the problem
+  min_rate: Share = 0.0  # overall rate of right ends from which on solutions are learnt from
+  # problems with more different solutions than this are left out; 0: none is
+  max_distinct: Count = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
   """How pass@1 is measured before, during and after a run."""
 
@@ -342,6 +363,7 @@ class Config:
   verify: VerifyConfig = VerifyConfig()
   train: TrainConfig = TrainConfig()
   curriculum: CurriculumConfig = CurriculumConfig()
+  memory: MemoryConfig = MemoryConfig()
   evaluate: EvaluateConfig = EvaluateConfig()
   mesh: MeshConfig = MeshConfig()
   checkpoint: Neutral[CheckpointConfig] = CheckpointConfig()
