@@ -266,6 +266,8 @@ class TrainConfig:
   # trees whose ends all have the same outcome: 'drop', 'keep' (released) or 'centre' (their node
   # values minus the mean of those, whatever the advantage)
   uniform_trees: Literal['drop', 'keep', 'centre'] = 'keep'
+  # w of A + w max(A, 0) for the nodes of correct ends: rare successes weigh more; 0: off
+  success_weight: NotNegative = 0.0
   q_temperature: NotNegative = 1.0  # eps_q of the soft clipping q_max * tanh(q / eps_q); 0: off
   q_max: NotNegative = 1.0  # of the soft clipping, as above
   overlong_buffer: Count = 0  # tokens before the response limit where the penalty grows; 0: off
