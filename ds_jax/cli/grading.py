@@ -34,6 +34,7 @@ _VERIFIERS = {'released': 'released_bare'}
 _ABOUT = {
   'math': 'the verifier that rewards: only a box is an answer',
   'math_bare': 'as math, which rewards, but a prediction may be a bare answer, or say it in words',
+  'last_number': 'as math, with the last number of a prediction as its answer',
   'released': 'the released grader, defects included; a prediction may be a bare answer',
 }
 _TOLD = ('answer', 'gold_reading', 'answer_reading', 'stage')  # of an explain.Explanation

@@ -14,6 +14,7 @@ from ds_jax.config.compare import (
 )
 from ds_jax.config.derived import context_length, num_updates, response_limit
 from ds_jax.config.fields import (
+  ChainConfig,
   CheckpointConfig,
   Config,
   CountdownConfig,
@@ -21,6 +22,7 @@ from ds_jax.config.fields import (
   DataConfig,
   EvaluateConfig,
   LogConfig,
+  MemoryConfig,
   MeshConfig,
   ModelConfig,
   SamplingConfig,
@@ -39,11 +41,13 @@ __all__ = [
   'RESULT_NEUTRAL',
   'CheckpointConfig',
   'Config',
+  'ChainConfig',
   'CountdownConfig',
   'CurriculumConfig',
   'DataConfig',
   'EvaluateConfig',
   'LogConfig',
+  'MemoryConfig',
   'MeshConfig',
   'ModelConfig',
   'SamplingConfig',

@@ -51,6 +51,22 @@ class CountdownConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ChainConfig:
+  """The embedded task of confident mistakes: apply functions one after another (data/chain.py)."""
+
+  depth: Positive = 8  # functions per problem; each is a line of the solution
+  num_values: Annotated[int, at_least(2)] = 61  # values are 0..num_values - 1
+  num_functions: Positive = 6  # each a permutation of the values
+  weak_share: Share = 0.5  # of facts that the warm start shows wrong more often than right
+  weak_low: Share = 0.1  # of solutions that show a weak fact right, at least
+  weak_high: Share = 0.5  # likewise, at most
+  num_train: Positive = 20_000  # problems of the train split
+  num_heldout: Positive = 512  # problems of the held-out split
+  num_warmstart: Positive = 40_000  # solutions of the warm start, mistakes included
+  seed: int = 0  # of the functions and problems, apart from the run's seed
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Where problems come from, and how they become prompts."""
 
@@ -84,6 +100,7 @@ class DataConfig:
   # prompts beyond the limit: 'skip' (counted) or 'truncate_left' (as released)
   overlong_prompts: Literal['skip', 'truncate_left'] = 'skip'
   countdown: CountdownConfig = CountdownConfig()
+  chain: ChainConfig = ChainConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,8 +204,9 @@ class SearchConfig:
 class VerifyConfig:
   """Answer checking in killable worker processes."""
 
-  # 'countdown', 'math', 'released', 'exact', 'gym:TASK' or 'python:MODULE.FUNCTION'. Problems of
-  # gym sources and of 'countdown' have their own, unless this is 'python:…'
+  # 'math' (only a box is an answer), 'math_bare', 'last_number' (for models that answer in prose),
+  # 'released', 'exact', 'countdown', 'chain', 'gym:TASK' or 'python:MODULE.FUNCTION'. Problems of
+  # gym sources and of the embedded tasks have their own, unless this is 'python:…'
   verifier: str = 'math'
   num_workers: Machine[Positive] = 2  # processes
   # deadline per answer, of the worker's CPU time
@@ -267,6 +285,8 @@ class TrainConfig:
   # trees whose ends all have the same outcome: 'drop', 'keep' (released) or 'centre' (their node
   # values minus the mean of those, whatever the advantage)
   uniform_trees: Literal['drop', 'keep', 'centre'] = 'keep'
+  # w of A + w max(A, 0) for the nodes of correct ends: rare successes weigh more; 0: off
+  success_weight: NotNegative = 0.0
   q_temperature: NotNegative = 1.0  # eps_q of the soft clipping q_max * tanh(q / eps_q); 0: off
   q_max: NotNegative = 1.0  # of the soft clipping, as above
   overlong_buffer: Count = 0  # tokens before the response limit where the penalty grows; 0: off
@@ -290,6 +310,27 @@ class CurriculumConfig:
   # Hard problems alone cost pass@1 (README)
   rehearsal_share: Annotated[float, at_least(0.0), below(1.0)] = 0.0
   max_cached_per_problem: Count = 8  # solutions the replay buffer keeps of one problem; 0: none
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+  """Verified solutions that are learnt from again while their problem is still failed."""
+
+  # 'next_round' (released: curriculum.max_cached_per_problem mixes them with later rollouts) or
+  # 'at_once': besides the step's own groups, from the next update on
+  when: Literal['next_round', 'at_once'] = 'next_round'
+  per_update: Count = 96  # problems, one solution each, that join every update
+  further_updates: Count = 0  # optimizer updates on solutions alone, after those of a step
+  advantage: Annotated[float, above(0.0)] = 1.0  # of every token of a solution
+  max_per_problem: Positive = 4  # solutions kept of a problem, the newest
+  # of a problem's solutions: the 'newest', or the 'likeliest' under the present policy
+  choice: Literal['newest', 'likeliest'] = 'newest'
+  # problems whose discounted rate of right ends is below this lend their solutions
+  rate_bound: Annotated[float, above(0.0)] = 0.3
+  decay: Share = 0.7  # of earlier counts in that rate, per visit of the problem
+  min_rate: Share = 0.0  # overall rate of right ends from which on solutions are learnt from
+  # problems with more different solutions than this are left out; 0: none is
+  max_distinct: Count = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,6 +390,7 @@ class Config:
   verify: VerifyConfig = VerifyConfig()
   train: TrainConfig = TrainConfig()
   curriculum: CurriculumConfig = CurriculumConfig()
+  memory: MemoryConfig = MemoryConfig()
   evaluate: EvaluateConfig = EvaluateConfig()
   mesh: MeshConfig = MeshConfig()
   checkpoint: Neutral[CheckpointConfig] = CheckpointConfig()

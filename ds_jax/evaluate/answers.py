@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ds_jax.types import FinishedTree, Verdict
-from ds_jax.verify.extract import boxed_answer
+from ds_jax.verify import extract
 
 MAX_COMPARED = 200  # characters; longer answers are the same only letter by letter
 MAX_SPELLINGS = 16  # of one vote that the verifier compares with one another, the most frequent
@@ -36,7 +36,7 @@ class End:
 
 def read_boxed(text: str) -> str | None:
   """Returns the answer of a mathematical response: its last box, with those joined to it."""
-  return boxed_answer(text) or None
+  return extract.boxed_answer(text) or None
 
 
 def read_whole(text: str) -> str | None:
@@ -44,9 +44,22 @@ def read_whole(text: str) -> str | None:
   return ' '.join(text.split()) or None
 
 
+def read_bare(text: str) -> str | None:
+  """Returns the answer of a mathematical response that need not be boxed."""
+  return extract.final_answer(text) or None
+
+
+def read_last_number(text: str) -> str | None:
+  """Returns the last number of a response."""
+  return extract.last_number(text) or None
+
+
+_READERS = {'math': read_boxed, 'math_bare': read_bare, 'last_number': read_last_number}
+
+
 def answer_reader(verifier: str) -> Callable[[str], str | None]:
   """How the answer of a response is read whose ends a verifier of this name judges."""
-  return read_boxed if verifier == 'math' else read_whole
+  return _READERS.get(verifier, read_whole)
 
 
 def find_ends(
@@ -130,7 +143,7 @@ def vote(ends: Sequence[End], group_answers: GroupAnswers | None = None) -> End 
 
 def answer_grouper(verifier: str) -> GroupAnswers:
   """How answers are grouped for a vote that a verifier of this name judges."""
-  return group_equal if verifier in ('math', 'math_bare') else group_spellings
+  return group_equal if verifier in _READERS else group_spellings
 
 
 def group_spellings(answers: Sequence[str]) -> list[int]:

@@ -35,7 +35,9 @@ def group_advantages(
   Args:
     trajectories: all verified ends of one tree, or one group of direct rollouts (`flat_group`).
     config: `ends` says which of them train, `uniform_trees` what becomes of a group without
-      contrast, `advantage` the estimator, `granularity` whether each node has its own value.
+      contrast, `advantage` the estimator, `granularity` whether each node has its own value,
+      `success_weight` how much more the nodes of correct ends weigh: with outcomes r in {0, 1} and
+      p the group's mean, (r - p) + w r (1 - p).
     response_limit: max_depth * T, tokens; the overlong penalty counts back from it.
 
   Raises:
@@ -59,6 +61,8 @@ def group_advantages(
 
   per_token = []
   for values, view, flag in zip(per_node, views, is_trained, strict=True):
+    if view.is_correct and config.success_weight:
+      values = values + config.success_weight * np.maximum(values, 0)
     of_tokens = np.repeat(values, view.node_lengths)  # each token has that of its node
     per_token.append((of_tokens * flag).astype(np.float32))
   return GroupAdvantages(tuple(per_token), is_trained)

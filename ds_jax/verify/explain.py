@@ -32,6 +32,8 @@ def explain(verifier: str, gold: str, response: str) -> Explanation | None:
     return _by_meaning(*grade_math.boxed_answers(gold, response))
   if verifier == 'math_bare':
     return _by_meaning(*grade_math.bare_answers(gold, response))
+  if verifier == 'last_number':
+    return _by_meaning(*grade_math.last_number_answers(gold, response))
   if verifier in ('released', 'released_bare'):
     return _by_normal_form(gold, response, may_be_bare=verifier == 'released_bare')
   if verifier == 'exact':

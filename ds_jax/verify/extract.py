@@ -177,6 +177,18 @@ def final_answer(text: str, *, is_gold: bool = False) -> str:
   return text
 
 
+def last_number(text: str) -> str:
+  """The last number of a response: '1,200' of 'so she pays $1,200 a month.'; '' without one.
+
+  For models too small to box their answers. What stands before `</think>` is not read.
+
+  Args:
+    text: a response; only its last MAX_RESPONSE characters are read.
+  """
+  numbers = collections.deque(_NUMBER.finditer(_without_thoughts(text[-MAX_RESPONSE:])), maxlen=1)
+  return numbers[0][0][:MAX_ANSWER] if numbers else ''
+
+
 def _is_last_formula_the_answer(formulas: list[str], around_formulas: str, has_words: bool) -> bool:
   """Whether a text is one formula alone, or prose without a number in its last line."""
   if len(formulas) == 1 and not around_formulas.strip(' .'):

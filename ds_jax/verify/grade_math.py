@@ -60,6 +60,11 @@ def verify_bare(gold: str, prediction: str) -> Verdict:
   return _verdict(*bare_answers(gold, prediction))
 
 
+def verify_last_number(gold: str, response: str) -> Verdict:
+  """Like `verify`, with the last number of the response as its answer (`extract.last_number`)."""
+  return _verdict(*last_number_answers(gold, response))
+
+
 def boxed_answers(gold: str, response: str) -> tuple[str, str]:
   """The two answers that `verify` compares; the second is '' where the response has none."""
   return extract.boxed_answer(gold) or gold, extract.boxed_answer(response) or ''
@@ -71,6 +76,11 @@ def bare_answers(gold: str, prediction: str) -> tuple[str, str]:
   if answer and reader.read(gold).key != reader.read(answer).key:
     gold = extract.final_answer(gold, is_gold=True)  # else it is a bare answer, as in "Player 2"
   return gold, answer
+
+
+def last_number_answers(gold: str, response: str) -> tuple[str, str]:
+  """The two answers that `verify_last_number` compares; the second is '' where there is none."""
+  return extract.boxed_answer(gold) or gold, extract.last_number(response)
 
 
 def _verdict(gold: str, answer: str) -> Verdict:

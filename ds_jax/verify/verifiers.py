@@ -18,10 +18,12 @@ _PYTHON, _GYM = 'python:', 'gym:'  # prefixes of names
 _BUILT_IN = {
   'math': 'ds_jax.verify.grade_math.verify',
   'math_bare': 'ds_jax.verify.grade_math.verify_bare',  # the answer need not be boxed
+  'last_number': 'ds_jax.verify.grade_math.verify_last_number',  # for answers in prose
   'released': 'ds_jax.verify.grade_released.verify',
   'released_bare': 'ds_jax.verify.grade_released.verify_bare',
   'exact': 'ds_jax.verify.grade_exact.verify',
   'countdown': 'ds_jax.verify.grade_countdown.verify',
+  'chain': 'ds_jax.verify.grade_chain.verify',
 }
 
 
@@ -108,7 +110,7 @@ def _source_of(module: str) -> bytes:
 
 def warm_up(name: str) -> None:
   """Imports and compiles what the first answer would otherwise pay for (worker start)."""
-  if name in ('math', 'math_bare'):
+  if name in ('math', 'math_bare', 'last_number'):
     _import_function('ds_jax.verify.grade_math.warm_up')()
 
 

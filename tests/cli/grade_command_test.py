@@ -103,6 +103,7 @@ def test_the_verifier_that_rewards_reads_boxes_alone(tmp_path, capsys):
     ('math_bare', 'math_bare', ['correct', 'correct']),
     ('released', 'released_bare', ['correct', 'correct']),
     ('exact', 'exact', ['correct', 'correct']),
+    ('last_number', 'last_number', ['correct', 'correct']),
   ]:
     _, summary, err = grade(capsys, file, f'--mode={mode}')
     rows = verdicts(tmp_path / f'rows.{mode}.jsonl')

@@ -302,6 +302,8 @@ def test_answers_that_the_verifier_holds_equal_are_one_vote(spellings, others):
 def test_other_verifiers_vote_by_spelling():
   texts = ['3 + 4 = 7', '7', '7.0', r'\frac{\pi}{2}', r'0.5\pi']
   assert answers.answer_grouper('exact')(texts) == [0, 1, 1, 2, 3]
+  assert answers.answer_reader('last_number')('It is 4, so 5.') == '5'
+  assert answers.answer_reader('math')('It is 5.') is None
   assert answers.answer_grouper('math')(texts) == [0, 0, 0, 2, 2]
 
 

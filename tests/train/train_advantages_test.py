@@ -263,3 +263,22 @@ def test_flat_group_is_grpo():
 def test_trajectories_of_different_roots_are_refused():
   with pytest.raises(ValueError, match='flat_group'):
     group_advantages([trajectory([1.0, 1.0]), trajectory([-1.0, -1.0])], OURS, 100)
+
+
+@pytest.mark.parametrize('advantage', ['q_mean', 'tree_mean', 'td', 'leave_one_out'])
+def test_rare_successes_can_weigh_more(advantage):
+  """(r - p) + w r (1 - p) of outcomes in {0, 1}, twice that of outcomes in {-1, 1}."""
+  end = trajectory([0.0, 0.0], None, [0, 3])
+  right = dataclasses.replace(end, is_correct=True, reward=1.0)
+  wrong = dataclasses.replace(end, is_correct=False, reward=-1.0)
+  group = flat_group([right, wrong, wrong, wrong], 0)
+  settings = {'advantage': advantage, 'granularity': 'outcome', 'baseline_ends': 'all'}
+  plain = group_advantages(group, ours(**settings), 4).per_token
+  weighted = group_advantages(group, ours(**settings, success_weight=0.5), 4).per_token
+  np.testing.assert_allclose(weighted[0], 1.5 * plain[0], rtol=FEW)
+  assert plain[0][0] > 0
+  for before, after in zip(plain[1:], weighted[1:], strict=True):
+    np.testing.assert_array_equal(after, before)
+  if advantage == 'tree_mean':  # p = 1/4
+    np.testing.assert_allclose(weighted[0], 2 * (0.75 + 0.5 * 0.75), rtol=FEW)
+    np.testing.assert_allclose(weighted[1], 2 * -0.25, rtol=FEW)

@@ -14,7 +14,14 @@ from ds_jax.checks import InputError
 from ds_jax.config import CountdownConfig
 from ds_jax.data import countdown
 from ds_jax.types import Verdict
-from ds_jax.verify import extract, grade_countdown, grade_exact, grade_math, verifiers
+from ds_jax.verify import (
+  explain,
+  extract,
+  grade_countdown,
+  grade_exact,
+  grade_math,
+  verifiers,
+)
 from ds_jax.verify.math import reader, structures
 
 CORRECT, WRONG, NO_ANSWER = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER
@@ -302,6 +309,26 @@ def test_bare_predictions(prediction):
 def test_a_gold_of_words_is_not_searched_for_a_number():
   assert grade_math.verify_bare('Player 2', r'So it is \boxed{Player 2}.') is CORRECT
   assert grade_math.verify_bare('The answer is 33', '33') is CORRECT
+
+
+@pytest.mark.parametrize(
+  'gold, response, verdict',
+  [
+    ('1200', 'First 3 * 400. So she pays $1,200 a month.', CORRECT),
+    ('72', 'It is 71, or rather 72.', CORRECT),
+    ('72', '72, or rather 71.', WRONG),
+    ('-4', 'the sum is -4', CORRECT),
+    ('1/2', 'about 0.5', CORRECT),
+    ('5', r'so \boxed{5}', CORRECT),
+    ('5', 'five', NO_ANSWER),
+    ('5', '', NO_ANSWER),
+    ('5', '5</think> none', NO_ANSWER),
+    ('5', '1' * 20_000, WRONG),
+  ],
+)
+def test_the_last_number_of_prose(gold, response, verdict):
+  assert verifiers.resolve('last_number')(gold, response) is verdict
+  assert bool(explain.explain('last_number', gold, response).answer) is (verdict is not NO_ANSWER)
 
 
 def test_equality_of_simple_answers_is_symmetric():

@@ -1,0 +1,172 @@
+"""Memory at once: a verified solution is learnt from in the next updates, not in the next round.
+
+The paper caches solutions and mixes them with rollouts of the round after (arXiv:2509.25454,
+section 4.3; see replay.py). Here they come back while the policy still fails their problem, whether
+or not the problem is drawn again. Of each problem there is a discounted root rate: with w of n ends
+right in a step, s <- decay * s + w and n <- decay * n + trials. Its estimate leans towards the mean
+rate m of all problems as if two ends had been seen before,
+  rate = (s + 2 m) / (n + 2),
+and a problem below the bound lends its solutions to the updates. Pure functions on the host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ds_jax.config import MemoryConfig
+from ds_jax.train.replay import Solution
+from ds_jax.types import Trajectory
+
+_PURPOSE = 0x3E304  # keeps these random numbers apart from others of the same seed
+_PRIOR_ENDS = 2.0  # that a problem's rate starts with
+
+
+class Remembered(NamedTuple):
+  """A solution, and when it was found."""
+
+  solution: Solution
+  step: int  # training step, over all rounds
+
+
+class Rate(NamedTuple):
+  """Discounted counts of verified ends."""
+
+  wins: float = 0.0
+  trials: float = 0.0
+
+  def after(self, wins: float, trials: float, decay: float) -> Rate:
+    """Returns the rate after a step with so many more ends."""
+    return Rate(decay * self.wins + wins, decay * self.trials + trials)
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """What a run remembers. Immutable: every change returns a new memory."""
+
+  solutions: Mapping[str, tuple[Remembered, ...]] = dataclasses.field(default_factory=dict)
+  rates: Mapping[str, Rate] = dataclasses.field(default_factory=dict)  # by problem
+  overall: Rate = Rate()  # of all problems together
+  num_found: Mapping[str, int] = dataclasses.field(default_factory=dict)  # different ones, ever
+
+  def add(self, groups: Iterable[Sequence[Trajectory]], step: int, config: MemoryConfig) -> Memory:
+    """Takes in what a step sampled: rates, and solutions that are new, the newest kept.
+
+    Args:
+      groups: verified ends of each problem; an empty group says nothing.
+      step: the training step that sampled them.
+      config: `max_per_problem` and `decay`.
+    """
+    solutions, num_found, rates = dict(self.solutions), dict(self.num_found), dict(self.rates)
+    wins = trials = 0.0
+    for group in groups:
+      if not group:
+        continue
+      name = group[0].problem_id
+      num_right = sum(t.is_correct for t in group)
+      rates[name] = rates.get(name, Rate()).after(num_right, len(group), config.decay)
+      wins, trials = wins + num_right, trials + len(group)
+      for t in group:
+        if not t.is_correct:
+          continue
+        solution = Solution(tuple(t.prompt_tokens.tolist()), tuple(t.tokens.tolist()))
+        before = solutions.get(name, ())
+        if any(solution == one.solution for one in before):
+          continue
+        solutions[name] = (*before, Remembered(solution, step))[-config.max_per_problem :]
+        num_found[name] = num_found.get(name, 0) + 1
+    overall = self.overall.after(wins, trials, config.decay)
+    return Memory(solutions, rates, overall, num_found)
+
+  def rate(self, name: str) -> float:
+    """The estimated root rate of a problem, in [0, 1]."""
+    mean = self.overall.wins / self.overall.trials if self.overall.trials else 0.0
+    wins, trials = self.rates.get(name, Rate())
+    return (wins + _PRIOR_ENDS * mean) / (trials + _PRIOR_ENDS)
+
+  def candidates(self, config: MemoryConfig) -> list[str]:
+    """Problems whose solutions may be learnt from, sorted.
+
+    None at all while the policy's overall rate is below `config.min_rate`: what a policy that
+    solves nothing solves is mostly luck.
+    """
+    mean = self.overall.wins / self.overall.trials if self.overall.trials else 0.0
+    if mean < config.min_rate:
+      return []
+    names = []
+    for name in sorted(self.solutions):
+      is_settled = self.rate(name) >= config.rate_bound
+      has_many = config.max_distinct and self.num_found[name] > config.max_distinct
+      if not is_settled and not has_many:
+        names.append(name)
+    return names
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns plain values that JSON can write; `from_json` restores an equal memory."""
+    solutions = {}
+    for name, remembered in self.solutions.items():
+      solutions[name] = [
+        [list(one.solution.prompt_tokens), list(one.solution.response_tokens), one.step]
+        for one in remembered
+      ]
+    return {
+      'solutions': solutions,
+      'rates': {name: list(rate) for name, rate in self.rates.items()},
+      'overall': list(self.overall),
+      'num_found': dict(self.num_found),
+    }
+
+  @classmethod
+  def from_json(cls, fields: Mapping[str, Any]) -> Memory:
+    """Returns the memory that `to_json` made the fields of."""
+    solutions = {}
+    for name, rows in fields['solutions'].items():
+      solutions[name] = tuple(
+        Remembered(Solution(tuple(prompt), tuple(response)), step)
+        for prompt, response, step in rows
+      )
+    rates = {name: Rate(*rate) for name, rate in fields['rates'].items()}
+    return cls(solutions, rates, Rate(*fields['overall']), dict(fields['num_found']))
+
+
+def draw(
+  memory: Memory, config: MemoryConfig, count: int, *, seed: int, step: int, update: int
+) -> list[tuple[str, tuple[Remembered, ...]]]:
+  """Draws problems to learn from, each once, with the solutions to choose from.
+
+  A function of its arguments alone, so that every process and a resumed run draw the same.
+
+  Args:
+    memory: before the step's own solutions, or with them.
+    config: `choice`: 'newest' leaves one solution per problem, 'likeliest' all of them.
+    count: of problems; all candidates if there are fewer.
+    seed: the run's.
+    step: training step.
+    update: which of the draws of the step, from 0.
+  """
+  names = memory.candidates(config)
+  if len(names) > count:
+    rng = np.random.default_rng(np.random.SeedSequence((_PURPOSE, seed, step, update)))
+    names = [names[i] for i in sorted(rng.choice(len(names), size=count, replace=False))]
+  drawn = []
+  for name in names:
+    remembered = memory.solutions[name]
+    drawn.append((name, remembered[-1:] if config.choice == 'newest' else remembered))
+  return drawn
+
+
+def likeliest(scored: Sequence[Trajectory]) -> list[Trajectory]:
+  """Keeps the solution of each problem whose tokens are the likeliest on average.
+
+  Args:
+    scored: solutions with log-probs of the present policy; of equals the first is kept.
+  """
+  best: dict[str, Trajectory] = {}
+  for t in scored:
+    rival = best.get(t.problem_id)
+    if rival is None or t.behavior_logprobs.mean() > rival.behavior_logprobs.mean():
+      best[t.problem_id] = t
+  return list(best.values())
