@@ -16,8 +16,11 @@ from collections.abc import Sequence
 from ds_jax.checks import InputError
 
 KINDS = ('tfds', 'file', 'hf', 'gym')
+EMBEDDED = ('countdown', 'chain')  # tasks that need no more than their names
 # A ` + ` within the name of a file is followed by something else.
-_JOINT = re.compile(rf'\s\+\s+(?=(?:[^\s*:]+\s*\*\s*)?(?:countdown\b|(?:{"|".join(KINDS)}):))')
+_JOINT = re.compile(
+  rf'\s\+\s+(?=(?:[^\s*:]+\s*\*\s*)?(?:(?:{"|".join(EMBEDDED)})\b|(?:{"|".join(KINDS)}):))'
+)
 _WEIGHT = re.compile(r'([^\s*:?]+?)\s*\*\s*(.*)', re.DOTALL)
 _SUFFIXES = ('.jsonl', '.json', '.parquet', '.csv')
 

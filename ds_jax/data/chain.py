@@ -151,7 +151,7 @@ def function_name(index: int) -> str:
 def words(config: ChainConfig) -> list[str]:
   """All words of problems and solutions, for the tokenizer."""
   functions = [function_name(index) for index in range(config.num_functions)]
-  return [FILLER, *functions, *map(str, range(config.num_values))]
+  return [':', FILLER, *functions, *map(str, range(config.num_values))]
 
 
 def _shown_value(facts: Facts, rng: np.random.Generator, function: int, value: int) -> int:

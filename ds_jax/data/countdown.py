@@ -24,7 +24,7 @@ import numpy as np
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import CountdownConfig
 from ds_jax.types import Problem
-from ds_jax.verify.grade_countdown import FILLER
+from ds_jax.verify.grade_countdown import FILLER, OPERATORS
 
 SPLITS = ('warmstart', 'train', 'heldout')
 
@@ -50,6 +50,12 @@ class Step(NamedTuple):
 def segment_length(config: CountdownConfig) -> int:
   """T, the tokens of one line of a solution; also that of problems with fewer numbers."""
   return config.num_numbers + 5
+
+
+def words(config: CountdownConfig) -> list[str]:
+  """All words of problems and solutions, for the tokenizer; one for each value."""
+  values = map(str, range(config.max_value + 1))
+  return ['from', ':', *OPERATORS, '=', '|', FILLER, *values]
 
 
 def problem_text(numbers: Sequence[int], target: int) -> str:

@@ -19,20 +19,19 @@ from typing import Any
 
 from ds_jax.checks import InputError, check_choice, first_line
 from ds_jax.config import DataConfig
-from ds_jax.config.mixtures import KINDS, parse_sources
-from ds_jax.data import countdown, external, flaws
+from ds_jax.config.mixtures import EMBEDDED, KINDS, parse_sources
+from ds_jax.data import external, flaws
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.fields import RowError, remedies_of
-from ds_jax.data.files import Row, find_files, read_rows
+from ds_jax.data.files import Row, find_files, read_in_chunks, read_rows
 from ds_jax.data.layouts import as_text, read_problem, read_question, with_instruction
 from ds_jax.interfaces import Progress
 from ds_jax.types import Gold, Problem
 
 _NUM_SHOWN = 5  # skipped rows named in a report
 _SHOWN_LENGTH = 40  # characters of a gold that is none
-_CHUNK_ROWS = 1024  # read from a TFDS data source at a time
 _SOURCES = (
-  "'countdown', 'tfds:NAME', 'file:PATH' (.jsonl, .json, .parquet, .csv), "
+  "'countdown', 'chain', 'tfds:NAME', 'file:PATH' (.jsonl, .json, .parquet, .csv), "
   "'hf:OWNER/NAME' or 'gym:NAME', or several joined by ' + '"
 )
 
@@ -72,7 +71,7 @@ def load_problems(
     source = config.eval_source
   parts = parse_sources(source)
   if split == 'warmstart':
-    parts = tuple(part for part in parts if part.source == 'countdown') or parts[:1]
+    parts = tuple(part for part in parts if part.source in EMBEDDED) or parts[:1]
   loaded = []
   for part in parts:
     part_config = dataclasses.replace(config, source=part.source)
@@ -94,8 +93,8 @@ def _load_part(
   limit = 0 if split == 'warmstart' else config.max_problems
   progress.start(f'load {split} problems')
   try:
-    if source == 'countdown':
-      loaded = _load_countdown(config, split, data_dir, limit=limit)
+    if source in EMBEDDED:
+      loaded = _load_embedded(config, split, data_dir, limit=limit)
       progress.update(loaded.num_rows)
       return loaded
     if source.startswith('gym:') and source != 'gym:':
@@ -224,23 +223,21 @@ def _words(kind: str) -> str:
   return kind.replace('_', ' ')
 
 
-def _load_countdown(config: DataConfig, split: str, data_dir: str, *, limit: int) -> LoadedProblems:
-  """Reads the problems of the embedded task, which are built if need be and have no flaws."""
-  from ds_jax.data import countdown_builder
+def _load_embedded(config: DataConfig, split: str, data_dir: str, *, limit: int) -> LoadedProblems:
+  """Reads the problems of an embedded task, which have no flaws."""
+  from ds_jax.data.embedded import TASKS
 
-  split_name = _split_name(config, split, '')
-  check_choice('split of countdown', split_name, countdown.SPLITS)
-  builder = countdown_builder.prepare(config.countdown, data_dir)
-  rows = _read_in_chunks(builder.as_data_source(split_name))
+  name, split_name = config.source, _split_name(config, split, '')
+  task = TASKS[name]
+  check_choice(f'split of {name}', split_name, task.splits)
   problems = []
-  for row in itertools.islice(rows, limit or None):
-    problem = countdown_builder.read_problem(row)
+  for problem in itertools.islice(task.problems(config, split_name, data_dir), limit or None):
     prompt = with_instruction(problem.prompt, config.instruction)
-    gold = Gold(problem.answer, 'countdown')
+    gold = Gold(problem.answer, name)
     problems.append(dataclasses.replace(problem, prompt=prompt, answer=gold))
   if not problems:
     raise InputError(
-      f'The {split_name} split of countdown is empty; raise data.countdown.num_{split_name}.'
+      f'The {split_name} split of {name} is empty; raise data.{name}.num_{split_name}.'
     )
   return LoadedProblems(tuple(problems), skipped=(), num_rows=len(problems), counts={})
 
@@ -325,7 +322,7 @@ def _tfds_rows(name: str, split: str, data_dir: str) -> Iterator[Row]:
       f'(data.train_split, data.eval_split) of a data set prepared under {data_dir!r} (or as a '
       "folder) with file_format='array_record'; other formats need TensorFlow."
     ) from e
-  return enumerate(_read_in_chunks(source), start=1)
+  return enumerate(read_in_chunks(source), start=1)
 
 
 def _tfds_builder(name: str, data_dir: str) -> Any:
@@ -350,13 +347,6 @@ def tfds_folder(name: str, data_dir: str) -> Any:
     if (folder / 'dataset_info.json').exists():
       return folder
   return None
-
-
-def _read_in_chunks(source: Any) -> Iterator[Mapping[str, Any]]:
-  """Yields all rows of a TFDS data source; chunks are twice as fast as single rows."""
-  for start in range(0, len(source), _CHUNK_ROWS):
-    end = min(start + _CHUNK_ROWS, len(source))
-    yield from source.__getitems__(list(range(start, end)))
 
 
 def _read_all(

@@ -12,6 +12,7 @@ from typing import Any
 
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import Config, digest
+from ds_jax.config.mixtures import EMBEDDED
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.prepared import load_benchmark
 from ds_jax.evaluate import table
@@ -29,7 +30,7 @@ def check_benchmarks(names: Sequence[str], config: Config) -> None:
   """Raises InputError for a benchmark that does not exist, or whose answers cannot be verified."""
   for name in names:
     check_choice('--benchmarks', name, BENCHMARKS)
-  if names and config.verify.verifier == 'countdown':
+  if names and config.verify.verifier in EMBEDDED:
     raise InputError(
       'The answers of benchmarks are mathematics; set --config.verify.verifier=math.'
     )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ds_jax.checks import InputError
 from ds_jax.config import Config
+from ds_jax.data.embedded import TASKS
 from ds_jax.data.fields import RowError
 from ds_jax.data.prompts import encode_problems
 from ds_jax.data.sources import LoadedProblems, load_questions
@@ -21,7 +22,6 @@ from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 from ds_jax.search.policies import policy_of
 from ds_jax.types import Problem, Verdict
-from ds_jax.verify import grade_countdown
 
 
 def read_questions(engines: Engines, path: str) -> LoadedProblems:
@@ -49,7 +49,7 @@ def read_question(engines: Engines, text: str, answer: str | None) -> Problem:
 
 
 def accept_problem(problem: Problem, engines: Engines) -> Problem:
-  """The problem as it is searched: a problem of the embedded task is its own answer.
+  """The problem as it is searched: one of an embedded task has its answer.
 
   Raises:
     RowError: if the prompt has words that the tokenizer does not know, is too long, or the
@@ -65,14 +65,13 @@ def accept_problem(problem: Problem, engines: Engines) -> Problem:
   (tokens,), limit = encode_problems([problem], tokenizer), config.data.prompt_limit
   if len(tokens) > limit and config.data.overlong_prompts == 'skip':
     raise RowError(f'the prompt has {len(tokens)} tokens, data.prompt_limit = {limit}')
-  if config.verify.verifier != 'countdown':
+  task = TASKS.get(config.verify.verifier)
+  if task is None:
     return problem
-  problem = dataclasses.replace(problem, answer=problem.answer or problem.prompt)
   try:
-    grade_countdown.verify(problem.answer, '')
+    return task.answered(problem, config.data)
   except ValueError as e:
     raise RowError(str(e).rstrip('.')) from e
-  return problem
 
 
 def question_work(engines: Engines, problems: Sequence[Problem], *, phase: str = '') -> Work:

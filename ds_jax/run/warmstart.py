@@ -9,9 +9,11 @@ from typing import Any
 import jax
 
 from ds_jax.checks import InputError
-from ds_jax.config import check_training
-from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
+from ds_jax.config import Config, check_training
+from ds_jax.config.mixtures import parse_sources
+from ds_jax.data.embedded import TASKS, Task
 from ds_jax.data.prompts import load_tokenizer, save_tokenizer
+from ds_jax.data.word_tokenizer import write_word_tokenizer
 from ds_jax.model.huggingface.save import check_free, is_whole, remove_half_written, save_decoder
 from ds_jax.run.imitation import imitate
 from ds_jax.run.parameters import new_decoder_config
@@ -41,13 +43,13 @@ def warmstart(session: Session) -> dict[str, Any]:
   remove_half_written(workdir.warmstart)
   check_free(workdir.warmstart)
   start, folder = time.monotonic(), workdir.root / 'tokenizer'
-  write_countdown_tokenizer(folder, config.data.countdown.max_value)
+  write_word_tokenizer(folder, _task(config).words(config.data))
   tokenizer = load_tokenizer(folder, config.data)
   prompts = load_prompts(session, tokenizer, 'warmstart')
   pairs = list(worked_solutions(prompts, tokenizer.encode_response).values())
   if not pairs:
     raise InputError(
-      'The warm-start split has no worked solutions; set data.source=countdown, or '
+      'The warm-start split has no worked solutions; set data.source=countdown or chain, or '
       'start from a model with --config.model.path=DIR.'
     )
   claim(workdir, config)
@@ -67,3 +69,11 @@ def warmstart(session: Session) -> dict[str, Any]:
     'warmstart/loss': loss,
     'time/warmstart': time.monotonic() - start,
   }
+
+
+def _task(config: Config) -> Task:
+  """The embedded task among the sources of problems; Countdown's words where there is none."""
+  for part in parse_sources(config.data.source):
+    if part.source in TASKS:
+      return TASKS[part.source]
+  return TASKS['countdown']

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 
 import ds_jax.config as c
+from ds_jax.data import countdown
+from ds_jax.data.word_tokenizer import write_word_tokenizer
 from ds_jax.interfaces import SilentProgress
 from ds_jax.report.metrics import read_metrics
 from ds_jax.run import training as training_lib
@@ -172,3 +174,8 @@ def metrics(workdir: Workdir) -> list[dict]:
     {k: v for k, v in row.items() if not k.startswith('time/')}
     for row in read_metrics(workdir.root / 'metrics.jsonl')
   ]
+
+
+def write_countdown_tokenizer(folder: str | os.PathLike[str], max_value: int) -> None:
+  """Writes the tokenizer of Countdown with values up to `max_value`."""
+  write_word_tokenizer(folder, countdown.words(c.CountdownConfig(max_value=max_value)))

@@ -10,7 +10,7 @@ from ds_jax.cli.flags import parse
 from ds_jax.config import Config, flatten, load_config
 
 NAMES = ('countdown', 'quickstart', 'deepsearch_1_5b', 'smoke', 'grpo', 'dapo', 'dr_grpo', 'rloo')
-NAMES = (*NAMES, 'sft')
+NAMES = (*NAMES, 'sft', 'chain')
 OVERRIDES = ['--config.search.width=3', '--config.seed=7']
 
 
@@ -69,9 +69,9 @@ def test_defaults_are_the_papers(root):
 
 
 def test_the_quickstart_has_0_23_million_parameters(root, tmp_path):
-  from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
   from ds_jax.data.prompts import load_tokenizer
   from ds_jax.run.warmstart import new_decoder_config
+  from ds_jax.testing.tiny_run import write_countdown_tokenizer
 
   config = load_config(str(root / 'configs/countdown.py'))
   write_countdown_tokenizer(tmp_path, config.data.countdown.max_value)

@@ -12,8 +12,8 @@ import pytest
 from ds_jax.checks import InputError
 from ds_jax.config import CountdownConfig, DataConfig, load_config
 from ds_jax.data import countdown
-from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.data.prompts import load_tokenizer, prepare_prompts, save_tokenizer
+from ds_jax.testing.tiny_run import write_countdown_tokenizer
 from ds_jax.types import Problem
 from ds_jax.verify.grade_countdown import OPERATORS
 
@@ -23,7 +23,7 @@ TEXTS = ('What is $1+1$?', 'café 🙂 \\frac{1}{2}\n\tx', '日本語', ' a  b '
 @pytest.fixture(scope='module')
 def countdown_folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('tokenizer')
-  write_countdown_tokenizer(folder, max_value=99)
+  write_countdown_tokenizer(folder, 99)
   return folder
 
 

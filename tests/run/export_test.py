@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from ds_jax.cli import main
-from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.data.prompts import load_tokenizer, save_tokenizer
 from ds_jax.interfaces import SilentProgress
 from ds_jax.model.decoder import init_decoder
@@ -22,6 +21,7 @@ from ds_jax.run.restoring import restore_params
 from ds_jax.run.workdir import Workdir, claim
 from ds_jax.sharding import make_mesh
 from ds_jax.testing import tiny_run
+from ds_jax.testing.tiny_run import write_countdown_tokenizer
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import init_state
 

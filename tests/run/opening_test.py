@@ -14,7 +14,6 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.cli import main
-from ds_jax.data.countdown_tokenizer import write_countdown_tokenizer
 from ds_jax.data.prompts import load_tokenizer
 from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.run import model_files, opening
@@ -26,6 +25,7 @@ from ds_jax.run.session import Session
 from ds_jax.run.workdir import Workdir, claim, is_writable
 from ds_jax.sharding import make_mesh
 from ds_jax.testing import tiny_run
+from ds_jax.testing.tiny_run import write_countdown_tokenizer
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import init_state
 

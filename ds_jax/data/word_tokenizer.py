@@ -1,4 +1,4 @@
-"""The embedded task's tokenizer, an ordinary Hugging Face folder: one token per word and per value.
+"""The tokenizer of an embedded task, an ordinary Hugging Face folder: one token per word.
 
 A user message becomes `24 from 3 5 7 2 :` and the response follows.
 """
@@ -8,28 +8,25 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-
-from ds_jax.verify.grade_countdown import FILLER, OPERATORS
+from collections.abc import Sequence
 
 PAD, EOS, UNKNOWN = '<pad>', '<eos>', '<unk>'
-_WORDS = ('from', ':', *OPERATORS, '=', '|', FILLER)
 _CHAT_TEMPLATE = (
   "{% for message in messages %}{{ message['content'] }}{% endfor %}"
   '{% if add_generation_prompt %} :{% endif %}'
 )
 
 
-def write_countdown_tokenizer(folder: str | os.PathLike[str], max_value: int) -> None:
+def write_word_tokenizer(folder: str | os.PathLike[str], words: Sequence[str]) -> None:
   """Writes tokenizer.json, tokenizer_config.json and generation_config.json.
 
   Args:
     folder: made where it is missing.
-    max_value: CountdownConfig.max_value; there is one token for each of 0..max_value.
+    words: all that prompts and responses are written in, ':' among them; each is a token.
   """
   from tokenizers import Tokenizer, models, pre_tokenizers
 
-  words = (PAD, EOS, UNKNOWN, *_WORDS, *map(str, range(max_value + 1)))
-  ids = {word: i for i, word in enumerate(words)}
+  ids = {word: i for i, word in enumerate((PAD, EOS, UNKNOWN, *words))}
   tokenizer = Tokenizer(models.WordLevel(ids, UNKNOWN))
   tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
   tokenizer.add_special_tokens([PAD, EOS, UNKNOWN])
