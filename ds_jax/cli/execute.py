@@ -114,6 +114,6 @@ def _keep_compiled_programs(workdir: str) -> None:
   from ds_jax.run.workdir import is_writable
 
   if workdir and is_writable(pathlib.Path(workdir)):
-    cache = pathlib.Path(workdir).absolute() / 'jax_cache'
+    cache = pathlib.Path(workdir) / 'jax_cache'
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '1')

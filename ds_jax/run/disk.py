@@ -67,6 +67,14 @@ def hold(file: IO) -> bool:
   return True
 
 
+def no_locks(place: pathlib.Path) -> str:
+  """What a person is told where `hold` cannot hold."""
+  return (
+    f'The file system of {place} knows no locks: see to it that no other command works there '
+    'meanwhile.'
+  )
+
+
 def probe(folder: pathlib.Path) -> str:
   """Makes, writes, renames and removes files and folders; leaves nothing behind.
 

@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.interfaces import Team
-from ds_jax.run.disk import hold
+from ds_jax.run.disk import hold, no_locks
 
 # What tells rows of one file from each other, as far as they have these fields.
 IDENTITY = ('id', 'sample', 'question', 'gold')
@@ -87,8 +88,8 @@ class LineFile:
     self.path.parent.mkdir(parents=True, exist_ok=True)
     self._file = self.path.open('a+b')
     try:
-      if run is not None:
-        hold(self._file)
+      if run is not None and not hold(self._file):
+        print(f'ds-jax: {no_locks(self.path)}', file=sys.stderr)
       self.rows = self._read()
     except BlockingIOError:
       self._file.close()

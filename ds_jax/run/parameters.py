@@ -170,9 +170,10 @@ def export(
   dtype, workdir, folder = dtype or 'float32', Workdir(Path(checkpoint)), Path(output).expanduser()
   check_choice('--dtype', dtype, ('float32', 'bfloat16'))
   run = dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
-  model = open_model(run)
   run_folders = {f'the {path.name} of the run': path for path in workdir.folders}
-  check_output(folder, run_folders | {'the model of the run': model.folder})
+  check_output(folder, run_folders)
+  model = open_model(run)
+  check_output(folder, {'the model of the run': model.folder})
   decoder_config = model.decoder_config
   restored = restore_params(
     workdir, decoder_config, make_mesh(fsdp=-1), session.progress, step=session.step

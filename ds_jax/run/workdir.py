@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ds_jax.checks import InputError
@@ -21,7 +21,7 @@ from ds_jax.config import (
   stored_config,
 )
 from ds_jax.config.places import found_near, has_moved
-from ds_jax.run.disk import hold, told
+from ds_jax.run.disk import hold, no_locks, told
 from ds_jax.run.durable import write_json
 
 
@@ -109,26 +109,24 @@ def lock(workdir: Workdir, note: Callable[[str], None] = print) -> Iterator[None
   with opened as file:
     try:
       if not hold(file):
-        note(
-          f'The file system of {workdir.root} knows no locks: see to it that no other command '
-          'works there meanwhile.'
-        )
+        note(no_locks(workdir.root))
     except BlockingIOError:
       file.seek(0)
       raise InputError(
         f'{workdir.root} is in use by process {file.read().strip() or "?"}; wait '
         'for it, or choose another --workdir.'
       ) from None
-    file.truncate(0)
-    file.write(f'{os.getpid()}\n')
-    file.flush()
     try:
+      with told(workdir.root, 'write files'):
+        file.truncate(0)
+        os.write(file.fileno(), f'{os.getpid()}\n'.encode())  # closing would write it once more
       yield
     finally:
       if missing and list(workdir.root.iterdir()) == [path]:  # refused before it was claimed
         path.unlink()
         for folder in missing:
-          folder.rmdir()
+          with contextlib.suppress(OSError):  # somebody else uses it by now
+            folder.rmdir()
 
 
 def is_writable(folder: pathlib.Path) -> bool:
@@ -153,7 +151,7 @@ def check_config(workdir: Workdir, config: Config) -> str:
   if not workdir.config.exists():
     return ''
   stored = stored_fields(workdir)
-  if _is_model(workdir, stored):
+  if 'model_type' in stored:
     raise InputError(f'{workdir.root} is the folder of a model; choose another --workdir.')
   with _naming(workdir.config):
     differing = differing_fields(stored, dataclasses.asdict(config))
@@ -199,24 +197,31 @@ def workdir_config(workdir: Workdir, note: Callable[[str], None] = _to_stderr) -
   Raises:
     InputError: if it has none, or one that cannot be read; it says what the folder is instead.
   """
-  stored = stored_fields(workdir)
-  if _is_model(workdir, stored):
+  fields = stored_fields(workdir)
+  if 'model_type' in fields:
     raise InputError(
       f'{workdir.root} is a model without a run; name it with --config=FILE --workdir=DIR '
       f'--config.model.path={workdir.root}.{_hint(workdir.root)}'
     )
+  with _naming(workdir.config):
+    return stored_config(_with_places(fields, workdir, note))
+
+
+def _with_places(
+  fields: dict[str, Any], workdir: Workdir, note: Callable[[str], None]
+) -> dict[str, Any]:
+  """The fields of a config.json with every place where it is now."""
+  nested = dict(fields)
   for name in PLACE_FIELDS:
     section, field = name.split('.')
-    fields = stored.get(section)
-    if not isinstance(fields, dict) or not isinstance(fields.get(field), str):
-      continue  # it has its default, or is refused below
-    text = fields[field]
-    place = found_near(text, str(workdir.root.resolve()))
-    if has_moved(text, place):
-      note(f'{name} = {text} is gone; {place} is taken for it.')
-    fields[field] = place
-  with _naming(workdir.config):
-    return stored_config(stored)
+    values = nested.get(section)
+    if not isinstance(values, dict) or not isinstance(values.get(field), str):
+      continue  # lacking, or bad, which is named later
+    place = found_near(values[field], str(workdir.root.resolve()))
+    if has_moved(values[field], place):
+      note(f'{name} = {values[field]} is gone; {place} is taken for it.')
+    nested[section] = values | {field: place}
+  return nested
 
 
 def stored_fields(workdir: Workdir) -> dict[str, Any]:
@@ -252,11 +257,6 @@ _REMEDY = (
   ' Bring it back from a copy of the run; or remove it, and `ds-jax train` with the settings of '
   'the run writes it anew.'
 )
-
-
-def _is_model(workdir: Workdir, stored: Mapping[str, Any]) -> bool:
-  """Whether a folder with this config.json is that of a model."""
-  return 'model_type' in stored or (workdir.root / 'tokenizer.json').exists()
 
 
 @contextlib.contextmanager

@@ -177,8 +177,7 @@ def test_a_run_that_moved_with_its_model_is_told_where_it_is(here):
 
 
 def test_a_workdir_is_no_folder_of_a_model(here):
-  for name in ('config.json', 'tokenizer.json'):
-    (here / 'folder' / name).write_text('{}')
+  (here / 'folder/config.json').write_text('{"model_type": "llama"}')
   with pytest.raises(InputError, match='folder of a model; choose another --workdir'):
     check_config(Workdir(here / 'folder'), Config())
 

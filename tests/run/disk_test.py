@@ -8,6 +8,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import fake_mount
 import pytest
@@ -103,6 +105,14 @@ def test_commands_that_write_no_checkpoints_try_nothing(tmp_path, monkeypatch, c
   assert 'no metrics.jsonl' in capsys.readouterr().err
 
 
+def test_a_lock_on_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+  refuse(monkeypatch, os, 'write', errno.ENOSPC)
+  with pytest.raises(CannotWrite, match='Cannot write files in .*/run: .*disk is full'):
+    with lock(Workdir(tmp_path / 'deep/run'), print):
+      pass
+  assert not list(tmp_path.iterdir())
+
+
 def test_the_first_process_tries_for_all(tmp_path, monkeypatch):
   tried = []
   monkeypatch.setattr('ds_jax.run.session.probe', lambda folder: tried.append(folder) or 'refused')
@@ -125,7 +135,7 @@ def test_the_first_process_tries_for_all(tmp_path, monkeypatch):
   assert tried == [tmp_path]
 
 
-def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, capsys):
   refuse(monkeypatch, fcntl, 'flock', errno.ENOSYS)
   notes = []
   with lock(Workdir(tmp_path / 'run'), notes.append):
@@ -133,6 +143,7 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch):
   assert len(notes) == 1 and 'knows no locks' in notes[0]
   with LineFile(tmp_path / 'rows.jsonl', 'a run') as file:
     file.append({'id': 1})
+  assert 'rows.jsonl knows no locks' in capsys.readouterr().err
   monkeypatch.undo()
   refuse(monkeypatch, fcntl, 'flock', errno.EIO)  # another fault is no lack of locks
   with pytest.raises(OSError), lock(Workdir(tmp_path / 'run'), notes.append):
@@ -162,6 +173,22 @@ def test_a_run_where_folders_cannot_be_renamed_ends_in_the_same_bits(tmp_path, m
   out = tmp_path / 'mount/exported'
   assert main(['export', f'--checkpoint={workdir.root}', f'--output={out}']) == 0
   assert (out / 'config.json').exists()
+
+
+@pytest.mark.long
+def test_the_commands_work_on_such_a_mount(tmp_path, root):
+  """In processes of their own, as on a bucket that gcsfuse has mounted without a limit."""
+  config = tiny_run.config_file(tmp_path, curriculum=dict(round_steps=(2,)))
+  (tmp_path / 'site').mkdir()
+  (tmp_path / 'mount').mkdir()
+  refused = fake_mount.environment_of(tmp_path / 'site', tmp_path / 'mount', root)
+  for command in ('warmstart', 'train'):
+    argv = [sys.executable, '-m', 'ds_jax', command]
+    argv += [f'--config={config}', f'--workdir={tmp_path}/mount/run']
+    done = subprocess.run(argv, env=os.environ | refused, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'Too many open files' in done.stderr and '--rename-dir-limit=200000' in done.stderr
+  assert (tmp_path / 'mount/run/report.html').exists()
 
 
 def test_lines_that_have_the_run_as_it_was_typed_are_gone_on_with(tmp_path):

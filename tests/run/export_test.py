@@ -62,7 +62,7 @@ def export(capsys, *argv):
 
 
 def files_of(folder):
-  return {p: p.stat().st_mtime_ns for p in sorted(folder.rglob('*'))}
+  return {p: p.lstat().st_mtime_ns for p in sorted(folder.rglob('*'))}
 
 
 def test_the_newest_parameters_come_out_whole(run, capsys, tmp_path):
@@ -179,6 +179,23 @@ def test_a_run_is_exported_from_a_third_folder_into_a_link(run, capsys, tmp_path
   code, summary, _ = export(capsys, '--checkpoint=run', '--output=link')
   assert code == 0 and summary['output'] == str(tmp_path / 'out')
   assert (tmp_path / 'link').is_symlink() and 'config.json' in summary['files']
+
+
+def test_an_older_run_with_a_relative_model_is_exported_from_anywhere(
+  run, capsys, tmp_path, monkeypatch
+):
+  workdir = Workdir(tmp_path / 'project/runs/mine')
+  claim(workdir, tiny_run.config(model=dict(path='models/tiny')))
+  workdir.checkpoints.symlink_to(run[0].checkpoints)
+  (tmp_path / 'project/models').mkdir()
+  (tmp_path / 'project/models/tiny').symlink_to(run[0].warmstart)
+  (tmp_path / 'elsewhere').mkdir()
+  monkeypatch.chdir(tmp_path / 'elsewhere')
+  code, summary, err = export(capsys, '--checkpoint=../project/runs/mine', '--output=out')
+  assert code == 0 and summary['step'] == 2, err
+  (tmp_path / 'project').rename(tmp_path / 'moved')
+  code, summary, err = export(capsys, '--checkpoint=../moved/runs/mine', '--output=again')
+  assert code == 0 and summary['step'] == 2, err
 
 
 def test_init_replaces_no_model(run, capsys, tmp_path):

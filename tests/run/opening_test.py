@@ -31,6 +31,7 @@ from ds_jax.train.state import init_state
 
 MODEL = 'models/tiny'  # as config.json has it, from the folder where the run was made
 VERIFY = dict(verifier='countdown', num_workers=1)
+DATA = dict(source='file:train.jsonl', eval_source='file:eval.jsonl')  # both are gone
 # By number: training step, and pass@1 of the evaluation that came with it.
 SAVES = {1: (0, 0.2), 2: (2, None), 3: (4, 0.6), 4: (6, 0.4), 5: (6, None)}
 
@@ -69,13 +70,15 @@ def made(tmp_path_factory):
   """A folder with a model, and a run that was made there with a relative path to it."""
   home, before = tmp_path_factory.mktemp('home'), os.getcwd()
   model = make_model(home)
+  (model / 'pytorch_model.bin.index.json').write_text('{}')
   (model / 'additional_chat_templates').mkdir()
   (model / 'additional_chat_templates/tool_use.jinja').write_text('{{ messages }}')
   fields = json.loads((model / 'tokenizer_config.json').read_text())
   (model / 'chat_template.jinja').write_text(fields.pop('chat_template'))
   (model / 'tokenizer_config.json').write_text(json.dumps(fields))
   workdir = Workdir(home / 'runs/first')
-  session = tiny_run.session(workdir, tiny_run.config(model=dict(path=MODEL), verify=VERIFY))
+  config = tiny_run.config(model=dict(path=MODEL), verify=VERIFY, data=DATA)
+  session = tiny_run.session(workdir, config)
   os.chdir(home)
   try:
     with open_engines(session) as engines:
@@ -177,7 +180,11 @@ def test_the_parameters_of_a_step_or_the_best_come_out(moved, capsys):
 )
 @pytest.mark.parametrize('command', ['export', 'evaluate', 'search'])
 def test_a_step_that_does_not_exist_is_named(moved, capsys, command, step, words):
-  own = {'export': ['--output=out'], 'search': ['--problem=11 from 2 3 5'], 'evaluate': []}
+  own = {
+    'export': ['--output=out'],
+    'evaluate': ['--config.data.eval_source=countdown', '--data_dir=data'],
+    'search': ['--problem=11 from 2 3 5'],
+  }
   code, _, err = run(capsys, command, f'--checkpoint={moved.root}', f'--step={step}', *own[command])
   assert code == 2 and words in err and not pathlib.Path('out').exists()
 
@@ -240,10 +247,13 @@ def test_a_folder_inside_a_run_is_told_from_it(moved, capsys, inside, words):
 
 
 def test_a_read_only_run_is_evaluated_and_searched(read_only, capsys, monkeypatch):
-  """Its problems are built in another folder; TFDS would build them in the workdir."""
+  """So it is without its files of problems: a search needs none, an evaluation names them."""
   monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
   assert not is_writable(read_only.root)
   flags = [f'--checkpoint={read_only.root}', '--step=4']
+  code, _, err = run(capsys, 'evaluate', *flags)
+  assert code == 2 and 'eval.jsonl' in err
+  flags.append('--config.data.eval_source=countdown')
   code, summary, err = run(capsys, 'evaluate', *flags, '--data_dir=data')
   assert (code, summary['step'], summary['evaluate/num_problems']) == (0, 4, 6)
   assert err.count('cannot be written') == 1 and '--output=DIR' in err

@@ -96,6 +96,11 @@ def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm,
       break
     except Stopped:
       num_stops += 1
+    if num_stops == 1:  # as a run of before, which keeps its model's files from the next start on
+      shutil.rmtree(stopped.model_files)
+    if num_stops == 3:  # another machine, without the model
+      stopped.warmstart.rename(tmp_path / 'model')
+      stopped = Workdir(stopped.root.rename(tmp_path / 'moved'))
   assert num_stops >= 4
   tiny_run.assert_same_run(stopped, workdir, tiny_run.config())
 
@@ -254,6 +259,9 @@ def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
     host = json.loads((workdir.checkpoints / str(step) / 'host/metadata').read_text())['host']
     evaluations.append(list(host['evaluations'].values())[-1]['evaluate/pass_at_1'])
   assert checkpoints.latest() == kept[-1] and max(evaluations) == max(found.values())
+  saved = checkpoints.saved()
+  assert [entry.number for entry in saved] == kept and saved[-1].step == 6
+  assert [entry.score for entry in saved] == evaluations
   assert len(kept) == 1 + (evaluations[-1] < max(found.values()))
   stopped = copy(warm, tmp_path / 'stopped')
   (stopped.root / 'config.json').unlink()
