@@ -81,7 +81,7 @@ SUITS_MACHINE = Mark('may change when a run goes on')
 # A section, or a field, that changes no result at all.
 CHANGES_NO_RESULT = Mark('changes no result')
 # The field is about what is still to come, and nothing that was learnt so far depends on it.
-OF_WHAT_COMES = Mark('may change when a run goes on, for what is still to come')
+OF_WHAT_COMES = Mark('may change for what is to come')
 # The field is read only when a new model is made.
 OF_NEW_MODEL = Mark('of a new model')
 

@@ -5,7 +5,7 @@ The columns are those of the paper's Table 3; U/x says by depth where ends of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ def tree_row(
   select: str,
   seconds: float,
   max_depth: int,
+  stop_ids: Collection[int],
 ) -> Row:
   """What a line of the output says of a tree, as plain values.
 
@@ -64,7 +65,9 @@ def tree_row(
     select: the rule that gives the answer.
     seconds: from the tree's start to its end.
     max_depth: of the search.
+    stop_ids: any of these ids ends a response.
   """
+  is_cut = statistics.cut_ends([tree], stop_ids)
   pairs, disagreements = statistics.split_counts(tree, max_depth)
   return {
     'id': problem.id,
@@ -74,6 +77,8 @@ def tree_row(
     'selected': chosen[select],
     'answers': chosen,
     'table': table_row(tree, seconds),
+    'num_ends': len(is_cut),
+    'num_cut': sum(is_cut),
     'pairs': pairs.tolist(),
     'disagreements': disagreements.tolist(),
   }
@@ -125,6 +130,7 @@ def summarize_trees(rows: Sequence[Row]) -> dict[str, Any]:
     'split_pairs': pairs,
     'search/tokens': total('generated_tokens'),
     'search/recomputed_share': total('recomputed_tokens') / max(total('generated_tokens'), 1),
+    'search/cut_share': _cut_share(rows),
   }
 
 
@@ -151,6 +157,13 @@ def _accuracy(graded: Sequence[Row], rule: str) -> float | None:
     return None
   correct = [bool((row['answers'][rule] or {}).get('is_correct')) for row in graded]
   return sum(correct) / len(graded)
+
+
+def _cut_share(rows: Sequence[Row]) -> float | None:
+  """Share of the ends that were cut off at the depth limit; None of no ends."""
+  counted = [row for row in rows if 'num_cut' in row]  # a file may have lines of an older version
+  num_ends = sum(row['num_ends'] for row in counted)
+  return sum(row['num_cut'] for row in counted) / num_ends if num_ends else None
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float | None:

@@ -185,8 +185,15 @@ def _row(
   """What a line of the output holds, as plain values; numbers that are not finite are None."""
   config, decode = engines.session.config, engines.tokenizer.decode_response
   chosen = answers_of(tree, decode, verifier=config.verify.verifier, is_graded=bool(problem.answer))
-  max_depth = config.search.max_depth
-  row = tree_row(tree, problem, chosen, select=select, seconds=seconds, max_depth=max_depth)
+  row = tree_row(
+    tree,
+    problem,
+    chosen,
+    select=select,
+    seconds=seconds,
+    max_depth=config.search.max_depth,
+    stop_ids=engines.tokenizer.stop_ids,
+  )
   return row | {'tree': tree_to_dict(tree, decode)}
 
 

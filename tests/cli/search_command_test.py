@@ -80,6 +80,9 @@ def test_every_problem_gets_a_line_and_the_table_is_whole(searched):
     assert found['table'][column]['deviation'] >= 0
     assert column.replace('_', ' ') in text
   assert 1 <= found['table']['search_depth']['mean'] <= 2
+  num_ends = sum(node['is_terminal'] for row in rows for node in row['tree']['nodes'])
+  assert num_ends == sum(row['num_ends'] for row in rows)
+  assert found['search/cut_share'] == sum(row['num_cut'] for row in rows) / num_ends
   assert 'U/x by depth' in text and 'vote' in text
   for row in rows:
     assert row['selected'] == row['answers']['vote']

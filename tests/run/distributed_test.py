@@ -185,6 +185,32 @@ def test_rows_of_other_processes_become_rows_of_the_first_each_once(tmp_path):
   assert list(tmp_path.iterdir()) == [path]
 
 
+def evaluated(workdir, sections, count, output, devices):
+  """The summary of `ds-jax evaluate` by so many processes, and the samples that it kept."""
+  flags = ('--json', f'--output={output}')
+  codes, said = end(start(workdir, sections, count, 'evaluate', *flags, devices=devices))
+  assert codes == [0] * count, said
+  assert [path.name for path in output.iterdir()] == ['samples.jsonl']
+  summary = json.loads(said[0].strip().splitlines()[-1])
+  assert summary.pop('output') == str(output)
+  return summary, sorted((output / 'samples.jsonl').read_text().splitlines())
+
+
+@pytest.mark.long
+def test_several_processes_go_on_after_the_end(warm, alone, tmp_path):
+  """A run of one step is made one of two."""
+  workdir = copy(warm, tmp_path)
+  for sections in ({'curriculum': {'round_steps': (1,)}}, SHORT):
+    codes, outputs = end(start(workdir, sections, 2))
+    assert codes == [0, 0], outputs
+  rows = tiny_run.metrics(workdir)
+  assert [row['step'] for row in rows if row.get('when') == 'after'] == [1, 2]
+  assert (workdir.root / 'replay.jsonl').read_bytes() == (alone.root / 'replay.jsonl').read_bytes()
+  runs = [tiny_run.final_arrays(run, tiny_run.config(**SHORT)) for run in (workdir, alone)]
+  for x, y in zip(*runs, strict=True):
+    np.testing.assert_allclose(x, y, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize('count, tensor', [(2, 1), (4, 1), (2, 2)])
 def test_several_processes_evaluate_and_search_as_one(warm, tmp_path, count, tensor):
@@ -200,9 +226,7 @@ def test_several_processes_evaluate_and_search_as_one(warm, tmp_path, count, ten
   for n in (1, count):
     output = tmp_path / f'trees_{n}.jsonl'
     devices = tensor if n == 1 else 1
-    codes, said = end(start(workdir, sections, n, 'evaluate', '--json', devices=devices))
-    assert codes == [0] * n, said
-    summary = json.loads(said[0].strip().splitlines()[-1])
+    summary = evaluated(workdir, sections, n, tmp_path / f'samples_{n}', devices=devices)
     if n == 2:  # what an earlier start of four has left is not grown again
       lines = (tmp_path / 'trees_1.jsonl').read_text().splitlines(keepends=True)
       part_path(output, 3).write_text(lines[0])
@@ -233,9 +257,8 @@ def test_processes_that_share_a_model_evaluate_together(warm, tmp_path):
   workdir, sections = copy(warm, tmp_path), SHORT | {'mesh': {'tensor': 2}}
   found = []
   for processes, devices in ((1, 2), (2, 1)):
-    codes, said = end(start(workdir, sections, processes, 'evaluate', '--json', devices=devices))
-    assert codes == [0] * processes, said
-    found.append(json.loads(said[0].strip().splitlines()[-1]))
+    output = tmp_path / f'samples_{processes}'
+    found.append(evaluated(workdir, sections, processes, output, devices=devices))
   assert found[0] == found[1]
 
 
