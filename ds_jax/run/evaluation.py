@@ -16,7 +16,7 @@ from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Journal, Work, grow_journaled, rollout_jobs
 from ds_jax.run.parameters import trained_params
-from ds_jax.run.prompts import evaluation_prompts, note_missing_box
+from ds_jax.run.prompts import date_setting, evaluation_prompts, note_missing_box
 from ds_jax.run.session import Session
 from ds_jax.search.engine.keys import Purpose
 
@@ -56,7 +56,8 @@ def _evaluate_split(engines: Engines) -> tuple[Summary, str]:
   note_missing_box(session, engines.tokenizer, prompts)
   params, parameters = trained_params(engines)
   engines.announce()
-  name = digest([dataclasses.asdict(session.config), parameters])
+  settings = dataclasses.asdict(session.config) | date_setting(engines.tokenizer)
+  name = digest([settings, parameters])
   journal = Journal(session.workdir.journal(f'evaluate.{name}', session.team.index))
   jobs = rollout_jobs(prompts, session.config.evaluate.num_samples)
   work = Work(engines.evaluation_engine, jobs, Purpose.EVALUATE, phase='evaluate')
