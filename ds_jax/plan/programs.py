@@ -23,6 +23,8 @@ from ds_jax.config import (
   num_updates,
 )
 from ds_jax.decode.expand import (
+  SHARE_PATHS,
+  SHARED_BLOCKS,
   DECODE_TOKENS,
   REPLAY,
   ExpandShape,
@@ -162,7 +164,7 @@ def expand_trips(
 ) -> dict[str, float]:
   """How often the loops of an expansion run, and what share of the caches its kernels read.
 
-  Replays are left out: they are rare (0.8 % of the tokens).
+  Prefills and replays are left out: they are rare (0.8 % of the tokens).
 
   Args:
     shape: static sizes.
@@ -173,7 +175,8 @@ def expand_trips(
   counts = shape.reader(mesh).scope_counts(
     path_length, shape.num_slots, slots.paths, segments=slots.segments
   )
-  return {DECODE_TOKENS: shape.segment_length, REPLAY: 0.0, **counts}
+  rare = {REPLAY: 0.0, SHARE_PATHS: 0.0, SHARED_BLOCKS: 0.0}
+  return {DECODE_TOKENS: shape.segment_length, **rare, **counts}
 
 
 def sampling_trips(config: Config, sampled: SamplingConfig | EvaluateConfig) -> dict[str, float]:
@@ -199,6 +202,7 @@ def _requests(mesh: Mesh, shape: ExpandShape) -> tuple[Any, Any, Any]:
     keep_length=count,
     replay_tokens=jax.ShapeDtypeStruct((num_slots, shape.replay_chunk), jnp.int32, sharding=rows),
     replay_length=count,
+    copy_from=count,
     pending_token=count,
     num_children=count,
     first_child=count,

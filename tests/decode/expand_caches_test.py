@@ -30,12 +30,13 @@ SHAPE = ExpandShape(
 SLOTS = np.arange(SHAPE.num_slots)
 
 
-def make_plan(keep_length, num_children, replay_length=0):
+def make_plan(keep_length, num_children, replay_length=0, copy_from=-1):
   of = lambda values: np.broadcast_to(np.asarray(values, np.int32), SLOTS.shape)
   return SlotPlan(
     append_child=of(-1),
     keep_length=of(keep_length),
     replay_length=of(replay_length),
+    copy_from=of(copy_from),
     replay_tokens=np.full((len(SLOTS), SHAPE.replay_chunk), 7, np.int32),
     pending_token=of(5),
     num_children=of(num_children),
