@@ -75,10 +75,14 @@ CHANGES_NO_RESULT = Mark('changes no result')
 # The field is read only when a new model is made.
 OF_NEW_MODEL = Mark('of a new model')
 
+# The field is younger than digests that output files carry: at its default it is not in them.
+IS_LATER = Mark('later')
+
 T = TypeVar('T')
 Machine = Annotated[T, SUITS_MACHINE]
 NewModel = Annotated[T, OF_NEW_MODEL]
 Neutral = Annotated[T, CHANGES_NO_RESULT]
+Later = Annotated[T, IS_LATER]
 
 Positive = Annotated[int, at_least(1)]
 Count = Annotated[int, at_least(0)]

@@ -11,6 +11,7 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.config.annotations import (
   CHANGES_NO_RESULT,
+  IS_LATER,
   OF_NEW_MODEL,
   SUITS_MACHINE,
   Mark,
@@ -62,11 +63,25 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
 
 
 def settings_digest(config: Config) -> str:
-  """Eight hexadecimal digits that tell settings apart, RESULT_NEUTRAL sections left out."""
+  """Eight hexadecimal digits that tell settings apart, RESULT_NEUTRAL sections left out.
+
+  Files of results carry them. A new field keeps the digests of settings that do not use it, if it
+  is marked as Later.
+  """
   fields = dataclasses.asdict(config)
+  _remove_unused(fields, Config)
   for section in RESULT_NEUTRAL:
     del fields[section]
   return digest(fields)
+
+
+def _remove_unused(fields: dict[str, Any], cls: type) -> None:
+  """Removes the Later fields of a section, as a dict, that have their defaults."""
+  for name, setting in settings_of(cls).items():
+    if setting.is_section:
+      _remove_unused(fields[name], setting.kind)
+    elif IS_LATER in setting.marks and fields[name] == setting.default:
+      del fields[name]
 
 
 def digest(value: Any) -> str:

@@ -1,13 +1,13 @@
 """One optimizer update: gradients accumulated over micro-batches of one fixed shape, then applied.
 
-Rows are split over data x fsdp, parameters and gradients as sharding.py says. Shapes are fixed, so
-a second update compiles nothing.
+Rows are split over data x fsdp, parameters and gradients as sharding.py says. Shapes are fixed, few
+for a run and one for an update, so a second update of the same shape compiles nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import Decoder, Rows
 from ds_jax.model.sharded import mesh_logprobs
 from ds_jax.sharding import num_slot_shards, parameter_shardings, put_rows, replicated
-from ds_jax.train.batch import Batch, micro_batches
+from ds_jax.train.batch import Batch, RowShape, micro_batches
 from ds_jax.train.losses import Clip, Copies, collapsed_loss, reference_kl
 from ds_jax.train.optimizer import without_frozen
 from ds_jax.train.state import TrainState
@@ -60,6 +60,13 @@ class Learner:
   apply: Callable[..., Any]  # (state, grads) -> (state, gradient norm, is_applied); state donated
   score_rows: Callable[..., Any]  # (params, batch) -> (logprobs, entropies), [micro_rows, S]
   before_pass: Callable[[], None]  # called when the pass before has ended; may raise
+  # row length -> rows per pass, of rows that are shorter than the others
+  short_rows: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+  def passes(self, batch: Batch) -> Iterator[Batch]:
+    """Yields the rows of each pass, padded to one shape."""
+    row_length = batch.tokens.shape[1]
+    return micro_batches(batch, self.short_rows.get(row_length, self.micro_rows))
 
   def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float]]:
     """Runs one optimizer update over a whole minibatch.
@@ -69,7 +76,7 @@ class Learner:
 
     Args:
       state: donated.
-      batch: `[R, S]` on the host, any number of rows; S the same in every call.
+      batch: `[R, S]` on the host, any number of rows; another S compiles another pass.
 
     Returns:
       The new state and the metrics `train/…`, documented in `metrics`.
@@ -77,7 +84,7 @@ class Learner:
     if not len(batch.tokens):
       return state, metrics(zero_statistics(0.0), grad_norm=0.0, is_applied=False)
     total = self.start(state.params)
-    for micro in micro_batches(batch, self.micro_rows):
+    for micro in self.passes(batch):
       rows = put_rows(micro, self.mesh)
       jax.block_until_ready(total)  # the rows travel while the pass before is at work
       self.before_pass()
@@ -94,7 +101,7 @@ class Learner:
       nothing = np.zeros(batch.tokens.shape, np.float32)
       return nothing, nothing
     logprobs, entropies = [], []
-    for micro in micro_batches(batch, self.micro_rows):
+    for micro in self.passes(batch):
       self.before_pass()
       rows = put_rows(micro, self.mesh)
       scores = jax.device_get(self.score_rows(params, rows))
@@ -113,6 +120,7 @@ def make_learner(
   temperature: float = 1.0,
   frozen: str = '',
   before_pass: Callable[[], None] = lambda: None,
+  short_rows: Sequence[RowShape] = (),
 ) -> Learner:
   """Returns the learner of one loss on one mesh.
 
@@ -125,6 +133,7 @@ def make_learner(
     frozen: regular expression over the paths of parameters that are constants; '': none.
     before_pass: called before each pass over rows, when the one before has ended. What it raises
       ends the update, which has changed nothing by then.
+    short_rows: shapes of passes over rows that are shorter than most.
 
   Raises:
     InputError: if the rows do not divide the mesh; nothing has been compiled by then.
@@ -174,6 +183,7 @@ def make_learner(
     apply=jax.jit(apply, donate_argnums=0),
     score_rows=jax.jit(score, out_shardings=replicated(mesh)),
     before_pass=before_pass,
+    short_rows={shape.row_length: shape.micro_rows for shape in short_rows},
   )
 
 
