@@ -22,15 +22,18 @@ class SlotPlan(NamedTuple):
   """What every slot does in one expansion. A slot with num_children 0 is idle.
 
   In order: the segment of child `append_child` of the slot's previous expansion joins its path;
-  the path is cut to `keep_length`; `replay_tokens` are encoded after it; then `pending_token`
-  (the last token of the path, sampled but never encoded) is encoded and `num_children` children
-  are sampled from there.
+  the path is cut to `keep_length`; `replay_tokens` are encoded after it; a slot that takes over its
+  path from another gets the first `keep_length` positions of that one's; then `pending_token` (the
+  last token of the path, sampled but never encoded) is encoded and `num_children` children are
+  sampled from there.
   """
 
   append_child: jax.Array  # [B] int32, -1: none
   keep_length: jax.Array  # [B] int32, after appending
   replay_tokens: jax.Array  # [B, chunk] int32
   replay_length: jax.Array  # [B] int32, 0: no replay; at most `lanes` slots per device replay
+  # [B] int32, counted from the first slot of its device, a slot that takes over from none; -1: none
+  copy_from: jax.Array
   pending_token: jax.Array  # [B] int32
   num_children: jax.Array  # [B] int32, 0..W
   first_child: jax.Array  # [B] int32, children the node has already: child indices count on

@@ -97,11 +97,25 @@ def make(case: Case) -> Any:
   torch.set_num_threads(1)  # these models are too small for more
   torch.manual_seed(0)
   cls = getattr(transformers, case.architecture)
-  model = cls(cls.config_class(**case.fields)).eval()
+  fields = dict(case.fields)
+  fields |= rope_fields(fields.pop('rope_parameters'))
+  model = cls(cls.config_class(**fields)).eval()
   with torch.no_grad():
     for parameter in model.parameters():
       parameter.add_(0.3 * torch.randn_like(parameter))
   return model
+
+
+def rope_fields(parameters: dict[str, Any]) -> dict[str, Any]:
+  """Fields of a config for some parameters of rope; transformers 4 has two of them."""
+  import transformers
+
+  if not transformers.__version__.startswith('4.'):
+    return {'rope_parameters': parameters}
+  scaling = dict(parameters)
+  theta = scaling.pop('rope_theta')
+  is_scaled = scaling['rope_type'] != 'default'
+  return {'rope_theta': theta, 'rope_scaling': scaling if is_scaled else None}
 
 
 def save(case: Case, folder: pathlib.Path, **kwargs: Any) -> Any:

@@ -240,6 +240,10 @@ class TrainConfig:
   # S of a row of packed trees, tokens, in micro_rows * row_length / S rows per pass; 0: row_length,
   # at least 128
   tree_row_length: Count = 0
+  # how many lengths rows may have: S, and as many even steps below it. An update takes the one that
+  # leaves least of its rows empty; each is compiled when first needed. 1: S alone. Others change
+  # the last bits of sums
+  row_lengths: Later[Machine[Annotated[int, at_least(1), at_most(8)]]] = 1
   # 'muon' is for matrices; the other parameters have adamw
   optimizer: Literal['adamw', 'adafactor', 'muon'] = 'adamw'
   learning_rate: NotNegative = 1e-6  # peak, after a linear warm-up

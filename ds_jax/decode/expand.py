@@ -1,4 +1,4 @@
-"""The jitted expansion: append or rewind, replay in lanes, then decode W children per slot.
+"""The jitted expansion: append, rewind or replay a path, then decode W children per slot.
 
 One compiled program does everything a round of search needs. It runs under `shard_map` over
 data x fsdp without collectives: each device loops until its own children have ended, so its
@@ -28,10 +28,11 @@ from ds_jax.decode.sampling import (
 )
 from ds_jax.interfaces import ExpandFn, Segments, SlotPlan
 from ds_jax.model.attention.path import positions_read
-from ds_jax.model.attention.reader import CacheReader, KernelChoice, choose_reader
+from ds_jax.model.attention.reader import CacheReader, Caches, KernelChoice, choose_reader
 from ds_jax.model.caches import (
   Slots,
   append_segments,
+  copy_path,
   decode_step,
   encode_chunk,
   index_after,
@@ -41,8 +42,22 @@ from ds_jax.model.caches import (
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, compute_logits, split_layers
 
-# Named scopes of a conditional and of a loop, by which a plan knows how often they run.
-REPLAY, DECODE_TOKENS = 'replay', 'decode_tokens'
+# Named scopes of loops, by which a plan knows how often they run.
+REPLAY, SHARE_PATHS, SHARED_BLOCKS = 'replay', 'share_paths', 'shared_blocks'
+DECODE_TOKENS = 'decode_tokens'
+
+# No pass of a replay is narrower, unless the chunk is: there are few programs to compile.
+MIN_PASS_WIDTH = 64
+# Tokens of a pass, at least: products of fewer rows do not use a device. Short chunks are of small
+# decoders, where it is what is around the products that counts.
+MIN_PASS_TOKENS, MIN_TOKENS_OF_SHORT_CHUNKS = 256, 4096
+
+
+class ReplayPass(NamedTuple):
+  """Lanes that are encoded together; counts are per device."""
+
+  num_lanes: int
+  width: int  # tokens of each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +82,23 @@ class ExpandShape:
     if needed <= self.path_block:
       return needed
     return -(-needed // self.path_block) * self.path_block
+
+  def replay_passes(self) -> list[ReplayPass]:
+    """The shapes in which a replay encodes, the narrowest first.
+
+    A lane goes through the narrowest that holds its tokens. So its shape never follows from what
+    the other slots do, and with it no bit of the result.
+    """
+    widths = [self.replay_chunk]
+    while widths[0] % 4 == 0 and widths[0] // 4 >= MIN_PASS_WIDTH:
+      widths.insert(0, widths[0] // 4)
+    passes = []
+    for width in widths:
+      is_short = width < MIN_PASS_WIDTH
+      least = MIN_TOKENS_OF_SHORT_CHUNKS if is_short else MIN_PASS_TOKENS
+      num_lanes = min(-(-least // width), self.replay_lanes, self.num_slots)
+      passes.append(ReplayPass(num_lanes, width))
+    return passes
 
   def positions_read(self, path_length: np.ndarray) -> int:
     """Path positions that a decode step reads for slots whose paths have `path_length` `[B]`."""
@@ -199,7 +231,8 @@ def expand(
   """
   slots = append_segments(slots, plan.append_child)
   slots = slots._replace(path_length=plan.keep_length)
-  slots = replay(decoder, slots, plan, num_lanes=shape.replay_lanes, reader=reader)
+  slots = replay(decoder, slots, plan, passes=shape.replay_passes(), reader=reader)
+  slots = share_paths(slots, plan, block=shape.path_block)
   slots, logits = encode_pending(decoder, slots, plan, reader=reader)
   return decode(
     decoder, slots, plan, logits=logits, options=options, stop_ids=stop_ids, reader=reader
@@ -207,27 +240,82 @@ def expand(
 
 
 def replay(
-  decoder: Decoder, slots: Slots, plan: SlotPlan, *, num_lanes: int, reader: CacheReader
+  decoder: Decoder,
+  slots: Slots,
+  plan: SlotPlan,
+  *,
+  passes: Sequence[ReplayPass],
+  reader: CacheReader,
 ) -> Slots:
-  """Encodes `replay_tokens` in at most `num_lanes` lanes; skipped when no slot replays."""
-  num_lanes = min(num_lanes, plan.replay_length.shape[0])
+  """Encodes `replay_tokens`, in as many passes as the slots that replay take.
 
-  def run(slots: Slots) -> Slots:
-    # The slots that replay come first; lanes left over write stale entries of distinct slots.
-    lanes = jnp.argsort(plan.replay_length == 0, stable=True)[:num_lanes]
-    new, _ = encode_chunk(
-      decoder,
-      read_by(slots, plan.replay_length > 0),
-      plan.replay_tokens[lanes],
-      slot_index=lanes,
-      reader=reader,
-    )
-    slots = write_path(slots, new, lanes)
-    return slots._replace(path_length=slots.path_length + plan.replay_length)
+  Args:
+    decoder: the parameters, in the form for search.
+    slots: the caches.
+    plan: which slots replay what.
+    passes: shapes of a pass, the narrowest first; the last one holds a whole chunk.
+    reader: of the caches.
+  """
+  encoded, narrower = slots, 0
+  for shape in passes:
+    is_lane = (narrower < plan.replay_length) & (plan.replay_length <= shape.width)
+    encoded = _encode_lanes(decoder, encoded, plan, is_lane=is_lane, shape=shape, reader=reader)
+    narrower = shape.width
+  return encoded._replace(path_length=slots.path_length + plan.replay_length)
 
-  is_needed = jnp.any(plan.replay_length > 0)
+
+def _encode_lanes(
+  decoder: Decoder,
+  slots: Slots,
+  plan: SlotPlan,
+  *,
+  is_lane: jax.Array,
+  shape: ReplayPass,
+  reader: CacheReader,
+) -> Slots:
+  """Encodes the slots of `is_lane` [B], `shape.num_lanes` at a time; path lengths stay."""
+  num_slots, capacity = len(is_lane), slots.path_keys.shape[3]
+  lanes_first = jnp.argsort(~is_lane, stable=True)
+  count = is_lane.sum()
+  readable = read_by(slots, is_lane)
+
+  def run_pass(index: jax.Array, caches: Caches) -> Caches:
+    place = index * shape.num_lanes + jnp.arange(shape.num_lanes)
+    lanes = lanes_first[jnp.minimum(place, num_slots - 1)]
+    current = readable._replace(path_keys=caches.keys, path_values=caches.values)
+    tokens = plan.replay_tokens[lanes, : shape.width]
+    new, _ = encode_chunk(decoder, current, tokens, slot_index=lanes, reader=reader)
+    # Lanes left over write at the end of a cache, where no path reaches.
+    start = jnp.where(place < count, slots.path_length[lanes], capacity - shape.width)
+    return write_path(current, new, lanes, start=start).paths
+
   with jax.named_scope(REPLAY):
-    return reader.run_if(is_needed, run, slots)
+    # A loop, where a conditional would do for one pass: a GPU's copies the caches.
+    num_passes = (count + shape.num_lanes - 1) // shape.num_lanes
+    paths = jax.lax.fori_loop(0, num_passes, run_pass, slots.paths)
+  return slots._replace(path_keys=paths.keys, path_values=paths.values)
+
+
+def share_paths(slots: Slots, plan: SlotPlan, *, block: int) -> Slots:
+  """Copies what slots take over from the paths of others: keys and values, `block` at a time."""
+  size = min(block, slots.path_keys.shape[3])
+  takers_first = jnp.argsort(plan.copy_from < 0, stable=True)
+
+  def take_over(index: jax.Array, paths: Caches) -> Caches:
+    slot = takers_first[index]
+
+    def copy_block(block_index: jax.Array, paths: Caches) -> Caches:
+      return copy_path(
+        paths, plan.copy_from[slot], slot, start=block_index * size, num_positions=size
+      )
+
+    num_blocks = (plan.keep_length[slot] + size - 1) // size
+    with jax.named_scope(SHARED_BLOCKS):
+      return jax.lax.fori_loop(0, num_blocks, copy_block, paths)
+
+  with jax.named_scope(SHARE_PATHS):
+    paths = jax.lax.fori_loop(0, (plan.copy_from >= 0).sum(), take_over, slots.paths)
+  return slots._replace(path_keys=paths.keys, path_values=paths.values)
 
 
 def encode_pending(

@@ -129,25 +129,54 @@ def index_after(index: jax.Array, hidden: jax.Array) -> jax.Array:
   return index + jnp.minimum(jnp.isnan(hidden).sum(), 0)
 
 
-def write_path(slots: Slots, new: Caches, slot_index: jax.Array) -> Slots:
-  """Writes keys and values `[L, R, C, Q, D]` after the paths of distinct slots `[R]`.
+def write_path(
+  slots: Slots, new: Caches, slot_index: jax.Array, *, start: jax.Array | None = None
+) -> Slots:
+  """Writes keys and values `[L, R, C, Q, D]` after the paths of some slots.
 
   `path_length` stays: the caller says how much of what was written is valid. The capacity must
   leave Q positions beyond any path, because a slice that would overrun is shifted, not cut.
+
+  Args:
+    slots: the caches.
+    new: what is written.
+    slot_index: `[R]` int32.
+    start: `[R]` int32, positions to write at; None: the ends of the paths.
   """
   check_shape('slot_index', slot_index, (new.keys.shape[1],))
-  length = slots.path_length[slot_index]
+  start = slots.path_length[slot_index] if start is None else start
 
   def write_lane(lane, caches):
-    start = (0, slot_index[lane], 0, length[lane], 0)
+    place = (0, slot_index[lane], 0, start[lane], 0)
     take = lambda x: jax.lax.dynamic_slice_in_dim(x, lane, 1, axis=1)
     return Caches(
-      jax.lax.dynamic_update_slice(caches.keys, take(new.keys), start),
-      jax.lax.dynamic_update_slice(caches.values, take(new.values), start),
+      jax.lax.dynamic_update_slice(caches.keys, take(new.keys), place),
+      jax.lax.dynamic_update_slice(caches.values, take(new.values), place),
     )
 
   paths = jax.lax.fori_loop(0, new.keys.shape[1], write_lane, slots.paths)
   return slots._replace(path_keys=paths.keys, path_values=paths.values)
+
+
+def copy_path(
+  paths: Caches, source: jax.Array, target: jax.Array, *, start: jax.Array, num_positions: int
+) -> Caches:
+  """Copies positions of one slot's path to the same positions of another's.
+
+  Args:
+    paths: of all slots.
+    source, target: `[]` int32, slots.
+    start: `[]` int32, the first position; a slice that would overrun is shifted, not cut.
+    num_positions: how many.
+  """
+
+  def copy(cache: jax.Array) -> jax.Array:
+    num_layers, _, num_heads, _, head_width = cache.shape
+    sizes = (num_layers, 1, num_heads, num_positions, head_width)
+    positions = jax.lax.dynamic_slice(cache, (0, source, 0, start, 0), sizes)
+    return jax.lax.dynamic_update_slice(cache, positions, (0, target, 0, start, 0))
+
+  return jax.tree.map(copy, paths)
 
 
 def append_segments(slots: Slots, child: jax.Array) -> Slots:

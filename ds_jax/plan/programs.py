@@ -6,7 +6,7 @@ They are the jitted functions that the run itself calls; nothing of the model's 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,8 @@ from ds_jax.config import (
 from ds_jax.decode.expand import (
   DECODE_TOKENS,
   REPLAY,
+  SHARE_PATHS,
+  SHARED_BLOCKS,
   ExpandShape,
   compile_expand,
   compile_slots,
@@ -45,7 +47,7 @@ from ds_jax.plan.parts import (
   unavoidable_bytes,
 )
 from ds_jax.run.engines import direct_search, expand_shape, tree_search
-from ds_jax.train.batch import RowShape, empty_batch, row_shape
+from ds_jax.train.batch import Batch, RowShape, empty_batch, row_shapes
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import TrainState, abstract_state, search_form
 from ds_jax.train.step import Learner, Statistics, make_learner, policy_loss_fn
@@ -61,7 +63,7 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
   """
   optimizer = make_optimizer(config.train, num_updates(config))
   state = abstract_state(abstract_decoder(decoder), optimizer, mesh)
-  rows = row_shape(config.train, sharding.num_slot_shards(mesh))
+  *short_rows, rows = row_shapes(config.train, sharding.num_slot_shards(mesh))
   learner = make_learner(
     optimizer,
     mesh,
@@ -71,7 +73,7 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     frozen=config.train.frozen,
   )
   yield from _search_parts(config, decoder, mesh, state=state)
-  yield from _update_parts(learner, state, rows)
+  yield from _update_parts(learner, state, rows, short_rows=short_rows)
 
 
 def _search_parts(
@@ -118,36 +120,41 @@ def _search_parts(
   yield expansion('direct rollouts', direct_search(config), config.evaluate)
 
 
-def _update_parts(learner: Learner, state: TrainState, rows: RowShape) -> Iterator[Part]:
-  """Rows are scored, gradients accumulated, and applied."""
+def _update_parts(
+  learner: Learner, state: TrainState, rows: RowShape, *, short_rows: Sequence[RowShape]
+) -> Iterator[Part]:
+  """Rows are scored, gradients accumulated, and applied; with every length that rows may have."""
   mesh = learner.mesh
   params, moments = bytes_per_device(state.params), bytes_per_device(state.opt_state)
-  shape, rows_sharding = (rows.micro_rows, rows.row_length), sharding.batch_sharding(mesh)
-  batch = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(shape, x.dtype, sharding=rows_sharding), empty_batch(1, 1)
-  )
   grads, statistics = jax.eval_shape(learner.start, state.params)
   grads = described(grads, sharding.parameter_shardings(grads, mesh))
   statistics = Statistics(*(_whole(x, mesh) for x in statistics))
   while_updating = Resident(params, moments, gradients=bytes_per_device(grads))
-  num_blocks = -(-rows.row_length // BLOCK)
-  trips = {'key_blocks': (num_blocks + 1) / 2}  # a block of queries visits those before it
-  yield Part(
-    'forward',
-    trace=lambda: learner.score_rows.trace(state.params, batch),
-    resident=Resident(params, moments),
-    num_devices=mesh.size,
-    trips=trips,
-    split=mesh.shape['tensor'],
-  )
-  yield Part(
-    'forward and backward',
-    trace=lambda: learner.accumulate.trace(state.params, (grads, statistics), batch),
-    resident=while_updating,
-    num_devices=mesh.size,
-    trips=trips,
-    split=mesh.shape['tensor'],
-  )
+
+  def passes(shape: RowShape, which: str) -> Iterator[Part]:
+    batch = _described_rows(shape, mesh)
+    num_blocks = -(-shape.row_length // BLOCK)
+    trips = {'key_blocks': (num_blocks + 1) / 2}  # a block of queries visits those before it
+    yield Part(
+      f'forward{which}',
+      trace=lambda: learner.score_rows.trace(state.params, batch),
+      resident=Resident(params, moments),
+      num_devices=mesh.size,
+      trips=trips,
+      split=mesh.shape['tensor'],
+    )
+    yield Part(
+      f'forward and backward{which}',
+      trace=lambda: learner.accumulate.trace(state.params, (grads, statistics), batch),
+      resident=while_updating,
+      num_devices=mesh.size,
+      trips=trips,
+      split=mesh.shape['tensor'],
+    )
+
+  yield from passes(rows, '')
+  for shape in short_rows:
+    yield from passes(shape, f', rows of {shape.row_length}')
   yield Part(
     'optimizer',
     trace=lambda: learner.apply.trace(state, grads),
@@ -157,12 +164,19 @@ def _update_parts(learner: Learner, state: TrainState, rows: RowShape) -> Iterat
   )
 
 
+def _described_rows(shape: RowShape, mesh: Mesh) -> Batch:
+  """The rows of one pass."""
+  rows = sharding.batch_sharding(mesh)
+  describe = lambda x: jax.ShapeDtypeStruct(tuple(shape), x.dtype, sharding=rows)
+  return jax.tree.map(describe, empty_batch(1, 1))
+
+
 def expand_trips(
   shape: ExpandShape, mesh: Mesh, slots: Slots, *, path_length: int
 ) -> dict[str, float]:
   """How often the loops of an expansion run, and what share of the caches its kernels read.
 
-  Replays are left out: they are rare (0.8 % of the tokens).
+  Prefills and replays are left out: they are rare (0.8 % of the tokens).
 
   Args:
     shape: static sizes.
@@ -173,7 +187,8 @@ def expand_trips(
   counts = shape.reader(mesh).scope_counts(
     path_length, shape.num_slots, slots.paths, segments=slots.segments
   )
-  return {DECODE_TOKENS: shape.segment_length, REPLAY: 0.0, **counts}
+  rare = {REPLAY: 0.0, SHARE_PATHS: 0.0, SHARED_BLOCKS: 0.0}
+  return {DECODE_TOKENS: shape.segment_length, **rare, **counts}
 
 
 def sampling_trips(config: Config, sampled: SamplingConfig | EvaluateConfig) -> dict[str, float]:
@@ -199,6 +214,7 @@ def _requests(mesh: Mesh, shape: ExpandShape) -> tuple[Any, Any, Any]:
     keep_length=count,
     replay_tokens=jax.ShapeDtypeStruct((num_slots, shape.replay_chunk), jnp.int32, sharding=rows),
     replay_length=count,
+    copy_from=count,
     pending_token=count,
     num_children=count,
     first_child=count,

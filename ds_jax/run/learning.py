@@ -13,7 +13,7 @@ from ds_jax.run.parameters import initial_params
 from ds_jax.run.prompts import Prompts
 from ds_jax.sharding import local_view, num_slot_shards
 from ds_jax.train import sft
-from ds_jax.train.batch import Batch, row_shape
+from ds_jax.train.batch import Batch, row_shapes
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.replay import Solution
 from ds_jax.train.rescore import importance_metrics, rescore, score_solutions
@@ -45,7 +45,8 @@ class Learning:
     config = engines.session.config
     self.engines, self.config = engines, config
     self.optimizer = make_optimizer(config.train, num_updates(config))
-    self.rows = row_shape(config.train, num_slot_shards(engines.mesh))
+    *short_rows, self.rows = row_shapes(config.train, num_slot_shards(engines.mesh))
+    self.shapes = [*short_rows, self.rows]
     self.worked: dict[str, sft.Pair] = {}  # by problem, if the objective is to imitate them
     loss_fn, metrics_fn = policy_loss_fn(config.train), policy_metrics_fn(config.train)
     if config.train.objective == 'imitation':
@@ -62,6 +63,7 @@ class Learning:
       frozen=config.train.frozen,
       before_pass=before_pass,
       metrics_fn=metrics_fn,
+      short_rows=short_rows,
     )
     self.is_mid_step = False  # the parameters have moved on from the host's state
     self.reference: Decoder | None = None  # the policy that the run started from
@@ -103,7 +105,7 @@ class Learning:
     """
     config = self.config.train
     packed, num_trained = pack_minibatches(
-      groups, config, response_limit(self.config), row_length=self.rows.row_length
+      groups, config, response_limit(self.config), shapes=self.shapes
     )
     batches = [
       rescore(self.learner, self.state.params, batch, reference=self.reference, config=config)

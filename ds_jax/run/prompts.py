@@ -37,6 +37,10 @@ _NEED_BOX = ('math', 'released')
 Prompts = tuple[tuple[Problem, np.ndarray], ...]  # tokens [P] int32
 
 
+def today() -> datetime.date:
+  return datetime.date.today()
+
+
 def open_tokenizer(session: Session, folder: str | os.PathLike[str]) -> ChatTokenizer:
   """The tokenizer of a model with the prompt settings of a run, its template found good.
 
@@ -46,7 +50,7 @@ def open_tokenizer(session: Session, folder: str | os.PathLike[str]) -> ChatToke
   Raises:
     InputError: if tokenizer or template are broken, or settings do not fit them.
   """
-  date = kept_date(session.workdir) or datetime.date.today()
+  date = kept_date(session.workdir) or today()
   (first, *_) = session.team.gather(date.isoformat().encode())
   date = datetime.date.fromisoformat(first.decode())
   tokenizer = load_tokenizer(folder, session.config.data, date)
@@ -66,9 +70,8 @@ def open_tokenizer(session: Session, folder: str | os.PathLike[str]) -> ChatToke
 
 def keep_template_date(workdir: Workdir, tokenizer: Tokenizer) -> None:
   """Keeps the day that prompts have with the run, where its chat template asks for one."""
-  template = getattr(tokenizer, 'template', None)
-  if template is not None and template.asks_for_date:
-    keep_date(workdir, template.date)
+  for day in date_setting(tokenizer).values():
+    keep_date(workdir, datetime.date.fromisoformat(day))
 
 
 def load_prompts(session: Session, tokenizer: Tokenizer, split: str) -> Prompts:
@@ -191,15 +194,21 @@ def template_settings(tokenizer: Tokenizer) -> dict[str, Any]:
   """What prompts depend on besides, as far as it is set or asked for."""
   if not isinstance(tokenizer, ChatTokenizer):
     return {}
-  settings, template = tokenizer.settings, tokenizer.template
+  settings = tokenizer.settings
   fields = {
     'data.system_message': settings.system_message,
     'data.template_name': settings.template_name,
     'data.template_arguments': dict(settings.template_arguments),
   }
-  if template is not None and template.asks_for_date:
-    fields['data.date'] = template.date.isoformat()
-  return {name: value for name, value in fields.items() if value}
+  return {name: value for name, value in fields.items() if value} | date_setting(tokenizer)
+
+
+def date_setting(tokenizer: Tokenizer) -> dict[str, str]:
+  """The date in prompts, as a setting; nothing where the chat template asks for none."""
+  template = getattr(tokenizer, 'template', None)
+  if template is None or not template.asks_for_date:
+    return {}
+  return {'data.date': template.date.isoformat()}
 
 
 def longest_prompt(tokenizer: Tokenizer, problems: Sequence[Problem]) -> int:

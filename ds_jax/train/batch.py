@@ -82,14 +82,14 @@ class Origin(NamedTuple):
 
 
 class RowShape(NamedTuple):
-  """The one shape of a forward and backward pass."""
+  """The shape of a forward and backward pass."""
 
   micro_rows: int  # rows per pass, over all devices
   row_length: int  # S
 
 
 def row_shape(config: TrainConfig, row_shards: int) -> RowShape:
-  """Returns the shape of the update's rows: one for a whole run, so that it compiles once.
+  """Returns the shape of the longest rows of updates, and of all others that a run has.
 
   Rows of packed trees are longer, and fewer in proportion: the tokens per pass are at most
   `micro_rows * row_length`, unless every shard would be left without a row.
@@ -104,6 +104,27 @@ def row_shape(config: TrainConfig, row_shards: int) -> RowShape:
   rows = config.micro_rows * config.row_length // length
   rows_per_shard = max(rows // row_shards, 1)
   return RowShape(rows_per_shard * row_shards, length)
+
+
+def row_shapes(config: TrainConfig, row_shards: int) -> list[RowShape]:
+  """Returns the shapes that updates may have, the longest rows last: few, each compiles once.
+
+  A pass has as many tokens in short rows as it has in long ones, or a little less. Lengths are
+  multiples of 8, but for the longest.
+
+  Args:
+    config: `row_lengths`, and the fields that `row_shape` reads.
+    row_shards: devices that rows are split over.
+  """
+  longest = row_shape(config, row_shards)
+  shapes = []
+  for i in range(1, config.row_lengths):
+    length = -(-longest.row_length * i // (8 * config.row_lengths)) * 8
+    rows_per_shard = longest.micro_rows // row_shards * longest.row_length // length
+    shape = RowShape(rows_per_shard * row_shards, length)
+    if length < longest.row_length and shape not in shapes:
+      shapes.append(shape)
+  return [*shapes, longest]
 
 
 def trained_branches(groups: Minibatch, aggregation: str) -> list[list[Branch]]:

@@ -74,11 +74,18 @@ def worked_solutions(
   Args:
     prompts: problems with the tokens of their prompts; ids differ.
     encode: text to token ids, the end token included.
+
+  Raises:
+    InputError: names the problem whose solution has a token that the model lacks.
   """
   pairs = {}
   for problem, tokens in prompts:
-    if problem.solution:
+    if not problem.solution:
+      continue
+    try:
       pairs[problem.id] = (tokens, encode(problem.solution))
+    except InputError as e:
+      raise InputError(f'Solution of problem {problem.id}: {e}') from e
   return pairs
 
 

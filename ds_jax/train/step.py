@@ -1,13 +1,13 @@
 """One optimizer update: gradients accumulated over micro-batches of one fixed shape, then applied.
 
-Rows are split over data x fsdp, parameters and gradients as sharding.py says. Shapes are fixed, so
-a second update compiles nothing.
+Rows are split over data x fsdp, parameters and gradients as sharding.py says. Shapes are fixed, few
+for a run and one for an update, so a second update of the same shape compiles nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import Decoder, Rows
 from ds_jax.model.sharded import mesh_logprobs
 from ds_jax.sharding import num_slot_shards, parameter_shardings, put_rows, replicated
-from ds_jax.train.batch import Batch, micro_batches
+from ds_jax.train.batch import Batch, RowShape, micro_batches
 from ds_jax.train.losses import Clip, Copies, collapsed_loss, reference_kl
 from ds_jax.train.optimizer import without_frozen
 from ds_jax.train.state import TrainState
@@ -64,6 +64,13 @@ class Learner:
   score_rows: Callable[..., Any]  # (params, batch) -> (logprobs, entropies), [micro_rows, S]
   before_pass: Callable[[], None]  # called when the pass before has ended; may raise
   metrics_fn: MetricsFn  # figures of the loss, besides those that every update has
+  # row length -> rows per pass, of rows that are shorter than the others
+  short_rows: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+  def passes(self, batch: Batch) -> Iterator[Batch]:
+    """Yields the rows of each pass, padded to one shape."""
+    row_length = batch.tokens.shape[1]
+    return micro_batches(batch, self.short_rows.get(row_length, self.micro_rows))
 
   def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float]]:
     """Runs one optimizer update over a whole minibatch.
@@ -73,7 +80,7 @@ class Learner:
 
     Args:
       state: donated.
-      batch: `[R, S]` on the host, any number of rows; S the same in every call.
+      batch: `[R, S]` on the host, any number of rows; another S compiles another pass.
 
     Returns:
       The new state and the metrics `train/…`, documented in `update_metrics` and `clip_metrics`.
@@ -81,7 +88,7 @@ class Learner:
     if not len(batch.tokens):
       return state, {'train/num_tokens': 0.0, 'train/skipped': 1.0}
     total = self.start(state.params)
-    for micro in micro_batches(batch, self.micro_rows):
+    for micro in self.passes(batch):
       rows = put_rows(micro, self.mesh)
       jax.block_until_ready(total)  # the rows travel while the pass before is at work
       self.before_pass()
@@ -99,7 +106,7 @@ class Learner:
       nothing = np.zeros(batch.tokens.shape, np.float32)
       return nothing, nothing
     logprobs, entropies = [], []
-    for micro in micro_batches(batch, self.micro_rows):
+    for micro in self.passes(batch):
       self.before_pass()
       rows = put_rows(micro, self.mesh)
       scores = jax.device_get(self.score_rows(params, rows))
@@ -119,6 +126,7 @@ def make_learner(
   frozen: str = '',
   before_pass: Callable[[], None] = lambda: None,
   metrics_fn: MetricsFn | None = None,
+  short_rows: Sequence[RowShape] = (),
 ) -> Learner:
   """Returns the learner of one loss on one mesh.
 
@@ -132,6 +140,7 @@ def make_learner(
     before_pass: called before each pass over rows, when the one before has ended. What it raises
       ends the update, which has changed nothing by then.
     metrics_fn: the figures of the loss; None: those of a clipped objective.
+    short_rows: shapes of passes over rows that are shorter than most.
 
   Raises:
     InputError: if the rows do not divide the mesh; nothing has been compiled by then.
@@ -182,6 +191,7 @@ def make_learner(
     score_rows=jax.jit(score, out_shardings=replicated(mesh)),
     before_pass=before_pass,
     metrics_fn=metrics_fn or clip_metrics,
+    short_rows={shape.row_length: shape.micro_rows for shape in short_rows},
   )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ds_jax.train.advantages import group_advantages
 from ds_jax.train.batch import (
   Batch,
   Branch,
+  RowShape,
   add_copy,
   empty_piece,
   examples_of,
@@ -64,10 +65,8 @@ def pack_tree_rows(trees: Sequence[Sequence[Branch]], row_length: int) -> Batch:
     InputError: if a trajectory does not fit a row.
     ValueError: if trajectories of a group share a node but not its tokens.
   """
-  trees = [sorted(tree, key=_path_of) for tree in trees if tree]
-  sizes = [_sizes(tree) for tree in trees]
-  layouts = [[_cut(s, row_length // divisor) for s in sizes] for divisor in DIVISORS]
-  tightest = min(layouts, key=lambda layout: _num_rows(layout, row_length))
+  trees = _depth_first(trees)
+  tightest = _tightest([_sizes(tree) for tree in trees], row_length)
   pieces = []
   for tree, runs in zip(trees, tightest, strict=True):
     for start, stop, size in runs:
@@ -83,12 +82,45 @@ def pack_flat_rows(trees: Sequence[Sequence[Branch]], row_length: int) -> Batch:
 PACKINGS = {'tree': pack_tree_rows, 'flat': pack_flat_rows}
 
 
+def choose_shape(
+  trees: Sequence[Sequence[Branch]], shapes: Sequence[RowShape], packing: Literal['tree', 'flat']
+) -> RowShape:
+  """Returns the shape in which an update forwards the fewest positions, padding included.
+
+  Of equals the one with the longest rows.
+
+  Args:
+    trees: of a minibatch, from `trained_branches`.
+    shapes: from `row_shapes`.
+    packing: a key of PACKINGS.
+  """
+  lengths = [len(t.prompt_tokens) + len(t.tokens) for tree in trees for t, *_ in tree]
+  sizes = [_sizes(tree) for tree in _depth_first(trees)]
+
+  def num_positions(shape: RowShape) -> int:
+    if packing == 'tree':
+      num_rows = _num_rows(_tightest(sizes, shape.row_length), shape.row_length)
+    else:
+      num_rows = first_fit_decreasing(lengths, shape.row_length).row.max(initial=-1) + 1
+    num_passes = -(-num_rows // shape.micro_rows)
+    return num_passes * shape.micro_rows * shape.row_length
+
+  *shorter, longest = shapes
+  candidates = [longest]
+  for shape in reversed(shorter):
+    if max(lengths, default=0) <= shape.row_length:
+      candidates.append(shape)
+  if len(candidates) == 1:
+    return longest
+  return min(candidates, key=num_positions)
+
+
 def pack_minibatches(
   groups: Sequence[Sequence[Trajectory]],
   config: TrainConfig,
   response_limit: int,
   *,
-  row_length: int,
+  shapes: Sequence[RowShape],
 ) -> tuple[list[Batch], int]:
   """Packs the minibatches of a step, each of `minibatch_problems` whole problems.
 
@@ -96,7 +128,7 @@ def pack_minibatches(
     groups: trajectories of each problem; a group without any counts as a problem.
     config: says how advantages are formed, aggregated and packed.
     response_limit: max_depth * T, tokens.
-    row_length: S, positions per row.
+    shapes: of rows, from `row_shapes`; each minibatch has one of them.
 
   Returns:
     The batches, and the number of trajectories that they train on.
@@ -110,7 +142,8 @@ def pack_minibatches(
       if group:
         minibatch.append((group, group_advantages(group, config, response_limit)))
     trees = trained_branches(minibatch, config.loss_aggregation)
-    batches.append(pack_rows(trees, row_length))
+    shape = choose_shape(trees, shapes, config.packing)
+    batches.append(pack_rows(trees, shape.row_length))
     num_trained += sum(map(len, trees))
   return batches, num_trained
 
@@ -171,6 +204,11 @@ def _append(piece: Batch, trajectory: Trajectory, shared: Sequence[slice], *, cu
     piece.predecessor[cursor] = (stops[-1] if stops else num_prompt) - 1
 
 
+def _depth_first(trees: Sequence[Sequence[Branch]]) -> list[list[Branch]]:
+  """Returns the trees that have branches, these sorted."""
+  return [sorted(tree, key=_path_of) for tree in trees if tree]
+
+
 def _path_of(branch: Branch) -> list[int]:
   return branch.trajectory.node_ids.tolist()
 
@@ -196,6 +234,12 @@ def _cut(sizes: Sizes, limit: int) -> list[Run]:
       start, size = i, sizes.alone[i]
   runs.append(Run(start, len(sizes.alone), size))
   return runs
+
+
+def _tightest(sizes: Sequence[Sizes], row_length: int) -> list[list[Run]]:
+  """Returns how trees are cut into pieces so that they need the fewest rows."""
+  layouts = [[_cut(s, row_length // divisor) for s in sizes] for divisor in DIVISORS]
+  return min(layouts, key=lambda layout: _num_rows(layout, row_length))
 
 
 def _num_rows(layout: Sequence[Sequence[Run]], row_length: int) -> int:

@@ -104,6 +104,7 @@ def decode(config: DecoderConfig, flags: argparse.Namespace) -> dict[str, Any]:
     keep_length=full(flags.prefix - 1),
     replay_tokens=np.zeros((flags.slots, flags.tokens), np.int32),
     replay_length=full(0),
+    copy_from=full(-1),
     pending_token=full(1),
     num_children=full(flags.width),
     first_child=full(0),

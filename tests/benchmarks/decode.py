@@ -101,6 +101,7 @@ def _plans(prefixes: np.ndarray, width: int, chunk: int):
       keep_length=full(start),
       replay_tokens=tokens,
       replay_length=full(end - start),
+      copy_from=full(-1),
       pending_token=prefixes[:, -1].astype(np.int32),
       num_children=full(width if is_last else 0),
       first_child=full(0),

@@ -1,14 +1,16 @@
 """The update on packed trees beside the same update on flattened trajectories, in one run.
 
   python tests/benchmarks/packed_update.py [--ratio=1.85] [--segment=8] [--prompt=8] [--row=160]
+    [--lengths=4]
 
 Random trees of K = 8 ends, depth 4, whose path tokens over distinct tokens are about `ratio` (1.85:
 the released runs). Both forms get the same tokens per pass, and the same decoder of 1.0 M
 parameters. Updates are warm and alternate; figures are medians. The bound of the speed-up is
 positions forwarded by the flattened form (prompts included, padding not) over those of trees whose
 distinct tokens are forwarded once; attention, whose cost per position depends on the form, and
-packing are what separates the two. Seconds are those of the processor on a CPU, which neighbours
-disturb less, else of the clock. Also prints the time of packing, which is the host's.
+packing are what separates the two. With `--lengths` there is a third form, packed trees in the best
+of so many row lengths (train.row_lengths). Seconds are those of the processor on a CPU, which
+neighbours disturb less, else of the clock. Also prints the time of packing, which is the host's.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ from ds_jax.model.decoder import init_decoder
 from ds_jax.sharding import make_mesh
 from ds_jax.testing.sizes import SIZES
 from ds_jax.train.advantages import group_advantages
-from ds_jax.train.batch import row_shape, trained_branches
+from ds_jax.train.batch import row_shapes, trained_branches
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import init_state
 from ds_jax.train.step import make_learner, policy_loss_fn
-from ds_jax.train.trees import PACKINGS
+from ds_jax.train.trees import PACKINGS, choose_shape
 from ds_jax.types import Trajectory
 
 DECODER = SIZES['1M']
@@ -86,14 +88,19 @@ def random_tree(
 
 def updater(config: TrainConfig, groups: list, mesh: jax.sharding.Mesh):
   """Returns (run, seconds of packing, rows, positions that are not padding)."""
-  shape = row_shape(config, 1)
+  shapes = row_shapes(config, 1)
   optimizer = make_optimizer(config)
   learner = make_learner(
-    optimizer, mesh, micro_rows=shape.micro_rows, loss_fn=policy_loss_fn(config)
+    optimizer,
+    mesh,
+    micro_rows=shapes[-1].micro_rows,
+    loss_fn=policy_loss_fn(config),
+    short_rows=shapes[:-1],
   )
   state = [init_state(init_decoder(DECODER, jax.random.key(0)), optimizer, mesh)]
   start = time.monotonic()
   trees = trained_branches(groups, config.loss_aggregation)
+  shape = choose_shape(trees, shapes, config.packing)
   batch = PACKINGS[config.packing](trees, shape.row_length)
   seconds = time.monotonic() - start
 
@@ -114,6 +121,7 @@ def main() -> None:
     ('segment', int, 8),
     ('prompt', int, 8),
     ('row', int, 160),
+    ('lengths', int, 1),
   ):
     parser.add_argument(f'--{name}', type=kind, default=default)
   options = parser.parse_args()
@@ -132,12 +140,11 @@ def main() -> None:
   ]
   groups = [(tree, group_advantages(tree, base, length)) for tree in trees]
   mesh = make_mesh(devices=jax.devices()[:1])
-  forms = {
-    name: updater(
-      dataclasses.replace(base, packing=name, tree_row_length=options.row), groups, mesh
-    )
-    for name in ('flat', 'tree')
-  }
+  tree = dataclasses.replace(base, packing='tree', tree_row_length=options.row)
+  configs = {'flat': dataclasses.replace(base, packing='flat'), 'tree': tree}
+  if options.lengths > 1:
+    configs['fitted'] = dataclasses.replace(tree, row_lengths=options.lengths)
+  forms = {name: updater(config, groups, mesh) for name, config in configs.items()}
   clock = time.process_time if jax.default_backend() == 'cpu' else time.monotonic
   times = {name: [] for name in forms}
   for repeat in range(options.repeats + 1):

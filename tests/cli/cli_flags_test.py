@@ -192,3 +192,30 @@ def test_a_run_is_named_alone(tmp_path):
     parse('evaluate', ['--checkpoint=x', '--workdir=y'])
   with pytest.raises(InputError, match='has no config.json'):
     parse('evaluate', [f'--checkpoint={tmp_path}'])
+
+
+@pytest.mark.parametrize(
+  'text, value',
+  [('False', False), ('false', False), ('3', 3), ('[1, 2]', [1, 2]), ('high', 'high'), ('', '')],
+)
+def test_values_by_name_are_set_one_by_one(text, value):
+  argv = ['--config=configs/quickstart.py', '--workdir=w', '--config.data.template_arguments.a=x']
+  argv.append(f'--config.data.template_arguments.enable_thinking={text}')
+  arguments = parse('train', argv).config.data.template_arguments
+  assert arguments == {'a': 'x', 'enable_thinking': value}
+  assert not parse('train', argv[:2]).config.data.template_arguments
+
+
+@pytest.mark.parametrize(
+  'argument, words',
+  [
+    ('template_arguments.a', r'Write --config\.data\.template_arguments\.a=VALUE'),
+    ('template_arguments.a-b=1', "Expected a name in data.template_arguments, got 'a-b'"),
+    ('template_argument.a=1', "Unknown config field 'data.template_argument'"),
+    ('date=28.11.2026', 'Expected data.date to be a date like 2026-11-28'),
+    ('instruction.a=1', "Unknown config field 'data.instruction.a'"),
+  ],
+)
+def test_values_by_name_that_are_none(argument, words):
+  with pytest.raises(InputError, match=words):
+    parse('train', ['--config=configs/quickstart.py', '--workdir=w', f'--config.data.{argument}'])

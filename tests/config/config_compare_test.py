@@ -19,6 +19,7 @@ from ds_jax.config import (
   settings_digest,
 )
 from ds_jax.config import load as load_lib
+from ds_jax.config.annotations import NamedValues
 from ds_jax.run.workdir import Workdir, check_config, workdir_config
 
 
@@ -197,3 +198,18 @@ def test_config_files_mean_what_they_meant(root, name, digest):
     f'configs/{name}.py has other settings than at commit 45b4e28, or there are new fields. If it '
     f'is meant so, the digest is now {found}.'
   )
+
+
+def test_values_by_name_round_trip_and_are_compared():
+  plain = Config()
+  config = changed(plain, 'data', template_arguments=NamedValues(enable_thinking=False, n=[1]))
+  assert load_lib.config_from(stored(config)) == config and hash(config) != hash(plain)
+  assert not load_lib.unknown_fields(stored(config))
+  assert differing_fields(stored(config), stored(config)) == {}
+  assert differing_fields(stored(config), stored(plain)) == {
+    'data.template_arguments.enable_thinking': (False, None),
+    'data.template_arguments.n': ((1,), None),
+  }
+  for values in (5, {'a': float('nan')}, {'a': object()}):
+    with pytest.raises(InputError, match='data.template_arguments'):
+      load_lib.config_from({'data': {'template_arguments': values}})

@@ -190,6 +190,7 @@ def test_an_expansion_is_the_same_with_it(slots, replay_length):
     keep_length=jnp.array([15, 200, 9]),
     replay_tokens=jnp.arange(12, dtype=jnp.int32).reshape(3, 4),
     replay_length=jnp.array(replay_length),
+    copy_from=jnp.full(3, -1),
     pending_token=jnp.array([1, 2, 3]),
     num_children=jnp.array([2, 1, 0]),
     first_child=jnp.zeros(3, jnp.int32),

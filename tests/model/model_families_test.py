@@ -61,7 +61,7 @@ def test_frequencies_equal_those_of_transformers_at_the_sizes_in_use():
       dict(rope_type='yarn', rope_theta=1e6, factor=4.0, original_max_position_embeddings=8192),
     ),
   ):
-    config = transformers.Qwen3Config(head_dim=width, rope_parameters=parameters)
+    config = transformers.Qwen3Config(head_dim=width, **hf_models.rope_fields(parameters))
     theirs, ours = Qwen3RotaryEmbedding(config), config_from_hf(config.to_dict())
     frequency, magnitude = rope.frequencies(width, ours.rope_theta, ours.rope_scaling)
     # theta ** x is exp(x log theta): the rounding of the exponent, at most 14, counts 14 times.

@@ -102,6 +102,7 @@ def expand_twice(family, mesh_shape):
     keep_length=every(0),
     replay_tokens=chunk,
     replay_length=lengths - 1,
+    copy_from=every(-1),
     pending_token=np.array([p[-1] for p in prompts], np.int32),
     num_children=every(WIDTH),
     first_child=every(0),

@@ -199,6 +199,7 @@ def expansion(compute_dtype, temperature_and_more, length=24):
     full(0),
     tokens,
     full(prompt - 1),
+    full(-1),
     tokens[:, -1],
     full(width),
     full(0),

@@ -22,6 +22,7 @@ from ds_jax.run.disk import CannotWrite, probe
 from ds_jax.run.durable import LineFile
 from ds_jax.run.session import Session, probed
 from ds_jax.run.stopping import Stopped
+from ds_jax.run.warmstart import warmstart
 from ds_jax.run.workdir import Workdir, lock
 from ds_jax.testing import tiny_run
 
@@ -153,7 +154,11 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, cap
 def test_a_warm_start_where_folders_cannot_be_renamed(tmp_path, monkeypatch):
   """Neither the problems nor a checkpoint nor the model that is written need such a rename."""
   fake_mount.install(monkeypatch, tmp_path)
-  workdir = tiny_run.warmstart(tmp_path / 'run', tiny_run.config(warmstart=dict(num_steps=1)))
+  config = tiny_run.config(warmstart=dict(num_steps=1))
+  with pytest.raises(Stopped):
+    warmstart(tiny_run.session(Workdir(tmp_path / 'run'), config, should_stop=lambda: True))
+  assert (tmp_path / 'run/warmstart_checkpoints').exists()
+  workdir = tiny_run.warmstart(tmp_path / 'run', config)
   assert (workdir.warmstart / 'config.json').exists()
 
 

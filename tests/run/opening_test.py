@@ -70,6 +70,7 @@ def made(tmp_path_factory):
   """A folder with a model, and a run that was made there with a relative path to it."""
   home, before = tmp_path_factory.mktemp('home'), os.getcwd()
   model = make_model(home)
+  (model / 'pytorch_model.bin.index.json').write_text('{}')
   (model / 'additional_chat_templates').mkdir()
   (model / 'additional_chat_templates/tool_use.jinja').write_text('{{ messages }}')
   fields = json.loads((model / 'tokenizer_config.json').read_text())

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import json
+import shutil
 
 import numpy as np
 import pytest
+import tokenizers
 
+from ds_jax.checks import InputError
 from ds_jax.cli import main
 from ds_jax.config import Config, VerifyConfig
 from ds_jax.interfaces import SilentProgress
-from ds_jax.run.prompts import note_missing_box
+from ds_jax.run import prompts as prompts_lib
+from ds_jax.run import training
+from ds_jax.run.benchmarks import sample_settings
+from ds_jax.run.prompts import note_missing_box, open_tokenizer, template_settings
 from ds_jax.run.session import Session
+from ds_jax.run.stopping import Stopped
+from ds_jax.run.workdir import Workdir, kept_date
 from ds_jax.testing import tiny_run
 from ds_jax.types import Problem
 
@@ -75,3 +85,104 @@ def test_a_command_says_it_once(tmp_path, capsys):
   assert err.count('asks for one: set data.instruction') == 1
   assert main(['evaluate', *argv]) == 0
   assert 'data.instruction' not in capsys.readouterr().err
+
+
+# What the prompts of a run depend on.
+
+# In words of the embedded task: "11 from 2 3 5 from 22 :".
+DATED = '{{ messages[-1].content }} from {{ strftime_now("%d") }} :'
+
+
+@pytest.fixture(scope='module')
+def warm(tmp_path_factory):
+  root = tmp_path_factory.mktemp('warm')
+  return tiny_run.warmstart(root / 'run', tiny_run.config())
+
+
+def with_template(warm, folder, text):
+  """A workdir whose model has another template."""
+  shutil.copytree(warm.root, folder, ignore=shutil.ignore_patterns('jax_cache', 'lock'))
+  (folder / 'warmstart/chat_template.jinja').write_text(text)
+  return Workdir(folder)
+
+
+def prompt_on(monkeypatch, day, workdir, **data):
+  monkeypatch.setattr(prompts_lib, 'today', lambda: datetime.date(2026, 11, day))
+  progress = Notes()
+  session = Session(tiny_run.config(data=data), workdir, progress)
+  tokenizer = open_tokenizer(session, workdir.warmstart)
+  text = tokenizer.decode_response(tokenizer.encode_prompt('11 from 2 3 5'))
+  return text, progress.notes, tokenizer
+
+
+def always():
+  return True
+
+
+def test_a_run_has_the_date_of_its_first_start(warm, tmp_path, monkeypatch):
+  workdir = with_template(warm, tmp_path / 'run', DATED)
+  text, notes, tokenizer = prompt_on(monkeypatch, 22, workdir)
+  assert text == '11 from 2 3 5 from 22 :' and 'asks for the date and gets 2026-11-22' in notes[0]
+  assert prompt_on(monkeypatch, 23, workdir)[0].endswith('23 :')  # nothing was begun
+  assert template_settings(tokenizer) == {'data.date': '2026-11-22'}
+  monkeypatch.setattr(prompts_lib, 'today', lambda: datetime.date(2026, 11, 22))
+  with pytest.raises(Stopped):
+    training.train(tiny_run.session(workdir, tiny_run.config(), always))
+  assert kept_date(workdir) == datetime.date(2026, 11, 22)
+  assert prompt_on(monkeypatch, 23, workdir)[0] == text
+  shutil.copytree(workdir.root, tmp_path / 'elsewhere')
+  assert prompt_on(monkeypatch, 24, Workdir(tmp_path / 'elsewhere'))[0] == text
+  assert prompt_on(monkeypatch, 24, workdir, date='2026-11-12')[0].endswith('from 12 :')
+  (workdir.root / 'date').write_text('soon\n')
+  with pytest.raises(InputError, match="date holds 'soon', expected a date"):
+    prompt_on(monkeypatch, 24, workdir)
+
+
+def test_a_template_without_date_leaves_no_trace(warm, tmp_path, monkeypatch):
+  shutil.copytree(warm.root, tmp_path / 'run', ignore=shutil.ignore_patterns('jax_cache', 'lock'))
+  workdir = Workdir(tmp_path / 'run')
+  text, notes, tokenizer = prompt_on(monkeypatch, 22, workdir)
+  assert text == '11 from 2 3 5 :' and not notes and template_settings(tokenizer) == {}
+  prompts_lib.keep_template_date(workdir, tokenizer)
+  assert not workdir.date.exists()
+  assert not any(name.startswith('data.template') for name in sample_settings(tiny_run.config()))
+
+
+@pytest.mark.parametrize(
+  'template, flags, reason',
+  [
+    ('{{ raise_exception("System message required") }}', [], 'fails: System message required'),
+    ('{% if %}', [], 'cannot be read'),
+    ('nothing', [], 'drops or changes what user says'),
+    ('{{ messages[-1].content }}', ['--config.data.system_message=Hi.'], 'what system says'),
+    (
+      '{{ messages[-1].content }}',
+      ['--config.data.template_arguments.enable_thinking=False'],
+      "reads no variable 'enable_thinking'",
+    ),
+    ('{{ messages[-1].content }}', ['--config.data.template_name=rag'], "no chat template 'rag'"),
+  ],
+)
+def test_commands_end_with_2_and_name_the_template(warm, tmp_path, capsys, template, flags, reason):
+  path = tiny_run.config_file(tmp_path)
+  workdir = with_template(warm, tmp_path / 'run', template)
+  argv = [f'--config={path}', f'--workdir={workdir.root}', *flags]
+  assert main(['search', *argv, '--problem=11 from 2 3 5']) == 2
+  error = ' '.join(capsys.readouterr().err.split())
+  assert reason in error and str(workdir.warmstart) in error
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_searches(warm, tmp_path, capsys):
+  shutil.copytree(warm.root, tmp_path / 'run', ignore=shutil.ignore_patterns('jax_cache', 'lock'))
+  file = tmp_path / 'run/warmstart/tokenizer.json'
+  rows = json.loads(file.with_name('config.json').read_text())['vocab_size']
+  tokenizer = tokenizers.Tokenizer.from_file(str(file))
+  count = rows - tokenizer.get_vocab_size() + 1
+  tokenizer.add_tokens([f'new{i}' for i in range(count)])
+  tokenizer.save(str(file))
+  argv = [f'--config={tiny_run.config_file(tmp_path)}', f'--workdir={tmp_path / "run"}']
+  assert main(['search', *argv, '--problem=11 from 2 3 5']) == 0
+  assert 'has 1 ids more than' in ' '.join(capsys.readouterr().err.split())
+  assert main(['search', *argv, f'--problem=11 from 2 3 new{count - 1}']) == 2
+  error = ' '.join(capsys.readouterr().err.split())
+  assert f"problem command-line holds the token 'new{count - 1}', whose id {rows}" in error

@@ -60,6 +60,7 @@ def test_an_expansion_stops_once_all_children_have_ended():
     keep_length=ints(0, 0),
     replay_tokens=np.zeros((2, 4), np.int32),
     replay_length=ints(0, 0),
+    copy_from=ints(-1, -1),
     pending_token=ints(5, 6),
     num_children=ints(3, 2),
     first_child=ints(0, 0),

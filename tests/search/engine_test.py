@@ -149,6 +149,29 @@ def test_direct_rollouts_are_single_paths():
     assert tree.collected.tolist() == [len(tree.parent) - 1]
 
 
+@pytest.mark.parametrize('num_devices', [1, 2])
+def test_direct_rollouts_of_a_problem_encode_its_prompt_once(num_devices):
+  """More of them than slots, and prompts longer than a chunk; each as if it were alone."""
+  config = dataclasses.replace(fakes.SEARCH, policy='direct', width=1, num_trajectories=1)
+  engine = fakes.make_engine(config, num_devices)
+  problems = [job for job in fakes.make_jobs(6) if len(job.prompt_tokens) > 5][:3]
+  jobs = [dataclasses.replace(job, sample=i) for job in problems for i in range(7)]
+  base = fakes.base_key_data(0, fakes.Purpose.SEARCH, 0, 0)
+  trees = {}
+
+  def keep(tree):
+    trees[tree.problem_id, tree.sample] = tree
+
+  counters = fakes.run(engine, fakes.decoder(), jobs, base, on_finish=keep)
+  lengths = [len(job.prompt_tokens) - 1 for job in problems]
+  assert sum(lengths) <= counters.encoded_tokens <= sum(lengths) * num_devices
+  assert counters.copied_tokens >= 2 * max(lengths) and counters.recomputed_tokens == 0
+  assert len({tree.tokens.tobytes() for tree in trees.values()}) > 3
+  for job in jobs[::5]:
+    alone, _ = fakes.grow(engine, [job])
+    assert_same_tree(trees[job.problem.id, job.sample], alone[job.problem.id])
+
+
 def test_direct_rollouts_of_one_tree_start_at_the_root():
   config = dataclasses.replace(fakes.SEARCH, policy='direct', width=1, num_trajectories=3)
   trees, _ = fakes.grow(fakes.make_engine(config), fakes.make_jobs(6))

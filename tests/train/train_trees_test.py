@@ -24,12 +24,25 @@ from ds_jax.train.advantages import (
   flat_group,
   group_advantages,
 )
-from ds_jax.train.batch import Batch, Branch, micro_batches, row_shape, trained_branches
+from ds_jax.train.batch import (
+  Batch,
+  Branch,
+  micro_batches,
+  row_shape,
+  row_shapes,
+  trained_branches,
+)
 from ds_jax.train.losses import AGGREGATIONS
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.rescore import importance_metrics, rescore, truncate_importance
 from ds_jax.train.step import make_learner, policy_loss_fn
-from ds_jax.train.trees import PACKINGS, lay_out, pack_flat_rows, pack_tree_rows
+from ds_jax.train.trees import (
+  PACKINGS,
+  choose_shape,
+  lay_out,
+  pack_flat_rows,
+  pack_tree_rows,
+)
 
 LIMIT = 12  # response tokens: depth 3, at most 4 a node
 TRAIN = TrainConfig(
@@ -340,6 +353,80 @@ def test_row_shape_keeps_the_tokens_per_pass():
   assert length >= 36 and 0.9 * 64 * 36 <= rows * length <= 64 * 36
   assert row_shape(TrainConfig(row_length=18_432, micro_rows=8), 8) == (8, 18_432)
   assert row_shape(TrainConfig(row_length=8, micro_rows=4, tree_row_length=64), 4) == (4, 64)
+
+
+def test_shorter_rows_are_few_and_keep_the_tokens_per_pass():
+  config = TrainConfig(row_length=288, micro_rows=16, row_lengths=4)
+  assert row_shapes(config, 1) == [(64, 72), (32, 144), (21, 216), (16, 288)]
+  assert row_shapes(config, 8) == [(64, 72), (32, 144), (16, 216), (16, 288)]
+  assert row_shapes(dataclasses.replace(config, row_lengths=1), 8) == [(16, 288)]
+  tiny = TrainConfig(packing='flat', row_length=12, micro_rows=4, row_lengths=8)
+  assert row_shapes(tiny, 1) == [(6, 8), (4, 12)]  # lengths are multiples of 8
+
+
+def line(group, prompt, response):
+  """A tree of one trajectory."""
+  zeros = np.zeros(response, np.float32)
+  return [
+    Branch(
+      dataclasses.replace(
+        trajectory([1], [0]),
+        group=group,
+        prompt_tokens=np.ones(prompt, np.int32),
+        tokens=np.ones(response, np.int32),
+        behavior_logprobs=zeros,
+        node_ids=np.array([0, 1], np.int32),
+        node_lengths=np.array([0, response], np.int32),
+      ),
+      1.0,
+      zeros,
+    )
+  ]
+
+
+@pytest.mark.parametrize('packing', PACKINGS)
+@pytest.mark.parametrize(
+  'lengths, expected',
+  [
+    ([150] * 128, 216),  # two of them never fit a row
+    ([100] * 128, 216),  # two fit
+    ([130] * 64, 288),  # two fit the longest alone
+    ([150] * 127 + [288], 288),  # one is too long for the others
+    ([70] * 64, 288),  # in three lengths one full pass: of equals the longest
+    ([], 288),
+  ],
+)
+def test_an_update_takes_the_rows_that_it_fills(packing, lengths, expected):
+  shapes = row_shapes(TrainConfig(row_length=288, micro_rows=16, row_lengths=4), 1)
+  trees = [line(i, 10, length - 10) for i, length in enumerate(lengths)]
+  shape = choose_shape(trees, shapes, packing)
+  assert shape in shapes and shape.row_length == expected
+  assert choose_shape(trees, shapes[-1:], packing) == shapes[-1]
+
+
+def test_an_update_in_shorter_rows_is_the_same_but_for_the_order_of_sums():
+  config = dataclasses.replace(TRAIN, row_lengths=4)
+  shapes = [shape for shape in row_shapes(config, 1) if shape.row_length > 16]  # 24, 40 and 48
+  groups = minibatch(0, config)
+  trees = trained_branches(groups, config.loss_aggregation)
+  mesh = tools()[0].mesh
+  learner = make_learner(
+    make_optimizer(config),
+    mesh,
+    micro_rows=shapes[-1].micro_rows,
+    loss_fn=policy_loss_fn(dataclasses.replace(config, kl_coefficient=0.0)),
+    short_rows=shapes[:-1],
+  )
+  found = []
+  for shape in shapes:
+    batch = pack_tree_rows(trees, shape.row_length)
+    total = learner.start(tools()[1])
+    for rows in learner.passes(batch):
+      assert rows.tokens.shape == shape
+      total = learner.accumulate(tools()[1], total, rows)
+    found.append(jax.device_get(total[0]))
+  for gradients in found[:-1]:
+    assert_close(gradients, found[-1], num_terms=NUM_TERMS)
 
 
 def test_types_are_those_of_the_flattened_form():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -90,10 +90,6 @@ class CacheReader(Protocol):
     """
     ...
 
-  def run_if(self, is_needed: jax.Array, run: Callable[[Any], Any], caches: Any) -> Any:
-    """`run(caches)` if `is_needed` ([] bool), else `caches`, without a copy of them."""
-    ...
-
   def keep_layout(self, cache: jax.Array) -> jax.Array:
     """A cache that has just been written, laid out as it is going to be read."""
     ...
@@ -138,9 +134,6 @@ class PlainReader:
       return attend_part(q, keys, values, is_written)
 
     return tuple(segments), attend
-
-  def run_if(self, is_needed, run, caches):
-    return jax.lax.cond(is_needed, run, lambda caches: caches, caches)
 
   def keep_layout(self, cache):
     return cache
@@ -235,10 +228,6 @@ class GpuReader:
       )
 
     return (), attend
-
-  def run_if(self, is_needed, run, caches):
-    # A GPU's conditional copies the caches, whichever branch it takes; a loop does not.
-    return jax.lax.fori_loop(0, is_needed.astype(jnp.int32), lambda _, x: run(x), caches)
 
   def keep_layout(self, cache):
     return _row_major(cache)

@@ -19,7 +19,9 @@ class Counters:
   solved: int = 0
   expansions: int = 0
   generated_tokens: int = 0
-  recomputed_tokens: int = 0
+  encoded_tokens: int = 0  # by replay: of prompts, and of paths after jumps
+  copied_tokens: int = 0  # of prompts, from the path of another slot
+  recomputed_tokens: int = 0  # those of the encoded ones that had been encoded before
   rounds: int = 0
   slots_in_demand: int = 0  # all slots, summed over rounds in which jobs were waiting
   busy_in_demand: int = 0  # those of them that expanded

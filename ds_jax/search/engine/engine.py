@@ -306,6 +306,10 @@ class _Loop:
   def count_work(self, plan: SlotPlan, segments: Segments) -> None:
     """Notes what the round kept busy, and how much of what it read was of use."""
     counters, is_busy = self.counters, plan.num_children > 0
+    for b in np.flatnonzero((plan.replay_length > 0) | (plan.copy_from >= 0)).tolist():
+      if self.is_own(self.slots[b].tree):
+        counters.encoded_tokens += int(plan.replay_length[b])
+        counters.copied_tokens += int(plan.keep_length[b]) * int(plan.copy_from[b] >= 0)
     if self.has_jobs:
       counters.slots_in_demand += len(is_busy)
       counters.busy_in_demand += int(is_busy.sum())

@@ -7,6 +7,7 @@ need to exchange structure.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +34,13 @@ class Segment(NamedTuple):
   tokens: np.ndarray  # [t] int32
   logprobs: np.ndarray  # [t] float32
   entropies: np.ndarray  # [t] float32, nats
+
+
+class Prefix(NamedTuple):
+  """A prompt without its last token, as a lane encodes it before the first children."""
+
+  data: bytes  # of the tokens, which are quickly compared so
+  length: int
 
 
 NO_TOKENS = Segment(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.float32))
@@ -84,6 +92,11 @@ class HostTree:
   num_expansions: int = 0
   is_encoded: bool = False  # its prompt has been, by some slot
   recomputed_tokens: int = 0  # path tokens encoded again because the search jumped
+
+  @functools.cached_property
+  def prefix(self) -> Prefix:
+    tokens = self.job.prompt_tokens[:-1]
+    return Prefix(tokens.tobytes(), len(tokens))
 
   def path(self, node: int) -> list[int]:
     """Nodes from the root to `node`, both included."""

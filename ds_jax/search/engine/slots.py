@@ -1,7 +1,9 @@
 """What each decoder slot does next: append a child, rewind to the common ancestor, or replay.
 
 A slot works for one tree at a time, but nothing ties a tree to a slot: requests go to the slot
-whose cached path they share most with. All of this is bookkeeping on the host; no device work.
+whose cached path they share most with. Trees of one prompt encode it once per device: the slots
+that come later take over its keys and values from one that has them, or keep those that they hold.
+All of this is bookkeeping on the host; no device work.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ds_jax.interfaces import SlotPlan
-from ds_jax.search.engine.host_tree import HostTree
+from ds_jax.search.engine.host_tree import HostTree, Prefix
+from ds_jax.search.tree import Tree
 
 if TYPE_CHECKING:
   from ds_jax.search.engine.expansion import Expansion
@@ -33,17 +36,33 @@ class Request:
 
 @dataclasses.dataclass
 class Slot:
-  """A slot's cached path, and what it still has to encode before it can expand."""
+  """A slot's cached path, and what it still has to encode before it can expand.
+
+  The path outlives its tree: the next one may have the same prompt.
+  """
 
   tree: HostTree | None = None
   node: int = 0  # the cached path belongs to this node
   length: int = 0  # valid positions of the path cache
+  # The path begins with it, as far as it is valid, and it was encoded as other slots would encode
+  # it: as a prompt, not as the beginning of a longer path. None: that is not so.
+  prefix: Prefix | None = None
   children: dict[int, int] = dataclasses.field(default_factory=dict)  # node -> segment cache
   expansion: Expansion | None = None  # whose segments the slot holds
   request: Request | None = None
   append_child: int = -1
   backlog: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+  is_again: bool = False  # what the backlog holds was encoded before, by some slot
   pending: int = 0  # last token of the requested path
+
+  def holds(self, prefix: Prefix) -> bool:
+    """Whether a prompt's keys and values are here, all of them."""
+    return self.prefix == prefix and self.length >= prefix.length
+
+  @property
+  def is_at_start(self) -> bool:
+    """Whether the slot is to encode a prompt, and has none of it yet."""
+    return self.length == 0 and len(self.backlog) > 0 and self.prefix is not None
 
   def shared_length(self, tree: HostTree, node: int) -> int:
     """Positions of the path to `node` that this slot holds already."""
@@ -59,18 +78,36 @@ class Slot:
       self.length += len(tree.segments[node].tokens) - 1
     else:
       self.append_child = -1
-      # The last token is encoded anew in any case: its logits are wanted.
-      shared = min(self.shared_length(tree, node), len(path) - 1)
-      if tree.is_encoded:
-        tree.recomputed_tokens += len(path) - 1 - shared
-      self.length = shared
-    tree.is_encoded = True
+      self.length = self._kept_length(tree, node, num_encoded=len(path) - 1)
+      if not self.length:
+        self.prefix = tree.prefix if node == Tree.ROOT else None
+    self.is_again = tree.is_encoded
     self.backlog, self.pending = path[self.length : -1], int(path[-1])
     self.tree, self.node, self.request = tree, node, request
     self.expansion, self.children = None, {}
 
+  def _kept_length(self, tree: HostTree, node: int, *, num_encoded: int) -> int:
+    """Positions of the path to `node` that stay; its last token is encoded anew in any case, its
+    logits are wanted."""
+    if self.tree is not tree and node == Tree.ROOT and self.holds(tree.prefix):
+      return num_encoded
+    return min(self.shared_length(tree, node), num_encoded)
+
+  def take_over(self) -> int:
+    """Notes that another slot's path makes up the backlog; returns its length."""
+    self.length, self.backlog = len(self.backlog), self.backlog[:0]
+    return self.length
+
+  def encode(self, num_tokens: int) -> np.ndarray:
+    """Takes up to `num_tokens` tokens off the backlog, to be encoded now."""
+    chunk, self.backlog = self.backlog[:num_tokens], self.backlog[num_tokens:]
+    self.length += len(chunk)
+    if self.is_again:
+      self.tree.recomputed_tokens += len(chunk)
+    return chunk
+
   def release(self) -> None:
-    """Forgets a tree that is done."""
+    """Forgets a tree that is done, not its path."""
     self.tree, self.expansion, self.children = None, None, {}
 
 
@@ -115,7 +152,12 @@ def _closest(free: Sequence[Slot], tree: HostTree, node: int) -> Slot:
   of_tree = [slot for slot in free if slot.tree is tree]
   if of_tree:
     return max(of_tree, key=lambda slot: slot.shared_length(tree, node))
-  return next((slot for slot in free if slot.tree is None), free[0])
+  of_nobody = [slot for slot in free if slot.tree is None]
+  if node == Tree.ROOT:
+    for slot in of_nobody:
+      if slot.holds(tree.prefix):
+        return slot
+  return (of_nobody or free)[0]
 
 
 def make_plan(
@@ -124,7 +166,9 @@ def make_plan(
   """The next SlotPlan; slots advance their backlog as if it were carried out.
 
   At most `replay_lanes` slots per shard replay a chunk each. A slot whose backlog fits in the chunk
-  (or is empty) expands in the same round, the others go on in the next one.
+  (or is empty) expands in the same round, the others go on in the next one. Of the slots of a shard
+  that begin with the same prompt one encodes it; the others wait for it, and take it over in the
+  round in which it is whole.
   """
   count, per_shard = len(slots), len(slots) // num_shards
   plan = SlotPlan(
@@ -132,28 +176,46 @@ def make_plan(
     keep_length=np.zeros(count, np.int32),
     replay_tokens=np.zeros((count, replay_chunk), np.int32),
     replay_length=np.zeros(count, np.int32),
+    copy_from=np.full(count, -1, np.int32),
     pending_token=np.zeros(count, np.int32),
     num_children=np.zeros(count, np.int32),
     first_child=np.zeros(count, np.int32),
     key=np.zeros((count, 2), np.uint32),
   )
+  for b, slot in enumerate(slots):
+    plan.append_child[b], slot.append_child = slot.append_child, -1
+    plan.keep_length[b] = slot.length
   for first in range(0, count, per_shard):
+    of_shard = slots[first : first + per_shard]
+    encoders = _encoders(of_shard)
     free_lanes = replay_lanes
-    for b in range(first, first + per_shard):
-      slot = slots[b]
-      plan.append_child[b], slot.append_child = slot.append_child, -1
-      plan.keep_length[b] = slot.length
-      if slot.request is None:
-        continue
-      if len(slot.backlog) and free_lanes:
+    for b, slot in enumerate(of_shard, first):
+      has_other_encoder = slot.is_at_start and slots[first + encoders[slot.prefix]] is not slot
+      if len(slot.backlog) and free_lanes and not has_other_encoder:
         free_lanes -= 1
-        chunk, slot.backlog = slot.backlog[:replay_chunk], slot.backlog[replay_chunk:]
+        chunk = slot.encode(replay_chunk)
         plan.replay_tokens[b, : len(chunk)], plan.replay_length[b] = chunk, len(chunk)
-        slot.length += len(chunk)
-      if not len(slot.backlog):
-        plan.pending_token[b] = slot.pending
-        plan.num_children[b] = slot.request.num_children
-        plan.first_child[b] = slot.request.first_child
-        plan.key[b] = slot.request.key
-        slot.length += 1
+    for b, slot in enumerate(of_shard, first):
+      if slot.is_at_start and slots[first + encoders[slot.prefix]].holds(slot.prefix):
+        plan.copy_from[b] = encoders[slot.prefix]
+        plan.keep_length[b] = slot.take_over()
+  for b, slot in enumerate(slots):
+    if slot.request is not None and not len(slot.backlog):
+      plan.pending_token[b] = slot.pending
+      plan.num_children[b] = slot.request.num_children
+      plan.first_child[b] = slot.request.first_child
+      plan.key[b] = slot.request.key
+      slot.tree.is_encoded = True
+      slot.length += 1
   return plan
+
+
+def _encoders(slots: Sequence[Slot]) -> dict[Prefix, int]:
+  """The slot of one shard that has encoded most of each prompt, the first of equals."""
+  encoders: dict[Prefix, int] = {}
+  for b, slot in enumerate(slots):
+    if slot.prefix is not None:
+      best = encoders.setdefault(slot.prefix, b)
+      if slot.length > slots[best].length:
+        encoders[slot.prefix] = b
+  return encoders
