@@ -114,12 +114,13 @@ def settings_digest(config: Config) -> str:
 def _remove_unused(fields: dict[str, Any], cls: type) -> None:
   """Removes the Later fields of a section, as a dict, that have their defaults."""
   for name, setting in settings_of(cls).items():
+    default = setting.default
     if setting.is_section:
-      _remove_unused(fields[name], setting.kind)
-      if not fields[name]:
-        del fields[name]
-    elif IS_LATER in setting.marks and fields[name] == setting.default:
+      default = dataclasses.asdict(default)
+    if IS_LATER in setting.marks and fields[name] == default:
       del fields[name]
+    elif setting.is_section:
+      _remove_unused(fields[name], setting.kind)
 
 
 def digest(value: Any) -> str:

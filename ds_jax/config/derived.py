@@ -7,8 +7,8 @@ from ds_jax.config.fields import Config
 
 def num_updates(config: Config) -> int:
   """Optimizer updates of a whole run."""
-  per_step = config.train.batch_problems // config.train.minibatch_problems
-  return sum(config.curriculum.round_steps) * per_step
+  per_pass = config.train.batch_problems // config.train.minibatch_problems
+  return sum(config.curriculum.round_steps) * per_pass * config.train.epochs
 
 
 def response_limit(config: Config) -> int:

@@ -100,7 +100,7 @@ class DataConfig:
   # prompts beyond the limit: 'skip' (counted) or 'truncate_left' (as released)
   overlong_prompts: Literal['skip', 'truncate_left'] = 'skip'
   countdown: CountdownConfig = CountdownConfig()
-  chain: ChainConfig = ChainConfig()
+  chain: Later[ChainConfig] = ChainConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,6 +231,13 @@ class TrainConfig:
   # others being left out (DAPO's dynamic sampling); 0: off
   max_refills: Count = 0
   minibatch_problems: Positive = 32  # problems per optimizer update
+  # passes over the minibatches of a step, with an update for each; ratios stay those to the policy
+  # that sampled. More passes want a lower learning_rate: at the rate of one, four collapse
+  epochs: Later[Positive] = 1
+  # the passes that are left are skipped once one had more than this share of its tokens clipped, …
+  max_clip_fraction: Later[Share] = 1.0
+  # … or once the policy has moved further than this, mean |approx_kl| in nats; 0: never
+  max_approx_kl: Later[NotNegative] = 0.0
   # S of a training row, tokens; short trajectories are packed into rows
   row_length: Annotated[int, at_least(2)] = 18_432
   micro_rows: Machine[Positive] = 8  # rows per forward/backward pass, over all devices
@@ -290,7 +297,7 @@ class TrainConfig:
   # values minus the mean of those, whatever the advantage)
   uniform_trees: Literal['drop', 'keep', 'centre'] = 'keep'
   # w of A + w max(A, 0) for the nodes of correct ends: rare successes weigh more; 0: off
-  success_weight: NotNegative = 0.0
+  success_weight: Later[NotNegative] = 0.0
   q_temperature: NotNegative = 1.0  # eps_q of the soft clipping q_max * tanh(q / eps_q); 0: off
   q_max: NotNegative = 1.0  # of the soft clipping, as above
   overlong_buffer: Count = 0  # tokens before the response limit where the penalty grows; 0: off
@@ -394,7 +401,7 @@ class Config:
   verify: VerifyConfig = VerifyConfig()
   train: TrainConfig = TrainConfig()
   curriculum: CurriculumConfig = CurriculumConfig()
-  memory: MemoryConfig = MemoryConfig()
+  memory: Later[MemoryConfig] = MemoryConfig()
   evaluate: EvaluateConfig = EvaluateConfig()
   mesh: MeshConfig = MeshConfig()
   checkpoint: Neutral[CheckpointConfig] = CheckpointConfig()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ds_jax.config import num_updates, response_limit
+from ds_jax.config import TrainConfig, num_updates, response_limit
 from ds_jax.model.decoder import Decoder, abstract_decoder
 from ds_jax.run.engines import Engines
 from ds_jax.run.parameters import initial_params
@@ -127,23 +127,38 @@ class Learning:
     ]
 
   def update(self, batches: Sequence[Batch], skipped_in_row: int) -> tuple[dict[str, float], int]:
-    """One optimizer update per batch.
+    """`train.epochs` passes over the batches, with one optimizer update per batch.
+
+    A pass is left out if the one before it has moved the policy beyond the bounds.
 
     Args:
       batches: of one step.
       skipped_in_row: updates before these whose gradient was not finite.
 
     Returns:
-      Means of the metrics over the batches that have them, and `skipped_in_row` by now.
+      Means of the metrics over the updates that have them, and `skipped_in_row` by now.
     """
-    rows = []
-    for batch in batches:
-      self.state, figures = self.learner.update(self.state, batch)
-      self.is_mid_step, self._search_form = True, None
-      rows.append(figures)
-      if len(batch.tokens):
-        skipped_in_row = (skipped_in_row + 1) * int(figures['train/skipped'])
-    return update_means(rows) | {'train/updates': len(rows)}, skipped_in_row
+    config, rows, num_passes = self.config.train, [], 0
+    while num_passes < config.epochs and not _has_moved(rows[-len(batches) :], config):
+      num_passes += 1
+      for batch in batches:
+        self.state, figures = self.learner.update(self.state, batch)
+        self.is_mid_step, self._search_form = True, None
+        rows.append(figures)
+        if len(batch.tokens):
+          skipped_in_row = (skipped_in_row + 1) * int(figures['train/skipped'])
+    figures = update_means(rows) | {'train/updates': len(rows)}
+    if config.epochs > 1:
+      figures['train/passes'] = num_passes
+    return figures, skipped_in_row
+
+
+def _has_moved(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> bool:
+  """Whether a pass over the minibatches has moved the policy beyond a bound; not one of nothing."""
+  figures = update_means(rows)
+  is_clipped = figures.get('train/clip_fraction', 0.0) > config.max_clip_fraction
+  distance = abs(figures.get('train/approx_kl', 0.0))
+  return is_clipped or 0 < config.max_approx_kl < distance
 
 
 def update_means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
