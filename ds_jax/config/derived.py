@@ -7,8 +7,10 @@ from ds_jax.config.fields import Config
 
 def num_updates(config: Config) -> int:
   """Optimizer updates of a whole run."""
-  per_pass = config.train.batch_problems // config.train.minibatch_problems
-  return sum(config.curriculum.round_steps) * per_pass * config.train.epochs
+  per_step = config.train.batch_problems // config.train.minibatch_problems * config.train.epochs
+  if config.memory.when == 'at_once':
+    per_step += config.memory.further_updates
+  return sum(config.curriculum.round_steps) * per_step
 
 
 def response_limit(config: Config) -> int:

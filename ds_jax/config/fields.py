@@ -330,8 +330,9 @@ class MemoryConfig:
   # 'next_round' (released: curriculum.max_cached_per_problem mixes them with later rollouts) or
   # 'at_once': besides the step's own groups, from the next update on
   when: Literal['next_round', 'at_once'] = 'next_round'
-  per_update: Count = 96  # problems, one solution each, that join every update
+  per_update: Count = 96  # problems, one solution each, that join every minibatch
   further_updates: Count = 0  # optimizer updates on solutions alone, after those of a step
+  per_further_update: Positive = 96  # problems, one solution each, of such an update
   advantage: Annotated[float, above(0.0)] = 1.0  # of every token of a solution
   max_per_problem: Positive = 4  # solutions kept of a problem, the newest
   # of a problem's solutions: the 'newest', or the 'likeliest' under the present policy

@@ -15,6 +15,11 @@ def check_contradictions(config: Config) -> None:
       f'search.max_expansions = {search.max_expansions} does not allow one rollout of '
       f'search.max_depth = {search.max_depth} segments; raise it.'
     )
+  if config.memory.when == 'at_once' and train.objective == 'imitation':
+    raise InputError(
+      'memory.when = at_once learns from solutions that a search finds, and train.objective = '
+      'imitation searches nothing; set memory.when=next_round.'
+    )
   if train.batch_problems % train.minibatch_problems:
     raise InputError(
       f'train.batch_problems = {train.batch_problems} is not a multiple of '

@@ -80,8 +80,12 @@ class Sampler:
     found = host.found
     for group in groups:
       found = found.add(group)
+    memory = host.memory
+    if self.config.memory.when == 'at_once':
+      memory = memory.add(groups, host.step, self.config.memory)
     after = dataclasses.replace(
       host,
+      memory=memory,
       batches=host.batches + len(parts),
       splits=host.splits.add(trees, self.config.search.max_depth),
       found=found,
@@ -103,7 +107,7 @@ class Sampler:
       [self.prompts[name] for name in hard + rehearsed],
       first=refill * self.config.train.batch_problems,
     )
-    cached = {job.problem.id: host.replay.get(job.problem.id) for job in jobs}
+    cached = {job.problem.id: self.cached(host, job.problem.id) for job in jobs}
     to_search, to_roll_out = [], []
     for i, job in enumerate(jobs):
       is_searched = i < len(hard) and not cached[job.problem.id]
@@ -124,6 +128,10 @@ class Sampler:
       groups.append(flat_group(group, i))
     num_cached = sum(bool(cached[job.problem.id]) for job in jobs)
     return Sampled(groups, searched.trees, searched.counters, direct, num_cached, len(rehearsed))
+
+  def cached(self, host: RunState, name: str) -> tuple[Solution, ...]:
+    """The solutions of a problem that this round mixes with rollouts, unless memory is at once."""
+    return host.replay.get(name) if self.config.memory.when == 'next_round' else ()
 
   def search(self, jobs: Sequence[Job], host: RunState, name: str) -> Grown:
     """A tree for each job."""

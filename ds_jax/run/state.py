@@ -8,6 +8,7 @@ from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.search.policies.fork_law import SplitHistory
+from ds_jax.train.memory import Memory
 from ds_jax.train.replay import ReplayBuffer
 
 
@@ -28,6 +29,7 @@ class RunState:
   evaluations: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
   metrics_size: int = 0  # bytes of metrics.jsonl that belong to this state
   num_saves: int = 0
+  memory: Memory = Memory()  # solutions that are learnt from at once
 
   @classmethod
   def new(cls, max_cached_per_problem: int) -> RunState:
@@ -41,6 +43,7 @@ class RunState:
       'replay': self.replay.to_json(),
       'found': self.found.to_json(),
       'splits': self.splits.to_json(),
+      'memory': self.memory.to_json(),
     }
 
   def solutions(self) -> ReplayBuffer:
@@ -156,6 +159,7 @@ class RunState:
         'replay': ReplayBuffer.from_json(fields['replay']),
         'found': ReplayBuffer.from_json(fields['found']),
         'splits': SplitHistory.from_json(fields['splits']),
+        'memory': Memory.from_json(fields.get('memory', {})),  # older versions had none
       }
     )
 

@@ -322,20 +322,27 @@ class Training:
     else:
       groups, figures, after = self.sampler.sample(self.host)
       searched = time.monotonic()
-      batches, trained = self.learning.policy_batches(groups)
+      batches, trained = self.learning.policy_batches(groups, self.host.memory, self.host.step)
       figures |= trained
     self.session.progress.tell(now='update')
     updates, skipped_in_row = self.learning.update(batches, self.host.skipped_in_row)
+    further, skipped_in_row = self.learning.further_updates(
+      self.host.memory, self.host.step, skipped_in_row
+    )
     updated = time.monotonic()
     # The state of the step as a whole: it was that of the step before until here.
     self.host = dataclasses.replace(after, step=after.step + 1, skipped_in_row=skipped_in_row)
     self.learning.is_mid_step = False
-    figures |= updates | {
-      'round': self.host.round_index,
-      'time/search': searched - start,
-      'time/update': updated - searched,
-      'time/step': updated - start,
-    }
+    figures |= (
+      updates
+      | further
+      | {
+        'round': self.host.round_index,
+        'time/search': searched - start,
+        'time/update': updated - searched,
+        'time/step': updated - start,
+      }
+    )
     self.saving.metrics.write(self.host.step, 'train', figures)
     self.saving.settle()
     is_skipped = figures['train/skipped'] == 1

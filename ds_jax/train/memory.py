@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ds_jax.config import MemoryConfig
+from ds_jax.train.advantages import GroupAdvantages
+from ds_jax.train.batch import Minibatch
 from ds_jax.train.replay import Solution
 from ds_jax.types import Trajectory
 
@@ -122,6 +124,8 @@ class Memory:
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> Memory:
     """Returns the memory that `to_json` made the fields of."""
+    if not fields:
+      return cls()
     solutions = {}
     for name, rows in fields['solutions'].items():
       solutions[name] = tuple(
@@ -158,15 +162,29 @@ def draw(
   return drawn
 
 
-def likeliest(scored: Sequence[Trajectory]) -> list[Trajectory]:
-  """Keeps the solution of each problem whose tokens are the likeliest on average.
+def lessons(solutions: Sequence[Trajectory], config: MemoryConfig) -> Minibatch:
+  """Each solution as a group of its own, with `config.advantage` on every response token.
 
   Args:
-    scored: solutions with log-probs of the present policy; of equals the first is kept.
+    solutions: one per problem, with log-probs of the present policy as behaviour.
+    config: of the memory.
   """
-  best: dict[str, Trajectory] = {}
-  for t in scored:
-    rival = best.get(t.problem_id)
-    if rival is None or t.behavior_logprobs.mean() > rival.behavior_logprobs.mean():
-      best[t.problem_id] = t
+  minibatch = []
+  for t in solutions:
+    advantage = np.full(len(t.tokens), config.advantage, np.float32)
+    minibatch.append(([t], GroupAdvantages((advantage,), np.ones(1, bool))))
+  return minibatch
+
+
+def likeliest(scored: Sequence[Trajectory]) -> list[int]:
+  """Returns the index of each problem's solution whose tokens are the likeliest on average.
+
+  Args:
+    scored: solutions with log-probs of the present policy; of equals the first counts.
+  """
+  best: dict[str, int] = {}
+  for i, t in enumerate(scored):
+    rival = scored[best.setdefault(t.problem_id, i)]
+    if t.behavior_logprobs.mean() > rival.behavior_logprobs.mean():
+      best[t.problem_id] = i
   return list(best.values())

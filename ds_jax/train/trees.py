@@ -20,6 +20,7 @@ from ds_jax.train.advantages import group_advantages
 from ds_jax.train.batch import (
   Batch,
   Branch,
+  Minibatch,
   RowShape,
   add_copy,
   empty_piece,
@@ -42,6 +43,15 @@ class Run(NamedTuple):
   start: int
   stop: int
   size: int  # positions, prompt included
+
+
+class Packed(NamedTuple):
+  """The minibatches of a step."""
+
+  batches: list[Batch]
+  num_trained: int  # trajectories that they train on, lessons included
+  lesson_tokens: int  # response tokens of lessons
+  lesson_mass: float  # sum of |weight * advantage| over these
 
 
 class Sizes(NamedTuple):
@@ -121,7 +131,8 @@ def pack_minibatches(
   response_limit: int,
   *,
   shapes: Sequence[RowShape],
-) -> tuple[list[Batch], int]:
+  lessons: Sequence[Minibatch] = (),
+) -> Packed:
   """Packs the minibatches of a step, each of `minibatch_problems` whole problems.
 
   Args:
@@ -129,23 +140,34 @@ def pack_minibatches(
     config: says how advantages are formed, aggregated and packed.
     response_limit: max_depth * T, tokens.
     shapes: of rows, from `row_shapes`; each minibatch has one of them.
+    lessons: what each minibatch trains on besides, with its advantages (train/memory.py).
 
   Returns:
-    The batches, and the number of trajectories that they train on.
+    The batches, and what they came to.
   """
-  pack_rows = PACKINGS[config.packing]
   size = config.minibatch_problems
-  batches, num_trained = [], 0
-  for first in range(0, len(groups), size):
-    minibatch = []
+  batches, num_trained, lesson_tokens, lesson_mass = [], 0, 0, 0.0
+  for index, first in enumerate(range(0, len(groups), size)):
+    learnt = lessons[index] if lessons else ()
+    minibatch = list(learnt)
     for group in groups[first : first + size]:
       if group:
         minibatch.append((group, group_advantages(group, config, response_limit)))
     trees = trained_branches(minibatch, config.loss_aggregation)
-    shape = choose_shape(trees, shapes, config.packing)
-    batches.append(pack_rows(trees, shape.row_length))
+    batches.append(pack_trees(trees, config, shapes))
     num_trained += sum(map(len, trees))
-  return batches, num_trained
+    for branch in itertools.chain.from_iterable(trees[: len(learnt)]):
+      lesson_tokens += len(branch.advantage)
+      lesson_mass += branch.weight * float(np.abs(branch.advantage).sum())
+  return Packed(batches, num_trained, lesson_tokens, lesson_mass)
+
+
+def pack_trees(
+  trees: Sequence[Sequence[Branch]], config: TrainConfig, shapes: Sequence[RowShape]
+) -> Batch:
+  """Packs one minibatch in rows of the shape that fits it."""
+  shape = choose_shape(trees, shapes, config.packing)
+  return PACKINGS[config.packing](trees, shape.row_length)
 
 
 def lay_out(branches: Sequence[Branch], size: int) -> Batch:

@@ -293,6 +293,37 @@ def test_a_reference_and_importance_weights_survive_a_stop(warm, tmp_path):
   tiny_run.assert_same_run(stopped, plain, cfg)
 
 
+LEVERS = dict(
+  memory=dict(
+    when='at_once', per_update=4, further_updates=2, per_further_update=3, rate_bound=2.0
+  ),
+  train=dict(epochs=2, success_weight=1.0),
+)
+
+
+def test_memory_passes_and_weighted_successes_are_at_work_and_survive_a_stop(warm, tmp_path):
+  cfg = tiny_run.config(**LEVERS)
+  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  for workdir in (plain, stopped):
+    (workdir.root / 'config.json').unlink()
+  tiny_run.train(plain, cfg)
+  rows = [r for r in tiny_run.metrics(plain) if r['kind'] == 'train']
+  assert all(r['train/updates'] == 4 and r['train/passes'] == 2 for r in rows)
+  first, *later = rows
+  assert first['search/solve_rate'] > 0 and 'memory/mass_share' not in first  # nothing to remember
+  for row in later:  # from the first solved problem on
+    assert row['memory/further_updates'] == 2
+    assert 0 < row['memory/token_share'] < 1 and 0 < row['memory/mass_share'] < 1
+    assert 1 <= row['memory/age'] <= 5
+    assert 1 <= row['memory/problems_used'] and row['memory/different'] >= 1
+  assert all(r['train/ratio_first'] < 1.001 for r in rows)  # solutions are scored before use
+  with pytest.raises(Stopped):
+    in_step_4 = lambda: any((stopped.root / 'journal').glob('step_000004*'))
+    tiny_run.train(stopped, cfg, should_stop=in_step_4)
+  tiny_run.train(stopped, cfg)
+  tiny_run.assert_same_run(stopped, plain, cfg)
+
+
 def test_a_finished_run_says_so_and_does_nothing(done):
   workdir, _ = done
   before = (workdir.root / 'metrics.jsonl').read_bytes()

@@ -101,7 +101,8 @@ def test_the_likeliest_solution_per_token_is_chosen():
   short = end('a', [3], logprob=-1.5)
   long = end('a', [3, 4, 5], logprob=-1.0)
   other = end('b', [3], logprob=-9.0)
-  assert likeliest([short, long, other]) == [long, other]
+  assert likeliest([short, long, other]) == [1, 2]
+  assert likeliest([long, short, long]) == [0]
 
 
 def test_it_comes_back_whole_from_json():
