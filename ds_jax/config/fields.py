@@ -230,6 +230,9 @@ class TrainConfig:
   # further batches that a step may draw until batch_problems groups have both right and wrong ends,
   # others being left out (DAPO's dynamic sampling); 0: off
   max_refills: Count = 0
+  # N: no further batch is drawn once so many groups have contrast, and all of those are learnt
+  # from; 0: batch_problems, and no more than that many are
+  contrast_groups: Later[Count] = 0
   minibatch_problems: Positive = 32  # problems per optimizer update
   # passes over the minibatches of a step, with an update for each; ratios stay those to the policy
   # that sampled. More passes want a lower learning_rate: at the rate of one, four collapse
@@ -311,6 +314,9 @@ class CurriculumConfig:
   # training steps of each round. A run, also a finished one, goes on with a list that begins with
   # what it has done, e.g. 50,50,50; its last round may be longer
   round_steps: Coming[tuple[Positive, ...]] = (50, 50)
+  # training ends with the step in which filter, search and rollouts have generated so many tokens
+  # in all; 0: no bound
+  max_tokens: Later[Count] = 0
   # direct rollouts per problem; 0: no filter, all problems are trained on
   filter_samples: Count = 4
   hard_threshold: float = 0.25  # problems with pass@1 below this are hard

@@ -20,6 +20,11 @@ def check_contradictions(config: Config) -> None:
       'memory.when = at_once learns from solutions that a search finds, and train.objective = '
       'imitation searches nothing; set memory.when=next_round.'
     )
+  if train.contrast_groups and not train.max_refills:
+    raise InputError(
+      f'train.contrast_groups = {train.contrast_groups} says when no further batch is drawn, and '
+      'train.max_refills = 0 draws none; raise train.max_refills, or set contrast_groups to 0.'
+    )
   if train.batch_problems % train.minibatch_problems:
     raise InputError(
       f'train.batch_problems = {train.batch_problems} is not a multiple of '

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -41,6 +42,7 @@ class Sampled(NamedTuple):
   trees: list[FinishedTree]
   searched: Counters  # of the trees
   direct: Counters  # of the direct rollouts
+  num_tokens: int  # generated
   num_cached: int  # problems that used cached solutions
   num_rehearsed: int  # problems from outside the hard set
 
@@ -63,7 +65,8 @@ class Sampler:
     """Trajectories of every problem of the next step, in order.
 
     With `max_refills` further batches are drawn until enough groups have contrast, and only those
-    are kept (dynamic sampling, arXiv:2503.14476, Eq. 11).
+    are kept (dynamic sampling, arXiv:2503.14476, Eq. 11): `contrast_groups` or more, or as many as
+    a batch has problems.
 
     Args:
       host: the state before the step; it stays as it is.
@@ -71,9 +74,10 @@ class Sampler:
     Returns:
       The groups, their metrics, and the state once the step has learnt from them.
     """
-    max_refills, size = self.config.train.max_refills, self.config.train.batch_problems
+    config = self.config.train
+    max_refills, enough = config.max_refills, config.contrast_groups or config.batch_problems
     parts = [self.sample_batch(host)]
-    while len(parts) <= max_refills and len(_with_contrast(parts)) < size:
+    while len(parts) <= max_refills and len(_with_contrast(parts)) < enough:
       parts.append(self.sample_batch(host, refill=len(parts)))
     groups = [group for part in parts for group in part.groups]
     trees = [tree for part in parts for tree in part.trees]
@@ -86,6 +90,7 @@ class Sampler:
     after = dataclasses.replace(
       host,
       memory=memory,
+      generated_tokens=host.generated_tokens + sum(part.num_tokens for part in parts),
       batches=host.batches + len(parts),
       splits=host.splits.add(trees, self.config.search.max_depth),
       found=found,
@@ -97,7 +102,8 @@ class Sampler:
         'search/refills': len(parts) - 1,
         'search/contrast_share': len(contrasting) / len(groups),
       }
-      groups = contrasting[:size]
+      groups = contrasting if config.contrast_groups else contrasting[:enough]
+      figures['search/unused_groups'] = len(contrasting) - len(groups)
     return groups, figures, after
 
   def sample_batch(self, host: RunState, refill: int = 0) -> Sampled:
@@ -127,7 +133,16 @@ class Sampler:
         group += trajectories(tree, i)
       groups.append(flat_group(group, i))
     num_cached = sum(bool(cached[job.problem.id]) for job in jobs)
-    return Sampled(groups, searched.trees, searched.counters, direct, num_cached, len(rehearsed))
+    grown = itertools.chain(searched.trees, *rollouts.values())
+    return Sampled(
+      groups=groups,
+      trees=searched.trees,
+      searched=searched.counters,
+      direct=direct,
+      num_tokens=sum(tree.statistics['generated_tokens'] for tree in grown),
+      num_cached=num_cached,
+      num_rehearsed=len(rehearsed),
+    )
 
   def cached(self, host: RunState, name: str) -> tuple[Solution, ...]:
     """The solutions of a problem that this round mixes with rollouts, unless memory is at once."""
@@ -193,6 +208,7 @@ class Sampler:
       | searched.slot_metrics()
       | (searched + direct).speed_metrics()
       | {
+        'search/tokens_so_far': after.generated_tokens,
         'search/cached_share': sum(part.num_cached for part in parts) / num_groups,
         'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / num_groups,
       }

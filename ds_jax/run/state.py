@@ -29,6 +29,7 @@ class RunState:
   evaluations: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
   metrics_size: int = 0  # bytes of metrics.jsonl that belong to this state
   num_saves: int = 0
+  generated_tokens: int = 0  # by filters, searches and rollouts to learn from
   memory: Memory = Memory()  # solutions that are learnt from at once
 
   @classmethod

@@ -150,7 +150,7 @@ class Training:
     if self.config.evaluate.before_training and not self.host.step:
       self.evaluate('before')
     rounds = self.plan
-    while self.host.round_index < len(rounds):
+    while self.host.round_index < len(rounds) and not self.is_spent:
       if not self.filter_hard():
         self.session.progress.note(
           f'Round {self.host.round_index}: no problem is hard any more '
@@ -161,7 +161,7 @@ class Training:
       self.session.progress.start(
         f'train, round {self.host.round_index}', rounds[self.host.round_index]
       )
-      while self.host.step < last:
+      while self.host.step < last and not self.is_spent:
         self.stop_if_asked()
         self.evaluate_if_due()
         self.train_step()
@@ -169,10 +169,16 @@ class Training:
         if self.host.step % self.config.checkpoint.every_steps == 0 and self.host.step < last:
           self.save()
       self.session.progress.finish()
-      self.end_round()
+      if self.host.step == last:
+        self.end_round()
     self.evaluate('after')
     self.saving.commit()
     self.saving.export_solutions(self.host, self.engines.tokenizer.decode_response)
+
+  @property
+  def is_spent(self) -> bool:
+    """Whether as many tokens have been generated as the run may."""
+    return 0 < self.config.curriculum.max_tokens <= self.host.generated_tokens
 
   def close(self) -> None:
     """Closes files; use `contextlib.closing`."""
@@ -292,6 +298,7 @@ class Training:
     self.watch.see_rollouts(f'Filter, round {host.round_index}', rollouts)
     hard_ids, measured = filter_figures(self.engines, rollouts, prompts)
     host.begin_round(hard_ids)
+    host.generated_tokens += sum(tree.statistics['generated_tokens'] for tree in rollouts)
     figures = measured | {
       'round': host.round_index,
       'filter/num_problems': len(candidates),

@@ -324,6 +324,19 @@ def test_memory_passes_and_weighted_successes_are_at_work_and_survive_a_stop(war
   tiny_run.assert_same_run(stopped, plain, cfg)
 
 
+def test_a_run_ends_with_the_step_that_spends_its_tokens(done, warm, tmp_path):
+  whole = [r for r in tiny_run.metrics(done[0]) if r['kind'] == 'train']
+  spent = [r['search/tokens_so_far'] for r in whole]
+  assert all(a < b for a, b in itertools.pairwise(spent)) and len(spent) == 6
+  workdir = copy(warm, tmp_path / 'run')
+  (workdir.root / 'config.json').unlink()
+  cfg = tiny_run.config(curriculum=dict(max_tokens=spent[3]))
+  tiny_run.train(workdir, cfg)
+  rows = tiny_run.metrics(workdir)
+  assert [r for r in rows if r['kind'] == 'train'] == whole[:4]  # a step into the second round
+  assert rows[-1]['kind'] == 'evaluate' and rows[-1]['when'] == 'after'
+
+
 def test_a_finished_run_says_so_and_does_nothing(done):
   workdir, _ = done
   before = (workdir.root / 'metrics.jsonl').read_bytes()
