@@ -20,7 +20,7 @@ import numpy as np
 
 from ds_jax.checks import InputError
 from ds_jax.config import DataConfig
-from ds_jax.data.chat_template import ChatTemplate
+from ds_jax.data.chat_template import ChatTemplate, EndlessTemplateError
 from ds_jax.data.end_ids import end_ids, num_rows
 from ds_jax.data.template_files import choose_template
 from ds_jax.data.tokenizer_files import files_of, load_backend, tokenizer_folder
@@ -76,6 +76,8 @@ class ChatTokenizer:
     chat = self.chat_of(_REHEARSED)
     try:
       _rehearse(template, chat)
+    except EndlessTemplateError:
+      raise
     except InputError:
       # It may ask for a system message, and rows may bring their own.
       if chat[0].role == 'system' or not _is_fit(template, (_SYSTEM, *chat)):
