@@ -44,6 +44,10 @@ _REHEARSAL_SECONDS = 120.0  # by the clock, on a loaded machine; the child limit
 _NO_FILE = '<template>'
 
 
+class EndlessTemplateError(InputError):
+  """The template was stopped, because it took too long."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ChatTemplate:
   """A template with all that it depends on besides messages."""
@@ -162,7 +166,7 @@ def _rehearsed(request: str, origin: str) -> str:
   """What a child process answers to a request of `ChatTemplate.rehearse`.
 
   Raises:
-    InputError: if it comes to no end.
+    EndlessTemplateError: if it comes to no end.
   """
   code = f'import sys; sys.path = {json.dumps(sys.path)}; from {_REHEARSAL} import main; main()'
   try:
@@ -177,7 +181,7 @@ def _rehearsed(request: str, origin: str) -> str:
   except subprocess.TimeoutExpired:
     child = None
   if child is None or child.returncode < 0:  # a signal: that of the limit on processor time
-    raise InputError(f'{origin} does not come to an end; mend or replace it.')
+    raise EndlessTemplateError(f'{origin} does not come to an end; mend or replace it.')
   if child.returncode:
     raise RuntimeError(f'The rehearsal of a chat template failed: {child.stderr[-2000:]}')
   return child.stdout

@@ -20,7 +20,7 @@ import numpy as np
 
 from ds_jax.checks import InputError
 from ds_jax.config import DataConfig
-from ds_jax.data.chat_template import ChatTemplate
+from ds_jax.data.chat_template import ChatTemplate, EndlessTemplateError
 from ds_jax.data.end_ids import end_ids, num_rows
 from ds_jax.data.template_files import choose_template
 from ds_jax.data.tokenizer_files import files_of, load_backend, tokenizer_folder
@@ -29,6 +29,8 @@ from ds_jax.types import Message, Problem
 
 # A problem as no template has it in its own text.
 _REHEARSED = Problem('of a rehearsal', 'Which number is 17 + 4 * 6? Write it as \\boxed{}.', '41')
+
+_SYSTEM = Message('system', 'The answer is checked by a program.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,14 @@ class ChatTokenizer:
     tokens = dict(self.tokenizer.special_tokens_map)
     template = ChatTemplate(text, origin, special_tokens=tokens, arguments=arguments, date=date)
     chat = self.chat_of(_REHEARSED)
-    _check_holds(template.rehearse(chat), chat, origin)
+    try:
+      _rehearse(template, chat)
+    except EndlessTemplateError:
+      raise
+    except InputError:
+      # It may ask for a system message, and rows may bring their own.
+      if chat[0].role == 'system' or not _is_fit(template, (_SYSTEM, *chat)):
+        raise
     return template
 
   def chat_of(self, problem: Problem) -> tuple[Message, ...]:
@@ -271,6 +280,19 @@ def _without_suffix(full: list[int], bare: list[int]) -> list[int]:
     if full[start : start + len(bare)] == bare:
       return full[: start + len(bare)]
   return full
+
+
+def _rehearse(template: ChatTemplate, chat: Sequence[Message]) -> None:
+  """Raises InputError if the template fails, never ends or drops something."""
+  _check_holds(template.rehearse(chat), chat, template.origin)
+
+
+def _is_fit(template: ChatTemplate, chat: Sequence[Message]) -> bool:
+  try:
+    _rehearse(template, chat)
+  except InputError:
+    return False
+  return True
 
 
 def _check_holds(rendered: str, chat: Sequence[Message], origin: str) -> None:

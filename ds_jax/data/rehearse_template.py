@@ -14,7 +14,7 @@ import types
 from ds_jax.checks import InputError
 from ds_jax.data.chat_template import ChatTemplate
 
-CPU_SECONDS = 3
+CPU_SECONDS = 2
 MEMORY = 2**30  # bytes, above what the interpreter has
 
 

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Sequence
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config
+from ds_jax.config import Config, settings_digest
 from ds_jax.data.embedded import TASKS
 from ds_jax.data.fields import RowError
 from ds_jax.data.prompts import encode_problems
@@ -17,7 +17,7 @@ from ds_jax.data.vocabulary import unknown_words
 from ds_jax.interfaces import VerifyFn
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work
-from ds_jax.run.prompts import note_missing_box, prepare
+from ds_jax.run.prompts import date_setting, note_missing_box, prepare
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 from ds_jax.search.policies import policy_of
@@ -97,6 +97,14 @@ def question_work(engines: Engines, problems: Sequence[Problem], *, phase: str =
   engine = dataclasses.replace(engine, verify_fn=functools.partial(_grade_known, engine.verify_fn))
   jobs = [Job(problem, tokens) for problem, tokens in prepared.prompts]
   return Work(engine, jobs, Purpose.SEARCH, phase=phase)
+
+
+def run_name(engines: Engines, parameters: str) -> str:
+  """What lines of an output file depend on: parameters, settings and, if asked for, the date."""
+  name = f'{parameters}, settings {settings_digest(engines.session.config)}'
+  for day in date_setting(engines.tokenizer).values():
+    name = f'{name}, date {day}'
+  return name
 
 
 def with_slots(config: Config, num_problems: int) -> Config:

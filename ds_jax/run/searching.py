@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ds_jax import sharding
-from ds_jax.config import settings_digest
 from ds_jax.evaluate.answers import SELECTIONS
 from ds_jax.evaluate.searches import answers_of, split_figures, summarize_trees, tree_row
 from ds_jax.report.inspect import format_split_depths, format_table, format_tree, tree_to_dict
@@ -17,8 +16,13 @@ from ds_jax.run.durable import LineFile, close_parts, open_results
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import JobKey, grow_in_memory, grow_missing, key_of
 from ds_jax.run.parameters import chosen_params
-from ds_jax.run.prompts import date_setting
-from ds_jax.run.questions import question_work, read_question, read_questions, with_slots
+from ds_jax.run.questions import (
+  question_work,
+  read_question,
+  read_questions,
+  run_name,
+  with_slots,
+)
 from ds_jax.run.session import Session
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.types import FinishedTree, Problem
@@ -130,14 +134,6 @@ def search_file(
   }
   tables = [format_table(figures['table']), format_split_depths(*split_figures(rows))]
   return summary, '\n'.join([*tables, _accuracy_line(figures)])
-
-
-def run_name(engines: Engines, parameters: str) -> str:
-  """What lines of an output file depend on: parameters, settings and, if asked for, the date."""
-  name = f'{parameters}, settings {settings_digest(engines.session.config)}'
-  for day in date_setting(engines.tokenizer).values():
-    name = f'{name}, date {day}'
-  return name
 
 
 @dataclasses.dataclass(frozen=True)

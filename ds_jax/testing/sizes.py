@@ -27,4 +27,19 @@ SIZES = {
     head_width=64,
     max_positions=8192,
   ),
+  # The shape of SmolLM2-135M.
+  'smollm2': DecoderConfig(
+    vocab_size=49152,
+    num_ids=49152,
+    num_layers=30,
+    width=576,
+    mlp_width=1536,
+    num_heads=9,
+    num_kv_heads=3,
+    head_width=64,
+    family='llama',
+    max_positions=8192,
+    rope_theta=100_000.0,
+    norm_epsilon=1e-5,
+  ),
 }

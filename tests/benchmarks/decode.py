@@ -10,6 +10,12 @@ core for a decode step, so on a CPU let each core be a device:
 
   XLA_FLAGS=--xla_force_host_platform_device_count=2 .venv/bin/python tests/benchmarks/decode.py
 
+A real model's shape, SmolLM2-135M, on one core; `tokens_per_second.products` is what the matrix
+products of the same rows would allow alone, by XLA and without attention, prefill and sampling:
+
+  taskset -c 0 .venv/bin/python tests/benchmarks/decode.py --sizes=smollm2 --prefixes=100 --batch=4
+  … --sizes=smollm2 --prefixes=100 --batch=16 --tokens=32
+
 Runs are warm and alternate; figures are medians, the ratio is of medians. A run of theirs longer
 than `--patience` seconds is not repeated.
 
@@ -29,9 +35,10 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ds_jax import sharding
@@ -39,7 +46,14 @@ from ds_jax.checks import check_divides
 from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
-from ds_jax.model.decoder import Decoder, init_decoder
+from ds_jax.model.decoder import (
+  Decoder,
+  Layers,
+  head_table,
+  init_decoder,
+  project,
+  split_layers,
+)
 from ds_jax.model.huggingface.save import save_decoder
 from ds_jax.run.mesh import keep_freed_memory
 from ds_jax.testing.sizes import SIZES
@@ -149,6 +163,30 @@ def seconds(run: Callable[[], np.ndarray]) -> float:
   return time.perf_counter() - started
 
 
+def products(decoder: Decoder, num_rows: int) -> Callable[[], jax.Array]:
+  """Returns a function that multiplies rows by every matrix of a decoder once, layers apart."""
+  layers = split_layers(decoder)
+  table = head_table(decoder)
+  table = table.T if decoder.head is None else table
+
+  @jax.jit
+  def multiply(x: jax.Array, layers: Sequence[Layers], table: jax.Array) -> jax.Array:
+    for layer in layers:
+      q, k, v = (
+        project(x, p[...]) for p in (layer.query_kernel, layer.key_kernel, layer.value_kernel)
+      )
+      # Keys and values are used, or XLA would leave their products out.
+      x = project(q + k.mean() + v.mean(), layer.output_kernel[...], num_inputs=2)
+      x = project(
+        project(x, layer.gate_kernel[...]) * project(x, layer.up_kernel[...]),
+        layer.down_kernel[...],
+      )
+    return x @ table
+
+  x = jnp.ones((num_rows, decoder.config.width))
+  return lambda: multiply(x, layers, table).block_until_ready()
+
+
 def compare(name: str, prefix: int, arguments: argparse.Namespace) -> dict:
   """One cell of the table."""
   config = SIZES[name]
@@ -165,8 +203,10 @@ def compare(name: str, prefix: int, arguments: argparse.Namespace) -> dict:
       block=arguments.block,
     ),
   )
-  times = {'ours': [], 'theirs': []}
-  ours()  # compiles
+  multiply = functools.partial(seconds, products(decoder, arguments.batch * arguments.width))
+  times = {'ours': [], 'theirs': [], 'products': []}
+  first = ours()  # compiles
+  multiply()
   with (
     tempfile.TemporaryDirectory() as folder,
     concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as process,
@@ -178,6 +218,7 @@ def compare(name: str, prefix: int, arguments: argparse.Namespace) -> dict:
     is_slow = not arguments.ours_only and theirs() > arguments.patience
     for repeat in range(arguments.repeats):
       times['ours'].append(ours())
+      times['products'].append(multiply() * arguments.tokens)
       if not arguments.ours_only and not (is_slow and repeat):
         times['theirs'].append(theirs())
   count = arguments.batch * arguments.width * arguments.tokens
@@ -188,6 +229,7 @@ def compare(name: str, prefix: int, arguments: argparse.Namespace) -> dict:
     'prefix': prefix,
     'runs': {side: len(t) for side, t in times.items()},
     'tokens_per_second': {side: round(count / t) for side, t in median.items()},
+    'seconds_more_of_first_run': round(first - median['ours'], 1),
     'spread_ours': round(max(times['ours']) / min(times['ours']), 2),
     'ratio': round(median['theirs'] / median['ours'], 2) if 'theirs' in median else None,
   }

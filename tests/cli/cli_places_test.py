@@ -30,6 +30,7 @@ NO_PLACES = {
   'prompt_field',
   'step',
   'topology',
+  'verifier',
 }
 
 

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds_jax.decode.expand import ExpandShape, ReplayPass, compile_expand, compile_slots
+from ds_jax.decode.expand import (
+  ExpandShape,
+  ReplayPass,
+  compile_expand,
+  compile_slots,
+  replay,
+)
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
 from ds_jax.model.decoder import MAX_UNROLLED, init_decoder
@@ -146,6 +152,29 @@ def test_a_replay_does_not_depend_on_who_else_replays():
   for b in range(6):
     np.testing.assert_array_equal(
       before[:, b, :, : lengths[b]], np.asarray(after.path_keys)[:, b, :, : lengths[b]]
+    )
+
+
+def test_lanes_left_over_in_a_pass_write_into_no_path():
+  """The second pass has room for two slots more than are left, and these were encoded before."""
+  config, mesh = fakes.DECODER, make_mesh(devices=jax.devices()[:1])
+  decoder, slots = init_decoder(config, jax.random.key(0)), compile_slots(config, mesh, WIDE)()
+  lengths = np.array([30, 256, 64, 65, 3, 50])
+
+  @jax.jit
+  def encode(plan):
+    passes = [ReplayPass(4, 64), ReplayPass(4, 256)]
+    return replay(decoder, slots, plan, passes=passes, reader=WIDE.reader(mesh))
+
+  start = 10  # of what is encoded, so that a lane that is none would be at the wrong place
+  slots = slots._replace(path_length=jnp.full(6, start))
+  together = encode(replay_plan(lengths, keep_length=start))
+  for b in range(6):
+    alone = np.where(np.arange(6) == b, lengths, 0)
+    end = start + lengths[b]
+    np.testing.assert_array_equal(
+      np.asarray(together.path_keys)[:, b, :, start:end],
+      np.asarray(encode(replay_plan(alone, keep_length=start)).path_keys)[:, b, :, start:end],
     )
 
 

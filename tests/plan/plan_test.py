@@ -7,13 +7,16 @@ import importlib.util
 import json
 import math
 
+import jax
 import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.cli import main
 from ds_jax.config import MeshConfig
-from ds_jax.plan import capacity, command, parts, slice_names, speed, topology
+from ds_jax.plan import capacity, command, parts, programs, slice_names, speed, topology
 from ds_jax.plan.hlo import Collective, Traffic
+from ds_jax.sharding import make_mesh
+from ds_jax.testing import tiny as fakes
 from ds_jax.testing import tiny_run
 
 
@@ -91,6 +94,16 @@ def test_what_is_here_fits_and_the_split_adds_up(capsys, monkeypatch, config_pat
   assert 1 < found['update_flops_over_needed'] < 1.35
   slots = found['slots']['expand']
   assert slots['is_compiled'] and slots['largest'] >= slots['configured']
+
+
+def test_every_length_that_rows_may_have_is_planned():
+  config = tiny_run.config(train=dict(row_lengths=3))  # of 128 tokens
+  mesh = make_mesh(devices=jax.devices()[:1])
+  found = {part.name: part for part in programs.parts_of(config, fakes.DECODER, mesh)}
+  for name in ('forward', 'forward and backward'):
+    assert {name, f'{name}, rows of 48', f'{name}, rows of 88'} <= set(found)
+  batch = found['forward, rows of 48'].trace().jaxpr.in_avals[-1]
+  assert batch.shape[1] == 48
 
 
 def test_too_little_memory_is_exit_3(capsys, monkeypatch, config_path):

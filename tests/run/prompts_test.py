@@ -79,11 +79,13 @@ def test_where_a_box_is_asked_for_or_not_needed_nothing_is_said(problems, verifi
 def test_a_command_says_it_once(tmp_path, capsys):
   path = tiny_run.config_file(tmp_path)
   workdir = tiny_run.warmstart(tmp_path / 'run', tiny_run.config())
-  argv = [f'--config={path}', f'--workdir={workdir.root}']
-  assert main(['evaluate', *argv, '--config.verify.verifier=math']) == 0
+  argv = [f'--config={path}', f'--workdir={workdir.root}', '--config.verify.verifier=math']
+  rows = tmp_path / 'rows.jsonl'
+  rows.write_text('{"problem": "11 from 2 3 5", "answer": "11"}\n')
+  assert main(['evaluate', *argv, f'--config.data.eval_source=file:{rows}']) == 0
   err = ' '.join(capsys.readouterr().err.split())
   assert err.count('asks for one: set data.instruction') == 1
-  assert main(['evaluate', *argv]) == 0
+  assert main(['evaluate', *argv]) == 0  # problems of the embedded task are judged by its verifier
   assert 'data.instruction' not in capsys.readouterr().err
 
 

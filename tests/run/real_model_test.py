@@ -222,6 +222,9 @@ def test_it_is_evaluated(run):
   root, _, _ = run
   summary = run_command('evaluate', f'--checkpoint={root}/run', '--samples=2')
   assert summary['evaluate/num_problems'] == 2 and 'step 2' in summary['parameters']
+  lines = (pathlib.Path(summary['output']) / 'samples.jsonl').read_text().splitlines()
+  samples = [json.loads(line) for line in lines if 'response' in json.loads(line)]
+  assert len(samples) == 4 and all(row['response'].strip() for row in samples)
 
 
 def test_its_export_has_the_bits_of_the_run_and_loads_in_transformers(run, transformers_model):
