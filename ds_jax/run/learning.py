@@ -6,25 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ds_jax.config import TrainConfig, num_updates, response_limit
+from ds_jax.config import TrainConfig, num_updates
 from ds_jax.model.decoder import Decoder, abstract_decoder
 from ds_jax.run.engines import Engines
-from ds_jax.run.lessons import Lessons, draw_lessons
+from ds_jax.run.minibatches import PresentPolicy, memory_minibatch, policy_minibatches
 from ds_jax.run.parameters import initial_params
 from ds_jax.run.prompts import Prompts
 from ds_jax.sharding import local_view, num_slot_shards
 from ds_jax.train import sft
-from ds_jax.train.batch import Batch, row_shapes, trained_branches
+from ds_jax.train.batch import Batch, row_shapes
 from ds_jax.train.memory import Memory
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.replay import Solution
-from ds_jax.train.rescore import importance_metrics, rescore, score_solutions
 from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
 from ds_jax.train.step import make_learner, policy_loss_fn, policy_metrics_fn
-from ds_jax.train.trees import pack_minibatches, pack_trees
 from ds_jax.types import Trajectory
-
-_FURTHER = 1 << 16  # number of the first draw for updates on memory alone; others are below
 
 
 class Learning:
@@ -94,52 +90,24 @@ class Learning:
       self._search_form = local_view(whole, mesh, self.engines.search_mesh)
     return self._search_form
 
+  def policy(self) -> PresentPolicy:
+    """The policy that updates begin with."""
+    return PresentPolicy(
+      self.config, self.learner, self.state.params, self.reference, shapes=self.shapes
+    )
+
   def score(self, solutions: Sequence[tuple[str, Solution]]) -> list[Trajectory]:
     """Cached (problem, solution) pairs as trajectories, with log-probs of the present policy."""
-    return score_solutions(
-      self.learner, self.state.params, solutions, row_length=self.rows.row_length
-    )
+    return self.policy().score(solutions)
 
   def policy_batches(
     self, groups: Sequence[Sequence[Trajectory]], memory: Memory, step: int
   ) -> tuple[list[Batch], dict[str, float]]:
-    """Minibatches of whole problems, with what they learn from memory, and their metrics.
+    """Minibatches of whole problems, and their metrics; see `policy_minibatches`.
 
     All are scored here, before the first update: by the policy that the step began with.
-
-    Args:
-      groups: trajectories of each problem.
-      memory: of the run, before what the step has found.
-      step: training step.
     """
-    config, figures = self.config.train, {}
-    lessons = Lessons([], [])
-    if self.config.memory.when == 'at_once':
-      num_minibatches = -(-len(groups) // config.minibatch_problems)
-      counts = [self.config.memory.per_update] * num_minibatches
-      lessons = draw_lessons(self.score, memory, self.config, step=step, counts=counts)
-      figures |= lessons.figures(memory, step)
-    packed = pack_minibatches(
-      groups,
-      config,
-      response_limit(self.config),
-      shapes=self.shapes,
-      lessons=lessons.minibatches,
-    )
-    batches = [
-      rescore(self.learner, self.state.params, batch, reference=self.reference, config=config)
-      for batch in packed.batches
-    ]
-    figures |= importance_metrics(packed.batches, batches, config)
-    figures['train/trajectories'] = packed.num_trained
-    if packed.num_trained:
-      num_tokens = sum(float(batch.num_copies.sum()) for batch in packed.batches)
-      figures['train/response_tokens'] = num_tokens / packed.num_trained
-    if lessons.drawn:
-      mass = sum(float(batch.positive.sum() + batch.negative.sum()) for batch in packed.batches)
-      figures['memory/token_share'] = packed.lesson_tokens / num_tokens
-      figures['memory/mass_share'] = packed.lesson_mass / mass
-    return batches, figures
+    return policy_minibatches(self.policy(), groups, memory, step=step)
 
   def further_updates(
     self, memory: Memory, step: int, skipped_in_row: int
@@ -147,30 +115,20 @@ class Learning:
     """Optimizer updates on memory alone, each scored by the policy that it changes.
 
     Args:
-      memory: as in `policy_batches`.
+      memory: of the run, before what the step has found.
       step: training step.
       skipped_in_row: as in `update`.
 
     Returns:
       Metrics, and `skipped_in_row` by now.
     """
-    config = self.config.memory
-    if config.when != 'at_once':
+    if self.config.memory.when != 'at_once':
       return {}, skipped_in_row
     num_updates = 0
-    for index in range(config.further_updates):
-      lessons = draw_lessons(
-        self.score,
-        memory,
-        self.config,
-        step=step,
-        counts=[config.per_further_update],
-        first_update=_FURTHER + index,
-      )
-      if not lessons.drawn:
+    for index in range(self.config.memory.further_updates):
+      batch = memory_minibatch(self.policy(), memory, step=step, index=index)
+      if not len(batch.tokens):
         break
-      trees = trained_branches(lessons.minibatches[0], self.config.train.loss_aggregation)
-      batch = pack_trees(trees, self.config.train, self.shapes)
       _, skipped_in_row = self._update_once(batch, skipped_in_row)
       num_updates += 1
     return {'memory/further_updates': num_updates}, skipped_in_row

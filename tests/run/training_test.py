@@ -324,6 +324,24 @@ def test_memory_passes_and_weighted_successes_are_at_work_and_survive_a_stop(war
   tiny_run.assert_same_run(stopped, plain, cfg)
 
 
+@pytest.mark.parametrize('contrast_groups, refills', [(1, 0), (100, 2)])
+def test_batches_are_drawn_until_enough_groups_have_contrast(
+  warm, tmp_path, contrast_groups, refills
+):
+  workdir = copy(warm, tmp_path / 'run')
+  (workdir.root / 'config.json').unlink()
+  cfg = tiny_run.config(
+    train=dict(max_refills=2, contrast_groups=contrast_groups), curriculum=dict(round_steps=(1,))
+  )
+  tiny_run.train(workdir, cfg)
+  (row,) = [r for r in tiny_run.metrics(workdir) if r['kind'] == 'train']
+  assert row['search/refills'] == refills and row['search/unused_groups'] == 0
+  assert row['search/contrast_share'] > 0
+  # Minibatches of three problems, of all groups with contrast.
+  num_groups = round(row['search/contrast_share'] * 6 * (1 + refills))
+  assert row['train/updates'] == -(-num_groups // 3)
+
+
 def test_a_run_ends_with_the_step_that_spends_its_tokens(done, warm, tmp_path):
   whole = [r for r in tiny_run.metrics(done[0]) if r['kind'] == 'train']
   spent = [r['search/tokens_so_far'] for r in whole]
