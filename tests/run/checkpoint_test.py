@@ -23,9 +23,10 @@ import orbax.checkpoint as ocp
 import pytest
 from train_cases import CONFIG, assert_same_state, random_examples, small_decoder
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, NotFinite
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import abstract_decoder
+from ds_jax.run import checkpoint
 from ds_jax.run.checkpoint import Checkpointer, SaveError, _checksum
 from ds_jax.sharding import make_mesh, parameter_shardings
 from ds_jax.testing.tolerance import decoder_terms, tolerance
@@ -235,6 +236,27 @@ def test_another_model_is_not_taken_for_damage(checkpointer, notes):
   with pytest.raises(InputError, match='other as nothing'):
     checkpointer.restore(abstract({**simple(), 'other': jnp.zeros(2)}))
   assert not notes
+
+
+def test_parameters_that_are_not_finite_are_neither_saved_nor_restored(
+  checkpointer, notes, monkeypatch
+):
+  kernel, broken = jnp.ones((4, 4)), jnp.full((4, 4), jnp.inf)
+  good = {'params': {'kernel': kernel}, 'moments': {'kernel': broken}}  # moments may be anything
+  checkpointer.save(1, good, {'step': 1})
+  bad = good | {'params': {'kernel': kernel.at[1, 2].set(jnp.nan)}}
+  with pytest.raises(
+    NotFinite, match='kernel of the state to be saved as checkpoint 2.*Checkpoint 1'
+  ):
+    checkpointer.save(2, bad, {'step': 2})
+  assert checkpointer.latest() == 1
+  with monkeypatch.context() as patched:  # as versions before this check saved them
+    patched.setattr(checkpoint, '_not_finite', lambda examined: [])
+    checkpointer.save(2, bad, {'step': 2})
+  with pytest.raises(NotFinite, match='Checkpoint 2 in .* holds kernel with'):
+    checkpointer.restore(abstract(good))
+  assert_equal(checkpointer.restore(abstract(good), steps=[1])[0], good)
+  assert not notes  # it is not damaged
 
 
 # Orbax's abandoned writes end when they like; whatever they say then is not ours to time.
