@@ -92,7 +92,7 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
   ]
   changes = ['change', _change_of('pass_at_1', columns)]
   for source in _sources(columns.values()):
-    of_source = {label: _of_source(column, source) for label, column in columns.items()}
+    of_source = {label: figures_of(column, source) for label, column in columns.items()}
     rows.append((f'  {source}', *map(with_interval, of_source.values())))
     changes.append(_change_of('pass_at_1', of_source))
   if any('pass_at_k' in evaluation for evaluation in columns.values()):
@@ -116,12 +116,13 @@ def _sources(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
   return sorted(name.removeprefix(_OF_SOURCE) for name in names if name.startswith(_OF_SOURCE))
 
 
-def _of_source(evaluation: Mapping[str, Any], source: str) -> dict[str, Any]:
+def figures_of(evaluation: Mapping[str, Any], source: str) -> dict[str, Any]:
   """The figures of one of several sources, under their names without it."""
-  suffix = f'/{source}'
-  return {
-    name.removesuffix(suffix): value for name, value in evaluation.items() if name.endswith(suffix)
-  }
+  suffix, figures = f'/{source}', {}
+  for name, value in evaluation.items():
+    if name.endswith(suffix):
+      figures[name.removesuffix(suffix)] = value
+  return figures
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:
