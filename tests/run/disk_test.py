@@ -120,7 +120,7 @@ def test_the_first_process_tries_for_all(tmp_path, monkeypatch):
 
   class Second:
     index, count, is_first = 1, 2, False
-    answer = b'{"refusal": "[Errno 24]"}'
+    answer = b'["", "[Errno 24]"]'
 
     def gather(self, data):
       return [self.answer, data]
@@ -129,7 +129,7 @@ def test_the_first_process_tries_for_all(tmp_path, monkeypatch):
     return Session(None, Workdir(tmp_path), SilentProgress(), team=team)
 
   assert not probed(session(Second())).workdir.renames_folders and not tried
-  Second.answer = b'{"fault": "Cannot write files in x."}'
+  Second.answer = b'["Cannot write files in x.", ""]'
   with pytest.raises(CannotWrite, match='in x'):
     probed(session(Second()))
   assert not probed(Session(None, Workdir(tmp_path), SilentProgress())).workdir.renames_folders
