@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from ds_jax.config import Config, response_limit
 from ds_jax.search.statistics import cut_ends
 from ds_jax.types import FinishedTree, Trajectory, Verdict
+from ds_jax.verify.verifiers import READERS_OF_BOXES
 
-_READ_BOXES = ('math', 'released')  # verifiers whose answer is a box
 _UNREAD = frozenset({Verdict.NO_ANSWER.value, Verdict.INCOMPLETE.value})
 
 
@@ -138,7 +138,7 @@ def _kind_of_group(group: Sequence[Trajectory]) -> str:
 
 def _sign_of_unread(count: int, verifier: str) -> str:
   sign = f'verify.verifier={verifier} read no answer in any of {count:,} responses (no_answer): '
-  if verifier in _READ_BOXES:
+  if verifier in READERS_OF_BOXES:
     return sign + (
       'it reads what stands in \\boxed{…}; ask for that by data.instruction, or take a verifier '
       'that fits what the model writes.'
