@@ -253,7 +253,9 @@ def load_tokenizer(
   if pad_id is None or pad_id >= num_ids:
     pad_id = stop_ids[0]
   settings = settings or DataConfig()
-  return ChatTokenizer(tokenizer, num_ids, stop_ids, pad_id, settings, date, str(path))
+  return ChatTokenizer(
+    tokenizer, num_ids, stop_ids, pad_id=pad_id, settings=settings, date=date, folder=str(path)
+  )
 
 
 def save_tokenizer(

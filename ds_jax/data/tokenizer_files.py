@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ds_jax import hub
 from ds_jax.checks import InputError, first_line
+from ds_jax.data.end_ids import GENERATION_CONFIG, MODEL_CONFIG
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer
@@ -34,10 +35,8 @@ _TOKENIZER_FILES = (
   TEMPLATE_FILE,
   OLD_TEMPLATE_FILE,
   f'{TEMPLATE_FOLDER}/*.jinja',
-  'generation_config.json',
+  GENERATION_CONFIG,
 )
-# Read where it lies, but a model's and not its tokenizer's.
-_MODEL_CONFIG = 'config.json'
 
 # Byte-level ids, spaces, digits, composed and decomposed accents, scripts, emoji, code, controls.
 PROBES = (
@@ -62,7 +61,7 @@ def tokenizer_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
   Raises:
     InputError: if there is no such folder, or no tokenizer in it.
   """
-  path = hub.local_folder(folder, (*_TOKENIZER_FILES, _MODEL_CONFIG))
+  path = hub.local_folder(folder, (*_TOKENIZER_FILES, MODEL_CONFIG))
   if not path.is_dir():
     raise InputError(
       f'No folder {str(folder)!r}; expected a Hugging Face folder with '

@@ -135,10 +135,10 @@ class Checkpointer:
     examined = jax.device_get(_examine(named))
     broken = _not_finite(examined)
     if broken:
-      kept = f'Checkpoint {latest} in {self._folder} is the newest' if latest else 'There is none'
+      newest = f'Checkpoint {latest} in {self._folder} is the newest' if latest else 'There is none'
       raise NotFinite(
         f'{", ".join(broken)} of the state to be saved as checkpoint {step} hold numbers that are '
-        f'not finite; it is not saved. {kept}. Start again with a lower train.learning_rate.'
+        f'not finite; it is not saved. {newest}. Start again with a lower train.learning_rate.'
       )
     sums = {name: int(leaf.checksum) for name, leaf in examined.items()}
     import orbax.checkpoint as ocp
