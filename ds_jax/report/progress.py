@@ -116,8 +116,13 @@ class PlainProgress:
       self._line(visible(message))
 
   def _keep_ticking(self, has_ended: threading.Event) -> None:
-    while not has_ended.wait(self._tick_seconds) and not self._stream.closed:
-      self.tick()
+    while not has_ended.wait(self._tick_seconds):
+      try:
+        self.tick()
+      except ValueError:
+        if self._stream.closed:  # nobody has ended the phase
+          return
+        raise
 
   def _show(self) -> None:
     """Writes where the phase stands."""

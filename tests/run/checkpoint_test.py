@@ -27,7 +27,8 @@ from ds_jax.checks import InputError, NotFinite
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import abstract_decoder
 from ds_jax.run import checkpoint
-from ds_jax.run.checkpoint import Checkpointer, SaveError, _checksum
+from ds_jax.run.checkpoint import Checkpointer, SaveError
+from ds_jax.run.leaves import checksum
 from ds_jax.sharding import make_mesh, parameter_shardings
 from ds_jax.testing.tolerance import decoder_terms, tolerance
 from ds_jax.train.batch import pack
@@ -431,7 +432,7 @@ def test_killed_while_saving_leaves_whole_checkpoints(tmp_path, root, notes, way
 def test_checksum_sees_bits_and_order(dtype):
   array = jnp.arange(24).reshape(2, 3, 4).astype(dtype)
   changed = array.at[1, 2, 3].set(jnp.zeros((), dtype))
-  assert int(_checksum(array)) == int(_checksum(jnp.array(array)))
-  assert int(_checksum(array)) != int(_checksum(changed))
+  assert int(checksum(array)) == int(checksum(jnp.array(array)))
+  assert int(checksum(array)) != int(checksum(changed))
   if dtype is not bool:
-    assert int(_checksum(array)) != int(_checksum(array[::-1]))
+    assert int(checksum(array)) != int(checksum(array[::-1]))
