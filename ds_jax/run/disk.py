@@ -52,6 +52,12 @@ def told(folder: pathlib.Path, deed: str) -> Iterator[None]:
     ) from e
 
 
+def with_remedy(error: OSError) -> str:
+  """The system's error in words, and what helps against it if that is known."""
+  remedy = _REMEDIES.get(error.errno)
+  return f'{error}. {remedy}.' if remedy else str(error)
+
+
 def hold(file: IO) -> bool:
   """Locks an open file for this process; False where the file system knows no locks.
 
