@@ -52,6 +52,12 @@ def told(folder: pathlib.Path, deed: str) -> Iterator[None]:
     ) from e
 
 
+def with_remedy(error: OSError) -> str:
+  """The system's error in words, and what helps against it if that is known."""
+  remedy = _REMEDIES.get(error.errno)
+  return f'{error}. {remedy}.' if remedy else str(error)
+
+
 def is_writable(folder: pathlib.Path) -> bool:
   """Whether files can be made in a folder, or the folder itself where it is missing."""
   for path in (folder, *folder.absolute().parents):
