@@ -313,9 +313,12 @@ def _check_holds(rendered: str, chat: Sequence[Message], origin: str) -> None:
       continue
     forms = {_squeezed(form) for form in _written_forms(message.content)}
     if not any(form in text for form in forms for text in texts):
+      remedy = 'Use a template for messages of text.'
+      if message.role == 'system':
+        remedy = 'Write it into the question, or use a template that has a place for it.'
       raise InputError(
         f'{origin} drops or changes what {message.role} says: {message.content[:60]!r} is not in '
-        f'what it makes, {rendered[:100]!r}. Use a template for messages of text.'
+        f'what it makes, {rendered[:100]!r}. {remedy}'
       )
 
 

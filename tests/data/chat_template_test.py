@@ -305,7 +305,7 @@ def test_system_messages_and_examples(tmp_path):
   examples = dataclasses.replace(problem, preamble=CHAT[1:3])
   text = words(loaded(tmp_path, folders.CHATML, settings), examples)
   assert text.startswith('<|system|>\nBe brief.</s>\n<|user|>\nWhat is "2+2"')
-  with pytest.raises(InputError, match="drops or changes what system says: 'Be brief.'"):
+  with pytest.raises(InputError, match="drops .* what system says: 'Be brief.'.*place for it"):
     loaded(tmp_path, CONTENT, settings).encode_prompt('x')
 
 
