@@ -94,6 +94,7 @@ def load_backend(folder: pathlib.Path) -> Any:
   # The verifier forks workers; tokenizers would warn in each of them.
   os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')  # that PyTorch is missing
+  _check_readable(folder)
   if not (folder / TOKENIZER_FILE).is_file():
     return _load_without_file(folder)
   file = _read_file(folder)
@@ -116,6 +117,21 @@ def load_backend(folder: pathlib.Path) -> Any:
     f'{"; ".join(dict.fromkeys(faults))}. Other versions of transformers may; or save the '
     'tokenizer again with the one that it was made with.'
   )
+
+
+def _check_readable(folder: pathlib.Path) -> None:
+  """Raises InputError that names the first file which is not what its name says."""
+  for name in files_of(folder):
+    path = folder / name
+    if path.suffix not in ('.json', '.jinja') or name in (TOKENIZER_FILE, GENERATION_CONFIG):
+      continue  # these are checked where they are read
+    try:
+      text = path.read_text(encoding='utf-8')
+      is_fit = path.suffix == '.jinja' or isinstance(json.loads(text), dict)
+    except ValueError as e:
+      raise InputError(f'{str(path)!r} cannot be read: {first_line(e)}; copy it again.') from e
+    if not is_fit:
+      raise InputError(f'Expected {str(path)!r} to be a JSON object; copy it again.')
 
 
 def differing_text(tokenizer: Any, file: Tokenizer) -> str | None:
