@@ -273,6 +273,7 @@ class Checkpointer:
   def _give_up(self, message: str) -> None:
     """Tidies up after a save that failed, and says so."""
     step, self._pending = self._pending, None
+    logging.getLogger('asyncio').addFilter(_is_news)
     self._recover(step)
     self._hushed.close()
     latest = self.latest()
@@ -474,6 +475,11 @@ def _collect_abandoned() -> None:
   """Collects what a failed read or write left in event loops, which complains as it goes."""
   with _quiet():
     gc.collect()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether a record is not of a future that a failed save left, which may come at the exit."""
+  return 'exception was never retrieved' not in record.getMessage()
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ def sign_of_skips(
 
 def _sign_of_groups(groups: Sequence[Sequence[Trajectory]], config: Config) -> str:
   kinds = collections.Counter(map(_kind_of_group, groups))
-  sign = f'Of {len(groups):,} problems {_listed(kinds)}.'
+  sign = f'Of {len(groups):,} problems: {_listed(kinds)}.'
   if config.train.uniform_trees == 'drop' and (kinds[_ALL_WRONG] or kinds[_ALL_RIGHT]):
     sign += (
       ' train.uniform_trees=drop leaves out those without both: take easier problems where all is '
@@ -123,8 +123,8 @@ def _sign_of_groups(groups: Sequence[Sequence[Trajectory]], config: Config) -> s
   return sign
 
 
-_NO_END, _ALL_WRONG, _ALL_RIGHT = 'no verified end', 'only wrong ends', 'only right ends'
-_BOTH = 'right and wrong ends'
+_NO_END, _BOTH = 'without a verified end', 'with right and wrong ends'
+_ALL_WRONG, _ALL_RIGHT = 'with only wrong ends', 'with only right ends'
 
 
 def _kind_of_group(group: Sequence[Trajectory]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import re
 import resource
@@ -378,7 +379,7 @@ def test_a_run_may_come_to_a_place_without_renames_and_leave_it(tmp_path, notes,
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-def test_a_full_disk_in_place_keeps_the_earlier_checkpoint(in_place, tmp_path):
+def test_a_full_disk_in_place_keeps_the_earlier_checkpoint(in_place, tmp_path, caplog):
   checkpointer = in_place()
   checkpointer.save(1, simple(), {'step': 1})
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -390,6 +391,9 @@ def test_a_full_disk_in_place_keeps_the_earlier_checkpoint(in_place, tmp_path):
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     signal.signal(signal.SIGXFSZ, handler)
+  for error in ('Future exception was never retrieved', 'Something else'):  # at the exit, at worst
+    logging.getLogger('asyncio').error(error)
+  assert [record.getMessage() for record in caplog.records] == ['Something else']
   assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['1']
   checkpointer.save(2, simple(), {'step': 2})
   assert checkpointer.latest() == 2

@@ -470,7 +470,7 @@ def test_a_run_that_learns_nothing_says_so_at_once_and_at_the_end(warm, tmp_path
   summary, text = train(session)
   said = [line for line in notes.messages if 'Nothing was learnt' in line]
   assert [line.split(':')[0] for line in said] == ['Step 1', 'Step 5, 5 times in a row']
-  assert 'of 2 updates 2 had nothing to train on. Of 6 problems 6 only wrong ends.' in said[0]
+  assert 'of 2 updates 2 had nothing to train on. Of 6 problems: 6 with only wrong ends.' in said[0]
   assert 'train.uniform_trees=drop' in said[0] and 'responses is right' in said[0]
   assert [line.split(':')[0] for line in notes.messages if 'responses is right' in line] == [
     'Filter, round 0', 'Step 1', 'Step 5, 5 times in a row',
