@@ -7,8 +7,10 @@ anything else is a defect of this package. This module imports neither jax nor n
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -52,6 +54,17 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
   choices = sorted(choices)
   if value not in choices:
     raise InputError(f'Expected {name} in {choices}, got {value!r}.{suggest(value, choices)}')
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Within it, the system's errors name the file: those of writing to an open one do not."""
+  try:
+    yield
+  except OSError as e:
+    if e.filename is None:
+      e.filename = os.fspath(path)
+    raise
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -36,8 +36,8 @@ install_gcsfuse() {
 }
 
 # Mounts the store. What one worker writes must be seen by the others at once: no cached metadata.
-# Checkpoints, data sets and exported models are folders that get their name when they are whole. In
-# a bucket without folders of its own gcsfuse renames file by file, and by default none that has any.
+# A checkpoint is a folder that gets its name when it is whole. In a bucket without folders of its own
+# gcsfuse renames file by file, and by default no folder that has any.
 mount_store() {
   if [ -z "$MOUNT" ] || mountpoint --quiet "$MOUNT_POINT"; then
     return

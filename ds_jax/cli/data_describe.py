@@ -25,7 +25,7 @@ class Args(RowFlags):
   source: Annotated[str, SOURCE]
   data_dir: Annotated[str, BUCKET_OR_FOLDER] = ''  # folder or gs://… of prepared sets
   tokenizer: Annotated[str, MODEL] = ''  # folder or hub name; counts prompt tokens
-  # that golds are tried with, as in config.verify.verifier; '': none is
+  # judges a sample of golds as answers, as config.verify.verifier would; '': none does
   verifier: str = 'math'
   max_problems: Count = 0  # rows to read; of gym:NAME, to generate
 

@@ -39,8 +39,9 @@ class Args(RunFlags):
 
 def run(session: Session, args: Args) -> Result:
   from ds_jax.data.benchmarks import BENCHMARKS
+  from ds_jax.run.disk import is_writable
   from ds_jax.run.evaluation import evaluate
-  from ds_jax.run.workdir import is_writable, lock
+  from ds_jax.run.workdir import lock
 
   benchmarks = tuple(args.benchmarks.split(',')) if args.benchmarks else ()
   if args.benchmarks == 'all':

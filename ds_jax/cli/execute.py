@@ -44,7 +44,7 @@ def execute(invocation: Invocation) -> Result | None:
 
 def _outcome(invocation: Invocation, programs: Programs, team: Team | None = None) -> Result:
   """Runs the command with signal handlers; a stop and a full disk are results too."""
-  from ds_jax.run.disk import CannotWrite
+  from ds_jax.run.disk import CannotWrite, with_remedy
   from ds_jax.run.stopping import ExitCode, Stopped, StoppedAlone, StopRequest
 
   stop = StopRequest()
@@ -75,8 +75,9 @@ def _outcome(invocation: Invocation, programs: Programs, team: Team | None = Non
   except (CannotWrite, OSError) as e:
     if not isinstance(e, CannotWrite) and e.errno is None:
       raise
-    note(f'ds-jax: {e}')
-    return Result({'status': 'cannot_write', 'error': str(e)}, exit_code=ExitCode.CANNOT_WRITE)
+    error = with_remedy(e) if isinstance(e, OSError) else str(e)
+    note(f'ds-jax: {error}')
+    return Result({'status': 'cannot_write', 'error': error}, exit_code=ExitCode.CANNOT_WRITE)
 
 
 def _session(invocation: Invocation, stop: StopRequest, team: Team | None) -> Session:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ds_jax.checks import InputError
@@ -17,6 +16,7 @@ from ds_jax.config.annotations import (
   OF_WHAT_COMES,
   SUITS_MACHINE,
   Mark,
+  Setting,
   settings_of,
 )
 from ds_jax.config.fields import Config
@@ -24,15 +24,21 @@ from ds_jax.config.load import config_from, flatten, read_fields, unknown_fields
 from ds_jax.config.places import is_same_place
 
 
-def _marked(mark: Mark, cls: type = Config, prefix: str = '') -> tuple[str, ...]:
-  """Names like 'mesh.data' of the fields and sections that carry a mark."""
+def _names(
+  is_wanted: Callable[[Setting], object], cls: type = Config, prefix: str = ''
+) -> tuple[str, ...]:
+  """Names like 'mesh.data' of the fields and sections of which something is true."""
   names: list[str] = []
   for name, setting in settings_of(cls).items():
-    if mark in setting.marks:
+    if is_wanted(setting):
       names.append(prefix + name)
     elif setting.is_section:
-      names.extend(_marked(mark, setting.kind, f'{prefix}{name}.'))
+      names.extend(_names(is_wanted, setting.kind, f'{prefix}{name}.'))
   return tuple(names)
+
+
+def _marked(mark: Mark) -> tuple[str, ...]:
+  return _names(lambda setting: mark in setting.marks)
 
 
 # Sections, and fields of others, that change no result.
@@ -43,20 +49,8 @@ MACHINE_FIELDS = _marked(SUITS_MACHINE)
 COMING_FIELDS = _marked(OF_WHAT_COMES)
 # Fields that only a new model reads.
 NEW_MODEL_FIELDS = _marked(OF_NEW_MODEL)
-
-
-def _places(cls: type = Config, prefix: str = '') -> tuple[str, ...]:
-  """Names like 'model.path' of the fields that name a place."""
-  names: list[str] = []
-  for name, setting in settings_of(cls).items():
-    if setting.is_section:
-      names.extend(_places(setting.kind, f'{prefix}{name}.'))
-    elif setting.place:
-      names.append(prefix + name)
-  return tuple(names)
-
-
-PLACE_FIELDS = _places()
+# Fields that name a place.
+PLACE_FIELDS = _names(lambda setting: setting.place)
 
 
 def stored_config(fields: Mapping[str, Any]) -> Config:
@@ -106,8 +100,11 @@ def settings_digest(config: Config) -> str:
   fields = dataclasses.asdict(config)
   _remove_unused(fields, Config)
   for name in RESULT_NEUTRAL:
-    *sections, last = name.split('.')
-    functools.reduce(lambda section, key: section.get(key, {}), sections, fields).pop(last, None)
+    *path, last = name.split('.')
+    section = fields
+    for part in path:
+      section = section.get(part, {})
+    section.pop(last, None)
   return digest(fields)
 
 

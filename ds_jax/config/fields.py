@@ -87,14 +87,16 @@ class DataConfig:
   # training problems that data/flaws.py finds: 'drop' (left out and counted) or 'keep'
   flaws: Literal['drop', 'keep'] = 'drop'
   instruction: str = ''  # appended to the problem text, e.g. the paper's \boxed{} suffix
-  # before every problem; a row's own system message goes before it. '': none
+  # the system message of problems whose rows have none of their own; '': none
   system_message: Later[str] = ''
   # which template of a model that has several (a name in tokenizer_config.json, or of a file in
   # additional_chat_templates); '': its default
   template_name: Later[str] = ''
-  # variables that the chat template reads: --config.data.template_arguments.enable_thinking=False
+  # what the chat template reads besides, by name, e.g.
+  # --config.data.template_arguments.enable_thinking=False
   template_arguments: Later[NamedValues] = NamedValues()
-  # what a chat template that asks for it gets, as 2026-11-28; '': the day of the run's first start
+  # the day that a chat template is told which asks for the date, e.g. 2026-11-28; '': that of the
+  # run's first start
   date: Later[Date] = ''
   prompt_limit: Positive = 2048  # tokens after the chat template
   # prompts beyond the limit: 'skip' (counted) or 'truncate_left' (as released)
@@ -250,9 +252,9 @@ class TrainConfig:
   # S of a row of packed trees, tokens, in micro_rows * row_length / S rows per pass; 0: row_length,
   # at least 128
   tree_row_length: Count = 0
-  # how many lengths rows may have: S, and as many even steps below it. An update takes the one that
-  # leaves least of its rows empty; each is compiled when first needed. 1: S alone. Others change
-  # the last bits of sums
+  # how many lengths rows may have, e.g. 4: about S/4, S/2, 3S/4, and S. An update takes the one in
+  # which it has the least padding; each is compiled when first needed. 1: S alone. Another number
+  # changes the last bits of sums
   row_lengths: Later[Machine[Annotated[int, at_least(1), at_most(8)]]] = 1
   # 'muon' is for matrices; the other parameters have adamw
   optimizer: Literal['adamw', 'adafactor', 'muon'] = 'adamw'

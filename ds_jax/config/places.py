@@ -95,12 +95,12 @@ def _sources(name: str, text: str) -> str:
 
 def _source(name: str, text: str) -> str:
   """A source of problems: 'file:PATH', and the others where what they name is a folder here."""
-  kind, colon, rest = text.partition(':')
-  if kind == 'file' and rest:
-    return kind + colon + _file(name, rest)
-  if kind == 'tfds' and os.path.exists(os.path.join(os.path.expanduser(rest), _TFDS_FILE)):
-    return kind + colon + resolved(name, rest)
-  folder, *subset = rest.split(':')
+  kind, colon, path = text.partition(':')
+  if kind == 'file' and path:
+    return kind + colon + _file(name, path)
+  if kind == 'tfds' and os.path.exists(os.path.join(os.path.expanduser(path), _TFDS_FILE)):
+    return kind + colon + resolved(name, path)
+  folder, *subset = path.split(':')
   if kind == 'hf' and os.path.isdir(os.path.expanduser(folder)):
     return ':'.join([kind, resolved(name, folder), *subset])
   return text
@@ -173,7 +173,7 @@ def found_near(text: str, folder: str) -> str:
   Returns:
     The place; `text` itself if it is there, is nowhere, or names none.
   """
-  return _with_each(text, lambda one: _found_near(one, folder))
+  return _with_each(text, lambda place: _found_near(place, folder))
 
 
 def _found_near(text: str, folder: str) -> str:

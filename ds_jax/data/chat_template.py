@@ -89,13 +89,13 @@ class ChatTemplate:
       InputError: names the template and what it says.
     """
     chat = [{'role': message.role, 'content': message.content} for message in messages]
-    given = {**self.special_tokens, 'tools': None, 'documents': None}
+    variables = {**self.special_tokens, 'tools': None, 'documents': None}
     if self._lacks_date:
-      given[_DATE_VARIABLE] = self.date.strftime(_DATE_FORMAT)
-    given |= self.arguments
+      variables[_DATE_VARIABLE] = self.date.strftime(_DATE_FORMAT)
+    variables |= self.arguments
     compiled = self._compiled
     try:
-      text = compiled.render(messages=chat, add_generation_prompt=True, **given)
+      text = compiled.render(messages=chat, add_generation_prompt=True, **variables)
     except Exception as e:  # whatever the code of a stranger raises
       raise InputError(f'{self.origin} fails: {_reason(e)}.') from e
     length = sum(len(message.content) for message in messages)

@@ -17,6 +17,7 @@ from ds_jax.data.fields import MISSING, RowError, fields_of, lookup, parse_value
 from ds_jax.data.flaws import has_option
 
 _FIELDS = ('choices', 'options')
+_COLUMN_PREFIXES = ('', 'option_', 'option', 'choice_')  # A, B, …; option_a, …
 _INDEX_FIELDS = ('answer_index', 'answer_idx')
 _OWN_LABEL = re.compile(r'\(?([A-Za-z])[).:]\s*(.*)', re.DOTALL)
 
@@ -32,7 +33,23 @@ def read_choices(row: Mapping[str, Any]) -> Choices:
     choices = _labelled(value)
     if len(choices) > 1:
       return choices
+  for prefix in _COLUMN_PREFIXES:
+    choices = _columns(row, prefix)
+    if len(choices) > 1:
+      return choices
   return {}
+
+
+def _columns(row: Mapping[str, Any], prefix: str) -> Choices:
+  """The options of columns like `option_a`, up to the first letter without a text."""
+  choices = {}
+  for label in string.ascii_uppercase:
+    # A column that is only a letter is no option in lower case: that may be a coefficient.
+    value = lookup(row, prefix + label) if prefix else row.get(label, MISSING)
+    if not _is_text(value) or value == '':
+      break
+    choices[label] = str(plain(value))
+  return choices
 
 
 def _labelled(value: Any) -> Choices:

@@ -184,13 +184,24 @@ def has_option(text: str, letter: str) -> bool:
   return letter in labels and len(labels) > 1
 
 
+def _comparable(answer: str) -> str:
+  """An answer as it is compared with others of the same question.
+
+  A task of the gym scores any right answer, and its entry also says how hard it was to be: what it
+  asks twice, with other options, is a repetition.
+  """
+  if isinstance(answer, Gold) and answer.verifier.startswith('gym:'):
+    return answer.verifier.partition('?')[0]
+  return ''.join(answer.split()).casefold()
+
+
 def flaws_between(problems: Iterable[Problem]) -> dict[int, str]:
   """Returns {index: flaw} of the problems that repeat or contradict one another."""
   # {question: {answer: indices of the problems}}
   answers_of: dict[str, dict[str, list[int]]] = {}
   for i, problem in enumerate(problems):
     question = ' '.join(problem.prompt.split())
-    answer = ''.join(problem.answer.split()).casefold()
+    answer = _comparable(problem.answer)
     answers_of.setdefault(question, {}).setdefault(answer, []).append(i)
   flaws: dict[int, str] = {}
   for answers in answers_of.values():

@@ -59,10 +59,11 @@ def read_gold(value: Any, field: str) -> tuple[str, str | None]:
   if marked is not None:
     gold = checked_text(marked[1], f'what follows #### in {field}').strip()
     return _without_thousands(gold), text[: marked.start()].strip() or None
-  closing = _TAGGED.search(text) or _CLOSING.search(text)
-  if closing is not None and _is_worked(text[: closing.start()]):
+  tagged = _TAGGED.search(text)
+  closing = tagged or _CLOSING.search(text)
+  if closing is not None and (tagged or _is_worked(text[: closing.start()])):
     gold = _unboxed(closing['gold'].strip())
-    return _without_thousands(gold), _before_hashes(text[: closing.start()])
+    return _without_thousands(gold), _before_hashes(text[: closing.start()]) or None
   if field == 'solution':
     return _gold_of_solution(text), None
   return _unboxed(text), None

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ds_jax.checks import InputError, first_line
+from ds_jax.data.overlap import normal_question
 from ds_jax.verify import gym_tasks
 
 SEEDS = {'train': 0, 'eval': 1 << 30}  # of the first draw of a split; numpy takes 32 bits
@@ -44,11 +45,7 @@ class Draws:
 
 def is_held_out(question: str) -> bool:
   """Whether a question belongs to the split `eval`; case and white space do not matter."""
-  return hashlib.sha256(normalized(question).encode()).digest()[0] < _HELD_OUT
-
-
-def normalized(question: str) -> str:
-  return ' '.join(question.split()).casefold()
+  return hashlib.sha256(normal_question(question).encode()).digest()[0] < _HELD_OUT
 
 
 def draw(task: str, split: str, count: int) -> Iterator[tuple[int, dict[str, Any]] | Draws]:
@@ -75,8 +72,8 @@ def draw(task: str, split: str, count: int) -> Iterator[tuple[int, dict[str, Any
       entry = dataset[number % _CHUNK]
     except Exception as e:  # a few tasks find no problem for some seeds
       entry, error = None, f'{type(e).__name__}: {first_line(e)}'
-    if entry is not None and normalized(entry['question']) not in known:
-      known.add(normalized(entry['question']))
+    if entry is not None and normal_question(entry['question']) not in known:
+      known.add(normal_question(entry['question']))
       num_fruitless = 0
       if is_held_out(entry['question']) == (split == 'eval'):
         yield number, entry

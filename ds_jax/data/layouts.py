@@ -4,8 +4,8 @@ Recognised without configuration: the layout of verl and DeepMath (`prompt` is a
 messages, `reward_model.ground_truth`, `extra_info.index`; a system message and examples may stand
 before the question), and flat rows with one of PROMPT_FIELDS and one of ANSWER_FIELDS, in capitals
 or not. Options that stand apart from a question are joined to it (data/choices.py), and so is the
-`body` of a word problem. Messages, lists of answers and nested fields may be JSON text, or what
-Python prints of them, as in exports.
+`body` of a word problem; a `system_prompt` goes before it. Messages, lists of answers and nested
+fields may be JSON text, or what Python prints of them, as in exports.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ ANSWER_FIELDS = (
 # With these beside it a `target` is part of the question.
 _OF_TARGET = ('nums', 'numbers')
 ID_FIELDS = ('id', 'unique_id', 'extra_info.index')
+
+# A system message that stands apart from the question; one among the messages goes before it.
+SYSTEM_FIELDS = ('system', 'system_prompt', 'system_message')
 
 # Chat messages as text.
 _MESSAGES = re.compile(r'\s*\[?\s*\{\s*["\'](?:role|content)["\']\s*:')
@@ -135,7 +138,18 @@ def _question(row: Mapping[str, Any], prompt: Any, field: str) -> tuple[list[Mes
   body = lookup(row, 'body')
   if field.lower() == 'question' and isinstance(body, str) and body.strip() not in text:
     text = f'{body.rstrip()} {text}'
+  if not (preamble and preamble[0].role == 'system'):
+    preamble = [*_system_messages(row), *preamble]
   return preamble, with_choices(text, read_choices(row))
+
+
+def _system_messages(row: Mapping[str, Any]) -> list[Message]:
+  """The system message in a field of its own, if there is one."""
+  for field in SYSTEM_FIELDS:
+    value = lookup(row, field)
+    if isinstance(value, str | bytes) and (text := plain(value)).strip():
+      return [Message('system', checked_text(text, field))]
+  return []
 
 
 def _only_answer(value: Any) -> Any:

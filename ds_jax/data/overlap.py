@@ -50,12 +50,13 @@ def find_overlaps(problems: Iterable[Problem], benchmark: Sequence[Problem]) -> 
 
 def num_shared_questions(problems: Iterable[Problem], held_out: Iterable[Problem]) -> int:
   """How many held-out questions are training questions, too; case and white space do not matter."""
-  questions = {_plain_question(problem) for problem in problems}
-  return sum(_plain_question(problem) in questions for problem in held_out)
+  questions = {normal_question(problem.prompt) for problem in problems}
+  return sum(normal_question(problem.prompt) in questions for problem in held_out)
 
 
-def _plain_question(problem: Problem) -> str:
-  return ' '.join(problem.prompt.split()).casefold()
+def normal_question(text: str) -> str:
+  """A question without what makes no other one of it: case and white space."""
+  return ' '.join(text.split()).casefold()
 
 
 def grams(text: str) -> Iterator[tuple[str, ...]]:

@@ -97,8 +97,7 @@ def describe_source(
   parts = parse_sources(config.source)
   kind, _, name = config.source.partition(':')
   for part in parts:
-    is_kept = part.source == 'countdown' or part.source.startswith('tfds:')
-    if is_kept and not data_dir:
+    if _is_prepared(part.source) and not data_dir:
       raise InputError(f'Missing --data_dir: where {part.source} lies.')
   split = 'eval' if kind == 'tfds' and name in BENCHMARKS else 'train'
   loaded = load_problems(
@@ -130,6 +129,11 @@ def describe_source(
   if folder is not None:
     summary['prepared'] = builders.read_report(folder)
   return summary
+
+
+def _is_prepared(source: str) -> bool:
+  """Whether a source is read from TFDS files."""
+  return source == 'countdown' or source.startswith('tfds:')
 
 
 def _failing_golds(problems: Sequence[Problem], verifier: str, progress: Progress) -> str | None:

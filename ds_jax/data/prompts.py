@@ -142,8 +142,14 @@ class ChatTokenizer:
       text = self.template.render(chat)
       _check_holds(text, chat, self.template.origin)
     except InputError as e:
-      raise InputError(f'Problem {problem.id}: {e}') from e
+      raise InputError(f'Problem {problem.id}: {e}{self._remedy(chat)}') from e
     return text
+
+  def _remedy(self, chat: Sequence[Message]) -> str:
+    """What to do where the template fails for lack of a system message; '' for other faults."""
+    if chat[0].role == 'system' or not _is_fit(self.template, (_SYSTEM, *chat)):
+      return ''
+    return ' With a system message it does not: set data.system_message, or give the row one.'
 
   def _encode_bare(self, problems: Sequence[Problem]) -> list[list[int]]:
     """Texts with the tokens that the tokenizer puts before them, but none that it puts behind.
@@ -253,7 +259,9 @@ def load_tokenizer(
   if pad_id is None or pad_id >= num_ids:
     pad_id = stop_ids[0]
   settings = settings or DataConfig()
-  return ChatTokenizer(tokenizer, num_ids, stop_ids, pad_id, settings, date, str(path))
+  return ChatTokenizer(
+    tokenizer, num_ids, stop_ids, pad_id=pad_id, settings=settings, date=date, folder=str(path)
+  )
 
 
 def save_tokenizer(
@@ -307,9 +315,12 @@ def _check_holds(rendered: str, chat: Sequence[Message], origin: str) -> None:
       continue
     forms = {_squeezed(form) for form in _written_forms(message.content)}
     if not any(form in text for form in forms for text in texts):
+      remedy = 'Use a template for messages of text.'
+      if message.role == 'system':
+        remedy = 'Write it into the question, or use a template that has a place for it.'
       raise InputError(
         f'{origin} drops or changes what {message.role} says: {message.content[:60]!r} is not in '
-        f'what it makes, {rendered[:100]!r}. Use a template for messages of text.'
+        f'what it makes, {rendered[:100]!r}. {remedy}'
       )
 
 

@@ -175,6 +175,11 @@ def load_questions(
   return loaded
 
 
+def asked_problem(text: str, answer: str, config: DataConfig) -> Problem:
+  """A question that stands in no file, with the instruction that those in files get."""
+  return Problem('command-line', with_instruction(text, config.instruction), answer)
+
+
 def load_rows(
   rows: Iterable[LocatedRow],
   config: DataConfig,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ds_jax import hub
 from ds_jax.checks import InputError, first_line
+from ds_jax.data.end_ids import GENERATION_CONFIG, MODEL_CONFIG
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer
@@ -34,10 +35,8 @@ _TOKENIZER_FILES = (
   TEMPLATE_FILE,
   OLD_TEMPLATE_FILE,
   f'{TEMPLATE_FOLDER}/*.jinja',
-  'generation_config.json',
+  GENERATION_CONFIG,
 )
-# Read where it lies, but a model's and not its tokenizer's.
-_MODEL_CONFIG = 'config.json'
 
 # Byte-level ids, spaces, digits, composed and decomposed accents, scripts, emoji, code, controls.
 PROBES = (
@@ -62,7 +61,7 @@ def tokenizer_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
   Raises:
     InputError: if there is no such folder, or no tokenizer in it.
   """
-  path = hub.local_folder(folder, (*_TOKENIZER_FILES, _MODEL_CONFIG))
+  path = hub.local_folder(folder, (*_TOKENIZER_FILES, MODEL_CONFIG))
   if not path.is_dir():
     raise InputError(
       f'No folder {str(folder)!r}; expected a Hugging Face folder with '
@@ -95,6 +94,7 @@ def load_backend(folder: pathlib.Path) -> Any:
   # The verifier forks workers; tokenizers would warn in each of them.
   os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')  # that PyTorch is missing
+  _check_readable(folder)
   if not (folder / TOKENIZER_FILE).is_file():
     return _load_without_file(folder)
   file = _read_file(folder)
@@ -117,6 +117,21 @@ def load_backend(folder: pathlib.Path) -> Any:
     f'{"; ".join(dict.fromkeys(faults))}. Other versions of transformers may; or save the '
     'tokenizer again with the one that it was made with.'
   )
+
+
+def _check_readable(folder: pathlib.Path) -> None:
+  """Raises InputError that names the first file which is not what its name says."""
+  for name in files_of(folder):
+    path = folder / name
+    if path.suffix not in ('.json', '.jinja') or name in (TOKENIZER_FILE, GENERATION_CONFIG):
+      continue  # these are checked where they are read
+    try:
+      text = path.read_text(encoding='utf-8')
+      is_fit = path.suffix == '.jinja' or isinstance(json.loads(text), dict)
+    except ValueError as e:
+      raise InputError(f'{str(path)!r} cannot be read: {first_line(e)}; copy it again.') from e
+    if not is_fit:
+      raise InputError(f'Expected {str(path)!r} to be a JSON object; copy it again.')
 
 
 def differing_text(tokenizer: Any, file: Tokenizer) -> str | None:

@@ -14,17 +14,19 @@ class Family:
   """What a `model_type` fixes, and what it means where config.json lacks a field."""
 
   architecture: str  # class in transformers
-  has_qkv_bias: bool  # biases of the query, key and value projections
-  has_qk_norm: bool  # queries and keys are normalised per head
-  num_kv_heads: int | None  # None: as many as query heads
-  head_width: int | None  # None: the model's width divided by the heads
   max_positions: int
+  has_qkv_bias: bool = False  # biases of the query, key and value projections
+  has_qk_norm: bool = False  # queries and keys are normalised per head
+  num_kv_heads: int | None = None  # None: as many as query heads
+  head_width: int | None = None  # None: the model's width divided by the heads
 
 
 FAMILIES: Mapping[str, Family] = {
-  'qwen2': Family('Qwen2ForCausalLM', True, False, 32, None, 32_768),
-  'qwen3': Family('Qwen3ForCausalLM', False, True, 32, 128, 32_768),
-  'llama': Family('LlamaForCausalLM', False, False, None, None, 2048),
+  'qwen2': Family('Qwen2ForCausalLM', has_qkv_bias=True, num_kv_heads=32, max_positions=32_768),
+  'qwen3': Family(
+    'Qwen3ForCausalLM', has_qk_norm=True, num_kv_heads=32, head_width=128, max_positions=32_768
+  ),
+  'llama': Family('LlamaForCausalLM', max_positions=2048),
 }
 
 

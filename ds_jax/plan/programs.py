@@ -89,6 +89,10 @@ def _search_parts(
     shape = expand_shape(config, search, decoder)
     slots = _slots(decoder, mesh, shape)
     path_length = context_length(config) // 2
+
+    def with_slots(count: int) -> Part:
+      return expansion(name, dataclasses.replace(search, num_slots=count), sampled)
+
     return Part(
       name,
       trace=lambda: compile_expand(mesh, shape).trace(form, slots, *_requests(mesh, shape)),
@@ -103,9 +107,7 @@ def _search_parts(
       split=mesh.shape['tensor'],
       expansion=Expansion(
         num_slots=shape.num_slots,
-        with_slots=lambda count: expansion(
-          name, dataclasses.replace(search, num_slots=count), sampled
-        ),
+        with_slots=with_slots,
         unavoidable=unavoidable_bytes(form, slots, path_length),
       ),
     )

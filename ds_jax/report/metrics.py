@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, naming
 
 FILE_NAME = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
@@ -64,8 +64,9 @@ class MetricsWriter:
     row |= {'step': int(step), 'kind': kind, 'time/unix': round(time.time(), 3)}
     if self._has_events and self._events is None:
       self._rewrite_events()
-    self._file.write(json.dumps(row, sort_keys=True, allow_nan=False).encode() + b'\n')
-    self._commit()
+    with naming(self._path):
+      self._file.write(json.dumps(row, sort_keys=True, allow_nan=False).encode() + b'\n')
+      self._commit()
     if self._events is not None:
       _add_event(self._events, row)
 
@@ -92,7 +93,8 @@ class MetricsWriter:
 
   def close(self) -> None:
     """Ends writing; a second call does nothing."""
-    self._file.close()
+    with naming(self._path):
+      self._file.close()
     self._close_events()
 
   def _drop_unfinished_line(self) -> None:

@@ -22,9 +22,8 @@ from ds_jax.report.text import duration, fields_line, visible
 _SECONDS_BETWEEN_LINES = 10.0
 _SHARE_BETWEEN_LINES = 0.1
 _FASTEST_LINES = 1.0  # seconds: a phase of two seconds needs no ten lines
-_LONGEST_SILENCE = (
-  60.0  # seconds: lines without news come after 10 s, 20 s, 40 s, then every minute
-)
+# Lines without news come after 10 s, 20 s, 40 s, then every minute.
+_LONGEST_SILENCE = 60.0  # seconds
 _TICK_SECONDS = 1.0
 
 
@@ -118,7 +117,12 @@ class PlainProgress:
 
   def _keep_ticking(self, has_ended: threading.Event) -> None:
     while not has_ended.wait(self._tick_seconds):
-      self.tick()
+      try:
+        self.tick()
+      except ValueError:
+        if self._stream.closed:  # nobody has ended the phase
+          return
+        raise
 
   def _show(self) -> None:
     """Writes where the phase stands."""

@@ -86,28 +86,24 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
   columns = {'before': summary.get('before') or {}, 'after': after}
   if after and not columns['before']:
     del columns['before']
+  change = _change_of('pass_at_1', columns)
   rows = [
-    ('', *columns),
-    ('pass@1 (95 % interval)', *map(with_interval, columns.values())),
+    ('', *columns, 'change'),
+    ('pass@1 (95 % interval)', *map(with_interval, columns.values()), change),
   ]
-  changes = ['change', _change_of('pass_at_1', columns)]
   for source in _sources(columns.values()):
-    of_source = {label: _of_source(column, source) for label, column in columns.items()}
-    rows.append((f'  {source}', *map(with_interval, of_source.values())))
-    changes.append(_change_of('pass_at_1', of_source))
+    of_source = {label: figures_of(column, source) for label, column in columns.items()}
+    change = _change_of('pass_at_1', of_source)
+    rows.append((f'  {source}', *map(with_interval, of_source.values()), change))
   if any('pass_at_k' in evaluation for evaluation in columns.values()):
     counts = [evaluation.get('num_samples') for evaluation in reversed(columns.values())]
     k = next(filter(None, counts), 'k')
     shares = [percent(evaluation.get('pass_at_k')) for evaluation in columns.values()]
-    rows.append((f'pass@{k}', *shares))
-    changes.append(_change_of('pass_at_k', columns))
+    rows.append((f'pass@{k}', *shares, _change_of('pass_at_k', columns)))
   for name, label in (('num_problems', 'problems'), ('num_samples', 'samples per problem')):
     counts = [or_dash(evaluation.get(name), '{:,}'.format) for evaluation in columns.values()]
-    rows.append((label, *counts))
-    changes.append('')
-  if 'before' not in columns:
-    return rows
-  return [(*row, change) for row, change in zip(rows, changes, strict=True)]
+    rows.append((label, *counts, ''))
+  return rows if 'before' in columns else [row[:-1] for row in rows]
 
 
 def _sources(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -116,12 +112,13 @@ def _sources(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
   return sorted(name.removeprefix(_OF_SOURCE) for name in names if name.startswith(_OF_SOURCE))
 
 
-def _of_source(evaluation: Mapping[str, Any], source: str) -> dict[str, Any]:
+def figures_of(evaluation: Mapping[str, Any], source: str) -> dict[str, Any]:
   """The figures of one of several sources, under their names without it."""
-  suffix = f'/{source}'
-  return {
-    name.removesuffix(suffix): value for name, value in evaluation.items() if name.endswith(suffix)
-  }
+  suffix, figures = f'/{source}', {}
+  for name, value in evaluation.items():
+    if name.endswith(suffix):
+      figures[name.removesuffix(suffix)] = value
+  return figures
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:

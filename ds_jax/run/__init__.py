@@ -1,1 +1,11 @@
-"""What a run is made of."""
+"""What the commands do. A run is a folder that a Session names; these files are
+
+* commands: training, warmstart, evaluation, searching, reporting; parameters (init, export);
+* the folder of a run: workdir, continuing, disk, durable; program_cache;
+* its model: opening, model_files; its checkpoints: saving, checkpoint, restoring, state, leaves;
+* trees: engines (what is opened once), growing (who grows what), sampler (a step's), questions;
+* learning from them: learning; of worked solutions: imitation;
+* evaluations: samples (in files), benchmarks (tables), measuring (within a run);
+* prompts: prompts; what goes wrong: watch, signs, broken; times of compilation: compiling;
+* processes: cluster, team, attendant, mesh, stopping.
+"""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, check_choice
-from ds_jax.config import Config, digest
+from ds_jax.config import Config
 from ds_jax.config.mixtures import EMBEDDED
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.prepared import load_benchmark
@@ -55,11 +55,7 @@ def evaluate_benchmarks(
   prompts = {name: _benchmark_prompts(engines, name) for name in names}
   chosen = chosen_params(engines)
   settings = sample_settings(config) | template_settings(engines.tokenizer)
-  run = f'{chosen.source}, settings {digest(settings)}'
-  folder = session.workdir.root / 'evaluations' / digest([chosen.source, settings])
-  if output:
-    folder = pathlib.Path(output)
-  rows = draw_samples(engines, chosen.params, prompts, folder=folder, run=run)
+  folder, rows = draw_samples(engines, chosen, prompts, settings=settings, output=output)
   if not session.team.is_first:
     return {'status': 'done', 'process': session.team.index}, ''
   results = {name: summarize_samples(rows[name], config.verify.verifier) for name in names}

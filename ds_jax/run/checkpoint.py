@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from jax.experimental import multihost_utils
 
 from ds_jax.checks import InputError, NotFinite, first_line
 from ds_jax.run.disk import CannotWrite
-from ds_jax.sharding import path_name
+from ds_jax.run.leaves import Examined, examine, named_leaves
 
 _STATE, _HOST = 'state', 'host'
 # Orbax's files about a checkpoint. Its earlier versions wrote the first alone.
@@ -131,14 +131,14 @@ class Checkpointer:
         f'Expected a step after {latest}, the newest checkpoint in {self._folder}, '
         f'got {step}; remove the later checkpoints to go back.'
       )
-    named = _named_leaves(state)
-    examined = jax.device_get(_examine(named))
+    named = named_leaves(state)
+    examined = jax.device_get(examine(named))
     broken = _not_finite(examined)
     if broken:
-      kept = f'Checkpoint {latest} in {self._folder} is the newest' if latest else 'There is none'
+      newest = f'Checkpoint {latest} in {self._folder} is the newest' if latest else 'There is none'
       raise NotFinite(
         f'{", ".join(broken)} of the state to be saved as checkpoint {step} hold numbers that are '
-        f'not finite; it is not saved. {kept}. Start again with a lower train.learning_rate.'
+        f'not finite; it is not saved. {newest}. Start again with a lower train.learning_rate.'
       )
     sums = {name: int(leaf.checksum) for name, leaf in examined.items()}
     import orbax.checkpoint as ocp
@@ -273,6 +273,7 @@ class Checkpointer:
   def _give_up(self, message: str) -> None:
     """Tidies up after a save that failed, and says so."""
     step, self._pending = self._pending, None
+    logging.getLogger('asyncio').addFilter(_is_news)
     self._recover(step)
     self._hushed.close()
     latest = self.latest()
@@ -357,7 +358,7 @@ class Checkpointer:
     import orbax.checkpoint as ocp
 
     prefix = f'{part}.' if part else ''
-    named = {prefix + name: leaf for name, leaf in _named_leaves(abstract_state).items()}
+    named = {prefix + name: leaf for name, leaf in named_leaves(abstract_state).items()}
     host = self._read_host(step)
     with _quiet():
       stored = dict(self._manager.item_metadata(step)[_STATE])
@@ -370,7 +371,7 @@ class Checkpointer:
           named, ocp.checkpoint_utils.construct_restore_args(named), partial_restore=True
         ),
       )
-    examined = jax.device_get(_examine(arrays))
+    examined = jax.device_get(examine(arrays))
     wrong = []
     for name in sorted(named):
       if int(examined[name].checksum) != host['checksums'][name]:
@@ -424,45 +425,13 @@ def _score(metrics: Mapping[str, float]) -> float:
   return metrics['score']
 
 
-def _named_leaves(tree: Any) -> dict[str, Any]:
-  """{'params.layers.query_kernel': leaf}, in leaf order: files do not depend on our classes."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  named = {path_name(path).replace('/', '.'): leaf for path, leaf in leaves}
-  if len(named) != len(leaves):
-    raise ValueError('Expected every leaf of the state to have a name of its own.')
-  return named
-
-
-class _Examined(NamedTuple):
-  """What is known of an array."""
-
-  checksum: jax.Array  # [] uint32
-  is_finite: jax.Array  # [] bool; True of integers
-
-
-@jax.jit
-def _examine(named: Mapping[str, jax.Array]) -> dict[str, _Examined]:
-  return {name: _Examined(_checksum(x), jnp.isfinite(x).all()) for name, x in named.items()}
-
-
-def _not_finite(examined: Mapping[str, _Examined]) -> list[str]:
+def _not_finite(examined: Mapping[str, Examined]) -> list[str]:
   """Names of the parameters with NaN or infinite numbers."""
   names = []
   for name, leaf in sorted(examined.items()):
     if name.startswith(_PARAMS) and not leaf.is_finite:
       names.append(name.removeprefix(_PARAMS))
   return names
-
-
-def _checksum(array: jax.Array) -> jax.Array:
-  """Sum of bits times odd weights modulo 2^32: exact in any order, so equal on every mesh."""
-  width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[array.dtype.itemsize]
-  bits = array if array.dtype == bool else jax.lax.bitcast_convert_type(array, width)
-  weight = jnp.uint32(1)
-  for axis in range(array.ndim):
-    index = jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
-    weight = weight * jnp.uint32(2654435761) + 2 * index
-  return jnp.sum(bits.astype(jnp.uint32) * weight, dtype=jnp.uint32)
 
 
 def _check_same_arrays(step: int, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -506,6 +475,11 @@ def _collect_abandoned() -> None:
   """Collects what a failed read or write left in event loops, which complains as it goes."""
   with _quiet():
     gc.collect()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether a record is not of a future that a failed save left, which may come at the exit."""
+  return 'exception was never retrieved' not in record.getMessage()
 
 
 @contextlib.contextmanager

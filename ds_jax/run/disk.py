@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 # How to let a mounted bucket rename folders.
@@ -52,6 +52,32 @@ def told(folder: pathlib.Path, deed: str) -> Iterator[None]:
     ) from e
 
 
+def with_remedy(error: OSError) -> str:
+  """The system's error in words, and what helps against it if that is known."""
+  remedy = _REMEDIES.get(error.errno)
+  return f'{error}. {remedy}.' if remedy else str(error)
+
+
+def is_writable(folder: pathlib.Path) -> bool:
+  """Whether files can be made in a folder, or the folder itself where it is missing."""
+  for path in (folder, *folder.absolute().parents):
+    if path.exists():
+      return path.is_dir() and os.access(path, os.W_OK)
+  return False
+
+
+def missing_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The folder and those above it that are not there, the deepest first."""
+  return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: Iterable[pathlib.Path]) -> None:
+  """Removes folders that are empty; others are somebody's by now."""
+  for folder in folders:
+    with contextlib.suppress(OSError):
+      folder.rmdir()
+
+
 def hold(file: IO) -> bool:
   """Locks an open file for this process; False where the file system knows no locks.
 
@@ -87,7 +113,7 @@ def probe(folder: pathlib.Path) -> str:
   Raises:
     CannotWrite: for anything else that cannot be done.
   """
-  missing = [path for path in (folder, *folder.parents) if not path.exists()]
+  missing = missing_folders(folder)
   try:
     with told(folder, 'make folders'):
       folder.mkdir(parents=True, exist_ok=True)
@@ -101,9 +127,7 @@ def probe(folder: pathlib.Path) -> str:
     finally:
       shutil.rmtree(trial, ignore_errors=True)
   finally:
-    for path in missing:
-      with contextlib.suppress(OSError):
-        path.rmdir()
+    remove_empty(missing)
   return refusal
 
 

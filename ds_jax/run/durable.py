@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, naming
 from ds_jax.interfaces import Team
 from ds_jax.run.disk import hold, no_locks
 
@@ -27,7 +27,7 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
   data = content.encode() if isinstance(content, str) else content
   descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
   try:
-    with os.fdopen(descriptor, 'wb') as file:
+    with naming(path), os.fdopen(descriptor, 'wb') as file:
       file.write(data)
       file.flush()
       os.fsync(file.fileno())
@@ -107,8 +107,9 @@ class LineFile:
     else:
       row = {'run': self.run, **row}
       line = json.dumps(row, allow_nan=False)
-    self._file.write(line.encode() + b'\n')
-    self._file.flush()
+    with naming(self.path):
+      self._file.write(line.encode() + b'\n')
+      self._file.flush()
     self.rows.append(self._without_dropped(row))
 
   def take_in_parts(self) -> None:
@@ -135,7 +136,8 @@ class LineFile:
     self.close()
 
   def close(self) -> None:
-    self._file.close()
+    with naming(self.path):
+      self._file.close()
 
   def _read(self) -> list[Any]:
     """All whole rows; what follows them is cut off."""

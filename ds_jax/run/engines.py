@@ -133,7 +133,7 @@ class Engines:
       config=search,
       mesh=self.search_mesh,
       expand_fn=self._expand_fn(search, self.session.config.sampling),
-      make_slots=_announced(make_slots, what, shape, self.session.progress.note),
+      make_slots=_announced(make_slots, what, shape, note=self.session.progress.note),
       verify_fn=self.pool.verify,
       decode_text=self.tokenizer.decode_response,
       count_read=shape.positions_read,
@@ -172,7 +172,7 @@ def open_engines(session: Session) -> Iterator[Engines]:
 
 
 def _announced(
-  make_slots: Callable[[], Any], what: str, shape: ExpandShape, note: Callable[[str], None]
+  make_slots: Callable[[], Any], what: str, shape: ExpandShape, *, note: Callable[[str], None]
 ) -> Callable[[], Any]:
   """`make_slots` that notes its first call: what comes next is compilation."""
   is_announced = False

@@ -7,7 +7,6 @@ device or several (at equal slots per device), the samples are the same.
 from __future__ import annotations
 
 import contextlib
-import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,15 +14,15 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.config import digest
 from ds_jax.evaluate.metrics import evaluation_metrics
-from ds_jax.report.summary import with_interval
+from ds_jax.report.summary import figures_of, with_interval
 from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
+from ds_jax.run.disk import is_writable
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.parameters import chosen_params
 from ds_jax.run.prompts import Prompts, check_golds, evaluation_prompts, sources_of
 from ds_jax.run.samples import draw_samples, sample_settings
 from ds_jax.run.session import Session
 from ds_jax.run.signs import ends_of_rows, sign_of_ends
-from ds_jax.run.workdir import is_writable
 
 Summary = dict[str, Any]
 
@@ -86,15 +85,12 @@ def _evaluate_split(engines: Engines, output: str | None) -> tuple[Summary, str]
   check_golds(session, engines.pool.verify, prompts, what='eval')
   chosen = chosen_params(engines)
   settings = sample_settings(config) | {'problems': _problems_digest(prompts)}
-  run = f'{chosen.source}, settings {digest(settings)}'
-  folder = session.workdir.root / 'evaluations' / digest([chosen.source, settings])
-  if output:
-    folder = pathlib.Path(output)
-  drawn = draw_samples(engines, chosen.params, {SPLIT_FILE: prompts}, folder=folder, run=run)
+  folder, drawn = draw_samples(
+    engines, chosen, {SPLIT_FILE: prompts}, settings=settings, output=output
+  )
   if not session.team.is_first:
     return {'status': 'done', 'process': session.team.index}, ''
-  rows = drawn[SPLIT_FILE]
-  sources = sources_of(prompts)
+  rows, sources = drawn[SPLIT_FILE], sources_of(prompts)
   figures = evaluation_metrics(rows, sources)
   sign = sign_of_ends(ends_of_rows(rows), config)
   if sign:
@@ -102,23 +98,13 @@ def _evaluate_split(engines: Engines, output: str | None) -> tuple[Summary, str]
   summary = {'status': 'done', **chosen.summary, **figures, 'output': str(folder)}
   lines = [f'{_result_line(figures)}, {chosen.name}']
   for source in sorted(set(sources.values()) - {''}):
-    lines.append(f'  {source}: {_result_line(_figures_of(figures, source))}')
+    lines.append(f'  {source}: {_result_line(figures | figures_of(figures, source))}')
   return summary, '\n'.join(lines)
 
 
 def _problems_digest(prompts: Prompts) -> str:
   """Tells sets of problems apart, by what the model reads and what is right."""
   return digest([(problem.id, problem.answer, tokens.tolist()) for problem, tokens in prompts])
-
-
-def _figures_of(figures: Mapping[str, float], source: str) -> dict[str, float]:
-  """The figures of one of several sources, under their names without it."""
-  suffix = f'/{source}'
-  of_source = {'evaluate/num_samples': figures['evaluate/num_samples']}
-  for name, value in figures.items():
-    if name.endswith(suffix):
-      of_source[name.removesuffix(suffix)] = value
-  return of_source
 
 
 def _result_line(figures: Mapping[str, float]) -> str:

@@ -45,8 +45,8 @@ class Learning:
     config = engines.session.config
     self.engines, self.config = engines, config
     self.optimizer = make_optimizer(config.train, num_updates(config))
-    *short_rows, self.rows = row_shapes(config.train, num_slot_shards(engines.mesh))
-    self.shapes = [*short_rows, self.rows]
+    self.shapes = row_shapes(config.train, num_slot_shards(engines.mesh))
+    self.rows = self.shapes[-1]
     self.worked: dict[str, sft.Pair] = {}  # by problem, if the objective is to imitate them
     loss_fn, metrics_fn = policy_loss_fn(config.train), policy_metrics_fn(config.train)
     if config.train.objective == 'imitation':
@@ -63,7 +63,7 @@ class Learning:
       frozen=config.train.frozen,
       before_pass=before_pass,
       metrics_fn=metrics_fn,
-      short_rows=short_rows,
+      short_rows=self.shapes[:-1],
     )
     self.is_mid_step = False  # the parameters have moved on from the host's state
     self.reference: Decoder | None = None  # the policy that the run started from

@@ -90,16 +90,9 @@ def keeps_model(session: Session) -> bool:
 
 
 def keep_model(session: Session, tokenizer: ChatTokenizer) -> None:
-  """Keeps what the run needs of its model, and the day that its chat template was told.
+  """Keeps what the run needs of its model, once, and the day that its chat template was told.
 
-  Args and errors are those of `_keep_files`.
-  """
-  _keep_files(session, tokenizer)
-  keep_template_date(session.workdir, tokenizer)
-
-
-def _keep_files(session: Session, tokenizer: ChatTokenizer) -> None:
-  """Keeps the model's files in the workdir, once; says so where the model has changed since.
+  Says so where the model has changed since.
 
   Args:
     session: of a run that trains; of its first process.
@@ -109,24 +102,35 @@ def _keep_files(session: Session, tokenizer: ChatTokenizer) -> None:
     InputError: if the config names another model than the one whose files are kept, or its files
       are no longer those that `tokenizer` was loaded from.
   """
-  folder, path = session.workdir.model_files, session.config.model.path
   if keeps_model(session):
-    source = pathlib.Path(path).expanduser() if path else session.workdir.warmstart
-    names = model_files.changed_since(folder, source) if source.is_dir() else []
-    if names:
-      session.progress.note(
-        f'{source} has changed since the run began ({_shown(names)}); the run goes on with the '
-        f'files that it keeps in {folder}. For the new ones choose another --workdir.'
-      )
-    return
-  source = source_folder(session)
+    _note_changed(session)
+  else:
+    _keep_files(session, tokenizer)
+  keep_template_date(session.workdir, tokenizer)
+
+
+def _note_changed(session: Session) -> None:
+  """Says so if the model's own files are no longer those that the run keeps."""
+  folder, path = session.workdir.model_files, session.config.model.path
+  source = pathlib.Path(path).expanduser() if path else session.workdir.warmstart
+  names = model_files.changed_since(folder, source) if source.is_dir() else []
+  if names:
+    session.progress.note(
+      f'{source} has changed since the run began ({_shown(names)}); the run goes on with the files '
+      f'that it keeps in {folder}. For the new ones choose another --workdir.'
+    )
+
+
+def _keep_files(session: Session, tokenizer: ChatTokenizer) -> None:
+  """Copies the model's files into the workdir; see `keep_model`."""
+  folder, source = session.workdir.model_files, source_folder(session)
   names = model_files.changed_since(folder, source) if has_kept(session) else []
   if names:
     raise InputError(
       f'{source} is not the model that {session.workdir.root} began with: {_shown(names)} differs '
       f'from what the run keeps in {folder}. Name that model, or choose another --workdir.'
     )
-  model_files.keep(source, folder, path=path)
+  model_files.keep(source, folder, path=session.config.model.path)
   difference = tokenizer_difference(tokenizer, load_tokenizer(folder))
   if difference:
     model_files.forget(folder)
@@ -182,12 +186,12 @@ def _check_fits(session: Session, named: OpenedModel) -> None:
   parameters alone, which are compared as they are read.
   """
   try:
-    folder = _own_folder(session)
-    own = _read(session, folder, load_tokenizer(folder))
+    folder = _folder_of_run(session)
+    of_run = _read(session, folder, load_tokenizer(folder))
   except InputError:
     return
-  difference = shape_difference(own.decoder_config, named.decoder_config)
-  difference = difference or vocabulary_difference(own.tokenizer, named.tokenizer)
+  difference = shape_difference(of_run.decoder_config, named.decoder_config)
+  difference = difference or vocabulary_difference(of_run.tokenizer, named.tokenizer)
   if difference:
     raise InputError(
       f'{named.folder} does not fit {session.workdir.root}: {difference}. Name the model that the '
@@ -195,7 +199,7 @@ def _check_fits(session: Session, named: OpenedModel) -> None:
     )
 
 
-def _own_folder(session: Session) -> pathlib.Path:
+def _folder_of_run(session: Session) -> pathlib.Path:
   """The folder of tokenizer and config.json that a run has without --model."""
   if has_kept(session):
     return session.workdir.model_files
@@ -203,8 +207,8 @@ def _own_folder(session: Session) -> pathlib.Path:
 
 
 def _shown(names: Sequence[str]) -> str:
-  rest = len(names) - _MAX_SHOWN
-  return ', '.join(names[:_MAX_SHOWN]) + (f' and {rest} more' if rest > 0 else '')
+  shown, num_more = ', '.join(names[:_MAX_SHOWN]), len(names) - _MAX_SHOWN
+  return f'{shown} and {num_more} more' if num_more > 0 else shown
 
 
 def _existing(folder: pathlib.Path, name: str, hint: str = '') -> pathlib.Path:

@@ -120,7 +120,7 @@ def chosen_params(engines: Engines) -> ChosenParams:
   session, mesh = engines.session, engines.mesh
   model, workdir = session.config.model, session.workdir
   restored = restore_params(
-    workdir, engines.decoder_config, mesh, session.progress, step=session.step
+    workdir, engines.decoder_config, mesh, progress=session.progress, step=session.step
   )
   if restored is not None:
     params, step = restored
@@ -176,7 +176,7 @@ def export(
   check_output(folder, {'the model of the run': model.folder})
   decoder_config = model.decoder_config
   restored = restore_params(
-    workdir, decoder_config, make_mesh(fsdp=-1), session.progress, step=session.step
+    workdir, decoder_config, make_mesh(fsdp=-1), progress=session.progress, step=session.step
   )
   if restored is None:
     raise InputError(

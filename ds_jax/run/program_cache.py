@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ds_jax.run.workdir import is_writable
+from ds_jax.run.disk import is_writable
 
 if TYPE_CHECKING:
   from etils import epath
@@ -140,11 +140,11 @@ def is_remote(path: str, mounts: str | None = None) -> bool:
       return False  # not Linux
   folder, best, kind = pathlib.Path(path).resolve(), -1, ''
   for line in mounts.splitlines():
-    fields, _, rest = line.partition(' - ')
+    fields, _, file_system = line.partition(' - ')
     point = pathlib.Path(_unescaped(fields.split()[4]))
     # Of equal mount points the last one hides the others.
     if folder.is_relative_to(point) and len(point.parts) >= best:
-      best, kind = len(point.parts), rest.split()[0]
+      best, kind = len(point.parts), file_system.split()[0]
   is_fuse = kind == 'fuse' or kind.startswith('fuse.')
   return kind in _REMOTE or (is_fuse and kind not in _LOCAL_FUSE)
 

@@ -30,9 +30,7 @@ from ds_jax.run.session import Session
 from ds_jax.run.team import first_process_first
 from ds_jax.run.workdir import Workdir, keep_date, kept_date
 from ds_jax.types import Gold, Problem
-
-# Verifiers that read nothing but a box.
-_NEED_BOX = ('math', 'released')
+from ds_jax.verify.verifiers import READERS_OF_BOXES
 
 Prompts = tuple[tuple[Problem, np.ndarray], ...]  # tokens [P] int32
 
@@ -85,7 +83,7 @@ def load_prompts(session: Session, tokenizer: Tokenizer, split: str) -> Prompts:
   config = session.config.data
   with first_process_first(session.team):  # it may have to build the files
     loaded = load_problems(config, split, session.data_dir, progress=session.progress)
-  _check_types(loaded, config, split, session.progress)
+  _check_types(loaded, config, what=split, progress=session.progress)
   prepared = prepare(session, tokenizer, loaded.problems, what=split)
   if prepared.skipped:
     session.progress.note(
@@ -149,7 +147,9 @@ def note_shared(session: Session, prompts: Prompts, eval_prompts: Prompts) -> No
     )
 
 
-def _check_types(loaded: LoadedProblems, config: DataConfig, what: str, progress: Progress) -> None:
+def _check_types(
+  loaded: LoadedProblems, config: DataConfig, *, what: str, progress: Progress
+) -> None:
   """Says so if most golds look like no answers; of training problems none is learnt from then.
 
   Raises:
@@ -224,7 +224,7 @@ def note_missing_box(session: Session, tokenizer: Tokenizer, prompts: Prompts) -
   """
   verifier = session.config.verify.verifier
   prompts = tuple(pair for pair in prompts if not isinstance(pair[0].answer, Gold))
-  if verifier not in _NEED_BOX or not prompts:
+  if verifier not in READERS_OF_BOXES or not prompts:
     return
   if any('\\boxed' in problem.prompt for problem, _ in prompts):
     return

@@ -12,7 +12,7 @@ from ds_jax.config import Config, settings_digest
 from ds_jax.data.embedded import TASKS
 from ds_jax.data.fields import RowError
 from ds_jax.data.prompts import encode_problems
-from ds_jax.data.sources import LoadedProblems, load_questions
+from ds_jax.data.sources import LoadedProblems, asked_problem, load_questions
 from ds_jax.data.vocabulary import unknown_words
 from ds_jax.interfaces import VerifyFn
 from ds_jax.run.engines import Engines
@@ -37,13 +37,16 @@ def read_questions(engines: Engines, path: str) -> LoadedProblems:
 
 
 def read_question(engines: Engines, text: str, answer: str | None) -> Problem:
-  """The question of a command line.
+  """The question of a command line, asked as the run asks its own.
 
   Raises:
     InputError: if the model cannot read it, or the verifier not its answer.
   """
+  config = engines.session.config
+  if config.verify.verifier == 'countdown':
+    answer = answer or text
   try:
-    return accept_problem(Problem('command-line', text, answer or ''), engines)
+    return accept_problem(asked_problem(text, answer or '', config.data), engines)
   except RowError as e:
     raise InputError(f'--problem: {e}.') from e
 

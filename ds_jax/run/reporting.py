@@ -13,12 +13,13 @@ from ds_jax.report.inspect import format_tree
 from ds_jax.report.metrics import read_metrics
 from ds_jax.report.render import PAGE_NAME, PICTURE_NAME, render_report
 from ds_jax.report.summary import make_summary, summary_table
+from ds_jax.run.disk import is_writable
 from ds_jax.run.durable import write_atomically, write_json
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work, grow_in_memory
 from ds_jax.run.prompts import Prompts
 from ds_jax.run.session import Session
-from ds_jax.run.workdir import is_writable, stored_fields
+from ds_jax.run.workdir import stored_fields
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 

@@ -22,8 +22,8 @@ def restore_params(
   workdir: Workdir,
   decoder_config: DecoderConfig,
   mesh: jax.sharding.Mesh,
-  progress: Progress,
   *,
+  progress: Progress,
   step: str = '',
 ) -> tuple[Decoder, int] | None:
   """Parameters (float32, in the training form) of a checkpoint, and its step; None: there is none.

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config, response_limit
+from ds_jax.config import Config, digest, response_limit
 from ds_jax.evaluate.answers import answer_reader
 from ds_jax.evaluate.samples import TEXT_FIELDS, sample_row
 from ds_jax.run.durable import LineFile, close_parts, open_results
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work, grow_missing, key_of, rollout_jobs
+from ds_jax.run.parameters import ChosenParams
 from ds_jax.run.prompts import Prompts, note_missing_box
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
@@ -25,29 +26,34 @@ Row = dict[str, Any]
 
 def draw_samples(
   engines: Engines,
-  params: Any,
+  chosen: ChosenParams,
   prompts: Mapping[str, Prompts],
   *,
-  folder: pathlib.Path,
-  run: str,
-) -> dict[str, list[Row]]:
+  settings: Mapping[str, Any],
+  output: str | None,
+) -> tuple[pathlib.Path, dict[str, list[Row]]]:
   """Draws the samples that the files lack, `evaluate.num_samples` of each problem.
 
   Args:
     engines: of the session; its processes deal the samples among themselves.
-    params: in the form for search.
+    chosen: the parameters.
     prompts: the problems of each file, FOLDER/NAME.jsonl, by its name.
-    folder: of the files.
-    run: what the samples depend on besides problem and number; see `LineFile`.
+    settings: what the samples depend on besides parameters, problem and number.
+    output: folder of the files; None: one in the workdir that belongs to parameters and settings.
 
   Returns:
-    The rows of the samples asked for, in order, by name; of the first process.
+    The folder, and the rows of the samples asked for, in order, by name; the rows on the first
+    process alone.
 
   Raises:
     InputError: if a file holds something else.
     Stopped: if asked to; the same call goes on.
   """
   session = engines.session
+  run = f'{chosen.source}, settings {digest(settings)}'
+  folder = session.workdir.root / 'evaluations' / digest([chosen.source, settings])
+  if output:
+    folder = pathlib.Path(output)
   with contextlib.ExitStack() as stack:
     files = {}
     for name in prompts:
@@ -58,12 +64,12 @@ def draw_samples(
     note_missing_box(session, engines.tokenizer, everything)
     jobs = rollout_jobs(everything, session.config.evaluate.num_samples)
     work = Work(engines.evaluation_engine, jobs, Purpose.EVALUATE, phase='evaluate')
-    grow_missing(session, params, work, store=SampleFiles(engines, files, prompts))
-    if not session.team.is_first:
-      return {}
-    return {
-      name: _wanted_rows(files[name], pairs, session.config) for name, pairs in prompts.items()
-    }
+    grow_missing(session, chosen.params, work, store=SampleFiles(engines, files, prompts))
+    rows = {}
+    if session.team.is_first:
+      for name, pairs in prompts.items():
+        rows[name] = _wanted_rows(files[name], pairs, session.config)
+    return folder, rows
 
 
 def sample_settings(config: Config) -> dict[str, Any]:
@@ -95,8 +101,8 @@ class SampleFiles:
         self._home[problem.id] = (name, problem)
 
   def known(self, jobs: Sequence[Job]) -> set[tuple[str, int]]:
-    kept = {(row['id'], row['sample']) for file in self._files.values() for row in file.rows}
-    known = {key_of(job) for job in jobs} & kept
+    drawn = {(row['id'], row['sample']) for file in self._files.values() for row in file.rows}
+    known = {key_of(job) for job in jobs} & drawn
     if known:
       self._engines.session.progress.note(f'{len(known)} of {len(jobs)} samples are there already.')
     return known

@@ -43,19 +43,20 @@ def probed(session: Session) -> Session:
   Raises:
     CannotWrite: names the place, what it refuses, and the remedy.
   """
-  root, found = session.workdir.root, {}
+  root, fault, refusal = session.workdir.root, '', ''
   if session.team.is_first:
     try:
-      found = {'refusal': probe(root)}
+      refusal = probe(root)
     except CannotWrite as e:
-      found = {'fault': str(e)}
-  found = json.loads(session.team.gather(json.dumps(found).encode())[0])
-  if 'fault' in found:
-    raise CannotWrite(found['fault'])
-  if found['refusal']:
+      fault = str(e)
+  of_first = session.team.gather(json.dumps([fault, refusal]).encode())[0]
+  fault, refusal = json.loads(of_first)
+  if fault:
+    raise CannotWrite(fault)
+  if refusal:
     session.progress.note(
-      f'{root} cannot rename folders that hold something ({found["refusal"]}): checkpoints are '
-      f'written in their place, and count once they are marked as whole. {RENAME_REMEDY}.'
+      f'{root} cannot rename folders that hold something ({refusal}): checkpoints are written in '
+      f'their place, and count once they are marked as whole. {RENAME_REMEDY}.'
     )
-  workdir = dataclasses.replace(session.workdir, renames_folders=not found['refusal'])
+  workdir = dataclasses.replace(session.workdir, renames_folders=not refusal)
   return dataclasses.replace(session, workdir=workdir)

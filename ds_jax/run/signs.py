@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from ds_jax.config import Config, response_limit
 from ds_jax.search.statistics import cut_ends
 from ds_jax.types import FinishedTree, Trajectory, Verdict
+from ds_jax.verify.verifiers import READERS_OF_BOXES
 
-_READ_BOXES = ('math', 'released')  # verifiers whose answer is a box
 _UNREAD = frozenset({Verdict.NO_ANSWER.value, Verdict.INCOMPLETE.value})
 
 
@@ -114,7 +114,7 @@ def sign_of_skips(
 
 def _sign_of_groups(groups: Sequence[Sequence[Trajectory]], config: Config) -> str:
   kinds = collections.Counter(map(_kind_of_group, groups))
-  sign = f'Of {len(groups):,} problems {_listed(kinds)}.'
+  sign = f'Of {len(groups):,} problems: {_listed(kinds)}.'
   if config.train.uniform_trees == 'drop' and (kinds[_ALL_WRONG] or kinds[_ALL_RIGHT]):
     sign += (
       ' train.uniform_trees=drop leaves out those without both: take easier problems where all is '
@@ -123,8 +123,8 @@ def _sign_of_groups(groups: Sequence[Sequence[Trajectory]], config: Config) -> s
   return sign
 
 
-_NO_END, _ALL_WRONG, _ALL_RIGHT = 'no verified end', 'only wrong ends', 'only right ends'
-_BOTH = 'right and wrong ends'
+_NO_END, _BOTH = 'without a verified end', 'with right and wrong ends'
+_ALL_WRONG, _ALL_RIGHT = 'with only wrong ends', 'with only right ends'
 
 
 def _kind_of_group(group: Sequence[Trajectory]) -> str:
@@ -138,7 +138,7 @@ def _kind_of_group(group: Sequence[Trajectory]) -> str:
 
 def _sign_of_unread(count: int, verifier: str) -> str:
   sign = f'verify.verifier={verifier} read no answer in any of {count:,} responses (no_answer): '
-  if verifier in _READ_BOXES:
+  if verifier in READERS_OF_BOXES:
     return sign + (
       'it reads what stands in \\boxed{…}; ask for that by data.instruction, or take a verifier '
       'that fits what the model writes.'

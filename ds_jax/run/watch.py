@@ -65,7 +65,7 @@ class Watch:
 
 
 class Vigil:
-  """Notes signs, each of a kind; see evaluate/signs.py."""
+  """Notes signs, each of a kind; see signs.py."""
 
   def __init__(self, note: Callable[[str], None]):
     """Begins with nothing seen.

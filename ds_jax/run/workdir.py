@@ -22,7 +22,7 @@ from ds_jax.config import (
   stored_config,
 )
 from ds_jax.config.places import found_near, has_moved
-from ds_jax.run.disk import hold, no_locks, told
+from ds_jax.run.disk import hold, missing_folders, no_locks, remove_empty, told
 from ds_jax.run.durable import write_atomically, write_json
 
 
@@ -95,8 +95,12 @@ class Workdir:
     return self.root / 'journal' / f'{name}.process_{process}.jsonl'
 
 
+def _to_stderr(words: str) -> None:
+  print(f'ds-jax: {words}', file=sys.stderr)
+
+
 @contextlib.contextmanager
-def lock(workdir: Workdir, note: Callable[[str], None] = print) -> Iterator[None]:
+def lock(workdir: Workdir, note: Callable[[str], None] = _to_stderr) -> Iterator[None]:
   """Holds the workdir for this process; one that stays empty is not left behind.
 
   Args:
@@ -107,7 +111,7 @@ def lock(workdir: Workdir, note: Callable[[str], None] = print) -> Iterator[None
     InputError: if another process holds it.
     CannotWrite: if its file cannot be made.
   """
-  missing = [folder for folder in (workdir.root, *workdir.root.parents) if not folder.exists()]
+  missing = missing_folders(workdir.root)
   path = workdir.root / 'lock'
   with told(workdir.root, 'make files'):
     workdir.root.mkdir(parents=True, exist_ok=True)
@@ -130,17 +134,7 @@ def lock(workdir: Workdir, note: Callable[[str], None] = print) -> Iterator[None
     finally:
       if missing and list(workdir.root.iterdir()) == [path]:  # refused before it was claimed
         path.unlink()
-        for folder in missing:
-          with contextlib.suppress(OSError):  # somebody else uses it by now
-            folder.rmdir()
-
-
-def is_writable(folder: pathlib.Path) -> bool:
-  """Whether files can be made in a folder, or the folder itself where it is missing."""
-  for path in (folder, *folder.absolute().parents):
-    if path.exists():
-      return path.is_dir() and os.access(path, os.W_OK)
-  return False
+        remove_empty(missing)
 
 
 def check_config(workdir: Workdir, config: Config) -> str:
@@ -187,10 +181,6 @@ def check_config(workdir: Workdir, config: Config) -> str:
   if moved:
     notes.append(f'Taken for the same, which has moved ({"; ".join(moved)}).')
   return ' '.join(notes)
-
-
-def _to_stderr(words: str) -> None:
-  print(f'ds-jax: {words}', file=sys.stderr)
 
 
 def workdir_config(workdir: Workdir, note: Callable[[str], None] = _to_stderr) -> Config:

@@ -115,12 +115,12 @@ def source_places(weights: Sequence[float], batch_size: int, step: int) -> list[
     step: from 0.
   """
   total = math.fsum(weights)
-  given = [0] * len(weights)
-  counts = given
+  before = [0] * len(weights)  # places that each had in earlier steps
+  counts = before
   for t in range(step + 1):
-    given = [before + count for before, count in zip(given, counts, strict=True)]
+    before = [num + count for num, count in zip(before, counts, strict=True)]
     due = [(t + 1) * batch_size * weight / total for weight in weights]
-    lacking = [max(0.0, whole - have) for whole, have in zip(due, given, strict=True)]
+    lacking = [max(0.0, whole - have) for whole, have in zip(due, before, strict=True)]
     counts = [math.floor(part) for part in lacking]
     by_remainder = sorted(range(len(weights)), key=lambda i: (counts[i] - lacking[i], i))
     for i in range(batch_size - sum(counts)):
@@ -130,7 +130,7 @@ def source_places(weights: Sequence[float], batch_size: int, step: int) -> list[
       taken = min(max(excess, 0), counts[i])
       counts[i] -= taken
       excess -= taken
-  return [range(first, first + count) for first, count in zip(given, counts, strict=True)]
+  return [range(first, first + count) for first, count in zip(before, counts, strict=True)]
 
 
 def _at_places(

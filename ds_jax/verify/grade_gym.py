@@ -2,8 +2,7 @@
 
 Some of its scorers hand the answer to Python's `eval`, or to sympy's parser, which comes to `eval`.
 Here `eval` reads literals only, unless the text stands in the entry, and tasks that use sympy see
-only answers made of numbers, names and operators. Full marks are correct, a part of them
-is wrong.
+only answers made of numbers, names and operators. Full marks are correct, a part of them is wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Scorer = Callable[[str, dict[str, Any]], float]
 
 
 def verifier(task: str) -> Callable[[str, str], Verdict]:
-  """Returns the verifier of a task; golds are entries as `data.external.gym_rows` writes them.
+  """Returns the verifier of a task; golds are entries as `data.gym_entries` writes them.
 
   Args:
     task: name and options, as in the source: some scorers depend on them.

@@ -36,16 +36,16 @@ def take_size(task: str, size: int) -> tuple[str, int]:
     InputError: if the option is no whole number of problems.
   """
   name, _, text = task.partition('?')
-  kept = []
+  others = []
   for part in text.split('&') if text else ():
     option, _, value = part.partition('=')
     if option.strip() != 'size':
-      kept.append(part)
+      others.append(part)
       continue
     if not value.strip().isdecimal() or not int(value):
       raise InputError(f'Expected size of gym:{task} to be a number of problems, got {value!r}.')
     size = int(value)
-  return (f'{name}?{"&".join(kept)}' if kept else name), size
+  return (f'{name}?{"&".join(others)}' if others else name), size
 
 
 def make_dataset(text: str, **sizes: int) -> Any:

@@ -14,6 +14,9 @@ from ds_jax.types import Gold, Verdict
 
 Verifier = Callable[[str, str], Verdict]
 
+# Those that read nothing of a response but what stands in \\boxed{…}.
+READERS_OF_BOXES = ('math', 'released')
+
 _PYTHON, _GYM = 'python:', 'gym:'  # prefixes of names
 _BUILT_IN = {
   'math': 'ds_jax.verify.grade_math.verify',

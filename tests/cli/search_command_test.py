@@ -10,7 +10,9 @@ import pytest
 
 from ds_jax.cli import main
 from ds_jax.evaluate import answers
+from ds_jax.run import questions
 from ds_jax.run.durable import LineFile
+from ds_jax.run.engines import open_engines
 from ds_jax.run.searching import search_file
 from ds_jax.run.stopping import Stopped
 from ds_jax.testing import tiny_run
@@ -182,6 +184,17 @@ def test_an_output_in_use_is_refused(capsys, warm, searched, tmp_path):
     file.append({'id': 'a'})
     code, _, _, err = run(capsys, warm, f'--problems={searched[0]}', f'--output={file.path}')
     assert code == 2 and 'written by another process' in err
+
+
+def test_a_question_of_the_command_line_is_asked_as_the_run_asks_its_own(warm, tmp_path):
+  config = tiny_run.config(verify=VERIFY, data=dict(instruction='from 7'))
+  with open_engines(tiny_run.session(warm[1], config)) as engines:
+    asked = questions.read_question(engines, '11 from 2 3 5', None)
+    assert (asked.prompt, asked.answer) == ('11 from 2 3 5 from 7', '11 from 2 3 5')
+    row = {'problem': '11 from 2 3 5', 'answer': '11 from 2 3 5'}
+    problems = write(tmp_path / 'a.jsonl', row)
+    (of_file,) = questions.read_questions(engines, str(problems)).problems
+    assert of_file.prompt == asked.prompt
 
 
 def test_without_an_answer_nothing_is_graded_and_the_vote_decides(capsys, warm, tmp_path):

@@ -305,14 +305,14 @@ def test_system_messages_and_examples(tmp_path):
   examples = dataclasses.replace(problem, preamble=CHAT[1:3])
   text = words(loaded(tmp_path, folders.CHATML, settings), examples)
   assert text.startswith('<|system|>\nBe brief.</s>\n<|user|>\nWhat is "2+2"')
-  with pytest.raises(InputError, match="drops or changes what system says: 'Be brief.'"):
+  with pytest.raises(InputError, match="drops .* what system says: 'Be brief.'.*place for it"):
     loaded(tmp_path, CONTENT, settings).encode_prompt('x')
 
 
 def test_a_template_that_asks_for_a_system_message_takes_that_of_a_row(tmp_path):
   template = "{% if messages[0].role != 'system' %}{{ raise_exception('System message required') }}"
   tokenizer = loaded(tmp_path, template + '{% endif %}' + folders.CHATML)
-  with pytest.raises(InputError, match='Problem a: .*fails: System message required'):
+  with pytest.raises(InputError, match='Problem a: .*required.*set data.system_message'):
     tokenizer.encode_problems([Problem('a', 'x', '')])
   assert 'Be  brief.' in words(tokenizer, Problem('a', 'x', '', preamble=CHAT[:1]))
 

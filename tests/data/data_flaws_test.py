@@ -12,7 +12,7 @@ from ds_jax.data.flaws import FLAWS, flaw_of, flaws_between
 from ds_jax.data.overlap import find_overlaps, grams
 from ds_jax.data.sources import load_problems
 from ds_jax.interfaces import SilentProgress
-from ds_jax.types import Problem
+from ds_jax.types import Gold, Problem
 
 
 def problem(prompt='What is it?', answer='7', name='p'):
@@ -64,6 +64,15 @@ def test_repeats_keep_the_first_and_contradictions_none():
     5: 'conflicting_answers',
   }
   assert set(found.values()) < set(FLAWS)
+
+
+def test_what_a_task_of_the_gym_asks_twice_is_a_repetition():
+  entries = [('gym:a?max=3', '{"max": 3}'), ('gym:a?max=6', '{"max": 6}'), ('gym:b', '{}')]
+  golds = [Gold(entry, verifier) for verifier, entry in entries]
+  assert flaws_between([problem('q', gold) for gold in golds[:2]]) == {1: 'repeated_question'}
+  assert set(flaws_between([problem('q', gold) for gold in golds]).values()) == {
+    'conflicting_answers'
+  }
 
 
 def test_training_problems_lose_flawed_rows_and_evaluation_sets_do_not(tmp_path):

@@ -19,17 +19,9 @@ from ds_jax.data.fields import RowError
 from ds_jax.data.flaws import GOLD_FLAWS, flaw_of, gold_flaw
 from ds_jax.data.layouts import read_problem, read_question
 from ds_jax.data.sources import load_problems
-from ds_jax.interfaces import SilentProgress
+from ds_jax.testing.notes import Notes
 from ds_jax.types import Problem, Verdict
 from ds_jax.verify import grade_math
-
-
-class Notes(SilentProgress):
-  def __init__(self):
-    self.messages = []
-
-  def note(self, message):
-    self.messages.append(message)
 
 
 def gold_of(answer):

@@ -12,7 +12,7 @@ from ds_jax.checks import InputError
 from ds_jax.config import DataConfig, VerifyConfig
 from ds_jax.data import gym_entries
 from ds_jax.data.sources import load_problems
-from ds_jax.interfaces import SilentProgress
+from ds_jax.testing.notes import Notes
 from ds_jax.types import Gold, Verdict
 from ds_jax.verify import gym_tasks
 from ds_jax.verify.pool import VerifierPool
@@ -60,14 +60,6 @@ class FewDataset(LegsDataset):
 
 DATASETS = {'legs': (LegsDataset, Legs), 'few': (FewDataset, Legs)}
 """
-
-
-class Notes(SilentProgress):
-  def __init__(self):
-    self.messages = []
-
-  def note(self, message):
-    self.messages.append(message)
 
 
 @pytest.fixture

@@ -10,16 +10,8 @@ from ds_jax.checks import InputError
 from ds_jax.config import CountdownConfig, DataConfig, config_from
 from ds_jax.config.mixtures import Part, parse_sources
 from ds_jax.data.sources import load_problems
-from ds_jax.interfaces import SilentProgress
+from ds_jax.testing.notes import Notes
 from ds_jax.verify.verifiers import name_for
-
-
-class Notes(SilentProgress):
-  def __init__(self):
-    self.messages = []
-
-  def note(self, message):
-    self.messages.append(message)
 
 
 def load(source, split='train', progress=None, **fields):

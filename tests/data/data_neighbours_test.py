@@ -33,6 +33,7 @@ OPTIONS = '\nA. a1\nB. b2\nC. c3\nD. d4'
     {'question': 'How many?', 'answer': f'{WORK} So, the final answer is $\\boxed{{72}}$.'},
     {'question': 'How many?', 'answer': f'{WORK}\n\n**Final Answer:** 72'},
     {'question': 'How many?', 'answer': f'<think>{WORK}</think>\n<answer> 72 </answer>'},
+    {'question': 'How many?', 'answer': '<answer>72</answer>'},
     {'problem': 'How many?', 'solution': f'{WORK}\nAnswer: 72'},
     {'problem': 'How many?', 'solution': f'{WORK} \\boxed{{72}}', 'answer': '72', 'messages': USER},
     {'problem': 'How many?', 'solution': f'{WORK} $\\boxed{{72}}$.', 'level': 'Level 5'},
@@ -63,6 +64,12 @@ def test_the_gold_of_public_layouts_is_the_answer(row):
     ({'options': CHOICES, 'answer': 'D', 'answer_index': 3}, 'D'),  # MMLU-Pro
     ({'choices': {'text': CHOICES, 'label': list('ABCD')}, 'answerKey': 'D'}, 'D'),  # ARC
     ({'options': ['A)a1', 'B)b2', 'C) c3', 'D)d4'], 'correct': 'B'}, 'B'),  # AQuA
+    (dict(zip('ABCD', CHOICES, strict=True)) | {'Answer': 'D'}, 'D'),  # MMLU as CSV, CMMLU
+    (
+      dict(zip(['option_a', 'option_b', 'option_c', 'option_d'], CHOICES, strict=True))
+      | {'answer': 'c3'},
+      'C',
+    ),
     ({'options': dict(zip('ABCD', CHOICES, strict=True)), 'answer': 'b2', 'answer_idx': 'B'}, 'B'),
   ],
 )
@@ -79,6 +86,19 @@ def test_options_that_a_question_has_already_are_not_repeated():
   assert read_question({'question': 'Which?', 'choices': CHOICES}, DataConfig()).prompt == (
     f'Which?{OPTIONS}'
   )
+
+
+@pytest.mark.parametrize('field', ['system', 'system_prompt', 'System_Message'])
+def test_a_system_message_may_have_a_field_of_its_own(field):
+  row = {field: 'Be brief.', 'question': 'How many?', 'answer': '72'}
+  assert read_problem(row, DataConfig()).preamble == (('system', 'Be brief.'),)
+  assert read_question(row | {'answer': None}, DataConfig()).preamble == (('system', 'Be brief.'),)
+  chat = [{'role': 'system', 'content': 'Among the messages.'}, *USER]
+  row = {field: 'Be brief.', 'messages': chat, 'answer': '72'}
+  assert read_problem(row, DataConfig()).preamble == (('system', 'Among the messages.'),)
+  for empty in ('', ' ', None):
+    row = {field: empty, 'question': 'How many?', 'answer': '72'}
+    assert read_problem(row, DataConfig()).preamble == ()
 
 
 def test_the_body_of_a_word_problem_belongs_to_it():

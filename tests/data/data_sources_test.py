@@ -14,16 +14,8 @@ from ds_jax.checks import InputError
 from ds_jax.config import CountdownConfig, DataConfig
 from ds_jax.data.layouts import RowError, read_problem, with_instruction
 from ds_jax.data.sources import load_problems
-from ds_jax.interfaces import SilentProgress
+from ds_jax.testing.notes import Notes
 from ds_jax.verify.extract import last_closed_box
-
-
-class Notes(SilentProgress):
-  def __init__(self):
-    self.messages = []
-
-  def note(self, message):
-    self.messages.append(message)
 
 
 def load(source, split='train', progress=None, **fields):

@@ -102,6 +102,22 @@ def test_a_folder_that_nothing_loads_right_is_refused_by_name(tmp_path, monkeypa
     load_tokenizer(folder)
 
 
+@pytest.mark.parametrize(
+  'name, content, says',
+  [
+    ('tokenizer_config.json', b'{', 'cannot be read'),
+    ('tokenizer_config.json', b'[]', 'to be a JSON object'),
+    ('special_tokens_map.json', b'"x"', 'to be a JSON object'),
+    ('chat_template.jinja', b'caf\xe9', 'cannot be read'),
+  ],
+)
+def test_the_broken_file_of_several_is_named(tmp_path, name, content, says):
+  folder = folders.write_folder(tmp_path, folders.byte_level())
+  (folder / name).write_bytes(content)
+  with pytest.raises(InputError, match=f'{name}.*{says}'):
+    load_tokenizer(folder)
+
+
 def test_special_tokens_keep_their_ids_within_text(tmp_path):
   folder = folders.write_folder(
     tmp_path, folders.byte_level(), tokenizer_class='LlamaTokenizer', config={'model_type': 'llama'}

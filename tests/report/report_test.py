@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import struct
@@ -110,16 +111,28 @@ def test_a_phase_that_is_silent_for_long_says_that_it_is_alive():
 def test_the_thread_of_a_phase_ends_with_it():
   stream = io.StringIO()
   progress = PlainProgress(stream, tick_seconds=1e-3)
-  progress._silence = 0
-  before = threading.active_count()
+  before = set(threading.enumerate())
   progress.start('search', 3)
-  assert threading.active_count() == before + 1
+  (first,) = set(threading.enumerate()) - before
   progress.start('update')
+  threads = {first, *(set(threading.enumerate()) - before)}
+  assert len(threads) == 2
   progress.finish()
-  for thread in threading.enumerate():
-    if thread.daemon and thread.name.startswith('progress'):
-      thread.join(timeout=60)
-      assert not thread.is_alive()
+  for thread in threads:
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+
+
+def test_the_thread_of_a_phase_that_nobody_ends_ends_with_its_stream(monkeypatch):
+  errors = []
+  monkeypatch.setattr(threading, 'excepthook', errors.append)
+  stream, before = io.StringIO(), set(threading.enumerate())
+  hours = itertools.count(step=3600).__next__  # a line is due at every tick
+  PlainProgress(stream, hours, tick_seconds=1e-3).start('search')
+  (thread,) = set(threading.enumerate()) - before
+  stream.close()
+  thread.join(timeout=60)
+  assert not thread.is_alive() and not errors
 
 
 def test_live_progress_keeps_notes_and_the_cursor():

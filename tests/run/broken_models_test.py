@@ -78,6 +78,7 @@ def saved_steps(workdir):
   return sorted(json.loads(file.read_text())['host']['step'] for file in files)
 
 
+@pytest.mark.long
 def test_parameters_that_are_not_finite_are_never_saved(workdir, monkeypatch, tmp_path):
   spoil_step(monkeypatch, 2)
   with pytest.raises(NotFinite, match=r'layers\.up_kernel of the state to be saved.*not saved'):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import re
 import resource
@@ -23,10 +24,12 @@ import orbax.checkpoint as ocp
 import pytest
 from train_cases import CONFIG, assert_same_state, random_examples, small_decoder
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, NotFinite
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import abstract_decoder
-from ds_jax.run.checkpoint import Checkpointer, SaveError, _checksum
+from ds_jax.run import checkpoint
+from ds_jax.run.checkpoint import Checkpointer, SaveError
+from ds_jax.run.leaves import checksum
 from ds_jax.sharding import make_mesh, parameter_shardings
 from ds_jax.testing.tolerance import decoder_terms, tolerance
 from ds_jax.train.batch import pack
@@ -237,6 +240,27 @@ def test_another_model_is_not_taken_for_damage(checkpointer, notes):
   assert not notes
 
 
+def test_parameters_that_are_not_finite_are_neither_saved_nor_restored(
+  checkpointer, notes, monkeypatch
+):
+  kernel, broken = jnp.ones((4, 4)), jnp.full((4, 4), jnp.inf)
+  good = {'params': {'kernel': kernel}, 'moments': {'kernel': broken}}  # moments may be anything
+  checkpointer.save(1, good, {'step': 1})
+  bad = good | {'params': {'kernel': kernel.at[1, 2].set(jnp.nan)}}
+  with pytest.raises(
+    NotFinite, match='kernel of the state to be saved as checkpoint 2.*Checkpoint 1'
+  ):
+    checkpointer.save(2, bad, {'step': 2})
+  assert checkpointer.latest() == 1
+  with monkeypatch.context() as patched:  # as versions before this check saved them
+    patched.setattr(checkpoint, '_not_finite', lambda examined: [])
+    checkpointer.save(2, bad, {'step': 2})
+  with pytest.raises(NotFinite, match='Checkpoint 2 in .* holds kernel with'):
+    checkpointer.restore(abstract(good))
+  assert_equal(checkpointer.restore(abstract(good), steps=[1])[0], good)
+  assert not notes  # it is not damaged
+
+
 # Orbax's abandoned writes end when they like; whatever they say then is not ours to time.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_full_disk_keeps_the_earlier_checkpoint(checkpointer, tmp_path, capfd):
@@ -355,7 +379,7 @@ def test_a_run_may_come_to_a_place_without_renames_and_leave_it(tmp_path, notes,
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-def test_a_full_disk_in_place_keeps_the_earlier_checkpoint(in_place, tmp_path):
+def test_a_full_disk_in_place_keeps_the_earlier_checkpoint(in_place, tmp_path, caplog):
   checkpointer = in_place()
   checkpointer.save(1, simple(), {'step': 1})
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -367,6 +391,9 @@ def test_a_full_disk_in_place_keeps_the_earlier_checkpoint(in_place, tmp_path):
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     signal.signal(signal.SIGXFSZ, handler)
+  for error in ('Future exception was never retrieved', 'Something else'):  # at the exit, at worst
+    logging.getLogger('asyncio').error(error)
+  assert [record.getMessage() for record in caplog.records] == ['Something else']
   assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['1']
   checkpointer.save(2, simple(), {'step': 2})
   assert checkpointer.latest() == 2
@@ -409,7 +436,7 @@ def test_killed_while_saving_leaves_whole_checkpoints(tmp_path, root, notes, way
 def test_checksum_sees_bits_and_order(dtype):
   array = jnp.arange(24).reshape(2, 3, 4).astype(dtype)
   changed = array.at[1, 2, 3].set(jnp.zeros((), dtype))
-  assert int(_checksum(array)) == int(_checksum(jnp.array(array)))
-  assert int(_checksum(array)) != int(_checksum(changed))
+  assert int(checksum(array)) == int(checksum(jnp.array(array)))
+  assert int(checksum(array)) != int(checksum(changed))
   if dtype is not bool:
-    assert int(_checksum(array)) != int(_checksum(array[::-1]))
+    assert int(checksum(array)) != int(checksum(array[::-1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -17,9 +18,10 @@ import pytest
 from ds_jax.checks import InputError
 from ds_jax.cli import main
 from ds_jax.interfaces import SilentProgress
+from ds_jax.report.metrics import MetricsWriter
 from ds_jax.run import disk
-from ds_jax.run.disk import CannotWrite, probe
-from ds_jax.run.durable import LineFile
+from ds_jax.run.disk import CannotWrite, probe, with_remedy
+from ds_jax.run.durable import LineFile, write_atomically
 from ds_jax.run.session import Session, probed
 from ds_jax.run.stopping import Stopped
 from ds_jax.run.warmstart import warmstart
@@ -29,11 +31,16 @@ from ds_jax.testing import tiny_run
 
 def refuse(patch, module, name, code):
   """A function of a module that raises."""
+  patch.setattr(module, name, raising(code))
+
+
+def raising(code):
+  """A function that raises the system's error."""
 
   def raises(*arguments, **fields):
     raise OSError(code, os.strerror(code))
 
-  patch.setattr(module, name, raises)
+  return raises
 
 
 def test_a_trial_leaves_nothing_behind(tmp_path):
@@ -114,13 +121,46 @@ def test_a_lock_on_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch)
   assert not list(tmp_path.iterdir())
 
 
+def fill_up(file):
+  """From now on nothing fits into an open file."""
+  with open('/dev/full', 'wb') as full:
+    os.dup2(full.fileno(), file.fileno())
+
+
+def test_a_disk_that_fills_up_is_told_with_file_and_remedy(tmp_path, monkeypatch):
+  words = "No space left on device: '{}'. The disk is full; free some space"
+
+  with pytest.raises(OSError) as caught, LineFile(tmp_path / 'lines', None) as lines:
+    fill_up(lines._file)
+    lines.append({'id': 1})
+  assert words.format(tmp_path / 'lines') in with_remedy(caught.value)
+
+  with pytest.raises(OSError) as caught:
+    with contextlib.closing(MetricsWriter(tmp_path, tensorboard=False)) as metrics:
+      fill_up(metrics._file)
+      metrics.write(1, 'train', {'loss': 1.0})
+  assert words.format(tmp_path / 'metrics.jsonl') in with_remedy(caught.value)
+
+  refuse(monkeypatch, os, 'fsync', errno.ENOSPC)
+  with pytest.raises(OSError) as caught:
+    write_atomically(tmp_path / 'whole', 'text')
+  assert words.format(tmp_path / 'whole') in with_remedy(caught.value)
+
+
+def test_a_command_tells_the_remedy_of_a_full_disk(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr('ds_jax.cli.report.run', raising(errno.ENOSPC))
+  (tmp_path / 'metrics.jsonl').touch()
+  assert main(['report', f'--workdir={tmp_path}']) == 74
+  assert 'The disk is full; free some space' in capsys.readouterr().err
+
+
 def test_the_first_process_tries_for_all(tmp_path, monkeypatch):
   tried = []
   monkeypatch.setattr('ds_jax.run.session.probe', lambda folder: tried.append(folder) or 'refused')
 
   class Second:
     index, count, is_first = 1, 2, False
-    answer = b'{"refusal": "[Errno 24]"}'
+    answer = b'["", "[Errno 24]"]'
 
     def gather(self, data):
       return [self.answer, data]
@@ -129,7 +169,7 @@ def test_the_first_process_tries_for_all(tmp_path, monkeypatch):
     return Session(None, Workdir(tmp_path), SilentProgress(), team=team)
 
   assert not probed(session(Second())).workdir.renames_folders and not tried
-  Second.answer = b'{"fault": "Cannot write files in x."}'
+  Second.answer = b'["Cannot write files in x.", ""]'
   with pytest.raises(CannotWrite, match='in x'):
     probed(session(Second()))
   assert not probed(Session(None, Workdir(tmp_path), SilentProgress())).workdir.renames_folders

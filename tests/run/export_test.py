@@ -117,7 +117,9 @@ def test_the_optimizer_stays_on_disk(run):
 
   workdir, expected, tokenizer = run
   config = read_config(workdir.warmstart, tokenizer.num_ids)
-  params, step = restore_params(workdir, config, make_mesh(tensor=2, fsdp=-1), SilentProgress())
+  params, step = restore_params(
+    workdir, config, make_mesh(tensor=2, fsdp=-1), progress=SilentProgress()
+  )
   assert step == 2
   jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(params), jax.tree.leaves(expected))
   assert {d.id for x in jax.tree.leaves(params) for d in x.sharding.device_set} == set(range(8))

@@ -7,21 +7,13 @@ import json
 import pytest
 
 from ds_jax.checks import InputError
-from ds_jax.interfaces import SilentProgress
 from ds_jax.report.summary import table_rows
 from ds_jax.run.evaluation import evaluate
 from ds_jax.run.sampler import next_batch
 from ds_jax.run.session import Session
 from ds_jax.run.training import Training
 from ds_jax.testing import tiny_run
-
-
-class Notes(SilentProgress):
-  def __init__(self):
-    self.messages = []
-
-  def note(self, message):
-    self.messages.append(message)
+from ds_jax.testing.notes import Notes
 
 
 def write(path, rows):

@@ -18,13 +18,15 @@ from ds_jax.data.prompts import load_tokenizer
 from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.run import model_files, opening
 from ds_jax.run.checkpoint import Checkpointer, Saved
+from ds_jax.run.disk import is_writable
 from ds_jax.run.engines import open_engines
 from ds_jax.run.parameters import init_model
 from ds_jax.run.restoring import list_steps, numbers_of
 from ds_jax.run.session import Session
-from ds_jax.run.workdir import Workdir, claim, is_writable
+from ds_jax.run.workdir import Workdir, claim
 from ds_jax.sharding import make_mesh
 from ds_jax.testing import tiny_run
+from ds_jax.testing.notes import Notes
 from ds_jax.testing.tiny_run import write_countdown_tokenizer
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.state import init_state
@@ -34,16 +36,6 @@ VERIFY = dict(verifier='countdown', num_workers=1)
 DATA = dict(source='file:train.jsonl', eval_source='file:eval.jsonl')  # both are gone
 # By number: training step, and pass@1 of the evaluation that came with it.
 SAVES = {1: (0, 0.2), 2: (2, None), 3: (4, 0.6), 4: (6, 0.4), 5: (6, None)}
-
-
-class Notes:
-  """A Progress that keeps what it is told."""
-
-  def __init__(self):
-    self.notes = []
-
-  def note(self, message):
-    self.notes.append(message)
 
 
 def make_model(folder, **shape):
@@ -315,13 +307,15 @@ def test_a_model_that_changes_under_a_run_changes_nothing(made, moved, tmp_path,
   session = Session(config, moved, notes)
   tokenizer = opening.open_model(session).tokenizer
   opening.keep_model(session, tokenizer)
-  assert not notes.notes
+  assert not notes.messages
 
   (model / 'chat_template.jinja').write_text('another')
   (model / 'tokenizer.model').write_text('new')
   assert opening.model_folder(session) == moved.model_files
   opening.keep_model(session, tokenizer)
-  assert 'chat_template.jinja, tokenizer.model' in notes.notes[0] and 'goes on' in notes.notes[0]
+  assert (
+    'chat_template.jinja, tokenizer.model' in notes.messages[0] and 'goes on' in notes.messages[0]
+  )
 
   elsewhere = Session(tiny_run.config(model=dict(path=str(shutil.move(MODEL, 'b')))), moved, notes)
   with pytest.raises(InputError, match='is not the model .* chat_template.jinja, tokenizer.model'):

@@ -14,27 +14,19 @@ import tokenizers
 from ds_jax.checks import InputError
 from ds_jax.cli import main
 from ds_jax.config import Config, VerifyConfig
-from ds_jax.interfaces import SilentProgress
 from ds_jax.run import prompts as prompts_lib
 from ds_jax.run import training
-from ds_jax.run.benchmarks import sample_settings
 from ds_jax.run.prompts import note_missing_box, open_tokenizer, template_settings
+from ds_jax.run.samples import sample_settings
 from ds_jax.run.session import Session
 from ds_jax.run.stopping import Stopped
 from ds_jax.run.workdir import Workdir, kept_date
 from ds_jax.testing import tiny_run
+from ds_jax.testing.notes import Notes
 from ds_jax.types import Problem
 
 PLAIN = Problem('a', 'What is 1 + 1?', '2')
 BOXED = Problem('b', r'What is 1 + 2? Answer within \boxed{}.', '3')
-
-
-class Notes(SilentProgress):
-  def __init__(self):
-    self.notes = []
-
-  def note(self, text: str) -> None:
-    self.notes.append(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +44,7 @@ def notes_of(problems, verifier='math', system=''):
   session = Session(Config(verify=VerifyConfig(verifier=verifier)), None, progress)
   prompts = tuple((problem, np.arange(3, dtype=np.int32)) for problem in problems)
   note_missing_box(session, Template(system), prompts)
-  return progress.notes
+  return progress.messages
 
 
 @pytest.mark.parametrize('verifier', ['math', 'released'])
@@ -114,7 +106,7 @@ def prompt_on(monkeypatch, day, workdir, **data):
   session = Session(tiny_run.config(data=data), workdir, progress)
   tokenizer = open_tokenizer(session, workdir.warmstart)
   text = tokenizer.decode_response(tokenizer.encode_prompt('11 from 2 3 5'))
-  return text, progress.notes, tokenizer
+  return text, progress.messages, tokenizer
 
 
 def always():

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from ds_jax.checks import InputError
-from ds_jax.interfaces import SilentProgress
 from ds_jax.report.metrics import read_metrics
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.growing import Journal
@@ -26,6 +25,7 @@ from ds_jax.run.training import Training, train
 from ds_jax.run.warmstart import warmstart
 from ds_jax.run.workdir import Workdir, lock
 from ds_jax.testing import tiny_run
+from ds_jax.testing.notes import Notes
 from ds_jax.train.trees import PACKINGS
 
 
@@ -519,14 +519,6 @@ def test_plans_that_do_not_begin_with_what_was_done_are_refused(done):
   assert done[0].summary.exists() and tiny_run.train(done[0], tiny_run.config())['steps'] == 6
 
 
-class Notes(SilentProgress):
-  def __init__(self):
-    self.lines = []
-
-  def note(self, message):
-    self.lines.append(message)
-
-
 def test_a_run_that_learns_nothing_says_so_at_once_and_at_the_end(warm, tmp_path):
   """No answer is ever right; nothing is evaluated before."""
   workdir, notes = copy(warm, tmp_path / 'run'), Notes()
@@ -538,11 +530,11 @@ def test_a_run_that_learns_nothing_says_so_at_once_and_at_the_end(warm, tmp_path
   (workdir.root / 'config.json').unlink()
   session = dataclasses.replace(tiny_run.session(workdir, cfg), progress=notes)
   summary, text = train(session)
-  said = [line for line in notes.lines if 'Nothing was learnt' in line]
+  said = [line for line in notes.messages if 'Nothing was learnt' in line]
   assert [line.split(':')[0] for line in said] == ['Step 1', 'Step 5, 5 times in a row']
-  assert 'of 2 updates 2 had nothing to train on. Of 6 problems 6 only wrong ends.' in said[0]
+  assert 'of 2 updates 2 had nothing to train on. Of 6 problems: 6 with only wrong ends.' in said[0]
   assert 'train.uniform_trees=drop' in said[0] and 'responses is right' in said[0]
-  assert [line.split(':')[0] for line in notes.lines if 'responses is right' in line] == [
+  assert [line.split(':')[0] for line in notes.messages if 'responses is right' in line] == [
     'Filter, round 0', 'Step 1', 'Step 5, 5 times in a row',
   ]  # fmt: skip
   assert (summary['updates'], summary['skipped_updates'], summary['skipped_steps']) == (10, 10, 5)

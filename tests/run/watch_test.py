@@ -61,7 +61,7 @@ def test_skipped_updates_are_explained():
   groups = [[right, right], [wrong], [], [wrong, right]]
   skips = sign_of_skips(groups, CONFIG, num_updates=3, num_empty=3)
   assert 'of 3 updates 3 had nothing to train on' in skips
-  for words in ('1 only right ends', '1 only wrong ends', '1 no verified end'):
+  for words in ('1 with only right ends', '1 with only wrong ends', '1 without a verified end'):
     assert words in skips
   broken = sign_of_skips(groups, CONFIG, num_updates=3, num_empty=0)
   assert '3 had a gradient that is not finite' in broken and 'only wrong' not in broken

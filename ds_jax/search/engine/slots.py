@@ -87,8 +87,7 @@ class Slot:
     self.expansion, self.children = None, {}
 
   def _kept_length(self, tree: HostTree, node: int, *, num_encoded: int) -> int:
-    """Positions of the path to `node` that stay; its last token is encoded anew in any case, its
-    logits are wanted."""
+    """Positions of the path to `node` that stay; its last token is not among the encoded ones."""
     if self.tree is not tree and node == Tree.ROOT and self.holds(tree.prefix):
       return num_encoded
     return min(self.shared_length(tree, node), num_encoded)
@@ -171,7 +170,27 @@ def make_plan(
   round in which it is whole.
   """
   count, per_shard = len(slots), len(slots) // num_shards
-  plan = SlotPlan(
+  plan = _idle_plan(count, replay_chunk)
+  for b, slot in enumerate(slots):
+    plan.append_child[b], slot.append_child = slot.append_child, -1
+    plan.keep_length[b] = slot.length
+  for first in range(0, count, per_shard):
+    of_shard = slots[first : first + per_shard]
+    _fill_caches(plan, of_shard, first, replay_chunk=replay_chunk, replay_lanes=replay_lanes)
+  for b, slot in enumerate(slots):
+    if slot.request is not None and not len(slot.backlog):
+      plan.pending_token[b] = slot.pending
+      plan.num_children[b] = slot.request.num_children
+      plan.first_child[b] = slot.request.first_child
+      plan.key[b] = slot.request.key
+      slot.tree.is_encoded = True
+      slot.length += 1
+  return plan
+
+
+def _idle_plan(count: int, replay_chunk: int) -> SlotPlan:
+  """The plan of slots that do nothing."""
+  return SlotPlan(
     append_child=np.full(count, -1, np.int32),
     keep_length=np.zeros(count, np.int32),
     replay_tokens=np.zeros((count, replay_chunk), np.int32),
@@ -182,32 +201,24 @@ def make_plan(
     first_child=np.zeros(count, np.int32),
     key=np.zeros((count, 2), np.uint32),
   )
-  for b, slot in enumerate(slots):
-    plan.append_child[b], slot.append_child = slot.append_child, -1
-    plan.keep_length[b] = slot.length
-  for first in range(0, count, per_shard):
-    of_shard = slots[first : first + per_shard]
-    encoders = _encoders(of_shard)
-    free_lanes = replay_lanes
-    for b, slot in enumerate(of_shard, first):
-      has_other_encoder = slot.is_at_start and slots[first + encoders[slot.prefix]] is not slot
-      if len(slot.backlog) and free_lanes and not has_other_encoder:
-        free_lanes -= 1
-        chunk = slot.encode(replay_chunk)
-        plan.replay_tokens[b, : len(chunk)], plan.replay_length[b] = chunk, len(chunk)
-    for b, slot in enumerate(of_shard, first):
-      if slot.is_at_start and slots[first + encoders[slot.prefix]].holds(slot.prefix):
-        plan.copy_from[b] = encoders[slot.prefix]
-        plan.keep_length[b] = slot.take_over()
-  for b, slot in enumerate(slots):
-    if slot.request is not None and not len(slot.backlog):
-      plan.pending_token[b] = slot.pending
-      plan.num_children[b] = slot.request.num_children
-      plan.first_child[b] = slot.request.first_child
-      plan.key[b] = slot.request.key
-      slot.tree.is_encoded = True
-      slot.length += 1
-  return plan
+
+
+def _fill_caches(
+  plan: SlotPlan, slots: Sequence[Slot], first: int, *, replay_chunk: int, replay_lanes: int
+) -> None:
+  """Has the slots of one shard, numbered from `first` on, replay or take over what they lack."""
+  encoders = _encoders(slots)
+  free_lanes = replay_lanes
+  for b, slot in enumerate(slots, first):
+    has_other_encoder = slot.is_at_start and slots[encoders[slot.prefix]] is not slot
+    if len(slot.backlog) and free_lanes and not has_other_encoder:
+      free_lanes -= 1
+      chunk = slot.encode(replay_chunk)
+      plan.replay_tokens[b, : len(chunk)], plan.replay_length[b] = chunk, len(chunk)
+  for b, slot in enumerate(slots, first):
+    if slot.is_at_start and slots[encoders[slot.prefix]].holds(slot.prefix):
+      plan.copy_from[b] = encoders[slot.prefix]
+      plan.keep_length[b] = slot.take_over()
 
 
 def _encoders(slots: Sequence[Slot]) -> dict[Prefix, int]:
