@@ -191,7 +191,7 @@ def starving(task: Task, folder: pathlib.Path) -> pathlib.Path:
     row = json.loads(line)
     if 'id' in row:
       solved[row['id']] += row['verdict'] == 'correct'
-      problems[row['id']] = {'id': row['id'], 'problem': row['problem'], 'answer': row['gold']}
+      problems[row['id']] = {'id': row['id'], 'problem': row['question'], 'answer': row['gold']}
   unsolved = [problem for name, problem in problems.items() if not solved[name]][:2000]
   path.write_text(''.join(json.dumps(problem) + '\n' for problem in unsolved))
   return path
