@@ -45,6 +45,8 @@ class Args(RunFlags):
         '--problem searches one problem and prints its tree; --problems=FILE and '
         '--output=FILE.jsonl are for many. Give the one or the others.'
       )
+    if self.problem and not self.problem.strip():
+      raise InputError('--problem is empty; give the text of the problem.')
     if self.problems and self.answer:
       raise InputError(
         '--answer belongs to --problem; the answers of --problems stand in the file.'

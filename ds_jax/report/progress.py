@@ -199,22 +199,23 @@ class LiveProgress:
 
 
 def _bars(console: Any) -> Any:
-  """Returns an empty rich Progress. Fields come last, so that a narrow terminal cuts only them."""
+  """Returns an empty rich Progress. On a narrow terminal the fields are cut, then the bar."""
   from rich import progress
   from rich.table import Column
 
-  def text(template: str, **style: str) -> progress.TextColumn:
+  def text(template: str, **style: Any) -> progress.TextColumn:
     column = Column(no_wrap=True, overflow='ellipsis', **style)
     return progress.TextColumn(template, markup=False, table_column=column)
 
   return progress.Progress(
     text('{task.description}', style='bold'),
     progress.BarColumn(bar_width=24),
-    progress.MofNCompleteColumn(),
-    progress.TimeElapsedColumn(),
+    progress.MofNCompleteColumn(table_column=Column(no_wrap=True)),
+    progress.TimeElapsedColumn(table_column=Column(no_wrap=True)),
     progress.TextColumn('left'),
-    progress.TimeRemainingColumn(),
-    text('{task.fields[shown]}'),
+    progress.TimeRemainingColumn(table_column=Column(no_wrap=True)),
+    text('{task.fields[shown]}', ratio=1),  # what is left of the line
+    expand=True,
     console=console,
     refresh_per_second=4,
     redirect_stdout=False,  # results on standard output must not end up on standard error

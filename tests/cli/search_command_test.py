@@ -157,6 +157,7 @@ def test_broken_rows_are_skipped_counted_and_named(capsys, warm, tmp_path):
   'argv, words',
   [
     (['--problem=11 from 2 3 x7'], "no token for 'x7'"),
+    (['--problem= '], '--problem is empty'),
     (['--problem=11 from'], 'Expected a countdown answer'),
     (['--problem=11 from 2 3 5', '--problems=x'], 'Give the one or the others'),
     (['--problems=/nowhere.jsonl', '--output=x'], 'does not exist'),

@@ -135,6 +135,19 @@ def test_the_thread_of_a_phase_that_nobody_ends_ends_with_its_stream(monkeypatch
   assert not thread.is_alive() and not errors
 
 
+@pytest.mark.parametrize('phase', ['evaluate', 'evaluate (before training)'])
+def test_a_narrow_terminal_keeps_count_and_times(phase, monkeypatch):
+  monkeypatch.setenv('COLUMNS', '80')
+  stream = io.StringIO()
+  progress = LiveProgress(stream)
+  progress.start(phase, 1800)
+  progress.update(1200, expansions=2590, solved=471, tokens=18141, tokens_per_second=4079)
+  progress.finish()
+  last_bar = re.sub(r'\x1b\[[\d;?]*[a-zA-Z]', '', stream.getvalue().strip().split('\r')[-1])
+  assert re.match(re.escape(phase) + r' [━╸╺]+ 1200/1800 \d:\d\d:\d\d left \S+', last_bar), last_bar
+  assert '…' not in last_bar.split('left')[0]
+
+
 def test_live_progress_keeps_notes_and_the_cursor():
   stream = io.StringIO()
   progress = LiveProgress(stream)
