@@ -95,9 +95,9 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     of_source = {label: _of_source(column, source) for label, column in columns.items()}
     rows.append((f'  {source}', *map(with_interval, of_source.values())))
     changes.append(_change_of('pass_at_1', of_source))
-  if any('pass_at_k' in evaluation for evaluation in columns.values()):
-    counts = [evaluation.get('num_samples') for evaluation in reversed(columns.values())]
-    k = next(filter(None, counts), 'k')
+  counts = [evaluation.get('num_samples') for evaluation in reversed(columns.values())]
+  k = next(filter(None, counts), 'k')
+  if k != 1 and any('pass_at_k' in evaluation for evaluation in columns.values()):
     shares = [percent(evaluation.get('pass_at_k')) for evaluation in columns.values()]
     rows.append((f'pass@{k}', *shares))
     changes.append(_change_of('pass_at_k', columns))
