@@ -46,7 +46,8 @@ def find_files(pattern: str) -> list[pathlib.Path]:
     if not path.is_file():
       what = 'is a folder; name a file in it' if path.is_dir() else 'does not exist'
       raise InputError(
-        f'Data file {str(path)!r} {what}, e.g. file:PATH.jsonl or file:FOLDER/*.parquet.'
+        f'Data file {str(path)!r} {what}, e.g. file:PATH.jsonl or file:FOLDER/*.parquet. If that '
+        'of a run has moved, --config.data.source or --config.data.eval_source names it.'
       )
     if path.suffix.lower() not in _READERS:
       raise InputError(

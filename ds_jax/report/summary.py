@@ -95,9 +95,9 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     of_source = {label: figures_of(column, source) for label, column in columns.items()}
     change = _change_of('pass_at_1', of_source)
     rows.append((f'  {source}', *map(with_interval, of_source.values()), change))
-  if any('pass_at_k' in evaluation for evaluation in columns.values()):
-    counts = [evaluation.get('num_samples') for evaluation in reversed(columns.values())]
-    k = next(filter(None, counts), 'k')
+  counts = [evaluation.get('num_samples') for evaluation in reversed(columns.values())]
+  k = next(filter(None, counts), 'k')
+  if k != 1 and any('pass_at_k' in evaluation for evaluation in columns.values()):
     shares = [percent(evaluation.get('pass_at_k')) for evaluation in columns.values()]
     rows.append((f'pass@{k}', *shares, _change_of('pass_at_k', columns)))
   for name, label in (('num_problems', 'problems'), ('num_samples', 'samples per problem')):

@@ -60,7 +60,10 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
   check_training(config)
   begun = continuation(session)
   if begun.is_finished:
-    session.progress.note(f'{workdir.root} is finished; nothing to do.')
+    session.progress.note(
+      f'{workdir.root} is finished; nothing to do. More steps or rounds in '
+      f'curriculum.round_steps ({",".join(map(str, config.curriculum.round_steps))}) go on with it.'
+    )
     return json.loads(workdir.summary.read_text()) | {'status': 'finished'}, ''
   session = probed(session)
   start = time.monotonic()

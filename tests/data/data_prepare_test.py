@@ -133,7 +133,7 @@ def test_prepare_builds_once_checks_overlap_and_refuses_other_content(capsys, tm
     (['prepare', '--name=aime2024', '--from={f}', '--data_dir=x'], 'use --benchmark'),
     (['prepare', '--from={f}'], 'Missing --data_dir'),
     (['prepare', '--data_dir=x'], 'Missing --from'),
-    (['prepare', '--from=/nowhere.jsonl', '--data_dir=x'], 'does not exist'),
+    (['prepare', '--from=/nowhere.jsonl', '--data_dir=x'], 'If that of a run has moved, --config'),
     (['describe', '--source=tfds:a'], 'Missing --data_dir'),
     (['describe', '--source=hf:a/b'], 'ds_jax[hf]'),
     (['descibe'], 'Unknown command'),

@@ -21,7 +21,7 @@ from ds_jax.report.figure import running_mean
 from ds_jax.report.inspect import format_tree, tree_to_dict
 from ds_jax.report.metrics import FILE_NAME, MetricsWriter, read_metrics
 from ds_jax.report.progress import LiveProgress, PlainProgress, make_progress
-from ds_jax.report.summary import make_summary, summary_table
+from ds_jax.report.summary import make_summary, summary_table, table_rows
 from ds_jax.report.text import duration, shorten, visible
 from ds_jax.run.reporting import write_report
 from ds_jax.types import FinishedTree
@@ -401,6 +401,18 @@ def test_report_of_any_stage(tmp_path, metrics):
   assert 20_000 < picture.stat().st_size < 1_000_000
   assert page.read_text().endswith('</html>\n')
   assert sorted(p.name for p in tmp_path.iterdir()) == ['report.html', 'report.png']
+
+
+def test_one_sample_per_problem_has_one_pass_rate():
+  row = evaluate_row(0, 'before', 0.1)
+  assert [line[0] for line in table_rows({'after': figures_of(row)})][2] == 'pass@8'
+  alone = figures_of(row | {'evaluate/num_samples': 1})
+  assert not any(line[0] == 'pass@1' for line in table_rows({'after': alone}))
+
+
+def figures_of(row: dict) -> dict:
+  """The figures of an evaluation as a summary has them."""
+  return {name.removeprefix('evaluate/'): value for name, value in row.items()}
 
 
 def test_report_is_repeatable_and_says_the_result(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.report.metrics import read_metrics
+from ds_jax.run import training as training_lib
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.growing import Journal
 from ds_jax.run.sampler import next_batch
@@ -355,10 +356,15 @@ def test_a_run_ends_with_the_step_that_spends_its_tokens(done, warm, tmp_path):
   assert rows[-1]['kind'] == 'evaluate' and rows[-1]['when'] == 'after'
 
 
-def test_a_finished_run_says_so_and_does_nothing(done):
+def test_a_finished_run_says_so_and_does_nothing(done, monkeypatch):
   workdir, _ = done
   before = (workdir.root / 'metrics.jsonl').read_bytes()
-  assert tiny_run.train(workdir, tiny_run.config())['status'] == 'finished'
+  notes = []
+  session = tiny_run.session(workdir, tiny_run.config())
+  monkeypatch.setattr(session.progress, 'note', notes.append, raising=False)
+  assert training_lib.train(session)[0]['status'] == 'finished'
+  assert len(notes) == 1 and 'nothing to do. More steps or rounds' in notes[0]
+  assert 'round_steps (3,3) go on' in notes[0]
   assert (workdir.root / 'metrics.jsonl').read_bytes() == before
 
 
