@@ -278,7 +278,10 @@ def test_unusable_files(tmp_path, name, content, message):
     ('file:/nope/*.jsonl', "No file matches '/nope/\\*.jsonl'"),
     ('file:/', 'is a folder'),
     ('file:', "Unknown data source 'file:'"),
-    ('deepmath', "Unknown data source 'deepmath'; expected 'countdown', 'tfds:NAME', 'file:PA"),
+    (
+      'deepmath',
+      "Unknown data source 'deepmath'; expected 'countdown', 'chain', 'tfds:NAME', 'file:PA",
+    ),
     ('tfds:no_such_data_set', "No TFDS data set 'no_such_data_set' prepared under '/nowhere'"),
     ('tfds:/nope/at/all', 'Cannot read split'),
   ],
