@@ -161,6 +161,25 @@ def test_two_processes_make_the_run_of_one(warm, alone, tmp_path):
 
 
 @pytest.mark.long
+def test_two_processes_learn_by_the_levers_as_one(warm, tmp_path):
+  """Memory, several passes, weighted successes and draws until groups have contrast."""
+  memory = {'when': 'at_once', 'per_update': 4, 'further_updates': 1, 'rate_bound': 2.0}
+  train = {'epochs': 2, 'success_weight': 1.0, 'max_refills': 1, 'contrast_groups': 4}
+  sections = {'curriculum': {'round_steps': (3,)}, 'memory': memory, 'train': train}
+  runs = []
+  for processes in (1, 2):
+    (tmp_path / str(processes)).mkdir()
+    workdir = copy(warm, tmp_path / str(processes))
+    (workdir.root / 'config.json').unlink()
+    codes, outputs = end(start(workdir, sections, processes, devices=2 // processes))
+    assert codes == [0] * processes, outputs
+    runs.append(workdir)
+  rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
+  assert rows[-1]['memory/mass_share'] > 0 and rows[-1]['memory/further_updates'] == 1
+  assert_same(*runs, sections)
+
+
+@pytest.mark.long
 def test_four_processes_make_the_run_of_one(warm, alone, tmp_path):
   workdir = copy(warm, tmp_path)
   codes, outputs = end(start(workdir, SHORT, 4))
