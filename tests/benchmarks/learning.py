@@ -290,12 +290,13 @@ def table(task: str, baseline: str) -> str:
     '| arm | seeds | pass@1 | hard pass@1 | pass@k | processor s | M update tokens | paired |',
     '|---|---|---|---|---|---|---|---|',
   ]
+  beside = last.get(baseline, {})
   for arm, points in last.items():
     tests = [point for seed, point in points.items() if seed < FIRST_TUNING_SEED]
     if not tests:
       continue
-    shared = [s for s in points if s in last[baseline] and s < FIRST_TUNING_SEED]
-    differences = [points[s]['pass_at_1'] - last[baseline][s]['pass_at_1'] for s in shared]
+    shared = [s for s in points if s in beside and s < FIRST_TUNING_SEED]
+    differences = [points[s]['pass_at_1'] - beside[s]['pass_at_1'] for s in shared]
     cells = [
       arm,
       len(tests),
