@@ -14,21 +14,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import ChainConfig
+from ds_jax.data.splits import SPLITS, split_of
 from ds_jax.types import Problem
 from ds_jax.verify.grade_chain import FILLER
 
-SPLITS = ('warmstart', 'train', 'heldout')
 SEGMENT_LENGTH = 4  # T: `a f c` and a filler, or the end token
 
-# The hash of a problem, in [0, 1), says which split may use it, whatever the sizes.
-_SPLIT_ENDS = {'heldout': 0.125, 'train': 0.5, 'warmstart': 1.0}
 # A split gives up after so many draws without a new problem.
 _MAX_STALLED = 10_000
 
@@ -84,7 +81,7 @@ def generate_problems(config: ChainConfig, split: str) -> Iterator[Problem]:
       continue
     num_stalled = 0
     seen.add(text)
-    problem = read_problem(text, facts)
+    problem = _make_problem(text, facts)
     if split == 'warmstart':
       shown = functools.partial(_shown_value, facts, rng)
       problem = dataclasses.replace(problem, solution=write_solution(text, shown))
@@ -106,11 +103,7 @@ def read_problem(text: str, facts: Facts) -> Problem:
       f"Expected a problem of chain like '7 f2 f0' with a value below {num_values} and functions "
       f'f0 to f{num_functions - 1}, got {text[:80]!r}.'
     )
-  solution = write_solution(text, lambda function, value: int(facts.right[function, value]))
-  answer = ' '.join(token for token in solution.split() if token != FILLER)
-  return Problem(
-    id=f'chain/{"_".join(words)}', prompt=' '.join(words), answer=answer, solution=solution
-  )
+  return _make_problem(' '.join(words), facts)
 
 
 def draw_text(config: ChainConfig, rng: np.random.Generator) -> str:
@@ -118,13 +111,6 @@ def draw_text(config: ChainConfig, rng: np.random.Generator) -> str:
   value = int(rng.integers(config.num_values))
   functions = rng.integers(config.num_functions, size=config.depth).tolist()
   return ' '.join([str(value), *map(function_name, functions)])
-
-
-def split_of(text: str) -> str:
-  """The one split that may use this problem: warmstart, train or heldout."""
-  digest = hashlib.sha256(text.encode()).digest()
-  position = int.from_bytes(digest[:8], 'big') / 2**64  # uniform in [0, 1)
-  return next(split for split, end in _SPLIT_ENDS.items() if position < end)
 
 
 def write_solution(text: str, value_of: Callable[[int, int], int]) -> str:
@@ -152,6 +138,15 @@ def words(config: ChainConfig) -> list[str]:
   """All words of problems and solutions, for the tokenizer."""
   functions = [function_name(index) for index in range(config.num_functions)]
   return [':', FILLER, *functions, *map(str, range(config.num_values))]
+
+
+def _make_problem(text: str, facts: Facts) -> Problem:
+  """The problem of a text in the form of `draw_text`, with its right chain."""
+  solution = write_solution(text, lambda function, value: int(facts.right[function, value]))
+  answer = ' '.join(token for token in solution.split() if token != FILLER)
+  return Problem(
+    id=f'chain/{text.replace(" ", "_")}', prompt=text, answer=answer, solution=solution
+  )
 
 
 def _shown_value(facts: Facts, rng: np.random.Generator, function: int, value: int) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -23,13 +22,10 @@ import numpy as np
 
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import CountdownConfig
+from ds_jax.data import splits
+from ds_jax.data.splits import SPLITS
 from ds_jax.types import Problem
 from ds_jax.verify.grade_countdown import FILLER, OPERATORS
-
-SPLITS = ('warmstart', 'train', 'heldout')
-
-# The hash of a problem, in [0, 1), says which split may use it, whatever the sizes and the seed.
-_SPLIT_ENDS = {'heldout': 0.125, 'train': 0.5, 'warmstart': 1.0}
 
 # After so many draws without a new problem they are counted, to see whether there are enough.
 _STALL_DRAWS = 10_000
@@ -70,9 +66,7 @@ def problem_id(numbers: Sequence[int], target: int) -> str:
 
 def split_of(numbers: Sequence[int], target: int) -> str:
   """The one split that may use this problem: warmstart, train or heldout."""
-  digest = hashlib.sha256(problem_id(numbers, target).encode()).digest()
-  position = int.from_bytes(digest[:8], 'big') / 2**64  # uniform in [0, 1)
-  return next(split for split, end in _SPLIT_ENDS.items() if position < end)
+  return splits.split_of(problem_id(numbers, target))
 
 
 def possible_steps(x: int, y: int, max_value: int) -> list[Step]:

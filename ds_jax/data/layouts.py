@@ -172,6 +172,13 @@ def with_instruction(text: str, instruction: str) -> str:
   return text + separator + instruction
 
 
+def without_instruction(prompt: str, instruction: str) -> str:
+  """The text that `with_instruction` made a prompt of."""
+  if not instruction:
+    return prompt
+  return prompt.rstrip().removesuffix(instruction.strip()).rstrip()
+
+
 def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
   metadata = {}
   for field in _METADATA_FIELDS:

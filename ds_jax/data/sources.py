@@ -25,6 +25,7 @@ from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.fields import RowError, remedies_of
 from ds_jax.data.files import Row, find_files, read_in_chunks, read_rows
 from ds_jax.data.layouts import as_text, read_problem, read_question, with_instruction
+from ds_jax.data.splits import SPLITS
 from ds_jax.interfaces import Progress
 from ds_jax.types import Gold, Problem
 
@@ -234,7 +235,7 @@ def _load_embedded(config: DataConfig, split: str, data_dir: str, *, limit: int)
 
   name, split_name = config.source, _split_name(config, split, '')
   task = TASKS[name]
-  check_choice(f'split of {name}', split_name, task.splits)
+  check_choice(f'split of {name}', split_name, SPLITS)
   problems = []
   for problem in itertools.islice(task.problems(config, split_name, data_dir), limit or None):
     prompt = with_instruction(problem.prompt, config.instruction)

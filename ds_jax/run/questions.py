@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ds_jax.checks import InputError
 from ds_jax.config import Config, settings_digest
-from ds_jax.data.embedded import TASKS
+from ds_jax.data.embedded import answered
 from ds_jax.data.fields import RowError
 from ds_jax.data.prompts import encode_problems
 from ds_jax.data.sources import LoadedProblems, asked_problem, load_questions
@@ -42,11 +42,9 @@ def read_question(engines: Engines, text: str, answer: str | None) -> Problem:
   Raises:
     InputError: if the model cannot read it, or the verifier not its answer.
   """
-  config = engines.session.config
-  if config.verify.verifier == 'countdown':
-    answer = answer or text
+  problem = asked_problem(text, answer or '', engines.session.config.data)
   try:
-    return accept_problem(asked_problem(text, answer or '', config.data), engines)
+    return accept_problem(problem, engines)
   except RowError as e:
     raise InputError(f'--problem: {e}.') from e
 
@@ -68,11 +66,8 @@ def accept_problem(problem: Problem, engines: Engines) -> Problem:
   (tokens,), limit = encode_problems([problem], tokenizer), config.data.prompt_limit
   if len(tokens) > limit and config.data.overlong_prompts == 'skip':
     raise RowError(f'the prompt has {len(tokens)} tokens, data.prompt_limit = {limit}')
-  task = TASKS.get(config.verify.verifier)
-  if task is None:
-    return problem
   try:
-    return task.answered(problem, config.data)
+    return answered(problem, config.verify.verifier, config.data)
   except ValueError as e:
     raise RowError(str(e).rstrip('.')) from e
 
