@@ -40,6 +40,11 @@ class Rate(NamedTuple):
   wins: float = 0.0
   trials: float = 0.0
 
+  @property
+  def mean(self) -> float:
+    """Share of right ends; 0 of none."""
+    return self.wins / self.trials if self.trials else 0.0
+
   def after(self, wins: float, trials: float, decay: float) -> Rate:
     """Returns the rate after a step with so many more ends."""
     return Rate(decay * self.wins + wins, decay * self.trials + trials)
@@ -85,9 +90,8 @@ class Memory:
 
   def rate(self, name: str) -> float:
     """The estimated root rate of a problem, in [0, 1]."""
-    mean = self.overall.wins / self.overall.trials if self.overall.trials else 0.0
     wins, trials = self.rates.get(name, Rate())
-    return (wins + _PRIOR_ENDS * mean) / (trials + _PRIOR_ENDS)
+    return (wins + _PRIOR_ENDS * self.overall.mean) / (trials + _PRIOR_ENDS)
 
   def candidates(self, config: MemoryConfig) -> list[str]:
     """Problems whose solutions may be learnt from, sorted.
@@ -95,8 +99,7 @@ class Memory:
     None at all while the policy's overall rate is below `config.min_rate`: what a policy that
     solves nothing solves is mostly luck.
     """
-    mean = self.overall.wins / self.overall.trials if self.overall.trials else 0.0
-    if mean < config.min_rate:
+    if self.overall.mean < config.min_rate:
       return []
     names = []
     for name in sorted(self.solutions):

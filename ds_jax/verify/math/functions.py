@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flint import acb, arb, fmpq, fmpz
 
@@ -149,27 +149,28 @@ def _sign(context: Context, x: Value) -> Value:
 
 
 def _maximum(context: Context, *values: Value) -> Value:
-  largest = context.real(values[0])
-  for x in values[1:]:
-    x = context.real(x)
-    is_exact = isinstance(x, fmpq) and isinstance(largest, fmpq)
-    if is_exact:
-      largest = max(largest, x)
-    else:  # a ball that holds the larger of any two numbers in them
-      largest = ball(largest).max(ball(x))
-  return largest
+  return _extreme(context, values, max, arb.max)
 
 
 def _minimum(context: Context, *values: Value) -> Value:
-  smallest = context.real(values[0])
+  return _extreme(context, values, min, arb.min)
+
+
+def _extreme(
+  context: Context,
+  values: Sequence[Value],
+  of_numbers: Callable[[fmpq, fmpq], fmpq],
+  of_balls: Callable[[arb, arb], arb],
+) -> Value:
+  """The largest or smallest value; a ball that holds it for any numbers in them, if one is none."""
+  extreme = context.real(values[0])
   for x in values[1:]:
     x = context.real(x)
-    is_exact = isinstance(x, fmpq) and isinstance(smallest, fmpq)
-    if is_exact:
-      smallest = min(smallest, x)
+    if isinstance(x, fmpq) and isinstance(extreme, fmpq):
+      extreme = of_numbers(extreme, x)
     else:
-      smallest = ball(smallest).min(ball(x))
-  return smallest
+      extreme = of_balls(ball(extreme), ball(x))
+  return extreme
 
 
 # Whole numbers.
