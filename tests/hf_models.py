@@ -11,9 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Rows, compute_logits, forward
 
 VOCAB_SIZE = 61
+# A decoder of ours that is written and read in tests of folders.
+SMALL = DecoderConfig(
+  vocab_size=64,
+  num_ids=57,
+  num_layers=3,
+  width=32,
+  mlp_width=48,
+  num_heads=8,
+  num_kv_heads=2,
+  head_width=8,
+  tie_embeddings=False,
+)
 
 _YARN = dict(rope_type='yarn', rope_theta=5e3, factor=4.0, original_max_position_embeddings=24)
 _LLAMA3 = dict(

@@ -27,6 +27,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy.special import stdtrit
 
+from ds_jax.evaluate.metrics import count_correct, pass_rates
+from ds_jax.report.metrics import read_metrics
+from ds_jax.run.workdir import Workdir
+
 ROOT = pathlib.Path(__file__).parents[2]
 POINTS = pathlib.Path(__file__).parent / 'learning' / 'points.jsonl'
 FIRST_TUNING_SEED = 100
@@ -185,14 +189,12 @@ def starving(task: Task, folder: pathlib.Path) -> pathlib.Path:
   }
   output = folder / 'starving'
   command('evaluate', task, folder / 'warm', task.overrides | settings, f'--output={output}')
-  solved = collections.Counter()
+  rows = list(map(json.loads, (output / 'samples.jsonl').read_text().splitlines()))
   problems = {}
-  for line in (output / 'samples.jsonl').read_text().splitlines():
-    row = json.loads(line)
-    if 'id' in row:
-      solved[row['id']] += row['verdict'] == 'correct'
-      problems[row['id']] = {'id': row['id'], 'problem': row['question'], 'answer': row['gold']}
-  unsolved = [problem for name, problem in problems.items() if not solved[name]][:2000]
+  for row in rows:
+    problems[row['id']] = {'id': row['id'], 'problem': row['question'], 'answer': row['gold']}
+  rates = pass_rates(count_correct(rows))
+  unsolved = [problem for name, problem in problems.items() if not rates[name]][:2000]
   path.write_text(''.join(json.dumps(problem) + '\n' for problem in unsolved))
   return path
 
@@ -232,8 +234,7 @@ def points_of(run: Run, workdir: pathlib.Path) -> list[dict[str, object]]:
   """The evaluations of a run, each with what had been spent on training by then."""
   spent = collections.Counter()
   points, hard = [], None
-  for line in (workdir / 'metrics.jsonl').read_text().splitlines():
-    row = json.loads(line)
+  for row in read_metrics(workdir / 'metrics.jsonl'):
     if row['kind'] == 'train':
       spent['tokens'] = row['search/tokens_so_far']
       updates = row['train/updates'] * (1 - row['train/skipped'])
@@ -260,13 +261,8 @@ def points_of(run: Run, workdir: pathlib.Path) -> list[dict[str, object]]:
 
 def rates_of(workdir: pathlib.Path, row: Mapping[str, object]) -> dict[str, float]:
   """pass@1 of each problem in an evaluation of a run."""
-  name = f'step_{row["step"]:06d}'
-  when = '' if row['when'] == name else f'_{row["when"]}'
-  right = collections.defaultdict(list)
-  for line in (workdir / 'evaluations' / f'{name}{when}.jsonl').read_text().splitlines():
-    sample = json.loads(line)
-    right[sample['id']].append(sample['verdict'] == 'correct')
-  return {name: float(np.mean(verdicts)) for name, verdicts in right.items()}
+  samples = Workdir(workdir).samples(row['step'], row['when']).read_text().splitlines()
+  return pass_rates(count_correct(map(json.loads, samples)))
 
 
 def read_points() -> list[dict[str, object]]:

@@ -202,7 +202,7 @@ def test_sizes_without_a_default_are_named_together():
 
 def test_a_window_that_no_layer_uses_is_none():
   for unused in (dict(use_sliding_window=False), dict(max_window_layers=1)):
-    config_from_hf(fields('qwen2') | SLIDING | unused)
+    assert config_from_hf(fields('qwen2') | SLIDING | unused) == config_from_hf(fields('qwen2'))
 
 
 def test_yarn_reaches_beyond_the_declared_positions():

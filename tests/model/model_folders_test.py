@@ -26,23 +26,12 @@ from ds_jax.model.huggingface import save as save_lib
 from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.model.huggingface.save import save_decoder
 
-CONFIG = DecoderConfig(
-  vocab_size=64,
-  num_ids=57,
-  num_layers=3,
-  width=32,
-  mlp_width=48,
-  num_heads=8,
-  num_kv_heads=2,
-  head_width=8,
-  tie_embeddings=False,
-)
 assert_same = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.fixture(scope='module')
 def decoder():
-  return init_decoder(CONFIG, jax.random.key(0))
+  return init_decoder(hf_models.SMALL, jax.random.key(0))
 
 
 @pytest.fixture(scope='module')
@@ -157,7 +146,7 @@ def test_all_faults_of_the_tensors_are_listed_together(copied):
 def test_a_stored_tied_head_is_no_fault(tmp_path):
   import dataclasses
 
-  tied = init_decoder(dataclasses.replace(CONFIG, tie_embeddings=True), jax.random.key(0))
+  tied = init_decoder(dataclasses.replace(hf_models.SMALL, tie_embeddings=True), jax.random.key(0))
   save_decoder(tied, tmp_path / 'm', stop_ids=(3,), pad_id=0)
   edit_tensors(
     tmp_path / 'm', lambda t: t.update({'lm_head.weight': t['model.embed_tokens.weight'].copy()})

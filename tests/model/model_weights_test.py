@@ -15,23 +15,11 @@ from safetensors.numpy import load_file, save_file
 
 from ds_jax import sharding
 from ds_jax.checks import InputError
-from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import init_decoder
 from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.model.huggingface.numbers import Unusable, find_unusable, largest
 from ds_jax.model.huggingface.save import save_decoder
 
-CONFIG = DecoderConfig(
-  vocab_size=64,
-  num_ids=57,
-  num_layers=3,
-  width=32,
-  mlp_width=48,
-  num_heads=8,
-  num_kv_heads=2,
-  head_width=8,
-  tie_embeddings=False,
-)
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 EMBEDDING, HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
 UP = 'model.layers.1.mlp.up_proj.weight'
@@ -43,7 +31,7 @@ def saved(tmp_path_factory):
   """Folders that tests copy: with the head apart, and tied."""
   root = tmp_path_factory.mktemp('weights')
   for name, is_tied in (('untied', False), ('tied', True)):
-    config = dataclasses.replace(CONFIG, tie_embeddings=is_tied)
+    config = dataclasses.replace(hf_models.SMALL, tie_embeddings=is_tied)
     save_decoder(init_decoder(config, jax.random.key(0)), root / name, stop_ids=(3,), pad_id=0)
   return root
 
