@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ds_jax.checks import NotFinite
+from ds_jax.run.leaves import examine
 from ds_jax.search.engine.expansion import Expansion
 from ds_jax.search.engine.host_tree import HostTree
 from ds_jax.sharding import path_name
@@ -43,16 +43,6 @@ def explain(error: NotFinite, params: Any) -> NotFinite:
 
 def not_finite(params: Any) -> list[str]:
   """Names of the parameters that hold NaN or infinite numbers."""
-  names = []
-  for path, is_finite in jax.tree_util.tree_leaves_with_path(jax.device_get(_are_finite(params))):
-    if not is_finite:
-      names.append(path_name(path))
-  return names
-
-
-@jax.jit
-def _are_finite(params: Any) -> Any:
-  def is_finite(leaf: jax.Array) -> jax.Array:
-    return jnp.isfinite(leaf).all()
-
-  return jax.tree.map(is_finite, params)
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  examined = jax.device_get(examine({path_name(path): leaf for path, leaf in leaves}))
+  return [name for name, leaf in examined.items() if not leaf.is_finite]
