@@ -7,44 +7,26 @@ direct rollouts (hybrid rollouts, arXiv:2509.25454, section 4.3), a rehearsed on
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
 
 from ds_jax.config import Config
-from ds_jax.config.mixtures import parse_sources
+from ds_jax.run.batches import Prompt, next_batch, numbered_jobs
 from ds_jax.run.engines import Engines
+from ds_jax.run.experience import after_sampling, experience_figures
 from ds_jax.run.growing import Grown, Work, key_of
+from ds_jax.run.sampled import Sampled, sampled_figures, with_contrast
 from ds_jax.run.state import RunState
 from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
-from ds_jax.search.policies.fork_law import fork_plan, split_metrics
-from ds_jax.search.statistics import mean_reward, solve_rate, summarize
+from ds_jax.search.policies.fork_law import fork_plan
 from ds_jax.search.trajectories import trajectories
-from ds_jax.train.advantages import flat_group, is_uniform
-from ds_jax.train.curriculum import mixed_batch, num_rehearsed
+from ds_jax.train.advantages import flat_group
 from ds_jax.train.replay import Solution
-from ds_jax.types import FinishedTree, Problem, Trajectory
+from ds_jax.types import FinishedTree, Trajectory
 
-Prompt = tuple[Problem, np.ndarray]  # a problem with its tokens
 Cached = Mapping[str, Sequence[Solution]]  # by problem
-
-
-class Sampled(NamedTuple):
-  """What was sampled for one batch of problems."""
-
-  groups: list[list[Trajectory]]  # one per problem
-  trees: list[FinishedTree]
-  searched: Counters  # of the trees
-  direct: Counters  # of the direct rollouts
-  num_tokens: int  # generated
-  num_cached: int  # problems that used cached solutions
-  num_rehearsed: int  # problems from outside the hard set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +42,11 @@ class Sampler:
   @property
   def config(self) -> Config:
     return self.engines.session.config
+
+  def next_problems(self, host: RunState) -> list[str]:
+    """Ids of the problems of the next step, without refills."""
+    hard, rehearsed = next_batch(self.config, self.prompts, host)
+    return hard + rehearsed
 
   def sample(self, host: RunState) -> tuple[list[list[Trajectory]], dict[str, float], RunState]:
     """Trajectories of every problem of the next step, in order.
@@ -77,27 +64,21 @@ class Sampler:
     config = self.config.train
     max_refills, enough = config.max_refills, config.contrast_groups or config.batch_problems
     parts = [self.sample_batch(host)]
-    while len(parts) <= max_refills and len(_with_contrast(parts)) < enough:
+    while len(parts) <= max_refills and len(with_contrast(parts)) < enough:
       parts.append(self.sample_batch(host, refill=len(parts)))
     groups = [group for part in parts for group in part.groups]
     trees = [tree for part in parts for tree in part.trees]
-    found = host.found
-    for group in groups:
-      found = found.add(group)
-    memory = host.memory
-    if self.config.memory.when == 'at_once':
-      memory = memory.add(groups, host.step, self.config.memory)
-    after = dataclasses.replace(
-      host,
-      memory=memory,
-      generated_tokens=host.generated_tokens + sum(part.num_tokens for part in parts),
-      batches=host.batches + len(parts),
-      splits=host.splits.add(trees, self.config.search.max_depth),
-      found=found,
+    num_tokens = sum(part.num_tokens for part in parts)
+    after = after_sampling(self.config, host, groups, trees, num_tokens=num_tokens)
+    after = dataclasses.replace(after, batches=host.batches + len(parts))
+    figures = experience_figures(self.config, after) | sampled_figures(
+      parts,
+      self.prompts,
+      max_depth=self.config.search.max_depth,
+      stop_ids=self.engines.tokenizer.stop_ids,
     )
-    figures = self._figures(parts, trees, after)
     if max_refills:
-      contrasting = _with_contrast(parts)
+      contrasting = with_contrast(parts)
       figures |= {
         'search/refills': len(parts) - 1,
         'search/contrast_share': len(contrasting) / len(groups),
@@ -109,7 +90,7 @@ class Sampler:
   def sample_batch(self, host: RunState, refill: int = 0) -> Sampled:
     """Trajectories of one batch of problems, the step's first or a refill."""
     hard, rehearsed = next_batch(self.config, self.prompts, host, refill)
-    jobs = _numbered(
+    jobs = numbered_jobs(
       [self.prompts[name] for name in hard + rehearsed],
       first=refill * self.config.train.batch_problems,
     )
@@ -192,81 +173,3 @@ class Sampler:
     for t in self.score([(name, solution) for name in names for solution in cached[name]]):
       scored.setdefault(t.problem_id, []).append(t)
     return scored
-
-  def _figures(
-    self, parts: Sequence[Sampled], trees: Sequence[FinishedTree], after: RunState
-  ) -> dict[str, float]:
-    """The metrics of what was sampled."""
-    max_depth = self.config.search.max_depth
-    searched = functools.reduce(operator.add, [part.searched for part in parts])
-    direct = functools.reduce(operator.add, [part.direct for part in parts])
-    num_groups = sum(len(part.groups) for part in parts)
-    return (
-      summarize(trees, max_depth, stop_ids=self.engines.tokenizer.stop_ids)
-      | _source_figures(trees, self.prompts)
-      | split_metrics(after.splits, max_depth)
-      | searched.slot_metrics()
-      | (searched + direct).speed_metrics()
-      | {
-        'search/tokens_so_far': after.generated_tokens,
-        'search/cached_share': sum(part.num_cached for part in parts) / num_groups,
-        'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / num_groups,
-      }
-    )
-
-
-def _source_figures(
-  trees: Sequence[FinishedTree], prompts: Mapping[str, Prompt]
-) -> dict[str, float]:
-  """Solve rate and reward of each of several sources."""
-  trees_of: dict[str, list[FinishedTree]] = {}
-  for tree in trees:
-    trees_of.setdefault(prompts[tree.problem_id][0].source, []).append(tree)
-  figures = {}
-  for source in sorted(set(trees_of) - {''}):
-    figures[f'search/solve_rate/{source}'] = solve_rate(trees_of[source])
-    reward = mean_reward(trees_of[source])
-    if reward is not None:
-      figures[f'search/reward/{source}'] = reward
-  return figures
-
-
-def _with_contrast(parts: Sequence[Sampled]) -> list[list[Trajectory]]:
-  """The groups that hold both right and wrong ends."""
-  return [group for part in parts for group in part.groups if not is_uniform(group)]
-
-
-def next_batch(
-  config: Config, prompts: Mapping[str, Prompt], host: RunState, refill: int = 0
-) -> tuple[list[str], list[str]]:
-  """Problems of the next step, or of a refill: hard ones, and others that are rehearsed.
-
-  Args:
-    config: of the run.
-    prompts: all training problems by id.
-    host: its hard set and counters.
-    refill: which further batch of the step; 0: its first.
-  """
-  size, easy = config.train.batch_problems, sorted(set(prompts) - set(host.hard_ids))
-  rehearsed = num_rehearsed(size, config.curriculum.rehearsal_share, len(easy))
-  moment = {'round_index': host.round_index, 'step': host.batches + refill}
-  weights = {part.name: part.weight for part in parse_sources(config.data.source)}
-
-  def draw(ids: Iterable[str], count: int) -> list[str]:
-    ids_of: dict[str, list[str]] = {}
-    for name in ids:
-      ids_of.setdefault(prompts[name][0].source, []).append(name)
-    return list(mixed_batch(ids_of, weights, count, seed=config.seed, **moment))
-
-  hard = draw(host.hard_ids, size - rehearsed)
-  return hard, draw(easy, rehearsed) if rehearsed else []
-
-
-def _numbered(prompts: Sequence[tuple[Problem, np.ndarray]], first: int) -> list[Job]:
-  """One job per prompt; a problem that occurs again gets the next sample number."""
-  seen: dict[str, int] = {}
-  jobs = []
-  for problem, tokens in prompts:
-    jobs.append(Job(problem, tokens, first + seen.get(problem.id, 0)))
-    seen[problem.id] = seen.get(problem.id, 0) + 1
-  return jobs

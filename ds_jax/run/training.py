@@ -29,7 +29,7 @@ from ds_jax.run.prompts import (
   note_shared,
 )
 from ds_jax.run.reporting import example_trees, finish
-from ds_jax.run.sampler import Sampler, next_batch
+from ds_jax.run.sampler import Sampler
 from ds_jax.run.saving import Saving
 from ds_jax.run.session import Session, probed
 from ds_jax.run.stopping import Stopped, StoppedAlone
@@ -326,8 +326,7 @@ class Training:
     start = searched = time.monotonic()
     self.watch.begin_step()
     if self.learning.worked:
-      hard, rehearsed = next_batch(self.config, self.train_prompts, self.host)
-      batches = self.learning.imitation_batches(hard + rehearsed)
+      batches = self.learning.imitation_batches(self.sampler.next_problems(self.host))
       groups, figures, after = [], {}, dataclasses.replace(self.host, batches=self.host.batches + 1)
     else:
       groups, figures, after = self.sampler.sample(self.host)

@@ -8,8 +8,8 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.report.summary import table_rows
+from ds_jax.run.batches import next_batch
 from ds_jax.run.evaluation import evaluate
-from ds_jax.run.sampler import next_batch
 from ds_jax.run.session import Session
 from ds_jax.run.training import Training
 from ds_jax.testing import tiny_run

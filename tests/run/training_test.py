@@ -17,9 +17,9 @@ import pytest
 from ds_jax.checks import InputError
 from ds_jax.report.metrics import read_metrics
 from ds_jax.run import training as training_lib
+from ds_jax.run.batches import next_batch
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.growing import Journal
-from ds_jax.run.sampler import next_batch
 from ds_jax.run.state import RunState
 from ds_jax.run.stopping import Stopped
 from ds_jax.run.training import Training, train
