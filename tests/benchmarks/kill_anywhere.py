@@ -1,12 +1,14 @@
 """Kills one run again and again, and compares its end with that of a run that never was killed.
 
   python tests/benchmarks/kill_anywhere.py [--kills=25] [--terms=5] [--steps=120] [--seed=0]
+    [--levers]
 
-The tiny run of the tests, lengthened to `steps` (120: about 90 s on one core), in processes of
-its own. SIGKILL comes at random moments; every other time at a random moment after a chosen one has
-been seen: while a checkpoint is written, in a search or an update. SIGTERM likewise. Prints one
-JSON object; exits 1 unless parameters, moments, solutions and metrics (`time/…` aside) are the same
-bits, no finished tree was grown twice, and every SIGTERM ended in exit code 42 within 30 s.
+The tiny run of the tests, lengthened to `steps` (120: about 90 s on one core), in processes of its
+own; with --levers each lever of learning is at work in it. SIGKILL comes at random moments; every
+other time at a random moment after a chosen one has been seen: while a checkpoint is written, in a
+search or an update. SIGTERM likewise. Prints one JSON object; exits 1 unless parameters, moments,
+solutions and metrics (`time/…` aside) are the same bits, no finished tree was grown twice, and
+every SIGTERM ended in exit code 42 within 30 s.
 """
 
 from __future__ import annotations
@@ -33,13 +35,21 @@ PATIENCE = 300  # seconds that a process may take to do anything at all
 TERM_LIMIT = 30  # seconds from SIGTERM to the end
 
 
-def config(steps: int):
+# Each lever of learning at work in every step of the tiny run.
+LEVERS = dict(
+  memory=dict(when='at_once', per_update=4, further_updates=1, rate_bound=2.0),
+  train=dict(epochs=2, success_weight=1.0, max_refills=1, contrast_groups=4),
+)
+
+
+def config(steps: int, *, has_levers: bool):
   """The tiny run, longer, and evaluated now and then."""
-  return dict(
+  longer = dict(
     curriculum=dict(round_steps=(steps // 2, steps - steps // 2), filter_samples=8),
     evaluate=dict(every_steps=max(2, steps // 16)),
     checkpoint=dict(every_steps=3),
   )
+  return longer | (LEVERS if has_levers else {})
 
 
 class Watch:
@@ -177,8 +187,9 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name, default in (('kills', 25), ('terms', 5), ('steps', 120), ('seed', 0)):
     parser.add_argument(f'--{name}', type=int, default=default)
+  parser.add_argument('--levers', action='store_true')
   options = parser.parse_args()
-  sections = config(options.steps)
+  sections = config(options.steps, has_levers=options.levers)
   cfg, rng = tiny_run.config(**sections), np.random.default_rng(options.seed)
   with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     root = pathlib.Path(folder)
