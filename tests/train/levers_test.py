@@ -16,7 +16,7 @@ from ds_jax.model.decoder import Rows, sequence_logprobs
 from ds_jax.run.learning import _has_moved
 from ds_jax.sharding import make_mesh
 from ds_jax.testing.tolerance import decoder_terms, tolerance
-from ds_jax.train.advantages import flat_group, group_advantages
+from ds_jax.train.advantages import flat_group, group_advantages, node_rewards
 from ds_jax.train.batch import RowShape
 from ds_jax.train.memory import lessons
 from ds_jax.train.prefixes import successful_starts
@@ -195,3 +195,11 @@ def test_the_gradient_of_a_prefix_group_is_that_of_a_plain_sum():
     assert float(statistics.num_tokens) == num_tokens
     for found, wanted in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
       np.testing.assert_allclose(found, wanted, atol=limit * float(jnp.abs(wanted).max()) + limit)
+
+
+def test_what_was_given_counts_for_the_length_of_a_response():
+  config = dataclasses.replace(TRAIN, overlong_buffer=2, advantage='leave_one_out')
+  (short, *_), (long, *_) = prefix_group(1, 1), prefix_group(1, 1, given=(8, 9, 9, 9))
+  for t, penalty in ((short, 0.0), (long, -1.0)):  # 3 tokens sampled, 5 and 7 in all, of 7
+    rewards = node_rewards(t, config, 7)
+    np.testing.assert_allclose(rewards[-1], 1 + penalty, rtol=EXACT)
