@@ -85,6 +85,13 @@ class Problem:
   preamble: tuple[Message, ...] = ()
 
 
+class Given(NamedTuple):
+  """The beginning of an earlier response, from which a tree starts instead of from the prompt."""
+
+  tokens: np.ndarray  # [G] int32
+  is_right: bool  # that response was
+
+
 @dataclasses.dataclass(frozen=True)
 class FinishedTree:
   """A finished tree on the host: what the journal keeps and everything later reads.
@@ -96,7 +103,7 @@ class FinishedTree:
 
   problem_id: str
   sample: int  # which of several trees of this problem in the same step
-  prompt_tokens: np.ndarray  # [P] int32
+  prompt_tokens: np.ndarray  # [P] int32, what was given of a response included
   parent: np.ndarray  # [N] int32, -1 for the root
   depth: np.ndarray  # [N] int32
   token_start: np.ndarray  # [N + 1] int32
@@ -114,6 +121,8 @@ class FinishedTree:
   collected: np.ndarray  # [K'] int32, collected ends in order; K' <= K
   selections: tuple[tuple[int, str], ...]  # (node, how) in order: which node was chosen when
   statistics: Mapping[str, float]  # counters of this tree: expansions, tokens, …
+  num_given: int = 0  # last tokens of the prompt that are the beginning of an earlier response
+  is_given_right: bool = False  # that response was right
 
   @property
   def is_solved(self) -> bool:
@@ -165,7 +174,7 @@ class Trajectory:
 
   problem_id: str
   group: int  # trajectories of one group share a baseline (one tree, or one group of rollouts)
-  prompt_tokens: np.ndarray  # [P] int32
+  prompt_tokens: np.ndarray  # [P] int32, what was given of a response included
   tokens: np.ndarray  # [S] int32
   behavior_logprobs: np.ndarray  # [S] float32, of the policy that sampled, as in Segments.logprobs
   node_ids: np.ndarray  # [depth + 1] int32
@@ -175,3 +184,20 @@ class Trajectory:
   reward: float  # value of the terminal: 1, -1 or the incomplete score
   is_correct: bool
   is_collected: bool  # one of the K collected ends (else: a verified end passed over)
+  num_given: int = 0  # as in FinishedTree
+  is_given_right: bool = False  # likewise
+
+  @property
+  def question_tokens(self) -> np.ndarray:
+    """The prompt without what was given of a response."""
+    return self.prompt_tokens[: len(self.prompt_tokens) - self.num_given]
+
+  @property
+  def given_tokens(self) -> np.ndarray:
+    """The beginning of the response that was given, not sampled; `[num_given]` int32."""
+    return self.prompt_tokens[len(self.prompt_tokens) - self.num_given :]
+
+  @property
+  def response_tokens(self) -> np.ndarray:
+    """The whole response, with what was given of it."""
+    return np.concatenate([self.given_tokens, self.tokens])

@@ -160,8 +160,8 @@ class SearchConfig:
 
   # which rules grow a tree: 'deepsearch' (released, with their defects mended), 'faithful' (with
   # their defects), 'direct' (rollouts from the root), 'fork' (rollouts, then forks where they pay;
-  # ours)
-  policy: Literal['deepsearch', 'faithful', 'direct', 'fork'] = 'deepsearch'
+  # ours), 'prefix' (rollouts that start within an earlier response; the settings of `prefix`)
+  policy: Literal['deepsearch', 'faithful', 'direct', 'fork', 'prefix'] = 'deepsearch'
   num_slots: Machine[Positive] = 16  # decoder slots per device
   width: Positive = 8  # W, children per expansion
   width_decay: Count = 0  # children fewer per stage of floor(max_depth / W) depths; 0: off
@@ -354,6 +354,33 @@ class MemoryConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PrefixConfig:
+  """Rollouts of training that start within an earlier response, with search.policy=prefix."""
+
+  # of each batch, rounded up: problems that start from the root whatever is known of them
+  root_share: Annotated[float, above(0.0), below(1.0)] = 0.25
+  # of each batch, rounded down: places for problems with a prefix, whatever their turn is. In a run
+  # that is over before an epoch is no problem would come back otherwise
+  revisit_share: Share = 0.5
+  # share of right ends that the length of prefixes is steered to, problem by problem
+  target_rate: Annotated[float, above(0.0), below(1.0)] = 0.5
+  first_share: Share = 0.5  # of a solution that is given at first, of what may be (no last line)
+  # by how much that share moves after a visit, times the distance of its rate from target_rate
+  step: Annotated[float, above(0.0)] = 0.5
+  # problems whose discounted rate of right ends from the root is not below this start from there
+  withdraw_rate: Share = 0.25
+  # problems whose rate is not below this start within failures instead, steered likewise; 0: none
+  failure_rate: Share = 0.0
+  decay: Share = 0.7  # of earlier counts in that rate, per visit from the root
+  max_per_problem: Positive = 4  # solutions kept of a problem, the newest, and failures likewise
+  # whether worked solutions of the data lend prefixes of problems that the run has not solved
+  worked: bool = False
+  # of every token of a solution's prefix from which a rollout came out right; 0: prefixes are not
+  # trained on
+  advantage: NotNegative = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
   """How pass@1 is measured before, during and after a run."""
 
@@ -411,6 +438,7 @@ class Config:
   train: TrainConfig = TrainConfig()
   curriculum: CurriculumConfig = CurriculumConfig()
   memory: Later[MemoryConfig] = MemoryConfig()
+  prefix: Later[PrefixConfig] = PrefixConfig()
   evaluate: EvaluateConfig = EvaluateConfig()
   mesh: MeshConfig = MeshConfig()
   checkpoint: Neutral[CheckpointConfig] = CheckpointConfig()

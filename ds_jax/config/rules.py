@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ds_jax.checks import InputError
 from ds_jax.config.derived import context_length
 from ds_jax.config.fields import Config
@@ -10,7 +12,7 @@ from ds_jax.config.fields import Config
 def check_contradictions(config: Config) -> None:
   """Raises InputError for fields that contradict each other, whatever the command."""
   search, train = config.search, config.train
-  if search.policy in ('direct', 'fork') and search.max_expansions < search.max_depth:
+  if search.policy in ('direct', 'fork', 'prefix') and search.max_expansions < search.max_depth:
     raise InputError(
       f'search.max_expansions = {search.max_expansions} does not allow one rollout of '
       f'search.max_depth = {search.max_depth} segments; raise it.'
@@ -20,6 +22,8 @@ def check_contradictions(config: Config) -> None:
       'memory.when = at_once learns from solutions that a search finds, and train.objective = '
       'imitation searches nothing; set memory.when=next_round.'
     )
+  if search.policy == 'prefix':
+    _check_prefix(config)
   if train.contrast_groups and not train.max_refills:
     raise InputError(
       f'train.contrast_groups = {train.contrast_groups} says when no further batch is drawn, and '
@@ -29,6 +33,32 @@ def check_contradictions(config: Config) -> None:
     raise InputError(
       f'train.batch_problems = {train.batch_problems} is not a multiple of '
       f'train.minibatch_problems = {train.minibatch_problems}; use one that divides it.'
+    )
+
+
+def _check_prefix(config: Config) -> None:
+  """Raises InputError where no rollout could ever start from a prefix."""
+  prefix, train = config.prefix, config.train
+  if config.search.max_depth < 2:
+    raise InputError(
+      'search.policy = prefix leaves at least one segment to sample, and search.max_depth = 1 has '
+      'no other; raise it, or set search.policy=direct.'
+    )
+  if train.objective == 'imitation':
+    raise InputError(
+      'search.policy = prefix starts rollouts within earlier responses, and train.objective = '
+      'imitation has no rollouts; set search.policy=direct.'
+    )
+  if math.ceil(prefix.root_share * train.batch_problems) >= train.batch_problems:
+    raise InputError(
+      f'prefix.root_share = {prefix.root_share} of train.batch_problems = {train.batch_problems} '
+      'leaves no problem to start from a prefix; lower the one or raise the other.'
+    )
+  if 0 < prefix.failure_rate < prefix.withdraw_rate:
+    raise InputError(
+      f'prefix.failure_rate = {prefix.failure_rate} is below prefix.withdraw_rate = '
+      f'{prefix.withdraw_rate}: problems between them would start within failures and solutions '
+      'alike; raise failure_rate, or set it to 0.'
     )
 
 

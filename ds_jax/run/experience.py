@@ -9,8 +9,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from ds_jax.config import Config
+from ds_jax.run.starts import prefix_figures
 from ds_jax.run.state import RunState
-from ds_jax.search.policies.fork_law import split_metrics
+from ds_jax.search.policies.base import ForkPlan
+from ds_jax.search.policies.fork_law import fork_plan, split_metrics
+from ds_jax.search.statistics import from_root
 from ds_jax.types import FinishedTree, Trajectory
 
 
@@ -37,17 +40,35 @@ def after_sampling(
   memory = host.memory
   if config.memory.when == 'at_once':
     memory = memory.add(groups, host.step, config.memory)
+  prefixes = host.prefixes
+  if config.search.policy == 'prefix':
+    prefixes = prefixes.add(groups, config.prefix)
   return dataclasses.replace(
     host,
     generated_tokens=host.generated_tokens + num_tokens,
-    splits=host.splits.add(trees, config.search.max_depth),
+    splits=host.splits.add(from_root(trees), config.search.max_depth),
     found=found,
     memory=memory,
+    prefixes=prefixes,
   )
 
 
-def experience_figures(config: Config, host: RunState) -> dict[str, float]:
-  """Metrics of what the run has learnt so."""
-  return split_metrics(host.splits, config.search.max_depth) | {
-    'search/tokens_so_far': host.generated_tokens
-  }
+def forks_that_pay(config: Config, host: RunState) -> ForkPlan:
+  """Where the policy 'fork' may fork, by what recent steps have shown."""
+  return fork_plan(host.splits, config.search.max_depth)
+
+
+def experience_figures(
+  config: Config, host: RunState, groups: Sequence[Sequence[Trajectory]]
+) -> dict[str, float]:
+  """Metrics of what the run has learnt so.
+
+  Args:
+    config: of the run.
+    host: the state after the step.
+    groups: that it sampled.
+  """
+  figures = split_metrics(host.splits, config.search.max_depth)
+  if config.search.policy == 'prefix':
+    figures |= prefix_figures(groups, host.prefixes, config.prefix)
+  return figures | {'search/tokens_so_far': host.generated_tokens}

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from ds_jax.config import Config, response_limit
 from ds_jax.model.decoder import Decoder
 from ds_jax.run.lessons import Lessons, draw_lessons
-from ds_jax.train.batch import Batch, RowShape, trained_branches
-from ds_jax.train.memory import Memory
+from ds_jax.train.batch import Batch, Minibatch, RowShape, trained_branches
+from ds_jax.train.memory import Memory, lessons
+from ds_jax.train.prefixes import successful_starts
 from ds_jax.train.replay import Solution
 from ds_jax.train.rescore import importance_metrics, rescore, score_solutions
 from ds_jax.train.step import Learner
@@ -47,17 +48,18 @@ def policy_minibatches(
     step: training step.
   """
   config = policy.config.train
-  lessons = Lessons([], [])
+  remembered = Lessons([], [])
   if policy.config.memory.when == 'at_once':
     num_minibatches = -(-len(groups) // config.minibatch_problems)
     counts = [policy.config.memory.per_update] * num_minibatches
-    lessons = draw_lessons(policy.score, memory, policy.config, step=step, counts=counts)
+    remembered = draw_lessons(policy.score, memory, policy.config, step=step, counts=counts)
   packed = pack_minibatches(
     groups,
     config,
     response_limit(policy.config),
     shapes=policy.shapes,
-    lessons=lessons.minibatches,
+    lessons=remembered.minibatches,
+    prefixes=trained_prefixes(policy, groups),
   )
   batches = []
   for batch in packed.batches:
@@ -65,9 +67,30 @@ def policy_minibatches(
       rescore(policy.learner, policy.params, batch, reference=policy.reference, config=config)
     )
   figures = importance_metrics(packed.batches, batches, config) | _figures(packed)
-  if lessons.drawn:
-    figures |= lessons.figures(memory, step) | _lesson_shares(packed)
+  if remembered.drawn:
+    figures |= remembered.figures(memory, step) | _lesson_shares(packed)
+  if packed.prefix_tokens:
+    figures |= _prefix_shares(packed)
   return batches, figures
+
+
+def trained_prefixes(
+  policy: PresentPolicy, groups: Sequence[Sequence[Trajectory]]
+) -> list[Minibatch]:
+  """The prefixes of each minibatch that have an advantage of their own, scored; none unless set so.
+
+  Args:
+    policy: that the step begins with.
+    groups: trajectories of each problem.
+  """
+  size, prefix = policy.config.train.minibatch_problems, policy.config.prefix
+  if policy.config.search.policy != 'prefix' or not prefix.advantage:
+    return []
+  minibatches = []
+  for first in range(0, len(groups), size):
+    starts = successful_starts(groups[first : first + size])
+    minibatches.append(lessons(policy.score(starts) if starts else [], prefix))
+  return minibatches
 
 
 def memory_minibatch(policy: PresentPolicy, memory: Memory, *, step: int, index: int) -> Batch:
@@ -79,7 +102,7 @@ def memory_minibatch(policy: PresentPolicy, memory: Memory, *, step: int, index:
     step: training step.
     index: which of the step's updates on memory alone, from 0.
   """
-  lessons = draw_lessons(
+  remembered = draw_lessons(
     policy.score,
     memory,
     policy.config,
@@ -88,7 +111,7 @@ def memory_minibatch(policy: PresentPolicy, memory: Memory, *, step: int, index:
     first_update=_FURTHER + index,
   )
   config = policy.config.train
-  trees = trained_branches(lessons.minibatches[0], config.loss_aggregation)
+  trees = trained_branches(remembered.minibatches[0], config.loss_aggregation)
   return pack_trees(trees, config, policy.shapes)
 
 
@@ -101,11 +124,23 @@ def _figures(packed: Packed) -> dict[str, float]:
 
 def _lesson_shares(packed: Packed) -> dict[str, float]:
   """How much of the minibatches comes from memory: of their tokens, and of their advantages."""
-  mass = sum(float(batch.positive.sum() + batch.negative.sum()) for batch in packed.batches)
   return {
     'memory/token_share': packed.lesson_tokens / _num_tokens(packed),
-    'memory/mass_share': packed.lesson_mass / mass,
+    'memory/mass_share': packed.lesson_mass / _mass(packed),
   }
+
+
+def _prefix_shares(packed: Packed) -> dict[str, float]:
+  """Likewise of the prefixes that are trained on."""
+  return {
+    'prefix/token_share': packed.prefix_tokens / _num_tokens(packed),
+    'prefix/mass_share': packed.prefix_mass / _mass(packed),
+  }
+
+
+def _mass(packed: Packed) -> float:
+  """Sum of |weight * advantage|."""
+  return sum(float(batch.positive.sum() + batch.negative.sum()) for batch in packed.batches)
 
 
 def _num_tokens(packed: Packed) -> float:

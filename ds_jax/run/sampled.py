@@ -9,7 +9,13 @@ from typing import NamedTuple
 
 from ds_jax.run.batches import Prompt
 from ds_jax.search.engine.counters import Counters
-from ds_jax.search.statistics import mean_reward, solve_rate, summarize
+from ds_jax.search.statistics import (
+  from_root,
+  mean_reward,
+  num_generated,
+  solve_rate,
+  summarize,
+)
 from ds_jax.train.advantages import is_uniform
 from ds_jax.types import FinishedTree, Trajectory
 
@@ -35,24 +41,28 @@ def sampled_figures(
 ) -> dict[str, float]:
   """The metrics of what was sampled in one step.
 
+  Those of trees are of trees from the root, but for what was grown in all.
+
   Args:
     parts: the first batch, and refills.
     prompts: training problems by id.
     max_depth: segments on a path.
     stop_ids: any of these ends a response.
   """
-  trees = [tree for part in parts for tree in part.trees]
+  grown = [tree for part in parts for tree in part.trees]
+  groups = [group for part in parts for group in part.groups]
+  trees = from_root(grown)
   searched = functools.reduce(operator.add, [part.searched for part in parts])
   direct = functools.reduce(operator.add, [part.direct for part in parts])
-  num_groups = sum(len(part.groups) for part in parts)
   return (
     summarize(trees, max_depth, stop_ids=stop_ids)
+    | {'search/trees': len(grown), 'search/tokens': num_generated(grown)}
     | _source_figures(trees, prompts)
     | searched.slot_metrics()
     | (searched + direct).speed_metrics()
     | {
-      'search/cached_share': sum(part.num_cached for part in parts) / num_groups,
-      'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / num_groups,
+      'search/cached_share': sum(part.num_cached for part in parts) / len(groups),
+      'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / len(groups),
     }
   )
 

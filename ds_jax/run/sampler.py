@@ -2,25 +2,27 @@
 
 A hard problem gets a full search. One with cached solutions gets these plus K minus their number of
 direct rollouts (hybrid rollouts, arXiv:2509.25454, section 4.3), a rehearsed one K direct rollouts.
+Under the policy 'prefix' solutions lend their beginnings to the rollouts instead.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from ds_jax.config import Config
 from ds_jax.run.batches import Prompt, next_batch, numbered_jobs
 from ds_jax.run.engines import Engines
-from ds_jax.run.experience import after_sampling, experience_figures
+from ds_jax.run.experience import after_sampling, experience_figures, forks_that_pay
 from ds_jax.run.growing import Grown, Work, key_of
 from ds_jax.run.sampled import Sampled, sampled_figures, with_contrast
+from ds_jax.run.starts import started, with_revisits, worked_responses
 from ds_jax.run.state import RunState
 from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
-from ds_jax.search.policies.fork_law import fork_plan
 from ds_jax.search.trajectories import trajectories
 from ds_jax.train.advantages import flat_group
 from ds_jax.train.replay import Solution
@@ -39,9 +41,18 @@ class Sampler:
   # score([(problem id, solution), …]) -> trajectories with log-probs of the present policy.
   score: Callable[[Sequence[tuple[str, Solution]]], list[Trajectory]]
 
+  def __post_init__(self) -> None:
+    self.worked  # noqa: B018, what is wrong with it is found before any work
+
   @property
   def config(self) -> Config:
     return self.engines.session.config
+
+  @functools.cached_property
+  def worked(self) -> Mapping[str, tuple[int, ...]]:
+    """Solutions of the data by problem that the policy 'prefix' may start rollouts within."""
+    encode = self.engines.tokenizer.encode_response
+    return worked_responses(self.config, self.prompts.values(), encode)
 
   def next_problems(self, host: RunState) -> list[str]:
     """Ids of the problems of the next step, without refills."""
@@ -71,7 +82,7 @@ class Sampler:
     num_tokens = sum(part.num_tokens for part in parts)
     after = after_sampling(self.config, host, groups, trees, num_tokens=num_tokens)
     after = dataclasses.replace(after, batches=host.batches + len(parts))
-    figures = experience_figures(self.config, after) | sampled_figures(
+    figures = experience_figures(self.config, after, groups) | sampled_figures(
       parts,
       self.prompts,
       max_depth=self.config.search.max_depth,
@@ -90,6 +101,7 @@ class Sampler:
   def sample_batch(self, host: RunState, refill: int = 0) -> Sampled:
     """Trajectories of one batch of problems, the step's first or a refill."""
     hard, rehearsed = next_batch(self.config, self.prompts, host, refill)
+    hard = with_revisits(hard, host, self.config, refill)
     jobs = numbered_jobs(
       [self.prompts[name] for name in hard + rehearsed],
       first=refill * self.config.train.batch_problems,
@@ -99,6 +111,14 @@ class Sampler:
     for i, job in enumerate(jobs):
       is_searched = i < len(hard) and not cached[job.problem.id]
       (to_search if is_searched else to_roll_out).append(job)
+    to_search = started(
+      to_search,
+      host,
+      self.config,
+      worked=self.worked,
+      decode=self.engines.tokenizer.decode_response,
+      refill=refill,
+    )
     name = f'step_{host.step:06d}' + (f'_{refill}' if refill else '')
     searched = self.search(to_search, host, f'{name}.search')
     rollouts, direct = self.rollouts(to_roll_out, cached, host, name=f'{name}.direct')
@@ -126,8 +146,13 @@ class Sampler:
     )
 
   def cached(self, host: RunState, name: str) -> tuple[Solution, ...]:
-    """The solutions of a problem that this round mixes with rollouts, unless memory is at once."""
-    return host.replay.get(name) if self.config.memory.when == 'next_round' else ()
+    """The solutions of a problem that this round mixes with rollouts.
+
+    There are none if memory is at once, or solutions lend prefixes.
+    """
+    if self.config.memory.when == 'at_once' or self.config.search.policy == 'prefix':
+      return ()
+    return host.replay.get(name)
 
   def search(self, jobs: Sequence[Job], host: RunState, name: str) -> Grown:
     """A tree for each job."""
@@ -135,7 +160,7 @@ class Sampler:
       engine=self.engines.search_engine,
       jobs=jobs,
       purpose=Purpose.SEARCH,
-      plan=fork_plan(host.splits, self.config.search.max_depth),
+      plan=forks_that_pay(self.config, host),
       round_index=host.round_index,
       step=host.step,
     )

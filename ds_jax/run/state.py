@@ -9,6 +9,7 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.search.policies.fork_law import SplitHistory
 from ds_jax.train.memory import Memory
+from ds_jax.train.prefixes import Prefixes
 from ds_jax.train.replay import ReplayBuffer
 
 
@@ -31,6 +32,7 @@ class RunState:
   num_saves: int = 0
   generated_tokens: int = 0  # by filters, searches and rollouts to learn from
   memory: Memory = Memory()  # solutions that are learnt from at once
+  prefixes: Prefixes = Prefixes()  # responses that rollouts start within
 
   @classmethod
   def new(cls, max_cached_per_problem: int) -> RunState:
@@ -45,6 +47,7 @@ class RunState:
       'found': self.found.to_json(),
       'splits': self.splits.to_json(),
       'memory': self.memory.to_json(),
+      'prefixes': self.prefixes.to_json(),
     }
 
   def solutions(self) -> ReplayBuffer:
@@ -161,6 +164,7 @@ class RunState:
         'found': ReplayBuffer.from_json(fields['found']),
         'splits': SplitHistory.from_json(fields['splits']),
         'memory': Memory.from_json(fields.get('memory', {})),  # older versions had none
+        'prefixes': Prefixes.from_json(fields.get('prefixes', {})),  # likewise
       }
     )
 

@@ -17,10 +17,15 @@ SCHEMA = 1
 
 
 def tree_to_line(tree: FinishedTree) -> str:
-  """One JSON line; arrays are base64 of their bytes, so that floats come back bit by bit."""
+  """One JSON line; arrays are base64 of their bytes, so that floats come back bit by bit.
+
+  Fields that have their default are left out, as in lines of versions that had no such field.
+  """
   fields = {'schema': SCHEMA}
   for field in dataclasses.fields(tree):
     value = getattr(tree, field.name)
+    if field.default is not dataclasses.MISSING and value == field.default:
+      continue
     if isinstance(value, np.ndarray):
       value = {'dtype': str(value.dtype), 'data': base64.b64encode(value.tobytes()).decode()}
     fields[field.name] = dict(value) if field.name == 'statistics' else value

@@ -25,7 +25,7 @@ def summarize(
   """
   num_trees = len(trees)
   num_ends = _total(trees, 'ends')
-  num_tokens = _total(trees, 'generated_tokens')
+  num_tokens = num_generated(trees)
   num_degenerate = sum(tree.verdict.count(Verdict.DEGENERATE.value) for tree in trees)
   path_tokens, distinct_tokens = 0, 0
   pairs, disagreements = np.zeros(max_depth), np.zeros(max_depth)
@@ -63,6 +63,16 @@ def summarize(
     if depth > 0 and np.isfinite(ratio):
       metrics[f'search/u_over_x_depth_{depth}'] = float(ratio)
   return metrics
+
+
+def from_root(trees: Iterable[FinishedTree]) -> list[FinishedTree]:
+  """The trees that start from the prompt alone; others say nothing of the rate of right ends."""
+  return [tree for tree in trees if not tree.num_given]
+
+
+def num_generated(trees: Sequence[FinishedTree]) -> float:
+  """Returns the tokens that were sampled for the trees."""
+  return _total(trees, 'generated_tokens')
 
 
 def cut_ends(trees: Iterable[FinishedTree], stop_ids: Collection[int]) -> list[bool]:

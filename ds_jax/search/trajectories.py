@@ -41,4 +41,6 @@ def _trajectory(
     reward=float(tree.reward[end]),
     is_correct=tree.verdict[end] == Verdict.CORRECT.value,
     is_collected=is_collected,
+    num_given=tree.num_given,
+    is_given_right=tree.is_given_right,
   )

@@ -291,7 +291,7 @@ def _are_counted(trajectories: Sequence[Trajectory], ends: str) -> np.ndarray:
 
 def _penalty(trajectory: Trajectory, config: TrainConfig, response_limit: int) -> float:
   return overlong_penalty(
-    len(trajectory.tokens),
+    trajectory.num_given + len(trajectory.tokens),
     response_limit,
     buffer=config.overlong_buffer,
     factor=config.overlong_factor,

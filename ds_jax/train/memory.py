@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ds_jax.config import MemoryConfig
+from ds_jax.config import MemoryConfig, PrefixConfig
 from ds_jax.train.advantages import GroupAdvantages
 from ds_jax.train.batch import Minibatch
-from ds_jax.train.replay import Solution
+from ds_jax.train.replay import Solution, solution_of
 from ds_jax.types import Trajectory
 
 _PURPOSE = 0x3E304  # keeps these random numbers apart from others of the same seed
@@ -49,6 +49,10 @@ class Rate(NamedTuple):
     """Returns the rate after a step with so many more ends."""
     return Rate(decay * self.wins + wins, decay * self.trials + trials)
 
+  def towards(self, mean: float) -> float:
+    """The estimated rate, in [0, 1], as if two ends of that mean rate had been seen before."""
+    return (self.wins + _PRIOR_ENDS * mean) / (self.trials + _PRIOR_ENDS)
+
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
@@ -62,6 +66,8 @@ class Memory:
   def add(self, groups: Iterable[Sequence[Trajectory]], step: int, config: MemoryConfig) -> Memory:
     """Takes in what a step sampled: rates, and solutions that are new, the newest kept.
 
+    Rollouts from a prefix say nothing of the rate from the root; their solutions count like others.
+
     Args:
       groups: verified ends of each problem; an empty group says nothing.
       step: the training step that sampled them.
@@ -73,13 +79,14 @@ class Memory:
       if not group:
         continue
       name = group[0].problem_id
-      num_right = sum(t.is_correct for t in group)
-      rates[name] = rates.get(name, Rate()).after(num_right, len(group), config.decay)
-      wins, trials = wins + num_right, trials + len(group)
+      if not group[0].num_given:
+        num_right = sum(t.is_correct for t in group)
+        rates[name] = rates.get(name, Rate()).after(num_right, len(group), config.decay)
+        wins, trials = wins + num_right, trials + len(group)
       for t in group:
         if not t.is_correct:
           continue
-        solution = Solution(tuple(t.prompt_tokens.tolist()), tuple(t.tokens.tolist()))
+        solution = solution_of(t)
         before = solutions.get(name, ())
         if any(solution == one.solution for one in before):
           continue
@@ -90,8 +97,7 @@ class Memory:
 
   def rate(self, name: str) -> float:
     """The estimated root rate of a problem, in [0, 1]."""
-    wins, trials = self.rates.get(name, Rate())
-    return (wins + _PRIOR_ENDS * self.overall.mean) / (trials + _PRIOR_ENDS)
+    return self.rates.get(name, Rate()).towards(self.overall.mean)
 
   def candidates(self, config: MemoryConfig) -> list[str]:
     """Problems whose solutions may be learnt from, sorted.
@@ -165,12 +171,12 @@ def draw(
   return drawn
 
 
-def lessons(solutions: Sequence[Trajectory], config: MemoryConfig) -> Minibatch:
+def lessons(solutions: Sequence[Trajectory], config: MemoryConfig | PrefixConfig) -> Minibatch:
   """Each solution as a group of its own, with `config.advantage` on every response token.
 
   Args:
     solutions: one per problem, with log-probs of the present policy as behaviour.
-    config: of the memory.
+    config: of the memory, or of prefixes, which are learnt from likewise.
   """
   minibatch = []
   for t in solutions:

@@ -25,6 +25,12 @@ class Solution(NamedTuple):
   response_tokens: tuple[int, ...]
 
 
+def solution_of(trajectory: Trajectory) -> Solution:
+  """Returns the whole response of a trajectory, with what was given of it."""
+  prompt, response = trajectory.question_tokens, trajectory.response_tokens
+  return Solution(tuple(prompt.tolist()), tuple(response.tolist()))
+
+
 @dataclasses.dataclass(frozen=True)
 class ReplayBuffer:
   """Solutions by problem, oldest first. Immutable: every change returns a new buffer."""
@@ -43,8 +49,7 @@ class ReplayBuffer:
     """Adds the correct trajectories that are new, in order, up to the cap of each problem."""
     solutions = dict(self.solutions)
     for t in trajectories:
-      prompt, response = t.prompt_tokens.tolist(), t.tokens.tolist()
-      solution = Solution(tuple(prompt), tuple(response))
+      solution = solution_of(t)
       cached = solutions.get(t.problem_id, ())
       if t.is_correct and solution not in cached and len(cached) < self.max_per_problem:
         solutions[t.problem_id] = (*cached, solution)

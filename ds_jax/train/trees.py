@@ -52,6 +52,8 @@ class Packed(NamedTuple):
   num_trained: int  # trajectories that they train on, lessons included
   lesson_tokens: int  # response tokens of lessons
   lesson_mass: float  # sum of |weight * advantage| over these
+  prefix_tokens: int = 0  # of prefixes that are trained on
+  prefix_mass: float = 0.0  # likewise
 
 
 class Sizes(NamedTuple):
@@ -132,6 +134,7 @@ def pack_minibatches(
   *,
   shapes: Sequence[RowShape],
   lessons: Sequence[Minibatch] = (),
+  prefixes: Sequence[Minibatch] = (),
 ) -> Packed:
   """Packs the minibatches of a step, each of `minibatch_problems` whole problems.
 
@@ -141,25 +144,37 @@ def pack_minibatches(
     response_limit: max_depth * T, tokens.
     shapes: of rows, from `row_shapes`; each minibatch has one of them.
     lessons: what each minibatch trains on besides, with its advantages (train/memory.py).
+    prefixes: likewise, the beginnings of responses that its groups were given (train/prefixes.py).
 
   Returns:
     The batches, and what they came to.
   """
   size = config.minibatch_problems
-  batches, num_trained, lesson_tokens, lesson_mass = [], 0, 0, 0.0
+  batches, num_trained = [], 0
+  of_lessons, of_prefixes = [], []  # branches
   for index, first in enumerate(range(0, len(groups), size)):
     learnt = lessons[index] if lessons else ()
-    minibatch = list(learnt)
+    given = prefixes[index] if prefixes else ()
+    minibatch = [*learnt, *given]
     for group in groups[first : first + size]:
       if group:
         minibatch.append((group, group_advantages(group, config, response_limit)))
     trees = trained_branches(minibatch, config.loss_aggregation)
     batches.append(pack_trees(trees, config, shapes))
     num_trained += sum(map(len, trees))
-    for branch in itertools.chain.from_iterable(trees[: len(learnt)]):
-      lesson_tokens += len(branch.advantage)
-      lesson_mass += branch.weight * float(np.abs(branch.advantage).sum())
-  return Packed(batches, num_trained, lesson_tokens, lesson_mass)
+    of_lessons += itertools.chain.from_iterable(trees[: len(learnt)])
+    of_prefixes += itertools.chain.from_iterable(trees[len(learnt) :][: len(given)])
+  lessons_came_to, prefixes_came_to = _tokens_and_mass(of_lessons), _tokens_and_mass(of_prefixes)
+  return Packed(batches, num_trained, *lessons_came_to, *prefixes_came_to)
+
+
+def _tokens_and_mass(branches: Sequence[Branch]) -> tuple[int, float]:
+  """Response tokens of some branches, and the sum of |weight * advantage| over them."""
+  tokens, mass = 0, 0.0
+  for branch in branches:
+    tokens += len(branch.advantage)
+    mass += branch.weight * float(np.abs(branch.advantage).sum())
+  return tokens, mass
 
 
 def pack_trees(

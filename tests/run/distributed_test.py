@@ -180,6 +180,38 @@ def test_two_processes_learn_by_the_levers_as_one(warm, tmp_path):
 
 
 @pytest.mark.long
+def test_two_processes_start_from_prefixes_as_one_by_all_levers(warm, tmp_path):
+  """With memory, several passes, and draws until groups have contrast; solved problems, too."""
+  sections = {
+    'search': {'policy': 'prefix', 'max_expansions': 12},
+    'prefix': {
+      'root_share': 0.2,
+      'first_share': 0.8,
+      'withdraw_rate': 0.3,
+      'failure_rate': 0.3,
+      'advantage': 0.5,
+      'worked': True,
+    },
+    'curriculum': {'round_steps': (4,), 'filter_samples': 0},
+    'memory': {'when': 'at_once', 'per_update': 4, 'rate_bound': 2.0},
+    'train': {'epochs': 2, 'success_weight': 1.0, 'max_refills': 1, 'contrast_groups': 4},
+  }
+  runs = []
+  for processes in (1, 2):
+    (tmp_path / str(processes)).mkdir()
+    workdir = copy(warm, tmp_path / str(processes))
+    (workdir.root / 'config.json').unlink()
+    codes, outputs = end(start(workdir, sections, processes, devices=2 // processes))
+    assert codes == [0] * processes, outputs
+    runs.append(workdir)
+  rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
+  assert all(row['prefix/share'] > 0 for row in rows)  # worked solutions, from the first step on
+  assert any(row['prefix/failure_share'] > 0 for row in rows)
+  assert rows[-1]['prefix/mass_share'] > 0 and rows[-1]['memory/mass_share'] > 0
+  assert_same(*runs, sections)
+
+
+@pytest.mark.long
 def test_four_processes_make_the_run_of_one(warm, alone, tmp_path):
   workdir = copy(warm, tmp_path)
   codes, outputs = end(start(workdir, SHORT, 4))

@@ -25,8 +25,9 @@ from ds_jax.run.stopping import Stopped
 from ds_jax.run.training import Training, train
 from ds_jax.run.warmstart import warmstart
 from ds_jax.run.workdir import Workdir, lock
-from ds_jax.testing import tiny_run
+from ds_jax.testing import tiny, tiny_run
 from ds_jax.testing.notes import Notes
+from ds_jax.train.prefixes import Prefixes
 from ds_jax.train.trees import PACKINGS
 
 
@@ -448,6 +449,11 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path, monkeypatch):
     (dict(search=dict(max_depth=9)), 'train.row_length'),
     (dict(search=dict(max_depth=300), train=dict(row_length=4096)), 'max_position_embeddings'),
     (dict(train=dict(minibatch_problems=4)), 'minibatch_problems'),
+    (dict(search=dict(policy='prefix', max_expansions=1)), 'search.max_expansions = 1'),
+    (dict(search=dict(policy='prefix', max_depth=1)), 'at least one segment'),
+    (dict(search=dict(policy='prefix'), train=dict(objective='imitation')), 'no rollouts'),
+    (dict(search=dict(policy='prefix'), prefix=dict(root_share=0.9)), 'prefix.root_share = 0.9'),
+    (dict(search=dict(policy='prefix'), prefix=dict(failure_rate=0.1)), 'raise failure_rate'),
     (dict(train=dict(frozen='(')), 'regular expression'),
     (dict(train=dict(frozen='nothing')), 'finds none of the parameters'),
     (dict(data=dict(source='nonsense:x')), 'source'),
@@ -572,3 +578,74 @@ def test_the_responses_of_a_runs_evaluations_are_kept(done):
   assert np.mean([row['is_cut'] for row in rows]) == pytest.approx(after['cut_share'])
   assert all(row['question'] and row['gold'] for row in rows)
   assert any(row['response'] for row in rows)
+
+
+PREFIX = dict(
+  search=dict(policy='prefix', max_expansions=12),
+  prefix=dict(withdraw_rate=1.0, advantage=0.5, root_share=0.2, first_share=0.8),
+  curriculum=dict(rehearsal_share=0.0, filter_samples=0),
+)
+
+
+def test_rollouts_from_prefixes_are_at_work_and_survive_a_stop(warm, tmp_path, monkeypatch):
+  cfg = tiny_run.config(**PREFIX)
+  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  for workdir in (plain, stopped):
+    (workdir.root / 'config.json').unlink()
+  compiled, num_compiled, train_step = tiny.CompileCounter(), [], Training.train_step
+
+  def counted(training):
+    before = compiled.compilations()
+    train_step(training)
+    num_compiled.append(compiled.compilations() - before)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Training, 'train_step', counted)
+    tiny_run.train(plain, cfg)
+  assert num_compiled[2:] == [0] * 4 and num_compiled[0] > 0
+  first, *later = (r for r in tiny_run.metrics(plain) if r['kind'] == 'train')
+  assert first['prefix/share'] == 0 and first['prefix/problems_with_solution'] > 0
+  assert 'prefix/length' not in first  # nothing to start within yet
+  began = [row for row in later if row['prefix/share'] > 0]
+  assert len(began) >= 4
+  for row in began:
+    assert row['prefix/share'] <= 4 / 6  # two of six start from the root
+    assert 0 < row['prefix/length'] < 1 and 0 <= row['prefix/right_share'] <= 1
+    assert row['prefix/failure_share'] == 0 and row['search/cached_share'] == 0
+  assert any(row['prefix/contrast_share'] > 0 for row in began)  # they were learnt from
+  assert any(row.get('prefix/mass_share', 0) > 0 for row in began)
+  assert all(row['train/ratio_first'] < 1.001 for row in later)  # prefixes are scored before use
+  with pytest.raises(Stopped):
+    in_step_4 = lambda: any((stopped.root / 'journal').glob('step_000004*'))
+    tiny_run.train(stopped, cfg, should_stop=in_step_4)
+  tiny_run.train(stopped, cfg)
+  tiny_run.assert_same_run(stopped, plain, cfg)
+
+
+def test_figures_of_the_root_are_of_the_root_whatever_prefixes_do(warm, tmp_path):
+  """One step of a run that knows a right response of every problem."""
+  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(**PREFIX)
+  (workdir.root / 'config.json').unlink()
+  with tiny_run.opened(tiny_run.session(workdir, cfg)) as training:
+    training.filter_hard()
+    groups, _, host = training.sampler.sample(training.host)
+    longest = max((t for group in groups for t in group), key=lambda t: len(t.tokens))
+    right = dataclasses.replace(longest, is_correct=True)
+    ends = [[dataclasses.replace(right, problem_id=name)] for name in training.train_prompts]
+    solutions = Prefixes().add(ends, cfg.prefix).solutions
+    host = dataclasses.replace(host, step=1, prefixes=Prefixes(solutions))
+    groups, figures, after = training.sampler.sample(host)
+  given = [group for group in groups if group[0].num_given]
+  root = [group for group in groups if not group[0].num_given]
+  assert len(given) == 4 and len(root) == 2
+  assert figures['search/trees'] == 6  # what was grown in all; the rest is of trees from the root
+  for name, of_groups in (('search/solve_rate', root), ('prefix/solve_rate', given)):
+    assert figures[name] == np.mean([any(t.is_correct for t in group) for group in of_groups])
+  pairs = [np.array(state.splits.blocks)[:, 0].sum() for state in (host, after)]
+  assert pairs[1] - pairs[0] == sum(len(group) * (len(group) - 1) / 2 for group in root)
+  assert set(after.prefixes.rates) == {group[0].problem_id for group in root}
+  generated = sum(len(t.tokens) for group in groups for t in group)
+  assert generated == figures['search/tokens'] == after.generated_tokens - host.generated_tokens
+  prompts = {tuple(tokens.tolist()) for _, tokens in training.train_prompts.values()}
+  found = [s for cached in after.found.solutions.values() for s in cached]
+  assert found and all(s.prompt_tokens in prompts for s in found)  # they are whole

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from train_cases import trajectory
+from train_cases import CONFIG, small_decoder, trajectory
 
-from ds_jax.config import MemoryConfig, TrainConfig
+from ds_jax.config import MemoryConfig, PrefixConfig, TrainConfig
+from ds_jax.model.decoder import Rows, sequence_logprobs
 from ds_jax.run.learning import _has_moved
-from ds_jax.testing.tolerance import tolerance
-from ds_jax.train.advantages import flat_group
+from ds_jax.sharding import make_mesh
+from ds_jax.testing.tolerance import decoder_terms, tolerance
+from ds_jax.train.advantages import flat_group, group_advantages, node_rewards
 from ds_jax.train.batch import RowShape
 from ds_jax.train.memory import lessons
+from ds_jax.train.prefixes import successful_starts
 from ds_jax.train.replay import Solution, cached_trajectory
+from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.train.trees import pack_minibatches
 
 TRAIN = TrainConfig(
@@ -90,3 +97,109 @@ def test_passes_end_once_the_policy_has_moved(clipped, distance, has_moved):
   assert _has_moved(rows, config) == has_moved
   assert not _has_moved(rows, dataclasses.replace(TRAIN, epochs=4))  # no bounds
   assert not _has_moved([], config)  # before the first pass
+
+
+def prefix_group(num_right, num_wrong, given=(8, 9)):
+  """Rollouts that share the first tokens of a solution; right ones add 3 tokens, wrong ones 2."""
+  group_of = group(num_right, num_wrong)
+  prompt = np.concatenate([group_of[0].prompt_tokens, np.array(given, np.int32)])
+  return [
+    dataclasses.replace(t, prompt_tokens=prompt, num_given=len(given), is_given_right=True)
+    for t in group_of
+  ]
+
+
+def taught(batch):
+  """Of each trained position: token, position, token before it, positive and negative sums."""
+  rows = []
+  for r, s in zip(*np.nonzero(batch.token_mask), strict=True):
+    before = batch.tokens[r, batch.predecessor[r, s]]
+    values = (batch.tokens[r, s], batch.positions[r, s], before)
+    rows.append((*map(int, values), float(batch.positive[r, s]), float(batch.negative[r, s])))
+  return sorted(rows)
+
+
+@pytest.mark.parametrize('advantage', [0.0, 0.25])
+def test_a_prefix_is_not_trained_on_or_has_its_own_advantage(advantage):
+  """1 of 3 continuations is right: with outcomes -1 and 1 the mean is -1/3."""
+  rollouts = prefix_group(1, 2)
+  prefixes = [[]]
+  if advantage:
+    ((name, start),) = successful_starts([rollouts])
+    scored = cached_trajectory(name, start, np.full(2, -1.0, np.float32))
+    prefixes = [lessons([scored], PrefixConfig(advantage=advantage))]
+  num_tokens = 3 + 2 * 2 + (2 if advantage else 0)
+  found = []
+  for packing in ('tree', 'flat'):
+    config = dataclasses.replace(TRAIN, packing=packing)
+    packed = pack_minibatches([rollouts], config, 16, shapes=SHAPES, prefixes=prefixes)
+    (batch,) = packed.batches
+    count, positive, negative = sums(batch)
+    assert count == num_tokens
+    np.testing.assert_allclose(positive, (3 * 4 / 3 + 2 * advantage) / num_tokens, rtol=EXACT)
+    np.testing.assert_allclose(negative, 4 * 2 / 3 / num_tokens, rtol=EXACT)
+    expected = (2, 2 * advantage / num_tokens) if advantage else (0, 0)
+    np.testing.assert_allclose((packed.prefix_tokens, packed.prefix_mass), expected, rtol=EXACT)
+    assert (packed.lesson_tokens, packed.lesson_mass) == (0, 0.0)
+    found.append(taught(batch))
+  assert found[0] == found[1]
+  # The prompt is 1 2 3, and 8 9 were given: what follows stands at 5 and is predicted from the 9.
+  first = [row for row in found[0] if row[1] == 5]
+  assert len(first) == 3 and {row[2] for row in first} == {9}
+  given = [row[:3] for row in found[0] if row[1] in (3, 4)]
+  assert given == ([(8, 3, 3), (9, 4, 8)] if advantage else [])
+
+
+def test_the_gradient_of_a_prefix_group_is_that_of_a_plain_sum():
+  """Tree and flat rows against sequences one by one, with loss and gradient of -A log p."""
+  rollouts = prefix_group(1, 2)
+  rollouts = [
+    dataclasses.replace(t, tokens=np.arange(20, 20 + len(t.tokens), dtype=np.int32) + 5 * i)
+    for i, t in enumerate(rollouts)
+  ]
+  advantages = group_advantages(rollouts, TRAIN, 16).per_token
+  num_tokens = sum(len(t.tokens) for t in rollouts)
+
+  def plain(params):
+    total = 0.0
+    for t, advantage in zip(rollouts, advantages, strict=True):
+      whole = np.concatenate([t.question_tokens, t.response_tokens])[None]
+      index = np.broadcast_to(np.arange(whole.shape[1]), whole.shape)
+      ends = np.full(whole.shape, whole.shape[1])
+      logprobs, _ = sequence_logprobs(params, Rows(whole, index, ends, np.roll(whole, -1, 1)))
+      scored = logprobs[0, len(t.prompt_tokens) - 1 : -1]
+      # On fresh samples the ratio is 1, and its gradient that of the log-prob.
+      ratio = jnp.exp(scored - jax.lax.stop_gradient(scored))
+      total -= jnp.sum(ratio * advantage)
+    return total / num_tokens
+
+  params = small_decoder()
+  loss, expected = jax.jit(jax.value_and_grad(plain))(params)
+  learner = make_learner(
+    optax.sgd(1.0),
+    make_mesh(devices=jax.devices()[:1]),
+    micro_rows=4,
+    loss_fn=policy_loss_fn(TRAIN),
+  )
+  for packing in ('tree', 'flat'):
+    config = dataclasses.replace(TRAIN, packing=packing)
+    (batch,) = pack_minibatches([rollouts], config, 16, shapes=SHAPES).batches
+    logprobs, _ = learner.score(params, batch)
+    batch = batch._replace(behavior_logprobs=logprobs)
+    total = learner.start(params)
+    for micro in learner.passes(batch):
+      total = learner.accumulate(params, total, micro)
+    grads, statistics = total
+    limit = tolerance('float32', decoder_terms(CONFIG, 16, 3))
+    np.testing.assert_allclose(float(statistics.loss), float(loss), atol=limit)
+    assert float(statistics.num_tokens) == num_tokens
+    for found, wanted in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
+      np.testing.assert_allclose(found, wanted, atol=limit * float(jnp.abs(wanted).max()) + limit)
+
+
+def test_what_was_given_counts_for_the_length_of_a_response():
+  config = dataclasses.replace(TRAIN, overlong_buffer=2, advantage='leave_one_out')
+  (short, *_), (long, *_) = prefix_group(1, 1), prefix_group(1, 1, given=(8, 9, 9, 9))
+  for t, penalty in ((short, 0.0), (long, -1.0)):  # 3 tokens sampled, 5 and 7 in all, of 7
+    rewards = node_rewards(t, config, 7)
+    np.testing.assert_allclose(rewards[-1], 1 + penalty, rtol=EXACT)

@@ -120,7 +120,7 @@ def cut_segments(
   is_seen = is_ended
   if policy_of(config).defects.misses_end_in_last_place:
     is_seen = is_ended & (lengths < config.segment_length)
-  is_last = tree.depth[request.node] + 1 >= config.max_depth
+  is_last = tree.depth[request.node] + 1 >= tree.max_depth(config)
   siblings = []
   for j, length in enumerate(lengths.tolist()):
     siblings.append(

@@ -15,7 +15,7 @@ import numpy as np
 
 from ds_jax.config import SearchConfig
 from ds_jax.search.tree import Tree
-from ds_jax.types import FinishedTree, Problem, Verdict
+from ds_jax.types import FinishedTree, Given, Problem, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,17 @@ class Job:
   prompt_tokens: np.ndarray  # [P] int32
   sample: int = 0  # which of several trees of this problem
   process: int = 0  # to which the tree belongs, of those that search together
+  given: Given | None = None  # what the tree starts from besides the prompt
+
+  @property
+  def given_tokens(self) -> np.ndarray:
+    """The beginning of every response of the tree, `[G]` int32."""
+    return NO_TOKENS.tokens if self.given is None else self.given.tokens
+
+  @property
+  def start_tokens(self) -> np.ndarray:
+    """Prompt and given tokens: where the root stands."""
+    return np.concatenate([self.prompt_tokens, self.given_tokens])
 
 
 class Segment(NamedTuple):
@@ -37,7 +48,10 @@ class Segment(NamedTuple):
 
 
 class Prefix(NamedTuple):
-  """A prompt without its last token, as a lane encodes it before the first children."""
+  """What a tree starts from without its last token, as a lane encodes it before the first children.
+
+  That is the prompt, and the beginning of a response where one is given.
+  """
 
   data: bytes  # of the tokens, which are quickly compared so
   length: int
@@ -95,7 +109,7 @@ class HostTree:
 
   @functools.cached_property
   def prefix(self) -> Prefix:
-    tokens = self.job.prompt_tokens[:-1]
+    tokens = self.job.start_tokens[:-1]
     return Prefix(tokens.tobytes(), len(tokens))
 
   def path(self, node: int) -> list[int]:
@@ -110,17 +124,22 @@ class HostTree:
     return np.concatenate([self.job.prompt_tokens, self.response_tokens(node)])
 
   def response_tokens(self, node: int) -> np.ndarray:
-    """Response tokens from the root to the end of `node`; `[S]` int32."""
-    return np.concatenate([self.segments[i].tokens for i in self.path(node)])
+    """Response tokens up to the end of `node`, given ones included; `[S]` int32."""
+    segments = [self.segments[i].tokens for i in self.path(node)]
+    return np.concatenate([self.job.given_tokens, *segments])
 
   def common_length(self, a: int, b: int) -> int:
     """Tokens, prompt included, that the paths to nodes `a` and `b` share as nodes."""
-    length = len(self.job.prompt_tokens)
+    length = len(self.job.prompt_tokens) + len(self.job.given_tokens)
     for x, y in zip(self.path(a), self.path(b), strict=False):
       if x != y:
         break
       length += len(self.segments[x].tokens)
     return length
+
+  def max_depth(self, config: SearchConfig) -> int:
+    """Depth at which paths are cut off: given tokens take the room of the segments they fill."""
+    return config.max_depth - -(-len(self.job.given_tokens) // config.segment_length)
 
   def add_child(
     self,
@@ -151,6 +170,7 @@ class HostTree:
     return node
 
   def num_tokens(self) -> int:
+    """Tokens that were sampled."""
     return sum(len(segment.tokens) for segment in self.segments)
 
   def is_out_of_budget(self, num_collected: int, config: SearchConfig) -> bool:
@@ -186,7 +206,7 @@ class HostTree:
     return FinishedTree(
       problem_id=self.job.problem.id,
       sample=self.job.sample,
-      prompt_tokens=self.job.prompt_tokens,
+      prompt_tokens=self.job.start_tokens,
       parent=np.where(parent < 0, -1, new_number[parent]).astype(np.int32),
       depth=np.array(self.depth, np.int32)[order],
       token_start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
@@ -204,6 +224,8 @@ class HostTree:
       collected=new_number[collected].astype(np.int32),
       selections=tuple(sorted(selections) if is_depth_first else selections),
       statistics=statistics,
+      num_given=len(self.job.given_tokens),
+      is_given_right=self.job.given is not None and self.job.given.is_right,
     )
 
 

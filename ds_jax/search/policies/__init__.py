@@ -15,6 +15,7 @@ POLICIES: dict[str, Policy] = {
   'faithful': FAITHFUL,
   'direct': DIRECT,
   'fork': FORK,
+  'prefix': DIRECT,  # where its trees start is the run's to say (train/prefixes.py)
 }
 
 
