@@ -81,6 +81,7 @@ def get_config() -> ml_collections.ConfigDict:
   search.backup_threshold = 0.1  # paper, Eq. 4
   search.backup_rule = 'constrained'  # paper, Eq. 5
   search.incomplete_score = -0.5  # better than wrong: only the end is missing
+  search.cut_ends = 'incomplete'  # ours; released: 'graded'
   search.count_end_token = False  # the end is certain after the third line: it would say nothing
   search.negatives = 'most_confident'  # paper, section 3.2
   search.replay_chunk = 32  # tokens: a whole path in one expansion

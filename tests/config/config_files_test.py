@@ -63,6 +63,7 @@ def test_defaults_are_the_papers(root):
     'model.path',
     'model.remat',
     'search.count_end_token',
+    'search.cut_ends',
     'train.overlong_buffer',
     'verify.num_workers',
   }
