@@ -49,7 +49,7 @@ def policy_minibatches(
   config = policy.config.train
   lessons = Lessons([], [])
   if policy.config.memory.when == 'at_once':
-    num_minibatches = -(-len(groups) // config.minibatch_problems)
+    num_minibatches = max(1, -(-len(groups) // config.minibatch_problems))
     counts = [policy.config.memory.per_update] * num_minibatches
     lessons = draw_lessons(policy.score, memory, policy.config, step=step, counts=counts)
   packed = pack_minibatches(

@@ -113,6 +113,12 @@ def sign_of_skips(
 
 
 def _sign_of_groups(groups: Sequence[Sequence[Trajectory]], config: Config) -> str:
+  if not groups:
+    return (
+      f'No problem has right and wrong ends in {config.train.max_refills + 1} batches '
+      '(train.max_refills): take easier problems where all is wrong, harder ones where all is '
+      'right, or more trajectories (search.num_trajectories).'
+    )
   kinds = collections.Counter(map(_kind_of_group, groups))
   sign = f'Of {len(groups):,} problems: {_listed(kinds)}.'
   if config.train.uniform_trees == 'drop' and (kinds[_ALL_WRONG] or kinds[_ALL_RIGHT]):

@@ -72,6 +72,8 @@ def test_skipped_updates_are_explained():
   assert 'of 3 updates 3 had nothing to train on' in skips
   for words in ('1 with only right ends', '1 with only wrong ends', '1 without a verified end'):
     assert words in skips
+  none = sign_of_skips([], CONFIG, num_updates=1, num_empty=1)
+  assert 'of 1 updates 1 had nothing to train on. No problem has right and wrong ends in 1' in none
   broken = sign_of_skips(groups, CONFIG, num_updates=3, num_empty=0)
   assert '3 had a gradient that is not finite' in broken and 'only wrong' not in broken
   both = sign_of_skips(groups, CONFIG, num_updates=3, num_empty=1)

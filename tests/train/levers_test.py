@@ -70,6 +70,18 @@ def test_a_solution_weighs_like_its_tokens_in_every_aggregation():
     np.testing.assert_allclose(packed.lesson_mass, weight, rtol=EXACT)
 
 
+def test_lessons_are_learnt_where_no_group_has_contrast():
+  solution = Solution((1, 2), (4, 5, 6, 7))
+  minibatch = lessons(
+    [cached_trajectory('other', solution, np.zeros(4, np.float32))], MemoryConfig(when='at_once')
+  )
+  packed = pack_minibatches([], TRAIN, 4, shapes=SHAPES, lessons=[minibatch])
+  assert len(packed.batches) == packed.num_trained == 1
+  np.testing.assert_allclose(sums(packed.batches[0]), (4, 1.0, 0.0), rtol=EXACT)
+  (nothing,) = pack_minibatches([], TRAIN, 4, shapes=SHAPES).batches
+  assert not len(nothing.tokens)
+
+
 def test_without_lessons_minibatches_are_as_they_were():
   groups = [group(1, 3), group(2, 2)]
   without = pack_minibatches(groups, TRAIN, 4, shapes=SHAPES)
