@@ -71,8 +71,8 @@ class ChainConfig:
 class DataConfig:
   """Where problems come from, and how they become prompts."""
 
-  # 'countdown', 'tfds:NAME', 'file:PATH.{jsonl,json,parquet,csv}', 'hf:NAME[:SUBSET]' (with
-  # `datasets`), 'gym:TASK[?OPTION=VALUE&…]' (with `reasoning-gym`), or several with weights:
+  # 'countdown', 'chain', 'tfds:NAME', 'file:PATH.{jsonl,json,parquet,csv}', 'hf:NAME[:SUBSET]'
+  # (with `datasets`), 'gym:TASK[?OPTION=VALUE&…]' (with `reasoning-gym`), or several with weights:
   # '2*gym:chain_sum + file:a.jsonl' (config/mixtures.py); must be given
   source: Annotated[str, SOURCE] = ''
   eval_source: Annotated[str, SOURCE] = ''  # '': the held-out split of `source`

@@ -34,6 +34,11 @@ class PresentPolicy:
     row_length = self.shapes[-1].row_length
     return score_solutions(self.learner, self.params, solutions, row_length=row_length)
 
+  def rescored(self, batch: Batch) -> Batch:
+    """The batch with what the settings ask of this policy and of the reference."""
+    config = self.config.train
+    return rescore(self.learner, self.params, batch, reference=self.reference, config=config)
+
 
 def policy_minibatches(
   policy: PresentPolicy, groups: Sequence[Sequence[Trajectory]], memory: Memory, *, step: int
@@ -59,11 +64,7 @@ def policy_minibatches(
     shapes=policy.shapes,
     lessons=lessons.minibatches,
   )
-  batches = []
-  for batch in packed.batches:
-    batches.append(
-      rescore(policy.learner, policy.params, batch, reference=policy.reference, config=config)
-    )
+  batches = [policy.rescored(batch) for batch in packed.batches]
   figures = importance_metrics(packed.batches, batches, config) | _figures(packed)
   if lessons.drawn:
     figures |= lessons.figures(memory, step) | _lesson_shares(packed)
@@ -89,7 +90,7 @@ def memory_minibatch(policy: PresentPolicy, memory: Memory, *, step: int, index:
   )
   config = policy.config.train
   trees = trained_branches(lessons.minibatches[0], config.loss_aggregation)
-  return pack_trees(trees, config, policy.shapes)
+  return policy.rescored(pack_trees(trees, config, policy.shapes))
 
 
 def _figures(packed: Packed) -> dict[str, float]:
