@@ -26,6 +26,7 @@ def groups_of_rollouts() -> ml_collections.ConfigDict:
   search.policy = 'direct'  # K rollouts per problem instead of a tree
   search.num_trajectories = 8  # K, the size of a group
   search.incomplete_score = -1.0  # outcomes are right or wrong
+  search.cut_ends = 'graded'  # papers: by the answer alone (DAPO's differs)
   config.verify.degenerate = 'keep'  # garbled texts are wrong like others
 
   train = config.train

@@ -3,6 +3,9 @@
 ds-jax warmstart --config=configs/countdown.py --workdir=runs/countdown
 ds-jax train     --config=configs/countdown.py --workdir=runs/countdown
 
+--config.data.countdown.num_numbers=5 makes it deeper; what depends on that follows, unless it is
+given too.
+
 Every field of task, model, search and update is named, with its reason. "paper" and "released":
 DeepSearch at 1.5B, see configs/deepsearch_1_5b.py. "swept": chosen by short runs, for the gain in
 pass@1 on the held-out split.
@@ -20,13 +23,13 @@ def get_config() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dataclasses.asdict(Config()))
   config.seed = 0
 
-  data = config.data
+  data, task = config.data, config.data.countdown
+  num_numbers = task.get_oneway_ref('num_numbers')  # with which the sums below change
   data.source = 'countdown'  # embedded: nothing to download
   data.eval_source = ''  # its held-out split, of hard problems
-  data.prompt_limit = 8  # tokens; "24 from 3 5 7 2 :" takes 7
+  data.prompt_limit = num_numbers + 4  # tokens; "24 from 3 5 7 2 :" takes 7
   data.overlong_prompts = 'skip'  # there are none
 
-  task = data.countdown
   task.num_numbers = 4  # three steps; a warm start on five gets 1.5 % instead of 11 %
   task.max_number = 10  # small numbers, so that values and their products are met often
   task.max_value = 99  # a token per value: 112 in all
@@ -65,8 +68,8 @@ def get_config() -> ml_collections.ConfigDict:
   search.width = 4  # W; paper: 8, at 64 depths
   search.width_decay = 1  # 4, 3 and 2 children at depths 0, 1 and 2; swept
   search.min_width = 2  # siblings are what a value is compared with
-  search.max_depth = 3  # segments: one per step of a solution
-  search.segment_length = 9  # T, tokens: one line of a solution, which takes num_numbers + 5
+  search.max_depth = num_numbers - 1  # segments: one per step of a solution
+  search.segment_length = num_numbers + 5  # T, tokens: one line of a solution
   search.num_trajectories = 8  # K; released
   search.max_expansions = 32  # per tree; a tree with K ends is done before
   search.backtrack = 'global'  # paper
@@ -81,6 +84,7 @@ def get_config() -> ml_collections.ConfigDict:
   search.backup_threshold = 0.1  # paper, Eq. 4
   search.backup_rule = 'constrained'  # paper, Eq. 5
   search.incomplete_score = -0.5  # better than wrong: only the end is missing
+  search.cut_ends = 'incomplete'  # ours; released: 'graded'
   search.count_end_token = False  # the end is certain after the third line: it would say nothing
   search.negatives = 'most_confident'  # paper, section 3.2
   search.replay_chunk = 32  # tokens: a whole path in one expansion
@@ -91,10 +95,12 @@ def get_config() -> ml_collections.ConfigDict:
   verify.verifier = 'countdown'  # arithmetic, exact
   verify.num_workers = 2  # processes, one per core
 
+  prompt_limit, max_depth = data.get_oneway_ref('prompt_limit'), search.get_oneway_ref('max_depth')
+  path_length = prompt_limit + max_depth * search.get_oneway_ref('segment_length')
   train = config.train
   train.batch_problems = 96  # searched per step; swept
   train.minibatch_problems = 96  # one update per step: samples are never stale
-  train.row_length = 36  # S, tokens: 8 + 3 * 9 = 35, rounded up
+  train.row_length = path_length + 1  # S, tokens: 8 + 3 * 9 = 35, rounded up
   train.micro_rows = 64  # rows per pass
   train.packing = 'tree'  # each distinct token is forwarded once
   train.tree_row_length = 0  # chosen: 128

@@ -11,6 +11,7 @@ import ml_collections
 def get_config() -> ml_collections.ConfigDict:
   """Fields not named here are those of configs/baselines.py."""
   config = baselines.groups_of_rollouts()
+  config.search.cut_ends = 'incomplete'  # paper, section 3.4: what is cut off is punished
   train = config.train
   train.normalization = 'standard'  # the advantage is divided by the group's standard deviation
   train.uniform_trees = 'drop'  # dynamic sampling: groups without contrast are left out,

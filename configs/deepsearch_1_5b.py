@@ -60,6 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
   search.backup_threshold = 0.1  # paper, Eq. 4; code
   search.backup_rule = 'constrained'  # paper, Eq. 5
   search.incomplete_score = -1.0  # code
+  search.cut_ends = 'graded'  # code: an answer counts although the response was cut off
   search.count_end_token = True  # code, where padding and end token differ, as with this tokenizer
   search.negatives = 'most_confident'  # paper, section 3.2
   search.replay_chunk = 2048  # tokens a lane encodes per expansion; ours

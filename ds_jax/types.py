@@ -25,7 +25,8 @@ class Verdict(enum.Enum):
   """What became of a finished path.
 
   CORRECT and WRONG are the verifier's. NO_ANSWER: no answer was found in the text; INCOMPLETE:
-  the same, but the path was cut off at the depth limit (the search decides this). TIMEOUT counts
+  the same, or a right one, but the path was cut off at the depth limit (the search decides this;
+  see config.search.cut_ends). TIMEOUT counts
   as wrong for the reward (a hanging answer must not pay). ERROR is our fault: it masks the path.
   DEGENERATE: not correct, and the text is garbled or repeats itself to its end; it counts as wrong
   and is never learnt from. UNGRADED: the gold answer is not known (test-time search).
@@ -137,6 +138,17 @@ class FinishedTree:
     """
     tokens = self.tokens[self.node_slice(end)]
     return not len(tokens) or int(tokens[-1]) not in stop_ids
+
+  def num_cut_correct(self, stop_ids: Collection[int]) -> int:
+    """Ends with a right answer that were cut off at the depth limit, whether they pay or not.
+
+    Args:
+      stop_ids: any of these ids ends a response.
+    """
+    paid = 0
+    for node, verdict in enumerate(self.verdict):
+      paid += verdict == Verdict.CORRECT.value and self.is_cut(node, stop_ids)
+    return paid + int(self.statistics.get('cut_correct', 0))
 
   def path(self, node: int) -> list[int]:
     """Node indices from the root to `node`, both included."""

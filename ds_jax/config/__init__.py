@@ -9,6 +9,7 @@ from ds_jax.config.compare import (
   RESULT_NEUTRAL,
   differing_fields,
   digest,
+  fields_in_use,
   settings_digest,
   stored_config,
 )
@@ -61,6 +62,7 @@ __all__ = [
   'config_from',
   'context_length',
   'differing_fields',
+  'fields_in_use',
   'flatten',
   'load_config',
   'num_updates',

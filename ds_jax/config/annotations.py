@@ -117,6 +117,18 @@ class Place(Mark):
   read: Callable[[str, str], str]  # (name of the field, text) -> the place; InputError if it cannot
 
 
+@dataclasses.dataclass(frozen=True)
+class Before(Mark):
+  """The field is younger than configs in workdirs: what those meant that lack it."""
+
+  value: Any
+
+
+def before(value: Any) -> Before:
+  """For a field whose default is not what ds_jax did before there was the field."""
+  return Before('meant another value before it was there', value)
+
+
 # The field suits the machine: a run may go on with another value. Sums of floats, so last bits,
 # differ then.
 SUITS_MACHINE = Mark('may change when a run goes on')
@@ -127,7 +139,8 @@ OF_WHAT_COMES = Mark('may change for what is to come')
 # The field is read only when a new model is made.
 OF_NEW_MODEL = Mark('of a new model')
 
-# The field is younger than digests that output files carry: at its default it is not in them.
+# The field is younger than digests that output files carry: at its default, or the value that it
+# had before it was there (`before`), it is not in them.
 IS_LATER = Mark('later')
 
 T = TypeVar('T')
@@ -166,6 +179,11 @@ class Setting:
   def place(self) -> Place | None:
     """What the field names, if it names a place."""
     return next((mark for mark in self.marks if isinstance(mark, Place)), None)
+
+  @property
+  def before(self) -> Before | None:
+    """What the field meant before it was there, if that is not its default."""
+    return next((mark for mark in self.marks if isinstance(mark, Before)), None)
 
   @property
   def is_named(self) -> bool:

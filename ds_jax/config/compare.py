@@ -54,28 +54,31 @@ PLACE_FIELDS = _names(lambda setting: setting.place)
 
 
 def stored_config(fields: Mapping[str, Any]) -> Config:
-  """The checked Config of a run's config.json; what it lacks, being older, has its default.
+  """The checked Config of a run's config.json; what it lacks, being older, is as it was then.
+
+  That is its default, unless the field is marked with `before`.
 
   Raises:
     InputError: names the fields that ds_jax does not know, or that are bad.
   """
   _check_known(fields)
-  return config_from(fields)
+  return config_from(_with_values_before(fields, Config))
 
 
 def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
   """{'search.width': (value in a, value in b)} of two configs as nested mappings.
 
-  A field that one of them lacks has its default: a run does not end because ds_jax has learnt a
-  new setting. RESULT_NEUTRAL sections are left out, and the shape of a new model where both start
-  from a given one. A relative place, as older runs have them, is the absolute one that ends in it.
+  A field that one of them lacks is as in `stored_config`: a run does not end because ds_jax has
+  learnt a new setting. RESULT_NEUTRAL sections are left out, and the shape of a new model where
+  both start from a given one. A relative place, as older runs have them, is the absolute one that
+  ends in it.
 
   Raises:
     InputError: names the fields that ds_jax does not know.
   """
   _check_known(a)
   _check_known(b)
-  config_a, config_b = read_fields(a), read_fields(b)
+  config_a, config_b = (read_fields(_with_values_before(c, Config)) for c in (a, b))
   flat_a, flat_b = _result_fields(config_a), _result_fields(config_b)
   idle: tuple[str, ...] = ()
   if config_a.model.path and config_b.model.path:
@@ -95,10 +98,9 @@ def settings_digest(config: Config) -> str:
   """Eight hexadecimal digits that tell settings apart, RESULT_NEUTRAL sections left out.
 
   Files of results carry them. A new field keeps the digests of settings that do not use it, if it
-  is marked as Later.
+  is marked as Later, or with `before`.
   """
-  fields = dataclasses.asdict(config)
-  _remove_unused(fields, Config)
+  fields = fields_in_use(config)
   for name in RESULT_NEUTRAL:
     *path, last = name.split('.')
     section = fields
@@ -108,16 +110,39 @@ def settings_digest(config: Config) -> str:
   return digest(fields)
 
 
+def fields_in_use(config: Config) -> dict[str, Any]:
+  """The settings as nested dicts, without younger fields that ask for nothing new."""
+  fields = dataclasses.asdict(config)
+  _remove_unused(fields, Config)
+  return fields
+
+
 def _remove_unused(fields: dict[str, Any], cls: type) -> None:
-  """Removes the Later fields of a section, as a dict, that have their defaults."""
+  """Removes the younger fields of a section, as a dict, that are as before they were there."""
   for name, setting in settings_of(cls).items():
     default = setting.default
     if setting.is_section:
       default = dataclasses.asdict(default)
-    if IS_LATER in setting.marks and fields[name] == default:
+    is_unused = IS_LATER in setting.marks and fields[name] == default
+    if setting.before:
+      is_unused = fields[name] == setting.before.value
+    if is_unused:
       del fields[name]
     elif setting.is_section:
       _remove_unused(fields[name], setting.kind)
+
+
+def _with_values_before(fields: Mapping[str, Any], cls: type) -> dict[str, Any]:
+  """A section of a stored config, with what it meant where it lacks fields marked with `before`."""
+  values = dict(fields)
+  for name, setting in settings_of(cls).items():
+    if setting.before:
+      values.setdefault(name, setting.before.value)
+    elif setting.is_section:
+      section = values.get(name, {})
+      if isinstance(section, Mapping):  # what is bad is named later
+        values[name] = _with_values_before(section, setting.kind)
+  return values
 
 
 def digest(value: Any) -> str:

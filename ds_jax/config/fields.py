@@ -26,6 +26,7 @@ from ds_jax.config.annotations import (
   above,
   at_least,
   at_most,
+  before,
   below,
 )
 from ds_jax.config.places import BUCKET_OR_FOLDER, MODEL, SOURCE
@@ -70,8 +71,8 @@ class ChainConfig:
 class DataConfig:
   """Where problems come from, and how they become prompts."""
 
-  # 'countdown', 'tfds:NAME', 'file:PATH.{jsonl,json,parquet,csv}', 'hf:NAME[:SUBSET]' (with
-  # `datasets`), 'gym:TASK[?OPTION=VALUE&…]' (with `reasoning-gym`), or several with weights:
+  # 'countdown', 'chain', 'tfds:NAME', 'file:PATH.{jsonl,json,parquet,csv}', 'hf:NAME[:SUBSET]'
+  # (with `datasets`), 'gym:TASK[?OPTION=VALUE&…]' (with `reasoning-gym`), or several with weights:
   # '2*gym:chain_sum + file:a.jsonl' (config/mixtures.py); must be given
   source: Annotated[str, SOURCE] = ''
   eval_source: Annotated[str, SOURCE] = ''  # '': the held-out split of `source`
@@ -185,7 +186,11 @@ class SearchConfig:
   backup_threshold: float = 0.1  # floor of the backup weight
   # 'constrained' (paper's Eq. 5) or 'vanilla' (a running sum)
   backup_rule: Literal['constrained', 'vanilla'] = 'constrained'
-  incomplete_score: float = -1.0  # value of a path cut off by the depth limit without an answer
+  incomplete_score: float = -1.0  # value of a path cut off by the depth limit, see cut_ends
+  # a right answer in a response that the depth limit cut off: 'incomplete' (its value is
+  # incomplete_score, so that responses go on ending) or 'graded' (it pays like others; released;
+  # 'faithful'). A wrong one is wrong either way
+  cut_ends: Annotated[Literal['incomplete', 'graded'], before('graded')] = 'incomplete'
   count_end_token: bool = False  # in a trajectory's confidence; released: only if padding differs
   # which wrong end is backed up where none is right
   negatives: Literal['most_confident', 'random', 'least_confident'] = 'most_confident'

@@ -30,12 +30,19 @@ def outcome(tree: FinishedTree, stop_ids: Collection[int]) -> dict[str, Any]:
     'verdict': tree.verdict[end],
     'num_tokens': len(tree.tokens),
     'is_cut': tree.is_cut(end, stop_ids),
+    'is_cut_correct': bool(tree.num_cut_correct(stop_ids)),
   }
 
 
 def is_correct(row: Row) -> bool:
   """Whether the verifier accepted the sample of a row."""
   return row['verdict'] == Verdict.CORRECT.value
+
+
+def is_cut_correct(row: Row) -> bool:
+  """Whether a sample has the right answer but was cut off, whether that counts or not."""
+  # Rows of older versions lack the field; there a right answer always counted.
+  return row.get('is_cut_correct', row['is_cut'] and is_correct(row))
 
 
 def count_correct(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
@@ -167,8 +174,8 @@ def evaluation_metrics(
 ) -> dict[str, float]:
   """Metrics of an evaluation; names are documented in README. k = num_samples, per problem.
 
-  A mean over no problem, or no response, is absent. Lengths and cut_share are over all
-  responses, whatever the verifier made of them.
+  A mean over no problem, or no response, is absent. Lengths and shares of what was cut off are
+  over all responses, whatever the verifier made of them.
 
   Args:
     rows: of `outcome`, with or without more fields.
@@ -192,6 +199,7 @@ def evaluation_metrics(
     metrics |= {
       'evaluate/response_tokens': float(np.mean([row['num_tokens'] for row in rows])),
       'evaluate/cut_share': float(np.mean([row['is_cut'] for row in rows])),
+      'evaluate/cut_correct_share': float(np.mean([is_cut_correct(row) for row in rows])),
     }
   for source, counts_there in by_source(counts, sources or {}).items():
     of_source = pass_figures(counts_there)

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from ds_jax.evaluate.answers import GroupAnswers, answer_grouper, group_equal
-from ds_jax.evaluate.metrics import count_correct, is_correct, mean_or_zero, outcome, pass_figures
+from ds_jax.evaluate.metrics import (
+  count_correct,
+  is_correct,
+  is_cut_correct,
+  mean_or_zero,
+  outcome,
+  pass_figures,
+)
 from ds_jax.interfaces import Tokenizer
 from ds_jax.types import FinishedTree, Problem, Verdict
 
@@ -53,8 +60,8 @@ def summarize_samples(rows: Sequence[Mapping[str, Any]], verifier: str = 'math')
     verifier: name of the one that judged them; it says which answers are one vote.
 
   Returns:
-    Those of `metrics.pass_figures`, `majority_at` {k: share} for the same k, `cut_share`, tokens
-    and verdicts.
+    Those of `metrics.pass_figures`, `majority_at` {k: share} for the same k, `cut_share`,
+    `cut_correct_share`, tokens and verdicts.
   """
   group_answers = answer_grouper(verifier)
   rows = sorted(rows, key=lambda row: (row['id'], row['sample']))  # not in order of completion
@@ -72,6 +79,7 @@ def summarize_samples(rows: Sequence[Mapping[str, Any]], verifier: str = 'math')
     'num_errors': len(rows) - len(counted),
     'majority_at': majority_at,
     'cut_share': mean_or_zero([row['is_cut'] for row in counted]),
+    'cut_correct_share': mean_or_zero([is_cut_correct(row) for row in counted]),
     'response_tokens': length_figures([row['num_tokens'] for row in counted]),
     'verdicts': dict(sorted(verdicts.items())),
   }

@@ -79,6 +79,7 @@ def tree_row(
     'table': table_row(tree, seconds),
     'num_ends': len(is_cut),
     'num_cut': sum(is_cut),
+    'num_cut_correct': tree.num_cut_correct(stop_ids),
     'pairs': pairs.tolist(),
     'disagreements': disagreements.tolist(),
   }
@@ -130,7 +131,8 @@ def summarize_trees(rows: Sequence[Row]) -> dict[str, Any]:
     'split_pairs': pairs,
     'search/tokens': total('generated_tokens'),
     'search/recomputed_share': total('recomputed_tokens') / max(total('generated_tokens'), 1),
-    'search/cut_share': _cut_share(rows),
+    'search/cut_share': _share_of_ends(rows, 'num_cut'),
+    'search/cut_correct_share': _share_of_ends(rows, 'num_cut_correct'),
   }
 
 
@@ -159,11 +161,11 @@ def _accuracy(graded: Sequence[Row], rule: str) -> float | None:
   return sum(correct) / len(graded)
 
 
-def _cut_share(rows: Sequence[Row]) -> float | None:
-  """Share of the ends that were cut off at the depth limit; None of no ends."""
-  counted = [row for row in rows if 'num_cut' in row]  # a file may have lines of an older version
+def _share_of_ends(rows: Sequence[Row], name: str) -> float | None:
+  """Share of all ends that the rows count under a name; None of no ends."""
+  counted = [row for row in rows if name in row]  # a file may have lines of an older version
   num_ends = sum(row['num_ends'] for row in counted)
-  return sum(row['num_cut'] for row in counted) / num_ends if num_ends else None
+  return sum(row[name] for row in counted) / num_ends if num_ends else None
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float | None:

@@ -27,7 +27,7 @@ from ds_jax.run.session import Session
 from ds_jax.run.team import first_process_first
 from ds_jax.run.workdir import claim
 from ds_jax.search.engine.engine import Engine
-from ds_jax.search.policies import policy_of
+from ds_jax.search.policies import pays_cut_ends, policy_of
 from ds_jax.verify.pool import VerifierPool
 
 
@@ -39,6 +39,7 @@ def tree_search(config: Config) -> SearchConfig:
 def direct_search(config: Config) -> SearchConfig:
   """The search settings under which a tree is one rollout: filter, evaluation, hybrid rollouts."""
   num_slots = config.evaluate.num_slots
+  cut_ends = 'graded' if pays_cut_ends(config.search) else 'incomplete'  # also of 'faithful'
   return dataclasses.replace(
     config.search,
     policy='direct',
@@ -49,6 +50,7 @@ def direct_search(config: Config) -> SearchConfig:
     max_expansions=config.search.max_depth,
     replay_lanes=num_slots,
     max_tokens=0,
+    cut_ends=cut_ends,
   )
 
 

@@ -12,6 +12,7 @@ from ds_jax.evaluate.metrics import (
   count_correct,
   evaluation_metrics,
   filter_figures_by_source,
+  is_cut_correct,
   outcome,
   pass_rates,
 )
@@ -41,6 +42,7 @@ def filter_figures(
     figures['filter/pass_at_1'] = float(np.mean(list(rates.values())))
   if rows:
     figures['filter/cut_share'] = float(np.mean([row['is_cut'] for row in rows]))
+    figures['filter/cut_correct_share'] = float(np.mean([is_cut_correct(row) for row in rows]))
   threshold = engines.session.config.curriculum.hard_threshold
   hard_ids = hard_problems(rates, threshold)
   return hard_ids, figures | filter_figures_by_source(rates, hard_ids, sources_of(prompts))

@@ -35,6 +35,11 @@ class PresentPolicy:
     row_length = self.shapes[-1].row_length
     return score_solutions(self.learner, self.params, solutions, row_length=row_length)
 
+  def rescored(self, batch: Batch) -> Batch:
+    """The batch with what the settings ask of this policy and of the reference."""
+    config = self.config.train
+    return rescore(self.learner, self.params, batch, reference=self.reference, config=config)
+
 
 def policy_minibatches(
   policy: PresentPolicy, groups: Sequence[Sequence[Trajectory]], memory: Memory, *, step: int
@@ -50,7 +55,7 @@ def policy_minibatches(
   config = policy.config.train
   remembered = Lessons([], [])
   if policy.config.memory.when == 'at_once':
-    num_minibatches = -(-len(groups) // config.minibatch_problems)
+    num_minibatches = max(1, -(-len(groups) // config.minibatch_problems))
     counts = [policy.config.memory.per_update] * num_minibatches
     remembered = draw_lessons(policy.score, memory, policy.config, step=step, counts=counts)
   packed = pack_minibatches(
@@ -61,11 +66,7 @@ def policy_minibatches(
     lessons=remembered.minibatches,
     prefixes=trained_prefixes(policy, groups),
   )
-  batches = []
-  for batch in packed.batches:
-    batches.append(
-      rescore(policy.learner, policy.params, batch, reference=policy.reference, config=config)
-    )
+  batches = [policy.rescored(batch) for batch in packed.batches]
   figures = importance_metrics(packed.batches, batches, config) | _figures(packed)
   if remembered.drawn:
     figures |= remembered.figures(memory, step) | _lesson_shares(packed)
@@ -112,7 +113,7 @@ def memory_minibatch(policy: PresentPolicy, memory: Memory, *, step: int, index:
   )
   config = policy.config.train
   trees = trained_branches(remembered.minibatches[0], config.loss_aggregation)
-  return pack_trees(trees, config, policy.shapes)
+  return policy.rescored(pack_trees(trees, config, policy.shapes))
 
 
 def _figures(packed: Packed) -> dict[str, float]:

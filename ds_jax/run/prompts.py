@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ds_jax.checks import InputError
-from ds_jax.config import DataConfig
+from ds_jax.config import Config, DataConfig, response_limit
 from ds_jax.data.describe import answer_type, doubtful_golds
+from ds_jax.data.embedded import TASKS
 from ds_jax.data.flaws import GOLD_FLAWS
 from ds_jax.data.gradable import try_golds
 from ds_jax.data.overlap import num_shared_questions
@@ -134,6 +135,29 @@ def check_golds(session: Session, verify_fn: VerifyFn, prompts: Prompts, *, what
     )
   if sentence and session.team.is_first:
     session.progress.note(sentence)
+
+
+def check_room(config: Config, tokenizer: Tokenizer, prompts: Prompts) -> None:
+  """Checks that a response has room for the worked solutions of an embedded task.
+
+  Raises:
+    InputError: if it has not, unless the verifier is the user's function, which may ask for less.
+  """
+  search, limit = config.search, response_limit(config)
+  if config.verify.verifier.startswith('python:'):
+    return
+  for problem, _ in prompts:
+    task = getattr(problem.answer, 'verifier', '')
+    if task not in TASKS or problem.solution is None:
+      continue
+    length = len(tokenizer.encode_response(problem.solution))
+    if length > limit:
+      raise InputError(
+        f'Solutions of {task} take up to {length} tokens, e.g. that of {problem.id}, and search.'
+        f'max_depth * search.segment_length = {search.max_depth} * {search.segment_length} = '
+        f'{limit} are allowed: set search.max_depth to {-(-length // search.segment_length)} or '
+        f'more, or see data.{task} for smaller problems.'
+      )
 
 
 def note_shared(session: Session, prompts: Prompts, eval_prompts: Prompts) -> None:

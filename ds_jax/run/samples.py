@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config, digest, response_limit
+from ds_jax.config import Config, digest, fields_in_use, flatten, response_limit
 from ds_jax.evaluate.answers import answer_reader
 from ds_jax.evaluate.samples import TEXT_FIELDS, sample_row
 from ds_jax.run.durable import LineFile, close_parts, open_results
@@ -74,15 +73,20 @@ def draw_samples(
 
 def sample_settings(config: Config) -> dict[str, Any]:
   """What a sample depends on besides parameters, problem and sample number."""
-  fields = dataclasses.asdict(config)
-  pick = lambda section, *names: {f'{section}.{name}': fields[section][name] for name in names}
+  fields = flatten(fields_in_use(config))
+
+  def pick(section: str, *names: str) -> dict[str, Any]:
+    full_names = [f'{section}.{name}' for name in names]
+    return {name: fields[name] for name in full_names if name in fields}
+
   return {
     'seed': config.seed,
     'response_limit': response_limit(config),
     **pick('data', 'instruction', 'prompt_limit', 'overlong_prompts'),
     **pick('model', 'compute_dtype'),
     **pick('mesh', 'tensor'),
-    **pick('search', 'segment_length', 'replay_chunk', 'path_block', 'cache_kernel'),
+    **pick('search', 'segment_length', 'cut_ends', 'replay_chunk', 'path_block'),
+    **pick('search', 'cache_kernel'),
     **pick('evaluate', 'temperature', 'top_p', 'num_slots'),
     **pick('verify', 'verifier', 'degenerate', 'cpu_seconds'),
   }

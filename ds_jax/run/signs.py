@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ds_jax.config import Config, response_limit
+from ds_jax.evaluate.metrics import is_cut_correct
 from ds_jax.search.statistics import cut_ends
 from ds_jax.types import FinishedTree, Trajectory, Verdict
 from ds_jax.verify.verifiers import READERS_OF_BOXES
@@ -22,6 +23,7 @@ class Ends(NamedTuple):
 
   verdicts: collections.Counter[str]
   num_cut: int  # cut off at the depth limit, whatever the verdict
+  num_cut_correct: int = 0  # those of them with the right answer, whether it pays or not
 
   @property
   def count(self) -> int:
@@ -37,13 +39,15 @@ def ends_of(trees: Iterable[FinishedTree], stop_ids: Collection[int]) -> Ends:
   """
   trees = list(trees)
   verdicts = collections.Counter(v for tree in trees for v in tree.verdict if v is not None)
-  return Ends(verdicts, sum(cut_ends(trees, stop_ids)))
+  num_cut_correct = sum(tree.num_cut_correct(stop_ids) for tree in trees)
+  return Ends(verdicts, sum(cut_ends(trees, stop_ids)), num_cut_correct)
 
 
 def ends_of_rows(rows: Sequence[Mapping[str, Any]]) -> Ends:
   """Counts the ends of rollouts, from the rows of their samples."""
   verdicts = collections.Counter(row['verdict'] for row in rows)
-  return Ends(verdicts, sum(row['is_cut'] for row in rows))
+  num_cut_correct = sum(is_cut_correct(row) for row in rows)
+  return Ends(verdicts, sum(row['is_cut'] for row in rows), num_cut_correct)
 
 
 def sign_of_ends(ends: Ends, config: Config) -> str:
@@ -57,12 +61,8 @@ def sign_of_ends(ends: Ends, config: Config) -> str:
       f'Verification failed through our fault for all {count:,} responses (error): the notes above '
       'say why; verify.memory_mb and verify.wall_seconds limit the workers.'
     )
-  if ends.num_cut == count:
-    return (
-      f'All {count:,} responses were cut off at the limit of {response_limit(config):,} tokens, '
-      f'{num_correct:,} of them are right: raise search.max_depth or search.segment_length, or see '
-      'whether the model ends its responses (tokenizer, chat template).'
-    )
+  if ends.num_cut == count or (ends.num_cut_correct and not num_correct):
+    return _sign_of_cut(ends, config)
   if num_correct:
     return ''
   if _UNREAD.issuperset(verdicts):
@@ -113,6 +113,12 @@ def sign_of_skips(
 
 
 def _sign_of_groups(groups: Sequence[Sequence[Trajectory]], config: Config) -> str:
+  if not groups:
+    return (
+      f'No problem has right and wrong ends in {config.train.max_refills + 1} batches '
+      '(train.max_refills): take easier problems where all is wrong, harder ones where all is '
+      'right, or more trajectories (search.num_trajectories).'
+    )
   kinds = collections.Counter(map(_kind_of_group, groups))
   sign = f'Of {len(groups):,} problems: {_listed(kinds)}.'
   if config.train.uniform_trees == 'drop' and (kinds[_ALL_WRONG] or kinds[_ALL_RIGHT]):
@@ -134,6 +140,20 @@ def _kind_of_group(group: Sequence[Trajectory]) -> str:
   if len(outcomes) > 1:
     return _BOTH
   return _ALL_RIGHT if True in outcomes else _ALL_WRONG
+
+
+def _sign_of_cut(ends: Ends, config: Config) -> str:
+  """All ends were cut off, or all those that have the right answer."""
+  which = 'All' if ends.num_cut == ends.count else f'{ends.num_cut:,} of'
+  does_not_count = ''
+  if ends.num_cut_correct and not ends.verdicts[Verdict.CORRECT.value]:
+    does_not_count = ', which does not count (search.cut_ends)'
+  return (
+    f'{which} {ends.count:,} responses were cut off at the limit of {response_limit(config):,} '
+    f'tokens, {ends.num_cut_correct:,} of them with the right answer{does_not_count}: raise '
+    'search.max_depth or search.segment_length, or see whether the model ends its responses '
+    '(tokenizer, chat template).'
+  )
 
 
 def _sign_of_unread(count: int, verifier: str) -> str:

@@ -23,6 +23,7 @@ from ds_jax.run.learning import Learning
 from ds_jax.run.measuring import evaluation_figures, filter_figures, keep_samples
 from ds_jax.run.prompts import (
   check_golds,
+  check_room,
   evaluation_prompts,
   load_prompts,
   note_missing_box,
@@ -104,6 +105,7 @@ class Training:
     self.eval_prompts = evaluation_prompts(session, engines.tokenizer)
     note_missing_box(session, engines.tokenizer, (*prompts, *self.eval_prompts))
     note_shared(session, prompts, self.eval_prompts)
+    check_room(session.config, engines.tokenizer, prompts)
     check_golds(session, engines.pool.verify, prompts, what='train')
     check_golds(session, engines.pool.verify, self.eval_prompts, what='eval')
     self.learning = Learning(engines, prompts, before_pass=self.poll)

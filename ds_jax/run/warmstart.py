@@ -17,7 +17,7 @@ from ds_jax.data.word_tokenizer import write_word_tokenizer
 from ds_jax.model.huggingface.save import check_free, is_whole, remove_half_written, save_decoder
 from ds_jax.run.imitation import imitate
 from ds_jax.run.parameters import new_decoder_config
-from ds_jax.run.prompts import load_prompts
+from ds_jax.run.prompts import check_room, load_prompts
 from ds_jax.run.session import Session, probed
 from ds_jax.run.workdir import check_config, claim
 from ds_jax.train.sft import worked_solutions
@@ -46,6 +46,7 @@ def warmstart(session: Session) -> dict[str, Any]:
   write_word_tokenizer(folder, _task(config).words(config.data))
   tokenizer = load_tokenizer(folder, config.data)
   prompts = load_prompts(session, tokenizer, 'warmstart')
+  check_room(config, tokenizer, prompts)
   pairs = list(worked_solutions(prompts, tokenizer.encode_response).values())
   if not pairs:
     raise InputError(

@@ -30,6 +30,8 @@ class Defects:
   with it, in 28 % of runs when 80 % of children end; here the tree ends alone.)"""
   keeps_degenerate: bool = False
   """Garbled or endlessly repeating texts are learnt from like other wrong ones."""
+  pays_cut_ends: bool = False
+  """A right answer pays although the depth limit cut its response off."""
 
 
 def _rule(default: str) -> str:

@@ -54,6 +54,8 @@ def summarize(
     metrics['search/degenerate_share'] = num_degenerate / num_ends
   if cut := cut_ends(trees, stop_ids):
     metrics['search/cut_share'] = float(np.mean(cut))
+    num_cut_correct = sum(tree.num_cut_correct(stop_ids) for tree in trees)
+    metrics['search/cut_correct_share'] = num_cut_correct / len(cut)
   reward = mean_reward(trees)
   if reward is not None:
     metrics['search/reward'] = reward

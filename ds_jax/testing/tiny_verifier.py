@@ -8,3 +8,9 @@ import zlib
 def verify(gold: str, response: str) -> bool:
   """Answers differ from text to text, so that even an untrained decoder solves something."""
   return zlib.crc32(f'{gold}/{response}'.encode()) % 3 == 0
+
+
+def verify_early(gold: str, response: str) -> bool:
+  """A right answer is soon there: the longer a text, the likelier."""
+  del gold
+  return '+' in response.split()

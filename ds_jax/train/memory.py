@@ -12,6 +12,7 @@ and a problem below the bound lends its solutions to the updates. Pure functions
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -62,6 +63,8 @@ class Memory:
   rates: Mapping[str, Rate] = dataclasses.field(default_factory=dict)  # by problem
   overall: Rate = Rate()  # of all problems together
   num_found: Mapping[str, int] = dataclasses.field(default_factory=dict)  # different ones, ever
+  # digests of those, by problem: one that is found again after it was forgotten is no new one
+  digests: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
   def add(self, groups: Iterable[Sequence[Trajectory]], step: int, config: MemoryConfig) -> Memory:
     """Takes in what a step sampled: rates, and solutions that are new, the newest kept.
@@ -74,6 +77,7 @@ class Memory:
       config: `max_per_problem` and `decay`.
     """
     solutions, num_found, rates = dict(self.solutions), dict(self.num_found), dict(self.rates)
+    digests = dict(self.digests)
     wins = trials = 0.0
     for group in groups:
       if not group:
@@ -91,9 +95,12 @@ class Memory:
         if any(solution == one.solution for one in before):
           continue
         solutions[name] = (*before, Remembered(solution, step))[-config.max_per_problem :]
-        num_found[name] = num_found.get(name, 0) + 1
+        digest = zlib.crc32(repr(solution).encode())
+        if digest not in digests.get(name, ()):
+          digests[name] = (*digests.get(name, ()), digest)
+          num_found[name] = num_found.get(name, 0) + 1
     overall = self.overall.after(wins, trials, config.decay)
-    return Memory(solutions, rates, overall, num_found)
+    return Memory(solutions, rates, overall, num_found, digests)
 
   def rate(self, name: str) -> float:
     """The estimated root rate of a problem, in [0, 1]."""
@@ -128,6 +135,7 @@ class Memory:
       'rates': {name: list(rate) for name, rate in self.rates.items()},
       'overall': list(self.overall),
       'num_found': dict(self.num_found),
+      'digests': {name: list(digests) for name, digests in self.digests.items()},
     }
 
   @classmethod
@@ -142,7 +150,8 @@ class Memory:
         for prompt, response, step in rows
       )
     rates = {name: Rate(*rate) for name, rate in fields['rates'].items()}
-    return cls(solutions, rates, Rate(*fields['overall']), dict(fields['num_found']))
+    digests = {name: tuple(known) for name, known in fields.get('digests', {}).items()}
+    return cls(solutions, rates, Rate(*fields['overall']), dict(fields['num_found']), digests)
 
 
 def draw(

@@ -138,6 +138,8 @@ def pack_minibatches(
 ) -> Packed:
   """Packs the minibatches of a step, each of `minibatch_problems` whole problems.
 
+  There is one at least, also where there is no group: lessons are learnt, or the update is skipped.
+
   Args:
     groups: trajectories of each problem; a group without any counts as a problem.
     config: says how advantages are formed, aggregated and packed.
@@ -152,7 +154,7 @@ def pack_minibatches(
   size = config.minibatch_problems
   batches, num_trained = [], 0
   of_lessons, of_prefixes = [], []  # branches
-  for index, first in enumerate(range(0, len(groups), size)):
+  for index, first in enumerate(range(0, max(len(groups), 1), size)):
     learnt = lessons[index] if lessons else ()
     given = prefixes[index] if prefixes else ()
     minibatch = [*learnt, *given]

@@ -14,6 +14,7 @@ from ds_jax.config import (
   RESULT_NEUTRAL,
   Config,
   differing_fields,
+  fields_in_use,
   flatten,
   load_config,
   settings_digest,
@@ -99,11 +100,31 @@ def without(fields, name):
   return fields
 
 
+# What a lacking field means, where that is not its default.
+BEFORE = {'search.cut_ends': 'graded'}
+
+
 @pytest.mark.parametrize('name', [*FIELDS, *SECTIONS, 'data.countdown'])
 def test_every_field_and_section_may_be_lacking(tmp_path, name):
-  (tmp_path / 'config.json').write_text(json.dumps(without(stored(Config()), name)))
-  assert check_config(Workdir(tmp_path), Config()) == ''
-  assert workdir_config(Workdir(tmp_path)) == Config()
+  fields, meant = without(stored(Config()), name), Config()
+  for field, value in BEFORE.items():
+    if field.startswith(name):
+      section, last = field.split('.')
+      meant = changed(meant, section, **{last: value})
+  (tmp_path / 'config.json').write_text(json.dumps(fields))
+  assert check_config(Workdir(tmp_path), meant) == ''
+  assert workdir_config(Workdir(tmp_path)) == meant
+
+
+def test_a_run_from_before_a_field_goes_on_as_it_began(tmp_path):
+  """Not with a default that would change what it does."""
+  older = without(stored(Config()), 'search.cut_ends')
+  (tmp_path / 'config.json').write_text(json.dumps(older))
+  with pytest.raises(InputError, match="search.cut_ends: workdir 'graded', now 'incomplete'"):
+    check_config(Workdir(tmp_path), Config())
+  assert differing_fields(older, stored(Config())) == {'search.cut_ends': ('graded', 'incomplete')}
+  # A file of settings that a user writes has today's default.
+  assert load_lib.config_from(older) == Config()
 
 
 @pytest.mark.parametrize(
@@ -193,11 +214,20 @@ DIGESTS = {
 
 @pytest.mark.parametrize('name, digest', DIGESTS.items())
 def test_config_files_mean_what_they_meant(root, name, digest):
-  found = settings_digest(load_config(str(root / f'configs/{name}.py')))
+  """But for what is cut off at the limit, which was graded then in all of them."""
+  config = load_config(str(root / f'configs/{name}.py'))
+  found = settings_digest(changed(config, 'search', cut_ends='graded'))
   assert found == digest, (
     f'configs/{name}.py has other settings than at commit 45b4e28, or there are new fields. If it '
     f'is meant so, the digest is now {found}.'
   )
+
+
+def test_digests_tell_a_default_that_is_not_what_was_before():
+  graded = changed(Config(), 'search', cut_ends='graded')
+  assert settings_digest(graded) != settings_digest(Config())
+  assert 'cut_ends' not in fields_in_use(graded)['search']
+  assert fields_in_use(Config())['search']['cut_ends'] == 'incomplete'
 
 
 def test_values_by_name_round_trip_and_are_compared():

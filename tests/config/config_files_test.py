@@ -27,6 +27,35 @@ def test_files_are_read_alike_by_both_ways(root, tmp_path, monkeypatch, name):
   assert ours == expected
 
 
+@pytest.mark.parametrize(
+  'name, flags, sizes',
+  [
+    ('countdown', [], (8, 3, 9, 32, 36)),
+    ('countdown', ['--config.data.countdown.num_numbers=5'], (9, 4, 10, 32, 50)),
+    ('dapo', ['--config.data.countdown.num_numbers=6'], (10, 5, 11, 32, 66)),
+    (
+      'countdown',
+      ['--config.data.countdown.num_numbers=5', '--config.search.max_depth=6'],
+      (9, 6, 10, 32, 70),
+    ),
+    ('chain', [], (12, 8, 4, 64, 44)),
+    ('chain', ['--config.data.chain.depth=12'], (16, 12, 4, 96, 64)),
+    ('chain', ['--config.search.max_depth=9'], (12, 9, 4, 64, 48)),
+  ],
+)
+def test_a_deeper_task_takes_one_override(root, name, flags, sizes):
+  """Lengths follow the size of the problems, unless they are given too."""
+  config = parse('train', [f'--config={root}/configs/{name}.py', '--workdir=x', *flags]).config
+  search = config.search
+  assert sizes == (
+    config.data.prompt_limit,
+    search.max_depth,
+    search.segment_length,
+    search.max_expansions,
+    config.train.row_length,
+  )
+
+
 def test_all_files_are_tested(root):
   files = {path.stem for path in (root / 'configs').glob('*.py')}
   assert files == {*NAMES, 'baselines'}  # the latter is what the others share
@@ -63,6 +92,7 @@ def test_defaults_are_the_papers(root):
     'model.path',
     'model.remat',
     'search.count_end_token',
+    'search.cut_ends',
     'train.overlong_buffer',
     'verify.num_workers',
   }

@@ -13,17 +13,17 @@ import tokenizers
 
 from ds_jax.checks import InputError
 from ds_jax.cli import main
-from ds_jax.config import Config, VerifyConfig
+from ds_jax.config import Config, SearchConfig, VerifyConfig
 from ds_jax.run import prompts as prompts_lib
 from ds_jax.run import training
-from ds_jax.run.prompts import note_missing_box, open_tokenizer, template_settings
+from ds_jax.run.prompts import check_room, note_missing_box, open_tokenizer, template_settings
 from ds_jax.run.samples import sample_settings
 from ds_jax.run.session import Session
 from ds_jax.run.stopping import Stopped
 from ds_jax.run.workdir import Workdir, kept_date
 from ds_jax.testing import tiny_run
 from ds_jax.testing.notes import Notes
-from ds_jax.types import Problem
+from ds_jax.types import Gold, Problem
 
 PLAIN = Problem('a', 'What is 1 + 1?', '2')
 BOXED = Problem('b', r'What is 1 + 2? Answer within \boxed{}.', '3')
@@ -45,6 +45,29 @@ def notes_of(problems, verifier='math', system=''):
   prompts = tuple((problem, np.arange(3, dtype=np.int32)) for problem in problems)
   note_missing_box(session, Template(system), prompts)
   return progress.messages
+
+
+class Words:
+  """A tokenizer of words."""
+
+  def encode_response(self, text):
+    return np.arange(len(text.split()) + 1, dtype=np.int32)  # and an end token
+
+
+def test_solutions_of_an_embedded_task_that_no_response_has_room_for_are_refused():
+  solution = '7 f2 40 . 40 f0 3'  # eight tokens, with the end
+  prompts = ((Problem('p', '7 f2 f0', Gold('7 f2 40 40 f0 3', 'chain'), solution), np.arange(4)),)
+
+  def config(max_depth, verifier='chain'):
+    search = SearchConfig(max_depth=max_depth, segment_length=3)
+    return Config(search=search, verify=VerifyConfig(verifier=verifier))
+
+  check_room(config(3), Words(), prompts)
+  with pytest.raises(InputError, match=r'2 \* 3 = 6 are allowed: set search.max_depth to 3 or'):
+    check_room(config(2), Words(), prompts)
+  check_room(config(2, 'python:mine.verify'), Words(), prompts)  # it may ask for less
+  others = tuple((dataclasses.replace(problem, answer='40'), ids) for problem, ids in prompts)
+  check_room(config(2), Words(), others)  # shorter answers may be right
 
 
 @pytest.mark.parametrize('verifier', ['math', 'released'])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
+import itertools
 import json
 import os
 import pathlib
@@ -26,6 +27,7 @@ from ds_jax.model.decoder import abstract_decoder
 from ds_jax.model.huggingface import layout
 from ds_jax.model.huggingface.config import read_config
 from ds_jax.model.huggingface.load import load_decoder
+from ds_jax.report.metrics import read_metrics
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work, grow_in_memory, rollout_jobs
@@ -41,6 +43,7 @@ pytestmark = pytest.mark.long
 FOLDER = real_models.model_folder('smollm2')
 NUM_TOKENS = 32  # of a greedy continuation, at most
 ROOT = pathlib.Path(__file__).parents[2]
+SUM_LIMIT, SUM_STEPS = 8, 8  # tokens of a response to a sum, and training steps
 
 QUESTIONS = (
   'What is 2 + 2?',
@@ -172,6 +175,19 @@ def run_command(*argv):
   return json.loads(done.stdout.splitlines()[-1])  # after what is for people
 
 
+def write_config(root, config):
+  """A config file for the problems in a folder; the flag that names it."""
+  data = dataclasses.replace(
+    config.data, source=f'file:{root}/train.jsonl', eval_source=f'file:{root}/eval.jsonl'
+  )
+  fields = dataclasses.asdict(dataclasses.replace(config, data=data))
+  (root / 'config.py').write_text(
+    'import ml_collections\n\n\ndef get_config():\n'
+    f'  return ml_collections.ConfigDict({fields!r})\n'
+  )
+  return f'--config={root}/config.py'
+
+
 @pytest.fixture(scope='module')
 def run(folder, tmp_path_factory):
   """A workdir after two training steps on sums, and the config file; 2 GB while it lasts."""
@@ -182,15 +198,7 @@ def run(folder, tmp_path_factory):
       a, b = first + i, 2 * i + 3
       rows.append(json.dumps({'problem': f'What is {a} + {b}?', 'answer': str(a + b)}))
     (root / f'{name}.jsonl').write_text('\n'.join(rows) + '\n')
-  data = dataclasses.replace(
-    CONFIG.data, source=f'file:{root}/train.jsonl', eval_source=f'file:{root}/eval.jsonl'
-  )
-  fields = dataclasses.asdict(dataclasses.replace(CONFIG, data=data))
-  (root / 'config.py').write_text(
-    'import ml_collections\n\n\ndef get_config():\n'
-    f'  return ml_collections.ConfigDict({fields!r})\n'
-  )
-  config = f'--config={root}/config.py'
+  config = write_config(root, CONFIG)
   summary = run_command('train', config, f'--workdir={root}/run')
   yield root, config, summary
   shutil.rmtree(root)
@@ -225,6 +233,67 @@ def test_it_is_evaluated(run):
   lines = (pathlib.Path(summary['output']) / 'samples.jsonl').read_text().splitlines()
   samples = [json.loads(line) for line in lines if 'response' in json.loads(line)]
   assert len(samples) == 4 and all(row['response'].strip() for row in samples)
+
+
+SUMS = dataclasses.replace(
+  CONFIG,
+  data=c.DataConfig(prompt_limit=56),
+  sampling=c.SamplingConfig(temperature=0.6),
+  search=dataclasses.replace(
+    CONFIG.search,
+    policy='direct',
+    num_slots=64,
+    width=1,
+    max_depth=1,
+    segment_length=SUM_LIMIT,
+    num_trajectories=8,
+    max_expansions=8,
+    replay_chunk=56,
+  ),
+  verify=c.VerifyConfig(verifier='last_number', degenerate='keep'),
+  train=c.TrainConfig(
+    batch_problems=8,
+    minibatch_problems=8,
+    row_length=64,
+    micro_rows=8,
+    learning_rate=1e-5,
+    warmup_steps=0,
+    weight_decay=0.0,
+    granularity='outcome',
+    baseline_ends='all',
+    ends='all',
+    normalization='standard',
+    uniform_trees='drop',
+  ),
+  curriculum=c.CurriculumConfig(
+    round_steps=(SUM_STEPS,), filter_samples=0, max_cached_per_problem=0
+  ),
+  evaluate=c.EvaluateConfig(
+    num_problems=8, num_samples=4, before_training=False, temperature=0.6, top_p=1.0, num_slots=64
+  ),
+)
+
+
+def write_sums(root):
+  """One-digit sums, and a config file that asks for them."""
+  rows = []
+  for a, b in itertools.product(range(10), repeat=2):
+    question = f'State the final answer to the following arithmetic problem: {a} + {b} ='
+    rows.append(json.dumps({'problem': question, 'answer': str(a + b)}))
+  for name, part in (('train', rows[::2]), ('eval', rows[1::2])):
+    (root / f'{name}.jsonl').write_text('\n'.join(part) + '\n')
+  return write_config(root, SUMS)
+
+
+def test_it_goes_on_ending_its_responses(folder, tmp_path):
+  """With `search.cut_ends=graded` responses reach the limit within these steps."""
+  config = write_sums(tmp_path)
+  run_command('train', config, f'--workdir={tmp_path}/run')
+  rows = read_metrics(tmp_path / 'run/metrics.jsonl')
+  steps = [row for row in rows if row['kind'] == 'train']
+  print([(round(r['train/response_tokens'], 1), r['search/cut_share']) for r in steps])
+  shutil.rmtree(tmp_path / 'run')
+  assert np.mean([row['search/cut_share'] for row in steps[-4:]]) < 0.5
 
 
 def test_its_export_has_the_bits_of_the_run_and_loads_in_transformers(run, transformers_model):

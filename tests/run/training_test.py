@@ -494,6 +494,62 @@ def test_a_stopped_warm_start_goes_on_with_the_same_batches(warm, tmp_path):
   assert (workdir.warmstart / name).read_bytes() == (warm.warmstart / name).read_bytes()
 
 
+def test_a_step_whose_batches_have_no_contrast_learns_nothing_and_goes_on(warm, tmp_path):
+  """No answer is ever right, also in the further batch that each step draws."""
+  workdir = copy(warm, tmp_path / 'run')
+  cfg = tiny_run.config(
+    verify=dict(verifier='exact'),
+    train=dict(max_refills=1, contrast_groups=3, epochs=2, max_clip_fraction=0.5),
+    memory=dict(when='at_once', further_updates=1),
+    curriculum=dict(round_steps=(2,), filter_samples=0),
+    evaluate=dict(before_training=False),
+  )
+  (workdir.root / 'config.json').unlink()
+  assert tiny_run.train(workdir, cfg)['skipped_steps'] == 2
+  for row in tiny_run.metrics(workdir)[:-1]:
+    assert (row['search/refills'], row['search/contrast_share']) == (1, 0)
+    assert row['train/skipped'] == 1 and row['memory/further_updates'] == 0
+
+
+@pytest.mark.parametrize('cut_ends, is_ending', [('incomplete', True), ('graded', False)])
+def test_responses_go_on_ending_unless_what_is_cut_off_pays(warm, tmp_path, cut_ends, is_ending):
+  """A task where a longer text is likelier to hold the answer, and four in five are cut off."""
+  workdir = copy(warm, tmp_path / 'run')
+  cfg = tiny_run.config(
+    search=dict(
+      policy='direct',
+      cut_ends=cut_ends,
+      width=1,
+      width_decay=0,
+      max_depth=1,
+      segment_length=6,
+      num_trajectories=8,
+      max_expansions=8,
+      incomplete_score=-1.0,
+    ),
+    verify=dict(verifier='python:ds_jax.testing.tiny_verifier.verify_early', degenerate='keep'),
+    train=dict(
+      learning_rate=1e-2,
+      warmup_steps=0,
+      advantage='q_mean',
+      granularity='outcome',
+      baseline_ends='all',
+    ),
+    curriculum=dict(
+      round_steps=(8,), filter_samples=0, rehearsal_share=0.0, max_cached_per_problem=0
+    ),
+    evaluate=dict(num_samples=8),
+  )
+  (workdir.root / 'config.json').unlink()
+  tiny_run.train(workdir, cfg)
+  rows = tiny_run.metrics(workdir)
+  before, after = (row for row in rows if row['kind'] == 'evaluate')
+  assert 0.7 < before['evaluate/cut_share'] < 0.9
+  assert (after['evaluate/cut_share'] < 0.1) == is_ending
+  assert (after['evaluate/cut_correct_share'] > 0.8) != is_ending
+  assert after['evaluate/pass_at_1'] > 0.7  # each learns what it is paid for
+
+
 # Going on after the end.
 
 

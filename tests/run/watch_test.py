@@ -15,8 +15,8 @@ from ds_jax.types import Verdict
 CONFIG = Config(verify=VerifyConfig(verifier='math'))
 
 
-def ends(num_cut=0, **counts):
-  return Ends(collections.Counter(counts), num_cut)
+def ends(num_cut=0, num_cut_correct=0, **counts):
+  return Ends(collections.Counter(counts), num_cut, num_cut_correct)
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,10 @@ def ends(num_cut=0, **counts):
   [
     (ends(no_answer=9), 'verify.verifier=math read no answer in any of 9 responses'),
     (ends(no_answer=8, incomplete=1, num_cut=1), r'\boxed'),
-    (ends(incomplete=9, num_cut=9), 'cut off at the limit of 16,384 tokens, 0 of them are right'),
-    (ends(correct=2, wrong=7, num_cut=9), '2 of them are right'),
+    (ends(incomplete=9, num_cut=9), 'cut off at the limit of 16,384 tokens, 0 of them with the'),
+    (ends(correct=2, wrong=7, num_cut=9, num_cut_correct=2), '2 of them with the right answer: '),
+    (ends(incomplete=9, num_cut=9, num_cut_correct=2), 'the right answer, which does not count ('),
+    (ends(incomplete=3, wrong=6, num_cut=4, num_cut_correct=2), '4 of 9 responses were cut off'),
     (ends(error=4), 'through our fault'),
     (ends(timeout=4), 'verify.cpu_seconds'),
     (ends(degenerate=4), 'chat template'),
@@ -38,7 +40,14 @@ def test_ends_that_failed_alike_are_a_sign(found, words):
 
 
 @pytest.mark.parametrize(
-  'found', [ends(), ends(correct=1, wrong=8), ends(correct=9), ends(ungraded=9, num_cut=9)]
+  'found',
+  [
+    ends(),
+    ends(correct=1, wrong=8),
+    ends(correct=9),
+    ends(ungraded=9, num_cut=9),
+    ends(correct=1, incomplete=8, num_cut=8, num_cut_correct=8),
+  ],
 )
 def test_others_are_none(found):
   assert sign_of_ends(found, CONFIG) == ''
@@ -63,6 +72,8 @@ def test_skipped_updates_are_explained():
   assert 'of 3 updates 3 had nothing to train on' in skips
   for words in ('1 with only right ends', '1 with only wrong ends', '1 without a verified end'):
     assert words in skips
+  none = sign_of_skips([], CONFIG, num_updates=1, num_empty=1)
+  assert 'of 1 updates 1 had nothing to train on. No problem has right and wrong ends in 1' in none
   broken = sign_of_skips(groups, CONFIG, num_updates=3, num_empty=0)
   assert '3 had a gradient that is not finite' in broken and 'only wrong' not in broken
   both = sign_of_skips(groups, CONFIG, num_updates=3, num_empty=1)

@@ -11,14 +11,15 @@ import optax
 import pytest
 from train_cases import CONFIG, small_decoder, trajectory
 
-from ds_jax.config import MemoryConfig, PrefixConfig, TrainConfig
+from ds_jax.config import Config, MemoryConfig, PrefixConfig, TrainConfig
 from ds_jax.model.decoder import Rows, sequence_logprobs
 from ds_jax.run.learning import _has_moved
+from ds_jax.run.minibatches import PresentPolicy, memory_minibatch
 from ds_jax.sharding import make_mesh
 from ds_jax.testing.tolerance import decoder_terms, tolerance
 from ds_jax.train.advantages import flat_group, group_advantages, node_rewards
 from ds_jax.train.batch import RowShape
-from ds_jax.train.memory import lessons
+from ds_jax.train.memory import Memory, lessons
 from ds_jax.train.prefixes import successful_starts
 from ds_jax.train.replay import Solution, cached_trajectory
 from ds_jax.train.step import make_learner, policy_loss_fn
@@ -75,6 +76,37 @@ def test_a_solution_weighs_like_its_tokens_in_every_aggregation():
     minibatch = lessons(remembered, MemoryConfig(when='at_once'))
     packed = pack_minibatches([group(1, 3)], config, 4, shapes=SHAPES, lessons=[minibatch])
     np.testing.assert_allclose(packed.lesson_mass, weight, rtol=EXACT)
+
+
+def test_lessons_are_learnt_where_no_group_has_contrast():
+  solution = Solution((1, 2), (4, 5, 6, 7))
+  minibatch = lessons(
+    [cached_trajectory('other', solution, np.zeros(4, np.float32))], MemoryConfig(when='at_once')
+  )
+  packed = pack_minibatches([], TRAIN, 4, shapes=SHAPES, lessons=[minibatch])
+  assert len(packed.batches) == packed.num_trained == 1
+  np.testing.assert_allclose(sums(packed.batches[0]), (4, 1.0, 0.0), rtol=EXACT)
+  (nothing,) = pack_minibatches([], TRAIN, 4, shapes=SHAPES).batches
+  assert not len(nothing.tokens)
+
+
+class Scorer:
+  """A learner whose policy gives every token the log-prob that stands for its parameters."""
+
+  def score(self, params, batch):
+    return np.full(batch.tokens.shape, params, np.float32), None
+
+
+def test_updates_on_memory_alone_are_held_to_the_reference_policy_too():
+  train = dataclasses.replace(TRAIN, kl_coefficient=0.1)
+  config = Config(train=train, memory=MemoryConfig(when='at_once', rate_bound=2.0))
+  solution = cached_trajectory('p', Solution((1, 2), (4, 5, 6)), np.zeros(3, np.float32))
+  memory = Memory().add([[solution]], 0, config.memory)
+  policy = PresentPolicy(config, Scorer(), params=-1.0, reference=-2.0, shapes=SHAPES)
+  batch = memory_minibatch(policy, memory, step=1, index=0)
+  assert batch.token_mask.sum() == 3
+  assert set(batch.behavior_logprobs[batch.token_mask]) == {-1.0}
+  assert set(batch.reference_logprobs[batch.token_mask]) == {-2.0}
 
 
 def test_without_lessons_minibatches_are_as_they_were():

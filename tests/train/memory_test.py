@@ -31,7 +31,16 @@ def test_the_newest_different_solutions_are_kept_with_their_step():
   memory = memory.add([[end('a', [7]), end('a', [8]), end('a', [5])]], 3, CONFIG)
   assert responses(memory, 'a') == [(8,), (5,)]
   assert [one.step for one in memory.solutions['a']] == [3, 3]
-  assert memory.num_found == {'a': 4}  # [5] had been forgotten when it came again
+  assert memory.num_found == {'a': 3}  # [5] had been forgotten when it came again
+  assert Memory.from_json(json.loads(json.dumps(memory.to_json()))) == memory
+
+
+def test_a_memory_of_before_it_knew_digests_is_read():
+  memory = Memory().add([[end('a', [5])]], 0, CONFIG)
+  fields = memory.to_json()
+  del fields['digests']
+  again = Memory.from_json(fields).add([[end('a', [6])]], 1, CONFIG)
+  assert again.num_found == {'a': 2} and responses(again, 'a') == [(5,), (6,)]
 
 
 def test_rates_are_discounted_per_visit_and_lean_towards_all_problems():

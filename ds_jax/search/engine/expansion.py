@@ -11,7 +11,7 @@ from ds_jax.config import SearchConfig
 from ds_jax.interfaces import Segments
 from ds_jax.search.engine.host_tree import HostTree, Segment
 from ds_jax.search.engine.slots import Request, Slot
-from ds_jax.search.policies import policy_of
+from ds_jax.search.policies import pays_cut_ends, policy_of
 from ds_jax.search.tree import Children
 from ds_jax.types import Verdict
 
@@ -45,10 +45,12 @@ class Expansion:
 
   def settle(self, tree: HostTree, config: SearchConfig) -> None:
     """Reads the verdicts and adds the siblings to the host tree."""
+    pays = pays_cut_ends(config)
     for j, segment in enumerate(self.segments):
       verdict = self.futures[j].result() if j in self.futures else None
-      if verdict is Verdict.NO_ANSWER and not self.is_seen[j]:  # cut off by the depth limit
-        verdict = Verdict.INCOMPLETE
+      if not self.is_seen[j]:
+        tree.num_cut_correct += verdict is Verdict.CORRECT and not pays
+        verdict = verdict_of_cut(verdict, pays=pays)
       reward = reward_of(verdict, config.incomplete_score)
       self.verdicts.append(verdict)
       self.rewards.append(reward)
@@ -80,8 +82,21 @@ class Expansion:
       children.reward[sibling] = self.rewards[j]
 
 
+def verdict_of_cut(verdict: Verdict | None, *, pays: bool) -> Verdict | None:
+  """The verdict on an end that the depth limit cut off.
+
+  A wrong answer stays wrong: it must not pay more than one whose response ends.
+
+  Args:
+    verdict: what the verifier says of the text; None: the path does not end here.
+    pays: whether a right answer pays all the same.
+  """
+  is_incomplete = verdict is Verdict.NO_ANSWER or (verdict is Verdict.CORRECT and not pays)
+  return Verdict.INCOMPLETE if is_incomplete else verdict
+
+
 def reward_of(verdict: Verdict | None, incomplete_score: float) -> float:
-  """+1 correct; the incomplete score for a path cut off without an answer; 0 for an end masked
+  """+1 correct; the incomplete score for a path cut off before it was complete; 0 for an end masked
   through our fault or of unknown value, and for no end; -1 otherwise (a hanging answer must not
   pay)."""
   return {

@@ -105,6 +105,7 @@ class HostTree:
   selections: list[tuple[int, str]] = dataclasses.field(default_factory=list)
   num_expansions: int = 0
   is_encoded: bool = False  # its prompt has been, by some slot
+  num_cut_correct: int = 0  # ends with a right answer that do not pay, being cut off
   recomputed_tokens: int = 0  # path tokens encoded again because the search jumped
 
   @functools.cached_property
@@ -203,6 +204,8 @@ class HostTree:
       'nodes': count,
       'ends': sum(verdict is not None for verdict in verdicts),
     }
+    if self.num_cut_correct:  # as without them, else
+      statistics['cut_correct'] = self.num_cut_correct
     return FinishedTree(
       problem_id=self.job.problem.id,
       sample=self.job.sample,

@@ -8,7 +8,15 @@ from ds_jax.search.policies.released import FAITHFUL
 from ds_jax.search.policies.serial import DEEPSEARCH
 from ds_jax.search.policies.waves import DIRECT, FORK
 
-__all__ = ['POLICIES', 'Allocation', 'ForkPlan', 'Policy', 'no_forks', 'policy_of']
+__all__ = [
+  'POLICIES',
+  'Allocation',
+  'ForkPlan',
+  'Policy',
+  'no_forks',
+  'pays_cut_ends',
+  'policy_of',
+]
 
 POLICIES: dict[str, Policy] = {
   'deepsearch': DEEPSEARCH,
@@ -22,3 +30,8 @@ POLICIES: dict[str, Policy] = {
 def policy_of(search: SearchConfig) -> Policy:
   """The policy that the settings name."""
   return POLICIES[search.policy]
+
+
+def pays_cut_ends(search: SearchConfig) -> bool:
+  """Whether a right answer pays although the depth limit cut its response off."""
+  return search.cut_ends == 'graded' or policy_of(search).defects.pays_cut_ends

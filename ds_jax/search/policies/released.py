@@ -12,5 +12,6 @@ FAITHFUL = serial_policy(
     first_end_wins_without_confidence=True,
     loses_passed_over_ends=True,
     keeps_degenerate=True,
+    pays_cut_ends=True,
   )
 )
