@@ -21,6 +21,7 @@ def after_sampling(
   trees: Sequence[FinishedTree],
   *,
   num_tokens: int,
+  fresh: Sequence[Sequence[Trajectory]],
 ) -> RunState:
   """The state after what a step has sampled.
 
@@ -30,6 +31,7 @@ def after_sampling(
     groups: trajectories of each problem.
     trees: those that were searched.
     num_tokens: generated.
+    fresh: of each group the trajectories that were sampled, cached solutions left out.
   """
   found = host.found
   for group in groups:
@@ -37,6 +39,8 @@ def after_sampling(
   memory = host.memory
   if config.memory.when == 'at_once':
     memory = memory.add(groups, host.step, config.memory)
+  elif config.budget.needs_rates:
+    memory = memory.visit(fresh, config.memory.decay)
   return dataclasses.replace(
     host,
     generated_tokens=host.generated_tokens + num_tokens,

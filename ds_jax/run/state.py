@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError
+from ds_jax.run.waiting import Waiting
 from ds_jax.search.policies.fork_law import SplitHistory
 from ds_jax.train.memory import Memory
 from ds_jax.train.replay import ReplayBuffer
@@ -31,6 +32,7 @@ class RunState:
   num_saves: int = 0
   generated_tokens: int = 0  # by filters, searches and rollouts to learn from
   memory: Memory = Memory()  # solutions that are learnt from at once
+  waiting: Waiting = Waiting()  # groups for the updates of the next step
 
   @classmethod
   def new(cls, max_cached_per_problem: int) -> RunState:
@@ -45,6 +47,7 @@ class RunState:
       'found': self.found.to_json(),
       'splits': self.splits.to_json(),
       'memory': self.memory.to_json(),
+      'waiting': self.waiting.to_json(),
     }
 
   def solutions(self) -> ReplayBuffer:
@@ -134,7 +137,8 @@ class RunState:
     """Whether a journal's work is part of this state.
 
     Args:
-      work: 'evaluate_before', 'filter_0', 'step_000012' or 'step_000012_1' (a refill).
+      work: 'evaluate_before', 'filter_0', 'step_000012' (its waves included) or 'step_000012_1' (a
+        refill).
     """
     kind, _, rest = work.partition('_')
     if kind == 'evaluate':
@@ -161,6 +165,7 @@ class RunState:
         'found': ReplayBuffer.from_json(fields['found']),
         'splits': SplitHistory.from_json(fields['splits']),
         'memory': Memory.from_json(fields.get('memory', {})),  # older versions had none
+        'waiting': Waiting.from_json(fields.get('waiting', [])),  # likewise
       }
     )
 
