@@ -370,7 +370,7 @@ class BudgetConfig:
   # direct rollouts that a problem begins with, instead of K or a tree, if its discounted rate of
   # right ends (by memory.decay) is at least first_wave_rate; 0: all begin with K or a tree
   first_wave: Count = 0
-  first_wave_rate: Share = 0.9
+  first_wave_rate: Share = 0.9  # see first_wave
   # tokens of a step: beyond them no further wave or batch is begun, and the last rollouts go to the
   # problems from which most can be learnt (run/budget.py); 0: no bound
   max_tokens: Count = 0
