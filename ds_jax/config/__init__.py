@@ -15,6 +15,7 @@ from ds_jax.config.compare import (
 )
 from ds_jax.config.derived import context_length, num_updates, response_limit
 from ds_jax.config.fields import (
+  BudgetConfig,
   ChainConfig,
   CheckpointConfig,
   Config,
@@ -41,6 +42,7 @@ __all__ = [
   'MACHINE_FIELDS',
   'PLACE_FIELDS',
   'RESULT_NEUTRAL',
+  'BudgetConfig',
   'CheckpointConfig',
   'Config',
   'ChainConfig',

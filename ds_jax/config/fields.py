@@ -237,9 +237,12 @@ class TrainConfig:
   # further batches that a step may draw until batch_problems groups have both right and wrong ends,
   # others being left out (DAPO's dynamic sampling); 0: off
   max_refills: Count = 0
-  # N: no further batch is drawn once so many groups have contrast, and all of those are learnt
-  # from; 0: batch_problems, and no more than that many are
+  # N: nothing more is drawn once so many groups have contrast, and all of those are learnt from; 0:
+  # batch_problems, and no more than that many are
   contrast_groups: Later[Count] = 0
+  # of the groups with contrast beyond batch_problems: how many wait for the next step, which learns
+  # from them by their ratios to the policy that sampled them
+  waiting_groups: Later[Count] = 0
   minibatch_problems: Positive = 32  # problems per optimizer update
   # passes over the minibatches of a step, with an update for each; ratios stay those to the policy
   # that sampled. More passes want a lower learning_rate: at the rate of one, four collapse
@@ -386,6 +389,31 @@ class PrefixConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class BudgetConfig:
+  """How many rollouts a problem gets in a step: more where it has shown too little so far."""
+
+  # of a problem in a step: it begins with K, or a tree that counts as K, and direct rollouts follow
+  # in waves and join its group; 0: none follow
+  max_rollouts: Count = 0
+  wave: Positive = 8  # rollouts that a problem gets in a further wave
+  # a problem gets no more once its group has right and wrong ends ('contrast'), or a right end
+  # ('success': none more where all are right)
+  until: Literal['contrast', 'success'] = 'contrast'
+  # direct rollouts that a problem begins with, instead of K or a tree, if its discounted rate of
+  # right ends (by memory.decay) is at least first_wave_rate; 0: all begin with K or a tree
+  first_wave: Count = 0
+  first_wave_rate: Share = 0.9  # see first_wave
+  # tokens of a step: beyond them no further wave or batch is begun, and the last rollouts go to the
+  # problems from which most can be learnt (run/budget.py); 0: no bound
+  max_tokens: Count = 0
+
+  @property
+  def needs_rates(self) -> bool:
+    """Whether it goes by each problem's rate of right ends."""
+    return bool(self.max_rollouts or self.first_wave)
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
   """How pass@1 is measured before, during and after a run."""
 
@@ -444,6 +472,7 @@ class Config:
   curriculum: CurriculumConfig = CurriculumConfig()
   memory: Later[MemoryConfig] = MemoryConfig()
   prefix: Later[PrefixConfig] = PrefixConfig()
+  budget: Later[BudgetConfig] = BudgetConfig()
   evaluate: EvaluateConfig = EvaluateConfig()
   mesh: MeshConfig = MeshConfig()
   checkpoint: Neutral[CheckpointConfig] = CheckpointConfig()

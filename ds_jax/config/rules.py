@@ -24,11 +24,7 @@ def check_contradictions(config: Config) -> None:
     )
   if search.policy == 'prefix':
     _check_prefix(config)
-  if train.contrast_groups and not train.max_refills:
-    raise InputError(
-      f'train.contrast_groups = {train.contrast_groups} says when no further batch is drawn, and '
-      'train.max_refills = 0 draws none; raise train.max_refills, or set contrast_groups to 0.'
-    )
+  _check_draws(config)
   if train.batch_problems % train.minibatch_problems:
     raise InputError(
       f'train.batch_problems = {train.batch_problems} is not a multiple of '
@@ -59,6 +55,46 @@ def _check_prefix(config: Config) -> None:
       f'prefix.failure_rate = {prefix.failure_rate} is below prefix.withdraw_rate = '
       f'{prefix.withdraw_rate}: problems between them would start within failures and solutions '
       'alike; raise failure_rate, or set it to 0.'
+    )
+
+
+def _check_draws(config: Config) -> None:
+  """Raises InputError for contradictions in how much a step draws, and of what it learns."""
+  search, train, budget = config.search, config.train, config.budget
+  draws_more = train.max_refills or budget.max_rollouts
+  if train.contrast_groups and not draws_more:
+    raise InputError(
+      f'train.contrast_groups = {train.contrast_groups} says when nothing more is drawn, and '
+      'train.max_refills = 0 and budget.max_rollouts = 0 draw no more; raise one of them, or set '
+      'contrast_groups to 0.'
+    )
+  if budget.max_tokens and not draws_more:
+    raise InputError(
+      f'budget.max_tokens = {budget.max_tokens} bounds further draws, and train.max_refills '
+      '= 0 and budget.max_rollouts = 0 draw no more; raise one of them, or set max_tokens to 0.'
+    )
+  if budget.needs_rates and train.objective == 'imitation':
+    raise InputError(
+      'budget.max_rollouts and budget.first_wave say how many rollouts a problem gets, and '
+      'train.objective = imitation has none; set both to 0.'
+    )
+  begins_with = min(search.num_trajectories, budget.first_wave or search.num_trajectories)
+  if 0 < budget.max_rollouts <= begins_with:
+    raise InputError(
+      f'budget.max_rollouts = {budget.max_rollouts} leaves nothing for further waves: a problem '
+      f'begins with {begins_with} (search.num_trajectories, budget.first_wave); raise it, or 0: no '
+      'further waves.'
+    )
+  if train.waiting_groups and (train.contrast_groups or not train.max_refills):
+    raise InputError(
+      f'train.waiting_groups = {train.waiting_groups} keeps groups that a step draws beyond its '
+      'batch: that takes train.max_refills > 0 and train.contrast_groups = 0 (else all are learnt '
+      'from at once); set these, or waiting_groups to 0.'
+    )
+  if train.waiting_groups > train.batch_problems:
+    raise InputError(
+      f'train.waiting_groups = {train.waiting_groups} is more than the next step learns from, '
+      f'train.batch_problems = {train.batch_problems}; lower it.'
     )
 
 

@@ -24,6 +24,7 @@ def after_sampling(
   trees: Sequence[FinishedTree],
   *,
   num_tokens: int,
+  fresh: Sequence[Sequence[Trajectory]],
 ) -> RunState:
   """The state after what a step has sampled.
 
@@ -33,6 +34,7 @@ def after_sampling(
     groups: trajectories of each problem.
     trees: those that were searched.
     num_tokens: generated.
+    fresh: of each group the trajectories that were sampled, cached solutions left out.
   """
   found = host.found
   for group in groups:
@@ -40,6 +42,8 @@ def after_sampling(
   memory = host.memory
   if config.memory.when == 'at_once':
     memory = memory.add(groups, host.step, config.memory)
+  elif config.budget.needs_rates:
+    memory = memory.visit(fresh, config.memory.decay)
   prefixes = host.prefixes
   if config.search.policy == 'prefix':
     prefixes = prefixes.add(groups, config.prefix)

@@ -1,14 +1,21 @@
-"""What was sampled for a step, and its metrics."""
+"""What a step has sampled of its problems, and its metrics."""
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Collection, Mapping, Sequence
+import dataclasses
+import types
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from ds_jax.config import Config
 from ds_jax.run.batches import Prompt
+from ds_jax.run.budget import Division, Standing, Tally, divide, is_dynamic
+from ds_jax.run.growing import JobKey, key_of
+from ds_jax.run.waiting import Waiting
 from ds_jax.search.engine.counters import Counters
+from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.statistics import (
   from_root,
   mean_reward,
@@ -16,24 +23,180 @@ from ds_jax.search.statistics import (
   solve_rate,
   summarize,
 )
-from ds_jax.train.advantages import is_uniform
+from ds_jax.search.trajectories import trajectories
+from ds_jax.train.advantages import flat_group, is_uniform, joined_group
+from ds_jax.train.memory import Memory
 from ds_jax.types import FinishedTree, Trajectory
 
 
-class Sampled(NamedTuple):
-  """What was sampled for one batch of problems."""
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """What a step has sampled of one problem."""
 
-  groups: list[list[Trajectory]]  # one per problem
+  job: Job
+  number: int  # that its ends share
+  ends: list[Trajectory]  # verified ones; those of cached solutions come first
+  num_asked: int  # rollouts, or ends that its tree was to collect
+  num_tokens: int  # generated
+  num_cached: int = 0  # ends that are cached solutions
+  is_tree: bool = False  # or rollouts and solutions, each on its own
+
+  @property
+  def fresh(self) -> list[Trajectory]:
+    """The ends that this step sampled."""
+    return self.ends[self.num_cached :]
+
+  @property
+  def has_contrast(self) -> bool:
+    """Whether it holds right and wrong ends."""
+    return not is_uniform(self.ends)
+
+  def with_rollouts(self, trees: Sequence[FinishedTree]) -> Group:
+    """The group with further rollouts: of a tree they are further branches at its root."""
+    new = [trajectories(tree, self.number) for tree in trees]
+    if self.is_tree:
+      ends = joined_group([self.ends, *new], self.number)
+    else:
+      ends = flat_group([*self.ends, *[t for of_tree in new for t in of_tree]], self.number)
+    return dataclasses.replace(
+      self,
+      ends=ends,
+      num_asked=self.num_asked + len(trees),
+      num_tokens=self.num_tokens + _num_tokens(trees),
+    )
+
+
+def searched_group(job: Job, number: int, tree: FinishedTree, num_asked: int) -> Group:
+  """The group of a problem whose tree is grown."""
+  ends = trajectories(tree, number)
+  return Group(job, number, ends, num_asked, _num_tokens([tree]), is_tree=True)
+
+
+def rolled_out_group(
+  job: Job, number: int, solutions: Sequence[Trajectory], trees: Sequence[FinishedTree]
+) -> Group:
+  """The group of a problem's cached solutions, scored, and its direct rollouts."""
+  begun = Group(job, number, list(solutions), num_asked=0, num_tokens=0, num_cached=len(solutions))
+  return begun.with_rollouts(trees)
+
+
+class Rollouts(NamedTuple):
+  """Direct rollouts of several problems."""
+
+  trees: Mapping[JobKey, Sequence[FinishedTree]] = types.MappingProxyType({})  # by the job
+  counters: Counters = Counters()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+  """What a step has sampled."""
+
+  groups: list[Group]  # one per problem
   trees: list[FinishedTree]
   searched: Counters  # of the trees
   direct: Counters  # of the direct rollouts
-  num_tokens: int  # generated
-  num_cached: int  # problems that used cached solutions
   num_rehearsed: int  # problems from outside the hard set
+  num_short: int  # problems that began with few rollouts
+  num_batches: int = 1
+  num_waves: int = 0  # further ones
+  wave_rollouts: int = 0  # in them
+  wave_tokens: int = 0  # generated in them
+  wave_contrasts: int = 0  # groups that they brought contrast to
+
+  @property
+  def num_tokens(self) -> int:
+    """Generated."""
+    return sum(group.num_tokens for group in self.groups)
+
+  def with_batch(self, batch: Sampled) -> Sampled:
+    """What is sampled with a further batch."""
+    return dataclasses.replace(
+      self,
+      groups=self.groups + batch.groups,
+      trees=self.trees + batch.trees,
+      searched=self.searched + batch.searched,
+      direct=self.direct + batch.direct,
+      num_rehearsed=self.num_rehearsed + batch.num_rehearsed,
+      num_short=self.num_short + batch.num_short,
+      num_batches=self.num_batches + batch.num_batches,
+    )
+
+  def with_wave(self, wave: Rollouts) -> Sampled:
+    """What is sampled with a further wave."""
+    groups, num_contrasts = [], 0
+    for before in self.groups:
+      trees = wave.trees.get(key_of(before.job), ())
+      after = before.with_rollouts(trees) if trees else before
+      num_contrasts += after.has_contrast and not before.has_contrast
+      groups.append(after)
+    rollouts = [tree for trees in wave.trees.values() for tree in trees]
+    return dataclasses.replace(
+      self,
+      groups=groups,
+      direct=self.direct + wave.counters,
+      num_waves=self.num_waves + 1,
+      wave_rollouts=self.wave_rollouts + len(rollouts),
+      wave_tokens=self.wave_tokens + _num_tokens(rollouts),
+      wave_contrasts=self.wave_contrasts + num_contrasts,
+    )
+
+  def tally(self, memory: Memory, decay: float, *, num_waiting: int, longest: int) -> Tally:
+    """What further draws are decided by.
+
+    Args:
+      memory: of the run before the step; its rates are those after the step so far.
+      decay: of earlier counts in them.
+      num_waiting: groups that the step before left.
+      longest: tokens of the longest response, which rollouts take as long as none is known.
+    """
+    fresh = [group.fresh for group in self.groups]
+    rates = memory.visit(fresh, decay)
+    standings = []
+    for group in self.groups:
+      num_right = sum(t.is_correct for t in group.ends)
+      num_wrong = len(group.ends) - num_right
+      rate = rates.rate(group.job.problem.id)
+      standings.append(Standing(num_right, num_wrong, group.num_asked, rate))
+    lengths = [len(t.tokens) for ends in fresh for t in ends]
+    return Tally(
+      standings,
+      num_waiting=num_waiting,
+      num_batches=self.num_batches,
+      num_tokens=self.num_tokens,
+      rollout_tokens=float(np.mean(lengths)) if lengths else longest,
+    )
+
+
+def learnt_groups(
+  sampled: Sampled, waiting: Waiting, config: Config
+) -> tuple[list[list[Trajectory]], Waiting, dict[str, float]]:
+  """Returns the groups that a step learns from, those that wait for the next step, and metrics.
+
+  If a step samples until enough groups have contrast, only those are kept, and with them the ones
+  that the step before left: these come last, so that a first minibatch of others is of the present
+  policy alone.
+
+  Args:
+    sampled: in the whole step.
+    waiting: what the step before left.
+    config: of the run.
+  """
+  groups = [group.ends for group in sampled.groups]
+  figures = wave_figures(sampled) if config.budget.needs_rates else {}
+  if not is_dynamic(config.train):
+    return groups, Waiting(), figures
+  contrasting = [group for group in sampled.groups if group.has_contrast]
+  division = divide(contrasting, len(waiting), config.train)
+  figures |= contrast_figures(sampled, division)
+  if config.train.waiting_groups:
+    figures['search/waited_groups'] = len(waiting)
+  learnt = [group.ends for group in division.learnt]
+  left = Waiting.of([group.ends for group in division.waiting])
+  return [*learnt, *map(list, waiting.groups)], left, figures
 
 
 def sampled_figures(
-  parts: Sequence[Sampled],
+  sampled: Sampled,
   prompts: Mapping[str, Prompt],
   *,
   max_depth: int,
@@ -44,32 +207,59 @@ def sampled_figures(
   Those of trees are of trees from the root, but for what was grown in all.
 
   Args:
-    parts: the first batch, and refills.
+    sampled: in the whole step.
     prompts: training problems by id.
     max_depth: segments on a path.
     stop_ids: any of these ends a response.
   """
-  grown = [tree for part in parts for tree in part.trees]
-  groups = [group for part in parts for group in part.groups]
-  trees = from_root(grown)
-  searched = functools.reduce(operator.add, [part.searched for part in parts])
-  direct = functools.reduce(operator.add, [part.direct for part in parts])
+  trees = from_root(sampled.trees)
+  num_groups = len(sampled.groups)
+  num_cached = sum(group.num_cached > 0 for group in sampled.groups)
+  grown = {'search/trees': len(sampled.trees), 'search/tokens': num_generated(sampled.trees)}
   return (
     summarize(trees, max_depth, stop_ids=stop_ids)
-    | {'search/trees': len(grown), 'search/tokens': num_generated(grown)}
+    | grown
     | _source_figures(trees, prompts)
-    | searched.slot_metrics()
-    | (searched + direct).speed_metrics()
+    | sampled.searched.slot_metrics()
+    | (sampled.searched + sampled.direct).speed_metrics()
     | {
-      'search/cached_share': sum(part.num_cached for part in parts) / len(groups),
-      'search/rehearsed_share': sum(part.num_rehearsed for part in parts) / len(groups),
+      'search/cached_share': num_cached / num_groups,
+      'search/rehearsed_share': sampled.num_rehearsed / num_groups,
     }
   )
 
 
-def with_contrast(parts: Sequence[Sampled]) -> list[list[Trajectory]]:
-  """The groups that hold both right and wrong ends."""
-  return [group for part in parts for group in part.groups if not is_uniform(group)]
+def wave_figures(sampled: Sampled) -> dict[str, float]:
+  """The metrics of further waves, and of first ones that were short."""
+  return {
+    'search/waves': sampled.num_waves,
+    'search/wave_rollouts': sampled.wave_rollouts,
+    'search/wave_contrasts': sampled.wave_contrasts,
+    'search/wave_tokens_share': sampled.wave_tokens / max(sampled.num_tokens, 1),
+    'search/short_groups': sampled.num_short,
+  }
+
+
+def contrast_figures(sampled: Sampled, division: Division[Group]) -> dict[str, float]:
+  """The metrics of sampling until groups have contrast.
+
+  Args:
+    sampled: in the whole step.
+    division: of its groups with contrast.
+  """
+  kept = [*division.learnt, *division.waiting]
+  num_contrasting = len(kept) + len(division.unused)
+  kept_tokens = sum(group.num_tokens for group in kept)
+  return {
+    'search/refills': sampled.num_batches - 1,
+    'search/contrast_share': num_contrasting / len(sampled.groups),
+    'search/unused_groups': len(division.unused),
+    'search/unused_tokens_share': 1 - kept_tokens / max(sampled.num_tokens, 1),
+  }
+
+
+def _num_tokens(trees: Iterable[FinishedTree]) -> int:
+  return sum(tree.statistics['generated_tokens'] for tree in trees)
 
 
 def _source_figures(

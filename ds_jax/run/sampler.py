@@ -9,22 +9,32 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 
-from ds_jax.config import Config
+from ds_jax.config import Config, response_limit
 from ds_jax.run.batches import Prompt, next_batch, numbered_jobs
+from ds_jax.run.budget import (
+  begins_short,
+  first_rollouts,
+  further_rollouts,
+  most_rollouts,
+  wants_batch,
+)
 from ds_jax.run.engines import Engines
 from ds_jax.run.experience import after_sampling, experience_figures, forks_that_pay
-from ds_jax.run.growing import Grown, Work, key_of
-from ds_jax.run.sampled import Sampled, sampled_figures, with_contrast
+from ds_jax.run.growing import Grown, JobKey, Work, key_of
+from ds_jax.run.sampled import (
+  Rollouts,
+  Sampled,
+  learnt_groups,
+  rolled_out_group,
+  sampled_figures,
+  searched_group,
+)
 from ds_jax.run.starts import started, with_revisits, worked_responses
 from ds_jax.run.state import RunState
-from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
-from ds_jax.search.trajectories import trajectories
-from ds_jax.train.advantages import flat_group
 from ds_jax.train.replay import Solution
 from ds_jax.types import FinishedTree, Trajectory
 
@@ -60,11 +70,11 @@ class Sampler:
     return hard + rehearsed
 
   def sample(self, host: RunState) -> tuple[list[list[Trajectory]], dict[str, float], RunState]:
-    """Trajectories of every problem of the next step, in order.
+    """Trajectories of every problem that the next step learns from, in order.
 
-    With `max_refills` further batches are drawn until enough groups have contrast, and only those
-    are kept (dynamic sampling, arXiv:2503.14476, Eq. 11): `contrast_groups` or more, or as many as
-    a batch has problems.
+    run/budget.py says what is drawn beyond the first batch. If that goes on until enough groups
+    have contrast, only those are kept, and with them the ones that the step before left: these come
+    last, so that a first minibatch of others is of the present policy alone.
 
     Args:
       host: the state before the step; it stays as it is.
@@ -72,78 +82,106 @@ class Sampler:
     Returns:
       The groups, their metrics, and the state once the step has learnt from them.
     """
-    config = self.config.train
-    max_refills, enough = config.max_refills, config.contrast_groups or config.batch_problems
-    parts = [self.sample_batch(host)]
-    while len(parts) <= max_refills and len(with_contrast(parts)) < enough:
-      parts.append(self.sample_batch(host, refill=len(parts)))
-    groups = [group for part in parts for group in part.groups]
-    trees = [tree for part in parts for tree in part.trees]
-    num_tokens = sum(part.num_tokens for part in parts)
-    after = after_sampling(self.config, host, groups, trees, num_tokens=num_tokens)
-    after = dataclasses.replace(after, batches=host.batches + len(parts))
-    figures = experience_figures(self.config, after, groups) | sampled_figures(
-      parts,
+    config = self.config
+    sampled = self.sample_waves(host)
+    groups, waiting, figures_of_groups = learnt_groups(sampled, host.waiting, config)
+    drawn = [group.ends for group in sampled.groups]
+    after = after_sampling(
+      config,
+      host,
+      drawn,
+      sampled.trees,
+      num_tokens=sampled.num_tokens,
+      fresh=[group.fresh for group in sampled.groups],
+    )
+    after = dataclasses.replace(after, batches=host.batches + sampled.num_batches, waiting=waiting)
+    figures = experience_figures(config, after, drawn) | sampled_figures(
+      sampled,
       self.prompts,
-      max_depth=self.config.search.max_depth,
+      max_depth=config.search.max_depth,
       stop_ids=self.engines.tokenizer.stop_ids,
     )
-    if max_refills:
-      contrasting = with_contrast(parts)
-      figures |= {
-        'search/refills': len(parts) - 1,
-        'search/contrast_share': len(contrasting) / len(groups),
-      }
-      groups = contrasting if config.contrast_groups else contrasting[:enough]
-      figures['search/unused_groups'] = len(contrasting) - len(groups)
-    return groups, figures, after
+    return groups, figures | figures_of_groups, after
+
+  def sample_waves(self, host: RunState) -> Sampled:
+    """Draws batches of problems, and further rollouts of some, until the step has enough."""
+    config = self.config
+    sampled = self.sample_batch(host)
+    while True:
+      tally = sampled.tally(
+        host.memory,
+        config.memory.decay,
+        num_waiting=len(host.waiting),
+        longest=response_limit(config),
+      )
+      counts = further_rollouts(tally, config)
+      if any(counts):
+        sampled = sampled.with_wave(self.sample_wave(sampled, counts, host))
+      elif wants_batch(tally, config):
+        sampled = sampled.with_batch(self.sample_batch(host, refill=sampled.num_batches))
+      else:
+        return sampled
 
   def sample_batch(self, host: RunState, refill: int = 0) -> Sampled:
-    """Trajectories of one batch of problems, the step's first or a refill."""
-    hard, rehearsed = next_batch(self.config, self.prompts, host, refill)
-    hard = with_revisits(hard, host, self.config, refill)
+    """What one batch of problems begins with, the step's first or a refill."""
+    config = self.config
+    hard, rehearsed = next_batch(config, self.prompts, host, refill)
+    hard = with_revisits(hard, host, config, refill)
     jobs = numbered_jobs(
       [self.prompts[name] for name in hard + rehearsed],
-      first=refill * self.config.train.batch_problems,
+      first=refill * config.train.batch_problems,
     )
     cached = {job.problem.id: self.cached(host, job.problem.id) for job in jobs}
+    rates = {job.problem.id: host.memory.rate(job.problem.id) for job in jobs}
+    short = {name for name, rate in rates.items() if begins_short(rate, config.budget)}
     to_search, to_roll_out = [], []
     for i, job in enumerate(jobs):
-      is_searched = i < len(hard) and not cached[job.problem.id]
+      name = job.problem.id
+      is_searched = i < len(hard) and not cached[name] and name not in short
       (to_search if is_searched else to_roll_out).append(job)
     to_search = started(
       to_search,
       host,
-      self.config,
+      config,
       worked=self.worked,
       decode=self.engines.tokenizer.decode_response,
       refill=refill,
     )
+    missing = []  # rollouts of each job, beside cached solutions
+    for job in to_roll_out:
+      name = job.problem.id
+      missing.append(range(first_rollouts(rates[name], config) - len(cached[name])))
     name = f'step_{host.step:06d}' + (f'_{refill}' if refill else '')
     searched = self.search(to_search, host, f'{name}.search')
-    rollouts, direct = self.rollouts(to_roll_out, cached, host, name=f'{name}.direct')
+    rollouts = self.rollouts(to_roll_out, missing, host, name=f'{name}.direct')
     solutions = self.scored(to_roll_out, cached)
+    searched_jobs = {key_of(job): job for job in to_search}  # with what they start from
     trees = {key_of(tree): tree for tree in searched.trees}
     groups = []
     for i, job in enumerate(jobs):
-      if key_of(job) in trees:
-        groups.append(trajectories(trees[key_of(job)], i))
+      key, count = key_of(job), config.search.num_trajectories
+      if key in trees:
+        groups.append(searched_group(searched_jobs[key], i, trees[key], num_asked=count))
         continue
-      group = list(solutions.get(job.problem.id, ()))
-      for tree in rollouts.get(key_of(job), ()):
-        group += trajectories(tree, i)
-      groups.append(flat_group(group, i))
-    num_cached = sum(bool(cached[job.problem.id]) for job in jobs)
-    grown = itertools.chain(searched.trees, *rollouts.values())
+      of_problem = solutions.get(job.problem.id, ())
+      groups.append(rolled_out_group(job, i, of_problem, rollouts.trees.get(key, ())))
     return Sampled(
       groups=groups,
       trees=searched.trees,
       searched=searched.counters,
-      direct=direct,
-      num_tokens=sum(tree.statistics['generated_tokens'] for tree in grown),
-      num_cached=num_cached,
+      direct=rollouts.counters,
       num_rehearsed=len(rehearsed),
+      num_short=sum(job.problem.id in short for job in jobs),
     )
+
+  def sample_wave(self, sampled: Sampled, counts: Sequence[int], host: RunState) -> Rollouts:
+    """So many further direct rollouts of each problem that the step has drawn."""
+    jobs, missing = [], []
+    for group, count in zip(sampled.groups, counts, strict=True):
+      jobs.append(group.job)
+      missing.append(range(group.num_asked, group.num_asked + count))
+    name = f'step_{host.step:06d}.wave_{sampled.num_waves + 1}'
+    return self.rollouts(jobs, missing, host, name=name)
 
   def cached(self, host: RunState, name: str) -> tuple[Solution, ...]:
     """The solutions of a problem that this round mixes with rollouts.
@@ -167,17 +205,17 @@ class Sampler:
     return self.grow(work, name)
 
   def rollouts(
-    self, jobs: Sequence[Job], cached: Cached, host: RunState, *, name: str
-  ) -> tuple[dict[tuple[str, int], list[FinishedTree]], Counters]:
-    """K minus the number of cached solutions direct rollouts for each job's problem."""
-    count = self.config.search.num_trajectories
+    self, jobs: Sequence[Job], numbers: Sequence[range], host: RunState, *, name: str
+  ) -> Rollouts:
+    """Direct rollouts of each job's problem: those of some numbers, from 0 on within a step."""
+    stride = most_rollouts(self.config)
     owners, samples = [], []  # of each rollout
-    for job in jobs:
-      for i in range(max(0, count - len(cached[job.problem.id]))):
+    for job, its_numbers in zip(jobs, numbers, strict=True):
+      for i in its_numbers:
         owners.append(job)
-        samples.append(Job(job.problem, job.prompt_tokens, job.sample * count + i))
+        samples.append(dataclasses.replace(job, sample=job.sample * stride + i))
     if not samples:
-      return {}, Counters()
+      return Rollouts()
     work = Work(
       engine=self.engines.direct_engine,
       jobs=samples,
@@ -186,10 +224,10 @@ class Sampler:
       step=host.step,
     )
     grown = self.grow(work, name)
-    rollouts: dict[tuple[str, int], list[FinishedTree]] = {}
+    trees: dict[JobKey, list[FinishedTree]] = {}
     for owner, tree in zip(owners, grown.trees, strict=True):
-      rollouts.setdefault(key_of(owner), []).append(tree)
-    return rollouts, grown.counters
+      trees.setdefault(key_of(owner), []).append(tree)
+    return Rollouts(trees, grown.counters)
 
   def scored(self, jobs: Sequence[Job], cached: Cached) -> dict[str, list[Trajectory]]:
     """The cached solutions of each job's problem as trajectories."""

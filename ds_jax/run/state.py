@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError
+from ds_jax.run.waiting import Waiting
 from ds_jax.search.policies.fork_law import SplitHistory
 from ds_jax.train.memory import Memory
 from ds_jax.train.prefixes import Prefixes
@@ -33,6 +34,7 @@ class RunState:
   generated_tokens: int = 0  # by filters, searches and rollouts to learn from
   memory: Memory = Memory()  # solutions that are learnt from at once
   prefixes: Prefixes = Prefixes()  # responses that rollouts start within
+  waiting: Waiting = Waiting()  # groups for the updates of the next step
 
   @classmethod
   def new(cls, max_cached_per_problem: int) -> RunState:
@@ -48,6 +50,7 @@ class RunState:
       'splits': self.splits.to_json(),
       'memory': self.memory.to_json(),
       'prefixes': self.prefixes.to_json(),
+      'waiting': self.waiting.to_json(),
     }
 
   def solutions(self) -> ReplayBuffer:
@@ -137,7 +140,8 @@ class RunState:
     """Whether a journal's work is part of this state.
 
     Args:
-      work: 'evaluate_before', 'filter_0', 'step_000012' or 'step_000012_1' (a refill).
+      work: 'evaluate_before', 'filter_0', 'step_000012' (its waves included) or 'step_000012_1' (a
+        refill).
     """
     kind, _, rest = work.partition('_')
     if kind == 'evaluate':
@@ -165,6 +169,7 @@ class RunState:
         'splits': SplitHistory.from_json(fields['splits']),
         'memory': Memory.from_json(fields.get('memory', {})),  # older versions had none
         'prefixes': Prefixes.from_json(fields.get('prefixes', {})),  # likewise
+        'waiting': Waiting.from_json(fields.get('waiting', [])),  # likewise
       }
     )
 

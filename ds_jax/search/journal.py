@@ -27,7 +27,7 @@ def tree_to_line(tree: FinishedTree) -> str:
     if field.default is not dataclasses.MISSING and value == field.default:
       continue
     if isinstance(value, np.ndarray):
-      value = {'dtype': str(value.dtype), 'data': base64.b64encode(value.tobytes()).decode()}
+      value = array_to_json(value)
     fields[field.name] = dict(value) if field.name == 'statistics' else value
   return json.dumps(fields)
 
@@ -38,7 +38,7 @@ def tree_from_line(line: str) -> FinishedTree:
   if not isinstance(fields, dict) or fields.pop('schema', None) != SCHEMA:
     raise ValueError(f'Expected a finished tree of schema {SCHEMA}.')
   decoded = {
-    name: _array(value) if isinstance(value, dict) and 'dtype' in value else value
+    name: array_from_json(value) if isinstance(value, dict) and 'dtype' in value else value
     for name, value in fields.items()
   }
   decoded['verdict'] = tuple(decoded['verdict'])
@@ -54,5 +54,11 @@ def share_trees(team: Team, trees: Sequence[FinishedTree]) -> list[FinishedTree]
   return [tree_from_line(line) for part in parts for line in part.decode().splitlines()]
 
 
-def _array(value: dict[str, Any]) -> np.ndarray:
+def array_to_json(array: np.ndarray) -> dict[str, Any]:
+  """Returns a 1-D array as plain values, its bytes as base64."""
+  return {'dtype': str(array.dtype), 'data': base64.b64encode(array.tobytes()).decode()}
+
+
+def array_from_json(value: dict[str, Any]) -> np.ndarray:
+  """Inverse of `array_to_json`."""
   return np.frombuffer(base64.b64decode(value['data']), value['dtype']).copy()

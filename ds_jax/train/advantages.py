@@ -283,6 +283,30 @@ def flat_group(trajectories: Sequence[Trajectory], group: int) -> list[Trajector
   return flat
 
 
+def joined_group(trees: Sequence[Sequence[Trajectory]], group: int) -> list[Trajectory]:
+  """Trees of one problem as one: they share the root, whose mean outcome is that of all ends.
+
+  Nodes below the root keep their values and get new numbers.
+
+  Args:
+    trees: the ends of each tree, all of which start from the same prompt.
+    group: number that the ends share.
+  """
+  ends = list(itertools.chain.from_iterable(trees))
+  num_right = sum(t.is_correct for t in ends)
+  mean_outcome = np.float32(2.0 * num_right / max(len(ends), 1) - 1.0)
+  joined = []
+  num_nodes = 0  # of the trees before, their roots left out
+  for tree in trees:
+    for t in tree:
+      node_ids = np.where(t.node_ids > 0, t.node_ids + num_nodes, 0).astype(np.int32)
+      node_outcomes = np.concatenate([[mean_outcome], t.node_outcomes[1:]]).astype(np.float32)
+      end = dataclasses.replace(t, group=group, node_ids=node_ids, node_outcomes=node_outcomes)
+      joined.append(end)
+    num_nodes += max((int(t.node_ids.max()) for t in tree), default=0)
+  return joined
+
+
 def _are_counted(trajectories: Sequence[Trajectory], ends: str) -> np.ndarray:
   """Returns `[R]` bool: 'all' of a group's ends, or those that the search 'collected'."""
   is_collected = np.array([t.is_collected for t in trajectories], bool)

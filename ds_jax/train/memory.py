@@ -76,17 +76,10 @@ class Memory:
       step: the training step that sampled them.
       config: `max_per_problem` and `decay`.
     """
-    solutions, num_found, rates = dict(self.solutions), dict(self.num_found), dict(self.rates)
-    digests = dict(self.digests)
-    wins = trials = 0.0
+    groups = [group for group in groups if group]
+    solutions, num_found, digests = dict(self.solutions), dict(self.num_found), dict(self.digests)
     for group in groups:
-      if not group:
-        continue
       name = group[0].problem_id
-      if not group[0].num_given:
-        num_right = sum(t.is_correct for t in group)
-        rates[name] = rates.get(name, Rate()).after(num_right, len(group), config.decay)
-        wins, trials = wins + num_right, trials + len(group)
       for t in group:
         if not t.is_correct:
           continue
@@ -99,8 +92,26 @@ class Memory:
         if digest not in digests.get(name, ()):
           digests[name] = (*digests.get(name, ()), digest)
           num_found[name] = num_found.get(name, 0) + 1
-    overall = self.overall.after(wins, trials, config.decay)
-    return Memory(solutions, rates, overall, num_found, digests)
+    visited = self.visit(groups, config.decay)
+    return dataclasses.replace(visited, solutions=solutions, num_found=num_found, digests=digests)
+
+  def visit(self, groups: Iterable[Sequence[Trajectory]], decay: float) -> Memory:
+    """Takes in the rates alone of what a step sampled from the root.
+
+    Args:
+      groups: verified ends of each problem; an empty group says nothing.
+      decay: of earlier counts.
+    """
+    rates = dict(self.rates)
+    wins = trials = 0.0
+    for group in groups:
+      if not group or group[0].num_given:
+        continue
+      name = group[0].problem_id
+      num_right = sum(t.is_correct for t in group)
+      rates[name] = rates.get(name, Rate()).after(num_right, len(group), decay)
+      wins, trials = wins + num_right, trials + len(group)
+    return dataclasses.replace(self, rates=rates, overall=self.overall.after(wins, trials, decay))
 
   def rate(self, name: str) -> float:
     """The estimated root rate of a problem, in [0, 1]."""

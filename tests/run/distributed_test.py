@@ -160,12 +160,8 @@ def test_two_processes_make_the_run_of_one(warm, alone, tmp_path):
   assert_same(workdir, alone, SHORT)
 
 
-@pytest.mark.long
-def test_two_processes_learn_by_the_levers_as_one(warm, tmp_path):
-  """Memory, several passes, weighted successes and draws until groups have contrast."""
-  memory = {'when': 'at_once', 'per_update': 4, 'further_updates': 1, 'rate_bound': 2.0}
-  train = {'epochs': 2, 'success_weight': 1.0, 'max_refills': 1, 'contrast_groups': 4}
-  sections = {'curriculum': {'round_steps': (3,)}, 'memory': memory, 'train': train}
+def runs_of_one_and_two(warm, tmp_path, sections):
+  """The workdirs of a run of one process, and of two with as many devices together."""
   runs = []
   for processes in (1, 2):
     (tmp_path / str(processes)).mkdir()
@@ -174,6 +170,16 @@ def test_two_processes_learn_by_the_levers_as_one(warm, tmp_path):
     codes, outputs = end(start(workdir, sections, processes, devices=2 // processes))
     assert codes == [0] * processes, outputs
     runs.append(workdir)
+  return runs
+
+
+@pytest.mark.long
+def test_two_processes_learn_by_the_levers_as_one(warm, tmp_path):
+  """Memory, several passes, weighted successes and draws until groups have contrast."""
+  memory = {'when': 'at_once', 'per_update': 4, 'further_updates': 1, 'rate_bound': 2.0}
+  train = {'epochs': 2, 'success_weight': 1.0, 'max_refills': 1, 'contrast_groups': 4}
+  sections = {'curriculum': {'round_steps': (3,)}, 'memory': memory, 'train': train}
+  runs = runs_of_one_and_two(warm, tmp_path, sections)
   rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
   assert rows[-1]['memory/mass_share'] > 0 and rows[-1]['memory/further_updates'] == 1
   assert_same(*runs, sections)
@@ -196,18 +202,25 @@ def test_two_processes_start_from_prefixes_as_one_by_all_levers(warm, tmp_path):
     'memory': {'when': 'at_once', 'per_update': 4, 'rate_bound': 2.0},
     'train': {'epochs': 2, 'success_weight': 1.0, 'max_refills': 1, 'contrast_groups': 4},
   }
-  runs = []
-  for processes in (1, 2):
-    (tmp_path / str(processes)).mkdir()
-    workdir = copy(warm, tmp_path / str(processes))
-    (workdir.root / 'config.json').unlink()
-    codes, outputs = end(start(workdir, sections, processes, devices=2 // processes))
-    assert codes == [0] * processes, outputs
-    runs.append(workdir)
+  runs = runs_of_one_and_two(warm, tmp_path, sections)
   rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
   assert all(row['prefix/share'] > 0 for row in rows)  # worked solutions, from the first step on
   assert any(row['prefix/failure_share'] > 0 for row in rows)
   assert rows[-1]['prefix/mass_share'] > 0 and rows[-1]['memory/mass_share'] > 0
+  assert_same(*runs, sections)
+
+
+@pytest.mark.long
+def test_two_processes_sample_in_waves_as_one(warm, tmp_path):
+  """Levers of how much is sampled: budgets of problems, a bound of tokens, groups that wait."""
+  budget = {'max_rollouts': 8, 'wave': 2, 'until': 'success', 'max_tokens': 450}
+  budget |= {'first_wave': 1, 'first_wave_rate': 0.35}
+  train = {'max_refills': 2, 'waiting_groups': 2}
+  sections = {'curriculum': {'round_steps': (3,)}, 'budget': budget, 'train': train}
+  runs = runs_of_one_and_two(warm, tmp_path, sections)
+  rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
+  for name in ('wave_contrasts', 'short_groups', 'refills', 'waited_groups'):
+    assert max(row[f'search/{name}'] for row in rows) > 0, name
   assert_same(*runs, sections)
 
 
