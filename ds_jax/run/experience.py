@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ds_jax.config import Config
 from ds_jax.run.state import RunState
 from ds_jax.search.policies.fork_law import split_metrics
+from ds_jax.train.exploration import Brought, exploration_figures
 from ds_jax.types import FinishedTree, Trajectory
 
 
@@ -21,6 +22,7 @@ def after_sampling(
   trees: Sequence[FinishedTree],
   *,
   num_tokens: int,
+  brought: Sequence[Brought] = (),
 ) -> RunState:
   """The state after what a step has sampled.
 
@@ -30,6 +32,7 @@ def after_sampling(
     groups: trajectories of each problem.
     trees: those that were searched.
     num_tokens: generated.
+    brought: what the sampling of each group brought, where its temperature is not constant.
   """
   found = host.found
   for group in groups:
@@ -43,11 +46,16 @@ def after_sampling(
     splits=host.splits.add(trees, config.search.max_depth),
     found=found,
     memory=memory,
+    exploration=host.exploration.add(brought, config.explore, config.sampling.temperature),
   )
 
 
-def experience_figures(config: Config, host: RunState) -> dict[str, float]:
-  """Metrics of what the run has learnt so."""
-  return split_metrics(host.splits, config.search.max_depth) | {
-    'search/tokens_so_far': host.generated_tokens
-  }
+def experience_figures(
+  config: Config, host: RunState, brought: Sequence[Brought] = ()
+) -> dict[str, float]:
+  """Metrics of what the run has learnt so; `brought` as in `after_sampling`."""
+  return (
+    split_metrics(host.splits, config.search.max_depth)
+    | exploration_figures(brought, host.exploration, config.explore)
+    | {'search/tokens_so_far': host.generated_tokens}
+  )

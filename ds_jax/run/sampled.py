@@ -11,6 +11,7 @@ from ds_jax.run.batches import Prompt
 from ds_jax.search.engine.counters import Counters
 from ds_jax.search.statistics import mean_reward, solve_rate, summarize
 from ds_jax.train.advantages import is_uniform
+from ds_jax.train.exploration import Brought, brought
 from ds_jax.types import FinishedTree, Trajectory
 
 
@@ -24,6 +25,7 @@ class Sampled(NamedTuple):
   num_tokens: int  # generated
   num_cached: int  # problems that used cached solutions
   num_rehearsed: int  # problems from outside the hard set
+  brought: Sequence[Brought] = ()  # by groups that were sampled at temperatures of their own
 
 
 def sampled_figures(
@@ -60,6 +62,15 @@ def sampled_figures(
 def with_contrast(parts: Sequence[Sampled]) -> list[list[Trajectory]]:
   """The groups that hold both right and wrong ends."""
   return [group for part in parts for group in part.groups if not is_uniform(group)]
+
+
+def brought_by(groups: Sequence[Sequence[FinishedTree]]) -> list[Brought]:
+  """What the sampling of groups brought, of those that were sampled at temperatures of their own.
+
+  Args:
+    groups: the tree, or the rollouts, of each.
+  """
+  return [brought(trees) for trees in groups if trees[0].temperature is not None]
 
 
 def _source_figures(

@@ -11,11 +11,11 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from ds_jax.config import Config
-from ds_jax.run.batches import Prompt, next_batch, numbered_jobs
+from ds_jax.run.batches import Prompt, explored, next_batch, numbered_jobs
 from ds_jax.run.engines import Engines
 from ds_jax.run.experience import after_sampling, experience_figures
 from ds_jax.run.growing import Grown, Work, key_of
-from ds_jax.run.sampled import Sampled, sampled_figures, with_contrast
+from ds_jax.run.sampled import Sampled, brought_by, sampled_figures, with_contrast
 from ds_jax.run.state import RunState
 from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.host_tree import Job
@@ -69,9 +69,10 @@ class Sampler:
     groups = [group for part in parts for group in part.groups]
     trees = [tree for part in parts for tree in part.trees]
     num_tokens = sum(part.num_tokens for part in parts)
-    after = after_sampling(self.config, host, groups, trees, num_tokens=num_tokens)
+    brought = [group for part in parts for group in part.brought]
+    after = after_sampling(self.config, host, groups, trees, num_tokens=num_tokens, brought=brought)
     after = dataclasses.replace(after, batches=host.batches + len(parts))
-    figures = experience_figures(self.config, after) | sampled_figures(
+    figures = experience_figures(self.config, after, brought) | sampled_figures(
       parts,
       self.prompts,
       max_depth=self.config.search.max_depth,
@@ -94,6 +95,7 @@ class Sampler:
       [self.prompts[name] for name in hard + rehearsed],
       first=refill * self.config.train.batch_problems,
     )
+    jobs = explored(self.config, host, jobs)
     cached = {job.problem.id: self.cached(host, job.problem.id) for job in jobs}
     to_search, to_roll_out = [], []
     for i, job in enumerate(jobs):
@@ -123,6 +125,7 @@ class Sampler:
       num_tokens=sum(tree.statistics['generated_tokens'] for tree in grown),
       num_cached=num_cached,
       num_rehearsed=len(rehearsed),
+      brought=brought_by([[tree] for tree in searched.trees] + list(rollouts.values())),
     )
 
   def cached(self, host: RunState, name: str) -> tuple[Solution, ...]:
@@ -150,7 +153,7 @@ class Sampler:
     for job in jobs:
       for i in range(max(0, count - len(cached[job.problem.id]))):
         owners.append(job)
-        samples.append(Job(job.problem, job.prompt_tokens, job.sample * count + i))
+        samples.append(dataclasses.replace(job, sample=job.sample * count + i))
     if not samples:
       return {}, Counters()
     work = Work(

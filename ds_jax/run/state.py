@@ -8,6 +8,7 @@ from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.search.policies.fork_law import SplitHistory
+from ds_jax.train.exploration import Exploration
 from ds_jax.train.memory import Memory
 from ds_jax.train.replay import ReplayBuffer
 
@@ -31,6 +32,7 @@ class RunState:
   num_saves: int = 0
   generated_tokens: int = 0  # by filters, searches and rollouts to learn from
   memory: Memory = Memory()  # solutions that are learnt from at once
+  exploration: Exploration = Exploration()  # temperatures, and what they brought
 
   @classmethod
   def new(cls, max_cached_per_problem: int) -> RunState:
@@ -45,6 +47,7 @@ class RunState:
       'found': self.found.to_json(),
       'splits': self.splits.to_json(),
       'memory': self.memory.to_json(),
+      'exploration': self.exploration.to_json(),
     }
 
   def solutions(self) -> ReplayBuffer:
@@ -160,7 +163,9 @@ class RunState:
         'replay': ReplayBuffer.from_json(fields['replay']),
         'found': ReplayBuffer.from_json(fields['found']),
         'splits': SplitHistory.from_json(fields['splits']),
-        'memory': Memory.from_json(fields.get('memory', {})),  # older versions had none
+        # Older versions had none of these.
+        'memory': Memory.from_json(fields.get('memory', {})),
+        'exploration': Exploration.from_json(fields.get('exploration', {})),
       }
     )
 

@@ -41,4 +41,5 @@ def _trajectory(
     reward=float(tree.reward[end]),
     is_correct=tree.verdict[end] == Verdict.CORRECT.value,
     is_collected=is_collected,
+    temperature=tree.temperature,
   )

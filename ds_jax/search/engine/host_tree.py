@@ -26,6 +26,7 @@ class Job:
   prompt_tokens: np.ndarray  # [P] int32
   sample: int = 0  # which of several trees of this problem
   process: int = 0  # to which the tree belongs, of those that search together
+  temperature: float | None = None  # that it is sampled at; None: the engine's
 
 
 class Segment(NamedTuple):
@@ -183,6 +184,8 @@ class HostTree:
       'nodes': count,
       'ends': sum(verdict is not None for verdict in verdicts),
     }
+    if self.job.temperature is not None:
+      statistics['temperature'] = self.job.temperature
     return FinishedTree(
       problem_id=self.job.problem.id,
       sample=self.job.sample,
