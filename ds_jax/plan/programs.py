@@ -98,7 +98,7 @@ def _search_parts(
 
     return Part(
       name,
-      trace=lambda: compile_expand(mesh, shape).trace(form, slots, *requests(mesh, shape, config)),
+      trace=lambda: compile_expand(mesh, shape).trace(form, slots, *_requests(mesh, shape, config)),
       resident=Resident(
         parameters=params + bytes_per_device(form),
         optimizer=moments,
@@ -138,7 +138,7 @@ def _update_parts(
   while_updating = Resident(params, moments, gradients=bytes_per_device(grads))
 
   def passes(shape: RowShape, which: str) -> Iterator[Part]:
-    batch = described_rows(shape, mesh, has_temperatures=has_temperatures)
+    batch = _described_rows(shape, mesh, has_temperatures=has_temperatures)
     num_blocks = -(-shape.row_length // BLOCK)
     trips = {'key_blocks': (num_blocks + 1) / 2}  # a block of queries visits those before it
     yield Part(
@@ -170,7 +170,7 @@ def _update_parts(
   )
 
 
-def described_rows(shape: RowShape, mesh: Mesh, *, has_temperatures: bool) -> Batch:
+def _described_rows(shape: RowShape, mesh: Mesh, *, has_temperatures: bool) -> Batch:
   """The rows of one pass."""
   rows = sharding.batch_sharding(mesh)
   describe = lambda x: jax.ShapeDtypeStruct(tuple(shape), x.dtype, sharding=rows)
@@ -210,7 +210,7 @@ def _slots(decoder: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Slots:
   return described(jax.eval_shape(compile_slots(decoder, mesh, shape)), slots_sharding(mesh, shape))
 
 
-def requests(mesh: Mesh, shape: ExpandShape, config: Config) -> tuple[Any, Any, Any]:
+def _requests(mesh: Mesh, shape: ExpandShape, config: Config) -> tuple[Any, Any, Any]:
   """A plan, the sampling options and two stop ids."""
   num_slots = shape.num_slots * sharding.num_slot_shards(mesh)
   rows = sharding.batch_sharding(mesh)

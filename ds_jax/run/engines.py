@@ -110,9 +110,11 @@ class Engines:
     evaluate = self.session.config.evaluate
     return self._direct_engine_at(SamplingConfig(evaluate.temperature, evaluate.top_p))
 
-  def further_evaluation_engine(self, temperature: float) -> Engine:
-    """Likewise, sampling at another temperature with top_p 1."""
-    return self._direct_engine_at(SamplingConfig(temperature))
+  @functools.cached_property
+  def further_evaluation_engines(self) -> dict[float, Engine]:
+    """Likewise by each of config.evaluate.further_temperatures, with top_p 1."""
+    temperatures = self.session.config.evaluate.further_temperatures
+    return {t: self._direct_engine_at(SamplingConfig(t)) for t in temperatures}
 
   def claim(self) -> None:
     """Makes the workdir this run's, once all is found good: its model's files, its config."""

@@ -48,7 +48,7 @@ def evaluation_work(
   """
   engine, how = engines.evaluation_engine, ''
   if temperature is not None:
-    engine, how = engines.further_evaluation_engine(temperature), f', temperature {temperature:g}'
+    engine, how = engines.further_evaluation_engines[temperature], f', temperature {temperature:g}'
   return Work(
     engine=engine,
     jobs=rollout_jobs(prompts, engines.session.config.evaluate.num_samples),

@@ -30,6 +30,7 @@ STEERED = {
   'explore': {'temperature': 'steered', 'target': 1.0, 'factor': 1.25},
   'train': {'trained_policy': 'plain', 'importance_cap': 1.1},
   'curriculum': {'round_steps': (2, 3)},
+  'evaluate': {'every_steps': 2, 'further_temperatures': (0.0,)},
 }
 
 
@@ -128,7 +129,7 @@ def test_a_steered_temperature_moves_and_nothing_compiles_from_the_second_step_o
 
   monkeypatch.setattr(Training, 'train_step', counted)
   tiny_run.train(workdir, tiny_run.config(**STEERED))
-  assert counts[1:] == [counts[1]] * 4  # a round's end, a filter and three steps
+  assert counts[1:] == [counts[1]] * 4  # with a filter, and evaluations before steps 3 and 5
   rows = rows_of(workdir, 'train')
   temperatures = [row['explore/temperature'] for row in rows]
   # No step has contrast in all groups, so each is hotter, up to the bound.
