@@ -38,6 +38,8 @@ class SlotPlan(NamedTuple):
   num_children: jax.Array  # [B] int32, 0..W
   first_child: jax.Array  # [B] int32, children the node has already: child indices count on
   key: jax.Array  # [B, 2] uint32, key data of the node; key(child j) = fold_in(key(node), j)
+  # [B] float32, of the sampler, 0: greedy; None: that of all slots is the sampling options'
+  temperature: jax.Array | None = None
 
 
 class Segments(NamedTuple):

@@ -121,13 +121,19 @@ class FinishedTree:
   verdict: tuple[str | None, ...]  # [N], a Verdict's value for terminals, else None
   collected: np.ndarray  # [K'] int32, collected ends in order; K' <= K
   selections: tuple[tuple[int, str], ...]  # (node, how) in order: which node was chosen when
-  statistics: Mapping[str, float]  # counters of this tree: expansions, tokens, …
+  # counters of this tree: expansions, tokens, …; and its temperature, if it had one of its own
+  statistics: Mapping[str, float]
   num_given: int = 0  # last tokens of the prompt that are the beginning of an earlier response
   is_given_right: bool = False  # that response was right
 
   @property
   def is_solved(self) -> bool:
     return bool(self.num_correct[0] > 0)
+
+  @property
+  def temperature(self) -> float | None:
+    """That of the sampler, if its job had one of its own."""
+    return self.statistics.get('temperature')
 
   def is_cut(self, end: int, stop_ids: Collection[int]) -> bool:
     """Whether the path to a terminal was cut off at the depth limit: no end token ends it.
@@ -198,6 +204,7 @@ class Trajectory:
   is_collected: bool  # one of the K collected ends (else: a verified end passed over)
   num_given: int = 0  # as in FinishedTree
   is_given_right: bool = False  # likewise
+  temperature: float | None = None  # of the sampler, where groups have their own; None: the run's
 
   @property
   def question_tokens(self) -> np.ndarray:

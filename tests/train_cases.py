@@ -12,7 +12,7 @@ from ds_jax.config import TrainConfig
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.testing.tolerance import decoder_terms, tolerance
-from ds_jax.train.batch import Example
+from ds_jax.train.batch import Batch, Example
 from ds_jax.types import Trajectory
 
 CONFIG = DecoderConfig(
@@ -29,6 +29,11 @@ CONFIG = DecoderConfig(
 
 def small_decoder() -> Decoder:
   return init_decoder(CONFIG, jax.random.key(0))
+
+
+def arrays_of(batch: Batch) -> dict[str, np.ndarray]:
+  """The fields of a batch by name, without those that it does not have."""
+  return {name: array for name, array in batch._asdict().items() if array is not None}
 
 
 def assert_same_state(found, expected, config: TrainConfig, num_updates: int) -> None:

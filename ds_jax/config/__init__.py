@@ -13,7 +13,14 @@ from ds_jax.config.compare import (
   settings_digest,
   stored_config,
 )
-from ds_jax.config.derived import context_length, num_updates, response_limit
+from ds_jax.config.derived import (
+  context_length,
+  num_updates,
+  response_limit,
+  scored_temperature,
+  temperature_name,
+  trained_temperature,
+)
 from ds_jax.config.fields import (
   BudgetConfig,
   ChainConfig,
@@ -23,6 +30,7 @@ from ds_jax.config.fields import (
   CurriculumConfig,
   DataConfig,
   EvaluateConfig,
+  ExploreConfig,
   LogConfig,
   MemoryConfig,
   MeshConfig,
@@ -50,6 +58,7 @@ __all__ = [
   'CurriculumConfig',
   'DataConfig',
   'EvaluateConfig',
+  'ExploreConfig',
   'LogConfig',
   'MemoryConfig',
   'MeshConfig',
@@ -69,7 +78,10 @@ __all__ = [
   'load_config',
   'num_updates',
   'response_limit',
+  'scored_temperature',
   'digest',
   'settings_digest',
   'stored_config',
+  'temperature_name',
+  'trained_temperature',
 ]

@@ -159,7 +159,10 @@ Share = Annotated[float, at_least(0.0), at_most(1.0)]
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """A field as its annotation says. A tuple has the kind and the bounds of its items."""
+  """A field as its annotation says. A tuple has the kind and the bounds of its items.
+
+  A tuple may be empty only if that is its default.
+  """
 
   name: str
   kind: type  # bool, int, float, str, or the dataclass of a section
@@ -219,7 +222,8 @@ class Setting:
 
   def _check_items(self, name: str, values: tuple[Any, ...]) -> None:
     are_good = all(bound.holds(value) for value in values for bound in self.bounds)
-    if not values or not are_good:
+    is_wanted = bool(values) or self.default == ()
+    if not is_wanted or not are_good:
       raise InputError(
         f'Expected {name} to list one or more values, all {self.range}, e.g. 100,50; got {values}.'
       )

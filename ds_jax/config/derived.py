@@ -13,6 +13,28 @@ def num_updates(config: Config) -> int:
   return sum(config.curriculum.round_steps) * per_step
 
 
+def trained_temperature(config: Config) -> float:
+  """That of the policy which updates change, where a group has none of its own."""
+  if config.train.trained_policy == 'plain':
+    return 1.0
+  return config.sampling.temperature or 1.0
+
+
+def scored_temperature(config: Config) -> float | None:
+  """That of what has none of its own, where updates score each group at its own; None: none does.
+
+  Greedy sampling counts as temperature 1, as in `trained_temperature`.
+  """
+  if config.explore.temperature == 'constant' or config.train.trained_policy == 'plain':
+    return None
+  return trained_temperature(config)
+
+
+def temperature_name(temperature: float) -> str:
+  """What metrics and files call a temperature, e.g. 't_1.2'."""
+  return f't_{temperature:g}'
+
+
 def response_limit(config: Config) -> int:
   """Response tokens of the longest path: max_depth * T."""
   return config.search.max_depth * config.search.segment_length

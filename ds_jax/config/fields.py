@@ -150,7 +150,7 @@ class WarmstartConfig:
 class SamplingConfig:
   """How the search and its direct rollouts draw tokens."""
 
-  temperature: NotNegative = 1.0  # 0: greedy
+  temperature: NotNegative = 1.0  # 0: greedy; see also `explore`
   top_p: TopP = 1.0  # 1: off
   top_k: Count = 0  # 0: off
 
@@ -290,6 +290,10 @@ class TrainConfig:
   # bound of the truncated importance weights of stale samples, for which every batch is scored
   # again before the step; 0: off
   importance_cap: NotNegative = 0.0
+  # which policy learns: the one at the temperature of the sample ('sampled'), or the one at
+  # temperature 1 ('plain'): then the importance weights are those of it to the sampler. The KL and
+  # the entropy are of the same policy
+  trained_policy: Later[Literal['sampled', 'plain']] = 'sampled'
   # mean over the tokens of a minibatch, or over its trajectories' means or sums
   loss_aggregation: Literal['token_mean', 'sequence_mean', 'sequence_sum'] = 'token_mean'
   # of a node: 'q_mean' (released; paper's Eq. 9), 'tree_mean', 'td' or 'leave_one_out'; see
@@ -414,6 +418,27 @@ class BudgetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExploreConfig:
+  """Temperatures of the groups of a step, chosen by what earlier ones brought.
+
+  A group has contrast if it has right and wrong ends: an update can learn from it
+  (train/exploration.py). The filter and evaluations do not take part.
+  """
+
+  # 'constant' (sampling.temperature), 'steered' (one for all groups of a step, the higher the fewer
+  # have contrast) or 'bandit' (each group draws one of `temperatures`)
+  temperature: Literal['constant', 'steered', 'bandit'] = 'constant'
+  target: Share = 0.3  # steered: share of groups with contrast
+  # steered: times this after a step below the target, divided by it after one above
+  factor: Annotated[float, above(1.0)] = 1.05
+  min_temperature: Annotated[float, above(0.0)] = 0.8  # steered: never lower
+  max_temperature: Annotated[float, above(0.0)] = 1.5  # steered: never higher
+  # bandit: what a group draws from
+  temperatures: tuple[Annotated[float, above(0.0)], ...] = (0.8, 1.0, 1.2, 1.4)
+  decay: Share = 0.9  # of the counts of earlier groups, per step
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
   """How pass@1 is measured before, during and after a run."""
 
@@ -424,6 +449,8 @@ class EvaluateConfig:
   every_steps: Coming[Count] = 0
   temperature: NotNegative = 0.6  # 0: greedy
   top_p: TopP = 0.95  # 1: off
+  # pass@1 is measured at these as well, with top_p 1, e.g. 1.0,1.2
+  further_temperatures: Later[Coming[tuple[NotNegative, ...]]] = ()
   # decoder slots per device for direct rollouts (also the filter's)
   num_slots: Machine[Positive] = 8
 
@@ -473,6 +500,7 @@ class Config:
   memory: Later[MemoryConfig] = MemoryConfig()
   prefix: Later[PrefixConfig] = PrefixConfig()
   budget: Later[BudgetConfig] = BudgetConfig()
+  explore: Later[ExploreConfig] = ExploreConfig()
   evaluate: EvaluateConfig = EvaluateConfig()
   mesh: MeshConfig = MeshConfig()
   checkpoint: Neutral[CheckpointConfig] = CheckpointConfig()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ds_jax.checks import InputError
-from ds_jax.config.derived import context_length
+from ds_jax.config.derived import context_length, temperature_name
 from ds_jax.config.fields import Config
 
 
@@ -25,6 +25,7 @@ def check_contradictions(config: Config) -> None:
   if search.policy == 'prefix':
     _check_prefix(config)
   _check_draws(config)
+  _check_temperatures(config)
   if train.batch_problems % train.minibatch_problems:
     raise InputError(
       f'train.batch_problems = {train.batch_problems} is not a multiple of '
@@ -95,6 +96,41 @@ def _check_draws(config: Config) -> None:
     raise InputError(
       f'train.waiting_groups = {train.waiting_groups} is more than the next step learns from, '
       f'train.batch_problems = {train.batch_problems}; lower it.'
+    )
+
+
+def _check_temperatures(config: Config) -> None:
+  """Raises InputError for temperatures that contradict each other, or the trained policy."""
+  explore, train, sampled = config.explore, config.train, config.sampling.temperature
+  is_constant = explore.temperature == 'constant'
+  if not is_constant and not sampled:
+    raise InputError(
+      f'explore.temperature = {explore.temperature} moves the temperature, and '
+      'sampling.temperature = 0 samples greedily; set sampling.temperature=1, or '
+      'explore.temperature=constant.'
+    )
+  if not is_constant and train.objective == 'imitation':
+    raise InputError(
+      f'explore.temperature = {explore.temperature} learns from what is sampled, and '
+      'train.objective = imitation samples nothing; set explore.temperature=constant.'
+    )
+  if explore.min_temperature > explore.max_temperature:
+    raise InputError(
+      f'explore.min_temperature = {explore.min_temperature} is above explore.max_temperature = '
+      f'{explore.max_temperature}; lower it.'
+    )
+  for field, temperatures in (
+    ('explore.temperatures', explore.temperatures),
+    ('evaluate.further_temperatures', config.evaluate.further_temperatures),
+  ):
+    if len(set(map(temperature_name, temperatures))) < len(temperatures):
+      raise InputError(f'{field} = {temperatures} names a temperature twice; leave one out.')
+  is_tempered = not is_constant or sampled not in (0.0, 1.0)
+  if train.trained_policy == 'plain' and is_tempered and not train.importance_cap:
+    raise InputError(
+      'train.trained_policy = plain learns at temperature 1 from samples of another one, and '
+      'train.importance_cap = 0 leaves out their importance weights; set train.importance_cap=2, '
+      'or train.trained_policy=sampled.'
     )
 
 

@@ -168,7 +168,7 @@ def bind_sampling(program: Any, options: SamplingOptions, stop_ids: Sequence[int
 
   Args:
     program: from `compile_expand`; other options or stop ids (equally many) compile nothing.
-    options: how tokens are drawn.
+    options: how tokens are drawn; a plan may say at which temperature.
     stop_ids: any of these ids ends a segment.
   """
   ids = np.asarray(stop_ids, np.int32)
@@ -360,6 +360,8 @@ def decode(
   """
   num_slots, width, _, length = slots.segment_keys.shape[1:5]
   keys = child_keys(plan.key, plan.first_child, width)
+  if plan.temperature is not None:
+    options = options._replace(temperature=plan.temperature)
   is_asked = jnp.arange(width) < plan.num_children[:, None]
   state = DecodeState(
     segments=_empty_segments(num_slots, width, length),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ds_jax.checks import check_shape
-from ds_jax.model.decoder import score_targets
+from ds_jax.model.decoder import for_logits, score_targets
 
 # Keys of a node's children are fold_in(key(node), child index); the node's own tokens are drawn
 # from fold_in(key(node), TOKEN_STREAM + place), a range that child indices never reach.
@@ -23,7 +23,7 @@ SUM_BLOCK = 128
 class SamplingOptions(NamedTuple):
   """Traced: other values compile nothing."""
 
-  temperature: jax.Array  # [] float32, 0: greedy
+  temperature: jax.Array  # [] float32, or [B] as in SlotPlan; 0: greedy
   top_p: jax.Array  # [] float32 in (0, 1], 1: off
   top_k: jax.Array  # [] int32, 0: off
 
@@ -75,11 +75,14 @@ def draw_tokens(keys: jax.Array, logits: jax.Array, options: SamplingOptions) ->
     ValueError: if keys and logits do not belong together.
   """
   check_shape('keys', keys, logits.shape[:-1])
-  is_greedy = options.temperature <= 0
-  temperature = jnp.where(is_greedy, 1.0, options.temperature)
+  given = options.temperature
+  if jnp.ndim(given):
+    given = given[:, None]  # alike for the children of a slot
+  is_greedy = given <= 0
+  temperature = jnp.where(is_greedy, 1.0, given)
   # Not normalised: the most likely token has weight 1. So near 0, greedy leaves the others none.
   shifted = logits - logits.max(-1, keepdims=True)
-  weights = jnp.exp(shifted / jnp.where(is_greedy, 1e-30, temperature))
+  weights = jnp.exp(shifted / for_logits(jnp.where(is_greedy, 1e-30, temperature)))
 
   def top_k(weights: jax.Array) -> jax.Array:
     return keep_top_k(weights, options.top_k)

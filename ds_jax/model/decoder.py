@@ -268,6 +268,8 @@ class Rows(NamedTuple):
   # [R, S] int32; if given, targets[r, i] is scored by what position predecessor[r, i] sees: in a
   # tree, one position has several successors.
   predecessor: jax.Array | None = None
+  # [R, S] float32 > 0, that of the sampler of each target; None: one for all
+  temperature: jax.Array | None = None
 
 
 def forward(decoder: Decoder, rows: Rows, parts: Parts = WHOLE) -> jax.Array:
@@ -316,7 +318,8 @@ def sequence_logprobs(
   Args:
     decoder: the parameters.
     rows: with targets.
-    temperature: that of the sampler; logits are divided by it, as the sampler does.
+    temperature: that of the sampler; logits are divided by it, as the sampler does. Rows that have
+      temperatures do not read it.
     parts: how the parameters are had whole.
 
   Returns:
@@ -329,25 +332,36 @@ def sequence_logprobs(
     hidden = jnp.take_along_axis(hidden, rows.predecessor[..., None], axis=1)
   table = parts.head_table(decoder)
 
-  def score(x: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    hidden, targets = x
-    return score_targets(compute_logits(decoder, hidden, table), targets, temperature)
+  def score(x: tuple[jax.Array, jax.Array, jax.Array | None]) -> tuple[jax.Array, jax.Array]:
+    hidden, targets, of_targets = x
+    divisor = temperature if of_targets is None else of_targets
+    return score_targets(compute_logits(decoder, hidden, table), targets, divisor)
 
   num_rows, num_positions = rows.tokens.shape
   chunk = max(1, min(num_positions, MAX_LOGITS // (num_rows * decoder.config.vocab_size)))
   if chunk >= num_positions:
-    return score((hidden, rows.targets))
+    return score((hidden, rows.targets, rows.temperature))
 
-  def cut(x: jax.Array) -> jax.Array:  # [R, S, ...] -> [chunks, R, chunk, ...]
+  def cut(x: jax.Array, fill: float = 0) -> jax.Array:  # [R, S, ...] -> [chunks, R, chunk, ...]
     padding = ((0, 0), (0, -num_positions % chunk)) + ((0, 0),) * (x.ndim - 2)
-    chunks = jnp.pad(x, padding).reshape(num_rows, -1, chunk, *x.shape[2:])
+    padded = jnp.pad(x, padding, constant_values=fill)
+    chunks = padded.reshape(num_rows, -1, chunk, *x.shape[2:])
     return jnp.moveaxis(chunks, 1, 0)
 
   def join(x: jax.Array) -> jax.Array:  # [chunks, R, chunk] -> [R, S]
     return jnp.moveaxis(x, 0, 1).reshape(num_rows, -1)[:, :num_positions]
 
-  logprobs, entropies = jax.lax.map(jax.checkpoint(score), (cut(hidden), cut(rows.targets)))
+  temperatures = None
+  if rows.temperature is not None:
+    temperatures = cut(rows.temperature, fill=1)  # 0 would make the gradient of padding nan
+  chunks = (cut(hidden), cut(rows.targets), temperatures)
+  logprobs, entropies = jax.lax.map(jax.checkpoint(score), chunks)
   return join(logprobs), join(entropies)
+
+
+def for_logits(temperature: jax.Array | float) -> jax.Array | float:
+  """Temperatures `[...]` of positions in the shape that divides their logits; one stays one."""
+  return temperature[..., None] if jnp.ndim(temperature) else temperature
 
 
 def score_targets(
@@ -362,12 +376,12 @@ def score_targets(
   Args:
     logits: `[..., V]` float32.
     targets: `[...]` int32.
-    temperature: `[]` > 0, divides the logits.
+    temperature: `[]` > 0, divides the logits; or of each target, as many axes as these have.
 
   Returns:
     Two arrays `[...]` float32.
   """
-  logits = logits / temperature
+  logits = logits / for_logits(temperature)
   # log softmax(z)_i = z_i - log sum_j exp(z_j), with z = logits - max.
   shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
   weights = jnp.exp(shifted)

@@ -40,7 +40,7 @@ def mesh_logprobs(
     decoder: float32 parameters, split as `sharding.parameter_shardings` says.
     rows: R is a multiple of data x fsdp.
     mesh: the whole mesh.
-    temperature: that of the sampler.
+    temperature: that of the sampler; rows that have temperatures do not read it.
 
   Returns:
     Log-probs and entropies (nats), `[R, S]` float32, rows over data x fsdp.

@@ -21,6 +21,8 @@ from ds_jax.config import (
   SearchConfig,
   context_length,
   num_updates,
+  scored_temperature,
+  trained_temperature,
 )
 from ds_jax.decode.expand import (
   DECODE_TOKENS,
@@ -69,11 +71,12 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     mesh,
     micro_rows=rows.micro_rows,
     loss_fn=policy_loss_fn(config.train),
-    temperature=config.sampling.temperature or 1.0,
+    temperature=trained_temperature(config),
     frozen=config.train.frozen,
   )
   yield from _search_parts(config, decoder, mesh, state=state)
-  yield from _update_parts(learner, state, rows, short_rows=short_rows)
+  has_temperatures = scored_temperature(config) is not None
+  yield from _update_parts(learner, state, [rows, *short_rows], has_temperatures=has_temperatures)
 
 
 def _search_parts(
@@ -95,7 +98,7 @@ def _search_parts(
 
     return Part(
       name,
-      trace=lambda: compile_expand(mesh, shape).trace(form, slots, *_requests(mesh, shape)),
+      trace=lambda: compile_expand(mesh, shape).trace(form, slots, *_requests(mesh, shape, config)),
       resident=Resident(
         parameters=params + bytes_per_device(form),
         optimizer=moments,
@@ -123,9 +126,10 @@ def _search_parts(
 
 
 def _update_parts(
-  learner: Learner, state: TrainState, rows: RowShape, *, short_rows: Sequence[RowShape]
+  learner: Learner, state: TrainState, shapes: Sequence[RowShape], *, has_temperatures: bool
 ) -> Iterator[Part]:
   """Rows are scored, gradients accumulated, and applied; with every length that rows may have."""
+  rows, *short_rows = shapes
   mesh = learner.mesh
   params, moments = bytes_per_device(state.params), bytes_per_device(state.opt_state)
   grads, statistics = jax.eval_shape(learner.start, state.params)
@@ -134,7 +138,7 @@ def _update_parts(
   while_updating = Resident(params, moments, gradients=bytes_per_device(grads))
 
   def passes(shape: RowShape, which: str) -> Iterator[Part]:
-    batch = _described_rows(shape, mesh)
+    batch = _described_rows(shape, mesh, has_temperatures=has_temperatures)
     num_blocks = -(-shape.row_length // BLOCK)
     trips = {'key_blocks': (num_blocks + 1) / 2}  # a block of queries visits those before it
     yield Part(
@@ -166,11 +170,11 @@ def _update_parts(
   )
 
 
-def _described_rows(shape: RowShape, mesh: Mesh) -> Batch:
+def _described_rows(shape: RowShape, mesh: Mesh, *, has_temperatures: bool) -> Batch:
   """The rows of one pass."""
   rows = sharding.batch_sharding(mesh)
   describe = lambda x: jax.ShapeDtypeStruct(tuple(shape), x.dtype, sharding=rows)
-  return jax.tree.map(describe, empty_batch(1, 1))
+  return jax.tree.map(describe, empty_batch(1, 1, has_temperatures=has_temperatures))
 
 
 def expand_trips(
@@ -206,11 +210,14 @@ def _slots(decoder: DecoderConfig, mesh: Mesh, shape: ExpandShape) -> Slots:
   return described(jax.eval_shape(compile_slots(decoder, mesh, shape)), slots_sharding(mesh, shape))
 
 
-def _requests(mesh: Mesh, shape: ExpandShape) -> tuple[Any, Any, Any]:
+def _requests(mesh: Mesh, shape: ExpandShape, config: Config) -> tuple[Any, Any, Any]:
   """A plan, the sampling options and two stop ids."""
   num_slots = shape.num_slots * sharding.num_slot_shards(mesh)
   rows = sharding.batch_sharding(mesh)
   count = jax.ShapeDtypeStruct((num_slots,), jnp.int32, sharding=rows)
+  temperature = None
+  if config.explore.temperature != 'constant':
+    temperature = jax.ShapeDtypeStruct((num_slots,), jnp.float32, sharding=rows)
   plan = SlotPlan(
     append_child=count,
     keep_length=count,
@@ -221,6 +228,7 @@ def _requests(mesh: Mesh, shape: ExpandShape) -> tuple[Any, Any, Any]:
     num_children=count,
     first_child=count,
     key=jax.ShapeDtypeStruct((num_slots, 2), jnp.uint32, sharding=rows),
+    temperature=temperature,
   )
   options = jax.tree.map(lambda x: _whole(x, mesh), sampling_options())
   return plan, options, _whole(jax.ShapeDtypeStruct((2,), jnp.int32), mesh)

@@ -5,7 +5,8 @@ A summary is a plain dict that JSON can write; every field may be missing:
   title    str
   before   evaluation before training: pass_at_1, pass_at_1_low, pass_at_1_high (95 % interval),
   after      pass_at_k, num_problems, num_samples; the same after it; None: not evaluated;
-             with several sources also pass_at_1/NAME, pass_at_1_low/NAME, … of each
+             with several sources also pass_at_1/NAME, pass_at_1_low/NAME, … of each;
+             at further temperatures also t_1.2/pass_at_1, t_1.2/pass_at_1_low, …
   steps    training steps
   updates  optimizer updates that they were to make
   skipped_updates  of these, skipped: nothing to train on, or a gradient that is not finite
@@ -100,6 +101,10 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
   if k != 1 and any('pass_at_k' in evaluation for evaluation in columns.values()):
     shares = [percent(evaluation.get('pass_at_k')) for evaluation in columns.values()]
     rows.append((f'pass@{k}', *shares, _change_of('pass_at_k', columns)))
+  for prefix in _temperatures(columns.values()):
+    at_it = {label: _figures_under(column, prefix) for label, column in columns.items()}
+    label = f'pass@1 at temperature {prefix.removeprefix("t_")}'
+    rows.append((label, *map(with_interval, at_it.values()), _change_of('pass_at_1', at_it)))
   for name, label in (('num_problems', 'problems'), ('num_samples', 'samples per problem')):
     counts = [or_dash(evaluation.get(name), '{:,}'.format) for evaluation in columns.values()]
     rows.append((label, *counts, ''))
@@ -110,6 +115,30 @@ def _sources(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
   """The names of several sources that evaluations tell apart, sorted."""
   names = {name for evaluation in evaluations for name in evaluation}
   return sorted(name.removeprefix(_OF_SOURCE) for name in names if name.startswith(_OF_SOURCE))
+
+
+def _temperatures(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
+  """The names of further temperatures that evaluations were made at, in their order."""
+  prefixes: dict[str, None] = {}
+  for evaluation in evaluations:
+    for name in evaluation:
+      prefix, _, figure = name.partition('/')
+      if prefix.startswith('t_') and figure == 'pass_at_1':
+        prefixes[prefix] = None
+  return sorted(prefixes, key=_temperature_of)
+
+
+def _temperature_of(prefix: str) -> float:
+  return float(prefix.removeprefix('t_'))
+
+
+def _figures_under(evaluation: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+  """The figures of a further temperature, under their names without it."""
+  start, figures = f'{prefix}/', {}
+  for name, value in evaluation.items():
+    if name.startswith(start):
+      figures[name.removeprefix(start)] = value
+  return figures
 
 
 def figures_of(evaluation: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from ds_jax.config.mixtures import parse_sources
 from ds_jax.run.state import RunState
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.train.curriculum import mixed_batch, num_rehearsed
+from ds_jax.train.exploration import draw
 from ds_jax.types import Problem
 
 Prompt = tuple[Problem, np.ndarray]  # a problem with its tokens
@@ -50,3 +52,28 @@ def numbered_jobs(prompts: Sequence[Prompt], first: int) -> list[Job]:
     jobs.append(Job(problem, tokens, first + seen.get(problem.id, 0)))
     seen[problem.id] = seen.get(problem.id, 0) + 1
   return jobs
+
+
+def explored(config: Config, host: RunState, jobs: Sequence[Job]) -> list[Job]:
+  """The jobs of a step with their temperatures, unless these are constant.
+
+  Args:
+    config: of the run.
+    host: the state before the step, the same for its refills.
+    jobs: one per group.
+  """
+  if config.explore.temperature == 'constant':
+    return list(jobs)
+  with_temperatures = []
+  for job in jobs:
+    temperature = draw(
+      host.exploration,
+      config.explore,
+      start=config.sampling.temperature,
+      seed=config.seed,
+      step=host.step,
+      problem_id=job.problem.id,
+      sample=job.sample,
+    )
+    with_temperatures.append(dataclasses.replace(job, temperature=temperature))
+  return with_temperatures

@@ -110,9 +110,13 @@ class Engines:
   def evaluation_engine(self) -> Engine:
     """The direct engine, its compiled programs included, sampling as config.evaluate says."""
     evaluate = self.session.config.evaluate
-    sampling = SamplingConfig(evaluate.temperature, evaluate.top_p)
-    engine = self.direct_engine
-    return dataclasses.replace(engine, expand_fn=self._expand_fn(engine.config, sampling))
+    return self._direct_engine_at(SamplingConfig(evaluate.temperature, evaluate.top_p))
+
+  @functools.cached_property
+  def further_evaluation_engines(self) -> dict[float, Engine]:
+    """Likewise by each of config.evaluate.further_temperatures, with top_p 1."""
+    temperatures = self.session.config.evaluate.further_temperatures
+    return {t: self._direct_engine_at(SamplingConfig(t)) for t in temperatures}
 
   def claim(self) -> None:
     """Makes the workdir this run's, once all is found good: its model's files, its config."""
@@ -127,6 +131,19 @@ class Engines:
       f'{sharding.describe(self.mesh)}.'
     )
 
+  def _direct_engine_at(self, sampling: SamplingConfig) -> Engine:
+    engine = self.direct_engine
+    return dataclasses.replace(
+      engine,
+      expand_fn=self._expand_fn(engine.config, sampling),
+      temperature=self._default_temperature(sampling),
+    )
+
+  def _default_temperature(self, sampling: SamplingConfig) -> float | None:
+    """That of jobs without one of their own, where a run has jobs with one."""
+    is_constant = self.session.config.explore.temperature == 'constant'
+    return None if is_constant else sampling.temperature
+
   def _engine(self, what: str, search: SearchConfig) -> Engine:
     """The engine of some search settings; `what` names it when its programs are compiled."""
     shape = expand_shape(self.session.config, search, self.decoder_config)
@@ -139,6 +156,7 @@ class Engines:
       verify_fn=self.pool.verify,
       decode_text=self.tokenizer.decode_response,
       count_read=shape.positions_read,
+      temperature=self._default_temperature(self.session.config.sampling),
       team=self.search_team,
     )
 

@@ -6,54 +6,40 @@ All of it is part of the state, so that a run that was stopped goes on as one th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 from ds_jax.config import Config
+from ds_jax.run.sampled import Sampled
 from ds_jax.run.starts import prefix_figures
 from ds_jax.run.state import RunState
 from ds_jax.search.policies.base import ForkPlan
 from ds_jax.search.policies.fork_law import fork_plan, split_metrics
 from ds_jax.search.statistics import from_root
-from ds_jax.types import FinishedTree, Trajectory
+from ds_jax.train.exploration import exploration_figures
 
 
-def after_sampling(
-  config: Config,
-  host: RunState,
-  groups: Sequence[Sequence[Trajectory]],
-  trees: Sequence[FinishedTree],
-  *,
-  num_tokens: int,
-  fresh: Sequence[Sequence[Trajectory]],
-) -> RunState:
-  """The state after what a step has sampled.
-
-  Args:
-    config: of the run.
-    host: the state before the step; it stays as it is.
-    groups: trajectories of each problem.
-    trees: those that were searched.
-    num_tokens: generated.
-    fresh: of each group the trajectories that were sampled, cached solutions left out.
-  """
+def after_sampling(config: Config, host: RunState, sampled: Sampled) -> RunState:
+  """The state after what a step has sampled; `host` is that before the step, and stays as it is."""
   found = host.found
-  for group in groups:
+  for group in sampled.ends:
     found = found.add(group)
   memory = host.memory
   if config.memory.when == 'at_once':
-    memory = memory.add(groups, host.step, config.memory)
+    memory = memory.add(sampled.ends, host.step, config.memory)
   elif config.budget.needs_rates:
-    memory = memory.visit(fresh, config.memory.decay)
+    memory = memory.visit(sampled.fresh, config.memory.decay)
   prefixes = host.prefixes
   if config.search.policy == 'prefix':
-    prefixes = prefixes.add(groups, config.prefix)
+    prefixes = prefixes.add(sampled.ends, config.prefix)
+  start = config.sampling.temperature
   return dataclasses.replace(
     host,
-    generated_tokens=host.generated_tokens + num_tokens,
-    splits=host.splits.add(from_root(trees), config.search.max_depth),
+    batches=host.batches + sampled.num_batches,
+    generated_tokens=host.generated_tokens + sampled.num_tokens,
+    splits=host.splits.add(from_root(sampled.trees), config.search.max_depth),
     found=found,
     memory=memory,
     prefixes=prefixes,
+    exploration=host.exploration.add(sampled.brought, config.explore, start),
   )
 
 
@@ -62,17 +48,16 @@ def forks_that_pay(config: Config, host: RunState) -> ForkPlan:
   return fork_plan(host.splits, config.search.max_depth)
 
 
-def experience_figures(
-  config: Config, host: RunState, groups: Sequence[Sequence[Trajectory]]
-) -> dict[str, float]:
+def experience_figures(config: Config, host: RunState, sampled: Sampled) -> dict[str, float]:
   """Metrics of what the run has learnt so.
 
   Args:
     config: of the run.
     host: the state after the step.
-    groups: that it sampled.
+    sampled: in it.
   """
   figures = split_metrics(host.splits, config.search.max_depth)
+  figures |= exploration_figures(sampled.brought, host.exploration, config.explore)
   if config.search.policy == 'prefix':
-    figures |= prefix_figures(groups, host.prefixes, config.prefix)
+    figures |= prefix_figures(sampled.ends, host.prefixes, config.prefix)
   return figures | {'search/tokens_so_far': host.generated_tokens}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ds_jax.config import TrainConfig, num_updates
+from ds_jax.config import TrainConfig, num_updates, trained_temperature
 from ds_jax.model.decoder import Decoder, abstract_decoder
 from ds_jax.run.engines import Engines
 from ds_jax.run.minibatches import PresentPolicy, memory_minibatch, policy_minibatches
@@ -59,7 +59,7 @@ class Learning:
       engines.mesh,
       micro_rows=self.rows.micro_rows,
       loss_fn=loss_fn,
-      temperature=config.sampling.temperature or 1.0,
+      temperature=trained_temperature(config),
       frozen=config.train.frozen,
       before_pass=before_pass,
       metrics_fn=metrics_fn,

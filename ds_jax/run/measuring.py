@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ds_jax.config import temperature_name
 from ds_jax.evaluate.answers import answer_reader
 from ds_jax.evaluate.metrics import (
   count_correct,
@@ -19,11 +20,50 @@ from ds_jax.evaluate.metrics import (
 from ds_jax.evaluate.samples import sample_row
 from ds_jax.run.durable import write_atomically
 from ds_jax.run.engines import Engines
+from ds_jax.run.growing import Work, rollout_jobs
 from ds_jax.run.prompts import Prompts, sources_of
+from ds_jax.run.state import RunState
+from ds_jax.search.engine.keys import Purpose
 from ds_jax.train.curriculum import hard_problems
 from ds_jax.types import FinishedTree
 
 Rollouts = Sequence[FinishedTree]
+
+
+def evaluation_work(
+  engines: Engines,
+  prompts: Prompts,
+  host: RunState,
+  *,
+  when: str,
+  temperature: float | None = None,
+) -> Work:
+  """The rollouts of an evaluation within a run.
+
+  Args:
+    engines: of the run.
+    prompts: the held-out problems.
+    host: the state that is evaluated.
+    when: 'before' or 'after' training, or its name on the way.
+    temperature: one of `evaluate.further_temperatures`; None: `evaluate.temperature`.
+  """
+  engine, how = engines.evaluation_engine, ''
+  if temperature is not None:
+    engine, how = engines.further_evaluation_engines[temperature], f', temperature {temperature:g}'
+  return Work(
+    engine=engine,
+    jobs=rollout_jobs(prompts, engines.session.config.evaluate.num_samples),
+    purpose=Purpose.EVALUATE,
+    phase=f'evaluate ({when} training{how})' if when in ('before', 'after') else '',
+    round_index=host.round_index,
+    step=host.step,
+  )
+
+
+def of_temperature(figures: Mapping[str, float], temperature: float) -> dict[str, float]:
+  """Metrics of an evaluation at a further temperature: evaluate/t_1.2/pass_at_1, and so on."""
+  prefix = f'evaluate/{temperature_name(temperature)}/'
+  return {prefix + name.removeprefix('evaluate/'): value for name, value in figures.items()}
 
 
 def evaluation_figures(engines: Engines, rollouts: Rollouts, prompts: Prompts) -> dict[str, float]:
@@ -49,7 +89,13 @@ def filter_figures(
 
 
 def keep_samples(
-  engines: Engines, rollouts: Rollouts, prompts: Prompts, *, step: int, when: str
+  engines: Engines,
+  rollouts: Rollouts,
+  prompts: Prompts,
+  *,
+  step: int,
+  when: str,
+  part: str = '',
 ) -> None:
   """Writes the responses of an evaluation, one JSON line each, if `log.samples` asks for it.
 
@@ -59,6 +105,7 @@ def keep_samples(
     prompts: the problems that they are of.
     step: training steps before it.
     when: 'before' or 'after' training, or its name on the way.
+    part: names the temperature, where it is a further one.
   """
   session = engines.session
   if not session.config.log.samples or not session.team.is_first:
@@ -69,6 +116,6 @@ def keep_samples(
   for tree in rollouts:
     row = sample_row(tree, problems[tree.problem_id], engines.tokenizer, read_answer)
     lines.append(json.dumps(row) + '\n')
-  path = session.workdir.samples(step, when)
+  path = session.workdir.samples(step, when, part)
   path.parent.mkdir(exist_ok=True)
   write_atomically(path, ''.join(lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ds_jax.config import Config, response_limit
+from ds_jax.config import Config, response_limit, scored_temperature
 from ds_jax.model.decoder import Decoder
 from ds_jax.run.lessons import Lessons, draw_lessons
 from ds_jax.train.batch import Batch, Minibatch, RowShape, trained_branches
@@ -32,8 +32,13 @@ class PresentPolicy:
 
   def score(self, solutions: Sequence[tuple[str, Solution]]) -> list[Trajectory]:
     """(problem id, solution) pairs as trajectories with this policy's log-probs."""
-    row_length = self.shapes[-1].row_length
-    return score_solutions(self.learner, self.params, solutions, row_length=row_length)
+    return score_solutions(
+      self.learner,
+      self.params,
+      solutions,
+      row_length=self.shapes[-1].row_length,
+      temperature=scored_temperature(self.config),
+    )
 
   def rescored(self, batch: Batch) -> Batch:
     """The batch with what the settings ask of this policy and of the reference."""
@@ -65,6 +70,7 @@ def policy_minibatches(
     shapes=policy.shapes,
     lessons=remembered.minibatches,
     prefixes=trained_prefixes(policy, groups),
+    temperature=scored_temperature(policy.config),
   )
   batches = [policy.rescored(batch) for batch in packed.batches]
   figures = importance_metrics(packed.batches, batches, config) | _figures(packed)
@@ -112,7 +118,9 @@ def memory_minibatch(policy: PresentPolicy, memory: Memory, *, step: int, index:
     first_update=_FURTHER + index,
   )
   config = policy.config.train
-  trees = trained_branches(remembered.minibatches[0], config.loss_aggregation)
+  trees = trained_branches(
+    remembered.minibatches[0], config.loss_aggregation, scored_temperature(policy.config)
+  )
   return policy.rescored(pack_trees(trees, config, policy.shapes))
 
 

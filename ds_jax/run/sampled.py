@@ -25,6 +25,7 @@ from ds_jax.search.statistics import (
 )
 from ds_jax.search.trajectories import trajectories
 from ds_jax.train.advantages import flat_group, is_uniform, joined_group
+from ds_jax.train.exploration import Brought
 from ds_jax.train.memory import Memory
 from ds_jax.types import FinishedTree, Trajectory
 
@@ -108,6 +109,25 @@ class Sampled:
     """Generated."""
     return sum(group.num_tokens for group in self.groups)
 
+  @property
+  def ends(self) -> list[list[Trajectory]]:
+    """The ends of each group."""
+    return [group.ends for group in self.groups]
+
+  @property
+  def fresh(self) -> list[list[Trajectory]]:
+    """The ends of each group that were sampled, without cached solutions."""
+    return [group.fresh for group in self.groups]
+
+  @property
+  def brought(self) -> list[Brought]:
+    """What the groups brought that were sampled at temperatures of their own."""
+    of_groups = []
+    for group in self.groups:
+      if group.job.temperature is not None and group.fresh:
+        of_groups.append(Brought(group.job.temperature, not is_uniform(group.fresh)))
+    return of_groups
+
   def with_batch(self, batch: Sampled) -> Sampled:
     """What is sampled with a further batch."""
     return dataclasses.replace(
@@ -149,15 +169,14 @@ class Sampled:
       num_waiting: groups that the step before left.
       longest: tokens of the longest response, which rollouts take as long as none is known.
     """
-    fresh = [group.fresh for group in self.groups]
-    rates = memory.visit(fresh, decay)
+    rates = memory.visit(self.fresh, decay)
     standings = []
     for group in self.groups:
       num_right = sum(t.is_correct for t in group.ends)
       num_wrong = len(group.ends) - num_right
       rate = rates.rate(group.job.problem.id)
       standings.append(Standing(num_right, num_wrong, group.num_asked, rate))
-    lengths = [len(t.tokens) for ends in fresh for t in ends]
+    lengths = [len(t.tokens) for ends in self.fresh for t in ends]
     return Tally(
       standings,
       num_waiting=num_waiting,
@@ -181,10 +200,9 @@ def learnt_groups(
     waiting: what the step before left.
     config: of the run.
   """
-  groups = [group.ends for group in sampled.groups]
   figures = wave_figures(sampled) if config.budget.needs_rates else {}
   if not is_dynamic(config.train):
-    return groups, Waiting(), figures
+    return sampled.ends, Waiting(), figures
   contrasting = [group for group in sampled.groups if group.has_contrast]
   division = divide(contrasting, len(waiting), config.train)
   figures |= contrast_figures(sampled, division)

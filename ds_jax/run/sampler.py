@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from ds_jax.config import Config, response_limit
-from ds_jax.run.batches import Prompt, next_batch, numbered_jobs
+from ds_jax.run.batches import Prompt, explored, next_batch, numbered_jobs
 from ds_jax.run.budget import (
   begins_short,
   first_rollouts,
@@ -85,17 +85,8 @@ class Sampler:
     config = self.config
     sampled = self.sample_waves(host)
     groups, waiting, figures_of_groups = learnt_groups(sampled, host.waiting, config)
-    drawn = [group.ends for group in sampled.groups]
-    after = after_sampling(
-      config,
-      host,
-      drawn,
-      sampled.trees,
-      num_tokens=sampled.num_tokens,
-      fresh=[group.fresh for group in sampled.groups],
-    )
-    after = dataclasses.replace(after, batches=host.batches + sampled.num_batches, waiting=waiting)
-    figures = experience_figures(config, after, drawn) | sampled_figures(
+    after = dataclasses.replace(after_sampling(config, host, sampled), waiting=waiting)
+    figures = experience_figures(config, after, sampled) | sampled_figures(
       sampled,
       self.prompts,
       max_depth=config.search.max_depth,
@@ -131,6 +122,7 @@ class Sampler:
       [self.prompts[name] for name in hard + rehearsed],
       first=refill * config.train.batch_problems,
     )
+    jobs = explored(config, host, jobs)
     cached = {job.problem.id: self.cached(host, job.problem.id) for job in jobs}
     rates = {job.problem.id: host.memory.rate(job.problem.id) for job in jobs}
     short = {name for name, rate in rates.items() if begins_short(rate, config.budget)}

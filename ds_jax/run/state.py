@@ -9,6 +9,7 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.run.waiting import Waiting
 from ds_jax.search.policies.fork_law import SplitHistory
+from ds_jax.train.exploration import Exploration
 from ds_jax.train.memory import Memory
 from ds_jax.train.prefixes import Prefixes
 from ds_jax.train.replay import ReplayBuffer
@@ -35,6 +36,7 @@ class RunState:
   memory: Memory = Memory()  # solutions that are learnt from at once
   prefixes: Prefixes = Prefixes()  # responses that rollouts start within
   waiting: Waiting = Waiting()  # groups for the updates of the next step
+  exploration: Exploration = Exploration()  # temperatures, and what they brought
 
   @classmethod
   def new(cls, max_cached_per_problem: int) -> RunState:
@@ -51,6 +53,7 @@ class RunState:
       'memory': self.memory.to_json(),
       'prefixes': self.prefixes.to_json(),
       'waiting': self.waiting.to_json(),
+      'exploration': self.exploration.to_json(),
     }
 
   def solutions(self) -> ReplayBuffer:
@@ -167,9 +170,11 @@ class RunState:
         'replay': ReplayBuffer.from_json(fields['replay']),
         'found': ReplayBuffer.from_json(fields['found']),
         'splits': SplitHistory.from_json(fields['splits']),
-        'memory': Memory.from_json(fields.get('memory', {})),  # older versions had none
-        'prefixes': Prefixes.from_json(fields.get('prefixes', {})),  # likewise
-        'waiting': Waiting.from_json(fields.get('waiting', [])),  # likewise
+        # Older versions had none of these.
+        'memory': Memory.from_json(fields.get('memory', {})),
+        'prefixes': Prefixes.from_json(fields.get('prefixes', {})),
+        'waiting': Waiting.from_json(fields.get('waiting', [])),
+        'exploration': Exploration.from_json(fields.get('exploration', {})),
       }
     )
 

@@ -15,12 +15,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, NotFinite
-from ds_jax.config import check_training
+from ds_jax.config import check_training, temperature_name
 from ds_jax.run.continuing import continuation
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Grown, Work, grow_journaled, rollout_jobs
 from ds_jax.run.learning import Learning
-from ds_jax.run.measuring import evaluation_figures, filter_figures, keep_samples
+from ds_jax.run.measuring import (
+  evaluation_figures,
+  evaluation_work,
+  filter_figures,
+  keep_samples,
+  of_temperature,
+)
 from ds_jax.run.prompts import (
   check_golds,
   check_room,
@@ -253,24 +259,29 @@ class Training:
     if when in self.host.evaluations:
       return
     start = time.monotonic()
-    work = Work(
-      engine=self.engines.evaluation_engine,
-      jobs=rollout_jobs(self.eval_prompts, self.config.evaluate.num_samples),
-      purpose=Purpose.EVALUATE,
-      phase=f'evaluate ({when} training)' if when in ('before', 'after') else '',
-      round_index=self.host.round_index,
-      step=self.host.step,
-    )
-    rollouts = self.grow(work, f'evaluate_{when}').trees
-    keep_samples(self.engines, rollouts, self.eval_prompts, step=self.host.step, when=when)
-    self.watch.see_rollouts(f'Evaluation ({when})', rollouts)
-    figures = evaluation_figures(self.engines, rollouts, self.eval_prompts)
+    figures = self.evaluated(when)
+    for temperature in self.config.evaluate.further_temperatures:
+      figures |= self.evaluated(when, temperature)
     self.host.evaluations[when] = figures
     seconds = time.monotonic() - start
     row = {'when': when, **figures, 'time/evaluate': seconds}
     self.saving.metrics.write(self.host.step, 'evaluate', row)
     self.saving.settle()
     self.save(score=figures.get('evaluate/pass_at_1'))
+
+  def evaluated(self, when: str, temperature: float | None = None) -> dict[str, float]:
+    """Metrics of the held-out problems, of a further temperature under names of their own."""
+    work = evaluation_work(
+      self.engines, self.eval_prompts, self.host, when=when, temperature=temperature
+    )
+    part = '' if temperature is None else temperature_name(temperature)
+    rollouts = self.grow(work, '.'.join(filter(None, [f'evaluate_{when}', part]))).trees
+    step = self.host.step
+    keep_samples(self.engines, rollouts, self.eval_prompts, step=step, when=when, part=part)
+    if temperature is None:
+      self.watch.see_rollouts(f'Evaluation ({when})', rollouts)
+    figures = evaluation_figures(self.engines, rollouts, self.eval_prompts)
+    return figures if temperature is None else of_temperature(figures, temperature)
 
   def evaluate_if_due(self) -> None:
     """Evaluates before a step, so that a run stopped in the middle of it evaluates again."""

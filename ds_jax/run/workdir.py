@@ -77,10 +77,14 @@ class Workdir:
   def examples(self) -> pathlib.Path:
     return self.root / 'examples.json'
 
-  def samples(self, step: int, when: str) -> pathlib.Path:
+  def samples(self, step: int, when: str, part: str = '') -> pathlib.Path:
     """Of an evaluation after `step` training steps: 'before' or 'after' training, or on the way."""
     name = f'step_{step:06d}'
-    return self.root / 'evaluations' / (f'{name}.jsonl' if when == name else f'{name}_{when}.jsonl')
+    if when != name:
+      name += f'_{when}'
+    if part:
+      name += f'.{part}'
+    return self.root / 'evaluations' / f'{name}.jsonl'
 
   def summary_of(self, step: int) -> pathlib.Path:
     """Of a run that ended at a training step and went on later."""

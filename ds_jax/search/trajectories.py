@@ -43,4 +43,5 @@ def _trajectory(
     is_collected=is_collected,
     num_given=tree.num_given,
     is_given_right=tree.is_given_right,
+    temperature=tree.temperature,
   )

@@ -8,6 +8,7 @@ successors.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Branch(NamedTuple):
   trajectory: Trajectory
   weight: float  # of each of its tokens in the loss
   advantage: np.ndarray  # [S] float32
+  temperature: float | None = None  # that it is scored at; None: as the learner scores all
 
 
 class Example(NamedTuple):
@@ -43,6 +45,7 @@ class Example(NamedTuple):
   weight: float  # of each response token in the loss
   advantage: np.ndarray  # [S] float32
   behavior_logprobs: np.ndarray  # [S] float32
+  temperature: float | None = None  # as in Branch
 
 
 class Batch(NamedTuple):
@@ -67,6 +70,8 @@ class Batch(NamedTuple):
   num_copies: np.ndarray  # [R, S] float32
   num_positive: np.ndarray  # [R, S] float32, copies with advantage > 0
   num_negative: np.ndarray  # [R, S] float32, copies with advantage < 0
+  # [R, S] float32 > 0, that each token is scored at; None: one for all, the learner's
+  temperature: np.ndarray | None = None
 
   @property
   def token_mask(self) -> np.ndarray:
@@ -127,12 +132,16 @@ def row_shapes(config: TrainConfig, row_shards: int) -> list[RowShape]:
   return [*shapes, longest]
 
 
-def trained_branches(groups: Minibatch, aggregation: str) -> list[list[Branch]]:
+def trained_branches(
+  groups: Minibatch, aggregation: str, temperature: float | None = None
+) -> list[list[Branch]]:
   """Returns the trained trajectories of each group, weighted over the whole minibatch.
 
   Args:
     groups: the minibatch.
     aggregation: of the loss, see `token_weights`.
+    temperature: that of trajectories which have none of their own, as config's
+      `scored_temperature` says; None: those of trajectories are not read.
 
   Returns:
     One list per group, empty where none of its trajectories trains.
@@ -142,7 +151,10 @@ def trained_branches(groups: Minibatch, aggregation: str) -> list[list[Branch]]:
   weights = iter(token_weights(lengths, aggregation))
   trees = []
   for tree in trained:
-    trees.append([Branch(t, next(weights), advantage) for t, advantage in tree])
+    branches = []
+    for t, advantage in tree:
+      branches.append(Branch(t, next(weights), advantage, _scored_at(t, temperature)))
+    trees.append(branches)
   return trees
 
 
@@ -150,23 +162,40 @@ def examples_of(trees: Sequence[Sequence[Branch]]) -> list[Example]:
   """Returns the branches of all trees as sequences of their own, in order."""
   examples = []
   for tree in trees:
-    for t, weight, advantage in tree:
-      example = Example(t.prompt_tokens, t.tokens, weight, advantage, t.behavior_logprobs)
+    for t, weight, advantage, temperature in tree:
+      example = Example(
+        t.prompt_tokens,
+        t.tokens,
+        weight,
+        advantage=advantage,
+        behavior_logprobs=t.behavior_logprobs,
+        temperature=temperature,
+      )
       examples.append(example)
   return examples
 
 
-def plain_examples(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Example]:
+def plain_examples(
+  pairs: Sequence[tuple[np.ndarray, np.ndarray]], temperature: float | None = None
+) -> list[Example]:
   """Returns pairs as sequences to score, or to imitate with the mean over all tokens.
 
   Args:
     pairs: (prompt `[P]` int32, response `[S]` int32).
+    temperature: that they are scored at; None: the learner's.
   """
   weights = token_weights([len(response) for _, response in pairs], 'token_mean')
   examples = []
   for (prompt, response), weight in zip(pairs, weights, strict=True):
     zeros = np.zeros(len(response), np.float32)
-    example = Example(prompt, response, weight, advantage=zeros, behavior_logprobs=zeros)
+    example = Example(
+      prompt,
+      response,
+      weight,
+      advantage=zeros,
+      behavior_logprobs=zeros,
+      temperature=temperature,
+    )
     examples.append(example)
   return examples
 
@@ -203,12 +232,14 @@ def pack_pieces(pieces: Sequence[Batch], row_length: int) -> tuple[Batch, Origin
   sizes = [len(piece.tokens) for piece in pieces]
   origin = first_fit_decreasing(sizes, row_length)
   num_rows = int(origin.row.max(initial=-1)) + 1
-  batch = empty_batch(num_rows, row_length)
+  has_temperatures = any(piece.temperature is not None for piece in pieces)
+  batch = empty_batch(num_rows, row_length, has_temperatures=has_temperatures)
   for piece, row, start in zip(pieces, *origin, strict=True):
     size = len(piece.tokens)
     # Indices counted from the start of the piece count from the start of the row now.
     moved = piece._replace(key_end=piece.key_end + start, predecessor=piece.predecessor + start)
-    for of_batch, of_piece in zip(batch, moved, strict=True):
+    leaves = zip(jax.tree.leaves(batch), jax.tree.leaves(moved), strict=True)
+    for of_batch, of_piece in leaves:
       of_batch[row, start : start + size] = of_piece
   return batch, origin
 
@@ -233,14 +264,14 @@ def first_fit_decreasing(lengths: Sequence[int], row_length: int) -> Origin:
   return Origin(rows, starts)
 
 
-def empty_batch(num_rows: int, row_length: int) -> Batch:
+def empty_batch(num_rows: int, row_length: int, *, has_temperatures: bool = False) -> Batch:
   """Returns rows of padding, `[R, S]`: nothing is seen, nothing is scored."""
-  piece = empty_piece(row_length)
+  piece = empty_piece(row_length, 1.0 if has_temperatures else None)
   return jax.tree.map(lambda field: np.repeat(field[None], num_rows, axis=0), piece)
 
 
-def empty_piece(size: int) -> Batch:
-  """Returns `[size]` positions of padding."""
+def empty_piece(size: int, temperature: float | None = None) -> Batch:
+  """Returns `[size]` positions of padding, with that temperature if there is one."""
   zeros = np.zeros(size, np.float32)
   index = np.arange(size, dtype=np.int32)
   piece = Batch(
@@ -256,6 +287,7 @@ def empty_piece(size: int) -> Batch:
     num_copies=zeros,
     num_positive=zeros,
     num_negative=zeros,
+    temperature=None if temperature is None else np.full(size, temperature, np.float32),
   )
   return jax.tree.map(np.copy, piece)  # fields are written to, each on its own
 
@@ -285,11 +317,12 @@ def add_copy(
 def micro_batches(batch: Batch, micro_rows: int) -> Iterator[Batch]:
   """Yields the batch `micro_rows` rows at a time; rows of padding fill the last part."""
   num_rows, row_length = batch.tokens.shape
-  padding = empty_batch(-num_rows % micro_rows, row_length)
+  has_temperatures = batch.temperature is not None
+  padding = empty_batch(-num_rows % micro_rows, row_length, has_temperatures=has_temperatures)
   padded = jax.tree.map(lambda field, empty: np.concatenate([field, empty]), batch, padding)
   for start in range(0, len(padded.tokens), micro_rows):
     rows = slice(start, start + micro_rows)
-    yield Batch._make(field[rows] for field in padded)
+    yield jax.tree.map(operator.itemgetter(rows), padded)
 
 
 def scatter(values: np.ndarray, origin: Origin, lengths: Sequence[int]) -> list[np.ndarray]:
@@ -321,13 +354,20 @@ def _trained(
   return trained
 
 
+def _scored_at(trajectory: Trajectory, default: float | None) -> float | None:
+  """Returns the temperature that a trajectory is scored at; None: the learner's."""
+  if default is None or trajectory.temperature is None:
+    return default
+  return trajectory.temperature
+
+
 def _sequence(example: Example) -> Batch:
   """Returns one sequence as a piece."""
   check_shape('advantage', example.advantage, example.response_tokens.shape)
   check_shape('behavior_logprobs', example.behavior_logprobs, example.response_tokens.shape)
   tokens = np.concatenate([example.prompt_tokens, example.response_tokens])
   response = slice(len(example.prompt_tokens), len(tokens))
-  piece = empty_piece(len(tokens))
+  piece = empty_piece(len(tokens), example.temperature)
   piece.tokens[:] = tokens
   piece.positions[:] = np.arange(len(tokens))
   piece.key_end[:] = len(tokens)  # all that follows sees it

@@ -77,6 +77,7 @@ def score_solutions(
   solutions: Sequence[tuple[str, Solution]],
   *,
   row_length: int,
+  temperature: float | None = None,
 ) -> list[Trajectory]:
   """Returns cached solutions as trajectories with the present policy's log-probs as behaviour.
 
@@ -85,13 +86,14 @@ def score_solutions(
     params: of the present policy.
     solutions: (problem id, solution) pairs.
     row_length: of the packed rows; that of the updates, so that nothing new is compiled.
+    temperature: that they are scored at, as they will be in updates; None: the learner's.
   """
   pairs = []
   for _, solution in solutions:
     prompt = np.array(solution.prompt_tokens, np.int32)
     response = np.array(solution.response_tokens, np.int32)
     pairs.append((prompt, response))
-  batch, origin = pack(plain_examples(pairs), row_length)
+  batch, origin = pack(plain_examples(pairs, temperature), row_length)
   logprobs, _ = learner.score(params, batch)
   lengths = [len(response) for _, response in pairs]
   trajectories = []

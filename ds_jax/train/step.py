@@ -135,7 +135,8 @@ def make_learner(
     mesh: the whole mesh.
     micro_rows: rows per forward and backward pass, over all devices.
     loss_fn: `policy_loss_fn(config)` or `sft.imitation_loss`.
-    temperature: the sampler's, > 0: the policy is the full softmax at that temperature.
+    temperature: the sampler's, > 0: the policy is the full softmax at that temperature. Of a batch
+      that has temperatures it is not read.
     frozen: regular expression over the paths of parameters that are constants; '': none.
     before_pass: called before each pass over rows, when the one before has ended. What it raises
       ends the update, which has changed nothing by then.
@@ -151,7 +152,14 @@ def make_learner(
     return jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
 
   def score(params: Decoder, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    rows = Rows(batch.tokens, batch.positions, batch.key_end, batch.tokens, batch.predecessor)
+    rows = Rows(
+      batch.tokens,
+      batch.positions,
+      batch.key_end,
+      targets=batch.tokens,
+      predecessor=batch.predecessor,
+      temperature=batch.temperature,
+    )
     return mesh_logprobs(params, rows, mesh=mesh, temperature=temperature)
 
   def loss_of(params: Decoder, batch: Batch) -> tuple[jax.Array, Statistics]:

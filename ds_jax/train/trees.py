@@ -135,6 +135,7 @@ def pack_minibatches(
   shapes: Sequence[RowShape],
   lessons: Sequence[Minibatch] = (),
   prefixes: Sequence[Minibatch] = (),
+  temperature: float | None = None,
 ) -> Packed:
   """Packs the minibatches of a step, each of `minibatch_problems` whole problems.
 
@@ -147,6 +148,7 @@ def pack_minibatches(
     shapes: of rows, from `row_shapes`; each minibatch has one of them.
     lessons: what each minibatch trains on besides, with its advantages (train/memory.py).
     prefixes: likewise, the beginnings of responses that its groups were given (train/prefixes.py).
+    temperature: see `trained_branches`.
 
   Returns:
     The batches, and what they came to.
@@ -161,7 +163,7 @@ def pack_minibatches(
     for group in groups[first : first + size]:
       if group:
         minibatch.append((group, group_advantages(group, config, response_limit)))
-    trees = trained_branches(minibatch, config.loss_aggregation)
+    trees = trained_branches(minibatch, config.loss_aggregation, temperature)
     batches.append(pack_trees(trees, config, shapes))
     num_trained += sum(map(len, trees))
     of_lessons += itertools.chain.from_iterable(trees[: len(learnt)])
@@ -198,13 +200,13 @@ def lay_out(branches: Sequence[Branch], size: int) -> Batch:
     ValueError: if two of them share a node but not its tokens.
   """
   prompt = branches[0].trajectory.prompt_tokens
-  piece = empty_piece(size)
+  piece = empty_piece(size, branches[0].temperature)
   piece.tokens[: len(prompt)] = prompt
   piece.positions[: len(prompt)] = np.arange(len(prompt))
   piece.key_end[:] = size  # until a later branch leaves the node
   cursor = len(prompt)  # the next free position
   path, spans = np.zeros(0, int), []  # nodes of the branch before, and where each of them stands
-  for t, weight, advantage in branches:
+  for t, weight, advantage, temperature in branches:
     num_shared = _num_shared(path, t.node_ids)
     for span in spans[num_shared:]:
       piece.key_end[span] = cursor  # nothing from here on is below these nodes
@@ -215,6 +217,8 @@ def lay_out(branches: Sequence[Branch], size: int) -> Batch:
       cursor += length
     where = np.concatenate([np.arange(span.start, span.stop) for span in spans])
     _check_same(piece, where, t, prompt=prompt)
+    if temperature is not None:
+      piece.temperature[where] = temperature
     check_shape('advantage', advantage, t.tokens.shape)
     add_copy(piece, where, weight=weight, advantage=advantage)
   return piece

@@ -79,6 +79,7 @@ def test_fields_about_what_is_to_come_may_change(tmp_path):
     'curriculum.round_steps',
     'evaluate.num_samples',
     'evaluate.every_steps',
+    'evaluate.further_temperatures',
   }
   # What names results keeps its name.
   untrained = changed(Config(), 'evaluate', before_training=False)

@@ -131,3 +131,18 @@ def test_children_count_on_and_never_share_a_stream_with_tokens():
   node = jax.random.wrap_key_data(key)[:, None]
   tokens = [data(token_keys(node, jnp.int32(t)))[0] for t in range(50)]
   assert len({tuple(k) for k in [*tokens, *four]}) == 54
+
+
+def test_slots_have_temperatures_of_their_own():
+  """Each row is drawn and scored as a batch of its temperature would be; one of them is greedy."""
+  temperatures = np.array([0.5, 0.0, 1.0, 2.0], np.float32)
+  rng = np.random.default_rng(0)
+  logits = jnp.asarray(3 * rng.normal(size=(4, 3, 40)).astype(np.float32))
+  keys = jax.random.split(jax.random.key(0), (4, 3))
+  options = sampling_options(top_p=0.9)
+  drawn = jax.jit(draw_tokens)(keys, logits, options._replace(temperature=temperatures))
+  for row, temperature in enumerate(temperatures):
+    alone = options._replace(temperature=temperature)
+    expected = jax.jit(draw_tokens)(keys[row : row + 1], logits[row : row + 1], alone)
+    for ours, theirs in zip(drawn, expected, strict=True):
+      np.testing.assert_allclose(ours[row], theirs[0], atol=tolerance('float32', 4 * 40, 12))

@@ -106,6 +106,26 @@ def test_every_length_that_rows_may_have_is_planned():
   assert batch.shape[1] == 48
 
 
+def test_planned_are_the_programs_of_groups_with_temperatures():
+  """Expansions read one per slot, and passes over rows one per position unless 'plain' learns."""
+  mesh = make_mesh(devices=jax.devices()[:1])
+
+  def inputs(**sections):
+    counts, config = {}, tiny_run.config(**sections)
+    for part in programs.parts_of(config, fakes.DECODER, mesh):
+      counts[part.name] = len(part.trace().jaxpr.in_avals)
+    return counts
+
+  off, bandit = inputs(), {'temperature': 'bandit'}
+  on = inputs(explore=bandit)
+  plain = inputs(explore=bandit, train={'trained_policy': 'plain', 'importance_cap': 2.0})
+  expansions, passes = ('expand', 'direct rollouts'), ('forward', 'forward and backward')
+  assert {*expansions, *passes} < set(off)
+  for name, count in off.items():
+    assert on[name] == count + (name in expansions + passes), name
+    assert plain[name] == count + (name in expansions), name
+
+
 def test_too_little_memory_is_exit_3(capsys, monkeypatch, config_path):
   monkeypatch.setattr(topology, '_memory_here', lambda: (1000, 'a test'))
   assert main(['plan', f'--config={config_path}']) == 3

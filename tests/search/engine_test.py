@@ -338,3 +338,49 @@ def test_summary_is_finite_and_consistent(grown):
 def test_a_summary_of_nothing_says_nothing():
   assert summarize([], 4, stop_ids=[fakes.STOP_ID]) == {'search/trees': 0, 'search/tokens': 0}
   assert Counters().metrics() == {}
+
+
+@pytest.mark.parametrize('policy', ['deepsearch', 'direct'])
+def test_trees_have_temperatures_of_their_own(policy):
+  """They share rounds and slots, and are those of engines that have one temperature for all."""
+  config = dataclasses.replace(fakes.SEARCH, policy=policy)
+  engine, jobs = fakes.make_engine(config, num_devices=2), fakes.make_jobs(6)
+  temperatures = dict(zip((job.problem.id for job in jobs), (0.5, 1.5, None) * 2, strict=True))
+  with_own = [dataclasses.replace(job, temperature=temperatures[job.problem.id]) for job in jobs]
+  mixed = dataclasses.replace(engine, temperature=0.9)
+  trees, _ = fakes.grow(mixed, with_own)
+  for temperature in (0.5, 1.5, 0.9):
+    expected, _ = fakes.grow(dataclasses.replace(engine, temperature=temperature), jobs)
+    for name, own in temperatures.items():
+      if (own or 0.9) != temperature:
+        continue
+      tree = trees[name]
+      assert tree.temperature == own
+      statistics = {k: v for k, v in tree.statistics.items() if k != 'temperature'}
+      # In waves, what is encoded again depends on the neighbours.
+      assert_same_tree(
+        dataclasses.replace(tree, statistics=statistics),
+        expected[name],
+        bits=engine.policy.is_serial,
+      )
+      assert all(t.temperature == own for t in trajectories(tree, 0))
+      assert tree_from_line(tree_to_line(tree)).temperature == own
+  entropies = {
+    t: np.concatenate([trees[n].entropies for n in trees if temperatures[n] == t])
+    for t in (0.5, 1.5)
+  }
+  assert entropies[0.5].mean() < entropies[1.5].mean()
+  count = fakes.CompileCounter()
+  fakes.grow(mixed, with_own[3:5])
+  assert count.compilations() == 0
+  with pytest.raises(ValueError, match='give the engine a temperature'):
+    fakes.grow(engine, with_own)
+
+
+def test_one_temperature_for_all_is_that_of_the_options_to_the_last_digits(grown):
+  """The plan's temperatures replace the options'; without them nothing about a tree has changed."""
+  engine, jobs, trees, _ = grown
+  other, _ = fakes.grow(dataclasses.replace(engine, temperature=1.0), jobs)
+  for name in trees:
+    assert 'temperature' not in other[name].statistics
+    assert_same_tree(trees[name], other[name], bits=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
@@ -23,9 +24,10 @@ class Device:
     self.settings = dict(replay_chunk=chunk, replay_lanes=lanes, num_shards=num_shards)
     self.waiting = []
 
-  def ask(self, index, prompt, node=Tree.ROOT):
+  def ask(self, index, prompt, node=Tree.ROOT, *, temperature=None):
     if self.trees[index] is None:
-      self.trees[index] = HostTree(Job(Problem('p', '', ''), prompt), KEY)
+      job = Job(Problem('p', '', ''), prompt, temperature=temperature)
+      self.trees[index] = HostTree(job, KEY)
     self.waiting.append(Request(index, node, 0, 1, KEY))
 
   def go(self):
@@ -161,3 +163,18 @@ def test_a_prompt_of_one_token_has_nothing_to_share():
   plan = device.go()
   assert not plan.replay_length.any() and (plan.copy_from == -1).all()
   assert plan.num_children.tolist() == [1, 1]
+
+
+def test_a_plan_has_the_temperatures_of_its_trees_or_none():
+  device = Device(4)
+  for i, temperature in enumerate((1.25, None, 0.5)):
+    device.ask(i, PROMPT, temperature=temperature)
+  off = device.go()
+  assert off.temperature is None and len(jax.tree.leaves(off)) == 9
+  device = Device(4)
+  device.settings['temperature'] = 0.75
+  for i, temperature in enumerate((1.25, None, 0.5)):
+    device.ask(i, PROMPT, temperature=temperature)
+  plan = device.go()
+  assert plan.temperature.dtype == np.float32
+  assert plan.temperature.tolist() == [1.25, 0.75, 0.5, 0.75]

@@ -7,7 +7,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from train_cases import random_examples, small_decoder, trajectory
+from train_cases import arrays_of, random_examples, small_decoder, trajectory
 
 from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig
@@ -15,7 +15,6 @@ from ds_jax.model.decoder import Rows, sequence_logprobs
 from ds_jax.testing.tolerance import assert_close, decoder_terms, tolerance
 from ds_jax.train.advantages import group_advantages
 from ds_jax.train.batch import (
-  Batch,
   examples_of,
   micro_batches,
   pack,
@@ -53,7 +52,8 @@ def test_every_token_is_predicted_once_by_its_predecessor():
 def test_types_and_determinism():
   batch, _ = pack(random_examples(20), 16)
   again, _ = pack(random_examples(20), 16)
-  for name, a, b in zip(Batch._fields, batch, again, strict=True):
+  for name, a in arrays_of(batch).items():
+    b = getattr(again, name)
     kind = np.int32 if name in ('tokens', 'positions', 'key_end', 'predecessor') else np.float32
     assert a.dtype == kind and a.shape[1] == 16
     np.testing.assert_array_equal(a, b)
@@ -88,15 +88,19 @@ def test_packed_log_probs_scatter_back_to_those_of_each_sequence_alone():
     assert_close(ours, alone, num_terms=decoder_terms(decoder.config, 24))
 
 
-def test_micro_batches_have_one_shape_and_lose_nothing():
-  batch, _ = pack(random_examples(30), 16)
+@pytest.mark.parametrize('temperature', [None, 1.3])
+def test_micro_batches_have_one_shape_and_lose_nothing(temperature):
+  examples = [e._replace(temperature=temperature) for e in random_examples(30)]
+  batch, _ = pack(examples, 16)
   pieces = list(micro_batches(batch, 4))
   assert {piece.tokens.shape for piece in pieces} == {(4, 16)}
-  for name, field in batch._asdict().items():
+  for name, field in arrays_of(batch).items():
     joined = np.concatenate([getattr(piece, name) for piece in pieces])
     np.testing.assert_array_equal(joined[: len(field)], field)
     if name in ('num_copies', 'weight'):
       assert not joined[len(field) :].any()
+    if name == 'temperature':
+      assert (joined > 0).all()  # padding too: it divides
 
 
 def test_empty_rows_have_finite_gradients():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 from ds_jax.checks import InputError
 from ds_jax.config import TrainConfig
 from ds_jax.testing.tolerance import tolerance
-from ds_jax.train.batch import Batch, add_copy, empty_batch
+from ds_jax.train.batch import add_copy, empty_batch
 from ds_jax.train.losses import Clip, clipped_loss, padded_sum_weights, token_weights
 from ds_jax.train.step import policy_loss_fn
 
@@ -94,7 +95,10 @@ def test_kl_and_entropy_terms_are_their_definitions():
   batch = empty_batch(2, 6)
   for row, start in enumerate((2, 3)):
     add_copy(
-      Batch(*(field[row] for field in batch)), slice(start, None), weight=0.1 + row, advantage=0.0
+      jax.tree.map(operator.itemgetter(row), batch),
+      slice(start, None),
+      weight=0.1 + row,
+      advantage=0.0,
     )
   new, reference, entropies = rng.normal(-1, 0.5, (3, 2, 6)).astype(np.float32)
   batch = batch._replace(reference_logprobs=reference)

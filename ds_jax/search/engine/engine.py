@@ -69,6 +69,9 @@ class Engine:
   decode_text: Callable[[np.ndarray], str]  # response tokens -> response text
   # Path lengths `[B]` of one device's slots -> cache positions that a decode step reads for them.
   count_read: Callable[[np.ndarray], int] = lambda lengths: int(lengths.sum())
+  # Of the sampler for jobs that have none of their own, which makes the expansion read it from its
+  # plan; None: no job has one, and `expand_fn` knows it.
+  temperature: float | None = None
   # The processes that search `mesh` together: they must call `run` with the same jobs.
   team: Team = ALONE
 
@@ -220,6 +223,7 @@ class _Loop:
           num_shards=self.num_shards,
           replay_chunk=self.engine.config.replay_chunk,
           replay_lanes=self.engine.config.replay_lanes,
+          temperature=self.engine.temperature,
         )
         self.announce_first()
         caches, segments = self.engine.expand_fn(params, caches, self.engine.put(slot_plan))
@@ -243,6 +247,7 @@ class _Loop:
     self.has_jobs = len(jobs) == len(free)
     if not jobs:
       return
+    _check_temperatures(jobs, self.engine.temperature)
     hashes = [problem_hash(job.problem.id) for job in jobs]
     keys = root_key_data(self.base_key, hashes, [job.sample for job in jobs])
     for i, job, key in zip(free, jobs, keys, strict=False):  # more places than jobs at the end
@@ -437,3 +442,10 @@ class _Loop:
       tokens=counters.generated_tokens,
       **{'tokens/s': round(speed)},
     )
+
+
+def _check_temperatures(jobs: Sequence[Job], temperature: float | None) -> None:
+  """Raises ValueError for a job with a temperature that the engine would not read."""
+  has_own = any(job.temperature is not None for job in jobs)
+  if has_own and temperature is None:
+    raise ValueError('Expected jobs without temperatures, got one; give the engine a temperature.')

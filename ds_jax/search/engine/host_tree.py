@@ -27,6 +27,7 @@ class Job:
   sample: int = 0  # which of several trees of this problem
   process: int = 0  # to which the tree belongs, of those that search together
   given: Given | None = None  # what the tree starts from besides the prompt
+  temperature: float | None = None  # that it is sampled at; None: the engine's
 
   @property
   def given_tokens(self) -> np.ndarray:
@@ -206,6 +207,8 @@ class HostTree:
     }
     if self.num_cut_correct:  # as without them, else
       statistics['cut_correct'] = self.num_cut_correct
+    if self.job.temperature is not None:
+      statistics['temperature'] = self.job.temperature
     return FinishedTree(
       problem_id=self.job.problem.id,
       sample=self.job.sample,

@@ -160,7 +160,12 @@ def _closest(free: Sequence[Slot], tree: HostTree, node: int) -> Slot:
 
 
 def make_plan(
-  slots: Sequence[Slot], *, num_shards: int, replay_chunk: int, replay_lanes: int
+  slots: Sequence[Slot],
+  *,
+  num_shards: int,
+  replay_chunk: int,
+  replay_lanes: int,
+  temperature: float | None = None,
 ) -> SlotPlan:
   """The next SlotPlan; slots advance their backlog as if it were carried out.
 
@@ -168,6 +173,13 @@ def make_plan(
   (or is empty) expands in the same round, the others go on in the next one. Of the slots of a shard
   that begin with the same prompt one encodes it; the others wait for it, and take it over in the
   round in which it is whole.
+
+  Args:
+    slots: of all devices.
+    num_shards: devices that have slots of their own.
+    replay_chunk: tokens that a slot replays at a time.
+    replay_lanes: slots per shard that replay at a time.
+    temperature: of trees that have none of their own; None: the plan has no temperatures.
   """
   count, per_shard = len(slots), len(slots) // num_shards
   plan = _idle_plan(count, replay_chunk)
@@ -185,7 +197,18 @@ def make_plan(
       plan.key[b] = slot.request.key
       slot.tree.is_encoded = True
       slot.length += 1
-  return plan
+  if temperature is None:
+    return plan
+  return plan._replace(temperature=_temperatures(slots, temperature))
+
+
+def _temperatures(slots: Sequence[Slot], default: float) -> np.ndarray:
+  """That of each slot's tree `[B]` float32; idle slots and other trees have the default."""
+  temperatures = np.full(len(slots), default, np.float32)
+  for b, slot in enumerate(slots):
+    if slot.request is not None and slot.tree.job.temperature is not None:
+      temperatures[b] = slot.tree.job.temperature
+  return temperatures
 
 
 def _idle_plan(count: int, replay_chunk: int) -> SlotPlan:
