@@ -30,6 +30,7 @@ from ds_jax.types import Problem
 NAMES = ['aime2024', 'aime2025']
 SETTINGS = dict(
   data=dict(prompt_limit=64, instruction=''),
+  search=dict(cut_ends='graded'),  # a random model seldom ends its responses
   evaluate=dict(num_samples=4, num_slots=4),
   train=dict(row_length=96),
 )
