@@ -449,7 +449,7 @@ class EvaluateConfig:
   every_steps: Coming[Count] = 0
   temperature: NotNegative = 0.6  # 0: greedy
   top_p: TopP = 0.95  # 1: off
-  # pass@1 is measured at these as well, with top_p 1, e.g. 1.0,1.2
+  # pass@1 is measured at these as well, with top_p 1, e.g. 1.0,1.2; not on benchmarks
   further_temperatures: Later[Coming[tuple[NotNegative, ...]]] = ()
   # decoder slots per device for direct rollouts (also the filter's)
   num_slots: Machine[Positive] = 8

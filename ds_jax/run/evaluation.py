@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.config import digest
+from ds_jax.config import digest, temperature_name
 from ds_jax.evaluate.metrics import evaluation_metrics
 from ds_jax.report.summary import figures_of, with_interval
 from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.disk import is_writable
 from ds_jax.run.engines import Engines, open_engines
+from ds_jax.run.measuring import of_temperature
 from ds_jax.run.parameters import chosen_params
 from ds_jax.run.prompts import Prompts, check_golds, evaluation_prompts, sources_of
 from ds_jax.run.samples import draw_samples, sample_settings
@@ -84,10 +85,20 @@ def _evaluate_split(engines: Engines, output: str | None) -> tuple[Summary, str]
   prompts = evaluation_prompts(session, engines.tokenizer)
   check_golds(session, engines.pool.verify, prompts, what='eval')
   chosen = chosen_params(engines)
-  settings = sample_settings(config) | {'problems': _problems_digest(prompts)}
-  folder, drawn = draw_samples(
-    engines, chosen, {SPLIT_FILE: prompts}, settings=settings, output=output
-  )
+  problems = {'problems': _problems_digest(prompts)}
+  files = {SPLIT_FILE: prompts}
+  settings = sample_settings(config) | problems
+  folder, drawn = draw_samples(engines, chosen, files, settings=settings, output=output)
+  at_further = {}  # likewise, by temperature
+  for temperature in config.evaluate.further_temperatures:
+    _, at_further[temperature] = draw_samples(
+      engines,
+      chosen,
+      files,
+      settings=sample_settings(config, temperature) | problems,
+      output=str(folder / temperature_name(temperature)),
+      temperature=temperature,
+    )
   if not session.team.is_first:
     return {'status': 'done', 'process': session.team.index}, ''
   rows, sources = drawn[SPLIT_FILE], sources_of(prompts)
@@ -99,6 +110,10 @@ def _evaluate_split(engines: Engines, output: str | None) -> tuple[Summary, str]
   lines = [f'{_result_line(figures)}, {chosen.name}']
   for source in sorted(set(sources.values()) - {''}):
     lines.append(f'  {source}: {_result_line(figures | figures_of(figures, source))}')
+  for temperature, drawn_at_it in at_further.items():
+    of_it = evaluation_metrics(drawn_at_it[SPLIT_FILE], sources)
+    summary |= of_temperature(of_it, temperature)
+    lines.append(f'  temperature {temperature:g}, top_p 1: {_result_line(of_it)}')
   return summary, '\n'.join(lines)
 
 

@@ -30,6 +30,7 @@ def draw_samples(
   *,
   settings: Mapping[str, Any],
   output: str | None,
+  temperature: float | None = None,
 ) -> tuple[pathlib.Path, dict[str, list[Row]]]:
   """Draws the samples that the files lack, `evaluate.num_samples` of each problem.
 
@@ -39,6 +40,7 @@ def draw_samples(
     prompts: the problems of each file, FOLDER/NAME.jsonl, by its name.
     settings: what the samples depend on besides parameters, problem and number.
     output: folder of the files; None: one in the workdir that belongs to parameters and settings.
+    temperature: one of `evaluate.further_temperatures`; None: `evaluate.temperature`.
 
   Returns:
     The folder, and the rows of the samples asked for, in order, by name; the rows on the first
@@ -58,11 +60,15 @@ def draw_samples(
     for name in prompts:
       opened = open_results(folder / f'{name}.jsonl', run, session.team, TEXT_FIELDS)
       files[name] = stack.enter_context(opened)
-    engines.announce()
+    engine = engines.evaluation_engine
+    if temperature is None:
+      engines.announce()
+    else:
+      engine = engines.further_evaluation_engines[temperature]
     everything = tuple(pair for pairs in prompts.values() for pair in pairs)
     note_missing_box(session, engines.tokenizer, everything)
     jobs = rollout_jobs(everything, session.config.evaluate.num_samples)
-    work = Work(engines.evaluation_engine, jobs, Purpose.EVALUATE, phase='evaluate')
+    work = Work(engine, jobs, Purpose.EVALUATE, phase='evaluate')
     grow_missing(session, chosen.params, work, store=SampleFiles(engines, files, prompts))
     rows = {}
     if session.team.is_first:
@@ -71,15 +77,20 @@ def draw_samples(
     return folder, rows
 
 
-def sample_settings(config: Config) -> dict[str, Any]:
-  """What a sample depends on besides parameters, problem and sample number."""
+def sample_settings(config: Config, temperature: float | None = None) -> dict[str, Any]:
+  """What a sample depends on besides parameters, problem and sample number.
+
+  Args:
+    config: of the command.
+    temperature: as in `draw_samples`.
+  """
   fields = flatten(fields_in_use(config))
 
   def pick(section: str, *names: str) -> dict[str, Any]:
     full_names = [f'{section}.{name}' for name in names]
     return {name: fields[name] for name in full_names if name in fields}
 
-  return {
+  settings = {
     'seed': config.seed,
     'response_limit': response_limit(config),
     **pick('data', 'instruction', 'prompt_limit', 'overlong_prompts'),
@@ -90,6 +101,9 @@ def sample_settings(config: Config) -> dict[str, Any]:
     **pick('evaluate', 'temperature', 'top_p', 'num_slots'),
     **pick('verify', 'verifier', 'degenerate', 'cpu_seconds'),
   }
+  if temperature is not None:
+    settings |= {'evaluate.temperature': temperature, 'evaluate.top_p': 1.0}
+  return settings
 
 
 class SampleFiles:

@@ -225,6 +225,23 @@ def test_two_processes_sample_in_waves_as_one(warm, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize('explore', ['bandit', 'steered'])
+def test_two_processes_choose_temperatures_as_one(warm, tmp_path, explore):
+  """Also the levers whose groups have temperatures: refills and memory."""
+  sections = {
+    'curriculum': {'round_steps': (3,)},
+    'explore': {'temperature': explore, 'target': 1.0},
+    'memory': {'when': 'at_once', 'per_update': 4, 'further_updates': 1, 'rate_bound': 2.0},
+    'train': {'max_refills': 1, 'contrast_groups': 4},
+    'evaluate': {'further_temperatures': (1.4,)},
+  }
+  runs = runs_of_one_and_two(warm, tmp_path, sections)
+  rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
+  assert len({row['explore/temperature'] for row in rows}) == 3
+  assert_same(*runs, sections)
+
+
+@pytest.mark.long
 def test_four_processes_make_the_run_of_one(warm, alone, tmp_path):
   workdir = copy(warm, tmp_path)
   codes, outputs = end(start(workdir, SHORT, 4))

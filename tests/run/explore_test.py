@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import re
 import shutil
 
@@ -11,6 +12,7 @@ import pytest
 
 from ds_jax.report.metrics import read_metrics
 from ds_jax.report.summary import make_summary, summary_table
+from ds_jax.run.evaluation import evaluate
 from ds_jax.run.stopping import Stopped
 from ds_jax.run.training import Training
 from ds_jax.run.workdir import Workdir
@@ -70,6 +72,7 @@ def test_groups_draw_temperatures_and_a_stop_changes_nothing(warm, tmp_path, roo
   assert row['memory/further_updates'] == 1 and row['memory/token_share'] > 0
   assert_both_temperatures_are_shown(plain)
   assert_documented(root, plain)
+  assert_evaluate_measures_both(plain, cfg)
 
   with pytest.raises(Stopped):
     in_step_2 = lambda: any((stopped.root / 'journal').glob('step_000002*'))
@@ -101,6 +104,24 @@ def assert_both_temperatures_are_shown(workdir):
   assert table.count('pass@1 (95 %') == table.count('pass@1 at temperature 1.4') == 1
   assert summary['after']['pass_at_1'] == after['evaluate/pass_at_1']
   assert not list((workdir.root / 'journal').iterdir())
+
+
+def assert_evaluate_measures_both(workdir, cfg):
+  """`ds-jax evaluate` of the run: the same samples again, from files that a second call reads."""
+  _, after = rows_of(workdir, 'evaluate')
+  session = tiny_run.session(workdir, cfg)
+  summary, text = evaluate(session)
+  hot = [line for line in text.splitlines() if 'temperature 1.4, top_p 1: pass@1' in line]
+  assert len(hot) == 1
+  for name in ('evaluate/pass_at_1', 'evaluate/t_1.4/pass_at_1', 'evaluate/t_1.4/num_problems'):
+    assert name in summary
+  assert summary['evaluate/num_problems'] == after['evaluate/num_problems']
+  folder = pathlib.Path(summary['output'])
+  lines = [(folder / name).read_text() for name in ('samples.jsonl', 't_1.4/samples.jsonl')]
+  assert len(set(lines)) == 2
+  assert evaluate(session)[0] == summary
+  assert [(folder / n).read_text() for n in ('samples.jsonl', 't_1.4/samples.jsonl')] == lines
+  shutil.rmtree(folder)
 
 
 def assert_documented(root, workdir):
