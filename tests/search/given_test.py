@@ -64,10 +64,18 @@ def test_rollouts_within_a_response_are_what_a_full_forward_scores():
     assert_close(
       (expected,), (t.behavior_logprobs,), num_terms=decoder_terms(fakes.DECODER, LENGTH)
     )
-  # What was given takes the room of two segments, and counts as nothing that was generated.
-  longest = (fakes.SEARCH.max_depth - 2) * fakes.SEARCH.segment_length
-  assert max(len(t.tokens) for t, _ in found) <= longest
-  assert max(int(tree.depth.max()) for tree in trees.values()) == fakes.SEARCH.max_depth - 2
+  # What was given fills a segment and a token of the next: the last one sampled is cut off there.
+  limit = fakes.SEARCH.max_depth * fakes.SEARCH.segment_length
+  assert max(len(t.response_tokens) for t, _ in found) == limit
+  assert max(int(tree.depth.max()) for tree in trees.values()) == fakes.SEARCH.max_depth - 1
+  for tree in trees.values():
+    for node in range(1, len(tree.parent)):
+      tokens = tree.tokens[tree.node_slice(node)]
+      is_cut = tree.depth[node] == fakes.SEARCH.max_depth - 1 and fakes.STOP_ID not in tokens
+      assert len(tokens) == fakes.SEARCH.segment_length - is_cut or fakes.STOP_ID in tokens
+      assert tree.is_terminal[node] == (is_cut or fakes.STOP_ID in tokens)
+      assert tree.is_cut(node, [fakes.STOP_ID]) == (fakes.STOP_ID not in tokens)
+  # It counts as nothing that was generated.
   sampled = sum(len(tree.tokens) for tree in trees.values())
   assert sampled == counters.generated_tokens
   assert sampled == sum(tree.statistics['generated_tokens'] for tree in trees.values())

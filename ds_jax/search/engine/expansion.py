@@ -131,7 +131,9 @@ def cut_segments(
     config: `segment_length`, `max_depth`, `policy`.
   """
   count = request.num_children
-  lengths, is_ended = segments.length[index, :count], segments.is_ended[index, :count]
+  room = tree.room(request.node, config)
+  lengths = np.minimum(segments.length[index, :count], room)
+  is_ended = segments.is_ended[index, :count] & (segments.length[index, :count] <= room)
   is_seen = is_ended
   if policy_of(config).defects.misses_end_in_last_place:
     is_seen = is_ended & (lengths < config.segment_length)

@@ -140,8 +140,18 @@ class HostTree:
     return length
 
   def max_depth(self, config: SearchConfig) -> int:
-    """Depth at which paths are cut off: given tokens take the room of the segments they fill."""
-    return config.max_depth - -(-len(self.job.given_tokens) // config.segment_length)
+    """Depth at which paths are cut off: given tokens take the place of the segments they fill."""
+    return config.max_depth - len(self.job.given_tokens) // config.segment_length
+
+  def room(self, node: int, config: SearchConfig) -> int:
+    """Tokens that a child of `node` may add: a segment, or what the response limit leaves of it.
+
+    Where given tokens fill the last of their segments in part, the last one sampled lacks as many.
+    What the decoder drew beyond is dropped.
+    """
+    is_last = self.depth[node] + 1 >= self.max_depth(config)
+    in_part = len(self.job.given_tokens) % config.segment_length
+    return config.segment_length - in_part * is_last
 
   def add_child(
     self,
