@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from ds_jax.config import Config
+from ds_jax.run.forking import forks_by_sampling
 from ds_jax.run.state import RunState
-from ds_jax.search.policies.fork_law import split_metrics
 from ds_jax.types import FinishedTree, Trajectory
 
 
@@ -37,17 +37,21 @@ def after_sampling(
   memory = host.memory
   if config.memory.when == 'at_once':
     memory = memory.add(groups, host.step, config.memory)
+  max_depth, fork_counts = config.search.max_depth, host.fork_counts
+  if forks_by_sampling(config):
+    fork_counts = fork_counts.add(trees, max_depth)
   return dataclasses.replace(
     host,
     generated_tokens=host.generated_tokens + num_tokens,
-    splits=host.splits.add(trees, config.search.max_depth),
+    splits=host.splits.add(trees, max_depth),
+    strata=host.strata.add(trees, host.solved, max_depth),
+    fork_counts=fork_counts,
+    solved=host.solved | {t.problem_id for group in groups for t in group if t.is_correct},
     found=found,
     memory=memory,
   )
 
 
-def experience_figures(config: Config, host: RunState) -> dict[str, float]:
+def experience_figures(host: RunState) -> dict[str, float]:
   """Metrics of what the run has learnt so."""
-  return split_metrics(host.splits, config.search.max_depth) | {
-    'search/tokens_so_far': host.generated_tokens
-  }
+  return {'search/tokens_so_far': host.generated_tokens, 'search/solved_so_far': len(host.solved)}

@@ -7,6 +7,7 @@ direct rollouts (hybrid rollouts, arXiv:2509.25454, section 4.3), a rehearsed on
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,13 +15,14 @@ from ds_jax.config import Config
 from ds_jax.run.batches import Prompt, next_batch, numbered_jobs
 from ds_jax.run.engines import Engines
 from ds_jax.run.experience import after_sampling, experience_figures
+from ds_jax.run.forking import decode_cost, fork_figures, known_plan, plan_apart
 from ds_jax.run.growing import Grown, Work, key_of
 from ds_jax.run.sampled import Sampled, sampled_figures, with_contrast
 from ds_jax.run.state import RunState
+from ds_jax.search.decode_cost import DecodeCost
 from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
-from ds_jax.search.policies.fork_law import fork_plan
 from ds_jax.search.trajectories import trajectories
 from ds_jax.train.advantages import flat_group
 from ds_jax.train.replay import Solution
@@ -42,6 +44,11 @@ class Sampler:
   @property
   def config(self) -> Config:
     return self.engines.session.config
+
+  @functools.cached_property
+  def cost(self) -> DecodeCost:
+    """Of a token of the run's trees."""
+    return decode_cost(self.engines, [tokens for _, tokens in self.prompts.values()])
 
   def next_problems(self, host: RunState) -> list[str]:
     """Ids of the problems of the next step, without refills."""
@@ -71,11 +78,14 @@ class Sampler:
     num_tokens = sum(part.num_tokens for part in parts)
     after = after_sampling(self.config, host, groups, trees, num_tokens=num_tokens)
     after = dataclasses.replace(after, batches=host.batches + len(parts))
-    figures = experience_figures(self.config, after) | sampled_figures(
+    sampled = sampled_figures(
       parts,
       self.prompts,
       max_depth=self.config.search.max_depth,
       stop_ids=self.engines.tokenizer.stop_ids,
+    )
+    figures = (
+      experience_figures(after) | fork_figures(self.config, after, trees, self.cost) | sampled
     )
     if max_refills:
       contrasting = with_contrast(parts)
@@ -133,9 +143,9 @@ class Sampler:
     """A tree for each job."""
     work = Work(
       engine=self.engines.search_engine,
-      jobs=jobs,
+      jobs=plan_apart(self.config, host, jobs),
       purpose=Purpose.SEARCH,
-      plan=fork_plan(host.splits, self.config.search.max_depth),
+      plan=known_plan(self.config, host),
       round_index=host.round_index,
       step=host.step,
     )

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.search.policies.fork_law import SplitHistory
+from ds_jax.search.policies.fork_law import SplitHistory, Strata
+from ds_jax.search.policies.fork_sampling import ForkCounts
 from ds_jax.train.memory import Memory
 from ds_jax.train.replay import ReplayBuffer
 
@@ -31,6 +32,9 @@ class RunState:
   num_saves: int = 0
   generated_tokens: int = 0  # by filters, searches and rollouts to learn from
   memory: Memory = Memory()  # solutions that are learnt from at once
+  solved: frozenset[str] = frozenset()  # problems that some end has solved, whatever sampled it
+  strata: Strata = Strata()  # `splits` of problems solved before, and of the others
+  fork_counts: ForkCounts = ForkCounts()  # of recent steps: what forks have brought
 
   @classmethod
   def new(cls, max_cached_per_problem: int) -> RunState:
@@ -45,6 +49,9 @@ class RunState:
       'found': self.found.to_json(),
       'splits': self.splits.to_json(),
       'memory': self.memory.to_json(),
+      'solved': sorted(self.solved),
+      'strata': self.strata.to_json(),
+      'fork_counts': self.fork_counts.to_json(),
     }
 
   def solutions(self) -> ReplayBuffer:
@@ -160,7 +167,11 @@ class RunState:
         'replay': ReplayBuffer.from_json(fields['replay']),
         'found': ReplayBuffer.from_json(fields['found']),
         'splits': SplitHistory.from_json(fields['splits']),
-        'memory': Memory.from_json(fields.get('memory', {})),  # older versions had none
+        # Older versions had none of these.
+        'memory': Memory.from_json(fields.get('memory', {})),
+        'solved': frozenset(fields['solved'] if 'solved' in fields else _known_solved(fields)),
+        'strata': Strata.from_json(fields.get('strata', {})),
+        'fork_counts': ForkCounts.from_json(fields.get('fork_counts', {})),
       }
     )
 
@@ -173,6 +184,12 @@ def _merge(replay: ReplayBuffer, found: ReplayBuffer) -> ReplayBuffer:
     fresh = tuple(s for s in new if s not in kept)
     solutions[name] = (*kept, *fresh)[: replay.max_per_problem]
   return dataclasses.replace(replay, solutions=solutions)
+
+
+def _known_solved(fields: Mapping[str, Any]) -> set[str]:
+  """Problems whose solutions a checkpoint holds, all that one of an older version tells."""
+  caches = [fields['replay'], fields['found'], fields.get('memory') or {'solutions': {}}]
+  return set().union(*(cache['solutions'] for cache in caches))
 
 
 def _written(steps: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.engine import Engine, run
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose, base_key_data
-from ds_jax.search.policies.base import ForkPlan
+from ds_jax.search.policies.base import Plan
 from ds_jax.types import FinishedTree, Problem, Verdict
 
 OPEN, GOOD, BAD = range(3)  # the state is the last token modulo 3, the depth its quotient
@@ -92,7 +92,7 @@ def grow(
   success: float,
   num_trees: int,
   *,
-  plan: ForkPlan | None = None,
+  plan: Plan | None = None,
   seed: int = 0,
   end_rate: float = 0.0,
   verify_fn: VerifyFn = verify,

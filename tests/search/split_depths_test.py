@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ds_jax.search.decode_cost import DecodeCost
 from ds_jax.search.policies.fork_law import (
   MAX_BLOCKS,
   SplitHistory,
@@ -17,6 +18,10 @@ from ds_jax.search.policies.fork_law import (
   split_table,
 )
 from ds_jax.types import FinishedTree
+
+COST = DecodeCost(
+  row_bytes=10.0, position_bytes=1.0, num_siblings=1, segment_length=4, prompt_length=8.0
+)
 
 
 def random_tree(seed, num_nodes=40, max_depth=6) -> FinishedTree:
@@ -135,4 +140,6 @@ def test_history_forgets_and_comes_back_from_json():
   assert SplitHistory.from_json(seen.to_json()) == seen
   total = 20 * sum(split_table(tree, 6) for tree in trees)
   np.testing.assert_allclose(np.array(seen.blocks).sum(0), total)
-  assert all(np.isfinite(v) for v in split_metrics(seen, 6).values())
+  shown = split_metrics(seen, 6, which='pooled', cost=COST)
+  assert 'search/pooled_u_over_x_time_depth_5_high' in shown
+  assert all(np.isfinite(v) for v in shown.values())

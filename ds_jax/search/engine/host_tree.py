@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ds_jax.config import SearchConfig
+from ds_jax.search.policies.base import Plan
 from ds_jax.search.tree import Tree
 from ds_jax.types import FinishedTree, Problem, Verdict
 
@@ -26,6 +27,7 @@ class Job:
   prompt_tokens: np.ndarray  # [P] int32
   sample: int = 0  # which of several trees of this problem
   process: int = 0  # to which the tree belongs, of those that search together
+  plan: Plan | None = None  # where its forks pay, for a policy that plans trees apart
 
 
 class Segment(NamedTuple):

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from ds_jax.config import SearchConfig
-from ds_jax.search.policies.base import Allocation, ForkPlan, Policy, no_forks
+from ds_jax.search.policies.base import Allocation, ForkPlan, Plan, Policy, no_forks
 from ds_jax.search.policies.released import FAITHFUL
 from ds_jax.search.policies.serial import DEEPSEARCH
-from ds_jax.search.policies.waves import DIRECT, FORK
+from ds_jax.search.policies.waves import DIRECT, FORK, FORK_BY_SAMPLING, FORK_BY_STRATUM
 
-__all__ = ['POLICIES', 'Allocation', 'ForkPlan', 'Policy', 'no_forks', 'policy_of']
+__all__ = [
+  'FORK_RULES',
+  'POLICIES',
+  'Allocation',
+  'ForkPlan',
+  'Plan',
+  'Policy',
+  'no_forks',
+  'policy_of',
+]
 
 POLICIES: dict[str, Policy] = {
   'deepsearch': DEEPSEARCH,
@@ -16,8 +25,16 @@ POLICIES: dict[str, Policy] = {
   'direct': DIRECT,
   'fork': FORK,
 }
+# What 'fork' is, by search.fork_rule.
+FORK_RULES: dict[str, Policy] = {
+  'law': FORK,
+  'strata': FORK_BY_STRATUM,
+  'sampling': FORK_BY_SAMPLING,
+}
 
 
 def policy_of(search: SearchConfig) -> Policy:
   """The policy that the settings name."""
+  if search.policy == 'fork':
+    return FORK_RULES[search.fork_rule]
   return POLICIES[search.policy]
