@@ -14,6 +14,7 @@ from ds_jax.report.text import percent
 from ds_jax.run.compiling import Clock
 from ds_jax.run.durable import LineFile, close_parts, open_results
 from ds_jax.run.engines import Engines, open_engines
+from ds_jax.run.forking import decode_cost
 from ds_jax.run.growing import JobKey, grow_in_memory, grow_missing, key_of
 from ds_jax.run.parameters import chosen_params
 from ds_jax.run.questions import (
@@ -24,6 +25,7 @@ from ds_jax.run.questions import (
   with_slots,
 )
 from ds_jax.run.session import Session
+from ds_jax.search.decode_cost import DecodeCost
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.types import FinishedTree, Problem
 
@@ -74,15 +76,16 @@ def search_problem(
     (tree,) = grow_in_memory(alone, chosen.params, work, on_start=clock.start).trees
     seconds = clock.seconds(problem.id)
     row = _row(engines, tree, problem, select=select, seconds=seconds)
+    cost = decode_cost(engines, [tree.prompt_tokens])
     shown = format_tree(tree, engines.tokenizer.decode_response)
   summary = {
     'status': 'done',
     **chosen.summary,
     'time/search': seconds,
     **{name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')},
-    **summarize_trees([row]),
+    **summarize_trees([row], cost),
   }
-  return summary, '\n'.join([shown, format_split_depths(*split_figures([row]))])
+  return summary, '\n'.join([shown, *_split_lines([row], cost)])
 
 
 def search_file(
@@ -122,7 +125,8 @@ def search_file(
       if not session.team.is_first:
         return {'status': 'done', 'process': session.team.index}, ''
       rows = trees.rows(work.jobs)
-  figures = summarize_trees(rows)
+      cost = decode_cost(engines, [job.prompt_tokens for job in work.jobs])
+  figures = summarize_trees(rows, cost)
   if counters.trees:  # how well the slots were used now
     figures |= counters.metrics() | {'search/out_of_budget': counters.out_of_budget}
   summary = {
@@ -132,7 +136,7 @@ def search_file(
     'num_skipped': len(loaded.skipped),
     **figures,
   }
-  tables = [format_table(figures['table']), format_split_depths(*split_figures(rows))]
+  tables = [format_table(figures['table']), *_split_lines(rows, cost)]
   return summary, '\n'.join([*tables, _accuracy_line(figures)])
 
 
@@ -195,6 +199,18 @@ def _row(
     stop_ids=engines.tokenizer.stop_ids,
   )
   return row | {'tree': tree_to_dict(tree, decode)}
+
+
+def _split_lines(rows: Sequence[Row], cost: DecodeCost) -> list[str]:
+  """U/x by depth as text, of all problems and of those whose past is known."""
+  names = {'all': 'all problems', 'unsolved': 'unsolved before', 'solved': 'solved before'}
+  lines = []
+  for which, figures in split_figures(rows, cost).items():
+    intervals = {'tokens': figures.in_tokens}
+    if figures.in_time is not None:
+      intervals['predicted time'] = figures.in_time
+    lines.append(format_split_depths(names[which], figures.pairs, intervals))
+  return lines
 
 
 def _accuracy_line(figures: Summary) -> str:

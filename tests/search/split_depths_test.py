@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from finished_trees import finished_tree
 
 from ds_jax.search.decode_cost import DecodeCost
 from ds_jax.search.policies.fork_law import (
@@ -40,28 +41,13 @@ def random_tree(seed, num_nodes=40, max_depth=6) -> FinishedTree:
   chosen = rng.random(num_nodes) < 0.1
   for node in range(1, num_nodes):
     chosen[node] |= chosen[parent[node]]
-  floats, none = np.zeros(0, np.float32), np.zeros(num_nodes, np.float32)
-  return FinishedTree(
+  return finished_tree(
+    parent,
+    lengths,
     problem_id=str(seed),
-    sample=0,
-    prompt_tokens=np.zeros(0, np.int32),
-    parent=parent,
-    depth=depth,
-    token_start=np.append(0, np.cumsum(lengths)),
-    tokens=floats,
-    logprobs=floats,
-    entropies=floats,
-    visit_count=none,
-    value_sum=none,
-    num_ends=is_valid.astype(np.int32),
-    num_correct=(is_valid & is_correct).astype(np.int32),
-    is_terminal=is_end,
+    is_valid=is_valid,
+    is_correct=is_valid & is_correct,
     is_outcome_chosen=chosen,
-    reward=none,
-    verdict=(None,) * num_nodes,
-    collected=np.zeros(0, np.int32),
-    selections=(),
-    statistics={},
   )
 
 

@@ -268,26 +268,30 @@ def _add_forks(
       is_tree_solved=nodes.num_correct[Tree.ROOT] > 0,
     )
     depths, is_wanted = choose_depths(to_fork, draws[:max_forks], plan)
-    depths, is_probe, is_wanted = _with_probe(
+    depths, is_fork, is_probe = _with_probe(
       depths, is_wanted, draws[max_forks:], rollout=to_fork, plan=plan, settings=settings
     )
-    is_wanted &= is_its_end.any()
     node = _nodes_by_depth(tree, end, plan.max_depth)[depths]
-    num_there = tree.policy.num_asked + planned.children_due + planned.forks_due
-    count = _children_wanted(node, is_wanted, num_there, least=settings.min_continuations)
+    count = _children_wanted(
+      node,
+      is_fork & is_its_end.any(),
+      is_probe & is_its_end.any(),
+      num_there=tree.policy.num_asked + planned.children_due + planned.forks_due,
+      least=settings.min_continuations,
+    )
     # Forks in their order, as far as the budgets reach: in expansions a fork is as long as it can
     # be, in tokens as long as the rest of the rollout that it forks.
-    segments = count * (settings.max_depth - depths)
-    price = count * (nodes.path_tokens[end] - nodes.path_tokens[node])
-    has_expansions = _total(segments, is_wanted) <= planned.expansions_left
-    has_tokens = _total(price, is_wanted) <= planned.tokens_left
-    is_wanted &= has_expansions & has_tokens
+    segments = settings.max_depth - depths
+    price = nodes.path_tokens[end] - nodes.path_tokens[node]
+    has_expansions = jnp.cumsum(count * segments) <= planned.expansions_left
+    has_tokens = jnp.cumsum(count * price) <= planned.tokens_left
+    count = jnp.where(has_expansions & has_tokens, count, 0)
     return _Planned(
-      children_due=planned.children_due.at[node].add(jnp.where(is_wanted & is_probe, count, 0)),
-      forks_due=planned.forks_due.at[node].add(jnp.where(is_wanted & ~is_probe, count, 0)),
+      children_due=planned.children_due.at[node].add(jnp.where(is_probe, count, 0)),
+      forks_due=planned.forks_due.at[node].add(jnp.where(is_fork, count, 0)),
       num_planned=planned.num_planned + 1,
-      expansions_left=planned.expansions_left - _total(segments, is_wanted)[-1],
-      tokens_left=planned.tokens_left - _total(price, is_wanted)[-1],
+      expansions_left=planned.expansions_left - (count * segments).sum(),
+      tokens_left=planned.tokens_left - (count * price).sum(),
     )
 
   nothing_yet = _Planned(
@@ -307,28 +311,33 @@ def _add_forks(
 
 
 def _children_wanted(
-  node: jax.Array, is_wanted: jax.Array, num_there: jax.Array, *, least: jax.Array
+  node: jax.Array,
+  is_fork: jax.Array,
+  is_probe: jax.Array,
+  *,
+  num_there: jax.Array,
+  least: jax.Array,
 ) -> jax.Array:
-  """Children that each entry asks for: one, and the first one of a node what it lacks of `least`.
+  """Children that each entry asks for: one, or a whole group where its node has too few.
+
+  The first fork of a node asks for the group, so that all of it is paid for or nothing.
 
   Args:
     node: `[C]` int32, the nodes to fork.
-    is_wanted: `[C]` bool.
+    is_fork, is_probe: `[C]` bool, what entries are; neither: nothing is wanted.
     num_there: `[N]` int32, children of each node that are there or asked for.
-    least: `[]` int32.
+    least: `[]` int32, children that a forked node has.
 
   Returns:
     `[C]` int32.
   """
-  is_same = (node[:, None] == node) & is_wanted
-  is_first = jnp.argmax(is_same, axis=1) == jnp.arange(len(node))
-  missing = jnp.maximum(least - num_there[node] - is_same.sum(1), 0)
-  return jnp.where(is_wanted, 1 + jnp.where(is_first, missing, 0), 0)
-
-
-def _total(values: jax.Array, is_counted: jax.Array) -> jax.Array:
-  """Running sums of those `[C]` values that are counted."""
-  return jnp.cumsum(jnp.where(is_counted, values, 0))
+  is_same_fork = (node[:, None] == node) & is_fork
+  is_first = jnp.argmax(is_same_fork, axis=1) == jnp.arange(len(node))
+  num_forks = is_same_fork.sum(1)  # of each entry's node
+  missing = jnp.maximum(least - num_there[node] - jnp.maximum(num_forks, 1), 0)
+  of_fork = jnp.where(missing == 0, 1, jnp.where(is_first, num_forks + missing, 0))
+  of_probe = jnp.where(num_forks == 0, 1 + missing, 1)
+  return jnp.where(is_fork, of_fork, 0) + jnp.where(is_probe, of_probe, 0)
 
 
 def _nodes_by_depth(tree: Tree, end: jax.Array, max_depth: int) -> jax.Array:
@@ -405,14 +414,15 @@ def _with_probe(
     settings: `probe_share`.
 
   Returns:
-    `[F + 1]` int32 depths, `[F + 1]` bool is_probe, `[F + 1]` bool is_wanted.
+    `[F + 1]` int32 depths, `[F + 1]` bool is_fork, `[F + 1]` bool is_probe.
   """
   depth = jnp.arange(plan.max_depth)
   is_inner = (depth > 0) & (depth < rollout.length)
   probe = _nth(is_inner, draws[1])
   is_probed = (draws[0] < settings.probe_share) & is_inner.any()
-  is_probe = jnp.arange(len(depths) + 1) == len(depths)
-  return jnp.append(depths, probe), is_probe, jnp.append(is_wanted, is_probed)
+  is_fork = jnp.append(is_wanted, False)
+  is_probe = jnp.append(jnp.zeros(is_wanted.shape, bool), is_probed)
+  return jnp.append(depths, probe), is_fork, is_probe
 
 
 def _nth(mask: jax.Array, share: jax.Array) -> jax.Array:
