@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -49,40 +50,32 @@ def plan_apart(config: Config, host: RunState, jobs: Sequence[Job]) -> Sequence[
   return planned
 
 
-def fork_figures(
-  config: Config, host: RunState, trees: Sequence[FinishedTree], cost: DecodeCost
-) -> dict[str, float]:
-  """Metrics: where forking pays, by the counts of recent steps, and what was forked in this one.
+@dataclasses.dataclass(frozen=True)
+class ForkFigures:
+  """Metrics of where forking pays, and of what was forked."""
 
-  Args:
-    config: of the run.
-    host: the state after the step.
-    trees: that the step has searched.
-    cost: of a token.
-  """
-  max_depth = config.search.max_depth
-  histories = {
-    'pooled': host.splits,
-    'unsolved': host.strata.unsolved,
-    'solved': host.strata.solved,
-  }
-  figures = {}
-  for which, history in histories.items():
-    figures |= split_metrics(history, max_depth, which=which, cost=cost)
-    is_shown = which == 'pooled' or policy_of(config.search).plans_apart
-    if history.blocks and is_shown:
-      name = 'fork_depths' if which == 'pooled' else f'{which}_fork_depths'
-      figures[f'search/{name}'] = float(fork_plan(history, max_depth).is_allowed.sum())
-  if config.search.policy != 'fork':
+  engines: Engines
+  prompts: Sequence[np.ndarray]  # of training problems, [P] int32 each
+
+  @functools.cached_property
+  def cost(self) -> DecodeCost:
+    return decode_cost(self.engines, self.prompts)
+
+  def of_step(self, host: RunState, trees: Sequence[FinishedTree]) -> dict[str, float]:
+    """Where forking pays by the counts of recent steps, and what this step has forked.
+
+    Args:
+      host: the state after the step.
+      trees: that the step has searched.
+    """
+    config = self.engines.session.config
+    figures = _paying_figures(config, host, self.cost)
+    if config.search.policy != 'fork':
+      return figures
+    figures |= _forked_figures(trees)
+    if forks_by_sampling(config):
+      figures |= sampling_metrics(host.fork_counts, config.search.max_depth)
     return figures
-  forks, rollouts = np.sum([count_forks(tree) for tree in trees], axis=0).tolist()
-  figures |= {'search/forks': forks, 'search/further_rollouts': rollouts}
-  continuations = np.concatenate([_continuations(tree) for tree in trees])
-  if len(continuations):
-    figures['search/continuations_per_fork'] = float(continuations.mean())
-  if forks_by_sampling(config):
-    figures |= sampling_metrics(host.fork_counts, max_depth)
-  return figures
 
 
 def decode_cost(engines: Engines, prompts: Sequence[np.ndarray]) -> DecodeCost:
@@ -110,7 +103,34 @@ def decode_cost(engines: Engines, prompts: Sequence[np.ndarray]) -> DecodeCost:
   )
 
 
-def _continuations(tree: FinishedTree) -> np.ndarray:
-  """Children of each node below the root that has several."""
-  counts = np.bincount(tree.parent[1:], minlength=len(tree.parent))[1:]
-  return counts[counts > 1]
+def _paying_figures(config: Config, host: RunState, cost: DecodeCost) -> dict[str, float]:
+  """U/x of recent steps by stratum, and the depths that it allows."""
+  max_depth, plans_apart = config.search.max_depth, policy_of(config.search).plans_apart
+  histories = {
+    'pooled': host.splits,
+    'unsolved': host.strata.unsolved,
+    'solved': host.strata.solved,
+  }
+  figures = {}
+  for which, history in histories.items():
+    figures |= split_metrics(history, max_depth, which=which, cost=cost)
+    is_pooled = which == 'pooled'
+    if history.blocks and (is_pooled or plans_apart):
+      name = 'fork_depths' if is_pooled else f'{which}_fork_depths'
+      figures[f'search/{name}'] = float(fork_plan(history, max_depth).is_allowed.sum())
+  return figures
+
+
+def _forked_figures(trees: Sequence[FinishedTree]) -> dict[str, float]:
+  """What was forked because of an outcome, and how many continuations there are at a state."""
+  figures = {'search/forks': 0, 'search/further_rollouts': 0}
+  continuations: list[int] = []
+  for tree in trees:
+    forks, rollouts = count_forks(tree)
+    figures['search/forks'] += forks
+    figures['search/further_rollouts'] += rollouts
+    num_children = np.bincount(tree.parent[1:], minlength=len(tree.parent))[1:]
+    continuations += num_children[num_children > 1].tolist()
+  if continuations:
+    figures['search/continuations_per_fork'] = float(np.mean(continuations))
+  return figures

@@ -15,11 +15,10 @@ from ds_jax.config import Config
 from ds_jax.run.batches import Prompt, next_batch, numbered_jobs
 from ds_jax.run.engines import Engines
 from ds_jax.run.experience import after_sampling, experience_figures
-from ds_jax.run.forking import decode_cost, fork_figures, known_plan, plan_apart
+from ds_jax.run.forking import ForkFigures, known_plan, plan_apart
 from ds_jax.run.growing import Grown, Work, key_of
 from ds_jax.run.sampled import Sampled, sampled_figures, with_contrast
 from ds_jax.run.state import RunState
-from ds_jax.search.decode_cost import DecodeCost
 from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
@@ -46,9 +45,8 @@ class Sampler:
     return self.engines.session.config
 
   @functools.cached_property
-  def cost(self) -> DecodeCost:
-    """Of a token of the run's trees."""
-    return decode_cost(self.engines, [tokens for _, tokens in self.prompts.values()])
+  def fork_figures(self) -> ForkFigures:
+    return ForkFigures(self.engines, [tokens for _, tokens in self.prompts.values()])
 
   def next_problems(self, host: RunState) -> list[str]:
     """Ids of the problems of the next step, without refills."""
@@ -78,14 +76,12 @@ class Sampler:
     num_tokens = sum(part.num_tokens for part in parts)
     after = after_sampling(self.config, host, groups, trees, num_tokens=num_tokens)
     after = dataclasses.replace(after, batches=host.batches + len(parts))
-    sampled = sampled_figures(
+    figures = experience_figures(after) | self.fork_figures.of_step(after, trees)
+    figures |= sampled_figures(
       parts,
       self.prompts,
       max_depth=self.config.search.max_depth,
       stop_ids=self.engines.tokenizer.stop_ids,
-    )
-    figures = (
-      experience_figures(after) | fork_figures(self.config, after, trees, self.cost) | sampled
     )
     if max_refills:
       contrasting = with_contrast(parts)

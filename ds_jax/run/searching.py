@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax import sharding
 from ds_jax.evaluate.answers import SELECTIONS
-from ds_jax.evaluate.searches import answers_of, split_figures, summarize_trees, tree_row
+from ds_jax.evaluate.searches import (
+  SplitFigures,
+  answers_of,
+  split_figures,
+  summarize_trees,
+  tree_row,
+)
 from ds_jax.report.inspect import format_split_depths, format_table, format_tree, tree_to_dict
 from ds_jax.report.text import percent
 from ds_jax.run.compiling import Clock
@@ -25,7 +31,6 @@ from ds_jax.run.questions import (
   with_slots,
 )
 from ds_jax.run.session import Session
-from ds_jax.search.decode_cost import DecodeCost
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.types import FinishedTree, Problem
 
@@ -85,7 +90,7 @@ def search_problem(
     **{name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')},
     **summarize_trees([row], cost),
   }
-  return summary, '\n'.join([shown, *_split_lines([row], cost)])
+  return summary, '\n'.join([shown, *_split_lines(split_figures([row], cost))])
 
 
 def search_file(
@@ -136,7 +141,7 @@ def search_file(
     'num_skipped': len(loaded.skipped),
     **figures,
   }
-  tables = [format_table(figures['table']), *_split_lines(rows, cost)]
+  tables = [format_table(figures['table']), *_split_lines(split_figures(rows, cost))]
   return summary, '\n'.join([*tables, _accuracy_line(figures)])
 
 
@@ -201,15 +206,15 @@ def _row(
   return row | {'tree': tree_to_dict(tree, decode)}
 
 
-def _split_lines(rows: Sequence[Row], cost: DecodeCost) -> list[str]:
+def _split_lines(figures: Mapping[str, SplitFigures]) -> list[str]:
   """U/x by depth as text, of all problems and of those whose past is known."""
   names = {'all': 'all problems', 'unsolved': 'unsolved before', 'solved': 'solved before'}
   lines = []
-  for which, figures in split_figures(rows, cost).items():
-    intervals = {'tokens': figures.in_tokens}
-    if figures.in_time is not None:
-      intervals['predicted time'] = figures.in_time
-    lines.append(format_split_depths(names[which], figures.pairs, intervals))
+  for which, figure in figures.items():
+    intervals = {'tokens': figure.in_tokens}
+    if figure.in_time is not None:
+      intervals['predicted time'] = figure.in_time
+    lines.append(format_split_depths(names[which], figure.pairs, intervals))
   return lines
 
 

@@ -57,6 +57,7 @@ def stop_and_go_on(workdir, cfg, *, in_step):
   tiny_run.train(workdir, cfg)
 
 
+@pytest.mark.long
 def test_forks_by_stratum_are_at_work_and_survive_a_stop(warm, tmp_path):
   cfg = tiny_run.config(**STRATA)
   plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
