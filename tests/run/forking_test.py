@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -78,13 +79,16 @@ def test_forks_by_stratum_are_at_work_and_survive_a_stop(warm, tmp_path):
   tiny_run.assert_same_run(stopped, plain, cfg)
 
 
-def test_forks_by_sampling_are_at_work_and_survive_a_stop(warm, tmp_path):
+def test_forks_by_sampling_are_at_work_and_survive_a_stop(warm, tmp_path, root):
   cfg = tiny_run.config(**SAMPLING)
   plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   tiny_run.train(plain, cfg)
   rows = train_rows(plain)
   assert sum(row['search/forks'] for row in rows) > 0
   assert sum(row['search/further_rollouts'] for row in rows) > 0
+  text = (root / 'README.md').read_text()
+  for name in {re.sub(r'depth_\d+.*', 'depth_D', name) for row in rows for name in row}:
+    assert not name.startswith('search/') or f'`{name}`' in text, name
   at_root = [row['search/fork_successes_per_1000_tokens_depth_0'] for row in rows]
   assert len(set(at_root)) > 1 and min(at_root) > 0
   stop_and_go_on(stopped, cfg, in_step=3)
