@@ -199,6 +199,15 @@ class SearchConfig:
   # between equal scores: 'first' in pre-order (released), 'confident' or 'random'
   ties: Literal['first', 'confident', 'random'] = 'first'
   probe_share: Share = 0.1  # of rollouts under 'fork' that get a random fork, to measure U; ours
+  # where 'fork' forks: 'law' (at depths where U/x is clearly above 1), 'strata' (likewise, counted
+  # apart for problems that were solved before and those that were not), 'sampling' (failed rollouts
+  # of groups that are all wrong, at depths drawn by right ends per token; a new rollout is one)
+  fork_rule: Later[Literal['law', 'strata', 'sampling']] = 'law'
+  # draws of each failed rollout under 'sampling'
+  forks_per_failure: Later[Annotated[int, at_least(1), at_most(64)]] = 4
+  # continuations that a node has at least once 'fork' forks it, the first one counted: a baseline
+  # at that state exists
+  min_continuations: Later[Positive] = 1
   replay_chunk: Positive = 2048  # tokens a lane encodes per expansion when a slot jumps or starts
   replay_lanes: Machine[Positive] = 4  # slots per device that may replay in one expansion
   path_block: Positive = 512  # path positions that attention reads at a time

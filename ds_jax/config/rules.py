@@ -17,6 +17,17 @@ def check_contradictions(config: Config) -> None:
       f'search.max_expansions = {search.max_expansions} does not allow one rollout of '
       f'search.max_depth = {search.max_depth} segments; raise it.'
     )
+  if search.fork_rule != 'law' and search.policy != 'fork':
+    raise InputError(
+      f'search.fork_rule = {search.fork_rule} says where search.policy = fork forks, and '
+      f'search.policy = {search.policy} does not; set search.policy=fork, or search.fork_rule=law.'
+    )
+  if search.min_continuations > 1 and search.policy != 'fork':
+    raise InputError(
+      f'search.min_continuations = {search.min_continuations} is about nodes that search.policy = '
+      f'fork forks, not about search.policy = {search.policy}; set search.policy=fork, or '
+      'search.min_continuations=1 (search.width says how many children a node gets).'
+    )
   if config.memory.when == 'at_once' and train.objective == 'imitation':
     raise InputError(
       'memory.when = at_once learns from solutions that a search finds, and train.objective = '

@@ -74,6 +74,7 @@ _METADATA_FIELDS = (
   'extra_info.difficulty',
   'numbers',
   'target',
+  'is_solved',
 )
 
 # The suffix of the released code, which files prepared for it have behind every question.
@@ -128,6 +129,7 @@ def read_question(row: Mapping[str, Any], config: DataConfig) -> Problem:
     id=_row_id(row, text, '', config.id_field),
     prompt=with_instruction(text, config.instruction),
     answer='',
+    metadata=_metadata(row),
     preamble=tuple(preamble),
   )
 

@@ -5,13 +5,15 @@ The columns are those of the paper's Table 3; U/x says by depth where ends of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ds_jax.evaluate import answers
 from ds_jax.search import statistics
+from ds_jax.search.decode_cost import DecodeCost
+from ds_jax.search.policies.fork_law import RatioInterval, ratio_interval, split_table
 from ds_jax.types import FinishedTree, Problem
 
 # Columns of the paper's Table 3, one number per tree; mean and deviation are over trees.
@@ -60,7 +62,8 @@ def tree_row(
 
   Args:
     tree: the finished tree.
-    problem: what it was grown for; an empty answer is not known.
+    problem: what it was grown for; an empty answer is not known. Whether it was solved before is in
+      its metadata, if it came from the lines of an earlier search.
     chosen: see `answers_of`.
     select: the rule that gives the answer.
     seconds: from the tree's start to its end.
@@ -68,7 +71,8 @@ def tree_row(
     stop_ids: any of these ids ends a response.
   """
   is_cut = statistics.cut_ends([tree], stop_ids)
-  pairs, disagreements = statistics.split_counts(tree, max_depth)
+  pairs, disagreements, tokens_left = split_table(tree, max_depth)
+  was_solved = problem.metadata.get('is_solved')
   return {
     'id': problem.id,
     'question': problem.prompt,
@@ -80,8 +84,10 @@ def tree_row(
     'num_ends': len(is_cut),
     'num_cut': sum(is_cut),
     'num_cut_correct': tree.num_cut_correct(stop_ids),
-    'pairs': pairs.tolist(),
-    'disagreements': disagreements.tolist(),
+    'pairs': pairs.astype(int).tolist(),
+    'disagreements': disagreements.astype(int).tolist(),
+    'tokens_left': tokens_left.tolist(),
+    'was_solved': was_solved if isinstance(was_solved, bool) else None,
   }
 
 
@@ -104,31 +110,31 @@ def table_row(tree: FinishedTree, seconds: float) -> dict[str, float | None]:
   }
 
 
-def summarize_trees(rows: Sequence[Row]) -> dict[str, Any]:
+def summarize_trees(rows: Sequence[Row], cost: DecodeCost) -> dict[str, Any]:
   """Mean and deviation of every column of TABLE over trees, U/x by depth, and how many are right.
 
-  `accuracy/RULE` is over problems with a known answer, for each rule of choosing one.
+  `accuracy/RULE` is over problems with a known answer, for each rule of choosing one. U/x is there
+  in tokens (`u_over_x`) and in predicted time (`u_over_x_time`), each with the bounds of its
+  interval; of problems that were or were not solved before as well (`unsolved_u_over_x` and so on),
+  where that is known.
 
   Args:
     rows: from `tree_row`, each with its `tree` as plain values.
+    cost: of a token.
   """
   graded = [row for row in rows if row['gold'] is not None]
-  ratios, pairs = split_figures(rows)
+  figures = split_figures(rows, cost)
   total = lambda name: sum(row['tree']['statistics'].get(name) or 0 for row in rows)
   accuracy = {f'accuracy/{rule}': _accuracy(graded, rule) for rule in answers.SELECTIONS}
   table = {name: _mean_and_deviation([row['table'][name] for row in rows]) for name in TABLE}
-  u_over_x = {}
-  for depth, ratio in enumerate(ratios):
-    if depth and np.isfinite(ratio):
-      u_over_x[str(depth)] = ratio
   return {
     'num_problems': len(rows),
     'num_graded': len(graded),
     'num_solved': sum(row['is_solved'] for row in graded),
     **accuracy,
     'table': table,
-    'u_over_x': u_over_x,
-    'split_pairs': pairs,
+    **_ratios_by_depth(figures),
+    'split_pairs': figures['all'].pairs,
     'search/tokens': total('generated_tokens'),
     'search/recomputed_share': total('recomputed_tokens') / max(total('generated_tokens'), 1),
     'search/cut_share': _share_of_ends(rows, 'num_cut'),
@@ -136,11 +142,46 @@ def summarize_trees(rows: Sequence[Row]) -> dict[str, Any]:
   }
 
 
-def split_figures(rows: Sequence[Row]) -> tuple[list[float], list[int]]:
-  """U/x and pairs of ends by the depth where they split, over all trees."""
-  pairs = np.sum([row['pairs'] for row in rows], axis=0)
-  disagreements = np.sum([row['disagreements'] for row in rows], axis=0)
-  return statistics.unresolved_over_cost(pairs, disagreements).tolist(), pairs.tolist()
+class SplitFigures(NamedTuple):
+  """What pairs of ends say of some trees, by the depth where they split."""
+
+  pairs: list[int]
+  in_tokens: RatioInterval  # U/x
+  in_time: RatioInterval | None  # None: lines of an older version do not tell their tokens
+
+
+def split_figures(rows: Sequence[Row], cost: DecodeCost) -> dict[str, SplitFigures]:
+  """U/x of all trees, and of those whose problems were 'unsolved' and 'solved' before, with the
+  intervals of a bootstrap over problems. Which they were was known before the trees grew."""
+  figures = {'all': _split_figures(rows, cost)}
+  for which, was_solved in (('unsolved', False), ('solved', True)):
+    if chosen := [row for row in rows if row.get('was_solved') is was_solved]:
+      figures[which] = _split_figures(chosen, cost)
+  return figures
+
+
+def _split_figures(rows: Sequence[Row], cost: DecodeCost) -> SplitFigures:
+  has_tokens = all('tokens_left' in row for row in rows)
+  names = ('pairs', 'disagreements', 'tokens_left') if has_tokens else ('pairs', 'disagreements')
+  tables = np.array([[row[name] for name in names] for row in rows], float)
+  return SplitFigures(
+    pairs=np.sum([row['pairs'] for row in rows], axis=0).tolist(),
+    in_tokens=ratio_interval(tables),
+    in_time=ratio_interval(tables, cost) if has_tokens else None,
+  )
+
+
+def _ratios_by_depth(figures: Mapping[str, SplitFigures]) -> dict[str, dict[str, float]]:
+  """U/x and its bounds below the root by depth, as far as they are finite."""
+  by_depth = {}
+  for which, figure in figures.items():
+    prefix = '' if which == 'all' else f'{which}_'
+    for name, interval in (('u_over_x', figure.in_tokens), ('u_over_x_time', figure.in_time)):
+      for bound, values in interval._asdict().items() if interval else ():
+        finite = {str(d): float(values[d]) for d in np.flatnonzero(np.isfinite(values)) if d}
+        suffix = '' if bound == 'ratio' else f'_{bound}'
+        by_depth[f'{prefix}{name}{suffix}'] = finite
+  return by_depth
 
 
 def _end_fields(end: answers.End, is_graded: bool) -> dict[str, Any]:

@@ -39,6 +39,12 @@ class Slots(NamedTuple):
   def segments(self) -> Caches:
     return Caches(self.segment_keys, self.segment_values)
 
+  @property
+  def position_bytes(self) -> int:
+    """Of one position of a path: keys and values of all layers."""
+    num_layers, _, num_heads, _, head_width = self.path_keys.shape
+    return sum(num_layers * num_heads * head_width * x.dtype.itemsize for x in self.paths)
+
 
 def init_slots(
   config: DecoderConfig, num_slots: int, *, width: int, segment_length: int, capacity: int

@@ -109,6 +109,15 @@ def abstract_decoder(config: DecoderConfig) -> Decoder:
   return jax.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
 
 
+def parameters_read(decoder: Decoder) -> list[Any]:
+  """The parameters that a decode step reads whole, or what describes them.
+
+  Of an embedding that is not the head only a few rows are read; it is left out.
+  """
+  left_out = [] if decoder.head is None else jax.tree.leaves(decoder.embedding)
+  return [x for x in jax.tree.leaves(decoder) if not any(x is y for y in left_out)]
+
+
 # attend_fn(q [..., H, D], k [..., C, D], v [..., C, D]) -> [..., H, D], in the layer's layout.
 AttendFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 

@@ -11,7 +11,7 @@ import jax
 
 from ds_jax.decode.expand import DECODE_TOKENS
 from ds_jax.model.caches import Slots
-from ds_jax.model.decoder import Decoder
+from ds_jax.model.decoder import Decoder, parameters_read
 from ds_jax.plan.hlo import read_traffic
 from ds_jax.plan.products import count_flops, declared_bytes
 from ds_jax.plan.speed import Work
@@ -71,13 +71,11 @@ def unavoidable_bytes(decoder: Decoder, slots: Slots, path_length: float) -> flo
   """Bytes per device that a decode step must read: parameters and what is valid of the caches.
 
   Args:
-    decoder: in the form for search; of an embedding that is not the head only a few rows are read.
+    decoder: in the form for search.
     slots: the caches; segments are half written on average.
     path_length: valid positions of a path, on average.
   """
-  parameters = bytes_per_device(decoder)
-  if decoder.head is not None:
-    parameters -= bytes_per_device(decoder.embedding)
+  parameters = bytes_per_device(parameters_read(decoder))
   share_valid = path_length / slots.path_keys.shape[3]
   paths, segments = bytes_per_device(slots.paths), bytes_per_device(slots.segments)
   return parameters + paths * share_valid + segments / 2

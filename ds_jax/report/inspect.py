@@ -54,17 +54,27 @@ def format_table(table: Mapping[str, Mapping[str, float] | None]) -> str:
   return '\n'.join(lines)
 
 
-def format_split_depths(ratios: Sequence[float], pairs: Sequence[int]) -> str:
-  """Returns one line: U/x by the depth where pairs of ends split, and how many pairs there were.
+def format_split_depths(
+  name: str, pairs: Sequence[int], intervals: Mapping[str, Sequence[Sequence[float]]]
+) -> str:
+  """Returns a line per depth where pairs of ends split: U/x with its interval, and the pairs.
 
   Above 1 a fork at that depth beats a new rollout; '–' where it cannot be told.
+
+  Args:
+    name: of the problems.
+    pairs: by depth.
+    intervals: by what x is measured in: ratios, lower and upper bounds, each by depth.
   """
-  cells = []
-  for depth, (ratio, count) in enumerate(zip(ratios, pairs, strict=True)):
-    if count:
-      shown = f'{ratio:.2f}' if math.isfinite(ratio) else '–'
-      cells.append(f'{depth}: {shown} ({count:,})')
-  return 'U/x by depth (pairs of ends): ' + (', '.join(cells) or 'no pairs')
+  lines = [f'U/x by depth, {name}: {sum(pairs):,} pairs of ends']
+  for depth, count in enumerate(pairs):
+    cells = []
+    for measure, interval in intervals.items():
+      ratio, low, high = (f'{v[depth]:.2f}' if math.isfinite(v[depth]) else '–' for v in interval)
+      cells.append(f'in {measure} {ratio} [{low}, {high}]')
+    if count and depth:
+      lines.append(f'  depth {depth}: {", ".join(cells)} ({count:,} pairs)')
+  return '\n'.join(lines)
 
 
 def tree_to_dict(tree: FinishedTree, decode: Decode) -> dict[str, Any]:

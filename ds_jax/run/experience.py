@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 
 from ds_jax.config import Config
+from ds_jax.run.forking import forks_by_sampling
 from ds_jax.run.sampled import Sampled
 from ds_jax.run.starts import prefix_figures
 from ds_jax.run.state import RunState
-from ds_jax.search.policies.base import ForkPlan
-from ds_jax.search.policies.fork_law import fork_plan, split_metrics
 from ds_jax.search.statistics import from_root
 from ds_jax.train.exploration import exploration_figures
 
@@ -30,22 +29,24 @@ def after_sampling(config: Config, host: RunState, sampled: Sampled) -> RunState
   prefixes = host.prefixes
   if config.search.policy == 'prefix':
     prefixes = prefixes.add(sampled.ends, config.prefix)
+  trees, max_depth = from_root(sampled.trees), config.search.max_depth
+  fork_counts = host.fork_counts
+  if forks_by_sampling(config):
+    fork_counts = fork_counts.add(trees, max_depth)
   start = config.sampling.temperature
   return dataclasses.replace(
     host,
     batches=host.batches + sampled.num_batches,
     generated_tokens=host.generated_tokens + sampled.num_tokens,
-    splits=host.splits.add(from_root(sampled.trees), config.search.max_depth),
+    splits=host.splits.add(trees, max_depth),
+    strata=host.strata.add(trees, host.solved, max_depth),
+    fork_counts=fork_counts,
+    solved=host.solved | sampled.solved,
     found=found,
     memory=memory,
     prefixes=prefixes,
     exploration=host.exploration.add(sampled.brought, config.explore, start),
   )
-
-
-def forks_that_pay(config: Config, host: RunState) -> ForkPlan:
-  """Where the policy 'fork' may fork, by what recent steps have shown."""
-  return fork_plan(host.splits, config.search.max_depth)
 
 
 def experience_figures(config: Config, host: RunState, sampled: Sampled) -> dict[str, float]:
@@ -56,8 +57,11 @@ def experience_figures(config: Config, host: RunState, sampled: Sampled) -> dict
     host: the state after the step.
     sampled: in it.
   """
-  figures = split_metrics(host.splits, config.search.max_depth)
+  figures = {
+    'search/tokens_so_far': host.generated_tokens,
+    'search/solved_so_far': len(host.solved),
+  }
   figures |= exploration_figures(sampled.brought, host.exploration, config.explore)
   if config.search.policy == 'prefix':
     figures |= prefix_figures(sampled.ends, host.prefixes, config.prefix)
-  return figures | {'search/tokens_so_far': host.generated_tokens}
+  return figures

@@ -27,7 +27,7 @@ from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose, base_key_data
 from ds_jax.search.engine.lockstep import deal
 from ds_jax.search.journal import share_trees, tree_from_line, tree_to_line
-from ds_jax.search.policies.base import ForkPlan
+from ds_jax.search.policies.base import Plan
 from ds_jax.types import FinishedTree, Problem
 
 JobKey = tuple[str, int]  # problem and sample
@@ -41,7 +41,7 @@ class Work:
   jobs: Sequence[Job]
   purpose: Purpose
   phase: str = ''  # as a person reads it; '': it is a part of the phase under way
-  plan: ForkPlan | None = None  # for the policy 'fork': where forks pay
+  plan: Plan | None = None  # for the policy 'fork': where forks pay
   round_index: int = 0
   step: int = 0
 

@@ -128,6 +128,12 @@ class Sampled:
         of_groups.append(Brought(group.job.temperature, not is_uniform(group.fresh)))
     return of_groups
 
+  @property
+  def solved(self) -> frozenset[str]:
+    """Ids of the problems that an end has solved from the root."""
+    ends = [t for group in self.groups for t in group.ends if t.is_correct and not t.num_given]
+    return frozenset(t.problem_id for t in ends)
+
   def with_batch(self, batch: Sampled) -> Sampled:
     """What is sampled with a further batch."""
     return dataclasses.replace(

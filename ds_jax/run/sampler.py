@@ -21,7 +21,8 @@ from ds_jax.run.budget import (
   wants_batch,
 )
 from ds_jax.run.engines import Engines
-from ds_jax.run.experience import after_sampling, experience_figures, forks_that_pay
+from ds_jax.run.experience import after_sampling, experience_figures
+from ds_jax.run.forking import ForkFigures, known_plan, plan_apart
 from ds_jax.run.growing import Grown, JobKey, Work, key_of
 from ds_jax.run.sampled import (
   Rollouts,
@@ -64,6 +65,10 @@ class Sampler:
     encode = self.engines.tokenizer.encode_response
     return worked_responses(self.config, self.prompts.values(), encode)
 
+  @functools.cached_property
+  def fork_figures(self) -> ForkFigures:
+    return ForkFigures(self.engines, [tokens for _, tokens in self.prompts.values()])
+
   def next_problems(self, host: RunState) -> list[str]:
     """Ids of the problems of the next step, without refills."""
     hard, rehearsed = next_batch(self.config, self.prompts, host)
@@ -86,7 +91,9 @@ class Sampler:
     sampled = self.sample_waves(host)
     groups, waiting, figures_of_groups = learnt_groups(sampled, host.waiting, config)
     after = dataclasses.replace(after_sampling(config, host, sampled), waiting=waiting)
-    figures = experience_figures(config, after, sampled) | sampled_figures(
+    figures = experience_figures(config, after, sampled)
+    figures |= self.fork_figures.of_step(after, sampled.trees)
+    figures |= sampled_figures(
       sampled,
       self.prompts,
       max_depth=config.search.max_depth,
@@ -188,9 +195,9 @@ class Sampler:
     """A tree for each job."""
     work = Work(
       engine=self.engines.search_engine,
-      jobs=jobs,
+      jobs=plan_apart(self.config, host, jobs),
       purpose=Purpose.SEARCH,
-      plan=forks_that_pay(self.config, host),
+      plan=known_plan(self.config, host),
       round_index=host.round_index,
       step=host.step,
     )

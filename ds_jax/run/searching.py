@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax import sharding
 from ds_jax.evaluate.answers import SELECTIONS
-from ds_jax.evaluate.searches import answers_of, split_figures, summarize_trees, tree_row
+from ds_jax.evaluate.searches import (
+  SplitFigures,
+  answers_of,
+  split_figures,
+  summarize_trees,
+  tree_row,
+)
 from ds_jax.report.inspect import format_split_depths, format_table, format_tree, tree_to_dict
 from ds_jax.report.text import percent
 from ds_jax.run.compiling import Clock
 from ds_jax.run.durable import LineFile, close_parts, open_results
 from ds_jax.run.engines import Engines, open_engines
+from ds_jax.run.forking import decode_cost
 from ds_jax.run.growing import JobKey, grow_in_memory, grow_missing, key_of
 from ds_jax.run.parameters import chosen_params
 from ds_jax.run.questions import (
@@ -74,15 +81,16 @@ def search_problem(
     (tree,) = grow_in_memory(alone, chosen.params, work, on_start=clock.start).trees
     seconds = clock.seconds(problem.id)
     row = _row(engines, tree, problem, select=select, seconds=seconds)
+    cost = decode_cost(engines, [tree.prompt_tokens])
     shown = format_tree(tree, engines.tokenizer.decode_response)
   summary = {
     'status': 'done',
     **chosen.summary,
     'time/search': seconds,
     **{name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')},
-    **summarize_trees([row]),
+    **summarize_trees([row], cost),
   }
-  return summary, '\n'.join([shown, format_split_depths(*split_figures([row]))])
+  return summary, '\n'.join([shown, *_split_lines(split_figures([row], cost))])
 
 
 def search_file(
@@ -122,7 +130,8 @@ def search_file(
       if not session.team.is_first:
         return {'status': 'done', 'process': session.team.index}, ''
       rows = trees.rows(work.jobs)
-  figures = summarize_trees(rows)
+      cost = decode_cost(engines, [job.prompt_tokens for job in work.jobs])
+  figures = summarize_trees(rows, cost)
   if counters.trees:  # how well the slots were used now
     figures |= counters.metrics() | {'search/out_of_budget': counters.out_of_budget}
   summary = {
@@ -132,7 +141,7 @@ def search_file(
     'num_skipped': len(loaded.skipped),
     **figures,
   }
-  tables = [format_table(figures['table']), format_split_depths(*split_figures(rows))]
+  tables = [format_table(figures['table']), *_split_lines(split_figures(rows, cost))]
   return summary, '\n'.join([*tables, _accuracy_line(figures)])
 
 
@@ -195,6 +204,18 @@ def _row(
     stop_ids=engines.tokenizer.stop_ids,
   )
   return row | {'tree': tree_to_dict(tree, decode)}
+
+
+def _split_lines(figures: Mapping[str, SplitFigures]) -> list[str]:
+  """U/x by depth as text, of all problems and of those whose past is known."""
+  names = {'all': 'all problems', 'unsolved': 'unsolved before', 'solved': 'solved before'}
+  lines = []
+  for which, figure in figures.items():
+    intervals = {'tokens': figure.in_tokens}
+    if figure.in_time is not None:
+      intervals['predicted time'] = figure.in_time
+    lines.append(format_split_depths(names[which], figure.pairs, intervals))
+  return lines
 
 
 def _accuracy_line(figures: Summary) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.run.waiting import Waiting
-from ds_jax.search.policies.fork_law import SplitHistory
+from ds_jax.search.policies.fork_law import SplitHistory, Strata
+from ds_jax.search.policies.fork_sampling import ForkCounts
 from ds_jax.train.exploration import Exploration
 from ds_jax.train.memory import Memory
 from ds_jax.train.prefixes import Prefixes
@@ -37,6 +38,9 @@ class RunState:
   prefixes: Prefixes = Prefixes()  # responses that rollouts start within
   waiting: Waiting = Waiting()  # groups for the updates of the next step
   exploration: Exploration = Exploration()  # temperatures, and what they brought
+  solved: frozenset[str] = frozenset()  # problems that some end has solved, whatever sampled it
+  strata: Strata = Strata()  # `splits` of problems solved before, and of the others
+  fork_counts: ForkCounts = ForkCounts()  # of recent steps: what forks have brought
 
   @classmethod
   def new(cls, max_cached_per_problem: int) -> RunState:
@@ -54,6 +58,9 @@ class RunState:
       'prefixes': self.prefixes.to_json(),
       'waiting': self.waiting.to_json(),
       'exploration': self.exploration.to_json(),
+      'solved': sorted(self.solved),
+      'strata': self.strata.to_json(),
+      'fork_counts': self.fork_counts.to_json(),
     }
 
   def solutions(self) -> ReplayBuffer:
@@ -175,6 +182,9 @@ class RunState:
         'prefixes': Prefixes.from_json(fields.get('prefixes', {})),
         'waiting': Waiting.from_json(fields.get('waiting', [])),
         'exploration': Exploration.from_json(fields.get('exploration', {})),
+        'solved': frozenset(fields['solved'] if 'solved' in fields else _known_solved(fields)),
+        'strata': Strata.from_json(fields.get('strata', {})),
+        'fork_counts': ForkCounts.from_json(fields.get('fork_counts', {})),
       }
     )
 
@@ -187,6 +197,12 @@ def _merge(replay: ReplayBuffer, found: ReplayBuffer) -> ReplayBuffer:
     fresh = tuple(s for s in new if s not in kept)
     solutions[name] = (*kept, *fresh)[: replay.max_per_problem]
   return dataclasses.replace(replay, solutions=solutions)
+
+
+def _known_solved(fields: Mapping[str, Any]) -> set[str]:
+  """Problems whose solutions a checkpoint holds, all that one of an older version tells."""
+  caches = [fields['replay'], fields['found'], fields.get('memory') or {'solutions': {}}]
+  return set().union(*(cache['solutions'] for cache in caches))
 
 
 def _written(steps: Sequence[int]) -> str:

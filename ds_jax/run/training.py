@@ -315,6 +315,7 @@ class Training:
     hard_ids, measured = filter_figures(self.engines, rollouts, prompts)
     host.begin_round(hard_ids)
     host.generated_tokens += sum(tree.statistics['generated_tokens'] for tree in rollouts)
+    host.solved |= {tree.problem_id for tree in rollouts if tree.is_solved}
     figures = measured | {
       'round': host.round_index,
       'filter/num_problems': len(candidates),

@@ -63,6 +63,7 @@ class Settings:
   lambda4: jax.Array  # [] float32, own quality; released option, off; not in the paper
   backup_threshold: jax.Array  # [] float32, floor of the backup weight; paper and released 0.1
   probe_share: jax.Array  # [] float32, rollouts with a random fork under 'fork'; ours
+  min_continuations: jax.Array  # [] int32, of a node that 'fork' forks; ours
 
   # Rules.
   backtrack: str = _rule('global')
@@ -89,6 +90,9 @@ class Settings:
   'confident': the highest mean log-prob of the node's own tokens, 'random': by the node's own key.
   The paper says nothing. Released with its shipped numbers, UCT among new siblings always ties."""
 
+  # Sizes.
+  forks_per_failure: int = struct.field(pytree_node=False, default=4)  # draws of 'fork'; ours
+
   # Set by the policy.
   defects: Defects = struct.field(pytree_node=False, default=Defects())
 
@@ -114,6 +118,7 @@ def settings_from(config: SearchConfig) -> Settings:
     lambda4=np.float32(config.lambda4),
     backup_threshold=np.float32(config.backup_threshold),
     probe_share=np.float32(config.probe_share),
+    min_continuations=np.int32(config.min_continuations),
     backtrack=config.backtrack,
     depth_bonus=config.depth_bonus,
     uncertainty=config.uncertainty,
@@ -121,6 +126,7 @@ def settings_from(config: SearchConfig) -> Settings:
     negatives=config.negatives,
     local_choice=config.local_choice,
     ties=config.ties,
+    forks_per_failure=config.forks_per_failure,
   )
 
 

@@ -22,7 +22,7 @@ from ds_jax.search.engine.counters import Counters
 from ds_jax.search.engine.engine import Engine, run
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose, base_key_data
-from ds_jax.search.policies.base import ForkPlan
+from ds_jax.search.policies.base import Plan
 from ds_jax.types import FinishedTree, Problem, Verdict
 
 OPEN, GOOD, BAD = range(3)  # the state is the last token modulo 3, the depth its quotient
@@ -92,7 +92,8 @@ def grow(
   success: float,
   num_trees: int,
   *,
-  plan: ForkPlan | None = None,
+  plan: Plan | None = None,
+  plans: Sequence[Plan | None] | None = None,
   seed: int = 0,
   end_rate: float = 0.0,
   verify_fn: VerifyFn = verify,
@@ -106,6 +107,7 @@ def grow(
     success: p.
     num_trees: problems, one tree each.
     plan: where forks pay.
+    plans: likewise, of each tree, for a policy that plans trees apart; None: it has none.
     seed: of the trees' keys.
     end_rate: share of segments that end early.
     verify_fn: another one may take its time.
@@ -119,7 +121,9 @@ def grow(
     verify_fn=verify_fn,
     decode_text=lambda tokens: str(int(tokens[-1])),
   )
-  jobs = [Job(Problem(str(i), '', ''), np.zeros(1, np.int32)) for i in range(num_trees)]
+  jobs = []
+  for i, own_plan in enumerate(plans or [None] * num_trees):
+    jobs.append(Job(Problem(str(i), '', ''), np.zeros(1, np.int32), plan=own_plan))
   trees: dict[str, FinishedTree] = {}
 
   def keep(tree: FinishedTree) -> None:

@@ -38,6 +38,7 @@ SEARCH = c.SearchConfig(
   lambda_uct=1.0,
   lambda2=0.0,
   incomplete_score=-0.5,
+  cut_ends='graded',  # so small a model seldom ends its responses
   replay_chunk=32,
   replay_lanes=4,
   path_block=128,

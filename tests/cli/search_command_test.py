@@ -91,6 +91,49 @@ def test_every_problem_gets_a_line_and_the_table_is_whole(searched):
     assert row['tree']['nodes'][0]['parent'] is None
 
 
+def test_u_over_x_is_told_in_tokens_and_time_and_by_what_was_solved_before(
+  capsys, warm, searched, tmp_path
+):
+  """The lines of an earlier search are the problems, as they are but for who was solved."""
+  rows = rows_of(searched[1])
+  rows = [row | {'is_solved': bool(i % 2)} for i, row in enumerate(rows)]
+  problems, output = write(tmp_path / 'problems.jsonl', *rows), tmp_path / 'trees.jsonl'
+  argv = f'--problems={problems}', '--config.data.answer_field=gold'
+  code, _, _, err = run(capsys, warm, *argv, f'--output={output}')
+  assert code == 0, err
+  before = {row['id']: row['is_solved'] for row in rows}
+  rows = rows_of(output)
+  assert {row['id']: row['was_solved'] for row in rows} == before
+  for row in rows:
+    ((root, below), tokens) = row['pairs'], row['tokens_left']
+    assert len(tokens) == 2 and (root > 0) == (tokens[0] > 0) and (below > 0) == (tokens[1] > 0)
+
+  # What the pairs come to, of numbers that are known: at the root 40 tokens are left, below 10.
+  counts = dict(pairs=[10, 4], disagreements=[4, 1], tokens_left=[400, 40])
+  for row in rows:
+    row |= counts if row['was_solved'] else counts | {'disagreements': [4, 2]}
+  known = write(tmp_path / 'known.jsonl', *rows)
+  code, summary, text, err = run(capsys, warm, *argv, f'--output={known}')
+  assert code == 0 and '4 of 4 trees are there already' in err
+  ratio = lambda disagreements: disagreements / 4 / (4 / 10) / (10 / 40)
+  assert math.isclose(summary['u_over_x']['1'], ratio(1.5))
+  assert math.isclose(summary['solved_u_over_x']['1'], ratio(1))
+  assert math.isclose(summary['unsolved_u_over_x']['1'], ratio(2))
+  assert ratio(1) <= summary['u_over_x_low']['1'] < ratio(1.5) < summary['u_over_x_high']['1']
+  assert math.isclose(summary['solved_u_over_x_low']['1'], ratio(1))  # both trees agree
+  assert 0 < summary['u_over_x_time']['1'] != summary['u_over_x']['1']
+  assert 'unsolved before: 28 pairs' in text and 'solved before: 28 pairs' in text
+  assert f'depth 1: in tokens {ratio(1.5):.2f} [' in text and 'in predicted time' in text
+
+  # Lines of an older version do not tell the tokens: x is the share of segments, time unknown.
+  for row in rows:
+    del row['tokens_left'], row['was_solved']
+  older = write(tmp_path / 'older.jsonl', *rows)
+  code, summary, text, err = run(capsys, warm, *argv, f'--output={older}')
+  assert code == 0 and math.isclose(summary['u_over_x']['1'], 1.5 / 4 / (4 / 10) / 0.5)
+  assert 'u_over_x_time' not in summary and 'predicted time' not in text
+
+
 def test_a_finished_file_is_not_searched_again(capsys, warm, searched):
   problems, output, found, _ = searched
   before = output.read_bytes()

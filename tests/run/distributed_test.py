@@ -185,6 +185,30 @@ def test_two_processes_learn_by_the_levers_as_one(warm, tmp_path):
   assert_same(*runs, sections)
 
 
+FORKS = {
+  'strata': {'fork_rule': 'strata', 'probe_share': 1.0, 'min_continuations': 3},
+  'sampling': {'fork_rule': 'sampling', 'forks_per_failure': 2},
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('rule, num_steps', [('strata', 5), ('sampling', 3)])
+def test_two_processes_fork_as_one(warm, tmp_path, rule, num_steps):
+  search = {'policy': 'fork', 'max_expansions': 30} | FORKS[rule]
+  sections = {'curriculum': {'round_steps': (num_steps,)}, 'search': search}
+  runs = []
+  for processes in (1, 2):
+    (tmp_path / str(processes)).mkdir()
+    workdir = copy(warm, tmp_path / str(processes))
+    (workdir.root / 'config.json').unlink()
+    codes, outputs = end(start(workdir, sections, processes, devices=2 // processes))
+    assert codes == [0] * processes, outputs
+    runs.append(workdir)
+  rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
+  assert sum(row['search/forks'] for row in rows) > 0
+  assert_same(*runs, sections)
+
+
 @pytest.mark.long
 def test_two_processes_start_from_prefixes_as_one_by_all_levers(warm, tmp_path):
   """With memory, several passes, and draws until groups have contrast; solved problems, too."""

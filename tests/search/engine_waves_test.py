@@ -10,7 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from ds_jax.search.policies.base import ForkPlan
+from ds_jax.search.policies.base import ForkPlan, no_forks
+from ds_jax.search.policies.fork_sampling import ForkCounts, count_forks, fork_odds
 from ds_jax.search.trajectories import trajectories
 from ds_jax.testing import scripted_model
 from ds_jax.testing import tiny as fakes
@@ -27,6 +28,10 @@ DIRECT = dataclasses.replace(
   segment_length=scripted_model.TOKENS,
 )
 FORK = dataclasses.replace(DIRECT, policy='fork', probe_share=0.5)
+GROUPS = dataclasses.replace(FORK, min_continuations=3, max_expansions=120)
+SAMPLING = dataclasses.replace(FORK, fork_rule='sampling', forks_per_failure=3, max_expansions=120)
+STRATA = dataclasses.replace(FORK, fork_rule='strata')
+UNKNOWN = fork_odds(ForkCounts(), 4)  # nothing was counted: all depths are alike
 
 
 def assert_same(a, b):
@@ -60,11 +65,15 @@ def grow(config, num_trees, **kwargs):
   )
 
 
-@pytest.mark.parametrize('config', [DIRECT, FORK], ids=['direct', 'fork'])
-def test_slots_order_and_slow_verdicts_do_not_change_a_tree(config):
-  trees, counters = grow(config, 12, plan=EVERYWHERE)
-  alone, _ = grow(dataclasses.replace(config, num_slots=1), 12, plan=EVERYWHERE)
-  tardy, _ = grow(config, 12, plan=EVERYWHERE, verify_fn=tardy_verify, order=-1)
+@pytest.mark.parametrize(
+  'config, plan',
+  [(DIRECT, EVERYWHERE), (FORK, EVERYWHERE), (GROUPS, EVERYWHERE), (SAMPLING, UNKNOWN)],
+  ids=['direct', 'fork', 'groups', 'sampling'],
+)
+def test_slots_order_and_slow_verdicts_do_not_change_a_tree(config, plan):
+  trees, counters = grow(config, 12, plan=plan)
+  alone, _ = grow(dataclasses.replace(config, num_slots=1), 12, plan=plan)
+  tardy, _ = grow(config, 12, plan=plan, verify_fn=tardy_verify, order=-1)
   for tree, *others in zip(trees, alone, tardy, strict=True):
     for other in others:
       assert_same(tree, other)
@@ -120,6 +129,77 @@ def test_without_a_plan_fork_is_direct():
   fork, _ = grow(dataclasses.replace(FORK, probe_share=0.0), 8)
   for a, b in zip(direct, fork, strict=True):
     assert_same(a, b)
+
+
+def test_each_tree_forks_by_its_own_plan():
+  plans = [EVERYWHERE, no_forks(4), None] * 4
+  apart, _ = grow(STRATA, 12, plans=plans)
+  by_law, _ = grow(FORK, 12, plan=EVERYWHERE)
+  unknown, _ = grow(FORK, 12)
+  for i, tree in enumerate(apart):
+    assert_same(tree, by_law[i] if plans[i] is EVERYWHERE else unknown[i])
+  assert any(tree.is_outcome_chosen.any() for tree in apart)
+
+
+def test_a_forked_node_has_as_many_continuations_as_are_asked_for():
+  for least in (2, 3, 5):
+    config = dataclasses.replace(FORK, min_continuations=least, max_expansions=600)
+    counts = []
+    for tree in grow(config, 12, plan=EVERYWHERE)[0]:
+      num_children = np.bincount(tree.parent[1:], minlength=len(tree.parent))[1:]
+      counts += num_children[num_children > 1].tolist()
+    assert len(counts) > 20 and min(counts) == least
+
+
+def test_a_group_that_the_budget_does_not_reach_is_not_begun():
+  """Seven expansions are left after six rollouts: three forks of two, or no group of five."""
+  plan = ForkPlan(np.array([False, False, True, False]), np.int32(2), np.bool_(False))
+  config = dataclasses.replace(FORK, probe_share=0.0, max_expansions=24 + 8 - 1)
+  grown = scripted_model.grow
+  fails = dict(resolved=scripted_model.late(4), success=0.0, num_trees=1, plan=plan)
+  ((tree,), _) = grown(config, **fails)
+  assert count_forks(tree) == (3, 0)
+  ((tree,), _) = grown(dataclasses.replace(config, min_continuations=5), **fails)
+  assert count_forks(tree) == (0, 0)
+
+
+def test_sampling_forks_all_wrong_groups_and_nothing_twice():
+  config = dataclasses.replace(SAMPLING, probe_share=0.0, max_expansions=400)
+  failed, _ = scripted_model.grow(config, scripted_model.late(4), 0.0, 8, plan=UNKNOWN)
+  for tree in failed:  # no end is early: each of six rollouts draws thrice
+    forks, rollouts = count_forks(tree)
+    assert forks + rollouts == 6 * 3
+    starts = np.flatnonzero(tree.is_outcome_chosen & ~tree.is_outcome_chosen[tree.parent])
+    below = tree.parent[np.flatnonzero(tree.is_outcome_chosen)]
+    assert len(set(below.tolist()) - set(tree.parent[starts].tolist())) == len(below) - len(starts)
+  drawn = np.concatenate([_start_depths(tree) for tree in failed])
+  shares = np.bincount(drawn, minlength=4) / len(drawn)
+  np.testing.assert_allclose(shares, 0.25, atol=4 * np.sqrt(0.25 * 0.75 / len(drawn)))
+
+  mixed, _ = grow(config, 12, plan=UNKNOWN)
+  direct, _ = grow(DIRECT, 12)
+  solved = 0
+  for tree, rollouts in zip(mixed, direct, strict=True):
+    assert (tree.is_outcome_chosen.any()) == (not rollouts.is_solved)
+    solved += rollouts.is_solved
+  assert 0 < solved < 12
+
+
+def test_sampling_draws_by_the_odds():
+  counts = ForkCounts((0.0, 0.0, 50.0, 0.0), (1e6, 1e6, 1000.0, 1e6))
+  config = dataclasses.replace(SAMPLING, probe_share=0.0, max_expansions=400)
+  grown, _ = scripted_model.grow(
+    config, scripted_model.late(4), 0.0, 4, plan=fork_odds(counts, 4), end_rate=0.0
+  )
+  assert set(np.concatenate([_start_depths(tree) for tree in grown]).tolist()) == {2}
+  nothing, _ = scripted_model.grow(config, scripted_model.late(4), 0.0, 4)
+  assert not any(tree.is_outcome_chosen.any() for tree in nothing)  # without a plan
+
+
+def _start_depths(tree):
+  """Depths of the nodes that were forked because of an outcome, once for each fork."""
+  starts = np.flatnonzero(tree.is_outcome_chosen & ~tree.is_outcome_chosen[tree.parent])
+  return tree.depth[tree.parent[starts]]
 
 
 @pytest.mark.parametrize('config', [DIRECT, FORK], ids=['direct', 'fork'])

@@ -6,7 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from finished_trees import finished_tree
 
+from ds_jax.search.decode_cost import DecodeCost
 from ds_jax.search.policies.fork_law import (
   MAX_BLOCKS,
   SplitHistory,
@@ -17,6 +19,10 @@ from ds_jax.search.policies.fork_law import (
   split_table,
 )
 from ds_jax.types import FinishedTree
+
+COST = DecodeCost(
+  row_bytes=10.0, position_bytes=1.0, num_siblings=1, segment_length=4, prompt_length=8.0
+)
 
 
 def random_tree(seed, num_nodes=40, max_depth=6) -> FinishedTree:
@@ -35,28 +41,13 @@ def random_tree(seed, num_nodes=40, max_depth=6) -> FinishedTree:
   chosen = rng.random(num_nodes) < 0.1
   for node in range(1, num_nodes):
     chosen[node] |= chosen[parent[node]]
-  floats, none = np.zeros(0, np.float32), np.zeros(num_nodes, np.float32)
-  return FinishedTree(
+  return finished_tree(
+    parent,
+    lengths,
     problem_id=str(seed),
-    sample=0,
-    prompt_tokens=np.zeros(0, np.int32),
-    parent=parent,
-    depth=depth,
-    token_start=np.append(0, np.cumsum(lengths)),
-    tokens=floats,
-    logprobs=floats,
-    entropies=floats,
-    visit_count=none,
-    value_sum=none,
-    num_ends=is_valid.astype(np.int32),
-    num_correct=(is_valid & is_correct).astype(np.int32),
-    is_terminal=is_end,
+    is_valid=is_valid,
+    is_correct=is_valid & is_correct,
     is_outcome_chosen=chosen,
-    reward=none,
-    verdict=(None,) * num_nodes,
-    collected=np.zeros(0, np.int32),
-    selections=(),
-    statistics={},
   )
 
 
@@ -135,4 +126,6 @@ def test_history_forgets_and_comes_back_from_json():
   assert SplitHistory.from_json(seen.to_json()) == seen
   total = 20 * sum(split_table(tree, 6) for tree in trees)
   np.testing.assert_allclose(np.array(seen.blocks).sum(0), total)
-  assert all(np.isfinite(v) for v in split_metrics(seen, 6).values())
+  shown = split_metrics(seen, 6, which='pooled', cost=COST)
+  assert 'search/pooled_u_over_x_time_depth_5_high' in shown
+  assert all(np.isfinite(v) for v in shown.values())

@@ -41,7 +41,7 @@ from ds_jax.search.engine.keys import problem_hash, root_key_data
 from ds_jax.search.engine.lockstep import Lockstep
 from ds_jax.search.engine.round import make_advance
 from ds_jax.search.engine.slots import Request, Slot, assign, make_plan
-from ds_jax.search.policies import Allocation, ForkPlan, Policy, no_forks, policy_of
+from ds_jax.search.policies import Allocation, Plan, Policy, policy_of
 from ds_jax.search.selection import How
 from ds_jax.search.settings import settings_from
 from ds_jax.search.tree import Tree, new_tree
@@ -140,7 +140,7 @@ def run(
   on_finish: Callable[[FinishedTree], None],
   progress: Progress | None = None,
   should_stop: Callable[[], bool] = lambda: False,
-  plan: ForkPlan | None = None,
+  plan: Plan | None = None,
   check_expansion: Callable[[Expansion, HostTree], None] = lambda expansion, tree: None,
 ) -> Counters:
   """Grows a tree for every job.
@@ -154,7 +154,8 @@ def run(
       may depend on timing; its content does not). When it returns, the tree is considered kept.
     progress: gets updates; the caller starts and finishes the phase.
     should_stop: polled every round.
-    plan: where forks pay, for the policy 'fork'; None: nowhere.
+    plan: where forks pay, for the policy 'fork'; None: nowhere. Where it plans trees apart, it is
+      the plan of those whose job has none.
     check_expansion: called with every expansion and its tree before it is verified; what it raises
       ends the search.
 
@@ -172,7 +173,7 @@ def run(
     on_finish=on_finish,
     progress=progress or SilentProgress(),
     lockstep=Lockstep(engine.team, engine.verify_fn, should_stop),
-    plan=no_forks(engine.config.max_depth) if plan is None else plan,
+    plan=engine.policy.no_plan(engine.config.max_depth) if plan is None else plan,
     check_expansion=check_expansion,
   )
   return loop.run(params)
@@ -190,7 +191,7 @@ class _Loop:
     on_finish: Callable[[FinishedTree], None],
     progress: Progress,
     lockstep: Lockstep,
-    plan: ForkPlan,
+    plan: Plan,
     check_expansion: Callable[[Expansion, HostTree], None],
   ):
     self.engine, self.jobs, self.base_key = engine, jobs, base_key
@@ -204,6 +205,7 @@ class _Loop:
     self.trees: list[HostTree | None] = [None] * count
     self.slots = [Slot() for _ in range(count)]
     self.waiting: list[Request] = []  # requests without a slot yet
+    self.plans = [plan] * count  # by tree
     self.is_new = np.zeros(count, bool)
     self.has_jobs = True  # as far as is known
     self.unverified: dict[int, list[Expansion]] = {}  # by tree: expanded, verdicts under way
@@ -253,6 +255,7 @@ class _Loop:
     for i, job, key in zip(free, jobs, keys, strict=False):  # more places than jobs at the end
       self.trees[i] = HostTree(job, key, capacity=self.engine.capacity)
       self.is_new[i] = True
+      self.plans[i] = self.plan if job.plan is None else job.plan
       self.ask(i, Tree.ROOT, first_child=0, num_children=self.first_children, key=key, how=How.ROOT)
 
   def ask(
@@ -379,7 +382,10 @@ class _Loop:
       self.forget(i, expansions)
     is_new = self.is_new & is_ready
     device_trees, *answers = self.engine.advance(
-      device_trees, *self.engine.put((is_new, keys, nodes, children)), self.settings, self.plan
+      device_trees,
+      *self.engine.put((is_new, keys, nodes, children)),
+      self.settings,
+      self.plan_of_trees(),
     )
     self.is_new &= ~is_ready
     allocation, is_done, next_keys = self.engine.read(tuple(answers))
@@ -388,6 +394,12 @@ class _Loop:
     if finished:
       self.hand_over(finished, self.engine.read(DeviceFields.of(device_trees)))
     return device_trees
+
+  def plan_of_trees(self) -> Plan:
+    """The plan as `advance` takes it: one for all trees, or `[B]` of them."""
+    if not self.engine.policy.plans_apart:
+      return self.plan
+    return self.engine.put(jax.tree.map(lambda *plans: np.stack(plans), *self.plans))
 
   def forget(self, tree_index: int, expansions: Sequence[Expansion]) -> None:
     """Drops expansions that a tree has taken in from the unverified ones."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ds_jax.config import SearchConfig
+from ds_jax.search.policies.base import Plan
 from ds_jax.search.tree import Tree
 from ds_jax.types import FinishedTree, Given, Problem, Verdict
 
@@ -28,6 +29,7 @@ class Job:
   process: int = 0  # to which the tree belongs, of those that search together
   given: Given | None = None  # what the tree starts from besides the prompt
   temperature: float | None = None  # that it is sampled at; None: the engine's
+  plan: Plan | None = None  # where its forks pay, for a policy that plans trees apart
 
   @property
   def given_tokens(self) -> np.ndarray:

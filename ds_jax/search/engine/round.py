@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ds_jax import sharding
-from ds_jax.search.policies.base import Allocation, ForkPlan, Policy
+from ds_jax.search.policies.base import Allocation, Plan, Policy
 from ds_jax.search.settings import Settings
 from ds_jax.search.tree import Children, Tree, add_children, elder_nodes, new_tree, restart
 
@@ -31,7 +31,7 @@ def advance_tree(
   *,
   policy: Policy,
   settings: Settings,
-  plan: ForkPlan,
+  plan: Plan,
 ) -> tuple[Tree, Allocation, jax.Array]:
   """Takes in up to E expansions of one tree, backs up and allocates.
 
@@ -68,19 +68,24 @@ def make_advance(mesh: Mesh, policy: Policy) -> Callable[..., Any]:
 
   Its arguments: trees, is_new, keys (see `start_tree`), nodes, children, settings, plan (see
   `advance_tree`). All but settings and plan have a leading `[B]`, as the results have: those of
-  `advance_tree`, and `is_done` `[B]` before the keys. Trees are donated.
+  `advance_tree`, and `is_done` `[B]` before the keys; so has the plan, where the policy plans trees
+  apart. Trees are donated.
   """
   batch = P(sharding.BATCH_AXES)
+  plan_spec, plan_axis = (batch, 0) if policy.plans_apart else (P(), None)
+
+  def advance_one(tree, nodes, children, settings, plan):
+    return advance_tree(tree, nodes, children, policy=policy, settings=settings, plan=plan)
 
   def step(trees, is_new, keys, nodes, children, settings, plan):
     start = jax.vmap(functools.partial(start_tree, policy=policy, settings=settings))
-    advance = jax.vmap(functools.partial(advance_tree, policy=policy, settings=settings, plan=plan))
+    advance = jax.vmap(advance_one, in_axes=(0, 0, 0, None, plan_axis))
     # Where no tree is new, which is most often so, this spares a pass over all of them.
     trees = jax.lax.cond(is_new.any(), start, lambda trees, *_: trees, trees, is_new, keys)
-    trees, allocation, next_keys = advance(trees, nodes, children)
+    trees, allocation, next_keys = advance(trees, nodes, children, settings, plan)
     return trees, allocation, trees.is_done, next_keys
 
   mapped = jax.shard_map(
-    step, mesh=mesh, in_specs=(batch,) * 5 + (P(),) * 2, out_specs=batch, check_vma=False
+    step, mesh=mesh, in_specs=(batch,) * 5 + (P(), plan_spec), out_specs=batch, check_vma=False
   )
   return jax.jit(mapped, donate_argnums=0, out_shardings=NamedSharding(mesh, batch))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from ds_jax.config import SearchConfig
-from ds_jax.search.policies.base import Allocation, ForkPlan, Policy, no_forks
+from ds_jax.search.policies.base import Allocation, ForkPlan, Plan, Policy, no_forks
 from ds_jax.search.policies.released import FAITHFUL
 from ds_jax.search.policies.serial import DEEPSEARCH
-from ds_jax.search.policies.waves import DIRECT, FORK
+from ds_jax.search.policies.waves import DIRECT, FORK, FORK_BY_SAMPLING, FORK_BY_STRATUM
 
 __all__ = [
+  'FORK_RULES',
   'POLICIES',
   'Allocation',
   'ForkPlan',
+  'Plan',
   'Policy',
   'no_forks',
   'pays_cut_ends',
@@ -25,10 +27,18 @@ POLICIES: dict[str, Policy] = {
   'fork': FORK,
   'prefix': DIRECT,  # where its trees start is the run's to say (train/prefixes.py)
 }
+# What 'fork' is, by search.fork_rule.
+FORK_RULES: dict[str, Policy] = {
+  'law': FORK,
+  'strata': FORK_BY_STRATUM,
+  'sampling': FORK_BY_SAMPLING,
+}
 
 
 def policy_of(search: SearchConfig) -> Policy:
   """The policy that the settings name."""
+  if search.policy == 'fork':
+    return FORK_RULES[search.fork_rule]
   return POLICIES[search.policy]
 
 

@@ -34,9 +34,37 @@ class ForkPlan(NamedTuple):
   best_depth: jax.Array  # [] int32
   is_steep: jax.Array  # [] bool, all forks go to the best depth, twice as many
 
+  @property
+  def max_depth(self) -> int:
+    """D."""
+    return self.is_allowed.shape[-1]
+
+
+class ForkOdds(NamedTuple):
+  """How likely a fork starts at each depth (fork_sampling.fork_odds); depth 0 is a new rollout."""
+
+  up_to: jax.Array  # [D + 1, D] float32, by the rollout's length: odds of this depth or a lower one
+
+  @property
+  def max_depth(self) -> int:
+    """D."""
+    return self.up_to.shape[-1]
+
+
+Plan = ForkPlan | ForkOdds
 
 # (tree, settings, plan) -> (tree, Allocation)
-AllocateFn = Callable[[Tree, Settings, ForkPlan], tuple[Tree, Allocation]]
+AllocateFn = Callable[[Tree, Settings, Any], tuple[Tree, Allocation]]
+
+
+def no_forks(max_depth: int) -> ForkPlan:
+  """Nothing is known: no depth is allowed."""
+  return ForkPlan(np.zeros(max_depth, bool), np.int32(0), np.bool_(False))
+
+
+def no_odds(max_depth: int) -> ForkOdds:
+  """Nothing is drawn."""
+  return ForkOdds(np.zeros((max_depth + 1, max_depth), np.float32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +84,8 @@ class Policy:
   asks_one_child: bool = False  # at a time: wider slots would idle
   collects_all: bool = False  # every verified end, not K of them
   defects: Defects = Defects()  # of the released code, which it repeats
+  no_plan: Callable[[int], Plan] = no_forks  # D -> the plan while nothing is known
+  plans_apart: bool = False  # every tree has a plan of its own, Job.plan
 
   def start(self, tree: Tree, settings: Settings) -> Tree:
     """A blank tree whose first children have been asked for."""
@@ -83,11 +113,6 @@ class Policy:
 def num_asked_at_once(max_collected: int) -> int:
   """A, nodes in one Allocation of a policy in waves."""
   return min(max_collected, MAX_ASKED)
-
-
-def no_forks(max_depth: int) -> ForkPlan:
-  """Nothing is known: no depth is allowed."""
-  return ForkPlan(np.zeros(max_depth, bool), np.int32(0), np.bool_(False))
 
 
 def is_spent(tree: Tree, settings: Settings) -> jax.Array:

@@ -9,11 +9,12 @@ U_d / x > 1; p cancels. Pairs must not have been chosen by their outcome.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ds_jax.search.decode_cost import DecodeCost
 from ds_jax.search.policies.base import ForkPlan, no_forks
 from ds_jax.types import FinishedTree
 
@@ -25,6 +26,7 @@ QUANTILE = 0.1  # of the resampled U/x, the bound that must exceed MIN_RATIO
 MIN_RATIO = 1.15
 MIN_SHARE = 0.12  # of a rollout's tokens that must be left
 STEEP_RATIO = 4.0  # U/x beyond which all forks go to the best depth
+INTERVAL = (0.025, 0.975)  # quantiles of the resampled U/x that are shown
 
 
 def split_counts(tree: FinishedTree, max_depth: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,18 +83,25 @@ def split_table(tree: FinishedTree, max_depth: int) -> np.ndarray:
 
 
 def unresolved_over_cost(
-  pairs: np.ndarray, disagreements: np.ndarray, tokens_left: np.ndarray | None = None
+  pairs: np.ndarray,
+  disagreements: np.ndarray,
+  tokens_left: np.ndarray | None = None,
+  *,
+  cost: DecodeCost | None = None,
 ) -> np.ndarray:
   """U_d / x by depth d, `[..., D]` float64; NaN where no pair was seen.
 
   Args:
     pairs, disagreements: `[..., D]`, see `split_counts`.
     tokens_left: `[..., D]`, see `split_table`; None: all ends lie at depth D, x = 1 - d / D.
+    cost: x is in predicted time; None: in tokens.
   """
   with np.errstate(invalid='ignore', divide='ignore'):
     rate = disagreements / pairs
     if tokens_left is None:
       share_left = 1 - np.arange(pairs.shape[-1]) / pairs.shape[-1]
+    elif cost is not None:
+      share_left = cost.share_of_time(tokens_left / pairs)
     else:
       share_left = share_of_tokens(pairs, tokens_left)
     return rate / rate[..., :1] / share_left
@@ -103,6 +112,43 @@ def share_of_tokens(pairs: np.ndarray, tokens_left: np.ndarray) -> np.ndarray:
   with np.errstate(invalid='ignore', divide='ignore'):
     left = tokens_left / pairs
     return left / left[..., :1]
+
+
+class RatioInterval(NamedTuple):
+  """U/x by depth, each `[D]` float64; NaN or infinite where it cannot be told."""
+
+  ratio: np.ndarray  # of all counts together
+  low: np.ndarray  # bounds of 95 % of the resampled ones
+  high: np.ndarray
+
+
+def ratio_interval(tables: np.ndarray, cost: DecodeCost | None = None) -> RatioInterval:
+  """U/x with the interval of a bootstrap over the tables. Deterministic.
+
+  Args:
+    tables: `[n, 3, D]`, see `split_table`, of n problems or blocks of trees.
+    cost: x is in predicted time; None: in tokens.
+  """
+  ratio = unresolved_over_cost(*tables.sum(0), cost=cost)
+  if len(tables) < 2:
+    unknown = np.full(ratio.shape, np.nan)
+    return RatioInterval(ratio, unknown, unknown)
+  ratios = unresolved_over_cost(*_resampled(tables), cost=cost)
+  low, high = INTERVAL
+  # A resample without pairs bounds nothing.
+  return RatioInterval(
+    ratio,
+    low=np.quantile(np.nan_to_num(ratios, nan=-np.inf), low, axis=0, method='lower'),
+    high=np.quantile(np.nan_to_num(ratios, nan=np.inf), high, axis=0, method='higher'),
+  )
+
+
+def _resampled(tables: np.ndarray) -> np.ndarray:
+  """Sums of `[n, 3, D]` tables as often as each resample has them, `[3, R, D]`."""
+  count = len(tables)
+  rng = np.random.default_rng(count)
+  draws = rng.multinomial(count, np.full(count, 1 / count), NUM_RESAMPLES)
+  return np.einsum('rn,ncd->crd', draws, tables)
 
 
 def depth_bins(max_depth: int) -> np.ndarray:
@@ -138,6 +184,39 @@ class SplitHistory:
     return cls(tuple(tuple(tuple(row) for row in block) for block in blocks))
 
 
+@dataclasses.dataclass(frozen=True)
+class Strata:
+  """Split tables of problems that were not solved before they were searched, and of the others.
+
+  What a problem belongs to is known before its tree is grown, so that no pair is chosen by its
+  outcome.
+  """
+
+  unsolved: SplitHistory = SplitHistory()
+  solved: SplitHistory = SplitHistory()
+
+  def add(self, trees: Sequence[FinishedTree], solved: Collection[str], max_depth: int) -> Strata:
+    """The histories with the trees of one more step.
+
+    Args:
+      trees: of the step.
+      solved: ids of problems that were solved before it.
+      max_depth: of the search.
+    """
+    known = [tree for tree in trees if tree.problem_id in solved]
+    new = [tree for tree in trees if tree.problem_id not in solved]
+    return Strata(self.unsolved.add(new, max_depth), self.solved.add(known, max_depth))
+
+  def to_json(self) -> dict[str, Any]:
+    return {'unsolved': self.unsolved.to_json(), 'solved': self.solved.to_json()}
+
+  @classmethod
+  def from_json(cls, fields: dict[str, Any]) -> Strata:
+    if not fields:
+      return cls()
+    return cls(*(SplitHistory.from_json(fields[name]) for name in ('unsolved', 'solved')))
+
+
 def fork_plan(history: SplitHistory, max_depth: int) -> ForkPlan:
   """Depths at which forks pay: the lower bound of U/x exceeds 1.15 and 12 % of the tokens are left.
 
@@ -148,11 +227,7 @@ def fork_plan(history: SplitHistory, max_depth: int) -> ForkPlan:
   if len(history.blocks) < 2:
     return no_forks(max_depth)
   blocks = np.array(history.blocks)
-  count = len(blocks)
-  # The bootstrap: how often each resample has each block, and the U/x of the resample.
-  rng = np.random.default_rng(count)
-  draws = rng.multinomial(count, np.full(count, 1 / count), NUM_RESAMPLES)
-  ratios = unresolved_over_cost(*np.einsum('rn,ncd->crd', draws, blocks))
+  ratios = unresolved_over_cost(*_resampled(blocks))
   # A depth without pairs bounds nothing; where all root pairs agree U/x is infinite.
   finite = np.nan_to_num(ratios, nan=-np.inf, posinf=np.finfo(float).max)
   bound = np.quantile(finite, QUANTILE, axis=0, method='lower')
@@ -173,19 +248,31 @@ def fork_plan(history: SplitHistory, max_depth: int) -> ForkPlan:
   )
 
 
-def split_metrics(history: SplitHistory, max_depth: int) -> dict[str, float]:
-  """U/x of the pooled counts by depth, for the log; a bin is named by its first depth."""
+def split_metrics(
+  history: SplitHistory, max_depth: int, *, which: str, cost: DecodeCost
+) -> dict[str, float]:
+  """U/x in tokens and in time by depth, with intervals, for the log.
+
+  A bin is named by its first depth. What is not finite is absent.
+
+  Args:
+    history: of some problems.
+    max_depth: of the search.
+    which: problems, in the names of the metrics.
+    cost: of tokens.
+  """
   if not history.blocks:
     return {}
-  ratios = unresolved_over_cost(*np.array(history.blocks).sum(0))
-  bins = depth_bins(max_depth)
+  tables, bins = np.array(history.blocks), depth_bins(max_depth)
   metrics = {}
-  for i, ratio in enumerate(ratios):
-    if i > 0 and np.isfinite(ratio):
+  for name, over in (('u_over_x', None), ('u_over_x_time', cost)):
+    interval = ratio_interval(tables, over)
+    for i in range(1, bins[-1] + 1):
       depth = int(np.argmax(bins == i))
-      metrics[f'search/pooled_u_over_x_depth_{depth}'] = float(ratio)
-  plan = fork_plan(history, max_depth)
-  metrics['search/fork_depths'] = float(plan.is_allowed.sum())
+      for bound, values in interval._asdict().items():
+        if np.isfinite(values[i]):
+          suffix = '' if bound == 'ratio' else f'_{bound}'
+          metrics[f'search/{which}_{name}_depth_{depth}{suffix}'] = float(values[i])
   return metrics
 
 

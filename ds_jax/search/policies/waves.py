@@ -8,7 +8,9 @@ depends on nothing but its key.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,15 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from ds_jax.search.backup import collect
-from ds_jax.search.policies.base import Allocation, ForkPlan, Policy, num_asked_at_once
+from ds_jax.search.policies.base import (
+  Allocation,
+  ForkOdds,
+  ForkPlan,
+  Plan,
+  Policy,
+  no_odds,
+  num_asked_at_once,
+)
 from ds_jax.search.selection import How
 from ds_jax.search.settings import Settings
 from ds_jax.search.tree import (
@@ -31,9 +41,12 @@ from ds_jax.search.tree import (
   while_changing,
 )
 
-MAX_FORKS = 4  # of one rollout, the probe not counted
+MAX_FORKS = 4  # of one rollout by the law, the probe not counted
 RARE_SUCCESS = 0.15  # below this share of correct rollouts a success is worth more forks
 LAST = jnp.iinfo(jnp.int32).max  # in an order: what is left out
+
+# (rollout, draws [F], plan) -> depths [F] int32, is_wanted [F] bool
+ChooseDepthsFn = Callable[['_Rollout', jax.Array, Any], tuple[jax.Array, jax.Array]]
 
 
 @struct.dataclass
@@ -67,7 +80,7 @@ def first_rollouts(settings: Settings) -> jax.Array:
   return jnp.clip(settings.num_trajectories, 1, jnp.maximum(fitting, 1)).astype(jnp.int32)
 
 
-def direct(tree: Tree, settings: Settings, plan: ForkPlan) -> tuple[Tree, Allocation]:
+def direct(tree: Tree, settings: Settings, plan: Plan) -> tuple[Tree, Allocation]:
   """K rollouts from the root, each a line of single children.
 
   An end that could not be verified is not made up for. Where budgets did not allow all K at once,
@@ -91,10 +104,41 @@ def fork(tree: Tree, settings: Settings, plan: ForkPlan) -> tuple[Tree, Allocati
   rollouts, count for U. With a token budget, waves alternate until it is used up; without one the
   tree ends after the forks. No allowed depth: direct rollouts.
 
+  With `min_continuations` above 1 a forked node gets as many children as make up that number, the
+  rollout's own among them, or none where the budgets do not reach.
+
   An addition of ours; neither paper nor released code has it.
   """
+  return _fork(tree, settings, plan, max_forks=MAX_FORKS, choose_depths=law_depths)
+
+
+def fork_by_sampling(tree: Tree, settings: Settings, plan: ForkOdds) -> tuple[Tree, Allocation]:
+  """Rollouts from the root; where all of them fail, forks where forks paid, or further rollouts.
+
+  As `fork`, but it is the failed rollouts of a tree without a correct end that are forked, and no
+  others. Each draws `forks_per_failure` times among the depths of its inner nodes and the root, by
+  the odds that forks there bring most verified successes per token (fork_sampling.py). Rollouts
+  that are drawn so are not forked in their turn.
+
+  An addition of ours.
+  """
+  max_forks = settings.forks_per_failure
+  return _fork(tree, settings, plan, max_forks=max_forks, choose_depths=sampled_depths)
+
+
+def _fork(
+  tree: Tree, settings: Settings, plan: Plan, *, max_forks: int, choose_depths: ChooseDepthsFn
+) -> tuple[Tree, Allocation]:
+  """Rollouts, then at most `max_forks` forks of each at depths that a rule chooses."""
   received, is_over = _receive(tree, settings)
-  forked = _add_forks(received, is_over, settings=settings, plan=plan)
+  forked = _add_forks(
+    received,
+    is_over,
+    settings=settings,
+    plan=plan,
+    max_forks=max_forks,
+    choose_depths=choose_depths,
+  )
   is_bounded = settings.max_tokens < jnp.iinfo(jnp.int32).max
   is_next = is_over & ~_is_anything_due(forked) & is_bounded
   wanted = settings.num_trajectories
@@ -116,6 +160,8 @@ FORK = Policy(
   asks_one_child=True,
   collects_all=True,
 )
+FORK_BY_STRATUM = dataclasses.replace(FORK, plans_apart=True)
+FORK_BY_SAMPLING = dataclasses.replace(FORK, allocate=fork_by_sampling, no_plan=no_odds)
 
 
 def _is_anything_due(tree: Tree) -> jax.Array:
@@ -188,7 +234,15 @@ class _Planned(NamedTuple):
   tokens_left: jax.Array  # [] int32
 
 
-def _add_forks(tree: Tree, is_over: jax.Array, *, settings: Settings, plan: ForkPlan) -> Tree:
+def _add_forks(
+  tree: Tree,
+  is_over: jax.Array,
+  *,
+  settings: Settings,
+  plan: Plan,
+  max_forks: int,
+  choose_depths: ChooseDepthsFn,
+) -> Tree:
   """Decides on the forks of all rollouts that none have been decided for."""
   nodes = tree.nodes
   is_end = rollout_ends(tree)
@@ -204,25 +258,40 @@ def _add_forks(tree: Tree, is_over: jax.Array, *, settings: Settings, plan: Fork
     rank, size = nodes.preorder[rollout], nodes.subtree_size[rollout]
     is_its_end = is_end & (nodes.preorder >= rank) & (nodes.preorder < rank + size)
     end = jnp.argmax(is_its_end)
-    # The nodes to fork.
-    depths, is_probe, is_wanted = _fork_depths(
-      tree, rollout, end, solve_rate=solve_rate, settings=settings, plan=plan
+    # The nodes to fork, drawn from the rollout's own key.
+    key = jax.random.fold_in(jax.random.wrap_key_data(nodes.key[rollout]), NOT_A_CHILD)
+    draws = jax.random.uniform(key, (max_forks + 2,))
+    to_fork = _Rollout(
+      length=nodes.depth[end],
+      is_correct=nodes.reward[end] == 1,
+      solve_rate=solve_rate,
+      is_tree_solved=nodes.num_correct[Tree.ROOT] > 0,
     )
-    is_wanted &= is_its_end.any()
-    node = _nodes_by_depth(tree, end, plan.is_allowed.shape[0])[depths]
+    depths, is_wanted = choose_depths(to_fork, draws[:max_forks], plan)
+    depths, is_fork, is_probe = _with_probe(
+      depths, is_wanted, draws[max_forks:], rollout=to_fork, plan=plan, settings=settings
+    )
+    node = _nodes_by_depth(tree, end, plan.max_depth)[depths]
+    count = _children_wanted(
+      node,
+      is_fork & is_its_end.any(),
+      is_probe & is_its_end.any(),
+      num_there=tree.policy.num_asked + planned.children_due + planned.forks_due,
+      least=settings.min_continuations,
+    )
     # Forks in their order, as far as the budgets reach: in expansions a fork is as long as it can
     # be, in tokens as long as the rest of the rollout that it forks.
     segments = settings.max_depth - depths
     price = nodes.path_tokens[end] - nodes.path_tokens[node]
-    has_expansions = _total(segments, is_wanted) <= planned.expansions_left
-    has_tokens = _total(price, is_wanted) <= planned.tokens_left
-    is_wanted &= has_expansions & has_tokens
+    has_expansions = jnp.cumsum(count * segments) <= planned.expansions_left
+    has_tokens = jnp.cumsum(count * price) <= planned.tokens_left
+    count = jnp.where(has_expansions & has_tokens, count, 0)
     return _Planned(
-      children_due=planned.children_due.at[node].add(is_wanted & is_probe),
-      forks_due=planned.forks_due.at[node].add(is_wanted & ~is_probe),
+      children_due=planned.children_due.at[node].add(jnp.where(is_probe, count, 0)),
+      forks_due=planned.forks_due.at[node].add(jnp.where(is_fork, count, 0)),
       num_planned=planned.num_planned + 1,
-      expansions_left=planned.expansions_left - _total(segments, is_wanted)[-1],
-      tokens_left=planned.tokens_left - _total(price, is_wanted)[-1],
+      expansions_left=planned.expansions_left - (count * segments).sum(),
+      tokens_left=planned.tokens_left - (count * price).sum(),
     )
 
   nothing_yet = _Planned(
@@ -236,13 +305,39 @@ def _add_forks(tree: Tree, is_over: jax.Array, *, settings: Settings, plan: Fork
   return tree.with_policy(
     children_due=planned.children_due,
     forks_due=planned.forks_due,
-    num_planned=planned.num_planned,
+    # Rollouts that an outcome asks for are the next children of the root, and decided for already.
+    num_planned=planned.num_planned + planned.forks_due[Tree.ROOT],
   )
 
 
-def _total(values: jax.Array, is_counted: jax.Array) -> jax.Array:
-  """Running sums of those `[C]` values that are counted."""
-  return jnp.cumsum(jnp.where(is_counted, values, 0))
+def _children_wanted(
+  node: jax.Array,
+  is_fork: jax.Array,
+  is_probe: jax.Array,
+  *,
+  num_there: jax.Array,
+  least: jax.Array,
+) -> jax.Array:
+  """Children that each entry asks for: one, or a whole group where its node has too few.
+
+  The first fork of a node asks for the group, so that all of it is paid for or nothing.
+
+  Args:
+    node: `[C]` int32, the nodes to fork.
+    is_fork, is_probe: `[C]` bool, what entries are; neither: nothing is wanted.
+    num_there: `[N]` int32, children of each node that are there or asked for.
+    least: `[]` int32, children that a forked node has.
+
+  Returns:
+    `[C]` int32.
+  """
+  is_same_fork = (node[:, None] == node) & is_fork
+  is_first = jnp.argmax(is_same_fork, axis=1) == jnp.arange(len(node))
+  num_forks = is_same_fork.sum(1)  # of each entry's node
+  missing = jnp.maximum(least - num_there[node] - jnp.maximum(num_forks, 1), 0)
+  of_fork = jnp.where(missing == 0, 1, jnp.where(is_first, num_forks + missing, 0))
+  of_probe = jnp.where(num_forks == 0, 1 + missing, 1)
+  return jnp.where(is_fork, of_fork, 0) + jnp.where(is_probe, of_probe, 0)
 
 
 def _nodes_by_depth(tree: Tree, end: jax.Array, max_depth: int) -> jax.Array:
@@ -252,50 +347,82 @@ def _nodes_by_depth(tree: Tree, end: jax.Array, max_depth: int) -> jax.Array:
   return path.at[depth].set(jnp.arange(tree.capacity), mode='drop')
 
 
-def _fork_depths(
-  tree: Tree,
-  rollout: jax.Array,
-  end: jax.Array,
-  *,
-  solve_rate: jax.Array,
-  settings: Settings,
-  plan: ForkPlan,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Draws the depths of the nodes where a rollout is forked, from the rollout's own key.
+class _Rollout(NamedTuple):
+  """What its forks depend on, besides the plan."""
+
+  length: jax.Array  # [] int32, depth of its end
+  is_correct: jax.Array  # [] bool
+  solve_rate: jax.Array  # [] float32, share of correct ends among the tree's rollouts
+  is_tree_solved: jax.Array  # [] bool, any end of it is correct
+
+
+def law_depths(rollout: _Rollout, draws: jax.Array, plan: ForkPlan) -> tuple[jax.Array, jax.Array]:
+  """Depths of the nodes where `fork` forks a rollout.
 
   Args:
-    tree: _unbatched_ tree.
-    rollout, end: `[]` int32, the rollout's first and last node.
-    solve_rate: `[]` float32, share of correct ends among the tree's rollouts.
-    settings: `probe_share`.
+    rollout: which.
+    draws: `[F]` float32 in [0, 1).
     plan: where forks pay.
 
   Returns:
-    `[5]` int32 depths, `[5]` bool is_probe, `[5]` bool is_wanted.
+    `[F]` int32 depths, `[F]` bool is_wanted.
   """
-  key = jax.random.fold_in(jax.random.wrap_key_data(tree.nodes.key[rollout]), NOT_A_CHILD)
-  draws = jax.random.uniform(key, (MAX_FORKS + 2,))
-  length = tree.nodes.depth[end]
-  depth = jnp.arange(plan.is_allowed.shape[0])
-  is_inner = (depth > 0) & (depth < length)
-  is_rare = (tree.nodes.reward[end] == 1) & (solve_rate < RARE_SUCCESS)
+  depth = jnp.arange(plan.max_depth)
+  is_inner = (depth > 0) & (depth < rollout.length)
+  is_rare = rollout.is_correct & (rollout.solve_rate < RARE_SUCCESS)
 
   # How many, and among which depths: a rare success is worth forks wherever they are.
   count = jnp.where(is_rare, MAX_FORKS, jnp.where(plan.is_steep, 4, 2))
   is_allowed = is_inner & jnp.where(is_rare, True, plan.is_allowed)
   # Stratified: the j-th of n forks falls in the j-th n-th of the allowed depths …
-  place = jnp.arange(MAX_FORKS)
-  depths = _nth(is_allowed, (place + draws[:MAX_FORKS]) / count)
+  place = jnp.arange(len(draws))
+  depths = _nth(is_allowed, (place + draws) / count)
   # … unless one depth is far better than the others.
   is_at_best = plan.is_steep & ~is_rare
-  depths = jnp.where(is_at_best, jnp.minimum(plan.best_depth, length - 1), depths)
-  is_wanted = (place < count) & is_allowed.any() & (depths > 0)
+  depths = jnp.where(is_at_best, jnp.minimum(plan.best_depth, rollout.length - 1), depths)
+  return depths, (place < count) & is_allowed.any() & (depths > 0)
 
-  # The probe, which measures U: at any depth, whatever the outcome.
-  probe = _nth(is_inner, draws[MAX_FORKS + 1])
-  is_probed = (draws[MAX_FORKS] < settings.probe_share) & is_inner.any()
-  is_probe = jnp.arange(MAX_FORKS + 1) == MAX_FORKS
-  return jnp.append(depths, probe), is_probe, jnp.append(is_wanted, is_probed)
+
+def sampled_depths(
+  rollout: _Rollout, draws: jax.Array, plan: ForkOdds
+) -> tuple[jax.Array, jax.Array]:
+  """Depths of the nodes where `fork_by_sampling` forks a rollout; 0 is the root.
+
+  Args and results are those of `law_depths`.
+  """
+  depths = jnp.searchsorted(plan.up_to[rollout.length], draws, side='right')
+  # Where nothing is known, all odds are 0 and no depth is found.
+  is_wanted = ~rollout.is_tree_solved & (depths < rollout.length)
+  return jnp.minimum(depths, plan.max_depth - 1).astype(jnp.int32), is_wanted
+
+
+def _with_probe(
+  depths: jax.Array,
+  is_wanted: jax.Array,
+  draws: jax.Array,
+  *,
+  rollout: _Rollout,
+  plan: Plan,
+  settings: Settings,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Adds the probe, which measures U: at any depth, whatever the outcome.
+
+  Args:
+    depths, is_wanted: `[F]` each.
+    draws: `[2]` float32, whether, and where.
+    rollout, plan: of those depths.
+    settings: `probe_share`.
+
+  Returns:
+    `[F + 1]` int32 depths, `[F + 1]` bool is_fork, `[F + 1]` bool is_probe.
+  """
+  depth = jnp.arange(plan.max_depth)
+  is_inner = (depth > 0) & (depth < rollout.length)
+  probe = _nth(is_inner, draws[1])
+  is_probed = (draws[0] < settings.probe_share) & is_inner.any()
+  is_fork = jnp.append(is_wanted, False)
+  is_probe = jnp.append(jnp.zeros(is_wanted.shape, bool), is_probed)
+  return jnp.append(depths, probe), is_fork, is_probe
 
 
 def _nth(mask: jax.Array, share: jax.Array) -> jax.Array:
