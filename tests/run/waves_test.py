@@ -106,9 +106,9 @@ def test_waves_and_groups_that_wait_survive_stops(warm, tmp_path, monkeypatch):
 )
 def test_all_waves_of_a_problem_are_one_group_and_all_is_counted(warm, tmp_path, policy):
   cfg = tiny_run.config(
-    search=dict(policy=policy),
+    search=dict(policy=policy, num_trajectories=2),
     budget=dict(max_rollouts=9, wave=3),
-    train=dict(max_refills=1),
+    train=dict(max_refills=1, contrast_groups=100),
     memory=dict(when='at_once'),
   )
   with filtered(copy(warm, tmp_path / 'run'), cfg) as training:
@@ -120,18 +120,20 @@ def test_all_waves_of_a_problem_are_one_group_and_all_is_counted(warm, tmp_path,
       return done
 
     sampler = dataclasses.replace(training.sampler, grow=recording)
-    host = dataclasses.replace(training.host, step=1)
+    # Two problems for three places: one comes twice.
+    host = dataclasses.replace(training.host, step=1, hard_ids=training.host.hard_ids[:2])
     sampled = sampler.sample_waves(host)
     keys = [(purpose, tree.problem_id, tree.sample) for purpose, tree in grown]
     assert len(set(keys)) == len(keys)  # no two share their random numbers
     tokens = sum(tree.statistics['generated_tokens'] for _, tree in grown)
     assert sampled.num_tokens == tokens and 0 < sampled.wave_tokens < tokens
-    extended = [group for group in sampled.groups if group.num_asked > 4]
-    assert extended and sampled.num_waves
+    extended = [group for group in sampled.groups if group.num_asked > 2]
+    assert sampled.num_waves and {group.is_tree for group in extended} == {True, False}
+    assert {group.job.sample for group in extended} > {0}
     for group in extended:
       assert len({(t.group, float(t.node_outcomes[0])) for t in group.ends}) == 1
       below_root = [tuple(t.node_ids[1:]) for t in group.ends]
-      assert len(set(below_root)) == len(group.ends) > 4
+      assert len(set(below_root)) == len(group.ends) > 2
       assert group.num_asked == 9 or group.has_contrast
     groups, figures, after = sampler.sample(host)  # from the journals
     assert after.generated_tokens - host.generated_tokens == tokens
