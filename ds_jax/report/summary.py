@@ -118,13 +118,13 @@ def _sources(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _temperatures(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
-  """The names of further temperatures that evaluations were made at, in their order."""
-  prefixes: dict[str, None] = {}
+  """The names of further temperatures that evaluations were made at, the lowest first."""
+  prefixes = set()
   for evaluation in evaluations:
     for name in evaluation:
       prefix, _, figure = name.partition('/')
       if prefix.startswith('t_') and figure == 'pass_at_1':
-        prefixes[prefix] = None
+        prefixes.add(prefix)
   return sorted(prefixes, key=_temperature_of)
 
 

@@ -275,7 +275,7 @@ class Training:
       self.engines, self.eval_prompts, self.host, when=when, temperature=temperature
     )
     part = '' if temperature is None else temperature_name(temperature)
-    rollouts = self.grow(work, '.'.join(filter(None, [f'evaluate_{when}', part]))).trees
+    rollouts = self.grow(work, f'evaluate_{when}' + (f'.{part}' if part else '')).trees
     step = self.host.step
     keep_samples(self.engines, rollouts, self.eval_prompts, step=step, when=when, part=part)
     if temperature is None:
