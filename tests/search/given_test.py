@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ds_jax import sharding
+from ds_jax.interfaces import Segments
 from ds_jax.model.decoder import Rows, sequence_logprobs
 from ds_jax.search.engine.engine import Engine, run
-from ds_jax.search.engine.host_tree import Job
+from ds_jax.search.engine.expansion import cut_segments
+from ds_jax.search.engine.host_tree import HostTree, Job
 from ds_jax.search.engine.keys import Purpose, base_key_data
+from ds_jax.search.engine.slots import Request, Slot
 from ds_jax.search.journal import tree_from_line, tree_to_line
 from ds_jax.search.trajectories import trajectories
 from ds_jax.testing import scripted_model
@@ -134,6 +137,23 @@ def test_what_is_verified_is_the_prefix_with_its_continuation():
   for t in ends:
     assert (t.num_given, t.is_given_right) == (2, False)
     assert t.is_correct == (t.tokens[-1] % 3 == scripted_model.GOOD)
+
+
+def test_a_path_ends_at_the_response_limit_within_a_segment():
+  """6 tokens are given of 2 segments of 4: of the next one 2 are left, and no end token there."""
+  config = dataclasses.replace(PREFIX, width=3, segment_length=4, max_depth=2)
+  zeros = {name: np.zeros((1, 3, 4), np.float32) for name in Segments._fields}
+  segments = Segments(**zeros)._replace(
+    tokens=np.arange(12, dtype=np.int32).reshape(1, 3, 4),
+    length=np.array([[4, 2, 3]], np.int32),
+    is_ended=np.array([[False, True, True]]),
+  )
+  tree = HostTree(given_jobs(1, 6)[0], np.zeros(2, np.uint32))
+  request = Request(0, 0, 0, 3, np.zeros(2, np.uint32))
+  expansion = cut_segments(segments, 0, request, slot=Slot(), tree=tree, config=config)
+  assert [segment.tokens.tolist() for segment in expansion.segments] == [[0, 1], [4, 5], [8, 9]]
+  assert expansion.ends() == [0, 1, 2] and expansion.num_tokens == 6
+  assert expansion.is_ended.tolist() == [False, True, False]
 
 
 def test_a_journal_keeps_what_was_given_and_says_nothing_of_it_otherwise():

@@ -151,9 +151,9 @@ class HostTree:
     Where given tokens fill the last of their segments in part, the last one sampled lacks as many.
     What the decoder drew beyond is dropped.
     """
-    is_last = self.depth[node] + 1 >= self.max_depth(config)
-    in_part = len(self.job.given_tokens) % config.segment_length
-    return config.segment_length - in_part * is_last
+    if self.depth[node] + 1 < self.max_depth(config):
+      return config.segment_length
+    return config.segment_length - len(self.job.given_tokens) % config.segment_length
 
   def add_child(
     self,
