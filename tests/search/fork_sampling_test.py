@@ -99,5 +99,6 @@ def test_deep_trees_pool_neighbouring_depths():
   assert len(counts.tokens) == 16
   odds = odds_of(counts, 64)
   np.testing.assert_allclose(odds.sum(1), np.arange(65) > 0, atol=1e-6)
+  assert (odds >= 0).all()
   assert odds[64, 3] > 0
   np.testing.assert_allclose(odds[64, 4], odds[64, 3], atol=1e-6)  # of one bin

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from ds_jax.search.engine.round import advance_tree
-from ds_jax.search.policies import POLICIES
+from ds_jax.search.policies import FORK_RULES, POLICIES
 from ds_jax.search.policies.base import ForkPlan
+from ds_jax.search.policies.fork_sampling import ForkCounts, fork_odds
 from ds_jax.search.scores import as_number, frontier_score
 from ds_jax.search.settings import Settings, width_at
 from ds_jax.search.tree import Children, add_children, mean_value, new_tree
@@ -54,6 +55,7 @@ def random_settings(rng, count, policy, rules=None) -> Settings:
     lambda4=floats(-1, 1),
     backup_threshold=floats(0, 1),
     probe_share=floats(0, 1),
+    min_continuations=ints(1, 4),
     **(rules or {}),
   )
 
@@ -217,6 +219,8 @@ def fuzz(name, num_trees, batch, seed):
   policy, rules = SEARCHES[name]
   rng = np.random.default_rng(seed)
   plan = ForkPlan(np.arange(MAX_DEPTH) % 3 == 1, np.int32(4), np.bool_(seed % 2))
+  if policy is FORK_RULES['sampling']:
+    plan = fork_odds(ForkCounts(), MAX_DEPTH)
   for start in range(0, num_trees, batch):
     settings = random_settings(rng, batch, policy, rules)
     rates = [
@@ -253,6 +257,7 @@ SEARCHES = {
   'direct': (POLICIES['direct'], {}),
   'fork': (POLICIES['fork'], {}),
   'sampled': (POLICIES['deepsearch'], RULES['sampled']),
+  'sampling': (FORK_RULES['sampling'], {}),
 }
 
 
