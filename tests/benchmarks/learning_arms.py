@@ -98,9 +98,10 @@ KNOBS = {
   'temperature': Knob(('sampling.temperature',), 1, (0.8, 1.2, 1.4)),
 }
 KNOBS_OF_MEMORY = {
+  'dose': Knob(('memory.per_update',), 96, (0, 32, 192)),
   'distinct': Knob(('memory.max_distinct',), 0, (1, 2, 4)),
   'advantage': Knob(('memory.advantage',), 1, (0.25, 0.5)),
-  'bound': Knob(('memory.rate_bound',), 0.3, (0.1, 0.6)),
+  'bound': Knob(('memory.rate_bound',), 0.3, (0.1, 0.15, 0.6)),
 }
 
 

@@ -25,6 +25,7 @@ _COLOURS = ('#3b82c4', '#e0702a', '#2a9d6e', '#b065c9', '#c9a227', '#d1495b', '#
 _TEXT = '#7d8590'
 _GRID = '#7d859040'  # the last two digits: opacity
 
+Runs = dict[str, list[list[Point]]]  # points of each run, by arm
 Curve = tuple[np.ndarray, np.ndarray]  # cost and pass rate of each point of a run
 
 
@@ -38,24 +39,30 @@ def draw(task: str, arms: Sequence[str]) -> str:
   Returns:
     SVG with a transparent background; the same points give the same text.
   """
-  runs = _runs_by_arm(task, arms)
-  with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': task, 'text.color': _TEXT}):
-    figure = Figure(figsize=(11, 8.5), layout='constrained')
-    figure.patch.set_alpha(0)
+  buffer = io.StringIO()
+  with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': task}):
+    figure = draw_panels(_runs_by_arm(task, arms))
     FigureCanvasSVG(figure)
-    axes = figure.subplots(len(PASS_RATES), len(_COSTS), sharex='col', sharey='row')
-    for rate, row in zip(PASS_RATES, axes, strict=True):
-      for cost, axis in zip(_COSTS, row, strict=True):
-        _draw_panel(axis, runs, cost, rate)
-    _label(axes)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside upper center', ncols=4, frameon=False)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format='svg', metadata={'Date': None})
+    figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
   return '\n'.join(line.rstrip() for line in buffer.getvalue().splitlines()) + '\n'
 
 
-def _runs_by_arm(task: str, arms: Sequence[str]) -> dict[str, list[list[Point]]]:
+def draw_panels(runs: Runs) -> Figure:
+  """A panel for each pass rate over each cost."""
+  figure = Figure(figsize=(11, 8.5), layout='constrained')
+  axes = figure.subplots(len(PASS_RATES), len(_COSTS), sharex='col', sharey='row')
+  for rate, row in zip(PASS_RATES, axes, strict=True):
+    for cost, axis in zip(_COSTS, row, strict=True):
+      _draw_panel(axis, runs, cost, rate)
+  _label(axes)
+  handles, labels = axes[0, 0].get_legend_handles_labels()
+  legend = figure.legend(handles, labels, loc='outside upper center', ncols=4, frameon=False)
+  for text in legend.get_texts():
+    text.set_color(_TEXT)
+  return figure
+
+
+def _runs_by_arm(task: str, arms: Sequence[str]) -> Runs:
   """The points of each finished run on a test seed, by arm, in the order of `arms`."""
   points = read_points()
   ended = finished(points)
@@ -63,14 +70,14 @@ def _runs_by_arm(task: str, arms: Sequence[str]) -> dict[str, list[list[Point]]]
   for point in points:
     if key_of(point) in ended:
       by_run[key_of(point)].append(point)
-  runs: dict[str, list[list[Point]]] = {arm: [] for arm in arms}
+  runs: Runs = {arm: [] for arm in arms}
   for (of_task, arm, seed), of_run in by_run.items():
     if of_task == task and arm in runs and seed < FIRST_TUNING_SEED:
       runs[arm].append(sorted(of_run, key=lambda point: point['step']))
   return {arm: of_arm for arm, of_arm in runs.items() if of_arm}
 
 
-def _draw_panel(axis: Any, runs: dict[str, list[list[Point]]], cost: str, rate: str) -> None:
+def _draw_panel(axis: Any, runs: Runs, cost: str, rate: str) -> None:
   """One pass rate over one cost; runs without that cost are left out."""
   for i, (arm, of_arm) in enumerate(runs.items()):
     colour = _COLOURS[i % len(_COLOURS)]
@@ -90,13 +97,13 @@ def _curve(points: Sequence[Point], cost: str, rate: str) -> Curve:
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
   """The mean of curves, as far as all of them go."""
-  x = np.linspace(0, min(x[-1] for x, _ in curves), 100)
+  x = np.unique(np.concatenate([x for x, _ in curves]))
+  x = x[x <= min(x[-1] for x, _ in curves)]
   return x, np.mean([np.interp(x, *curve) for curve in curves], axis=0)
 
 
 def _label(axes: np.ndarray) -> None:
   for axis in axes.flat:
-    axis.patch.set_alpha(0)
     axis.grid(color=_GRID, linewidth=0.8)
     axis.tick_params(colors=_TEXT, labelsize=9)
     axis.spines[['top', 'right']].set_visible(False)
