@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 FIRST_TUNING_SEED = 100  # seeds from here on tune, those below test
@@ -147,6 +147,12 @@ def family(arm: str) -> str:
   return arm.partition('+')[0]
 
 
+def run_command(task: str, arm: str, seeds: Iterable[int]) -> str:
+  """What makes the runs of an arm."""
+  names = ','.join(map(str, seeds))
+  return f"python tests/benchmarks/learning.py run --task={task} --arms='{arm}' --seeds={names}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
   """One run of an arm."""
@@ -159,14 +165,6 @@ class Run:
   def name(self) -> str:
     """Of its workdir."""
     return f'{self.arm}_{self.seed}'
-
-  @property
-  def command(self) -> str:
-    """What makes its points."""
-    return (
-      f"python tests/benchmarks/learning.py run --task={self.task} --arms='{self.arm}' "
-      f'--seeds={self.seed}'
-    )
 
   @property
   def overrides(self) -> dict[str, object]:

@@ -10,10 +10,11 @@ import pathlib
 import queue
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import learning_points
-from learning_arms import RARE, TASKS, Run, Task
+from learning_arms import RARE, TASKS, Run, Task, run_command
 
 from ds_jax.evaluate.metrics import count_correct, pass_rates
 
@@ -41,7 +42,7 @@ def run_all(runs: Sequence[Run], folder: pathlib.Path, cores: Sequence[str]) -> 
   def run_one(run: Run) -> None:
     core = free.get()
     try:
-      print(run.command, flush=True)
+      print(run_command(run.task, run.arm, [run.seed]), flush=True)
       last = train(run, settings[run.task], folder / run.task / run.name, core)
     finally:
       free.put(core)
@@ -60,14 +61,16 @@ def train(
   run: Run, settings: Mapping[str, object], workdir: pathlib.Path, core: str
 ) -> learning_points.Point:
   """Makes a run, or goes on with it, and keeps its points as they come; returns the last one."""
+  metrics, start = workdir / 'metrics.jsonl', time.time()
   with command('train', TASKS[run.task], workdir, run.overrides | settings, core=core) as process:
-    is_running = True
-    while is_running:
+    while process.poll() is None:
       with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_SECONDS_BETWEEN_POINTS)
-        is_running = False
-      points = learning_points.points_of(run, workdir)
-      learning_points.keep(points)
+      # A run of other settings is refused, and leaves what it finds there as it is.
+      if metrics.exists() and metrics.stat().st_mtime > start:
+        learning_points.keep(learning_points.points_of(run, workdir))
+  points = learning_points.points_of(run, workdir)
+  learning_points.keep(points)
   return points[-1]
 
 

@@ -6,7 +6,7 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from learning_arms import FIRST_TUNING_SEED, Run, family
+from learning_arms import FIRST_TUNING_SEED, family, run_command
 from learning_points import PASS_RATES, Point, finished, read_points
 from scipy.special import stdtrit
 
@@ -39,10 +39,7 @@ def table(task: str, baselines: Sequence[str]) -> str:
         ]
       )
     )
-  commands = []
-  for arm, ends_by_seed in ends.items():
-    seeds = ','.join(map(str, sorted(ends_by_seed)))
-    commands.append(Run(task, arm, seeds).command)
+  commands = [run_command(task, arm, sorted(ends_by_seed)) for arm, ends_by_seed in ends.items()]
   return '\n'.join([*lines, '', *commands])
 
 
