@@ -6,7 +6,9 @@ import json
 
 import learning_arms
 import learning_points
+import learning_rare
 import learning_tables
+import numpy as np
 import pytest
 
 from ds_jax.config import load_config
@@ -99,3 +101,13 @@ def test_tuning_lists_losers_and_says_where_numbers_differ(file):
     '  memory: pass@1 30.0 % (seeds 101)',
     'Unequal numbers of tuning runs: dapo 2, memory 1.',
   ]
+
+
+def test_rare_problems_are_described_by_their_chances():
+  figures = learning_rare.describe(np.array([0.001, 0.5]), below=0.003, group_size=2)
+  # Groups of two have contrast with 2 p (1 - p): .001998 and .5.
+  assert figures['rare'] == 1
+  assert figures['mean'] == 0.2505
+  assert figures['groups_with_contrast'] == 0.251
+  assert figures['groups_with_contrast_of_rare'] == 0.002
+  assert figures['share_of_contrast_not_rare'] == 0.996
