@@ -64,23 +64,21 @@ def tuning(task: str) -> str:
 
 
 def interval(values: Sequence[float]) -> str:
-  """Mean and half of the 95 % interval over seeds; of one seed the mean alone, of none ''."""
-  if not values:
-    return ''
-  mean, count = float(np.mean(values)), len(values)
-  if count == 1:
-    return f'{mean:.1f}'
-  error = float(np.std(values, ddof=1)) / count**0.5
-  return f'{mean:.1f} ± {error * float(stdtrit(count - 1, 0.975)):.1f}'
+  """Mean and half of the 95 % interval over seeds; of few seeds their values."""
+  if len(values) < _ENOUGH_SEEDS:
+    return ', '.join(f'{value:.1f}' for value in values)
+  error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+  half = error * float(stdtrit(len(values) - 1, 0.975))
+  return f'{np.mean(values):.1f} ± {half:.1f}'
 
 
 def _ends_by_arm(task: str, *, is_tuning: bool) -> dict[str, dict[int, Point]]:
-  """The ends of the finished runs of a task, by arm and seed."""
+  """The ends of the finished runs of a task, by arm and seed, seeds in order."""
   ends: dict[str, dict[int, Point]] = collections.defaultdict(dict)
   for (of_task, arm, seed), point in finished(read_points()).items():
     if of_task == task and (seed >= FIRST_TUNING_SEED) == is_tuning:
       ends[arm][seed] = point
-  return dict(ends)
+  return {arm: dict(sorted(by_seed.items())) for arm, by_seed in ends.items()}
 
 
 def _paired(ends: Mapping[int, Point], others: Mapping[int, Point]) -> str:

@@ -79,15 +79,17 @@ def test_points_of_a_run_made_again_take_the_place_of_the_old(file):
 
 def test_table_pairs_seeds_and_leaves_out_those_that_tune(file):
   ends = [point('dapo', seed, rate) for seed, rate in ((1, 0.2), (2, 0.3), (3, 0.4), (100, 0.9))]
-  ends += [point('memory', seed, rate) for seed, rate in ((1, 0.3), (2, 0.5))]
+  ends += [point('memory', seed, rate) for seed, rate in ((3, 0.7), (2, 0.5), (1, 0.3))]
+  ends += [point('memory_light', 2, 0.5)]
   file.write_text(''.join(json.dumps(end) + '\n' for end in ends))
   rows = learning_tables.table('chain', ['dapo', 'tuned']).splitlines()
-  # s.d. .1 over three seeds: .1 / sqrt(3) * 4.303 = .248. Differences .1 and .2: mean .15,
-  # s.d. .0707, / sqrt(2) * 12.71 = .635. No run of `tuned`.
+  # s.d. .1 over three seeds: .1 / sqrt(3) * 4.303 = .248. Differences .1, .2 and .3: mean .2, the
+  # same s.d. No run of `tuned`.
   assert rows[2] == '| `dapo` | 3 | 30.0 ± 24.8 | 30.0 ± 24.8 | 30.0 ± 24.8 | 7 | 2.00 |  |  |'
-  assert rows[3].startswith('| `memory` | 2 (sketch) | 40.0 ± ')
-  assert rows[3].endswith('| 7 | 2.00 | 15.0 ± 63.5 |  |')
-  assert rows[-1].endswith("--task=chain --arms='memory' --seeds=1,2")
+  assert rows[3].startswith('| `memory` | 3 | 50.0 ± 49.7 | ')
+  assert rows[3].endswith('| 7 | 2.00 | 20.0 ± 24.8 |  |')
+  assert rows[4] == '| `memory_light` | 1 (sketch) | 50.0 | 50.0 | 50.0 | 7 | 2.00 | 20.0 |  |'
+  assert rows[-2].endswith("--task=chain --arms='memory' --seeds=1,2,3")
 
 
 def test_tuning_lists_losers_and_says_where_numbers_differ(file):
