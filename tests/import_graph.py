@@ -45,11 +45,11 @@ def module_name(path: Path, root: Path) -> str:
 def module_file(module: str, root: Path) -> Path | None:
   """The file of a first-party module; None if there is none."""
   base = root.joinpath(*module.split('.'))
-  # tests/ is on the path while pytest runs, and configs/ while one of its files is read: what lies
-  # there is imported by its bare name.
+  # tests/ is on the path while pytest runs, tests/benchmarks/ while one of its scripts does, and
+  # configs/ while one of its files is read: what lies there is imported by its bare name.
   bases = [base]
   if module.split('.')[0] not in FIRST_PARTY:
-    bases = [root / folder / module for folder in ('tests', 'configs')]
+    bases = [root / folder / module for folder in ('tests', 'tests/benchmarks', 'configs')]
   candidates = [c for b in bases for c in (b.with_suffix('.py'), b / '__init__.py')]
   return next((c for c in candidates if c.is_file()), None)
 

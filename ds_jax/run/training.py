@@ -338,6 +338,7 @@ class Training:
   def train_step(self) -> None:
     """Search, verify, back up, and update on one batch of problems; or imitate solutions."""
     start = searched = time.monotonic()
+    processor_start = time.process_time()
     self.watch.begin_step()
     if self.learning.worked:
       batches = self.learning.imitation_batches(self.sampler.next_problems(self.host))
@@ -364,6 +365,7 @@ class Training:
         'time/search': searched - start,
         'time/update': updated - searched,
         'time/step': updated - start,
+        'time/processor': time.process_time() - processor_start,
       }
     )
     self.saving.metrics.write(self.host.step, 'train', figures)

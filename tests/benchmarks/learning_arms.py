@@ -1,0 +1,184 @@
+"""What competes in learning.py, and where: tasks, arms, and one-field variants of arms to tune."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+FIRST_TUNING_SEED = 100  # seeds from here on tune, those below test
+
+# Trained on: all problems; those that the warm start does not solve in 64 rollouts; those whose one
+# right path it takes with a probability below RARE.
+Problems = Literal['all', 'unsolved', 'rare']
+RARE = 0.003
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """Where arms compete."""
+
+  config: str  # file of configs/
+  tokens: int  # generated, of a run
+  every_steps: int  # training steps between evaluations
+  learning_rate: float  # of an arm whose `rate` is 1
+  overrides: Mapping[str, object] = dataclasses.field(default_factory=dict)
+  problems: Problems = 'all'
+
+
+_SMALL_STEPS = {
+  'train.batch_problems': 32,
+  'train.minibatch_problems': 32,
+  'train.max_refills': 0,
+  'train.warmup_steps': 0,
+  'evaluate.num_problems': 256,
+  'evaluate.num_samples': 16,
+}
+# A step ends with the draw of 32 groups in which the second one with contrast is found.
+_STARVING = {'train.max_refills': 15, 'train.contrast_groups': 2}
+TASKS = {
+  'chain': Task('chain', 300_000, 8, 1e-3, _SMALL_STEPS),
+  'chain_unsolved': Task('chain', 420_000, 8, 1e-3, _SMALL_STEPS | _STARVING, 'unsolved'),
+  'chain_starving': Task('chain', 420_000, 8, 1e-3, _SMALL_STEPS | _STARVING, 'rare'),
+  'countdown': Task('dapo', 500_000, 24, 4e-4, _SMALL_STEPS),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """What one side does."""
+
+  overrides: Mapping[str, object] = dataclasses.field(default_factory=dict)
+  rate: float = 1.0  # of the task's learning rate
+
+
+_MEMORY = {
+  'memory.when': 'at_once',
+  'memory.per_update': 96,
+  'memory.further_updates': 1,
+  'memory.per_further_update': 96,
+}
+ARMS = {
+  'dapo': Arm(),
+  'tuned': Arm({'train.epochs': 4, 'train.success_weight': 1.0}, rate=0.3),
+  'memory': Arm(_MEMORY),
+  'memory_light': Arm({'memory.when': 'at_once', 'memory.per_update': 32}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+  """What tuning changes of an arm: fields that all get one of the values."""
+
+  fields: tuple[str, ...]  # none: the arm's `rate` is multiplied
+  usual: float  # value where an arm says nothing
+  values: tuple[float, ...]
+  also: Mapping[str, object] = dataclasses.field(default_factory=dict)  # what goes with any value
+
+  def of(self, arm: Arm) -> float:
+    """The value that an arm has; of the rate, the factor that leaves it as it is."""
+    return arm.overrides.get(self.fields[0], self.usual) if self.fields else self.usual
+
+  def turn(self, arm: Arm, value: float) -> Arm:
+    """The arm with this knob at a value."""
+    if not self.fields:
+      return dataclasses.replace(arm, rate=arm.rate * value)
+    changed = {**arm.overrides, **dict.fromkeys(self.fields, value), **self.also}
+    return dataclasses.replace(arm, overrides=changed)
+
+
+_K = 'search.num_trajectories'
+KNOBS = {
+  'rate': Knob((), 1, (0.3, 0.5, 2, 3)),
+  'epochs': Knob(('train.epochs',), 1, (1, 2, 4, 8)),
+  'groups': Knob(('train.contrast_groups',), 2, (1, 4, 8)),  # N, where batches are drawn again
+  'problems': Knob(('train.batch_problems', 'train.minibatch_problems'), 32, (8, 16, 64)),
+  'rollouts': Knob((_K,), 8, (4, 16), {'search.max_expansions': 128}),
+  'weight': Knob(('train.success_weight',), 0, (0, 0.5, 1, 2)),
+  'temperature': Knob(('sampling.temperature',), 1, (0.8, 1.2, 1.4)),
+}
+KNOBS_OF_MEMORY = {
+  'dose': Knob(('memory.per_update',), 96, (0, 32, 192)),
+  'distinct': Knob(('memory.max_distinct',), 0, (1, 2, 4)),
+  'advantage': Knob(('memory.advantage',), 1, (0.25, 0.5)),
+  'bound': Knob(('memory.rate_bound',), 0.3, (0.1, 0.15, 0.6)),
+}
+
+
+def variants() -> list[str]:
+  """The names of all arms with one knob turned, 'arm+knob=value'."""
+  names = []
+  for name, arm in ARMS.items():
+    for knob_name, knob in knobs_of(arm).items():
+      for value in knob.values:
+        if value != knob.of(arm):
+          names.append(f'{name}+{knob_name}={value:g}')
+  return names
+
+
+def knobs_of(arm: Arm) -> dict[str, Knob]:
+  """What can be tuned of an arm."""
+  return KNOBS | KNOBS_OF_MEMORY if 'memory.when' in arm.overrides else KNOBS
+
+
+def arm_of(name: str) -> Arm:
+  """The arm of a name such as 'tuned' or 'tuned+problems=8+temperature=1.2'.
+
+  Raises:
+    ValueError: if there is no such arm, knob or value.
+  """
+  first, *turns = name.split('+')
+  if first not in ARMS:
+    raise ValueError(f'Expected one of the arms {", ".join(ARMS)}, got {first!r}.')
+  arm = ARMS[first]
+  for turn in turns:
+    knob_name, _, value = turn.partition('=')
+    knob = knobs_of(arm).get(knob_name)
+    values = {f'{value:g}': value for value in knob.values} if knob else {}
+    if value not in values:
+      known = ', '.join(known for known in variants() if known.startswith(f'{first}+'))
+      raise ValueError(f'Expected knobs and values as in {known}; got {turn!r}.')
+    arm = knob.turn(arm, values[value])
+  return arm
+
+
+def family(arm: str) -> str:
+  """The arm that a variant is of."""
+  return arm.partition('+')[0]
+
+
+def run_command(task: str, arm: str, seeds: Iterable[int]) -> str:
+  """What makes the runs of an arm."""
+  names = ','.join(map(str, seeds))
+  return f"python tests/benchmarks/learning.py run --task={task} --arms='{arm}' --seeds={names}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One run of an arm."""
+
+  task: str
+  arm: str
+  seed: int
+
+  @property
+  def name(self) -> str:
+    """Of its workdir."""
+    return f'{self.arm}_{self.seed}'
+
+  @property
+  def overrides(self) -> dict[str, object]:
+    """Fields of the config of its task that differ."""
+    task, arm = TASKS[self.task], arm_of(self.arm)
+    return {
+      **task.overrides,
+      'train.learning_rate': float(f'{task.learning_rate * arm.rate:.6g}'),
+      **arm.overrides,
+      'seed': self.seed,
+      'curriculum.max_tokens': task.tokens,
+      'curriculum.round_steps': (10_000,),
+      'curriculum.filter_samples': 0,
+      'evaluate.every_steps': task.every_steps,
+      'checkpoint.every_steps': 25,
+      'log.tensorboard': False,
+    }

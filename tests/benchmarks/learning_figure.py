@@ -1,0 +1,116 @@
+"""The figure of learning.py: what arms reach by what they spend, as SVG."""
+
+from __future__ import annotations
+
+import collections
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from learning_arms import FIRST_TUNING_SEED
+from learning_points import PASS_RATES, Point, finished, key_of, read_points
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+_COSTS = {
+  'tokens': ('million generated tokens', 1e-6),
+  'update_tokens': ('million update tokens', 1e-6),
+  'processor_seconds': ('processor seconds of training', 1.0),
+}
+_TITLES = {'pass_at_1': 'pass@1', 'hard_pass_at_1': 'hard pass@1', 'pass_at_k': 'pass@k'}
+# Of middle lightness: readable on white and on dark pages.
+_COLOURS = ('#3b82c4', '#e0702a', '#2a9d6e', '#b065c9', '#c9a227', '#d1495b', '#5aa9a3', '#8a8f98')
+_TEXT = '#7d8590'
+_GRID = '#7d859040'  # the last two digits: opacity
+
+Runs = dict[str, list[list[Point]]]  # points of each run, by arm
+Curve = tuple[np.ndarray, np.ndarray]  # cost and pass rate of each point of a run
+
+
+def draw(task: str, arms: Sequence[str]) -> str:
+  """Draws pass rates of arms over what they cost: thin lines are seeds, thick ones their means.
+
+  Args:
+    task: whose finished runs on test seeds are drawn.
+    arms: those that are drawn; others are left out.
+
+  Returns:
+    SVG with a transparent background; the same points give the same text.
+  """
+  buffer = io.StringIO()
+  with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': task}):
+    figure = draw_panels(_runs_by_arm(task, arms))
+    FigureCanvasSVG(figure)
+    figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
+  return '\n'.join(line.rstrip() for line in buffer.getvalue().splitlines()) + '\n'
+
+
+def draw_panels(runs: Runs) -> Figure:
+  """A panel for each pass rate over each cost."""
+  figure = Figure(figsize=(11, 8.5), layout='constrained')
+  axes = figure.subplots(len(PASS_RATES), len(_COSTS), sharex='col', sharey='row')
+  for rate, row in zip(PASS_RATES, axes, strict=True):
+    for cost, axis in zip(_COSTS, row, strict=True):
+      _draw_panel(axis, runs, cost, rate)
+  _label(axes)
+  handles, labels = axes[0, 0].get_legend_handles_labels()
+  legend = figure.legend(handles, labels, loc='outside upper center', ncols=4, frameon=False)
+  for text in legend.get_texts():
+    text.set_color(_TEXT)
+  return figure
+
+
+def _runs_by_arm(task: str, arms: Sequence[str]) -> Runs:
+  """The points of each finished run on a test seed, by arm, in the order of `arms`."""
+  points = read_points()
+  ended = finished(points)
+  by_run: dict[tuple[str, str, int], list[Point]] = collections.defaultdict(list)
+  for point in points:
+    if key_of(point) in ended:
+      by_run[key_of(point)].append(point)
+  runs: Runs = {arm: [] for arm in arms}
+  for (of_task, arm, seed), of_run in by_run.items():
+    if of_task == task and arm in runs and seed < FIRST_TUNING_SEED:
+      runs[arm].append(sorted(of_run, key=lambda point: point['step']))
+  return {arm: of_arm for arm, of_arm in runs.items() if of_arm}
+
+
+def _draw_panel(axis: Any, runs: Runs, cost: str, rate: str) -> None:
+  """One pass rate over one cost; runs without that cost are left out."""
+  for i, (arm, of_arm) in enumerate(runs.items()):
+    colour = _COLOURS[i % len(_COLOURS)]
+    curves = [_curve(points, cost, rate) for points in of_arm if cost in points[-1]]
+    for x, y in curves:
+      axis.plot(x, y, color=colour, linewidth=0.8, alpha=0.5)
+    if curves:
+      axis.plot(*_mean_curve(curves), color=colour, linewidth=2.2, label=f'{arm} ({len(of_arm)})')
+
+
+def _curve(points: Sequence[Point], cost: str, rate: str) -> Curve:
+  scale = _COSTS[cost][1]
+  # The first point has cost nothing.
+  x = np.array([scale * point.get(cost, 0.0) for point in points])
+  return x, np.array([100 * point[rate] for point in points])
+
+
+def _mean_curve(curves: Sequence[Curve]) -> Curve:
+  """The mean of curves, as far as all of them go."""
+  x = np.unique(np.concatenate([x for x, _ in curves]))
+  x = x[x <= min(x[-1] for x, _ in curves)]
+  return x, np.mean([np.interp(x, *curve) for curve in curves], axis=0)
+
+
+def _label(axes: np.ndarray) -> None:
+  for axis in axes.flat:
+    axis.grid(color=_GRID, linewidth=0.8)
+    axis.tick_params(colors=_TEXT, labelsize=9)
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.spines[['bottom', 'left']].set_color(_TEXT)
+    axis.set_ylim(bottom=0)
+    axis.set_xlim(left=0)
+  for axis, (name, _) in zip(axes[-1], _COSTS.values(), strict=True):
+    axis.set_xlabel(name, color=_TEXT)
+  for axis, rate in zip(axes[:, 0], PASS_RATES, strict=True):
+    axis.set_ylabel(f'{_TITLES[rate]}, %', color=_TEXT)

@@ -1,0 +1,104 @@
+"""Tables of learning.py, drawn from points: what arms reach, and what tuning has tried."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from learning_arms import FIRST_TUNING_SEED, family, run_command
+from learning_points import PASS_RATES, Point, finished, read_points
+from scipy.special import stdtrit
+
+_ENOUGH_SEEDS = 3  # fewer are a sketch
+
+
+def table(task: str, baselines: Sequence[str]) -> str:
+  """What every arm reaches on the test seeds, and paired differences to each of the baselines.
+
+  Args:
+    task: whose runs.
+    baselines: arms; a difference is over the seeds that both have.
+  """
+  ends = _ends_by_arm(task, is_tuning=False)
+  names = ['arm', 'seeds', 'pass@1', 'hard pass@1', 'pass@k', 'processor s', 'M update tokens']
+  names += [f'minus {baseline}' for baseline in baselines]
+  lines = [_row(names), _row(['---'] * len(names))]
+  for arm, ends_by_seed in ends.items():
+    points = list(ends_by_seed.values())
+    is_sketch = len(points) < _ENOUGH_SEEDS
+    lines.append(
+      _row(
+        [
+          f'`{arm}`',
+          f'{len(points)} (sketch)' if is_sketch else len(points),
+          *(interval([100 * point[name] for point in points]) for name in PASS_RATES),
+          _processor_seconds(points),
+          f'{np.mean([point["update_tokens"] for point in points]) / 1e6:.2f}',
+          *(_paired(ends_by_seed, ends.get(baseline, {})) for baseline in baselines),
+        ]
+      )
+    )
+  commands = [run_command(task, arm, sorted(ends_by_seed)) for arm, ends_by_seed in ends.items()]
+  return '\n'.join([*lines, '', *commands])
+
+
+def tuning(task: str) -> str:
+  """All tuning runs of a task, arm by arm, and whether arms have had equal numbers of them."""
+  ends = _ends_by_arm(task, is_tuning=True)
+  families: dict[str, list[str]] = collections.defaultdict(list)
+  for arm in ends:
+    families[family(arm)].append(arm)
+  lines, counts = [], {}
+  for name, arms in families.items():
+    counts[name] = sum(len(ends[arm]) for arm in arms)
+    lines.append(f'{name}: {counts[name]} tuning runs')
+    for arm in sorted(arms, key=lambda arm: -_mean(ends[arm].values())):
+      rates = [f'{100 * point["pass_at_1"]:.1f}' for point in ends[arm].values()]
+      seeds = ', '.join(map(str, ends[arm]))
+      lines.append(f'  {arm}: pass@1 {", ".join(rates)} % (seeds {seeds})')
+  if len(set(counts.values())) > 1:
+    numbers = ', '.join(f'{name} {count}' for name, count in counts.items())
+    lines.append(f'Unequal numbers of tuning runs: {numbers}.')
+  return '\n'.join(lines)
+
+
+def interval(values: Sequence[float]) -> str:
+  """Mean and half of the 95 % interval over seeds; of few seeds their values."""
+  if len(values) < _ENOUGH_SEEDS:
+    return ', '.join(f'{value:.1f}' for value in values)
+  error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+  half = error * float(stdtrit(len(values) - 1, 0.975))
+  return f'{np.mean(values):.1f} ± {half:.1f}'
+
+
+def _ends_by_arm(task: str, *, is_tuning: bool) -> dict[str, dict[int, Point]]:
+  """The ends of the finished runs of a task, by arm and seed, seeds in order."""
+  ends: dict[str, dict[int, Point]] = collections.defaultdict(dict)
+  for (of_task, arm, seed), point in finished(read_points()).items():
+    if of_task == task and (seed >= FIRST_TUNING_SEED) == is_tuning:
+      ends[arm][seed] = point
+  return {arm: dict(sorted(by_seed.items())) for arm, by_seed in ends.items()}
+
+
+def _paired(ends: Mapping[int, Point], others: Mapping[int, Point]) -> str:
+  """The difference in pass@1 over the seeds that both have, points; '' of an arm to itself."""
+  if ends is others:
+    return ''
+  seeds = sorted(ends.keys() & others.keys())
+  return interval([100 * (ends[s]['pass_at_1'] - others[s]['pass_at_1']) for s in seeds])
+
+
+def _processor_seconds(points: Sequence[Point]) -> str:
+  """Their mean; with `wall` where runs were made before the processor's time was measured."""
+  if all('processor_seconds' in point for point in points):
+    return f'{np.mean([point["processor_seconds"] for point in points]):.0f}'
+  return f'{np.mean([point["seconds"] for point in points]):.0f} (wall)'
+
+
+def _mean(points: Iterable[Point]) -> float:
+  return float(np.mean([point['pass_at_1'] for point in points]))
+
+
+def _row(cells: Sequence[object]) -> str:
+  return f'| {" | ".join(map(str, cells))} |'

@@ -1,0 +1,115 @@
+"""The harness of tests/benchmarks/learning.py: names of arms, points of runs, tables of points."""
+
+from __future__ import annotations
+
+import json
+
+import learning_arms
+import learning_points
+import learning_rare
+import learning_tables
+import numpy as np
+import pytest
+
+from ds_jax.config import load_config
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+  path = tmp_path / 'points.jsonl'
+  monkeypatch.setattr(learning_points, 'FILE', path)
+  return path
+
+
+def point(arm, seed, pass_at_1, **fields):
+  """The end of a run of three tokens."""
+  rates = dict.fromkeys(learning_points.PASS_RATES, pass_at_1)
+  spent = {'tokens': 3, 'update_tokens': 2e6, 'seconds': 9.0, 'processor_seconds': 7.0}
+  key = {'task': 'chain', 'arm': arm, 'seed': seed, 'step': 1}
+  return {**key, **spent, **rates, 'overrides': {}} | fields
+
+
+def test_a_variant_changes_what_its_name_says():
+  arm = learning_arms.arm_of('tuned+problems=8+temperature=1.2+rate=0.5')
+  assert arm.overrides == {
+    'train.epochs': 4,
+    'train.success_weight': 1.0,
+    'train.batch_problems': 8,
+    'train.minibatch_problems': 8,
+    'sampling.temperature': 1.2,
+  }
+  assert arm.rate == 0.15
+  run = learning_arms.Run('chain', 'tuned+rate=0.5', seed=4)
+  assert run.overrides['train.learning_rate'] == 1.5e-4
+  assert run.overrides['seed'] == 4
+
+
+@pytest.mark.parametrize('name', ['tuner', 'tuned+epoch=2', 'tuned+epochs=3', 'dapo+distinct=1'])
+def test_an_unknown_arm_is_told(name):
+  with pytest.raises(ValueError, match='Expected'):
+    learning_arms.arm_of(name)
+
+
+def test_every_variant_is_an_arm_of_its_own():
+  names = learning_arms.variants()
+  arms = [learning_arms.arm_of(name) for name in [*learning_arms.ARMS, *names]]
+  assert not any(arm in arms[:i] for i, arm in enumerate(arms))
+  assert {learning_arms.family(name) for name in names} == set(learning_arms.ARMS)
+
+
+def test_tasks_name_configs_and_fields_that_exist(root):
+  for task in learning_arms.TASKS.values():
+    config = load_config(str(root / f'configs/{task.config}.py'))
+    for name in task.overrides:
+      section, field = name.split('.')
+      assert hasattr(getattr(config, section), field)
+
+
+def test_points_of_a_run_made_again_take_the_place_of_the_old(file):
+  unfinished = point('dapo', 1, 0.1)
+  del unfinished['overrides']
+  learning_points.keep([unfinished])
+  learning_points.keep([unfinished])
+  assert not learning_points.finished(learning_points.read_points())
+  learning_points.keep([point('dapo', 1, 0.2)])
+  assert len(file.read_text().splitlines()) == 2
+  (last,) = learning_points.finished(learning_points.read_points()).values()
+  assert last['pass_at_1'] == 0.2
+
+
+def test_table_pairs_seeds_and_leaves_out_those_that_tune(file):
+  ends = [point('dapo', seed, rate) for seed, rate in ((1, 0.2), (2, 0.3), (3, 0.4), (100, 0.9))]
+  ends += [point('memory', seed, rate) for seed, rate in ((3, 0.7), (2, 0.5), (1, 0.3))]
+  ends += [point('memory_light', 2, 0.5)]
+  file.write_text(''.join(json.dumps(end) + '\n' for end in ends))
+  rows = learning_tables.table('chain', ['dapo', 'tuned']).splitlines()
+  # s.d. .1 over three seeds: .1 / sqrt(3) * 4.303 = .248. Differences .1, .2 and .3: mean .2, the
+  # same s.d. No run of `tuned`.
+  assert rows[2] == '| `dapo` | 3 | 30.0 ± 24.8 | 30.0 ± 24.8 | 30.0 ± 24.8 | 7 | 2.00 |  |  |'
+  assert rows[3].startswith('| `memory` | 3 | 50.0 ± 49.7 | ')
+  assert rows[3].endswith('| 7 | 2.00 | 20.0 ± 24.8 |  |')
+  assert rows[4] == '| `memory_light` | 1 (sketch) | 50.0 | 50.0 | 50.0 | 7 | 2.00 | 20.0 |  |'
+  assert rows[-2].endswith("--task=chain --arms='memory' --seeds=1,2,3")
+
+
+def test_tuning_lists_losers_and_says_where_numbers_differ(file):
+  ends = [point('dapo', 100, 0.2), point('dapo+rate=2', 100, 0.1), point('memory', 101, 0.3)]
+  file.write_text(''.join(json.dumps(end) + '\n' for end in [*ends, point('tuned', 1, 0.5)]))
+  assert learning_tables.tuning('chain').splitlines() == [
+    'dapo: 2 tuning runs',
+    '  dapo: pass@1 20.0 % (seeds 100)',
+    '  dapo+rate=2: pass@1 10.0 % (seeds 100)',
+    'memory: 1 tuning runs',
+    '  memory: pass@1 30.0 % (seeds 101)',
+    'Unequal numbers of tuning runs: dapo 2, memory 1.',
+  ]
+
+
+def test_rare_problems_are_described_by_their_chances():
+  figures = learning_rare.describe(np.array([0.001, 0.5]), below=0.003, group_size=2)
+  # Groups of two have contrast with 2 p (1 - p): .001998 and .5.
+  assert figures['rare'] == 1
+  assert figures['mean'] == 0.2505
+  assert figures['groups_with_contrast'] == 0.251
+  assert figures['groups_with_contrast_of_rare'] == 0.002
+  assert figures['share_of_contrast_not_rare'] == 0.996
