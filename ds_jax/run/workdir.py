@@ -8,8 +8,9 @@ import datetime
 import json
 import os
 import pathlib
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ds_jax.checks import InputError
@@ -24,6 +25,8 @@ from ds_jax.config import (
 from ds_jax.config.places import found_near, has_moved
 from ds_jax.run.disk import hold, missing_folders, no_locks, remove_empty, told
 from ds_jax.run.durable import write_atomically, write_json
+
+_MAX_FLAGS = 6  # of a remedy; of more differences it is the file of settings that is another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,9 +162,9 @@ def check_config(workdir: Workdir, config: Config) -> str:
     raise InputError(f'{workdir.root} is the folder of a model; choose another --workdir.')
   with _naming(workdir.config):
     differing = differing_fields(stored, dataclasses.asdict(config))
-  machine, coming, moved, faults = [], [], [], []
+  machine, coming, moved, refused = [], [], [], {}
   for name, (before, now) in differing.items():
-    words = f'{name}: workdir {before!r}, now {now!r}'
+    words = _difference(name, before, now)
     if name in MACHINE_FIELDS:
       machine.append(words)
     elif name in COMING_FIELDS:
@@ -169,12 +172,9 @@ def check_config(workdir: Workdir, config: Config) -> str:
     elif name in PLACE_FIELDS and has_moved(before, now):
       moved.append(words)
     else:
-      faults.append(words)
-  if faults:
-    raise InputError(
-      f'{workdir.root} belongs to a run with another config ({"; ".join(faults)}); choose '
-      'another --workdir, or the same settings to continue.'
-    )
+      refused[name] = before, now
+  if refused:
+    raise InputError(_refusal(workdir, refused))
   notes = []
   if machine:
     notes.append(
@@ -185,6 +185,30 @@ def check_config(workdir: Workdir, config: Config) -> str:
   if moved:
     notes.append(f'Taken for the same, which has moved ({"; ".join(moved)}).')
   return ' '.join(notes)
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+  return f'{name}: workdir {before!r}, now {now!r}'
+
+
+def _refusal(workdir: Workdir, differing: Mapping[str, tuple[Any, Any]]) -> str:
+  """What differs, and with which flags the run goes on, if these are few."""
+  words = '; '.join(_difference(name, *values) for name, values in differing.items())
+  remedy = 'the same settings to continue'
+  stored = {name: before for name, (before, _) in differing.items()}
+  if len(stored) <= _MAX_FLAGS and None not in stored.values():
+    flags = ' '.join(_flag(name, value) for name, value in stored.items())
+    remedy = f'continue with its settings: {flags}'
+  return (
+    f'{workdir.root} belongs to a run with another config ({words}); choose another --workdir, or '
+    f'{remedy}'
+  )
+
+
+def _flag(name: str, value: Any) -> str:
+  """The flag that gives a field a value, as a shell reads it."""
+  text = ','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+  return f'--config.{name}={shlex.quote(text)}'
 
 
 def workdir_config(workdir: Workdir, note: Callable[[str], None] = _to_stderr) -> Config:

@@ -121,8 +121,9 @@ def test_a_run_from_before_a_field_goes_on_as_it_began(tmp_path):
   """Not with a default that would change what it does."""
   older = without(stored(Config()), 'search.cut_ends')
   (tmp_path / 'config.json').write_text(json.dumps(older))
-  with pytest.raises(InputError, match="search.cut_ends: workdir 'graded', now 'incomplete'"):
+  with pytest.raises(InputError, match="search.cut_ends: workdir 'graded', now 'incomplete'") as e:
     check_config(Workdir(tmp_path), Config())
+  assert str(e.value).endswith('continue with its settings: --config.search.cut_ends=graded')
   assert differing_fields(older, stored(Config())) == {'search.cut_ends': ('graded', 'incomplete')}
   # A file of settings that a user writes has today's default.
   assert load_lib.config_from(older) == Config()
