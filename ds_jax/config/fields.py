@@ -378,7 +378,7 @@ class MemoryConfig:
 class PrefixConfig:
   """Rollouts of training that start within an earlier response, with search.policy=prefix."""
 
-  # of each batch, rounded up: problems that start from the root whatever is known of them
+  # of the hard problems of each batch, rounded up: those that start from the root whatever is known
   root_share: Annotated[float, above(0.0), below(1.0)] = 0.25
   # of each batch, rounded down: places for problems with a prefix, whatever their turn is. In a run
   # that is over before an epoch is no problem would come back otherwise

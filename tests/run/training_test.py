@@ -476,6 +476,10 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path, monkeypatch):
     (dict(search=dict(policy='prefix', max_depth=1)), 'at least one segment'),
     (dict(search=dict(policy='prefix'), train=dict(objective='imitation')), 'no rollouts'),
     (dict(search=dict(policy='prefix'), prefix=dict(root_share=0.9)), 'prefix.root_share = 0.9'),
+    (
+      dict(search=dict(policy='prefix'), curriculum=dict(rehearsal_share=0.8)),
+      'of the 1 hard problems of a batch',
+    ),
     (dict(search=dict(policy='prefix'), prefix=dict(failure_rate=0.1)), 'raise failure_rate'),
     (dict(train=dict(frozen='(')), 'regular expression'),
     (dict(train=dict(frozen='nothing')), 'finds none of the parameters'),
