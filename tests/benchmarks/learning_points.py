@@ -103,7 +103,8 @@ def _add_step(
 ) -> None:
   """Adds what a step has cost, and how it went."""
   spent['tokens'] = row['search/tokens_so_far']
-  updates = row['train/updates'] * (1 - row['train/skipped'])
+  # A step whose groups are all without contrast updates nothing.
+  updates = row.get('train/updates', 0) * (1 - row.get('train/skipped', 0.0))
   spent['update_tokens'] += updates * row.get('train/num_tokens', 0.0)
   for name, metric in _COSTS.items():
     if metric in row:

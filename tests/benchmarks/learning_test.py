@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ds_jax.config import load_config
+from ds_jax.run.workdir import Workdir
 
 
 @pytest.fixture
@@ -75,6 +76,31 @@ def test_points_of_a_run_made_again_take_the_place_of_the_old(file):
   assert len(file.read_text().splitlines()) == 2
   (last,) = learning_points.finished(learning_points.read_points()).values()
   assert last['pass_at_1'] == 0.2
+
+
+def test_points_count_what_steps_have_cost(tmp_path):
+  samples = Workdir(tmp_path).samples(2, 'after')
+  samples.parent.mkdir(parents=True)
+  verdicts = (('easy', 'correct'), ('easy', 'wrong'), ('hard', 'wrong'))
+  lines = [json.dumps({'id': name, 'verdict': verdict}) for name, verdict in verdicts]
+  samples.write_text('\n'.join(lines))
+  step = {'kind': 'train', 'time/step': 2.0, 'time/processor': 1.5}
+  rows = [
+    # Without contrast there is no update, and without update no metric of one.
+    step | {'step': 1, 'search/tokens_so_far': 30, 'train/updates': 0},
+    step
+    | {'step': 2, 'search/tokens_so_far': 50, 'train/updates': 4, 'train/skipped': 0.25}
+    | {'train/num_tokens': 10.0, 'search/entropy': 0.5},
+    {'kind': 'evaluate', 'when': 'after', 'step': 2}
+    | {'evaluate/pass_at_1': 0.5, 'evaluate/pass_at_k': 1.0},
+  ]
+  (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  (end,) = learning_points.points_of(learning_arms.Run('chain', 'dapo', 1), tmp_path)
+  assert (end['tokens'], end['update_tokens']) == (50, 30)
+  assert (end['seconds'], end['processor_seconds']) == (4.0, 3.0)
+  assert (end['pass_at_1'], end['hard_pass_at_1']) == (0.5, 0.0)
+  assert end['figures'] == {'search/entropy': 0.5}
+  assert end['overrides']['train.learning_rate'] == '0.001'
 
 
 def test_table_pairs_seeds_and_leaves_out_those_that_tune(file):

@@ -8,8 +8,8 @@ in turn, so that what disturbs one disturbs all. Parameters stay those of the mo
 rate is 0): the runs search the same problems with the same policy, step by step. Figures are
 medians over the steps, the first two aside, which compile and fill the memory; `paired` ones are
 medians of what each step costs over what the same step costs with all levers off. Seconds are the
-clock's; `busy` is the processor's time over them, and far from the usual on a machine with
-neighbours. Run it pinned to one core, with nothing else on it.
+clock's, unless they are the processor's (verifier workers left out), which neighbours disturb less;
+`busy` is the latter over the former. Run it pinned to one core, with nothing else on it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,18 @@ LEVERS: dict[str, Mapping[str, object]] = {
   'memory_further': _MEMORY | {'memory.further_updates': 1},
 }
 
+COLUMNS = (
+  'lever',
+  'sampled tokens/s',
+  'paired',
+  'update s',
+  'paired',
+  'processor s of a step',
+  'paired',
+  'update tokens',
+  'busy',
+)
+
 Row = Mapping[str, float]
 
 
@@ -57,7 +69,7 @@ def main() -> None:
     workdirs = {name: Workdir(Path(folder) / name) for name in names}
     take_steps(workdirs, flags.model, NUM_WARM + flags.repeats)
     rows = {name: measured(workdir) for name, workdir in workdirs.items()}
-  print('lever | sampled tokens/s | paired | update s | paired | update tokens | busy')
+  print(*COLUMNS, sep=' | ')
   for name in names:
     print(name, *figures(rows[name], rows['off']), sep=' | ')
 
@@ -94,21 +106,31 @@ def measured(workdir: Workdir) -> list[Row]:
 
 def figures(rows: Sequence[Row], without: Sequence[Row]) -> list[str]:
   """The cells of a lever, beside the same steps without it."""
-  pairs = list(zip(rows, without, strict=True))
+  speeds = [row['search/tokens'] / row['time/search'] for row in rows]
+  speeds_without = [row['search/tokens'] / row['time/search'] for row in without]
+  updates, updates_without = column(rows, 'time/update'), column(without, 'time/update')
+  busy, busy_without = column(rows, 'time/processor'), column(without, 'time/processor')
   update_tokens = [row['train/updates'] * row['train/num_tokens'] for row in rows]
   return [
-    f'{statistics.median(map(speed, rows)):,.0f}',
-    f'{statistics.median(speed(row) / speed(other) for row, other in pairs):.3f}',
-    f'{statistics.median(row["time/update"] for row in rows):.3f}',
-    f'{statistics.median(row["time/update"] / other["time/update"] for row, other in pairs):.3f}',
+    f'{statistics.median(speeds):,.0f}',
+    paired(speeds, speeds_without),
+    f'{statistics.median(updates):.3f}',
+    paired(updates, updates_without),
+    f'{statistics.median(busy):.3f}',
+    paired(busy, busy_without),
     f'{statistics.median(update_tokens):,.0f}',
     f'{statistics.median(row["time/processor"] / row["time/step"] for row in rows):.2f}',
   ]
 
 
-def speed(row: Row) -> float:
-  """Sampled tokens a second of the search of a step."""
-  return row['search/tokens'] / row['time/search']
+def column(rows: Sequence[Row], name: str) -> list[float]:
+  """One metric of the steps."""
+  return [row[name] for row in rows]
+
+
+def paired(values: Sequence[float], without: Sequence[float]) -> str:
+  """The median of ratios, step by step."""
+  return f'{statistics.median(a / b for a, b in zip(values, without, strict=True)):.3f}'
 
 
 if __name__ == '__main__':
