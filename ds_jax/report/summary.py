@@ -12,7 +12,7 @@ A summary is a plain dict that JSON can write; every field may be missing:
   skipped_updates  of these, skipped: nothing to train on, or a gradient that is not finite
   skipped_steps    steps that skipped all of their updates
   rounds   rounds of filtering
-  tokens   tokens that the search generated
+  tokens   tokens generated to learn from: by filters, searches and rollouts
   seconds  time spent, as far as the metrics record it
   config   the run's settings, nested by section
   trees    [{title, text}], example trees by format_tree
@@ -37,13 +37,17 @@ def make_summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   The first evaluation 'before' and the last 'after' count.
   """
   before = after = None
-  steps, rounds, tokens, seconds = 0, 0, 0, 0.0
+  steps, rounds, seconds = 0, 0, 0.0
+  tokens = tokens_of_older_rows = 0  # older versions counted those of the trees of each step
   updates, skipped_updates, skipped_steps = 0, 0, 0
   for row in metrics:
     seconds += _row_seconds(row)
     if row['kind'] == 'train':
       steps += 1
-      tokens += row.get('search/tokens') or 0
+      if 'search/tokens_so_far' in row:
+        tokens = row['search/tokens_so_far']
+      else:
+        tokens_of_older_rows += row.get('search/tokens') or 0
       in_row, skipped = row.get('train/updates') or 1, row.get('train/skipped') or 0.0
       updates += in_row
       skipped_updates += round(skipped * in_row)
@@ -62,7 +66,7 @@ def make_summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     'skipped_updates': skipped_updates,
     'skipped_steps': skipped_steps,
     'rounds': rounds,
-    'tokens': int(tokens),
+    'tokens': int(tokens + tokens_of_older_rows),
     'seconds': seconds,
   }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,9 @@ _TITLES = {'pass_at_1': 'pass@1', 'hard_pass_at_1': 'hard pass@1', 'pass_at_k': 
 _COLOURS = ('#3b82c4', '#e0702a', '#2a9d6e', '#b065c9', '#c9a227', '#d1495b', '#5aa9a3', '#8a8f98')
 _TEXT = '#7d8590'
 _GRID = '#7d859040'  # the last two digits: opacity
+_MAX_POINTS = 12  # of a drawn curve; more cannot be told apart, and make the file large
+
+_METADATA = ('Creator', 'Date', 'Format', 'Type')  # left out
 
 Runs = dict[str, list[list[Point]]]  # points of each run, by arm
 Curve = tuple[np.ndarray, np.ndarray]  # cost and pass rate of each point of a run
@@ -40,11 +44,21 @@ def draw(task: str, arms: Sequence[str]) -> str:
     SVG with a transparent background; the same points give the same text.
   """
   buffer = io.StringIO()
-  with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': task}):
+  settings = {'svg.fonttype': 'none', 'svg.hashsalt': task, 'font.sans-serif': ['DejaVu Sans']}
+  with matplotlib.rc_context(settings):
     figure = draw_panels(_runs_by_arm(task, arms))
     FigureCanvasSVG(figure)
-    figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
-  return '\n'.join(line.rstrip() for line in buffer.getvalue().splitlines()) + '\n'
+    figure.savefig(buffer, format='svg', transparent=True, metadata=dict.fromkeys(_METADATA))
+  return _compact(buffer.getvalue())
+
+
+def _compact(svg: str) -> str:
+  """The same picture in fewer characters: lengths to a tenth of a point, no names of groups."""
+  rounded = re.sub(r'\d+\.\d{2,}', lambda match: f'{float(match[0]):.1f}', svg)
+  unnamed = re.sub(r'<g id="[^"]*">', '<g>', rounded)
+  upright = re.sub(r' transform="rotate\(-0 [^"]*"', '', unnamed)
+  short = re.sub(r'\s*\nL ', ' ', upright)  # lines go on without the letter
+  return '\n'.join(line.strip() for line in short.splitlines()) + '\n'
 
 
 def draw_panels(runs: Runs) -> Figure:
@@ -82,30 +96,39 @@ def _draw_panel(axis: Any, runs: Runs, cost: str, rate: str) -> None:
   for i, (arm, of_arm) in enumerate(runs.items()):
     colour = _COLOURS[i % len(_COLOURS)]
     curves = [_curve(points, cost, rate) for points in of_arm if cost in points[-1]]
-    for x, y in curves:
-      axis.plot(x, y, color=colour, linewidth=0.8, alpha=0.5)
     if curves:
+      axis.plot(*_side_by_side(curves), color=colour, linewidth=0.8, alpha=0.5)
       axis.plot(*_mean_curve(curves), color=colour, linewidth=2.2, label=f'{arm} ({len(of_arm)})')
 
 
 def _curve(points: Sequence[Point], cost: str, rate: str) -> Curve:
   scale = _COSTS[cost][1]
+  if len(points) > _MAX_POINTS:
+    chosen = np.linspace(0, len(points) - 1, _MAX_POINTS).round().astype(int)
+    points = [points[i] for i in chosen]
   # The first point has cost nothing.
   x = np.array([scale * point.get(cost, 0.0) for point in points])
   return x, np.array([100 * point[rate] for point in points])
 
 
+def _side_by_side(curves: Sequence[Curve]) -> Curve:
+  """Curves as one, which is interrupted between them."""
+  gap = np.array([[np.nan], [np.nan]])
+  x, y = np.hstack([np.hstack([curve, gap]) for curve in curves])
+  return x, y
+
+
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
   """The mean of curves, as far as all of them go."""
-  x = np.unique(np.concatenate([x for x, _ in curves]))
-  x = x[x <= min(x[-1] for x, _ in curves)]
+  x = np.linspace(0, min(x[-1] for x, _ in curves), _MAX_POINTS)
   return x, np.mean([np.interp(x, *curve) for curve in curves], axis=0)
 
 
 def _label(axes: np.ndarray) -> None:
   for axis in axes.flat:
-    axis.grid(color=_GRID, linewidth=0.8)
-    axis.tick_params(colors=_TEXT, labelsize=9)
+    axis.grid(axis='y', color=_GRID, linewidth=0.8)
+    axis.locator_params(nbins=4)
+    axis.tick_params(colors=_TEXT, labelsize=9, bottom=False, left=False)
     axis.spines[['top', 'right']].set_visible(False)
     axis.spines[['bottom', 'left']].set_color(_TEXT)
     axis.set_ylim(bottom=0)

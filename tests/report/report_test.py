@@ -455,6 +455,12 @@ def test_summary_table():
   assert 'no training steps yet' in summary_table({})
 
 
+def test_tokens_are_those_of_filters_and_rollouts_too():
+  older, newer = train_row(1), train_row(2) | {'search/tokens_so_far': 1500}
+  last = train_row(3) | {'search/tokens': 0, 'search/tokens_so_far': 2700}
+  assert make_summary([older, newer, last])['tokens'] == 1000 + 2700
+
+
 def test_a_run_that_was_not_evaluated_before_has_one_column(tmp_path):
   metrics = make_metrics()[1:]
   table = summary_table(make_summary(metrics))
