@@ -35,31 +35,6 @@ PATIENCE = 300  # seconds that a process may take to do anything at all
 TERM_LIMIT = 30  # seconds from SIGTERM to the end
 
 
-# Each lever of learning that goes with the others, at work in the tiny run.
-LEVERS = dict(
-  search=dict(policy='prefix', max_expansions=12),
-  prefix=dict(
-    root_share=0.2,
-    first_share=0.8,
-    withdraw_rate=0.6,
-    failure_rate=0.6,
-    worked=True,
-    advantage=0.5,
-  ),
-  budget=dict(max_rollouts=6, wave=2, first_wave=1, first_wave_rate=0.5, max_tokens=1500),
-  explore=dict(temperature='bandit', temperatures=(0.8, 1.0, 1.3)),
-  memory=dict(when='at_once', per_update=4, further_updates=1, rate_bound=2.0),
-  train=dict(
-    epochs=2,
-    success_weight=1.0,
-    max_refills=2,
-    waiting_groups=2,
-    trained_policy='plain',
-    importance_cap=1.5,
-  ),
-)
-
-
 def config(steps: int, *, has_levers: bool):
   """The tiny run, longer, and evaluated now and then; with levers at a further temperature, too."""
   evaluate = dict(every_steps=max(2, steps // 16))
@@ -70,7 +45,7 @@ def config(steps: int, *, has_levers: bool):
     evaluate=evaluate,
     checkpoint=dict(every_steps=3),
   )
-  return longer | (LEVERS if has_levers else {})
+  return longer | (tiny_run.LEVERS if has_levers else {})
 
 
 class Watch:

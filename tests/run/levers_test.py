@@ -12,43 +12,32 @@ from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
 from ds_jax.testing.tiny import CompileCounter
 
-SHARED = dict(
-  budget=dict(
-    max_rollouts=6, wave=2, until='success', first_wave=1, first_wave_rate=0.5, max_tokens=1500
-  ),
-  memory=dict(when='at_once', per_update=4, further_updates=1, rate_bound=2.0),
+OTHERS = {name: fields for name, fields in tiny_run.LEVERS.items() if name != 'prefix'}
+SHORT = dict(
   curriculum=dict(round_steps=(4,)),
   evaluate=dict(num_problems=2, num_samples=1, further_temperatures=(1.4,)),
 )
-TRAIN = dict(epochs=2, success_weight=1.0, max_refills=2)
-WAITING = TRAIN | dict(waiting_groups=2)
-CONTRAST = TRAIN | dict(contrast_groups=6)
+# Another part of the levers of `train`: contrast ends a step; tempered policies are trained.
+CONTRAST = dict(epochs=2, success_weight=1.0, max_refills=2, contrast_groups=6)
 PLAIN = dict(trained_policy='plain', importance_cap=1.1)
-BANDIT = dict(temperature='bandit', temperatures=(0.8, 1.0, 1.3))
 STEERED = dict(temperature='steered', target=1.0, factor=1.25)
-FORK = dict(policy='fork', max_expansions=30, probe_share=1.0)
-PREFIX = dict(
-  search=dict(policy='prefix', max_expansions=12),
-  prefix=dict(
-    root_share=0.2, first_share=0.8, withdraw_rate=0.6, failure_rate=0.6, advantage=0.5, worked=True
-  ),
-)
+FORK = dict(policy='fork', max_expansions=30, probe_share=1.0, num_trajectories=3)
 WAYS = {
-  'deepsearch': dict(train=WAITING, explore=BANDIT),
-  'faithful': dict(search=dict(policy='faithful'), train=CONTRAST | PLAIN, explore=STEERED),
-  'direct': dict(
-    search=dict(policy='direct', max_expansions=12), train=CONTRAST | PLAIN, explore=BANDIT
-  ),
-  'fork_law': dict(search=FORK | dict(min_continuations=3), train=WAITING, explore=BANDIT),
-  'fork_strata': dict(
+  'prefix': tiny_run.LEVERS,
+  'deepsearch': OTHERS | dict(search={}),
+  'faithful': OTHERS
+  | dict(search=dict(policy='faithful'), train=CONTRAST | PLAIN, explore=STEERED),
+  'direct': OTHERS | dict(search=dict(policy='direct', max_expansions=12), train=CONTRAST),
+  'fork_law': OTHERS | dict(search=FORK | dict(min_continuations=3)),
+  'fork_strata': OTHERS
+  | dict(
     search=FORK | dict(fork_rule='strata', min_continuations=3),
-    train=WAITING | PLAIN,
+    budget=OTHERS['budget'] | dict(max_rollouts=8, first_wave_rate=0.4),
     explore=STEERED,
+    curriculum=dict(round_steps=(6,)),  # until both strata are known
   ),
-  'fork_sampling': dict(
-    search=FORK | dict(fork_rule='sampling', forks_per_failure=2), train=CONTRAST, explore=BANDIT
-  ),
-  'prefix': PREFIX | dict(train=WAITING | PLAIN, explore=BANDIT),
+  'fork_sampling': OTHERS
+  | dict(search=FORK | dict(fork_rule='sampling', forks_per_failure=2), train=CONTRAST),
 }
 AT_WORK = (
   'explore/contrast_share',
@@ -81,10 +70,12 @@ def copy(warm: Workdir, path) -> Workdir:
   return Workdir(path)
 
 
-@pytest.mark.parametrize('way', WAYS)
+LONG = [pytest.param(way, marks=pytest.mark.long) for way in WAYS if way != 'prefix']
+
+
+@pytest.mark.parametrize('way', ['prefix', *LONG])
 def test_all_levers_at_once_are_at_work_and_survive_stops(warm, tmp_path, monkeypatch, way):
-  sections = SHARED | WAYS[way]
-  cfg = tiny_run.config(**sections)
+  cfg = tiny_run.config(**SHORT | WAYS[way])
   plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   count, compiled, train_step = CompileCounter(), [], Training.train_step
 
@@ -97,20 +88,6 @@ def test_all_levers_at_once_are_at_work_and_survive_stops(warm, tmp_path, monkey
     patch.setattr(Training, 'train_step', counted)
     tiny_run.train(plain, cfg)
   rows = [row for row in tiny_run.metrics(plain) if row['kind'] == 'train']
-
-  print(compiled)
-  for name in sorted({n for r in rows for n in r}):
-    if (
-      name.split('/')[0] in ('memory', 'explore', 'prefix')
-      or name in AT_WORK
-      or 'wait' in name
-      or 'fork' in name
-      or 'import' in name
-      or 'ratio' in name
-      or 'unused' in name
-      or 'contrast' in name
-    ):
-      print(name, [round(r[name], 3) if name in r else None for r in rows])
   levers = [*AT_WORK, *ALSO_AT_WORK.get(way, ())]
   if cfg.train.waiting_groups:
     levers.append('search/waited_groups')
@@ -120,10 +97,10 @@ def test_all_levers_at_once_are_at_work_and_survive_stops(warm, tmp_path, monkey
   assert not idle
   assert compiled[2:] == [0] * (len(rows) - 2)
 
-  def waves_of_the_last_step():
-    return any((stopped.root / 'journal').glob(f'step_{len(rows) - 1:06d}*.wave_*'))
-
+  with_waiting = (i for i, row in enumerate(rows) if row.get('search/waited_groups'))
+  stop_in = next(with_waiting, len(rows) - 1)
   with pytest.raises(Stopped):
-    tiny_run.train(stopped, cfg, should_stop=waves_of_the_last_step)
+    is_there = lambda: any((stopped.root / 'journal').glob(f'step_{stop_in:06d}*'))
+    tiny_run.train(stopped, cfg, should_stop=is_there)
   tiny_run.train(stopped, cfg)
   tiny_run.assert_same_run(stopped, plain, cfg)
