@@ -154,6 +154,8 @@ class Learning:
     Returns:
       Means of the metrics over the updates that have them, and `skipped_in_row` by now.
     """
+    if not batches:  # no group had contrast: as of a batch without rows
+      return {'train/num_tokens': 0.0, 'train/skipped': 1.0, 'train/updates': 0}, skipped_in_row
     config, rows, num_passes = self.config.train, [], 0
     while num_passes < config.epochs and not _has_moved(rows[-len(batches) :], config):
       num_passes += 1

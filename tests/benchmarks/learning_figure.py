@@ -25,7 +25,7 @@ _TITLES = {'pass_at_1': 'pass@1', 'hard_pass_at_1': 'hard pass@1', 'pass_at_k': 
 _COLOURS = ('#3b82c4', '#e0702a', '#2a9d6e', '#b065c9', '#c9a227', '#d1495b', '#5aa9a3', '#8a8f98')
 _TEXT = '#7d8590'
 _GRID = '#7d859040'  # the last two digits: opacity
-_MAX_POINTS = 12  # of a drawn curve; more cannot be told apart, and make the file large
+_MAX_POINTS = 10  # of a drawn curve; more cannot be told apart, and make the file large
 
 _METADATA = ('Creator', 'Date', 'Format', 'Type')  # left out
 
@@ -126,11 +126,11 @@ def _mean_curve(curves: Sequence[Curve]) -> Curve:
 
 def _label(axes: np.ndarray) -> None:
   for axis in axes.flat:
+    axis.patch.set_visible(False)
     axis.grid(axis='y', color=_GRID, linewidth=0.8)
-    axis.locator_params(nbins=4)
+    axis.locator_params(nbins=3)
     axis.tick_params(colors=_TEXT, labelsize=9, bottom=False, left=False)
-    axis.spines[['top', 'right']].set_visible(False)
-    axis.spines[['bottom', 'left']].set_color(_TEXT)
+    axis.spines[:].set_visible(False)
     axis.set_ylim(bottom=0)
     axis.set_xlim(left=0)
   for axis, (name, _) in zip(axes[-1], _COSTS.values(), strict=True):

@@ -90,9 +90,10 @@ def _paired(ends: Mapping[int, Point], others: Mapping[int, Point]) -> str:
 
 
 def _processor_seconds(points: Sequence[Point]) -> str:
-  """Their mean; with `wall` where runs were made before the processor's time was measured."""
-  if all('processor_seconds' in point for point in points):
-    return f'{np.mean([point["processor_seconds"] for point in points]):.0f}'
+  """Their mean over the runs that measured them; `wall` where none did."""
+  measured = [point['processor_seconds'] for point in points if 'processor_seconds' in point]
+  if measured:
+    return f'{np.mean(measured):.0f}'
   return f'{np.mean([point["seconds"] for point in points]):.0f} (wall)'
 
 

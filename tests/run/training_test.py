@@ -16,6 +16,7 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.report.metrics import read_metrics
+from ds_jax.run import sampler
 from ds_jax.run import training as training_lib
 from ds_jax.run.batches import next_batch
 from ds_jax.run.checkpoint import Checkpointer
@@ -348,6 +349,22 @@ def test_batches_are_drawn_until_enough_groups_have_contrast(
   # Minibatches of three problems, of all groups with contrast.
   num_groups = round(row['search/contrast_share'] * 6 * (1 + refills))
   assert row['train/updates'] == -(-num_groups // 3)
+
+
+def test_a_step_without_any_contrast_learns_nothing_and_the_run_goes_on(
+  warm, tmp_path, monkeypatch
+):
+  workdir = copy(warm, tmp_path / 'run')
+  (workdir.root / 'config.json').unlink()
+  monkeypatch.setattr(sampler, 'with_contrast', lambda parts: [])
+  cfg = tiny_run.config(
+    train=dict(max_refills=1, epochs=2), curriculum=dict(round_steps=(2,), filter_samples=0)
+  )
+  assert tiny_run.train(workdir, cfg)['status'] == 'done'
+  rows = [r for r in tiny_run.metrics(workdir) if r['kind'] == 'train']
+  assert [(r['train/updates'], r['train/skipped'], r['search/refills']) for r in rows] == (
+    [(0, 1.0, 1)] * 2
+  )
 
 
 def test_a_run_ends_with_the_step_that_spends_its_tokens(done, warm, tmp_path):
