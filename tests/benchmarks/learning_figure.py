@@ -67,7 +67,7 @@ def draw_panels(runs: Runs) -> Figure:
   axes = figure.subplots(len(PASS_RATES), len(_COSTS), sharex='col', sharey='row')
   for rate, row in zip(PASS_RATES, axes, strict=True):
     for cost, axis in zip(_COSTS, row, strict=True):
-      _draw_panel(axis, runs, cost, rate)
+      _draw_panel(axis, runs, cost=cost, rate=rate)
   _label(axes)
   handles, labels = axes[0, 0].get_legend_handles_labels()
   legend = figure.legend(handles, labels, loc='outside upper center', ncols=4, frameon=False)
@@ -91,7 +91,7 @@ def _runs_by_arm(task: str, arms: Sequence[str]) -> Runs:
   return {arm: of_arm for arm, of_arm in runs.items() if of_arm}
 
 
-def _draw_panel(axis: Any, runs: Runs, cost: str, rate: str) -> None:
+def _draw_panel(axis: Any, runs: Runs, *, cost: str, rate: str) -> None:
   """One pass rate over one cost; runs without that cost are left out."""
   for i, (arm, of_arm) in enumerate(runs.items()):
     colour = _COLOURS[i % len(_COLOURS)]
