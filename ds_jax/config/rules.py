@@ -52,9 +52,9 @@ def _check_memory(config: Config) -> None:
     )
   if not memory.per_update and not memory.further_updates:
     raise InputError(
-      'memory.when = at_once learns from solutions in the updates of a step or in further ones, and '
-      'memory.per_update = 0 and memory.further_updates = 0 have neither; raise one of them, or set '
-      'memory.when=next_round.'
+      'memory.when = at_once learns from solutions in the updates of a step or in further ones, '
+      'and memory.per_update = 0 and memory.further_updates = 0 leave out both; raise one of them, '
+      'or set memory.when=next_round.'
     )
 
 
