@@ -322,7 +322,7 @@ class TrainConfig:
   # trees whose ends all have the same outcome: 'drop', 'keep' (released) or 'centre' (their node
   # values minus the mean of those, whatever the advantage)
   uniform_trees: Literal['drop', 'keep', 'centre'] = 'keep'
-  # w of A + w max(A, 0) for the nodes of correct ends: rare successes weigh more; 0: off
+  # w of A + w max(A, 0) for the nodes of correct ends: rare successes weigh more, e.g. 1; 0: off
   success_weight: Later[NotNegative] = 0.0
   q_temperature: NotNegative = 1.0  # eps_q of the soft clipping q_max * tanh(q / eps_q); 0: off
   q_max: NotNegative = 1.0  # of the soft clipping, as above
@@ -369,7 +369,8 @@ class MemoryConfig:
   # problems whose discounted rate of right ends is below this lend their solutions
   rate_bound: Annotated[float, above(0.0)] = 0.3
   decay: Share = 0.7  # of earlier counts in that rate, per visit of the problem
-  min_rate: Share = 0.0  # overall rate of right ends from which on solutions are learnt from
+  # rate of right ends of all problems together from which on solutions are learnt from; 0: at once
+  min_rate: Share = 0.0
   # problems with more different solutions than this are left out; 0: none is
   max_distinct: Count = 0
 
@@ -412,10 +413,11 @@ class BudgetConfig:
   # a problem gets no more once its group has right and wrong ends ('contrast'), or a right end
   # ('success': none more where all are right)
   until: Literal['contrast', 'success'] = 'contrast'
-  # direct rollouts that a problem begins with, instead of K or a tree, if its discounted rate of
-  # right ends (by memory.decay) is at least first_wave_rate; 0: all begin with K or a tree
+  # direct rollouts that a problem begins with, instead of K or a tree, where few will do: if its
+  # discounted rate of right ends (by memory.decay) is at least first_wave_rate; 0: K or a tree
   first_wave: Count = 0
-  first_wave_rate: Share = 0.9  # see first_wave
+  # discounted rate of right ends from which on a problem begins with first_wave; 0: all do
+  first_wave_rate: Share = 0.9
   # tokens of a step: beyond them no further wave or batch is begun, and the last rollouts go to the
   # problems from which most can be learnt (run/budget.py); 0: no bound
   max_tokens: Count = 0
@@ -428,7 +430,7 @@ class BudgetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExploreConfig:
-  """Temperatures of the groups of a step, chosen by what earlier ones brought.
+  """Temperatures by what earlier groups brought, for where few have right and wrong ends.
 
   A group has contrast if it has right and wrong ends: an update can learn from it
   (train/exploration.py). The filter and evaluations do not take part.
@@ -437,7 +439,7 @@ class ExploreConfig:
   # 'constant' (sampling.temperature), 'steered' (one for all groups of a step, the higher the fewer
   # have contrast) or 'bandit' (each group draws one of `temperatures`)
   temperature: Literal['constant', 'steered', 'bandit'] = 'constant'
-  target: Share = 0.3  # steered: share of groups with contrast
+  target: Share = 0.3  # steered: the share of groups with contrast that is aimed at
   # steered: times this after a step below the target, divided by it after one above
   factor: Annotated[float, above(1.0)] = 1.05
   min_temperature: Annotated[float, above(0.0)] = 0.8  # steered: never lower

@@ -28,11 +28,7 @@ def check_contradictions(config: Config) -> None:
       f'fork forks, not about search.policy = {search.policy}; set search.policy=fork, or '
       'search.min_continuations=1 (search.width says how many children a node gets).'
     )
-  if config.memory.when == 'at_once' and train.objective == 'imitation':
-    raise InputError(
-      'memory.when = at_once learns from solutions that a search finds, and train.objective = '
-      'imitation searches nothing; set memory.when=next_round.'
-    )
+  _check_memory(config)
   if search.policy == 'prefix':
     _check_prefix(config)
   _check_draws(config)
@@ -41,6 +37,24 @@ def check_contradictions(config: Config) -> None:
     raise InputError(
       f'train.batch_problems = {train.batch_problems} is not a multiple of '
       f'train.minibatch_problems = {train.minibatch_problems}; use one that divides it.'
+    )
+
+
+def _check_memory(config: Config) -> None:
+  """Raises InputError where memory is on and could never lend a solution."""
+  memory = config.memory
+  if memory.when != 'at_once':
+    return
+  if config.train.objective == 'imitation':
+    raise InputError(
+      'memory.when = at_once learns from solutions that a search finds, and train.objective = '
+      'imitation searches nothing; set memory.when=next_round.'
+    )
+  if not memory.per_update and not memory.further_updates:
+    raise InputError(
+      'memory.when = at_once learns from solutions in the updates of a step or in further ones, '
+      'and memory.per_update = 0 and memory.further_updates = 0 leave out both; raise one of them, '
+      'or set memory.when=next_round.'
     )
 
 

@@ -74,6 +74,22 @@ _STATISTICS = (
   _Metric('time/update', 'time of the update per step', duration),
   _Metric('time/step', 'time per step', duration),
 )
+# Of rows of kind 'train', where a setting that is off by default puts them.
+_LEVERS = (
+  _Metric('search/contrast_share', 'groups with right and wrong ends', percent),
+  _Metric('search/unused_tokens_share', 'tokens in groups that nothing is learnt from', percent),
+  _Metric('search/waited_groups', 'groups of the step before', number),
+  _Metric('search/wave_rollouts', 'further rollouts, in waves', number),
+  _Metric('search/wave_contrasts', 'groups that got contrast by waves', number),
+  _Metric('search/short_groups', 'problems that began with few rollouts', number),
+  _Metric('search/forks', 'forks because of an outcome', number),
+  _Metric('explore/temperature', 'temperature of the groups', number),
+  _Metric('memory/problems_used', 'problems that memory lent solutions of', number),
+  _Metric('memory/mass_share', "memory's share of the advantages", percent),
+  _Metric('prefix/share', 'groups that started from a prefix', percent),
+  _Metric('prefix/right_share', 'right ends of these', percent),
+  _Metric('train/passes', "passes over a step's minibatches", number),
+)
 # Of rows of kind 'filter'.
 _ROUNDS = (
   _Metric('round', 'round', number),
@@ -161,7 +177,7 @@ def _table(rows: Iterable[Sequence[Any]]) -> str:
 def _statistics_table(metrics: Sequence[Mapping[str, Any]]) -> str:
   """Returns means over the first and the last tenth of the training steps, and over all of them."""
   rows = [('', 'first tenth of steps', 'last tenth', 'all', 'metric')]
-  for name, label, write in (*_STATISTICS, *_source_metrics(metrics)):
+  for name, label, write in (*_STATISTICS, *_LEVERS, *_source_metrics(metrics)):
     _, values = series(metrics, 'train', name)
     if not values:
       continue

@@ -227,7 +227,7 @@ def draw_starts(
   for i, name in enumerate(names):
     which = rng.random()  # drawn for every problem, so that none depends on those before it
     is_right = not prefixes.is_mastered(name, config)
-    source = _source_of(prefixes, config, name, worked.get(name))
+    source = _source_of(prefixes, config, name, worked=worked.get(name))
     if i in from_root or not source.responses:
       starts.append(None)
       continue
@@ -239,7 +239,7 @@ def draw_starts(
 
 
 def _source_of(
-  prefixes: Prefixes, config: PrefixConfig, name: str, worked: Response | None
+  prefixes: Prefixes, config: PrefixConfig, name: str, *, worked: Response | None
 ) -> Source:
   """What a problem's rollouts may start within; no responses: nothing."""
   if prefixes.is_mastered(name, config):

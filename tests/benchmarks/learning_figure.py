@@ -25,7 +25,7 @@ _TITLES = {'pass_at_1': 'pass@1', 'hard_pass_at_1': 'hard pass@1', 'pass_at_k': 
 _COLOURS = ('#3b82c4', '#e0702a', '#2a9d6e', '#b065c9', '#c9a227', '#d1495b', '#5aa9a3', '#8a8f98')
 _TEXT = '#7d8590'
 _GRID = '#7d859040'  # the last two digits: opacity
-_MAX_POINTS = 12  # of a drawn curve; more cannot be told apart, and make the file large
+_MAX_POINTS = 10  # of a drawn curve; more cannot be told apart, and make the file large
 
 _METADATA = ('Creator', 'Date', 'Format', 'Type')  # left out
 
@@ -67,7 +67,7 @@ def draw_panels(runs: Runs) -> Figure:
   axes = figure.subplots(len(PASS_RATES), len(_COSTS), sharex='col', sharey='row')
   for rate, row in zip(PASS_RATES, axes, strict=True):
     for cost, axis in zip(_COSTS, row, strict=True):
-      _draw_panel(axis, runs, cost, rate)
+      _draw_panel(axis, runs, cost=cost, rate=rate)
   _label(axes)
   handles, labels = axes[0, 0].get_legend_handles_labels()
   legend = figure.legend(handles, labels, loc='outside upper center', ncols=4, frameon=False)
@@ -91,7 +91,7 @@ def _runs_by_arm(task: str, arms: Sequence[str]) -> Runs:
   return {arm: of_arm for arm, of_arm in runs.items() if of_arm}
 
 
-def _draw_panel(axis: Any, runs: Runs, cost: str, rate: str) -> None:
+def _draw_panel(axis: Any, runs: Runs, *, cost: str, rate: str) -> None:
   """One pass rate over one cost; runs without that cost are left out."""
   for i, (arm, of_arm) in enumerate(runs.items()):
     colour = _COLOURS[i % len(_COLOURS)]
@@ -126,11 +126,11 @@ def _mean_curve(curves: Sequence[Curve]) -> Curve:
 
 def _label(axes: np.ndarray) -> None:
   for axis in axes.flat:
+    axis.patch.set_visible(False)
     axis.grid(axis='y', color=_GRID, linewidth=0.8)
-    axis.locator_params(nbins=4)
+    axis.locator_params(nbins=3)
     axis.tick_params(colors=_TEXT, labelsize=9, bottom=False, left=False)
-    axis.spines[['top', 'right']].set_visible(False)
-    axis.spines[['bottom', 'left']].set_color(_TEXT)
+    axis.spines[:].set_visible(False)
     axis.set_ylim(bottom=0)
     axis.set_xlim(left=0)
   for axis, (name, _) in zip(axes[-1], _COSTS.values(), strict=True):

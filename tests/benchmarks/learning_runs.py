@@ -43,7 +43,7 @@ def run_all(runs: Sequence[Run], folder: pathlib.Path, cores: Sequence[str]) -> 
     core = free.get()
     try:
       print(run_command(run.task, run.arm, [run.seed]), flush=True)
-      last = train(run, settings[run.task], folder / run.task / run.name, core)
+      last = train(run, settings[run.task], folder / run.task / run.name, core=core)
     finally:
       free.put(core)
     print(f'{run.task} {run.name}: pass@1 {100 * last["pass_at_1"]:.1f} %', flush=True)
@@ -58,7 +58,7 @@ def run_all(runs: Sequence[Run], folder: pathlib.Path, cores: Sequence[str]) -> 
 
 
 def train(
-  run: Run, settings: Mapping[str, object], workdir: pathlib.Path, core: str
+  run: Run, settings: Mapping[str, object], workdir: pathlib.Path, *, core: str
 ) -> learning_points.Point:
   """Makes a run, or goes on with it, and keeps its points as they come; returns the last one."""
   metrics, start = workdir / 'metrics.jsonl', time.time()

@@ -455,6 +455,13 @@ def test_summary_table():
   assert 'no training steps yet' in summary_table({})
 
 
+def test_levers_at_work_are_shown_and_no_others(tmp_path):
+  with_memory = [row | {'memory/mass_share': 0.25} for row in make_metrics()]
+  page, _ = write_report(tmp_path, with_memory, {})
+  assert '25.0 %</td><td>memory/mass_share' in page.read_text()
+  assert 'explore/temperature' not in page.read_text()
+
+
 def test_tokens_are_those_of_filters_and_rollouts_too():
   older, newer = train_row(1), train_row(2) | {'search/tokens_so_far': 1500}
   last = train_row(3) | {'search/tokens': 0, 'search/tokens_so_far': 2700}

@@ -8,7 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from ds_jax.config import MemoryConfig
+from ds_jax.checks import InputError
+from ds_jax.config import Config, MemoryConfig
+from ds_jax.config.rules import check_contradictions
 from ds_jax.train.memory import Memory, Rate, draw, likeliest
 from ds_jax.train.replay import Solution, cached_trajectory
 
@@ -23,6 +25,16 @@ def end(name, response, is_correct=True, logprob=-1.0):
 
 def responses(memory, name):
   return [one.solution.response_tokens for one in memory.solutions.get(name, ())]
+
+
+def test_a_memory_that_lends_nothing_is_refused():
+  with pytest.raises(InputError, match='memory.per_update = 0 and memory.further_updates = 0'):
+    check_contradictions(Config(memory=MemoryConfig(when='at_once', per_update=0)))
+  for lends in (
+    MemoryConfig(when='at_once', per_update=0, further_updates=1),
+    MemoryConfig(per_update=0),
+  ):
+    check_contradictions(Config(memory=lends))
 
 
 def test_the_newest_different_solutions_are_kept_with_their_step():
