@@ -31,6 +31,8 @@ from ds_jax.testing import tiny_run
 CONFIG = Path(__file__).parents[2] / 'configs/quickstart.py'
 NUM_WARM = 2  # steps that compile, and after which the memory holds solutions
 
+_BANDIT = {'explore.temperature': 'bandit'}
+_FORK = {'search.policy': 'fork', 'search.max_expansions': 24}
 _MEMORY = {'memory.when': 'at_once', 'memory.per_update': 96}
 LEVERS: dict[str, Mapping[str, object]] = {
   'off': {},
@@ -41,6 +43,16 @@ LEVERS: dict[str, Mapping[str, object]] = {
   'memory': _MEMORY,
   'memory_likeliest': _MEMORY | {'memory.choice': 'likeliest'},
   'memory_further': _MEMORY | {'memory.further_updates': 1},
+  'bandit': _BANDIT,
+  'plain': _BANDIT | {'train.trained_policy': 'plain', 'train.importance_cap': 2.0},
+  'budget': {'budget.max_rollouts': 16},
+  # Ways to search: beside each other.
+  'direct': {'search.policy': 'direct'},
+  'prefix': {'search.policy': 'prefix', 'prefix.worked': True},
+  'fork': _FORK,
+  'fork_strata': _FORK | {'search.fork_rule': 'strata'},
+  'fork_sampling': _FORK | {'search.fork_rule': 'sampling'},
+  'fork_groups': _FORK | {'search.min_continuations': 3},
 }
 
 COLUMNS = (
