@@ -2,7 +2,8 @@
 
 A hard problem gets a full search. One with cached solutions gets these plus K minus their number of
 direct rollouts (hybrid rollouts, arXiv:2509.25454, section 4.3), a rehearsed one K direct rollouts.
-Under the policy 'prefix' solutions lend their beginnings to the rollouts instead.
+One that is nearly always solved may begin with few of them (budget.py). Under the policy 'prefix'
+solutions lend their beginnings to all rollouts of hard problems instead.
 """
 
 from __future__ import annotations

@@ -141,4 +141,4 @@ def test_all_waves_of_a_problem_are_one_group_and_all_is_counted(warm, tmp_path,
     num_ends = sum(len(group.ends) for group in sampled.groups)
     assert after.memory.overall.trials == num_ends
     contrasting = [group.ends for group in sampled.groups if group.has_contrast]
-    assert list(map(len, groups)) == list(map(len, contrasting))
+    assert list(map(len, groups)) == list(map(len, contrasting))  # all, with contrast_groups
