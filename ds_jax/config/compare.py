@@ -21,7 +21,7 @@ from ds_jax.config.annotations import (
 )
 from ds_jax.config.fields import Config
 from ds_jax.config.load import config_from, flatten, read_fields, unknown_fields
-from ds_jax.config.places import is_same_place
+from ds_jax.config.places import SOURCE, is_same_place
 
 
 def _names(
@@ -51,6 +51,8 @@ COMING_FIELDS = _marked(OF_WHAT_COMES)
 NEW_MODEL_FIELDS = _marked(OF_NEW_MODEL)
 # Fields that name a place.
 PLACE_FIELDS = _names(lambda setting: setting.place)
+# Those of them that name sources of problems.
+SOURCE_FIELDS = _names(lambda setting: setting.place is SOURCE)
 
 
 def stored_config(fields: Mapping[str, Any]) -> Config:

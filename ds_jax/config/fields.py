@@ -256,9 +256,10 @@ class TrainConfig:
   # passes over the minibatches of a step, with an update for each; ratios stay those to the policy
   # that sampled. More passes want a lower learning_rate: at the rate of one, four collapse
   epochs: Later[Positive] = 1
-  # the passes that are left are skipped once one had more than this share of its tokens clipped, …
+  # the passes that are left are skipped once one had more than this share of its tokens clipped; 1:
+  # never
   max_clip_fraction: Later[Share] = 1.0
-  # … or once the policy has moved further than this, mean |approx_kl| in nats; 0: never
+  # likewise once the policy has moved further than this, mean |approx_kl| in nats; 0: never
   max_approx_kl: Later[NotNegative] = 0.0
   # S of a training row, tokens; short trajectories are packed into rows
   row_length: Annotated[int, at_least(2)] = 18_432
@@ -379,7 +380,7 @@ class MemoryConfig:
 class PrefixConfig:
   """Rollouts of training that start within an earlier response, with search.policy=prefix."""
 
-  # of each batch, rounded up: problems that start from the root whatever is known of them
+  # of the hard problems of each batch, rounded up: those that start from the root whatever is known
   root_share: Annotated[float, above(0.0), below(1.0)] = 0.25
   # of each batch, rounded down: places for problems with a prefix, whatever their turn is. In a run
   # that is over before an epoch is no problem would come back otherwise

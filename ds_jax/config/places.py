@@ -160,7 +160,7 @@ def _has_moved(before: str, now: str) -> bool:
   return is_alike and not os.path.exists(before) and os.path.exists(now)
 
 
-def found_near(text: str, folder: str) -> str:
+def found_near(text: str, folder: str, *, is_source: bool) -> str:
   """Where a place of a run, or each of its sources, is now, if not where the run's config says.
 
   A relative path, as older runs kept it, is looked for from the run's folder upwards. So are the
@@ -169,15 +169,18 @@ def found_near(text: str, folder: str) -> str:
   Args:
     text: of the field.
     folder: the run's, absolute.
+    is_source: the field names a source of problems: a bare name is none of a folder.
 
   Returns:
     The place; `text` itself if it is there, is nowhere, or names none.
   """
-  return _with_each(text, lambda place: _found_near(place, folder))
+  return _with_each(text, lambda place: _found_near(place, folder, is_source))
 
 
-def _found_near(text: str, folder: str) -> str:
+def _found_near(text: str, folder: str, is_source: bool) -> str:
   kind, path = _split(text)
+  if is_source and not kind:
+    return text
   path = os.path.expanduser(path)
   if not path or '://' in path or (os.path.isabs(path) and os.path.exists(path)):
     return text

@@ -71,10 +71,14 @@ def _check_prefix(config: Config) -> None:
       'search.policy = prefix starts rollouts within earlier responses, and train.objective = '
       'imitation has no rollouts; set search.policy=direct.'
     )
-  if math.ceil(prefix.root_share * train.batch_problems) >= train.batch_problems:
+  num_hard = train.batch_problems
+  if config.curriculum.filter_samples:  # else all problems are hard
+    num_hard -= round(num_hard * config.curriculum.rehearsal_share)
+  if math.ceil(prefix.root_share * num_hard) >= num_hard:
     raise InputError(
-      f'prefix.root_share = {prefix.root_share} of train.batch_problems = {train.batch_problems} '
-      'leaves no problem to start from a prefix; lower the one or raise the other.'
+      f'prefix.root_share = {prefix.root_share} of the {num_hard} hard problems of a batch '
+      '(train.batch_problems without curriculum.rehearsal_share) leaves none to start from a '
+      'prefix; lower it, or raise train.batch_problems.'
     )
   if 0 < prefix.failure_rate < prefix.withdraw_rate:
     raise InputError(

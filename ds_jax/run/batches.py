@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,11 +12,27 @@ from ds_jax.config import Config
 from ds_jax.config.mixtures import parse_sources
 from ds_jax.run.state import RunState
 from ds_jax.search.engine.host_tree import Job
+from ds_jax.train import exploration
 from ds_jax.train.curriculum import mixed_batch, num_rehearsed
-from ds_jax.train.exploration import draw
+from ds_jax.train.replay import Solution
 from ds_jax.types import Problem
 
 Prompt = tuple[Problem, np.ndarray]  # a problem with its tokens
+
+
+class Visit(NamedTuple):
+  """What a batch begins with of one problem: a tree, or cached solutions and direct rollouts."""
+
+  job: Job
+  is_rehearsed: bool  # from outside the hard set
+  is_short: bool  # it begins with few rollouts, because it is nearly always solved
+  cached: Sequence[Solution]
+  num_rollouts: int  # direct ones, unless it is searched
+
+  @property
+  def is_searched(self) -> bool:
+    """Whether it begins with a tree."""
+    return not (self.is_rehearsed or self.is_short or self.cached)
 
 
 def next_batch(
@@ -66,7 +83,7 @@ def explored(config: Config, host: RunState, jobs: Sequence[Job]) -> list[Job]:
     return list(jobs)
   with_temperatures = []
   for job in jobs:
-    temperature = draw(
+    temperature = exploration.draw(
       host.exploration,
       config.explore,
       start=config.sampling.temperature,

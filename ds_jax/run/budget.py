@@ -36,7 +36,7 @@ class Standing(NamedTuple):
   num_right: int  # verified ends, cached solutions included
   num_wrong: int
   num_asked: int  # rollouts, or ends that its tree was to collect
-  rate: float  # estimated share of right ends, in [0, 1]
+  rate: float  # estimated share of right ends of further rollouts, in [0, 1]
 
   @property
   def has_contrast(self) -> bool:
@@ -67,16 +67,20 @@ def is_dynamic(config: TrainConfig) -> bool:
   return config.max_refills > 0 or config.contrast_groups > 0
 
 
-def first_rollouts(rate: float, config: Config) -> int:
+def first_rollouts(rate: float, num_cached: int, config: Config) -> int:
   """Returns how many rollouts a problem begins with, if it begins with rollouts.
+
+  Cached solutions take the place of some of K rollouts, but not of few ones: without any rollout
+  the rate of a problem that is nearly always solved would stay what it is.
 
   Args:
     rate: estimated share of right ends of the problem.
+    num_cached: solutions that the rollouts are mixed with.
     config: of the run.
   """
   if begins_short(rate, config.budget):
     return config.budget.first_wave
-  return config.search.num_trajectories
+  return max(0, config.search.num_trajectories - num_cached)
 
 
 def begins_short(rate: float, config: BudgetConfig) -> bool:

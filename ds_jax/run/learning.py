@@ -148,14 +148,12 @@ class Learning:
     A pass is left out if the one before it has moved the policy beyond the bounds.
 
     Args:
-      batches: of one step.
+      batches: of one step, at least one.
       skipped_in_row: updates before these whose gradient was not finite.
 
     Returns:
       Means of the metrics over the updates that have them, and `skipped_in_row` by now.
     """
-    if not batches:  # no group had contrast: as of a batch without rows
-      return {'train/num_tokens': 0.0, 'train/skipped': 1.0, 'train/updates': 0}, skipped_in_row
     config, rows, num_passes = self.config.train, [], 0
     while num_passes < config.epochs and not _has_moved(rows[-len(batches) :], config):
       num_passes += 1

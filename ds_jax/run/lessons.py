@@ -24,9 +24,7 @@ class Lessons(NamedTuple):
   drawn: list[tuple[str, Remembered]]  # problems and solutions, over all updates
 
   def figures(self, memory: Memory, step: int) -> dict[str, float]:
-    """Metrics of what was drawn; absent where that is nothing."""
-    if not self.drawn:
-      return {}
+    """Metrics of what was drawn, which is something."""
     ages = [step - remembered.step for _, remembered in self.drawn]
     return {
       'memory/problems_used': len({name for name, _ in self.drawn}),

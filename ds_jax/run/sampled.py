@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds_jax.config import Config
+from ds_jax.config import Config, PrefixConfig, response_limit
 from ds_jax.run.batches import Prompt
 from ds_jax.run.budget import Division, Standing, Tally, divide, is_dynamic
 from ds_jax.run.growing import JobKey, key_of
@@ -26,7 +26,7 @@ from ds_jax.search.statistics import (
 from ds_jax.search.trajectories import trajectories
 from ds_jax.train.advantages import flat_group, is_uniform, joined_group
 from ds_jax.train.exploration import Brought
-from ds_jax.train.memory import Memory
+from ds_jax.train.memory import Memory, Rate
 from ds_jax.types import FinishedTree, Trajectory
 
 
@@ -166,29 +166,28 @@ class Sampled:
       wave_contrasts=self.wave_contrasts + num_contrasts,
     )
 
-  def tally(self, memory: Memory, decay: float, *, num_waiting: int, longest: int) -> Tally:
+  def tally(self, memory: Memory, config: Config, num_waiting: int) -> Tally:
     """What further draws are decided by.
 
     Args:
       memory: of the run before the step; its rates are those after the step so far.
-      decay: of earlier counts in them.
+      config: of the run. Rollouts count as the longest response as long as none is known.
       num_waiting: groups that the step before left.
-      longest: tokens of the longest response, which rollouts take as long as none is known.
     """
-    rates = memory.visit(self.fresh, decay)
+    after = memory.visit(self.fresh, config.memory.decay)
     standings = []
     for group in self.groups:
       num_right = sum(t.is_correct for t in group.ends)
-      num_wrong = len(group.ends) - num_right
-      rate = rates.rate(group.job.problem.id)
-      standings.append(Standing(num_right, num_wrong, group.num_asked, rate))
+      rate = _further_rate(group, after, config.prefix)
+      standing = Standing(num_right, len(group.ends) - num_right, group.num_asked, rate)
+      standings.append(standing)
     lengths = [len(t.tokens) for ends in self.fresh for t in ends]
     return Tally(
       standings,
       num_waiting=num_waiting,
       num_batches=self.num_batches,
       num_tokens=self.num_tokens,
-      rollout_tokens=float(np.mean(lengths)) if lengths else longest,
+      rollout_tokens=float(np.mean(lengths)) if lengths else response_limit(config),
     )
 
 
@@ -280,6 +279,18 @@ def contrast_figures(sampled: Sampled, division: Division[Group]) -> dict[str, f
     'search/unused_groups': len(division.unused),
     'search/unused_tokens_share': 1 - kept_tokens / max(sampled.num_tokens, 1),
   }
+
+
+def _further_rate(group: Group, memory: Memory, config: PrefixConfig) -> float:
+  """The estimated share of right ends of further rollouts of a group.
+
+  From a prefix it is that of the group, leaning towards what prefixes are steered to: the rate of
+  the problem is from the root.
+  """
+  if group.job.given is None:
+    return memory.rate(group.job.problem.id)
+  num_right = sum(t.is_correct for t in group.ends)
+  return Rate(num_right, len(group.ends)).towards(config.target_rate)
 
 
 def _num_tokens(trees: Iterable[FinishedTree]) -> int:

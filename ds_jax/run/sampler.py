@@ -11,8 +11,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
-from ds_jax.config import Config, response_limit
-from ds_jax.run.batches import Prompt, explored, next_batch, numbered_jobs
+from ds_jax.config import Config
+from ds_jax.run.batches import Prompt, Visit, explored, next_batch, numbered_jobs
 from ds_jax.run.budget import (
   begins_short,
   first_rollouts,
@@ -38,8 +38,6 @@ from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 from ds_jax.train.replay import Solution
 from ds_jax.types import FinishedTree, Trajectory
-
-Cached = Mapping[str, Sequence[Solution]]  # by problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +104,7 @@ class Sampler:
     config = self.config
     sampled = self.sample_batch(host)
     while True:
-      tally = sampled.tally(
-        host.memory,
-        config.memory.decay,
-        num_waiting=len(host.waiting),
-        longest=response_limit(config),
-      )
+      tally = sampled.tally(host.memory, config, num_waiting=len(host.waiting))
       counts = further_rollouts(tally, config)
       if any(counts):
         sampled = sampled.with_wave(self.sample_wave(sampled, counts, host))
@@ -122,45 +115,25 @@ class Sampler:
 
   def sample_batch(self, host: RunState, refill: int = 0) -> Sampled:
     """What one batch of problems begins with, the step's first or a refill."""
-    config = self.config
-    hard, rehearsed = next_batch(config, self.prompts, host, refill)
-    hard = with_revisits(hard, host, config, refill)
-    jobs = numbered_jobs(
-      [self.prompts[name] for name in hard + rehearsed],
-      first=refill * config.train.batch_problems,
-    )
-    jobs = explored(config, host, jobs)
-    cached = {job.problem.id: self.cached(host, job.problem.id) for job in jobs}
-    rates = {job.problem.id: host.memory.rate(job.problem.id) for job in jobs}
-    short = {name for name, rate in rates.items() if begins_short(rate, config.budget)}
-    to_search, to_roll_out = [], []
-    for i, job in enumerate(jobs):
-      name = job.problem.id
-      is_searched = i < len(hard) and not cached[name] and name not in short
-      (to_search if is_searched else to_roll_out).append(job)
-    to_search = started(
-      to_search,
-      host,
-      config,
-      worked=self.worked,
-      decode=self.engines.tokenizer.decode_response,
-      refill=refill,
-    )
-    missing = []  # rollouts of each job, beside cached solutions
-    for job in to_roll_out:
-      name = job.problem.id
-      missing.append(range(first_rollouts(rates[name], config) - len(cached[name])))
+    visits = self.visits(host, refill)
     name = f'step_{host.step:06d}' + (f'_{refill}' if refill else '')
+    to_search = [visit.job for visit in visits if visit.is_searched]
     searched = self.search(to_search, host, f'{name}.search')
-    rollouts = self.rollouts(to_roll_out, missing, host, name=f'{name}.direct')
-    solutions = self.scored(to_roll_out, cached)
-    searched_jobs = {key_of(job): job for job in to_search}  # with what they start from
+    to_roll_out = [visit for visit in visits if not visit.is_searched]
+    rollouts = self.rollouts(
+      [visit.job for visit in to_roll_out],
+      [range(visit.num_rollouts) for visit in to_roll_out],
+      host,
+      name=f'{name}.direct',
+    )
+    solutions = self.scored(to_roll_out)
     trees = {key_of(tree): tree for tree in searched.trees}
     groups = []
-    for i, job in enumerate(jobs):
-      key, count = key_of(job), config.search.num_trajectories
-      if key in trees:
-        groups.append(searched_group(searched_jobs[key], i, trees[key], num_asked=count))
+    for i, visit in enumerate(visits):
+      job, key = visit.job, key_of(visit.job)
+      if visit.is_searched:
+        num_asked = self.config.search.num_trajectories
+        groups.append(searched_group(job, i, trees[key], num_asked=num_asked))
         continue
       of_problem = solutions.get(job.problem.id, ())
       groups.append(rolled_out_group(job, i, of_problem, rollouts.trees.get(key, ())))
@@ -169,9 +142,40 @@ class Sampler:
       trees=searched.trees,
       searched=searched.counters,
       direct=rollouts.counters,
-      num_rehearsed=len(rehearsed),
-      num_short=sum(job.problem.id in short for job in jobs),
+      num_rehearsed=sum(visit.is_rehearsed for visit in visits),
+      num_short=sum(visit.is_short for visit in visits),
     )
+
+  def visits(self, host: RunState, refill: int) -> list[Visit]:
+    """The problems of one batch, and what it begins with of each."""
+    config = self.config
+    hard, rehearsed = next_batch(config, self.prompts, host, refill)
+    hard = with_revisits(hard, host, config, refill)
+    jobs = numbered_jobs(
+      [self.prompts[name] for name in hard + rehearsed],
+      first=refill * config.train.batch_problems,
+    )
+    jobs = explored(config, host, jobs)
+    jobs[: len(hard)] = started(
+      jobs[: len(hard)],
+      host,
+      config,
+      worked=self.worked,
+      decode=self.engines.tokenizer.decode_response,
+      refill=refill,
+    )
+    visits = []
+    for i, job in enumerate(jobs):
+      rate, cached = host.memory.rate(job.problem.id), self.cached(host, job.problem.id)
+      visit = Visit(
+        job,
+        is_rehearsed=i >= len(hard),
+        is_short=begins_short(rate, config.budget),
+        cached=cached,
+        num_rollouts=first_rollouts(rate, len(cached), config),
+      )
+      visits.append(visit)
+    return visits
 
   def sample_wave(self, sampled: Sampled, counts: Sequence[int], host: RunState) -> Rollouts:
     """So many further direct rollouts of each problem that the step has drawn."""
@@ -228,10 +232,10 @@ class Sampler:
       trees.setdefault(key_of(owner), []).append(tree)
     return Rollouts(trees, grown.counters)
 
-  def scored(self, jobs: Sequence[Job], cached: Cached) -> dict[str, list[Trajectory]]:
-    """The cached solutions of each job's problem as trajectories."""
-    names = dict.fromkeys(job.problem.id for job in jobs)
+  def scored(self, visits: Sequence[Visit]) -> dict[str, list[Trajectory]]:
+    """The cached solutions of each visit's problem as trajectories."""
+    cached = {visit.job.problem.id: visit.cached for visit in visits}
     scored: dict[str, list[Trajectory]] = {}
-    for t in self.score([(name, solution) for name in names for solution in cached[name]]):
+    for t in self.score([(name, solution) for name in cached for solution in cached[name]]):
       scored.setdefault(t.problem_id, []).append(t)
     return scored

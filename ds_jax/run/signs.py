@@ -100,11 +100,6 @@ def sign_of_skips(
     num_updates: of the step, all of them skipped.
     num_empty: those of them that had nothing to train on; the gradient of others was not finite.
   """
-  if not num_updates:
-    return (
-      'Nothing was learnt: no group of the step had both right and wrong ends. Take easier '
-      'problems, or raise train.max_refills or search.num_trajectories.'
-    )
   reasons = []
   if num_empty:
     reasons.append(f'{num_empty:,} had nothing to train on')

@@ -73,10 +73,10 @@ def started(
   decode: Callable[[np.ndarray], str],
   refill: int,
 ) -> list[Job]:
-  """The jobs of a batch, each from where its rollouts start.
+  """The hard problems of a batch, each from where its rollouts start.
 
   Args:
-    jobs: of problems that are searched.
+    jobs: of these problems.
     host: the state before the step.
     config: of the run; jobs are as they are unless its policy is 'prefix'.
     worked: from `worked_responses`.

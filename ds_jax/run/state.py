@@ -38,7 +38,7 @@ class RunState:
   prefixes: Prefixes = Prefixes()  # responses that rollouts start within
   waiting: Waiting = Waiting()  # groups for the updates of the next step
   exploration: Exploration = Exploration()  # temperatures, and what they brought
-  solved: frozenset[str] = frozenset()  # problems that some end has solved, whatever sampled it
+  solved: frozenset[str] = frozenset()  # problems that an end has solved from the root
   strata: Strata = Strata()  # `splits` of problems solved before, and of the others
   fork_counts: ForkCounts = ForkCounts()  # of recent steps: what forks have brought
 

@@ -18,6 +18,7 @@ from ds_jax.config import (
   COMING_FIELDS,
   MACHINE_FIELDS,
   PLACE_FIELDS,
+  SOURCE_FIELDS,
   Config,
   differing_fields,
   stored_config,
@@ -241,7 +242,8 @@ def _with_places(
     values = nested.get(section)
     if not isinstance(values, dict) or not isinstance(values.get(field), str):
       continue  # lacking, or bad, which is named later
-    place = found_near(values[field], str(workdir.root.resolve()))
+    root, is_source = str(workdir.root.resolve()), name in SOURCE_FIELDS
+    place = found_near(values[field], root, is_source=is_source)
     if has_moved(values[field], place):
       note(f'{name} = {values[field]} is gone; {place} is taken for it.')
     nested[section] = values | {field: place}

@@ -57,6 +57,32 @@ TRAIN = c.TrainConfig(
   uniform_trees='drop',
 )
 
+# Sections in which all levers of learning that go together are at work.
+LEVERS = dict(
+  search=dict(policy='prefix', max_expansions=12),
+  prefix=dict(
+    root_share=0.2,
+    first_share=0.8,
+    withdraw_rate=0.6,
+    failure_rate=0.6,
+    worked=True,
+    advantage=0.5,
+  ),
+  budget=dict(
+    max_rollouts=6, wave=2, until='success', first_wave=1, first_wave_rate=0.5, max_tokens=1500
+  ),
+  explore=dict(temperature='bandit', temperatures=(0.8, 1.0, 1.3)),
+  memory=dict(when='at_once', per_update=4, further_updates=1, rate_bound=2.0),
+  train=dict(
+    epochs=2,
+    success_weight=1.0,
+    max_refills=2,
+    waiting_groups=2,
+    trained_policy='plain',
+    importance_cap=1.1,
+  ),
+)
+
 
 def config(**sections) -> c.Config:
   """The tiny run; a keyword replaces fields of a section, e.g. train=dict(ends='collected')."""

@@ -265,6 +265,8 @@ def flat_group(trajectories: Sequence[Trajectory], group: int) -> list[Trajector
   With `q_mean` this is GRPO's group of outcomes, with `tree_mean` or `td` outcome minus mean
   outcome. Cached solutions and fresh rollouts are mixed the same way.
   """
+  if not trajectories:  # all rollouts are masked
+    return []
   is_correct = np.array([t.is_correct for t in trajectories], bool)
   outcomes = np.where(is_correct, 1.0, -1.0).astype(np.float32)
   mean_outcome = outcomes.mean()

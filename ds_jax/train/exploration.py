@@ -5,7 +5,7 @@ temperature decides how many have (Polaris 2025; TAMPO, arXiv:2602.11779). It is
 share of groups with contrast that it brought. The reward is counted per group, not per token: a
 step draws a fixed number of groups whatever they cost, and a group either gives an update a
 direction or does not. Contrast by mistakes on easy problems counts as that by successes on hard
-ones.
+ones, and that of rollouts within a prefix as that of rollouts from the root.
 
 Counts are discounted: with c of n groups of a step having contrast,
   C <- decay * C + c,  N <- decay * N + n.

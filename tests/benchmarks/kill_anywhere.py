@@ -4,11 +4,11 @@
     [--levers]
 
 The tiny run of the tests, lengthened to `steps` (120: about 90 s on one core), in processes of its
-own; with --levers each lever of learning is at work in it. SIGKILL comes at random moments; every
-other time at a random moment after a chosen one has been seen: while a checkpoint is written, in a
-search or an update. SIGTERM likewise. Prints one JSON object; exits 1 unless parameters, moments,
-solutions and metrics (`time/…` aside) are the same bits, no finished tree was grown twice, and
-every SIGTERM ended in exit code 42 within 30 s.
+own; with --levers all levers of learning that go together are at work in it. SIGKILL comes at
+random moments; every other time at a random moment after a chosen one has been seen: while a
+checkpoint is written, in a search or an update. SIGTERM likewise. Prints one JSON object; exits 1
+unless parameters, moments, solutions and metrics (`time/…` aside) are the same bits, no finished
+tree was grown twice, and every SIGTERM ended in exit code 42 within 30 s.
 """
 
 from __future__ import annotations
@@ -35,21 +35,17 @@ PATIENCE = 300  # seconds that a process may take to do anything at all
 TERM_LIMIT = 30  # seconds from SIGTERM to the end
 
 
-# Each lever of learning at work in every step of the tiny run.
-LEVERS = dict(
-  memory=dict(when='at_once', per_update=4, further_updates=1, rate_bound=2.0),
-  train=dict(epochs=2, success_weight=1.0, max_refills=1, contrast_groups=4),
-)
-
-
 def config(steps: int, *, has_levers: bool):
-  """The tiny run, longer, and evaluated now and then."""
+  """The tiny run, longer, and evaluated now and then; with levers at a further temperature, too."""
+  evaluate = dict(every_steps=max(2, steps // 16))
+  if has_levers:
+    evaluate['further_temperatures'] = (1.4,)
   longer = dict(
     curriculum=dict(round_steps=(steps // 2, steps - steps // 2), filter_samples=8),
-    evaluate=dict(every_steps=max(2, steps // 16)),
+    evaluate=evaluate,
     checkpoint=dict(every_steps=3),
   )
-  return longer | (LEVERS if has_levers else {})
+  return longer | (tiny_run.LEVERS if has_levers else {})
 
 
 class Watch:

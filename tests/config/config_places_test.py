@@ -188,6 +188,13 @@ def test_a_run_that_moved_with_its_model_is_told_where_it_is(here):
   assert notes == [f'model.path = /gone/here/folder is gone; {here}/folder is taken for it.']
 
 
+def test_the_name_of_an_embedded_task_is_no_folder(here):
+  workdir = Workdir(here / 'countdown/mine')
+  kept(workdir, data={'source': 'countdown', 'eval_source': 'countdown + file:file.jsonl'})
+  data = workdir_config(workdir).data
+  assert (data.source, data.eval_source) == ('countdown', f'countdown + file:{here}/file.jsonl')
+
+
 def test_the_sources_of_a_mixture_are_found_apart_from_each_other(here):
   workdir = Workdir(here / 'runs/mine')
   kept(workdir, data={'source': '2*file:/gone/here/file.jsonl + gym:chain_sum'})

@@ -23,11 +23,15 @@ from ds_jax.run.budget import (
   wants_batch,
   worth,
 )
+from ds_jax.run.sampled import Group, Sampled
 from ds_jax.run.waiting import Waiting
+from ds_jax.search.engine.counters import Counters
+from ds_jax.search.engine.host_tree import Job
 from ds_jax.testing import tiny_run
 from ds_jax.testing.tolerance import tolerance
 from ds_jax.train.advantages import flat_group, group_advantages, joined_group
 from ds_jax.train.memory import Memory, Rate
+from ds_jax.types import Given, Problem
 
 EXACT = tolerance('float32', 8)
 FLAT = TrainConfig(advantage='tree_mean', ends='all')
@@ -64,7 +68,7 @@ def test_problems_without_what_is_wanted_get_more_rollouts(budget, counts):
 
 def test_a_problem_leaves_with_its_first_success_and_at_its_bound():
   cfg = config(dict(max_rollouts=9, wave=2, until='success', first_wave=1, first_wave_rate=0.0))
-  asked, counts = first_rollouts(0.0, cfg), []
+  asked, counts = first_rollouts(0.0, 0, cfg), []
   while counts != [0]:
     counts = further_rollouts(tally(Standing(0, asked, asked, 0.1)), cfg)
     asked += counts[0]
@@ -128,7 +132,10 @@ def test_nobody_gets_more_once_a_step_has_enough():
 
 def test_problems_that_are_nearly_always_solved_begin_with_few():
   cfg = config(dict(first_wave=2, first_wave_rate=0.8))
-  assert [first_rollouts(rate, cfg) for rate in (0.79, 0.8)] == [4, 2]
+  assert [first_rollouts(rate, 0, cfg) for rate in (0.79, 0.8)] == [4, 2]
+  # Solutions take the place of K rollouts, not of few: else the rate would never fall again.
+  assert [first_rollouts(rate, 3, cfg) for rate in (0.79, 0.8)] == [1, 2]
+  assert first_rollouts(0.0, 5, cfg) == 0
   assert not begins_short(1.0, BudgetConfig())
   assert most_rollouts(cfg) == 4 and most_rollouts(config(dict(max_rollouts=9))) == 9
 
@@ -193,6 +200,11 @@ def test_a_group_of_several_waves_has_one_baseline():
   assert [t.node_ids.tolist() for t in group] == [[0, i] for i in range(1, 6)]
 
 
+@pytest.mark.filterwarnings('error')
+def test_a_group_whose_rollouts_are_all_masked_is_empty():
+  assert flat_group([], 0) == joined_group([[], []], 0) == []
+
+
 def test_stopping_at_the_first_success_changes_weights_but_no_direction():
   """All courses of a problem with three answers, of which the first is right, to at most 3 draws.
 
@@ -250,6 +262,24 @@ def test_rollouts_join_a_tree_at_its_root():
   expected = [[0 - mean, 1 - mean], [0 - mean, -1 - mean], [-1 - mean] * 2, *[[1 - mean] * 2] * 2]
   for found, wanted in zip(advantages, expected, strict=True):
     np.testing.assert_allclose(found, wanted, rtol=EXACT)
+
+
+def test_further_rollouts_from_a_prefix_have_a_rate_of_their_own():
+  """Nothing of four is right from the root, one of two from a prefix."""
+  job = Job(Problem('p', '', ''), np.zeros(1, np.int32))
+  given = Given(np.ones(1, np.int32), is_right=True)
+  from_root = rolled_out(job, rollouts([0, 0, 0, 0]))
+  within = [dataclasses.replace(t, num_given=1) for t in rollouts([1, 0])]
+  from_prefix = rolled_out(dataclasses.replace(job, sample=1, given=given), within)
+  sampled = Sampled([from_root, from_prefix], [], Counters(), Counters(), 0, 0)
+  cfg = tiny_run.config(prefix=dict(target_rate=0.8))
+  standings = sampled.tally(Memory(), cfg, num_waiting=0).standings
+  assert standings[0] == Standing(0, 4, 4, 0.0)
+  assert standings[1] == Standing(1, 1, 2, (1 + 2 * 0.8) / (2 + 2))
+
+
+def rolled_out(job, ends):
+  return Group(job, 0, ends, num_asked=len(ends), num_tokens=len(ends))
 
 
 def test_rates_are_taken_in_without_solutions():

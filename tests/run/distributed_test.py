@@ -236,6 +236,17 @@ def test_two_processes_start_from_prefixes_as_one_by_all_levers(warm, tmp_path):
 
 
 @pytest.mark.long
+def test_two_processes_learn_by_all_levers_at_once_as_one(warm, tmp_path):
+  sections = tiny_run.LEVERS | {'curriculum': {'round_steps': (4,)}}
+  runs = runs_of_one_and_two(warm, tmp_path, sections)
+  rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
+  levers = ('memory/mass_share', 'prefix/share', 'search/waited_groups', 'search/wave_rollouts')
+  for name in levers:
+    assert max(row.get(name, 0) for row in rows) > 0, name
+  assert_same(*runs, sections)
+
+
+@pytest.mark.long
 def test_two_processes_sample_in_waves_as_one(warm, tmp_path):
   """Levers of how much is sampled: budgets of problems, a bound of tokens, groups that wait."""
   budget = {'max_rollouts': 8, 'wave': 2, 'until': 'success', 'max_tokens': 450}

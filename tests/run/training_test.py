@@ -16,7 +16,6 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.report.metrics import read_metrics
-from ds_jax.run import sampler
 from ds_jax.run import training as training_lib
 from ds_jax.run.batches import next_batch
 from ds_jax.run.checkpoint import Checkpointer
@@ -351,22 +350,6 @@ def test_batches_are_drawn_until_enough_groups_have_contrast(
   assert row['train/updates'] == -(-num_groups // 3)
 
 
-def test_a_step_without_any_contrast_learns_nothing_and_the_run_goes_on(
-  warm, tmp_path, monkeypatch
-):
-  workdir = copy(warm, tmp_path / 'run')
-  (workdir.root / 'config.json').unlink()
-  monkeypatch.setattr(sampler, 'with_contrast', lambda parts: [])
-  cfg = tiny_run.config(
-    train=dict(max_refills=1, epochs=2), curriculum=dict(round_steps=(2,), filter_samples=0)
-  )
-  assert tiny_run.train(workdir, cfg)['status'] == 'done'
-  rows = [r for r in tiny_run.metrics(workdir) if r['kind'] == 'train']
-  assert [(r['train/updates'], r['train/skipped'], r['search/refills']) for r in rows] == (
-    [(0, 1.0, 1)] * 2
-  )
-
-
 def test_a_run_ends_with_the_step_that_spends_its_tokens(done, warm, tmp_path):
   whole = [r for r in tiny_run.metrics(done[0]) if r['kind'] == 'train']
   spent = [r['search/tokens_so_far'] for r in whole]
@@ -476,6 +459,10 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path, monkeypatch):
     (dict(search=dict(policy='prefix', max_depth=1)), 'at least one segment'),
     (dict(search=dict(policy='prefix'), train=dict(objective='imitation')), 'no rollouts'),
     (dict(search=dict(policy='prefix'), prefix=dict(root_share=0.9)), 'prefix.root_share = 0.9'),
+    (
+      dict(search=dict(policy='prefix'), curriculum=dict(rehearsal_share=0.8)),
+      'of the 1 hard problems of a batch',
+    ),
     (dict(search=dict(policy='prefix'), prefix=dict(failure_rate=0.1)), 'raise failure_rate'),
     (dict(train=dict(frozen='(')), 'regular expression'),
     (dict(train=dict(frozen='nothing')), 'finds none of the parameters'),
