@@ -256,9 +256,10 @@ class TrainConfig:
   # passes over the minibatches of a step, with an update for each; ratios stay those to the policy
   # that sampled. More passes want a lower learning_rate: at the rate of one, four collapse
   epochs: Later[Positive] = 1
-  # the passes that are left are skipped once one had more than this share of its tokens clipped, …
+  # the passes that are left are skipped once one had more than this share of its tokens clipped; 1:
+  # never
   max_clip_fraction: Later[Share] = 1.0
-  # … or once the policy has moved further than this, mean |approx_kl| in nats; 0: never
+  # likewise once the policy has moved further than this, mean |approx_kl| in nats; 0: never
   max_approx_kl: Later[NotNegative] = 0.0
   # S of a training row, tokens; short trajectories are packed into rows
   row_length: Annotated[int, at_least(2)] = 18_432

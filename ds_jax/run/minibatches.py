@@ -74,6 +74,8 @@ def policy_minibatches(
   )
   batches = [policy.rescored(batch) for batch in packed.batches]
   figures = importance_metrics(packed.batches, batches, config) | _figures(packed)
+  if config.success_weight and _mass(packed):
+    figures['train/positive_mass_share'] = _positive_mass(packed) / _mass(packed)
   if remembered.drawn:
     figures |= remembered.figures(memory, step) | _lesson_shares(packed)
   if packed.prefix_tokens:
@@ -150,6 +152,11 @@ def _prefix_shares(packed: Packed) -> dict[str, float]:
 def _mass(packed: Packed) -> float:
   """Sum of |weight * advantage|."""
   return sum(float(batch.positive.sum() + batch.negative.sum()) for batch in packed.batches)
+
+
+def _positive_mass(packed: Packed) -> float:
+  """Of that sum, where the advantage is positive."""
+  return sum(float(batch.positive.sum()) for batch in packed.batches)
 
 
 def _num_tokens(packed: Packed) -> float:

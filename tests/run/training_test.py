@@ -318,6 +318,8 @@ def test_memory_passes_and_weighted_successes_are_at_work_and_survive_a_stop(war
   rows = [r for r in tiny_run.metrics(plain) if r['kind'] == 'train']
   assert all(r['train/updates'] == 4 and r['train/passes'] == 2 for r in rows)
   first, *later = rows
+  # Advantages minus their mean have as much mass above 0 as below, about; the weight doubles one.
+  assert first['train/positive_mass_share'] == pytest.approx(2 / 3, abs=0.05)
   assert first['search/solve_rate'] > 0 and 'memory/mass_share' not in first  # nothing to remember
   for row in later:  # from the first solved problem on
     assert row['memory/further_updates'] == 2

@@ -252,12 +252,7 @@ def _add_forks(
     return is_over & (planned.num_planned < nodes.num_children[Tree.ROOT])
 
   def add(planned: _Planned) -> _Planned:
-    # The next rollout and its own end, which may not have been verified.
-    is_next = nodes.child_index == planned.num_planned
-    rollout = jnp.argmax(children_of(tree, jnp.int32(Tree.ROOT)) & is_next)
-    rank, size = nodes.preorder[rollout], nodes.subtree_size[rollout]
-    is_its_end = is_end & (nodes.preorder >= rank) & (nodes.preorder < rank + size)
-    end = jnp.argmax(is_its_end)
+    rollout, end, has_end = _rollout_and_end(tree, planned.num_planned, is_end)
     # The nodes to fork, drawn from the rollout's own key.
     key = jax.random.fold_in(jax.random.wrap_key_data(nodes.key[rollout]), NOT_A_CHILD)
     draws = jax.random.uniform(key, (max_forks + 2,))
@@ -274,8 +269,8 @@ def _add_forks(
     node = _nodes_by_depth(tree, end, plan.max_depth)[depths]
     count = _children_wanted(
       node,
-      is_fork & is_its_end.any(),
-      is_probe & is_its_end.any(),
+      is_fork & has_end,
+      is_probe & has_end,
       num_there=tree.policy.num_asked + planned.children_due + planned.forks_due,
       least=settings.min_continuations,
     )
@@ -308,6 +303,27 @@ def _add_forks(
     # Rollouts that an outcome asks for are the next children of the root, and decided for already.
     num_planned=planned.num_planned + planned.forks_due[Tree.ROOT],
   )
+
+
+def _rollout_and_end(
+  tree: Tree, index: jax.Array, is_end: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Finds a rollout and its own end, which may not have been verified.
+
+  Args:
+    tree: which.
+    index: `[]` int32, of the rollout among the root's children.
+    is_end: `[N]` bool, from `rollout_ends`.
+
+  Returns:
+    `[]` int32 its first node, `[]` int32 its end, `[]` bool whether it has one.
+  """
+  nodes = tree.nodes
+  is_child = children_of(tree, jnp.int32(Tree.ROOT))
+  rollout = jnp.argmax(is_child & (nodes.child_index == index))
+  rank, size = nodes.preorder[rollout], nodes.subtree_size[rollout]
+  is_its_end = is_end & (nodes.preorder >= rank) & (nodes.preorder < rank + size)
+  return rollout, jnp.argmax(is_its_end), is_its_end.any()
 
 
 def _children_wanted(
