@@ -3,8 +3,9 @@
 * commands: training, warmstart, evaluation, searching, reporting; parameters (init, export);
 * the folder of a run: workdir, continuing, disk, durable; program_cache;
 * its model: opening, model_files; its checkpoints: saving, checkpoint, restoring, state, leaves;
-* trees: engines (what is opened once), growing (who grows what), questions; a step's: sampler,
-  batches, sampled; experience (what is learnt from them besides the parameters);
+* trees: engines (what is opened once), growing (who grows what), questions;
+* those of a step: sampler, batches (of which problems), budget (how many), starts (where from),
+  forking, sampled, waiting; experience (what is learnt from them besides the parameters);
 * learning from them: learning; of worked solutions: imitation;
 * evaluations: samples (in files), benchmarks (tables), measuring (within a run);
 * prompts: prompts; what goes wrong: watch, signs, broken; times of compilation: compiling;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,14 +63,14 @@ class Group:
       self,
       ends=ends,
       num_asked=self.num_asked + len(trees),
-      num_tokens=self.num_tokens + _num_tokens(trees),
+      num_tokens=self.num_tokens + num_generated(trees),
     )
 
 
 def searched_group(job: Job, number: int, tree: FinishedTree, num_asked: int) -> Group:
   """The group of a problem whose tree is grown."""
   ends = trajectories(tree, number)
-  return Group(job, number, ends, num_asked, _num_tokens([tree]), is_tree=True)
+  return Group(job, number, ends, num_asked, num_generated([tree]), is_tree=True)
 
 
 def rolled_out_group(
@@ -162,7 +162,7 @@ class Sampled:
       direct=self.direct + wave.counters,
       num_waves=self.num_waves + 1,
       wave_rollouts=self.wave_rollouts + len(rollouts),
-      wave_tokens=self.wave_tokens + _num_tokens(rollouts),
+      wave_tokens=self.wave_tokens + num_generated(rollouts),
       wave_contrasts=self.wave_contrasts + num_contrasts,
     )
 
@@ -291,10 +291,6 @@ def _further_rate(group: Group, memory: Memory, config: PrefixConfig) -> float:
     return memory.rate(group.job.problem.id)
   num_right = sum(t.is_correct for t in group.ends)
   return Rate(num_right, len(group.ends)).towards(config.target_rate)
-
-
-def _num_tokens(trees: Iterable[FinishedTree]) -> int:
-  return sum(tree.statistics['generated_tokens'] for tree in trees)
 
 
 def _source_figures(

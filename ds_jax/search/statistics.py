@@ -72,7 +72,7 @@ def from_root(trees: Iterable[FinishedTree]) -> list[FinishedTree]:
   return [tree for tree in trees if not tree.num_given]
 
 
-def num_generated(trees: Sequence[FinishedTree]) -> float:
+def num_generated(trees: Iterable[FinishedTree]) -> int:
   """Returns the tokens that were sampled for the trees."""
   return _total(trees, 'generated_tokens')
 
@@ -102,7 +102,7 @@ def mean_reward(trees: Sequence[FinishedTree]) -> float | None:
   return float(np.mean(rewards)) if rewards else None
 
 
-def _total(trees: Sequence[FinishedTree], name: str) -> float:
+def _total(trees: Iterable[FinishedTree], name: str) -> float:
   return sum(tree.statistics[name] for tree in trees)
 
 

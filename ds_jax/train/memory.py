@@ -55,6 +55,31 @@ class Rate(NamedTuple):
     return (self.wins + _PRIOR_ENDS * mean) / (self.trials + _PRIOR_ENDS)
 
 
+def rates_after(
+  rates: Mapping[str, Rate],
+  overall: Rate,
+  groups: Iterable[Sequence[Trajectory]],
+  *,
+  decay: float,
+) -> tuple[dict[str, Rate], Rate]:
+  """Returns the rates from the root after a step, by problem and of all problems together.
+
+  Args:
+    rates: before the step, by problem.
+    overall: likewise, of all problems together.
+    groups: verified ends of each problem; an empty group, or one from a prefix, says nothing.
+    decay: of earlier counts.
+  """
+  after, wins, trials = dict(rates), 0.0, 0.0
+  for group in groups:
+    if not group or group[0].num_given:
+      continue
+    name, num_right = group[0].problem_id, sum(t.is_correct for t in group)
+    after[name] = after.get(name, Rate()).after(num_right, len(group), decay)
+    wins, trials = wins + num_right, trials + len(group)
+  return after, overall.after(wins, trials, decay)
+
+
 @dataclasses.dataclass(frozen=True)
 class Memory:
   """What a run remembers. Immutable: every change returns a new memory."""
@@ -102,16 +127,8 @@ class Memory:
       groups: verified ends of each problem; an empty group says nothing.
       decay: of earlier counts.
     """
-    rates = dict(self.rates)
-    wins = trials = 0.0
-    for group in groups:
-      if not group or group[0].num_given:
-        continue
-      name = group[0].problem_id
-      num_right = sum(t.is_correct for t in group)
-      rates[name] = rates.get(name, Rate()).after(num_right, len(group), decay)
-      wins, trials = wins + num_right, trials + len(group)
-    return dataclasses.replace(self, rates=rates, overall=self.overall.after(wins, trials, decay))
+    rates, overall = rates_after(self.rates, self.overall, groups, decay=decay)
+    return dataclasses.replace(self, rates=rates, overall=overall)
 
   def rate(self, name: str) -> float:
     """The estimated root rate of a problem, in [0, 1]."""

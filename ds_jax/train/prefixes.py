@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ds_jax.config import PrefixConfig, SearchConfig
-from ds_jax.train.memory import Rate
+from ds_jax.train.memory import Rate, rates_after
 from ds_jax.train.replay import Solution
 from ds_jax.types import Given, Trajectory
 
@@ -83,14 +83,8 @@ class Prefixes:
       groups: verified ends of each problem, all sampled; an empty group says nothing.
       config: `target_rate`, `step`, `first_share`, `decay`, `max_per_problem`, `failure_rate`.
     """
-    rates, wins, trials = dict(self.rates), 0.0, 0.0
     groups = [group for group in groups if group]
-    for group in groups:
-      if not group[0].num_given:
-        name, num_right = group[0].problem_id, sum(t.is_correct for t in group)
-        rates[name] = rates.get(name, Rate()).after(num_right, len(group), config.decay)
-        wins, trials = wins + num_right, trials + len(group)
-    overall = self.overall.after(wins, trials, config.decay)
+    rates, overall = rates_after(self.rates, self.overall, groups, decay=config.decay)
     after = dataclasses.replace(self, rates=rates, overall=overall)
     return dataclasses.replace(
       after,
