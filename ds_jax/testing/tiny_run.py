@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from unittest import mock
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ from ds_jax.run.engines import open_engines
 from ds_jax.run.session import Session, never
 from ds_jax.run.warmstart import warmstart as run_warmstart
 from ds_jax.run.workdir import Workdir
+from ds_jax.testing.tiny import CompileCounter
 
 COUNTDOWN = c.CountdownConfig(
   num_numbers=3, max_number=6, max_value=30, num_train=24, num_heldout=8, num_warmstart=200
@@ -146,6 +148,21 @@ def warmstart(root: pathlib.Path, cfg: c.Config) -> Workdir:
 
 def train(workdir: Workdir, cfg: c.Config, should_stop=never) -> dict:
   return training_lib.train(session(workdir, cfg, should_stop))[0]
+
+
+def train_counted(workdir: Workdir, cfg: c.Config) -> list[int]:
+  """Trains to the end; returns how many programs each step compiled."""
+  counter, compiled = CompileCounter(), []
+  train_step = training_lib.Training.train_step
+
+  def counted(training: training_lib.Training) -> None:
+    before = counter.compilations()
+    train_step(training)
+    compiled.append(counter.compilations() - before)
+
+  with mock.patch.object(training_lib.Training, 'train_step', counted):
+    train(workdir, cfg)
+  return compiled
 
 
 @contextlib.contextmanager

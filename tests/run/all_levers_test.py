@@ -7,10 +7,8 @@ import shutil
 import pytest
 
 from ds_jax.run.stopping import Stopped
-from ds_jax.run.training import Training
 from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
-from ds_jax.testing.tiny import CompileCounter
 
 OTHERS = {name: fields for name, fields in tiny_run.LEVERS.items() if name != 'prefix'}
 SHORT = dict(
@@ -74,19 +72,10 @@ LONG = [pytest.param(way, marks=pytest.mark.long) for way in WAYS if way != 'pre
 
 
 @pytest.mark.parametrize('way', ['prefix', *LONG])
-def test_all_levers_at_once_are_at_work_and_survive_stops(warm, tmp_path, monkeypatch, way):
+def test_all_levers_at_once_are_at_work_and_survive_stops(warm, tmp_path, way):
   cfg = tiny_run.config(**SHORT | WAYS[way])
   plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
-  count, compiled, train_step = CompileCounter(), [], Training.train_step
-
-  def counted(training):
-    before = count.compilations()
-    train_step(training)
-    compiled.append(count.compilations() - before)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(Training, 'train_step', counted)
-    tiny_run.train(plain, cfg)
+  compiled = tiny_run.train_counted(plain, cfg)
   rows = [row for row in tiny_run.metrics(plain) if row['kind'] == 'train']
   levers = [*AT_WORK, *ALSO_AT_WORK.get(way, ())]
   if cfg.train.waiting_groups:

@@ -196,14 +196,7 @@ FORKS = {
 def test_two_processes_fork_as_one(warm, tmp_path, rule, num_steps):
   search = {'policy': 'fork', 'max_expansions': 30} | FORKS[rule]
   sections = {'curriculum': {'round_steps': (num_steps,)}, 'search': search}
-  runs = []
-  for processes in (1, 2):
-    (tmp_path / str(processes)).mkdir()
-    workdir = copy(warm, tmp_path / str(processes))
-    (workdir.root / 'config.json').unlink()
-    codes, outputs = end(start(workdir, sections, processes, devices=2 // processes))
-    assert codes == [0] * processes, outputs
-    runs.append(workdir)
+  runs = runs_of_one_and_two(warm, tmp_path, sections)
   rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
   assert sum(row['search/forks'] for row in rows) > 0
   assert_same(*runs, sections)

@@ -25,7 +25,7 @@ from ds_jax.run.stopping import Stopped
 from ds_jax.run.training import Training, train
 from ds_jax.run.warmstart import warmstart
 from ds_jax.run.workdir import Workdir, lock
-from ds_jax.testing import tiny, tiny_run
+from ds_jax.testing import tiny_run
 from ds_jax.testing.notes import Notes
 from ds_jax.train.prefixes import Prefixes
 from ds_jax.train.trees import PACKINGS
@@ -655,21 +655,12 @@ PREFIX = dict(
 )
 
 
-def test_rollouts_from_prefixes_are_at_work_and_survive_a_stop(warm, tmp_path, monkeypatch, root):
+def test_rollouts_from_prefixes_are_at_work_and_survive_a_stop(warm, tmp_path, root):
   cfg = tiny_run.config(**PREFIX)
   plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   for workdir in (plain, stopped):
     (workdir.root / 'config.json').unlink()
-  compiled, num_compiled, train_step = tiny.CompileCounter(), [], Training.train_step
-
-  def counted(training):
-    before = compiled.compilations()
-    train_step(training)
-    num_compiled.append(compiled.compilations() - before)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(Training, 'train_step', counted)
-    tiny_run.train(plain, cfg)
+  num_compiled = tiny_run.train_counted(plain, cfg)
   assert num_compiled[2:] == [0] * 4 and num_compiled[0] > 0
   assert not undocumented(plain, root)
   first, *later = (r for r in tiny_run.metrics(plain) if r['kind'] == 'train')

@@ -10,10 +10,8 @@ import pytest
 
 from ds_jax.run.growing import Journal
 from ds_jax.run.stopping import Stopped
-from ds_jax.run.training import Training
 from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
-from ds_jax.testing.tiny import CompileCounter
 
 BUDGET = dict(max_rollouts=8, wave=2, until='success', first_wave=1, first_wave_rate=0.35)
 SECTIONS = dict(
@@ -52,16 +50,7 @@ def kept_trees(workdir: Workdir) -> set:
 def test_waves_and_groups_that_wait_survive_stops(warm, tmp_path, monkeypatch):
   cfg = tiny_run.config(**SECTIONS)
   plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
-  train_step, compiled = Training.train_step, []
-
-  def counted_step(training):
-    counter = CompileCounter()
-    train_step(training)
-    compiled.append(counter.compilations())
-
-  with monkeypatch.context() as patch:
-    patch.setattr(Training, 'train_step', counted_step)
-    tiny_run.train(plain, cfg)
+  compiled = tiny_run.train_counted(plain, cfg)
   assert compiled[1:] == [0, 0]
   rows = [row for row in tiny_run.metrics(plain) if row['kind'] == 'train']
   for name in ('wave_rollouts', 'wave_contrasts', 'short_groups', 'refills', 'waited_groups'):
