@@ -29,7 +29,7 @@ from ds_jax.config.annotations import (
   before,
   below,
 )
-from ds_jax.config.places import BUCKET_OR_FOLDER, MODEL, SOURCE
+from ds_jax.config.places import BUCKET_OR_FOLDER, FILE, MODEL, SOURCE
 
 TopP = Annotated[float, above(0.0), at_most(1.0)]
 # Sizes of the paper's model: Nemotron-Research-Reasoning-Qwen-1.5B, a Qwen 2.
@@ -494,6 +494,9 @@ class LogConfig:
   tensorboard: bool = True  # metrics are written for TensorBoard too
   # the responses of a run's evaluations are kept, WORKDIR/evaluations/step_….jsonl
   samples: bool = True
+  # file with the learning curve of other runs, which the report draws beside the run's own
+  # (report/summary.py); '': none
+  beside: Later[Annotated[str, FILE]] = ''
 
 
 @dataclasses.dataclass(frozen=True)

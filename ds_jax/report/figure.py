@@ -13,11 +13,22 @@ from typing import Any
 
 import numpy as np
 
+from ds_jax.report.axes import (
+  BEFORE,
+  EVALUATE,
+  INK,
+  MUTED,
+  SECOND,
+  THIRD,
+  TRAIN,
+  distances,
+  finish,
+  percent_axis,
+  running_mean,
+  style,
+)
+from ds_jax.report.curve import draw_curve
 from ds_jax.report.metrics import series
-
-TRAIN, EVALUATE, BEFORE = '#2563a8', '#d9480f', '#8a929c'
-SECOND, THIRD = '#0f8a72', '#8a5fb0'
-INK, MUTED, GRID = '#20262d', '#6b7480', '#e4e7eb'
 
 Metrics = Sequence[Mapping[str, Any]]
 Panel = Callable[[Any, Metrics], None]  # draws one quantity on an axis
@@ -28,7 +39,7 @@ def draw_figure(metrics: Metrics, summary: Mapping[str, Any]) -> bytes:
 
   Args:
     metrics: rows of read_metrics; panels without data say so.
-    summary: `before` and `after` of report/summary.py give the bars.
+    summary: `before` and `after` of report/summary.py give the bars, `beside` a curve of others.
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -38,9 +49,9 @@ def draw_figure(metrics: Metrics, summary: Mapping[str, Any]) -> bytes:
   FigureCanvasAgg(figure)
   top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1.5, 1, 1], hspace=0.04)
   curve, bars = top.subplots(1, 2, width_ratios=[3, 1])
-  _draw_curve(curve, metrics)
+  draw_curve(curve, metrics, summary.get('beside') or {})
   _draw_bars(bars, summary)
-  search = (_draw_reward, _draw_expansions, _draw_shares, _draw_depths)
+  search = (_draw_solved, _draw_reward, _draw_expansions, _draw_shares, _draw_depths)
   optimisation = (_draw_ratio, _draw_clip, _draw_entropy, _draw_norm)
   _draw_row(middle, metrics, search, title='Search')
   _draw_row(bottom, metrics, optimisation, title='Optimisation')
@@ -56,58 +67,17 @@ def _draw_row(part: Any, metrics: Metrics, panels: Sequence[Panel], *, title: st
     draw(axis, metrics)
 
 
-def _draw_curve(axis: Any, metrics: Metrics) -> None:
-  """Solve rate of the trees by training step, and pass@1 where it was evaluated."""
-  _style(axis, 'Learning curve', size=13)
-  _percent_axis(axis)
-  axis.set_xlabel('training step', fontsize=10, color=MUTED)
-  label = 'problems solved by search (training)'
-  _plot(axis, metrics, 'search/solve_rate', colour=TRAIN, label=label)
-  _plot_evaluations(axis, metrics)
-  _mark_rounds(axis, metrics)
-  _finish(axis)
-  if axis.has_data():
-    axis.set_ylim(0, axis.get_ylim()[1])
-
-
-def _plot_evaluations(axis: Any, metrics: Metrics) -> None:
-  """Held-out pass@1 as points with 95 % intervals; grey before training."""
-  before, after = [], []
-  for row in metrics:
-    if row['kind'] == 'evaluate' and row.get('evaluate/pass_at_1') is not None:
-      (before if row.get('when') == 'before' else after).append(row)
-  _plot_points(axis, before, colour=BEFORE, label='held-out pass@1 before training')
-  _plot_points(axis, after, colour=EVALUATE, label='held-out pass@1 after it')
-
-
-def _plot_points(axis: Any, evaluations: Metrics, *, colour: str, label: str) -> None:
-  if not evaluations:
-    return
-  axis.errorbar(
-    [row['step'] for row in evaluations],
-    [row['evaluate/pass_at_1'] for row in evaluations],
-    yerr=np.hstack([_distances(row, prefix='evaluate/') for row in evaluations]),
-    fmt='o',
-    color=colour,
-    markersize=7,
-    capsize=4,
-    linewidth=1.6,
-    zorder=5,
-    label=label,
-  )
-
-
 def _mark_rounds(axis: Any, metrics: Metrics) -> None:
   """Draws a thin line where a later round starts, on problems that are still hard."""
   for step in _round_ends(metrics):
     axis.axvline(step, color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
     axis.annotate(
       'only what is\nstill hard',
-      (step, 0.62),
+      (step, 0.8),
       xycoords=('data', 'axes fraction'),
-      xytext=(5, 0),
+      xytext=(4, 0),
       textcoords='offset points',
-      fontsize=9,
+      fontsize=8,
       color=MUTED,
     )
 
@@ -119,8 +89,8 @@ def _round_ends(metrics: Metrics) -> list[int]:
 
 def _draw_bars(axis: Any, summary: Mapping[str, Any]) -> None:
   """Held-out pass@1 before and after, with 95 % intervals; a run that has only 'after' shows it."""
-  _style(axis, 'Held-out pass@1', size=13)
-  _percent_axis(axis)
+  style(axis, 'Held-out pass@1', size=13)
+  percent_axis(axis)
   axis.grid(visible=False, axis='x')
   before, after = summary.get('before') or {}, summary.get('after') or {}
   bars = {'before': (before, BEFORE), 'after': (after, EVALUATE)}
@@ -148,19 +118,19 @@ def _draw_bar(axis: Any, x: float, evaluation: Mapping[str, Any], *, colour: str
       color=MUTED,
     )
     return
-  distances = _distances(evaluation)
+  reach = distances(evaluation)
   axis.bar(
     x,
     share,
     width=0.6,
     color=colour,
-    yerr=distances,
+    yerr=reach,
     capsize=5,
     error_kw={'elinewidth': 1.4, 'ecolor': INK},
   )
   axis.annotate(
     f'{100 * share:.1f} %',
-    (x, share + np.nan_to_num(distances[1, 0])),
+    (x, share + np.nan_to_num(reach[1, 0])),
     ha='center',
     va='bottom',
     xytext=(0, 4),
@@ -171,25 +141,33 @@ def _draw_bar(axis: Any, x: float, evaluation: Mapping[str, Any], *, colour: str
   )
 
 
+def _draw_solved(axis: Any, metrics: Metrics) -> None:
+  style(axis, 'Problems solved (training)')
+  percent_axis(axis)
+  _plot(axis, metrics, 'search/solve_rate', colour=TRAIN)
+  _mark_rounds(axis, metrics)
+  finish(axis)
+
+
 def _draw_reward(axis: Any, metrics: Metrics) -> None:
-  _style(axis, 'Mean reward of collected ends')
+  style(axis, 'Mean reward of collected ends')
   _plot(axis, metrics, 'search/reward', colour=TRAIN)
-  _finish(axis)
+  finish(axis)
 
 
 def _draw_expansions(axis: Any, metrics: Metrics) -> None:
-  _style(axis, 'Expansions per tree')
+  style(axis, 'Expansions per tree')
   _plot(axis, metrics, 'search/expansions_per_tree', colour=TRAIN)
-  _finish(axis)
+  finish(axis)
 
 
 def _draw_shares(axis: Any, metrics: Metrics) -> None:
-  _style(axis, 'Shares')
-  _percent_axis(axis)
+  style(axis, 'Shares')
+  percent_axis(axis)
   _plot(axis, metrics, 'time/occupancy', colour=THIRD, label='slots at work')
   _plot(axis, metrics, 'search/yield', colour=TRAIN, label='tokens that are trained on')
   _plot(axis, metrics, 'time/recomputed_share', colour=SECOND, label='tokens encoded again')
-  _finish(axis, loc='upper left')
+  finish(axis, loc='upper left')
   if axis.has_data():
     axis.set_ylim(0, max(1.55, 1.5 * axis.get_ylim()[1]))  # the legend stands above the lines
     axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
@@ -197,7 +175,7 @@ def _draw_shares(axis: Any, metrics: Metrics) -> None:
 
 def _draw_depths(axis: Any, metrics: Metrics) -> None:
   """Median over the steps of U/x by depth; above 1, forking there beats restarting."""
-  _style(axis, 'U/x by split depth (median)')
+  style(axis, 'U/x by split depth (median)')
   medians = {}
   for depth, name in sorted(_names_by_depth(metrics).items()):
     _, values = series(metrics, 'train', name)
@@ -218,7 +196,7 @@ def _draw_depths(axis: Any, metrics: Metrics) -> None:
     )
     axis.set_ylim(0, top)
     axis.xaxis.get_major_locator().set_params(integer=True)
-  _finish(axis)
+  finish(axis)
 
 
 def _names_by_depth(metrics: Metrics) -> dict[int, str]:
@@ -235,9 +213,9 @@ def _names_by_depth(metrics: Metrics) -> dict[int, str]:
 
 def _draw_ratio(axis: Any, metrics: Metrics) -> None:
   """How far search and learner disagree about one parameter vector; float noise if sound."""
-  _style(axis, 'Importance ratio − 1, first update')
+  style(axis, 'Importance ratio − 1, first update')
   _plot(axis, metrics, 'train/ratio_first', colour=TRAIN, transform=lambda ratio: ratio - 1)
-  _finish(axis)
+  finish(axis)
   largest = max(np.abs(axis.get_ylim()))
   limit = max(largest, 1e-6)  # float noise does not fill the panel
   axis.set_ylim(-limit, limit)
@@ -249,23 +227,23 @@ def _draw_ratio(axis: Any, metrics: Metrics) -> None:
 
 
 def _draw_clip(axis: Any, metrics: Metrics) -> None:
-  _style(axis, 'Clipped tokens')
-  _percent_axis(axis, digits=2)
+  style(axis, 'Clipped tokens')
+  percent_axis(axis, digits=2)
   _plot(axis, metrics, 'train/clip_fraction', colour=TRAIN)
-  _finish(axis)
+  finish(axis)
   axis.set_ylim(0, max(axis.get_ylim()[1], 1e-4))
 
 
 def _draw_entropy(axis: Any, metrics: Metrics) -> None:
-  _style(axis, 'Entropy (nats)')
+  style(axis, 'Entropy (nats)')
   _plot(axis, metrics, 'train/entropy', colour=TRAIN)
-  _finish(axis)
+  finish(axis)
 
 
 def _draw_norm(axis: Any, metrics: Metrics) -> None:
-  _style(axis, 'Gradient norm')
+  style(axis, 'Gradient norm')
   _plot(axis, metrics, 'train/grad_norm', colour=TRAIN)
-  _finish(axis)
+  finish(axis)
 
 
 def _plot(
@@ -293,57 +271,3 @@ def _plot(
     marker = 'o' if len(x) == 1 else None  # a line needs two points
     axis.plot(x, mean, color=colour, linewidth=2, label=label, marker=marker)
     label = None  # one entry of the legend for all rounds
-
-
-def running_mean(values: np.ndarray, radius: int) -> np.ndarray:
-  """Returns the mean of the up to 2 * radius + 1 values around each; `[n]` to `[n]` float64."""
-  sums = np.concatenate([[0.0], np.cumsum(values)])  # sums[i]: of the first i values
-  index = np.arange(len(values))
-  low = np.maximum(index - radius, 0)
-  high = np.minimum(index + radius + 1, len(values))
-  return (sums[high] - sums[low]) / (high - low)
-
-
-def _distances(evaluation: Mapping[str, Any], prefix: str = '') -> np.ndarray:
-  """How far the interval reaches below and above pass@1, `[2, 1]`; NaN draws none."""
-  share = evaluation[f'{prefix}pass_at_1']
-  low = evaluation.get(f'{prefix}pass_at_1_low')
-  high = evaluation.get(f'{prefix}pass_at_1_high')
-  if low is None or high is None:
-    return np.full((2, 1), np.nan)
-  return np.maximum([[share - low], [high - share]], 0)
-
-
-def _style(axis: Any, title: str, size: float = 10.5) -> None:
-  weight = 'bold' if size > 12 else 'normal'
-  axis.set_title(title, loc='left', fontsize=size, color=INK, pad=8, fontweight=weight)
-  for side in ('top', 'right', 'left'):
-    axis.spines[side].set_visible(False)
-  axis.spines['bottom'].set_color(MUTED)
-  axis.tick_params(colors=MUTED, labelsize=9, length=0, pad=5)
-  axis.locator_params(axis='y', nbins=6)
-  axis.grid(color=GRID, linewidth=0.9, axis='y')
-  axis.set_axisbelow(True)
-
-
-def _percent_axis(axis: Any, digits: int = 0) -> None:
-  axis.yaxis.set_major_formatter(lambda y, _: f'{round(100 * y, digits):g} %')
-
-
-def _finish(axis: Any, loc: str = 'best') -> None:
-  """A legend where lines are named; a word where there is nothing to see."""
-  if axis.get_legend_handles_labels()[0]:
-    axis.legend(frameon=False, fontsize=9, labelcolor=INK, loc=loc, handlelength=1.4)
-  elif not axis.has_data():
-    axis.text(
-      0.5,
-      0.5,
-      'no data',
-      transform=axis.transAxes,
-      ha='center',
-      va='center',
-      fontsize=10,
-      color=MUTED,
-    )
-    axis.set_xticks([])
-    axis.set_yticks([])

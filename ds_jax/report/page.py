@@ -119,6 +119,7 @@ def render_page(
     f'<p class="lead">{_text(headline(summary))}.</p>',
     f'<p class="muted">{_text(cost_line(summary))}</p>',
     f'<img src="{source}" alt="Learning curve, search statistics and optimisation">',
+    _paragraph(_beside_line(summary)),
     _section('Evaluation', _table(table_rows(summary))),
     _paragraph(skipped_line(summary)),
     _section('Search and learning', _statistics_table(metrics)),
@@ -141,6 +142,12 @@ def render_page(
 </body>
 </html>
 """
+
+
+def _beside_line(summary: Mapping[str, Any]) -> str:
+  """Where the broken lines of the learning curve come from; '' without any."""
+  beside = summary.get('beside') or {}
+  return f'Broken lines: {beside["label"]}, of `{beside["command"]}`.' if beside else ''
 
 
 def _text(value: Any) -> str:

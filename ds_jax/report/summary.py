@@ -16,19 +16,28 @@ A summary is a plain dict that JSON can write; every field may be missing:
   seconds  time spent, as far as the metrics record it
   config   the run's settings, nested by section
   trees    [{title, text}], example trees by format_tree
+  beside   what other runs reached with as many tokens, from the file that log.beside names, e.g. of
+           `python tests/benchmarks/learning.py curve`: label, command (that makes those runs), k
+           (samples per problem), points ([{tokens, pass_at_1, pass_at_k}], tokens so far, shares)
 """
 
 from __future__ import annotations
 
+import json
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ds_jax.checks import InputError, first_line
 from ds_jax.report.text import duration, or_dash, percent
 
 _OF_SOURCE = 'pass_at_1/'  # stands before the name of one of several sources
 
 # Fields that hold the seconds of their whole row; other time/… fields are parts, or rates.
 WHOLE_ROW_TIMES = ('step', 'filter', 'evaluate', 'warmstart')
+
+_BESIDE = ('label', 'command', 'k', 'points')
+_OF_POINT = ('tokens', 'pass_at_1', 'pass_at_k')
 
 
 def make_summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -241,3 +250,40 @@ def _change(before: float | None, after: float | None) -> str:
   if before is None or after is None:
     return ''
   return f'{100 * (after - before):+.1f} points'
+
+
+def read_beside(path: str) -> dict[str, Any]:
+  """Returns the fields of a curve of other runs; {} for the path ''.
+
+  Raises:
+    InputError: if the file cannot be read, or is none.
+  """
+  if not path:
+    return {}
+  try:
+    fields = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  except (OSError, ValueError) as e:
+    raise InputError(f'log.beside: {path} cannot be read: {first_line(e)}.') from e
+  if not _is_curve(fields):
+    raise InputError(
+      f'log.beside: expected {path} to hold {", ".join(_BESIDE)}, each point with '
+      f'{", ".join(_OF_POINT)}, as `python tests/benchmarks/learning.py curve` writes them.'
+    )
+  return {name: fields[name] for name in _BESIDE}
+
+
+def _is_curve(fields: Any) -> bool:
+  if not isinstance(fields, dict) or not isinstance(fields.get('points'), list):
+    return False
+  if not all(isinstance(fields.get(name), str) for name in ('label', 'command')):
+    return False
+  if not isinstance(fields.get('k'), int):
+    return False
+  return bool(fields['points']) and all(map(_is_point, fields['points']))
+
+
+def _is_point(point: Any) -> bool:
+  if not isinstance(point, dict):
+    return False
+  values = [point.get(name) for name in _OF_POINT]
+  return all(isinstance(value, (int, float)) and value >= 0 for value in values)

@@ -12,7 +12,7 @@ from ds_jax.model.decoder import Decoder
 from ds_jax.report.inspect import format_tree
 from ds_jax.report.metrics import read_metrics
 from ds_jax.report.render import PAGE_NAME, PICTURE_NAME, render_report
-from ds_jax.report.summary import make_summary, summary_table
+from ds_jax.report.summary import make_summary, read_beside, summary_table
 from ds_jax.run.disk import is_writable
 from ds_jax.run.durable import write_atomically, write_json
 from ds_jax.run.engines import Engines
@@ -24,6 +24,11 @@ from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 
 NUM_EXAMPLES = 3
+
+
+def check_beside(session: Session) -> None:
+  """Raises InputError if the curve that the report will draw beside the run's own is none."""
+  read_beside(session.config.log.beside)
 
 
 def report(session: Session, output: str = '') -> tuple[dict[str, Any], str]:
@@ -43,7 +48,7 @@ def report(session: Session, output: str = '') -> tuple[dict[str, Any], str]:
   summary = json.loads(workdir.summary.read_text()) if workdir.summary.exists() else {}
   config = stored_fields(workdir)
   trees = json.loads(workdir.examples.read_text()) if workdir.examples.exists() else []
-  shown = summary | {'config': config, 'trees': trees}
+  shown = summary | {'config': config, 'trees': trees, 'beside': _beside(session, config)}
   if not output and not is_writable(workdir.root):
     raise InputError(f'{workdir.root} cannot be written; name another folder with --output=DIR.')
   folder = pathlib.Path(output) if output else workdir.root
@@ -53,6 +58,15 @@ def report(session: Session, output: str = '') -> tuple[dict[str, Any], str]:
   session.progress.note(f'Picture: {picture}')
   text = summary_table(summary) if summary else ''
   return {'report': str(page), 'picture': str(picture)}, text
+
+
+def _beside(session: Session, config: Mapping[str, Any]) -> dict[str, Any]:
+  """The curve that the run's config names; {} without, or where its file has gone since."""
+  try:
+    return read_beside(config.get('log', {}).get('beside', ''))
+  except InputError as e:
+    session.progress.note(str(e))
+    return {}
 
 
 def write_report(

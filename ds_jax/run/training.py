@@ -35,7 +35,7 @@ from ds_jax.run.prompts import (
   note_missing_box,
   note_shared,
 )
-from ds_jax.run.reporting import example_trees, finish
+from ds_jax.run.reporting import check_beside, example_trees, finish
 from ds_jax.run.sampler import Sampler
 from ds_jax.run.saving import Saving
 from ds_jax.run.session import Session, probed
@@ -65,6 +65,7 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
   """
   config, workdir, team = session.config, session.workdir, session.team
   check_training(config)
+  check_beside(session)
   begun = continuation(session)
   if begun.is_finished:
     session.progress.note(
@@ -264,7 +265,8 @@ class Training:
       figures |= self.evaluated(when, temperature)
     self.host.evaluations[when] = figures
     seconds = time.monotonic() - start
-    row = {'when': when, **figures, 'time/evaluate': seconds}
+    spent = {'search/tokens_so_far': self.host.generated_tokens}
+    row = {'when': when, **spent, **figures, 'time/evaluate': seconds}
     self.saving.metrics.write(self.host.step, 'evaluate', row)
     self.saving.settle()
     self.save(score=figures.get('evaluate/pass_at_1'))

@@ -37,19 +37,26 @@ def verifier(task: str) -> Callable[[str, str], Verdict]:
     InputError: if `reasoning-gym` is not installed, has no such task or refuses an option.
   """
   dataset = gym_tasks.make_dataset(task)
+  _, reads = gym_tasks.take_reads(task)
   modules = []
   for base in type(dataset).__mro__:
     if base.__module__.startswith('reasoning_gym.'):
       modules.append(sys.modules[base.__module__])
   uses_sympy = any(map(_imports_sympy, modules))
-  return functools.partial(_verify, dataset.score_answer, modules, uses_sympy)
+  read = _READERS[reads]
+  return functools.partial(_verify, dataset.score_answer, read, modules, uses_sympy)
 
 
 def _verify(
-  score: Scorer, modules: list[Any], uses_sympy: bool, gold: str, response: str
+  score: Scorer,
+  read: Callable[[str], str],
+  modules: list[Any],
+  uses_sympy: bool,
+  gold: str,
+  response: str,
 ) -> Verdict:
-  """Scores the answer of a response with `eval` replaced in `modules`."""
-  answer = _answer(response)
+  """Scores the answer that `read` finds in a response, with `eval` replaced in `modules`."""
+  answer = read(response)
   if not answer:
     return Verdict.NO_ANSWER
   if uses_sympy and not _is_harmless(answer):
@@ -84,11 +91,28 @@ def _with_tuples(value: Any) -> Any:
 def _answer(response: str) -> str:
   r"""The answer in the last `\boxed{}`, else in the last <answer> tags, else the whole text."""
   text = response[-extract.MAX_RESPONSE :]
+  return (_marked(text) or text).strip()[: extract.MAX_ANSWER]
+
+
+def _answer_or_number(response: str) -> str:
+  """Likewise, but of a text without box and tags its last number."""
+  marked = _marked(response[-extract.MAX_RESPONSE :])
+  return marked.strip()[: extract.MAX_ANSWER] if marked else extract.last_number(response)
+
+
+_READERS: dict[gym_tasks.Reads, Callable[[str], str]] = {
+  'all': _answer,
+  'last_number': _answer_or_number,
+}
+
+
+def _marked(text: str) -> str:
+  """What stands in the last box, else in the last tags; '' without both."""
   answer = extract.last_boxed(text)
-  if not answer:
-    tagged = _TAG.findall(text)
-    answer = tagged[-1] if tagged else text
-  return answer.strip()[: extract.MAX_ANSWER]
+  if answer:
+    return answer
+  tagged = _TAG.findall(text)
+  return tagged[-1] if tagged else ''
 
 
 def _is_harmless(answer: str) -> bool:

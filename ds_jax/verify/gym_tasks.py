@@ -1,7 +1,8 @@
 """Tasks of reasoning-gym (an extra) by name and options: `chain_sum?min_terms=2&max_terms=3`.
 
 Options are the fields of the task's own config dataclass, read as their types say. A list has
-commas (`operators=+,-`) or as JSON (`ranges=[[0,1],[2,3]]`); `%26` is an `&` within a value.
+commas (`operators=+,-`) or as JSON (`ranges=[[0,1],[2,3]]`); `%26` is an `&` within a value. Two
+are ours: `size`, and `reads`, what of a response without a box or tags the scorer gets.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _BOOLS = {'true': True, 'false': False, '1': True, '0': False}
 _LISTS = (list, tuple, Sequence)
 # Options that are settled elsewhere: the number of problems by the source, the seed by the split.
 _TAKEN = ('size', 'seed')
+# The whole response (reasoning-gym's own way), or its last number: for models that answer in prose.
+Reads = Literal['all', 'last_number']
 
 
 def name_of(task: str) -> str:
@@ -35,17 +38,37 @@ def take_size(task: str, size: int) -> tuple[str, int]:
   Raises:
     InputError: if the option is no whole number of problems.
   """
-  name, _, text = task.partition('?')
-  others = []
+  rest, value = _take(task, 'size')
+  if value is None:
+    return rest, size
+  if not value.isdecimal() or not int(value):
+    raise InputError(f'Expected size of gym:{task} to be a number of problems, got {value!r}.')
+  return rest, int(value)
+
+
+def take_reads(task: str) -> tuple[str, Reads]:
+  """Returns the task without its option `reads`, and that; 'all' where it has none.
+
+  Raises:
+    InputError: if the option is neither 'all' nor 'last_number'.
+  """
+  rest, value = _take(task, 'reads')
+  if value not in (None, *typing.get_args(Reads)):
+    raise InputError(f'Expected reads of gym:{task} to be all or last_number, got {value!r}.')
+  return rest, value or 'all'
+
+
+def _take(task: str, name: str) -> tuple[str, str | None]:
+  """The task without an option, and the option's value; None where it has none."""
+  task_name, _, text = task.partition('?')
+  others, taken = [], None
   for part in text.split('&') if text else ():
     option, _, value = part.partition('=')
-    if option.strip() != 'size':
+    if option.strip() == name:
+      taken = value.strip()
+    else:
       others.append(part)
-      continue
-    if not value.strip().isdecimal() or not int(value):
-      raise InputError(f'Expected size of gym:{task} to be a number of problems, got {value!r}.')
-    size = int(value)
-  return (f'{name}?{"&".join(others)}' if others else name), size
+  return (f'{task_name}?{"&".join(others)}' if others else task_name), taken
 
 
 def make_dataset(text: str, **sizes: int) -> Any:
@@ -58,7 +81,7 @@ def make_dataset(text: str, **sizes: int) -> Any:
   Raises:
     InputError: if `reasoning-gym` is not installed, has no such task or option, or refuses a value.
   """
-  name, _, option_text = text.partition('?')
+  name, _, option_text = take_reads(text)[0].partition('?')
   dataset, config_class = _classes(name)
   options = _options(name, config_class, option_text)
   try:

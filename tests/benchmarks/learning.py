@@ -4,6 +4,7 @@
   python tests/benchmarks/learning.py run    --task=chain --arms='tuned+rate=*' --seeds=100
   python tests/benchmarks/learning.py table  --task=chain --baselines=dapo,tuned
   python tests/benchmarks/learning.py figure --task=chain --arms=dapo,tuned
+  python tests/benchmarks/learning.py curve  --task=chain --arms=dapo > dapo.json
   python tests/benchmarks/learning.py tuning --task=chain
   python tests/benchmarks/learning.py list
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import json
 import pathlib
 
 import learning_figure
@@ -29,7 +31,7 @@ from learning_arms import ARMS, TASKS, Run, arm_of, variants
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-  parser.add_argument('verb', choices=('run', 'table', 'figure', 'tuning', 'list'))
+  parser.add_argument('verb', choices=('run', 'table', 'figure', 'curve', 'tuning', 'list'))
   parser.add_argument('--task', default='chain', choices=TASKS)
   parser.add_argument('--arms', default=','.join(ARMS), help='names, or patterns of them')
   parser.add_argument('--seeds', default='1,2,3,4,5')
@@ -49,6 +51,9 @@ def main() -> None:
     path = learning_points.FILE.with_name(f'{flags.task}.svg')
     path.write_text(learning_figure.draw(flags.task, chosen(flags.arms)))
     print(path)
+  elif flags.verb == 'curve':  # for log.beside
+    (arm,) = chosen(flags.arms)
+    print(json.dumps(learning_tables.curve(flags.task, arm)))
   elif flags.verb == 'tuning':
     print(learning_tables.tuning(flags.task))
   else:

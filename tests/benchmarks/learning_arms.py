@@ -66,6 +66,53 @@ ARMS = {
 }
 
 
+# What an arm can have besides, 'arm+search=deepsearch': a way to search, the credit of an end's
+# tokens, what is remembered, what is explored. A search leaves credit and updates as they are.
+_TREE = {'search.width': 4, 'search.width_decay': 0, 'search.max_expansions': 32}
+CHOICES: dict[str, dict[str, Mapping[str, object]]] = {
+  'search': {
+    'direct': {'search.policy': 'direct'},
+    'deepsearch': {'search.policy': 'deepsearch', **_TREE},
+    'narrow': {
+      'search.policy': 'deepsearch',
+      **_TREE,
+      'search.width': 2,
+      'search.max_expansions': 64,
+    },
+    'released': {'search.policy': 'faithful', **_TREE},
+    'law': {'search.policy': 'fork', 'search.fork_rule': 'law'},
+    'strata': {'search.policy': 'fork', 'search.fork_rule': 'strata'},
+    'sampling': {'search.policy': 'fork', 'search.fork_rule': 'sampling'},
+    'prefix': {'search.policy': 'prefix'},
+  },
+  'credit': {
+    'tree': {'train.advantage': 'tree_mean', 'train.granularity': 'node'},
+    'released': {
+      'train.advantage': 'q_mean',
+      'train.granularity': 'node',
+      'train.baseline_ends': 'collected',
+    },
+  },
+  'remember': {
+    'strong': _MEMORY,
+    'light': ARMS['memory_light'].overrides,
+    'next_round': {'curriculum.max_cached_per_problem': 2, 'curriculum.round_steps': (18, 10_000)},
+  },
+  'explore': {
+    'bandit': {'explore.temperature': 'bandit'},
+    'steered': {'explore.temperature': 'steered'},
+  },
+  # The hard set of the first 1,024 problems, and the same problems without the filter.
+  'pool': {
+    'hard': {'data.max_problems': 1024, 'curriculum.filter_samples': 4},
+    'all': {'data.max_problems': 1024},
+  },
+}
+
+# What pictures call an arm.
+LABELS = {'dapo': 'DAPO', 'tuned': 'tuned DAPO'}
+
+
 @dataclasses.dataclass(frozen=True)
 class Knob:
   """What tuning changes of an arm: fields that all get one of the values."""
@@ -133,6 +180,10 @@ def arm_of(name: str) -> Arm:
   arm = ARMS[first]
   for turn in turns:
     knob_name, _, value = turn.partition('=')
+    if value in CHOICES.get(knob_name, ()):
+      chosen = CHOICES[knob_name][value]
+      arm = dataclasses.replace(arm, overrides={**arm.overrides, **chosen})
+      continue
     knob = knobs_of(arm).get(knob_name)
     values = {f'{value:g}': value for value in knob.values} if knob else {}
     if value not in values:
@@ -173,11 +224,11 @@ class Run:
     return {
       **task.overrides,
       'train.learning_rate': float(f'{task.learning_rate * arm.rate:.6g}'),
+      'curriculum.round_steps': (10_000,),
+      'curriculum.filter_samples': 0,
       **arm.overrides,
       'seed': self.seed,
       'curriculum.max_tokens': task.tokens,
-      'curriculum.round_steps': (10_000,),
-      'curriculum.filter_samples': 0,
       'evaluate.every_steps': task.every_steps,
       'checkpoint.every_steps': 25,
       'log.tensorboard': False,

@@ -86,6 +86,7 @@ def points_of(run: Run, workdir: pathlib.Path) -> list[Point]:
         'tokens': spent['tokens'],
         'update_tokens': round(spent['update_tokens']),
         **{name: round(spent[name], 1) for name in _COSTS if name in spent},
+        'num_samples': row['evaluate/num_samples'],
         'pass_at_1': round(row['evaluate/pass_at_1'], 5),
         'pass_at_k': round(row['evaluate/pass_at_k'], 5),
         'hard_pass_at_1': round(float(np.mean([rates[name] for name in hard])), 5),

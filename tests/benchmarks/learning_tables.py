@@ -6,11 +6,14 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from learning_arms import FIRST_TUNING_SEED, family, run_command
-from learning_points import PASS_RATES, Point, finished, read_points
+from learning_arms import FIRST_TUNING_SEED, LABELS, family, run_command
+from learning_points import PASS_RATES, Point, finished, key_of, read_points
 from scipy.special import stdtrit
 
 _ENOUGH_SEEDS = 3  # fewer are a sketch
+_NUM_SAMPLES_BEFORE = 16  # of points that do not say
+_OF_CURVE = ('tokens', 'pass_at_1', 'pass_at_k')
+COSTS_TO_REACH = ('tokens', 'processor_seconds')
 
 
 def table(task: str, baselines: Sequence[str]) -> str:
@@ -18,11 +21,14 @@ def table(task: str, baselines: Sequence[str]) -> str:
 
   Args:
     task: whose runs.
-    baselines: arms; a difference is over the seeds that both have.
+    baselines: arms; a difference is over the seeds that both have. Shares of what the baseline
+      spends say when an arm gets to the mean pass@1 that the baseline ends with.
   """
   ends = _ends_by_arm(task, is_tuning=False)
+  curves = _curves(task)
   names = ['arm', 'seeds', 'pass@1', 'hard pass@1', 'pass@k', 'processor s', 'M update tokens']
-  names += [f'minus {baseline}' for baseline in baselines]
+  for baseline in baselines:
+    names += [f'minus {baseline}', "at its end's pass@1 after: tokens", 'processor s']
   lines = [_row(names), _row(['---'] * len(names))]
   for arm, ends_by_seed in ends.items():
     points = list(ends_by_seed.values())
@@ -35,12 +41,35 @@ def table(task: str, baselines: Sequence[str]) -> str:
           *(interval([100 * point[name] for point in points]) for name in PASS_RATES),
           _processor_seconds(points),
           f'{np.mean([point["update_tokens"] for point in points]) / 1e6:.2f}',
-          *(_paired(ends_by_seed, ends.get(baseline, {})) for baseline in baselines),
+          *(
+            cell
+            for baseline in baselines
+            for cell in _compare(ends_by_seed, ends.get(baseline, {}), curves)
+          ),
         ]
       )
     )
   commands = [run_command(task, arm, sorted(ends_by_seed)) for arm, ends_by_seed in ends.items()]
   return '\n'.join([*lines, '', *commands])
+
+
+def curve(task: str, arm: str) -> dict[str, object]:
+  """The mean curve of an arm's finished runs on test seeds, as a report draws it beside its own.
+
+  Returns:
+    Fields as ds_jax/report/summary.py has them of `beside`.
+  """
+  ends, curves = _ends_by_arm(task, is_tuning=False)[arm], _curves(task)
+  points = []
+  for together in zip(*(curves[key_of(end)] for end in ends.values()), strict=False):
+    mean = {name: float(np.mean([point[name] for point in together])) for name in _OF_CURVE}
+    points.append({name: round(value, 4) for name, value in mean.items()})
+  return {
+    'label': f'{LABELS.get(arm, arm)}, {len(ends)} seeds',
+    'command': run_command(task, arm, ends),
+    'k': next(iter(ends.values())).get('num_samples', _NUM_SAMPLES_BEFORE),
+    'points': points,
+  }
 
 
 def tuning(task: str) -> str:
@@ -79,6 +108,72 @@ def _ends_by_arm(task: str, *, is_tuning: bool) -> dict[str, dict[int, Point]]:
     if of_task == task and (seed >= FIRST_TUNING_SEED) == is_tuning:
       ends[arm][seed] = point
   return {arm: dict(sorted(by_seed.items())) for arm, by_seed in ends.items()}
+
+
+def _compare(
+  ends: Mapping[int, Point],
+  baseline: Mapping[int, Point],
+  curves: Mapping[tuple[str, str, int], Sequence[Point]],
+) -> list[str]:
+  """The cells of a row beside one baseline; empty for itself."""
+  if ends is baseline:
+    return [''] * (1 + len(COSTS_TO_REACH))
+  cells = [_paired(ends, baseline)]
+  for cost in COSTS_TO_REACH:
+    spent = [point[cost] for point in baseline.values() if cost in point]
+    if not spent:
+      cells.append('')
+      continue
+    goal = _mean(baseline.values())
+    shares = [
+      cost_to_reach(curves[key_of(end)], goal, cost) / np.mean(spent) for end in ends.values()
+    ]
+    cells.append(_median_share(shares))
+  return cells
+
+
+def cost_to_reach(curve: Sequence[Point], goal: float, cost: str) -> float:
+  """What a run had spent when its pass@1 first was at the goal, between points by a straight line.
+
+  Args:
+    curve: points of a run, in order.
+    goal: pass@1.
+    cost: a name in points, such as 'tokens'; the first point of a run has cost nothing.
+
+  Returns:
+    Infinity if it never was; not a number if the run did not measure that cost.
+  """
+  if cost not in curve[-1]:
+    return np.nan
+  spent = [point.get(cost, 0.0) for point in curve]
+  for i, point in enumerate(curve):
+    if point['pass_at_1'] >= goal:
+      if i == 0:
+        return spent[0]
+      before = curve[i - 1]['pass_at_1']
+      share = (goal - before) / (point['pass_at_1'] - before)
+      return spent[i - 1] + share * (spent[i] - spent[i - 1])
+  return np.inf
+
+
+def _median_share(shares: Sequence[float]) -> str:
+  """The median over the seeds that measured it, and how many got there at all."""
+  measured = [share for share in shares if not np.isnan(share)]
+  if not measured:
+    return ''
+  reached = sum(map(np.isfinite, measured))
+  median = float(np.median(measured))
+  number = f'x {median:.2f}' if np.isfinite(median) else 'not'
+  return f'{number} ({reached} of {len(measured)})'
+
+
+def _curves(task: str) -> dict[tuple[str, str, int], list[Point]]:
+  """The points of every run of a task, in order."""
+  curves: dict[tuple[str, str, int], list[Point]] = collections.defaultdict(list)
+  for point in read_points():
+    if point['task'] == task:
+      curves[key_of(point)].append(point)
+  return {key: sorted(points, key=lambda point: point['step']) for key, points in curves.items()}
 
 
 def _paired(ends: Mapping[int, Point], others: Mapping[int, Point]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import learning_arms
@@ -11,7 +12,8 @@ import learning_tables
 import numpy as np
 import pytest
 
-from ds_jax.config import load_config
+from ds_jax.config import config_from, load_config
+from ds_jax.report.summary import read_beside
 from ds_jax.run.workdir import Workdir
 
 
@@ -45,7 +47,27 @@ def test_a_variant_changes_what_its_name_says():
   assert run.overrides['seed'] == 4
 
 
-@pytest.mark.parametrize('name', ['tuner', 'tuned+epoch=2', 'tuned+epochs=3', 'dapo+distinct=1'])
+def test_choices_stack_and_leave_the_rest():
+  arm = learning_arms.arm_of('tuned+remember=light+temperature=1.2+search=deepsearch')
+  assert arm.overrides['search.policy'] == 'deepsearch'
+  assert arm.overrides['memory.per_update'] == 32
+  assert arm.overrides['train.epochs'] == 4 and arm.rate == 0.3
+
+
+def test_choices_are_fields_that_exist_and_fit(root):
+  path = str(root / 'configs/chain.py')
+  for name, values in learning_arms.CHOICES.items():
+    for value in values:
+      fields = dataclasses.asdict(load_config(path))
+      for field, setting in learning_arms.Run('chain', f'dapo+{name}={value}', 1).overrides.items():
+        section, _, key = field.rpartition('.')
+        (fields[section] if section else fields)[key] = setting
+      config_from(fields)
+
+
+@pytest.mark.parametrize(
+  'name', ['tuner', 'tuned+epoch=2', 'tuned+epochs=3', 'dapo+distinct=1', 'dapo+search=mcts']
+)
 def test_an_unknown_arm_is_told(name):
   with pytest.raises(ValueError, match='Expected'):
     learning_arms.arm_of(name)
@@ -92,7 +114,7 @@ def test_points_count_what_steps_have_cost(tmp_path):
     | {'step': 2, 'search/tokens_so_far': 50, 'train/updates': 4, 'train/skipped': 0.25}
     | {'train/num_tokens': 10.0, 'search/entropy': 0.5},
     {'kind': 'evaluate', 'when': 'after', 'step': 2}
-    | {'evaluate/pass_at_1': 0.5, 'evaluate/pass_at_k': 1.0},
+    | {'evaluate/pass_at_1': 0.5, 'evaluate/pass_at_k': 1.0, 'evaluate/num_samples': 3},
   ]
   (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
   (end,) = learning_points.points_of(learning_arms.Run('chain', 'dapo', 1), tmp_path)
@@ -111,11 +133,55 @@ def test_table_pairs_seeds_and_leaves_out_those_that_tune(file):
   rows = learning_tables.table('chain', ['dapo', 'tuned']).splitlines()
   # s.d. .1 over three seeds: .1 / sqrt(3) * 4.303 = .248. Differences .1, .2 and .3: mean .2, the
   # same s.d. No run of `tuned`.
-  assert rows[2] == '| `dapo` | 3 | 30.0 ± 24.8 | 30.0 ± 24.8 | 30.0 ± 24.8 | 7 | 2.00 |  |  |'
+  assert (
+    rows[2] == f'| `dapo` | 3 | 30.0 ± 24.8 | 30.0 ± 24.8 | 30.0 ± 24.8 | 7 | 2.00 |{6 * "  |"}'
+  )
   assert rows[3].startswith('| `memory` | 3 | 50.0 ± 49.7 | ')
-  assert rows[3].endswith('| 7 | 2.00 | 20.0 ± 24.8 |  |')
-  assert rows[4] == '| `memory_light` | 1 (sketch) | 50.0 | 50.0 | 50.0 | 7 | 2.00 | 20.0 |  |'
+  reached = '| x 1.00 (3 of 3) | x 1.00 (3 of 3) |'  # by the first point, which is the end
+  assert rows[3].endswith(f'| 7 | 2.00 | 20.0 ± 24.8 {reached}  |  |  |')
+  assert rows[4].startswith(
+    '| `memory_light` | 1 (sketch) | 50.0 | 50.0 | 50.0 | 7 | 2.00 | 20.0 |'
+  )
   assert rows[-2].endswith("--task=chain --arms='memory' --seeds=1,2,3")
+
+
+def test_cost_to_a_goal_is_read_between_points():
+  curve = [
+    {'pass_at_1': 0.1, 'tokens': 0},
+    {'pass_at_1': 0.3, 'tokens': 10, 'processor_seconds': 4.0},
+  ]
+  assert learning_tables.cost_to_reach(curve, 0.2, 'tokens') == pytest.approx(5.0)
+  assert learning_tables.cost_to_reach(curve, 0.25, 'processor_seconds') == pytest.approx(3.0)
+  assert learning_tables.cost_to_reach(curve, 0.1, 'tokens') == 0
+  assert learning_tables.cost_to_reach(curve, 0.4, 'tokens') == np.inf
+  assert np.isnan(learning_tables.cost_to_reach(curve, 0.2, 'seconds'))
+
+
+def test_table_says_after_what_share_the_end_of_a_baseline_is_reached(file):
+  points = [point('dapo', seed, 0.4) for seed in (1, 2, 3)]
+  for seed, rate in ((1, 0.8), (2, 0.5), (3, 0.2)):
+    start = point('memory', seed, 0.0, step=0, tokens=0, processor_seconds=0.0)
+    del start['overrides']
+    points += [start, point('memory', seed, rate)]
+  file.write_text(''.join(json.dumps(one) + '\n' for one in points))
+  row = learning_tables.table('chain', ['dapo']).splitlines()[3]
+  # At half of what was spent, at .8 of it, and never.
+  assert row.endswith('| x 0.80 (2 of 3) | x 0.80 (2 of 3) |')
+
+
+def test_a_curve_is_the_mean_of_the_test_seeds(file, tmp_path):
+  points = []
+  for seed, rate in ((1, 0.2), (2, 0.4), (100, 0.9)):
+    start = point('dapo', seed, 0.1, step=0, tokens=0, num_samples=8)
+    del start['overrides']
+    points += [start, point('dapo', seed, rate, num_samples=8)]
+  file.write_text(''.join(json.dumps(one) + '\n' for one in points))
+  curve = learning_tables.curve('chain', 'dapo')
+  assert (curve['label'], curve['k']) == ('DAPO, 2 seeds', 8)
+  assert curve['points'][1] == {'tokens': 3, 'pass_at_1': 0.3, 'pass_at_k': 0.3}
+  path = tmp_path / 'curve.json'
+  path.write_text(json.dumps(curve))
+  assert read_beside(str(path)) == curve
 
 
 def test_tuning_lists_losers_and_says_where_numbers_differ(file):

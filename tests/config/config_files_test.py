@@ -10,7 +10,7 @@ from ds_jax.cli.flags import parse
 from ds_jax.config import Config, flatten, load_config
 
 NAMES = ('countdown', 'quickstart', 'deepsearch_1_5b', 'smoke', 'grpo', 'dapo', 'dr_grpo', 'rloo')
-NAMES = (*NAMES, 'sft', 'chain')
+NAMES = (*NAMES, 'sft', 'chain', 'smollm2_135m')
 OVERRIDES = ['--config.search.width=3', '--config.seed=7']
 
 

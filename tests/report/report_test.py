@@ -15,13 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from ds_jax.checks import InputError
-from ds_jax.report.figure import running_mean
+from ds_jax.report.axes import running_mean
+from ds_jax.report.curve import draw_curve
 from ds_jax.report.inspect import format_tree, tree_to_dict
 from ds_jax.report.metrics import FILE_NAME, MetricsWriter, read_metrics
 from ds_jax.report.progress import LiveProgress, PlainProgress, make_progress
-from ds_jax.report.summary import make_summary, summary_table, table_rows
+from ds_jax.report.summary import make_summary, read_beside, summary_table, table_rows
 from ds_jax.report.text import duration, shorten, visible
 from ds_jax.run.reporting import write_report
 from ds_jax.types import FinishedTree
@@ -401,6 +403,79 @@ def test_report_of_any_stage(tmp_path, metrics):
   assert 20_000 < picture.stat().st_size < 1_000_000
   assert page.read_text().endswith('</html>\n')
   assert sorted(p.name for p in tmp_path.iterdir()) == ['report.html', 'report.png']
+
+
+BESIDE = {
+  'label': 'DAPO, 5 seeds',
+  'command': 'python …',
+  'k': 16,
+  'points': [
+    {'tokens': 0, 'pass_at_1': 0.1, 'pass_at_k': 0.5},
+    {'tokens': 9000, 'pass_at_1': 0.2, 'pass_at_k': 0.6},
+  ],
+}
+
+
+def drawn_curve(metrics, beside):
+  """Points of each line of the learning curve by its label, and the label of the axis below."""
+  axis = Figure().subplots()
+  draw_curve(axis, metrics, beside)
+  lines = {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
+  return {name: xy for name, xy in lines.items() if name[0] != '_'}, axis.get_xlabel()
+
+
+def test_the_curve_rises_over_what_was_generated():
+  """An evaluation of an older version, which did not note tokens, has those of the step before."""
+  metrics = [
+    evaluate_row(0, 'before', 0.1),
+    train_row(1) | {'search/tokens_so_far': 4000},
+    evaluate_row(1, 'step_000001', 0.15),
+    train_row(2) | {'search/tokens_so_far': 9000},
+    evaluate_row(2, 'after', 0.25) | {'search/tokens_so_far': 9000},
+  ]
+  lines, label = drawn_curve(metrics, BESIDE)
+  assert label == 'tokens generated to learn from'
+  assert lines['held-out pass@1'] == [[0, 0.1], [4000, 0.15], [9000, 0.25]]
+  assert [x for x, _ in lines['held-out pass@8']] == [0, 4000, 9000]
+  assert lines['DAPO, 5 seeds: pass@1'] == [[0, 0.1], [9000, 0.2]]
+  assert lines['DAPO, 5 seeds: pass@16'] == [[0, 0.5], [9000, 0.6]]
+
+
+def test_a_run_that_generates_nothing_has_its_curve_over_steps():
+  metrics = [evaluate_row(0, 'before', 0.1), train_row(1), evaluate_row(1, 'after', 0.2)]
+  lines, label = drawn_curve(metrics, BESIDE)
+  assert label == 'training step'
+  assert lines['held-out pass@1'] == [[0, 0.1], [1, 0.2]]
+  assert not any('DAPO' in name for name in lines)
+
+
+def test_the_page_says_where_the_curve_beside_comes_from(tmp_path):
+  hostile = BESIDE | {'label': HOSTILE}
+  page, _ = write_report(tmp_path, make_metrics(), {'beside': hostile})
+  text = page.read_bytes().decode()
+  assert '<script' not in text and 'of `python …`' in text
+  page, _ = write_report(tmp_path, make_metrics(), {})
+  assert 'Broken lines' not in page.read_text()
+
+
+@pytest.mark.parametrize(
+  'text, message',
+  [
+    ('{', 'cannot be read'),
+    ('[]', 'to hold label, command, k, points'),
+    (json.dumps(BESIDE | {'points': []}), 'to hold label'),
+    (json.dumps(BESIDE | {'points': [{'tokens': 1, 'pass_at_1': 0.1}]}), 'pass_at_k'),
+    (json.dumps(BESIDE | {'k': 'many'}), 'to hold label'),
+  ],
+)
+def test_a_file_that_is_no_curve_is_refused(tmp_path, text, message):
+  path = tmp_path / 'curve.json'
+  path.write_text(text)
+  with pytest.raises(InputError, match=message):
+    read_beside(str(path))
+  with pytest.raises(InputError, match='cannot be read'):
+    read_beside(str(tmp_path / 'none.json'))
+  assert read_beside('') == {}
 
 
 def test_one_sample_per_problem_has_one_pass_rate():

@@ -50,6 +50,28 @@ def test_answers_of_the_gym_are_correct_and_others_are_not(task):
     assert verify(gold, ' ') is Verdict.NO_ANSWER
 
 
+def test_the_last_number_of_prose_is_read_where_the_source_says_so():
+  gold = gym_rows('chain_sum', 1)[0]['answer']
+  answer = answer_of({'answer': gold})
+  prose = f'Adding from left to right, the sum is {answer}.'
+  assert verifiers.resolve('gym:chain_sum')(gold, prose) is Verdict.WRONG
+  verify = verifiers.resolve('gym:chain_sum?reads=last_number')
+  assert verify(gold, prose) is Verdict.CORRECT
+  assert verify(gold, f'{prose} Or 1{answer}?') is Verdict.WRONG
+  assert verify(gold, f'<answer>{answer}</answer>, of 2 terms') is Verdict.CORRECT
+  assert verify(gold, 'I do not know.') is Verdict.NO_ANSWER
+
+
+def test_reads_is_no_option_of_the_gym():
+  (entry,), (other,) = (
+    list(itertools.islice(draw(task, 'train', 1), 1))
+    for task in ('chain_sum?min_terms=3', 'chain_sum?reads=last_number&min_terms=3')
+  )
+  assert entry[1]['question'] == other[1]['question']
+  with pytest.raises(InputError, match="all or last_number, got 'first'"):
+    verifiers.resolve('gym:chain_sum?reads=first')
+
+
 @pytest.mark.parametrize('task', TASKS)
 def test_hostile_answers_do_not_run(task, tmp_path):
   trace = tmp_path / 'trace'
