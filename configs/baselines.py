@@ -1,17 +1,17 @@
-"""What the baselines share: the quickstart's task and time, without tree and without rounds.
+"""What the baselines share: task and steps of configs/deepsearch.py, without tree and rounds.
 
 No config by itself: configs/grpo.py, dapo.py, dr_grpo.py, rloo.py and sft.py say what differs.
 """
 
-import countdown
+import deepsearch
 import ml_collections
 
 
 def one_round() -> ml_collections.ConfigDict:
-  """Returns the quickstart's settings with one round of all training problems."""
-  config = countdown.get_config()
+  """Returns the settings of configs/deepsearch.py with one round of all training problems."""
+  config = deepsearch.get_config()
   curriculum = config.curriculum
-  curriculum.round_steps = (180,)  # steps, as many as the quickstart's
+  curriculum.round_steps = (180,)  # steps, as many as there
   curriculum.filter_samples = 0  # every problem is trained on
   curriculum.rehearsal_share = 0.0  # nothing is left to rehearse
   return config

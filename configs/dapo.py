@@ -1,4 +1,4 @@
-"""DAPO (arXiv:2503.14476) on the quickstart's task, dynamic sampling included.
+"""DAPO (arXiv:2503.14476) on Countdown-4, dynamic sampling included.
 
 ds-jax warmstart --config=configs/dapo.py --workdir=runs/dapo
 ds-jax train     --config=configs/dapo.py --workdir=runs/dapo

@@ -1,4 +1,4 @@
-"""Dr. GRPO (arXiv:2503.20783) on the quickstart's task: neither length nor deviation divides.
+"""Dr. GRPO (arXiv:2503.20783) on Countdown-4: neither length nor deviation divides.
 
 ds-jax warmstart --config=configs/dr_grpo.py --workdir=runs/dr_grpo
 ds-jax train     --config=configs/dr_grpo.py --workdir=runs/dr_grpo

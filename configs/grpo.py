@@ -1,4 +1,4 @@
-"""GRPO (arXiv:2402.03300) on the quickstart's task: groups of rollouts, no tree, no rounds.
+"""GRPO (arXiv:2402.03300) on Countdown-4: groups of rollouts, no tree, no rounds.
 
 ds-jax warmstart --config=configs/grpo.py --workdir=runs/grpo
 ds-jax train     --config=configs/grpo.py --workdir=runs/grpo

@@ -1,4 +1,4 @@
-"""RLOO (arXiv:2402.14740) on the quickstart's task: REINFORCE with the others as baseline.
+"""RLOO (arXiv:2402.14740) on Countdown-4: REINFORCE with the others as baseline.
 
 ds-jax warmstart --config=configs/rloo.py --workdir=runs/rloo
 ds-jax train     --config=configs/rloo.py --workdir=runs/rloo

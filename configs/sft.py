@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on worked solutions of the quickstart's training problems: no search.
+"""Supervised fine-tuning on worked solutions of Countdown-4's training problems: no search.
 
 ds-jax warmstart --config=configs/sft.py --workdir=runs/sft
 ds-jax train     --config=configs/sft.py --workdir=runs/sft

@@ -8,13 +8,13 @@ r"""Three steps on real problems with a random tiny decoder: it learns nothing, 
 A minute on two CPU cores; the 151,665 ids of the vocabulary are most of the work.
 """
 
-import countdown
+import deepsearch
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Fields not named here are those of configs/countdown.py, small enough for any machine."""
-  config = countdown.get_config()
+  """Fields not named here are those of configs/deepsearch.py, small enough for any machine."""
+  config = deepsearch.get_config()
 
   model = config.model  # of `ds-jax init`
   model.num_layers = 1

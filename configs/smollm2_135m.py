@@ -24,8 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
   model.remat = 'none'  # 64 rows of 72 tokens are small
 
   data = config.data
-  data.source = 'gym:chain_sum?min_terms=2&max_terms=3&min_digits=1&max_digits=1&reads=last_number'
-  data.max_problems = 2000  # generated for training
+  data.source = 'gym:chain_sum?min_terms=2&max_terms=2&min_digits=1&max_digits=2&reads=last_number'
+  data.max_problems = 1000  # generated for training
   data.prompt_limit = 64  # tokens after the chat template
 
   sampling = config.sampling

@@ -39,12 +39,13 @@ def main() -> None:
   parser.add_argument('--cores', default='0,1', help='a run on each at a time')
   default_folder = learning_runs.ROOT / 'runs/learning'
   parser.add_argument('--folder', type=pathlib.Path, default=default_folder, help='of the runs')
+  parser.add_argument('--model', default='', help='folder of the model of tasks like sums')
   flags = parser.parse_args()
   if flags.verb == 'run':
     runs = []
     for seed in map(int, flags.seeds.split(',')):
       runs += [Run(flags.task, arm, seed) for arm in chosen(flags.arms)]
-    learning_runs.run_all(runs, flags.folder, flags.cores.split(','))
+    learning_runs.run_all(runs, flags.folder, flags.cores.split(','), flags.model)
   elif flags.verb == 'table':
     print(learning_tables.table(flags.task, flags.baselines.split(',')))
   elif flags.verb == 'figure':

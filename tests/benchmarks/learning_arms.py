@@ -20,10 +20,12 @@ class Task:
 
   config: str  # file of configs/
   tokens: int  # generated, of a run
-  every_steps: int  # training steps between evaluations
+  every_steps: int  # training steps between evaluations; fewer where an arm draws more problems
   learning_rate: float  # of an arm whose `rate` is 1
   overrides: Mapping[str, object] = dataclasses.field(default_factory=dict)
   problems: Problems = 'all'
+  is_warm: bool = True  # begins with a warm start; else with the model that its config names
+  num_problems: int = 32  # drawn by a step, unless an arm says otherwise
 
 
 _SMALL_STEPS = {
@@ -34,13 +36,35 @@ _SMALL_STEPS = {
   'evaluate.num_problems': 256,
   'evaluate.num_samples': 16,
 }
+# DAPO's rules in a config of ours, whose recipe (configs/recipe.py) the arms have or have not.
+_PLAIN = {
+  'train.epochs': 1,
+  'train.success_weight': 0.0,
+  'sampling.temperature': 1.0,
+  'memory.when': 'next_round',
+}
+_CHAIN = {**_SMALL_STEPS, **_PLAIN, 'search.num_slots': 48}
+_QUICKSTART = {
+  **_PLAIN,
+  'train.batch_problems': 32,
+  'train.minibatch_problems': 32,
+  'train.micro_rows': 64,
+}
+_SUMS = {
+  **_PLAIN,
+  'sampling.temperature': 0.6,
+  'train.batch_problems': 8,
+  'train.minibatch_problems': 8,
+}
 # A step ends with the draw of 32 groups in which the second one with contrast is found.
 _STARVING = {'train.max_refills': 15, 'train.contrast_groups': 2}
 TASKS = {
-  'chain': Task('chain', 300_000, 8, 1e-3, _SMALL_STEPS),
-  'chain_unsolved': Task('chain', 420_000, 8, 1e-3, _SMALL_STEPS | _STARVING, 'unsolved'),
-  'chain_starving': Task('chain', 420_000, 8, 1e-3, _SMALL_STEPS | _STARVING, 'rare'),
+  'chain': Task('chain', 300_000, 8, 1e-3, _CHAIN),
+  'chain_unsolved': Task('chain', 420_000, 8, 1e-3, _CHAIN | _STARVING, 'unsolved'),
+  'chain_starving': Task('chain', 420_000, 8, 1e-3, _CHAIN | _STARVING, 'rare'),
   'countdown': Task('dapo', 500_000, 24, 4e-4, _SMALL_STEPS),
+  'quickstart': Task('quickstart', 250_000, 3, 1e-3, _QUICKSTART),
+  'sums': Task('smollm2_135m', 28_000, 10, 1e-5, _SUMS, is_warm=False, num_problems=8),
 }
 
 
@@ -80,6 +104,13 @@ CHOICES: dict[str, dict[str, Mapping[str, object]]] = {
       'search.max_expansions': 64,
     },
     'released': {'search.policy': 'faithful', **_TREE},
+    # Of sums, whose rollouts are one segment: two of half the length.
+    'halves': {
+      'search.policy': 'deepsearch',
+      **_TREE,
+      'search.max_depth': 2,
+      'search.segment_length': 8,
+    },
     'law': {'search.policy': 'fork', 'search.fork_rule': 'law'},
     'strata': {'search.policy': 'fork', 'search.fork_rule': 'strata'},
     'sampling': {'search.policy': 'fork', 'search.fork_rule': 'sampling'},
@@ -96,11 +127,25 @@ CHOICES: dict[str, dict[str, Mapping[str, object]]] = {
   'remember': {
     'strong': _MEMORY,
     'light': ARMS['memory_light'].overrides,
+    'few': {'memory.when': 'at_once', 'memory.per_update': 8},
     'next_round': {'curriculum.max_cached_per_problem': 2, 'curriculum.round_steps': (18, 10_000)},
   },
   'explore': {
     'bandit': {'explore.temperature': 'bandit'},
     'steered': {'explore.temperature': 'steered'},
+  },
+  'divide': {
+    'nothing': {'train.normalization': 'mean_only'},
+    'deviation': {'train.normalization': 'standard'},
+  },
+  # Of configs/deepsearch.py: one update on whatever contrast a large draw has.
+  'batch': {
+    'large': {
+      'train.batch_problems': 96,
+      'train.minibatch_problems': 96,
+      'train.max_refills': 0,
+      'train.contrast_groups': 0,
+    },
   },
   # The hard set of the first 1,024 problems, and the same problems without the filter.
   'pool': {
@@ -139,7 +184,7 @@ KNOBS = {
   'rate': Knob((), 1, (0.3, 0.5, 2, 3)),
   'epochs': Knob(('train.epochs',), 1, (1, 2, 4, 8)),
   'groups': Knob(('train.contrast_groups',), 2, (1, 4, 8)),  # N, where batches are drawn again
-  'problems': Knob(('train.batch_problems', 'train.minibatch_problems'), 32, (8, 16, 64)),
+  'problems': Knob(('train.batch_problems', 'train.minibatch_problems'), 32, (4, 8, 16, 64)),
   'rollouts': Knob((_K,), 8, (4, 16), {'search.max_expansions': 128}),
   'weight': Knob(('train.success_weight',), 0, (0, 0.5, 1, 2)),
   'temperature': Knob(('sampling.temperature',), 1, (0.8, 1.2, 1.4)),
@@ -204,6 +249,11 @@ def run_command(task: str, arm: str, seeds: Iterable[int]) -> str:
   return f"python tests/benchmarks/learning.py run --task={task} --arms='{arm}' --seeds={names}"
 
 
+def _passes_of(task: Task, num_problems: int) -> dict[str, object]:
+  """Rows per pass that suit smaller draws: results are the same up to floating point."""
+  return {'train.micro_rows': 2 * num_problems} if num_problems < task.num_problems else {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
   """One run of an arm."""
@@ -221,6 +271,12 @@ class Run:
   def overrides(self) -> dict[str, object]:
     """Fields of the config of its task that differ."""
     task, arm = TASKS[self.task], arm_of(self.arm)
+    usual = task.num_problems
+    num_problems = arm.overrides.get('train.batch_problems', usual)
+    # Smaller draws are evaluated after more steps, but after fewer tokens.
+    every_steps = task.every_steps
+    if num_problems < usual:
+      every_steps *= max(1, usual // num_problems // 2)
     return {
       **task.overrides,
       'train.learning_rate': float(f'{task.learning_rate * arm.rate:.6g}'),
@@ -229,7 +285,8 @@ class Run:
       **arm.overrides,
       'seed': self.seed,
       'curriculum.max_tokens': task.tokens,
-      'evaluate.every_steps': task.every_steps,
+      'evaluate.every_steps': every_steps,
+      **_passes_of(task, num_problems),
       'checkpoint.every_steps': 25,
       'log.tensorboard': False,
     }

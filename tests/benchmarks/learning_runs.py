@@ -24,17 +24,20 @@ _UNSOLVED_TRIED = 3000
 _SECONDS_BETWEEN_POINTS = 30.0
 
 
-def run_all(runs: Sequence[Run], folder: pathlib.Path, cores: Sequence[str]) -> None:
+def run_all(
+  runs: Sequence[Run], folder: pathlib.Path, cores: Sequence[str], model: str = ''
+) -> None:
   """Makes the runs that are not at their end by their points, one on each core at a time.
 
   Args:
     runs: in the order in which they begin.
     folder: of warm starts, problems and workdirs.
     cores: names of cores.
+    model: folder of the model that runs without a warm start begin with; '': of their config.
   """
   done = learning_points.finished(learning_points.read_points())
   missing = [run for run in runs if (run.task, run.arm, run.seed) not in done]
-  settings = {task: prepare(TASKS[task], folder) for task in {run.task for run in missing}}
+  settings = {task: prepare(TASKS[task], folder, model) for task in {run.task for run in missing}}
   free: queue.Queue[str] = queue.Queue()
   for core in cores:
     free.put(core)
@@ -74,8 +77,13 @@ def train(
   return points[-1]
 
 
-def prepare(task: Task, folder: pathlib.Path) -> dict[str, object]:
-  """Makes warm start and problems of a task, once; returns the overrides that name them."""
+def prepare(task: Task, folder: pathlib.Path, model: str = '') -> dict[str, object]:
+  """Makes warm start and problems of a task, once; returns the overrides that name them.
+
+  A task that has no warm start begins with the model of its config, or with `model`, a folder.
+  """
+  if not task.is_warm:
+    return {'model.path': model} if model else {}
   workdir = folder / f'warm_{task.config}'
   warm = workdir / 'warmstart'
   with command('warmstart', task, workdir, {'seed': 0}):
@@ -158,6 +166,7 @@ def command(
 
 
 def _environment(folder: pathlib.Path) -> dict[str, str]:
-  environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
+  paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+  environment = os.environ | {'PYTHONPATH': os.pathsep.join(paths), 'JAX_PLATFORMS': 'cpu'}
   environment.setdefault('JAX_COMPILATION_CACHE_DIR', str(folder / 'jax_cache'))
   return environment

@@ -74,7 +74,7 @@ def test_flags_are_in_full(here, root, argv, field, expected):
 
 
 def test_workdir_config_file_and_fields_are_in_full(here, root):
-  (here.parent / 'home/mine.py').write_text((root / 'configs/countdown.py').read_text())
+  (here.parent / 'home/mine.py').write_text((root / 'configs/deepsearch.py').read_text())
   argv = ['--config=~/mine.py', '--workdir=~/run', '--config.model.path=~/m', '--problem=1']
   invocation = parse('search', argv)
   home = here.parent / 'home'

@@ -203,8 +203,7 @@ def test_digests_tell_settings_apart():
 # Of the settings at commit 45b4e28, by its own code. Lines of output files carry them: another
 # digest means that evaluations and searches begun before do not go on.
 DIGESTS = {
-  'countdown': '8928e2ee',
-  'quickstart': '8928e2ee',
+  'deepsearch': '8928e2ee',
   'grpo': 'bf3f143d',
   'dapo': 'd3ae2acf',
   'dr_grpo': '79570efc',

@@ -8,9 +8,10 @@ import pytest
 
 from ds_jax.cli.flags import parse
 from ds_jax.config import Config, flatten, load_config
+from ds_jax.report.summary import read_beside
 
-NAMES = ('countdown', 'quickstart', 'deepsearch_1_5b', 'smoke', 'grpo', 'dapo', 'dr_grpo', 'rloo')
-NAMES = (*NAMES, 'sft', 'chain', 'smollm2_135m')
+NAMES = ('countdown', 'chain', 'quickstart', 'smollm2_135m', 'best_1_5b', 'deepsearch_1_5b')
+NAMES = (*NAMES, 'deepsearch', 'smoke', 'grpo', 'dapo', 'dr_grpo', 'rloo', 'sft')
 OVERRIDES = ['--config.search.width=3', '--config.seed=7']
 
 
@@ -30,7 +31,8 @@ def test_files_are_read_alike_by_both_ways(root, tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(
   'name, flags, sizes',
   [
-    ('countdown', [], (8, 3, 9, 32, 36)),
+    ('deepsearch', [], (8, 3, 9, 32, 36)),
+    ('deepsearch', ['--config.data.countdown.num_numbers=5'], (9, 4, 10, 32, 50)),
     ('countdown', ['--config.data.countdown.num_numbers=5'], (9, 4, 10, 32, 50)),
     ('dapo', ['--config.data.countdown.num_numbers=6'], (10, 5, 11, 32, 66)),
     (
@@ -58,17 +60,29 @@ def test_a_deeper_task_takes_one_override(root, name, flags, sizes):
 
 def test_all_files_are_tested(root):
   files = {path.stem for path in (root / 'configs').glob('*.py')}
-  assert files == {*NAMES, 'baselines'}  # the latter is what the others share
+  assert files == {*NAMES, 'baselines', 'recipe'}  # the latter are what the others share
 
 
-def test_the_quickstart_is_countdown(root):
-  countdown = load_config(str(root / 'configs/countdown.py'))
-  assert load_config(str(root / 'configs/quickstart.py')) == countdown
-  assert countdown.data.source == 'countdown' and countdown.verify.verifier == 'countdown'
+def test_the_quickstart_is_chain_with_a_curve(root):
+  chain = flatten(dataclasses.asdict(load_config(str(root / 'configs/chain.py'))))
+  quickstart = load_config(str(root / 'configs/quickstart.py'))
+  ours = flatten(dataclasses.asdict(quickstart))
+  differing = {field for field in chain if chain[field] != ours[field]}
+  assert differing == {'evaluate.every_steps', 'log.beside'}
+  assert quickstart.data.source == quickstart.verify.verifier == 'chain'
+  assert read_beside(quickstart.log.beside)['k'] == quickstart.evaluate.num_samples
 
 
-def test_baselines_differ_from_the_quickstart_where_they_say(root):
-  ours = flatten(dataclasses.asdict(load_config(str(root / 'configs/countdown.py'))))
+@pytest.mark.parametrize('name', ['countdown', 'chain', 'best_1_5b', 'smollm2_135m'])
+def test_the_recipe_is_one(root, name):
+  config = load_config(str(root / f'configs/{name}.py'))
+  assert config.search.policy == 'direct' and config.search.num_trajectories == 8
+  assert config.train.epochs == 4 and config.train.success_weight == 1
+  assert config.memory.when == 'at_once' and config.memory.per_update == 32
+
+
+def test_baselines_differ_from_deepsearch_where_they_say(root):
+  ours = flatten(dataclasses.asdict(load_config(str(root / 'configs/deepsearch.py'))))
   for name in ('grpo', 'dapo', 'dr_grpo', 'rloo', 'sft'):
     theirs = flatten(dataclasses.asdict(load_config(str(root / f'configs/{name}.py'))))
     differing = {field.split('.')[0] for field in ours if ours[field] != theirs[field]}
@@ -98,7 +112,7 @@ def test_defaults_are_the_papers(root):
   }
 
 
-def test_the_quickstart_has_0_23_million_parameters(root, tmp_path):
+def test_countdown_has_0_23_million_parameters(root, tmp_path):
   from ds_jax.data.prompts import load_tokenizer
   from ds_jax.run.warmstart import new_decoder_config
   from ds_jax.testing.tiny_run import write_countdown_tokenizer

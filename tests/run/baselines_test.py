@@ -28,9 +28,9 @@ def warm(tmp_path_factory):
 
 
 def tiny(root, name, **train):
-  """The tiny run with what the file changes of the quickstart."""
+  """The tiny run with what the file changes of configs/deepsearch.py."""
   ours = flatten(dataclasses.asdict(load_config(str(root / f'configs/{name}.py'))))
-  default = flatten(dataclasses.asdict(load_config(str(root / 'configs/countdown.py'))))
+  default = flatten(dataclasses.asdict(load_config(str(root / 'configs/deepsearch.py'))))
   sections = {'curriculum': dict(round_steps=(2,))}
   for field, value in ours.items():
     if value != default[field] and field not in SPARED:

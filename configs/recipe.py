@@ -1,0 +1,38 @@
+"""The best recipe that we know: small draws, warmer samples, four passes, memory at once.
+
+No config by itself: countdown.py, chain.py and best_1_5b.py say what they have of their own. What
+each part brings, alone and on top of the others: "What pays" in README,
+tests/benchmarks/learning.py. Trees do not carry here: at equal tokens they learn less than
+rollouts (configs/deepsearch.py has them).
+"""
+
+import ml_collections
+
+
+def learn_by_it(config: ml_collections.ConfigDict) -> None:
+  """Sets what the recipe says, whatever the task."""
+  search = config.search
+  search.policy = 'direct'  # K rollouts per problem; trees cost tokens and gain none
+  search.num_trajectories = 8  # K
+  search.incomplete_score = -1.0  # outcomes are right or wrong
+  config.verify.degenerate = 'keep'  # garbled texts are wrong like others
+
+  train = config.train
+  train.max_refills = 0  # groups without contrast are not replaced: the next step is near
+  train.epochs = 4  # passes, each an update, at a third of the learning rate of one
+  train.success_weight = 1.0  # w: rare successes weigh up to twice as much
+  train.advantage = 'q_mean'  # outcome minus the mean of the group,
+  train.baseline_ends = 'all'  # the whole group,
+  train.ends = 'all'
+  train.granularity = 'outcome'  # the same for all tokens of a rollout
+  train.uniform_trees = 'drop'  # groups without contrast teach nothing
+
+  memory = config.memory
+  memory.when = 'at_once'  # solutions of problems that are still failed join the next updates,
+  memory.per_update = 32  # as many at a time
+  memory.advantage = 1.0
+
+  curriculum = config.curriculum
+  curriculum.filter_samples = 0  # every problem is trained on: a hard set costs its filter
+  curriculum.rehearsal_share = 0.0  # nothing is left to rehearse
+  curriculum.max_cached_per_problem = 0  # the memory has them
