@@ -26,6 +26,7 @@ class Task:
   problems: Problems = 'all'
   is_warm: bool = True  # begins with a warm start; else with the model that its config names
   num_problems: int = 32  # drawn by a step, unless an arm says otherwise
+  after: str = ''  # a task, at whose end of DAPO the runs begin: from its plateau, if long enough
 
 
 _SMALL_STEPS = {
@@ -63,6 +64,9 @@ TASKS = {
   'chain_unsolved': Task('chain', 420_000, 8, 1e-3, _CHAIN | _STARVING, 'unsolved'),
   'chain_starving': Task('chain', 420_000, 8, 1e-3, _CHAIN | _STARVING, 'rare'),
   'countdown': Task('dapo', 500_000, 24, 4e-4, _SMALL_STEPS),
+  # As 'countdown', for so long that pass@1 rises no more; and what comes after.
+  'countdown_long': Task('dapo', 4_000_000, 96, 4e-4, _SMALL_STEPS),
+  'countdown_plateau': Task('dapo', 500_000, 24, 4e-4, _SMALL_STEPS, after='countdown_long'),
   'quickstart': Task('quickstart', 250_000, 3, 1e-3, _QUICKSTART),
   'sums': Task('smollm2_135m', 28_000, 10, 1e-5, _SUMS, is_warm=False, num_problems=8),
 }

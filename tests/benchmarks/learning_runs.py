@@ -84,6 +84,8 @@ def prepare(task: Task, folder: pathlib.Path, model: str = '') -> dict[str, obje
   """
   if not task.is_warm:
     return {'model.path': model} if model else {}
+  if task.after:
+    return {'model.path': end_of_dapo(task.after, folder)}
   workdir = folder / f'warm_{task.config}'
   warm = workdir / 'warmstart'
   with command('warmstart', task, workdir, {'seed': 0}):
@@ -100,6 +102,18 @@ def prepare(task: Task, folder: pathlib.Path, model: str = '') -> dict[str, obje
     'data.eval_source': 'chain',
     'data.flaws': 'keep',
   }
+
+
+def end_of_dapo(task: str, folder: pathlib.Path) -> pathlib.Path:
+  """The folder of the model that DAPO, seed 0, ends a task with; made once."""
+  run = Run(task, 'dapo', 0)
+  workdir, model = folder / task / run.name, folder / f'end_of_{task}'
+  if not model.exists():
+    settings = prepare(TASKS[task], folder)
+    train(run, settings, workdir, core='')
+    words = ['export', f'--checkpoint={workdir}', f'--output={model}']
+    subprocess.run([sys.executable, '-m', 'ds_jax', *words], env=_environment(folder), check=True)
+  return model
 
 
 def write_unsolved(task: Task, warm: pathlib.Path, file: pathlib.Path) -> None:

@@ -28,7 +28,7 @@ def table(task: str, baselines: Sequence[str]) -> str:
   curves = _curves(task)
   names = ['arm', 'seeds', 'pass@1', 'hard pass@1', 'pass@k', 'processor s', 'M update tokens']
   for baseline in baselines:
-    names += [f'minus {baseline}', "at its end's pass@1 after: tokens", 'processor s']
+    names += [f'minus {baseline}', f'{baseline} reached after: tokens, time']
   lines = [_row(names), _row(['---'] * len(names))]
   for arm, ends_by_seed in ends.items():
     points = list(ends_by_seed.values())
@@ -117,19 +117,14 @@ def _compare(
 ) -> list[str]:
   """The cells of a row beside one baseline; empty for itself."""
   if ends is baseline:
-    return [''] * (1 + len(COSTS_TO_REACH))
-  cells = [_paired(ends, baseline)]
+    return ['', '']
+  goal, shares = _mean(baseline.values()), []
   for cost in COSTS_TO_REACH:
     spent = [point[cost] for point in baseline.values() if cost in point]
-    if not spent:
-      cells.append('')
-      continue
-    goal = _mean(baseline.values())
-    shares = [
-      cost_to_reach(curves[key_of(end)], goal, cost) / np.mean(spent) for end in ends.values()
-    ]
-    cells.append(_median_share(shares))
-  return cells
+    if spent:
+      reached = [cost_to_reach(curves[key_of(end)], goal, cost) for end in ends.values()]
+      shares.append(_median_share(np.divide(reached, np.mean(spent))))
+  return [_paired(ends, baseline), ', '.join(filter(None, shares))]
 
 
 def cost_to_reach(curve: Sequence[Point], goal: float, cost: str) -> float:
