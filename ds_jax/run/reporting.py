@@ -27,8 +27,12 @@ NUM_EXAMPLES = 3
 
 
 def check_beside(session: Session) -> None:
-  """Raises InputError if the curve that the report will draw beside the run's own is none."""
-  read_beside(session.config.log.beside)
+  """Raises InputError if the curve that a new run's report will draw beside its own is none.
+
+  A run that goes on does so without it.
+  """
+  if not (session.workdir.root / 'metrics.jsonl').exists():
+    read_beside(session.config.log.beside)
 
 
 def report(session: Session, output: str = '') -> tuple[dict[str, Any], str]:
