@@ -120,6 +120,7 @@ CHOICES: dict[str, dict[str, Mapping[str, object]]] = {
     'sampling': {'search.policy': 'fork', 'search.fork_rule': 'sampling'},
     'prefix': {'search.policy': 'prefix'},
   },
+  'siblings': {'distinct': {'search.siblings': 'distinct'}},
   'credit': {
     'tree': {'train.advantage': 'tree_mean', 'train.granularity': 'node'},
     'released': {
