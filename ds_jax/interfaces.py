@@ -48,6 +48,8 @@ class Segments(NamedTuple):
   The *policy* is the full softmax at the sampling temperature (1 for greedy sampling). It is what
   the learner's ratio is made of, on both sides: the ratio of a fresh sample is 1 whatever top-p and
   top-k leave out. logprobs - sampled_logprobs is the log of the probability that they leave in.
+  Neither says how likely a child is among distinct siblings (search.siblings), which are sampled
+  without replacement: all scores are of the tokens one by one.
   """
 
   tokens: jax.Array  # [B, W, T] int32, end token included

@@ -211,6 +211,11 @@ class SearchConfig:
   replay_chunk: Positive = 2048  # tokens a lane encodes per expansion when a slot jumps or starts
   replay_lanes: Machine[Positive] = 4  # slots per device that may replay in one expansion
   path_block: Positive = 512  # path positions that attention reads at a time
+  # how one expansion draws the children of a node: 'independent' (released), or 'distinct', without
+  # replacement: no two are alike (decode/distinct.py). Their log-probs stay those of the policy,
+  # which samples such paths less often than the trees have them; nothing weighs that. For policies
+  # that draw children together: 'deepsearch', 'faithful'
+  siblings: Later[Literal['independent', 'distinct']] = 'independent'
   # whether a kernel reads the caches (TPU: in decode steps; GPU): 'on', 'off', or 'auto', where it
   # moves fewer bytes (v5p and GPUs)
   cache_kernel: Machine[Literal['auto', 'on', 'off']] = 'auto'

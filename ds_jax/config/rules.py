@@ -28,6 +28,8 @@ def check_contradictions(config: Config) -> None:
       f'fork forks, not about search.policy = {search.policy}; set search.policy=fork, or '
       'search.min_continuations=1 (search.width says how many children a node gets).'
     )
+  if search.siblings == 'distinct':
+    _check_distinct(config)
   _check_memory(config)
   if search.policy == 'prefix':
     _check_prefix(config)
@@ -37,6 +39,27 @@ def check_contradictions(config: Config) -> None:
     raise InputError(
       f'train.batch_problems = {train.batch_problems} is not a multiple of '
       f'train.minibatch_problems = {train.minibatch_problems}; use one that divides it.'
+    )
+
+
+def _check_distinct(config: Config) -> None:
+  """Raises InputError where no expansion has siblings that could differ."""
+  search = config.search
+  if search.policy not in ('deepsearch', 'faithful'):
+    raise InputError(
+      f'search.siblings = distinct is about children that are drawn together, and search.policy = '
+      f'{search.policy} draws one at a time; set search.policy=deepsearch, or '
+      'search.siblings=independent.'
+    )
+  if search.width == 1:
+    raise InputError(
+      'search.siblings = distinct is about children that are drawn together, and search.width = 1 '
+      'draws one; raise it, or set search.siblings=independent.'
+    )
+  if not config.sampling.temperature:
+    raise InputError(
+      'search.siblings = distinct samples continuations that differ, and sampling.temperature = 0 '
+      'leaves but one; set sampling.temperature=1, or search.siblings=independent.'
     )
 
 

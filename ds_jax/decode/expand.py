@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ds_jax import sharding
+from ds_jax.decode.distinct import Race, draw_distinct, start_race
 from ds_jax.decode.sampling import (
   Draw,
   SamplingOptions,
@@ -37,6 +38,7 @@ from ds_jax.model.caches import (
   encode_chunk,
   index_after,
   init_slots,
+  reorder_siblings,
   write_path,
 )
 from ds_jax.model.config import DecoderConfig
@@ -45,6 +47,10 @@ from ds_jax.model.decoder import Decoder, compute_logits, split_layers
 # Named scopes of loops, by which a plan knows how often they run.
 REPLAY, SHARE_PATHS, SHARED_BLOCKS = 'replay', 'share_paths', 'shared_blocks'
 DECODE_TOKENS = 'decode_tokens'
+REORDERED_SLOTS, REORDERED_BLOCKS = 'reordered_slots', 'reordered_blocks'
+
+# Positions of segments that are reordered at a time, where they divide a segment.
+REORDER_BLOCK = 64
 
 # No pass of a replay is narrower, unless the chunk is: there are few programs to compile.
 MIN_PASS_WIDTH = 64
@@ -74,6 +80,7 @@ class ExpandShape:
   num_kv_heads: int  # C; `tensor` splits the caches where it divides
   head_width: int  # D
   cache_kernel: KernelChoice = 'auto'  # search.cache_kernel
+  has_distinct_siblings: bool = False  # search.siblings
 
   @property
   def capacity(self) -> int:
@@ -125,6 +132,7 @@ class DecodeState(NamedTuple):
   segment_keys: jax.Array  # [L, B, W, C, T, D]
   segment_values: jax.Array  # [L, B, W, C, T, D]
   segments: Segments
+  race: Race | None = None  # of distinct siblings
 
 
 @functools.cache
@@ -235,7 +243,14 @@ def expand(
   slots = share_paths(slots, plan, block=shape.path_block)
   slots, logits = encode_pending(decoder, slots, plan, reader=reader)
   return decode(
-    decoder, slots, plan, logits=logits, options=options, stop_ids=stop_ids, reader=reader
+    decoder,
+    slots,
+    plan,
+    logits=logits,
+    options=options,
+    stop_ids=stop_ids,
+    reader=reader,
+    is_distinct=shape.has_distinct_siblings,
   )
 
 
@@ -346,6 +361,7 @@ def decode(
   options: SamplingOptions,
   stop_ids: jax.Array,
   reader: CacheReader,
+  is_distinct: bool,
 ) -> tuple[Slots, Segments]:
   """Samples up to T tokens of every child; stops early once all of this device's have ended.
 
@@ -357,6 +373,7 @@ def decode(
     options: how tokens are drawn.
     stop_ids: `[stops]` int32; any of these ids ends a segment.
     reader: of the caches.
+    is_distinct: whether the children of a slot are sampled without replacement.
   """
   num_slots, width, _, length = slots.segment_keys.shape[1:5]
   keys = child_keys(plan.key, plan.first_child, width)
@@ -370,12 +387,19 @@ def decode(
     is_ended=~is_asked,
     segment_keys=slots.segment_keys,
     segment_values=slots.segment_values,
+    race=start_race(is_asked) if is_distinct else None,
   )
   layers = split_layers(decoder) if reader.splits_layers else None
 
   def draw(state: DecodeState, logits: jax.Array) -> DecodeState:
-    drawn = draw_tokens(token_keys(keys, state.step), logits, options)
-    return record(state, drawn, stop_ids)
+    keys_now = token_keys(keys, state.step)
+    if state.race is None:
+      return record(state, draw_tokens(keys_now, logits, options), stop_ids)
+    heat = draw_distinct(
+      keys_now, logits, options, race=state.race, is_ended=state.is_ended, is_asked=is_asked
+    )
+    state = follow(state, heat.parent, reader=reader)._replace(race=heat.race)
+    return record(state, heat.draw, stop_ids)
 
   def step(state: DecodeState) -> DecodeState:
     current = slots._replace(segment_keys=state.segment_keys, segment_values=state.segment_values)
@@ -431,6 +455,43 @@ def _put_active(
   old = jax.lax.dynamic_slice_in_dim(cache, place, 1, axis=4)
   merged = jnp.where(is_asked[None, :, :, None, None, None], new, old)
   return jax.lax.dynamic_update_slice_in_dim(cache, merged, place, axis=4)
+
+
+def follow(state: DecodeState, parent: jax.Array, *, reader: CacheReader) -> DecodeState:
+  """Gives every sibling what its parent among them [B, W] has: tokens, scores, keys and values.
+
+  Of the caches, only slots whose siblings change are touched, and only where they are written.
+  """
+  caches = Caches(state.segment_keys, state.segment_values)
+  width, segment_length = caches.keys.shape[2], caches.keys.shape[4]
+  is_changed = jnp.any(parent != jnp.arange(width), -1)
+  changed_first = jnp.argsort(~is_changed, stable=True)
+  size = segment_length if segment_length % REORDER_BLOCK else REORDER_BLOCK
+
+  def reorder_slot(index: jax.Array, caches: Caches) -> Caches:
+    slot = changed_first[index]
+
+    def reorder_block(block_index: jax.Array, caches: Caches) -> Caches:
+      start = block_index * size
+      return reorder_siblings(caches, slot, parent[slot], start=start, num_positions=size)
+
+    num_blocks = (state.step + size - 1) // size
+    with jax.named_scope(REORDERED_BLOCKS):
+      return jax.lax.fori_loop(0, num_blocks, reorder_block, caches)
+
+  with jax.named_scope(REORDERED_SLOTS):
+    caches = jax.lax.fori_loop(0, is_changed.sum(), reorder_slot, caches)
+
+  def take(array: jax.Array) -> jax.Array:
+    index = parent.reshape(*parent.shape, *[1] * (array.ndim - 2))
+    return jnp.take_along_axis(array, index, axis=1)
+
+  return state._replace(
+    is_ended=take(state.is_ended),
+    segments=jax.tree.map(take, state.segments),
+    segment_keys=reader.keep_layout(caches.keys),
+    segment_values=reader.keep_layout(caches.values),
+  )
 
 
 def record(state: DecodeState, draw: Draw, stop_ids: jax.Array) -> DecodeState:

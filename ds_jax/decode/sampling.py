@@ -28,6 +28,15 @@ class SamplingOptions(NamedTuple):
   top_k: jax.Array  # [] int32, 0: off
 
 
+class Weights(NamedTuple):
+  """Every id's weight, the probability over that of the most likely one; and how it was made."""
+
+  full: jax.Array  # [B, W, V] float32
+  kept: jax.Array  # [B, W, V] float32, 0 where top-k or top-p leaves an id out
+  temperature: jax.Array  # [] or [B, 1] float32, 1 if greedy
+  is_greedy: jax.Array  # likewise, bool: all but the largest logits have weight 0
+
+
 class Draw(NamedTuple):
   """One token per row, and what is known of it; see interfaces.Segments."""
 
@@ -75,6 +84,20 @@ def draw_tokens(keys: jax.Array, logits: jax.Array, options: SamplingOptions) ->
     ValueError: if keys and logits do not belong together.
   """
   check_shape('keys', keys, logits.shape[:-1])
+  weights = weigh(logits, options)
+  # Not an argmax for greedy: on CPUs it takes six times as long as a sum. 0: the first of equals.
+  uniform = jnp.where(weights.is_greedy, 0.0, draw_uniform(keys))
+  token = invert(weights.kept, uniform).astype(jnp.int32)
+  return score_draw(logits, token, weights)
+
+
+def draw_uniform(keys: jax.Array) -> jax.Array:
+  """The number in [0, 1) by which the key of a token draws it; of each of `[B, W]`."""
+  return jax.vmap(jax.vmap(jax.random.uniform))(keys)
+
+
+def weigh(logits: jax.Array, options: SamplingOptions) -> Weights:
+  """Weights of every id from logits `[B, W, V]` float32, before and after top-k and top-p."""
   given = options.temperature
   if jnp.ndim(given):
     given = given[:, None]  # alike for the children of a slot
@@ -94,17 +117,18 @@ def draw_tokens(keys: jax.Array, logits: jax.Array, options: SamplingOptions) ->
     truncated = jax.lax.cond(options.top_k > 0, top_k, _keep_all, weights)
   with jax.named_scope('top_p'):
     truncated = jax.lax.cond(options.top_p < 1, top_p, _keep_all, truncated)
+  return Weights(weights, truncated, temperature, is_greedy)
 
-  # Not an argmax for greedy: on CPUs it takes six times as long as a sum. 0: the first of equals.
-  uniform = jnp.where(is_greedy, 0.0, jax.vmap(jax.vmap(jax.random.uniform))(keys))
-  token = invert(truncated, uniform).astype(jnp.int32)
-  logprob, entropy = score_targets(logits, token, temperature)
+
+def score_draw(logits: jax.Array, token: jax.Array, weights: Weights) -> Draw:
+  """Says what is known of tokens `[B, W]` int32 that were drawn by the weights of these logits."""
+  logprob, entropy = score_targets(logits, token, weights.temperature)
   # Truncation divides every probability that it leaves by the share that it leaves.
-  sampled_logprob = logprob - jnp.log(truncated.sum(-1) / weights.sum(-1))
+  sampled_logprob = logprob - jnp.log(weights.kept.sum(-1) / weights.full.sum(-1))
   return Draw(
     token=token,
     logprob=logprob,
-    sampled_logprob=jnp.where(is_greedy, 0.0, sampled_logprob),
+    sampled_logprob=jnp.where(weights.is_greedy, 0.0, sampled_logprob),
     entropy=entropy,
   )
 
@@ -146,12 +170,7 @@ def invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
   In two steps, blocks and then the chosen one's members: sums of few numbers are exact enough, and
   no running sum over V is formed. An index of weight 0 is never returned.
   """
-  size = weights.shape[-1]
-  # Not jnp.pad: of a vocabulary split over devices XLA would make a permutation among all of them,
-  # for which they would wait, though each ends its loop when its own children have ended.
-  padded = jnp.zeros((*weights.shape[:-1], size + -size % SUM_BLOCK), weights.dtype)
-  padded = padded.at[..., :size].set(weights)
-  blocks = padded.reshape(*weights.shape[:-1], -1, SUM_BLOCK)
+  blocks = _in_blocks(weights)
 
   # The block in which the sum passes the level, and what of the level is left inside it.
   sums = blocks.sum(-1)
@@ -162,6 +181,47 @@ def invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
   start = block * SUM_BLOCK
   member, _ = _pass(members, level)
   return start + member
+
+
+def invert_in_turn(weights: jax.Array, uniforms: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Draws n indices, each as `invert` does among the weights that those before it leave.
+
+  V is read once, whatever n is: a draw changes the sum of one block.
+
+  Args:
+    weights: `[..., V]` float32.
+    uniforms: `[..., n]` float32 in [0, 1).
+
+  Returns:
+    The indices `[..., n]` int32, and `[..., n]` float32 the sum of the weights among which each was
+    drawn. Where that is 0 all have been drawn before, and the index means nothing.
+  """
+  blocks = _in_blocks(weights)
+  sums, places = blocks.sum(-1), jnp.arange(SUM_BLOCK)
+  drawn, left = jnp.full(uniforms.shape, -1), []
+  for draw in range(uniforms.shape[-1]):
+    left.append(sums.sum(-1))
+    block, level = _pass(sums, uniforms[..., draw] * left[-1])
+    index = block[..., None] * SUM_BLOCK + places
+    is_drawn = (index[..., None] == drawn[..., None, :]).any(-1)
+    members = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+    members = jnp.where(is_drawn, 0.0, members)
+    member, _ = _pass(members, level)
+    drawn = drawn.at[..., draw].set(block * SUM_BLOCK + member)
+    # Added anew, not subtracted from: what a confident policy leaves is far below one ulp of 1.
+    others = jnp.where(places == member[..., None], 0.0, members).sum(-1)
+    sums = jnp.where(jnp.arange(sums.shape[-1]) == block[..., None], others[..., None], sums)
+  return drawn, jnp.stack(left, -1)
+
+
+def _in_blocks(weights: jax.Array) -> jax.Array:
+  """Weights `[..., V]` as `[..., blocks, SUM_BLOCK]`, the last block filled up with 0."""
+  size = weights.shape[-1]
+  # Not jnp.pad: of a vocabulary split over devices XLA would make a permutation among all of them,
+  # for which they would wait, though each ends its loop when its own children have ended.
+  padded = jnp.zeros((*weights.shape[:-1], size + -size % SUM_BLOCK), weights.dtype)
+  padded = padded.at[..., :size].set(weights)
+  return padded.reshape(*weights.shape[:-1], -1, SUM_BLOCK)
 
 
 def _pass(weights: jax.Array, level: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -185,6 +185,34 @@ def copy_path(
   return jax.tree.map(copy, paths)
 
 
+def reorder_siblings(
+  segments: Caches,
+  slot: jax.Array,
+  parent: jax.Array,
+  *,
+  start: jax.Array,
+  num_positions: int,
+) -> Caches:
+  """Gives each child of one slot some positions of what another child of it has.
+
+  Args:
+    segments: of all slots.
+    slot: `[]` int32.
+    parent: `[W]` int32, the child whose positions each gets.
+    start: `[]` int32, the first position; the slice must not overrun.
+    num_positions: how many.
+  """
+
+  def reorder(cache: jax.Array) -> jax.Array:
+    num_layers, _, width, num_heads, _, head_width = cache.shape
+    sizes = (num_layers, 1, width, num_heads, num_positions, head_width)
+    place = (0, slot, 0, 0, start, 0)
+    positions = jax.lax.dynamic_slice(cache, place, sizes)
+    return jax.lax.dynamic_update_slice(cache, jnp.take(positions, parent, axis=2), place)
+
+  return jax.tree.map(reorder, segments)
+
+
 def append_segments(slots: Slots, child: jax.Array) -> Slots:
   """Appends the segment cache of one child per slot to the slot's path.
 

@@ -26,6 +26,8 @@ from ds_jax.config import (
 )
 from ds_jax.decode.expand import (
   DECODE_TOKENS,
+  REORDERED_BLOCKS,
+  REORDERED_SLOTS,
   REPLAY,
   SHARE_PATHS,
   SHARED_BLOCKS,
@@ -182,7 +184,8 @@ def expand_trips(
 ) -> dict[str, float]:
   """How often the loops of an expansion run, and what share of the caches its kernels read.
 
-  Prefills and replays are left out: they are rare (0.8 % of the tokens).
+  Prefills and replays are left out: they are rare (0.8 % of the tokens). Distinct siblings change
+  places mostly in their first tokens; here all slots' do at every token, in one block.
 
   Args:
     shape: static sizes.
@@ -194,6 +197,8 @@ def expand_trips(
     path_length, shape.num_slots, slots.paths, segments=slots.segments
   )
   rare = {REPLAY: 0.0, SHARE_PATHS: 0.0, SHARED_BLOCKS: 0.0}
+  if shape.has_distinct_siblings:
+    rare |= {REORDERED_SLOTS: float(shape.num_slots), REORDERED_BLOCKS: 1.0}
   return {DECODE_TOKENS: shape.segment_length, **rare, **counts}
 
 

@@ -51,6 +51,7 @@ def direct_search(config: Config) -> SearchConfig:
     replay_lanes=num_slots,
     max_tokens=0,
     cut_ends=cut_ends,
+    siblings='independent',
   )
 
 
@@ -73,6 +74,7 @@ def expand_shape(config: Config, search: SearchConfig, decoder: DecoderConfig) -
     num_kv_heads=decoder.num_kv_heads,
     head_width=decoder.head_width,
     cache_kernel=search.cache_kernel,
+    has_distinct_siblings=search.siblings == 'distinct',
   )
 
 

@@ -52,6 +52,9 @@ def summarize(
     }
   if num_ends:
     metrics['search/degenerate_share'] = num_degenerate / num_ends
+  num_further, num_copies = count_siblings(trees)
+  if num_further:
+    metrics['search/duplicate_share'] = num_copies / num_further
   if cut := cut_ends(trees, stop_ids):
     metrics['search/cut_share'] = float(np.mean(cut))
     num_cut_correct = sum(tree.num_cut_correct(stop_ids) for tree in trees)
@@ -75,6 +78,25 @@ def from_root(trees: Iterable[FinishedTree]) -> list[FinishedTree]:
 def num_generated(trees: Iterable[FinishedTree]) -> int:
   """Returns the tokens that were sampled for the trees."""
   return _total(trees, 'generated_tokens')
+
+
+def count_siblings(trees: Iterable[FinishedTree]) -> tuple[int, int]:
+  """Siblings beyond the first of an expansion, and those of them that copy an earlier one.
+
+  Of trees whose children came together: where they came one by one there are more expansions than
+  parents, or no siblings.
+  """
+  num_further, num_copies = 0, 0
+  for tree in trees:
+    parents = tree.parent[1:].tolist()
+    num_parents = len(set(parents))
+    if tree.statistics['expansions'] == num_parents:
+      children = [
+        tree.tokens[tree.node_slice(node)].tobytes() for node in range(1, len(tree.parent))
+      ]
+      num_further += len(parents) - num_parents
+      num_copies += len(parents) - len(set(zip(parents, children, strict=True)))
+  return num_further, num_copies
 
 
 def cut_ends(trees: Iterable[FinishedTree], stop_ids: Collection[int]) -> list[bool]:

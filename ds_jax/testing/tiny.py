@@ -101,6 +101,7 @@ def make_engine(
     path_block=config.path_block,
     num_kv_heads=DECODER.num_kv_heads,
     head_width=DECODER.head_width,
+    has_distinct_siblings=config.siblings == 'distinct',
   )
   program = compile_expand(mesh, shape)
   return Engine(

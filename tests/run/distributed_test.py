@@ -175,10 +175,12 @@ def runs_of_one_and_two(warm, tmp_path, sections):
 
 @pytest.mark.long
 def test_two_processes_learn_by_the_levers_as_one(warm, tmp_path):
-  """Memory, several passes, weighted successes and draws until groups have contrast."""
+  """Memory, several passes, weighted successes and draws until groups have contrast; siblings that
+  differ."""
   memory = {'when': 'at_once', 'per_update': 4, 'further_updates': 1, 'rate_bound': 2.0}
   train = {'epochs': 2, 'success_weight': 1.0, 'max_refills': 1, 'contrast_groups': 4}
   sections = {'curriculum': {'round_steps': (3,)}, 'memory': memory, 'train': train}
+  sections['search'] = {'siblings': 'distinct'}
   runs = runs_of_one_and_two(warm, tmp_path, sections)
   rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
   assert rows[-1]['memory/mass_share'] > 0 and rows[-1]['memory/further_updates'] == 1
