@@ -1,9 +1,12 @@
-"""SmolLM2-135M-Instruct on sums of digits: a real language model learns, minutes on two CPU cores.
+"""SmolLM2-135M-Instruct on sums: a real language model learns, ten minutes on one CPU core.
 
   pip install 'ds_jax[gym]'
   ds-jax train --config=configs/smollm2_135m.py --workdir=runs/smollm2
 
-The model comes from the Hugging Face hub; --config.model.path=DIR takes a folder.
+From 14 % to 54 % pass@1 on held-out sums of two numbers of one or two digits, seed 100. The model
+comes from the Hugging Face hub; --config.model.path=DIR takes a folder. One pass a step, no memory:
+with solutions remembered and samples at 0.8, tokens being equal, it ends at 54 % too, in one and a
+half times the time (tests/benchmarks/README.md).
 """
 
 import dataclasses
@@ -21,51 +24,55 @@ def get_config() -> ml_collections.ConfigDict:
   model = config.model
   model.path = 'HuggingFaceTB/SmolLM2-135M-Instruct'
   model.compute_dtype = 'float32'  # CPUs have no fast bfloat16
-  model.remat = 'none'  # 64 rows of 72 tokens are small
+  model.remat = 'none'  # 64 rows of 80 tokens are small
 
   data = config.data
   data.source = 'gym:chain_sum?min_terms=2&max_terms=2&min_digits=1&max_digits=2&reads=last_number'
-  data.max_problems = 1000  # generated for training
+  data.max_problems = 1000  # to train on; the held-out split of the task has others
   data.prompt_limit = 64  # tokens after the chat template
 
-  sampling = config.sampling
-  sampling.temperature = 0.6
+  config.sampling.temperature = 0.6  # so small a model rambles at 1
 
   search = config.search
   search.policy = 'direct'  # K rollouts per problem
-  search.num_slots = 64  # all rollouts of a step at a time
-  search.width = 1
+  search.num_slots = 64  # per device: all rollouts of a step at a time
+  search.width = 1  # one rollout a slot
   search.max_depth = 1  # segments
-  search.segment_length = 16  # T, tokens
+  search.segment_length = 16  # T, tokens: a sentence that ends in a number
   search.num_trajectories = 8  # K
-  search.max_expansions = 8
-  search.incomplete_score = -1.0
-  search.replay_chunk = 64
+  search.max_expansions = 8  # eight rollouts of one segment
+  search.replay_chunk = 64  # tokens: a whole prompt in one expansion
   search.replay_lanes = 8
-  search.path_block = 80
+  search.path_block = 80  # positions: a whole path in one block
 
+  prompt_limit, length = (
+    data.get_oneway_ref('prompt_limit'),
+    search.get_oneway_ref('segment_length'),
+  )
   train = config.train
-  train.batch_problems = 8
+  train.batch_problems = 8  # sampled per step: 64 rows
   train.minibatch_problems = 8
-  train.row_length = 80
-  train.micro_rows = 8
-  train.learning_rate = 1e-5
+  train.row_length = prompt_limit + length  # S, tokens
+  train.micro_rows = 8  # rows per pass
+  train.learning_rate = 1e-5  # at 4e-5 the entropy collapses
   train.warmup_steps = 0
-  train.weight_decay = 0.0
-  train.granularity = 'outcome'
-  train.baseline_ends = 'all'
+  train.weight_decay = 0.0  # off: 40 updates
+  train.advantage = 'q_mean'  # outcome minus the mean of the group,
+  train.baseline_ends = 'all'  # the whole group,
   train.ends = 'all'
-  train.uniform_trees = 'drop'
+  train.granularity = 'outcome'  # the same for all tokens of a rollout
+  train.uniform_trees = 'drop'  # groups without contrast teach nothing
 
   curriculum = config.curriculum
   curriculum.round_steps = (40,)
-  curriculum.filter_samples = 0
+  curriculum.filter_samples = 0  # every problem is trained on
   curriculum.max_cached_per_problem = 0
 
   evaluate = config.evaluate
-  evaluate.num_problems = 48
-  evaluate.num_samples = 8
-  evaluate.temperature = 0.6
-  evaluate.top_p = 1.0
-  evaluate.num_slots = 64
+  evaluate.num_problems = 48  # the interval is +-11 points
+  evaluate.num_samples = 8  # rollouts per problem
+  evaluate.every_steps = 10
+  evaluate.temperature = 0.6  # as in training
+  evaluate.top_p = 1.0  # off
+  evaluate.num_slots = 64  # per device
   return config
