@@ -198,20 +198,20 @@ def invert_in_turn(weights: jax.Array, uniforms: jax.Array) -> tuple[jax.Array, 
   """
   blocks = _in_blocks(weights)
   sums, places = blocks.sum(-1), jnp.arange(SUM_BLOCK)
-  drawn, left = jnp.full(uniforms.shape, -1), []
+  drawn, left = [], []
   for draw in range(uniforms.shape[-1]):
     left.append(sums.sum(-1))
     block, level = _pass(sums, uniforms[..., draw] * left[-1])
-    index = block[..., None] * SUM_BLOCK + places
-    is_drawn = (index[..., None] == drawn[..., None, :]).any(-1)
     members = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
-    members = jnp.where(is_drawn, 0.0, members)
+    start = block * SUM_BLOCK
+    for earlier in drawn:
+      members = jnp.where(places == (earlier - start)[..., None], 0.0, members)
     member, _ = _pass(members, level)
-    drawn = drawn.at[..., draw].set(block * SUM_BLOCK + member)
+    drawn.append(start + member)
     # Added anew, not subtracted from: what a confident policy leaves is far below one ulp of 1.
     others = jnp.where(places == member[..., None], 0.0, members).sum(-1)
     sums = jnp.where(jnp.arange(sums.shape[-1]) == block[..., None], others[..., None], sums)
-  return drawn, jnp.stack(left, -1)
+  return jnp.stack(drawn, -1), jnp.stack(left, -1)
 
 
 def _in_blocks(weights: jax.Array) -> jax.Array:
