@@ -13,7 +13,13 @@ drawn of each beginning, and the W first ones of all are what goes on: no noise 
 sorting of V.
 
 Times count from the first arrival, since what comes after it has no memory of it. So the first
-sibling is the one that independent sampling draws, to the bit, and those after it avoid it.
+sibling is the one that independent sampling draws, to the bit, and those after it avoid it. They
+stand in the order of their arrival: ties that go to the first in pre-order go to a plain sample of
+the policy, as without this; later siblings are rarer ones.
+
+Log-probs are those of the policy, token by token. How likely a path is to be in such a tree is
+another number, larger, and nothing is weighed by it: the update is that of the policy, on a more
+diverse sample, as with a higher temperature.
 """
 
 from __future__ import annotations

@@ -126,6 +126,23 @@ def test_planned_are_the_programs_of_groups_with_temperatures():
     assert plain[name] == count + (name in expansions), name
 
 
+def test_planned_is_the_expansion_of_distinct_siblings():
+  """With its loops of known length; direct rollouts stay what they are."""
+  mesh = make_mesh(devices=jax.devices()[:1])
+
+  def expansion(siblings):
+    config = tiny_run.config(search=dict(siblings=siblings))
+    found = {part.name: part for part in programs.parts_of(config, fakes.DECODER, mesh)}
+    return parts.measure(found['expand']), str(found['direct rollouts'].trace().jaxpr)
+
+  plain, plain_rollouts = expansion('independent')
+  distinct, rollouts = expansion('distinct')
+  assert rollouts == plain_rollouts
+  assert distinct.work.traffic.loops_counted_once == plain.work.traffic.loops_counted_once
+  assert distinct.decode_step.traffic.bytes > plain.decode_step.traffic.bytes
+  assert distinct.decode_step.flops == plain.decode_step.flops
+
+
 def test_too_little_memory_is_exit_3(capsys, monkeypatch, config_path):
   monkeypatch.setattr(topology, '_memory_here', lambda: (1000, 'a test'))
   assert main(['plan', f'--config={config_path}']) == 3

@@ -22,9 +22,11 @@ STEERED = dict(temperature='steered', target=1.0, factor=1.25)
 FORK = dict(policy='fork', max_expansions=30, probe_share=1.0, num_trajectories=3)
 WAYS = {
   'prefix': tiny_run.LEVERS,
-  'deepsearch': OTHERS | dict(search=dict(siblings='distinct')),
+  'deepsearch': OTHERS | dict(search={}),
   'faithful': OTHERS
-  | dict(search=dict(policy='faithful'), train=CONTRAST | PLAIN, explore=STEERED),
+  | dict(
+    search=dict(policy='faithful', siblings='distinct'), train=CONTRAST | PLAIN, explore=STEERED
+  ),
   'direct': OTHERS | dict(search=dict(policy='direct', max_expansions=12), train=CONTRAST),
   'fork_law': OTHERS | dict(search=FORK | dict(min_continuations=3)),
   'fork_strata': OTHERS
