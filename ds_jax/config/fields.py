@@ -2,7 +2,7 @@
 
 Defaults are neutral (a thing is off, nothing is left out) or those of DeepSearch at 1.5B: the paper
 (arXiv:2509.25454) and the released scripts and code, whose origin configs/deepsearch_1_5b.py names
-one by one. The numbers of the quickstart's small task are in configs/countdown.py.
+one by one. The numbers of the small tasks are in configs/deepsearch.py, countdown.py and chain.py.
 """
 
 from __future__ import annotations
