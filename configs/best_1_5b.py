@@ -4,8 +4,8 @@
       --config.model.path=DIR --config.data.source=file:deepmath103k.parquet
 
 Model, data, lengths and evaluation are those of configs/deepsearch_1_5b.py, the paper's. What
-differs paid on small models, at equal tokens (README, "What pays"); at this scale nothing of it has
-been run by us.
+differs paid on small models, at equal tokens (tests/benchmarks/README.md); at this scale nothing of
+it has been run by us.
 """
 
 import deepsearch_1_5b

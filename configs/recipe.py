@@ -1,9 +1,9 @@
-"""The best recipe that we know: small draws, warmer samples, four passes, memory at once.
+"""The best recipe that we know: groups of rollouts, four passes, memory at once.
 
-No config by itself: countdown.py, chain.py and best_1_5b.py say what they have of their own. What
-each part brings, alone and on top of the others: "What pays" in README,
-tests/benchmarks/learning.py. Trees do not carry here: at equal tokens they learn less than
-rollouts (configs/deepsearch.py has them).
+No config by itself: countdown.py, chain.py and best_1_5b.py add what depends on the task, above all
+the temperature and the size of a draw. What each part brings is in tests/benchmarks/README.md.
+Trees learn less than rollouts at equal tokens, but for problems so hard that hardly any rollout is
+right: there search.policy=deepsearch with search.siblings=distinct is ahead.
 """
 
 import ml_collections
@@ -12,13 +12,13 @@ import ml_collections
 def learn_by_it(config: ml_collections.ConfigDict) -> None:
   """Sets what the recipe says, whatever the task."""
   search = config.search
-  search.policy = 'direct'  # K rollouts per problem; trees cost tokens and gain none
+  search.policy = 'direct'  # K rollouts per problem
   search.num_trajectories = 8  # K
   search.incomplete_score = -1.0  # outcomes are right or wrong
   config.verify.degenerate = 'keep'  # garbled texts are wrong like others
 
   train = config.train
-  train.max_refills = 0  # groups without contrast are not replaced: the next step is near
+  train.max_refills = 0  # groups without contrast are not replaced
   train.epochs = 4  # passes, each an update, at a third of the learning rate of one
   train.success_weight = 1.0  # w: rare successes weigh up to twice as much
   train.advantage = 'q_mean'  # outcome minus the mean of the group,
