@@ -59,7 +59,9 @@ def test_choices_are_fields_that_exist_and_fit(root):
   for name, values in learning_arms.CHOICES.items():
     for value in values:
       fields = dataclasses.asdict(load_config(path))
-      for field, setting in learning_arms.Run('chain', f'dapo+{name}={value}', 1).overrides.items():
+      trees = '+search=deepsearch' if name == 'siblings' else ''  # rollouts have none
+      run = learning_arms.Run('chain', f'dapo{trees}+{name}={value}', 1)
+      for field, setting in run.overrides.items():
         section, _, key = field.rpartition('.')
         (fields[section] if section else fields)[key] = setting
       config_from(fields)
