@@ -1,4 +1,4 @@
-"""Chain: confident mistakes that no later line repairs; a decoder of 0.23 M parameters, minutes.
+"""Chain: confident mistakes that no later line repairs; a decoder of 0.22 M parameters, minutes.
 
 ds-jax warmstart --config=configs/chain.py --workdir=runs/chain
 ds-jax train     --config=configs/chain.py --workdir=runs/chain

@@ -121,4 +121,3 @@ def test_countdown_has_0_23_million_parameters(root, tmp_path):
   write_countdown_tokenizer(tmp_path, config.data.countdown.max_value)
   count = new_decoder_config(config, load_tokenizer(str(tmp_path))).num_parameters()
   assert f'{count / 1e6:.2f} M' in (root / 'configs/countdown.py').read_text(), count
-  assert f'{count / 1e6:.2f} M' in (root / 'README.md').read_text(), count
