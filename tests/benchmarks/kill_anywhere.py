@@ -1,7 +1,7 @@
 """Kills one run again and again, and compares its end with that of a run that never was killed.
 
   python tests/benchmarks/kill_anywhere.py [--kills=25] [--terms=5] [--steps=120] [--seed=0]
-    [--levers]
+    [--levers | --siblings=distinct]
 
 The tiny run of the tests, lengthened to `steps` (120: about 90 s on one core), in processes of its
 own; with --levers all levers of learning that go together are at work in it. SIGKILL comes at
@@ -35,7 +35,7 @@ PATIENCE = 300  # seconds that a process may take to do anything at all
 TERM_LIMIT = 30  # seconds from SIGTERM to the end
 
 
-def config(steps: int, *, has_levers: bool):
+def config(steps: int, *, has_levers: bool, siblings: str):
   """The tiny run, longer, and evaluated now and then; with levers at a further temperature, too."""
   evaluate = dict(every_steps=max(2, steps // 16))
   if has_levers:
@@ -45,7 +45,7 @@ def config(steps: int, *, has_levers: bool):
     evaluate=evaluate,
     checkpoint=dict(every_steps=3),
   )
-  return longer | (tiny_run.LEVERS if has_levers else {})
+  return longer | (tiny_run.LEVERS if has_levers else dict(search=dict(siblings=siblings)))
 
 
 class Watch:
@@ -184,8 +184,9 @@ def main() -> int:
   for name, default in (('kills', 25), ('terms', 5), ('steps', 120), ('seed', 0)):
     parser.add_argument(f'--{name}', type=int, default=default)
   parser.add_argument('--levers', action='store_true')
+  parser.add_argument('--siblings', default='independent')
   options = parser.parse_args()
-  sections = config(options.steps, has_levers=options.levers)
+  sections = config(options.steps, has_levers=options.levers, siblings=options.siblings)
   cfg, rng = tiny_run.config(**sections), np.random.default_rng(options.seed)
   with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     root = pathlib.Path(folder)
