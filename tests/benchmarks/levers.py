@@ -1,6 +1,6 @@
-"""What each lever costs: search and update of the quickstart with and without, in one run.
+"""What each lever costs: search and update of configs/deepsearch.py with and without, in one run.
 
-  python tests/benchmarks/levers.py --model=runs/quickstart/warmstart [--levers=off,epochs]
+  python tests/benchmarks/levers.py --model=runs/deepsearch/warmstart [--levers=off,epochs]
     [--repeats=5]
 
 Levers are sets of overrides (LEVERS; add yours). Each has a run of its own, and the runs take steps
@@ -28,7 +28,7 @@ from ds_jax.run.training import Training
 from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
 
-CONFIG = Path(__file__).parents[2] / 'configs/quickstart.py'
+CONFIG = Path(__file__).parents[2] / 'configs/deepsearch.py'
 NUM_WARM = 2  # steps that compile, and after which the memory holds solutions
 
 _BANDIT = {'explore.temperature': 'bandit'}
