@@ -8,11 +8,13 @@ from ds_jax.checks import InputError
 from ds_jax.config.derived import context_length, temperature_name
 from ds_jax.config.fields import Config
 
+_ONE_CHILD_AT_A_TIME = ('direct', 'fork', 'prefix')  # policies that draw children so
+
 
 def check_contradictions(config: Config) -> None:
   """Raises InputError for fields that contradict each other, whatever the command."""
   search, train = config.search, config.train
-  if search.policy in ('direct', 'fork', 'prefix') and search.max_expansions < search.max_depth:
+  if search.policy in _ONE_CHILD_AT_A_TIME and search.max_expansions < search.max_depth:
     raise InputError(
       f'search.max_expansions = {search.max_expansions} does not allow one rollout of '
       f'search.max_depth = {search.max_depth} segments; raise it.'
@@ -45,7 +47,7 @@ def check_contradictions(config: Config) -> None:
 def _check_distinct(config: Config) -> None:
   """Raises InputError where no expansion has siblings that could differ."""
   search = config.search
-  if search.policy not in ('deepsearch', 'faithful'):
+  if search.policy in _ONE_CHILD_AT_A_TIME:
     raise InputError(
       f'search.siblings = distinct is about children that are drawn together, and search.policy = '
       f'{search.policy} draws one at a time; set search.policy=deepsearch, or '
