@@ -7,32 +7,21 @@ right: there search.policy=deepsearch with search.siblings=distinct is ahead.
 """
 
 import ml_collections
+import rollouts
 
 
 def learn_by_it(config: ml_collections.ConfigDict) -> None:
   """Sets what the recipe says, whatever the task."""
-  search = config.search
-  search.policy = 'direct'  # K rollouts per problem
-  search.num_trajectories = 8  # K
-  search.incomplete_score = -1.0  # outcomes are right or wrong
+  rollouts.learn_from_groups(config)
   config.verify.degenerate = 'keep'  # garbled texts are wrong like others
 
   train = config.train
   train.max_refills = 0  # groups without contrast are not replaced
   train.epochs = 4  # passes, each an update, at a third of the learning rate of one
   train.success_weight = 1.0  # w: rare successes weigh up to twice as much
-  train.advantage = 'q_mean'  # outcome minus the mean of the group,
-  train.baseline_ends = 'all'  # the whole group,
-  train.ends = 'all'
-  train.granularity = 'outcome'  # the same for all tokens of a rollout
   train.uniform_trees = 'drop'  # groups without contrast teach nothing
 
   memory = config.memory
   memory.when = 'at_once'  # solutions of problems that are still failed join the next updates,
   memory.per_update = 32  # as many at a time
   memory.advantage = 1.0
-
-  curriculum = config.curriculum
-  curriculum.filter_samples = 0  # every problem is trained on: a hard set costs its filter
-  curriculum.rehearsal_share = 0.0  # nothing is left to rehearse
-  curriculum.max_cached_per_problem = 0  # the memory has them

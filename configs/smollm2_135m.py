@@ -12,14 +12,16 @@ half times the time (tests/benchmarks/README.md).
 import dataclasses
 
 import ml_collections
+import rollouts
 
 from ds_jax.config import Config
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Fields not named here are off, or have the defaults of ds_jax/config/fields.py."""
+  """Fields not named here are those of configs/rollouts.py and of ds_jax/config/fields.py."""
   config = ml_collections.ConfigDict(dataclasses.asdict(Config()))
   config.seed = 0
+  rollouts.learn_from_groups(config)
 
   model = config.model
   model.path = 'HuggingFaceTB/SmolLM2-135M-Instruct'
@@ -34,39 +36,27 @@ def get_config() -> ml_collections.ConfigDict:
   config.sampling.temperature = 0.6  # so small a model rambles at 1
 
   search = config.search
-  search.policy = 'direct'  # K rollouts per problem
   search.num_slots = 64  # per device: all rollouts of a step at a time
   search.width = 1  # one rollout a slot
   search.max_depth = 1  # segments
   search.segment_length = 16  # T, tokens: a sentence that ends in a number
-  search.num_trajectories = 8  # K
   search.max_expansions = 8  # eight rollouts of one segment
   search.replay_chunk = 64  # tokens: a whole prompt in one expansion
   search.replay_lanes = 8
   search.path_block = 80  # positions: a whole path in one block
 
-  prompt_limit, length = (
-    data.get_oneway_ref('prompt_limit'),
-    search.get_oneway_ref('segment_length'),
-  )
+  prompt_limit = data.get_oneway_ref('prompt_limit')
   train = config.train
   train.batch_problems = 8  # sampled per step: 64 rows
   train.minibatch_problems = 8
-  train.row_length = prompt_limit + length  # S, tokens
+  train.row_length = prompt_limit + search.get_oneway_ref('segment_length')  # S, tokens
   train.micro_rows = 8  # rows per pass
   train.learning_rate = 1e-5  # at 4e-5 the entropy collapses
   train.warmup_steps = 0
   train.weight_decay = 0.0  # off: 40 updates
-  train.advantage = 'q_mean'  # outcome minus the mean of the group,
-  train.baseline_ends = 'all'  # the whole group,
-  train.ends = 'all'
-  train.granularity = 'outcome'  # the same for all tokens of a rollout
   train.uniform_trees = 'drop'  # groups without contrast teach nothing
 
-  curriculum = config.curriculum
-  curriculum.round_steps = (40,)
-  curriculum.filter_samples = 0  # every problem is trained on
-  curriculum.max_cached_per_problem = 0
+  config.curriculum.round_steps = (40,)
 
   evaluate = config.evaluate
   evaluate.num_problems = 48  # the interval is +-11 points

@@ -60,7 +60,12 @@ def test_a_deeper_task_takes_one_override(root, name, flags, sizes):
 
 def test_all_files_are_tested(root):
   files = {path.stem for path in (root / 'configs').glob('*.py')}
-  assert files == {*NAMES, 'baselines', 'recipe'}  # the latter are what the others share
+  assert files == {
+    *NAMES,
+    'baselines',
+    'recipe',
+    'rollouts',
+  }  # the latter are what the others share
 
 
 def test_the_quickstart_is_chain_with_a_curve(root):
