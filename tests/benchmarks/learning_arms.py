@@ -20,7 +20,7 @@ class Task:
 
   config: str  # file of configs/
   tokens: int  # generated, of a run
-  every_steps: int  # training steps between evaluations; fewer where an arm draws more problems
+  every_steps: int  # training steps between evaluations; more where an arm draws fewer problems
   learning_rate: float  # of an arm whose `rate` is 1
   overrides: Mapping[str, object] = dataclasses.field(default_factory=dict)
   problems: Problems = 'all'
@@ -99,7 +99,6 @@ ARMS = {
 _TREE = {'search.width': 4, 'search.width_decay': 0, 'search.max_expansions': 32}
 CHOICES: dict[str, dict[str, Mapping[str, object]]] = {
   'search': {
-    'direct': {'search.policy': 'direct'},
     'deepsearch': {'search.policy': 'deepsearch', **_TREE},
     'narrow': {
       'search.policy': 'deepsearch',
@@ -138,10 +137,6 @@ CHOICES: dict[str, dict[str, Mapping[str, object]]] = {
   'explore': {
     'bandit': {'explore.temperature': 'bandit'},
     'steered': {'explore.temperature': 'steered'},
-  },
-  'divide': {
-    'nothing': {'train.normalization': 'mean_only'},
-    'deviation': {'train.normalization': 'standard'},
   },
   # Of configs/deepsearch.py: one update on whatever contrast a large draw has.
   'batch': {
@@ -254,9 +249,19 @@ def run_command(task: str, arm: str, seeds: Iterable[int]) -> str:
   return f"python tests/benchmarks/learning.py run --task={task} --arms='{arm}' --seeds={names}"
 
 
-def _passes_of(task: Task, num_problems: int) -> dict[str, object]:
-  """Rows per pass that suit smaller draws: results are the same up to floating point."""
-  return {'train.micro_rows': 2 * num_problems} if num_problems < task.num_problems else {}
+def _of_draws(task: Task, num_problems: int) -> dict[str, object]:
+  """What follows from how many problems a step draws.
+
+  Smaller draws are evaluated after more steps, but after fewer tokens, and have fewer rows per
+  pass: results are the same up to floating point.
+  """
+  if num_problems >= task.num_problems:
+    return {'evaluate.every_steps': task.every_steps}
+  factor = max(1, task.num_problems // num_problems // 2)
+  return {
+    'evaluate.every_steps': task.every_steps * factor,
+    'train.micro_rows': 2 * num_problems,
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,12 +281,7 @@ class Run:
   def overrides(self) -> dict[str, object]:
     """Fields of the config of its task that differ."""
     task, arm = TASKS[self.task], arm_of(self.arm)
-    usual = task.num_problems
-    num_problems = arm.overrides.get('train.batch_problems', usual)
-    # Smaller draws are evaluated after more steps, but after fewer tokens.
-    every_steps = task.every_steps
-    if num_problems < usual:
-      every_steps *= max(1, usual // num_problems // 2)
+    num_problems = arm.overrides.get('train.batch_problems', task.num_problems)
     return {
       **task.overrides,
       'train.learning_rate': float(f'{task.learning_rate * arm.rate:.6g}'),
@@ -290,8 +290,7 @@ class Run:
       **arm.overrides,
       'seed': self.seed,
       'curriculum.max_tokens': task.tokens,
-      'evaluate.every_steps': every_steps,
-      **_passes_of(task, num_problems),
+      **_of_draws(task, num_problems),
       'checkpoint.every_steps': 25,
       'log.tensorboard': False,
     }

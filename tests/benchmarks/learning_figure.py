@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import io
 import re
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from learning_arms import FIRST_TUNING_SEED
-from learning_points import PASS_RATES, Point, finished, key_of, read_points
+from learning_points import PASS_RATES, Point, curves, read_points
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -78,16 +77,10 @@ def draw_panels(runs: Runs) -> Figure:
 
 def _runs_by_arm(task: str, arms: Sequence[str]) -> Runs:
   """The points of each finished run on a test seed, by arm, in the order of `arms`."""
-  points = read_points()
-  ended = finished(points)
-  by_run: dict[tuple[str, str, int], list[Point]] = collections.defaultdict(list)
-  for point in points:
-    if key_of(point) in ended:
-      by_run[key_of(point)].append(point)
   runs: Runs = {arm: [] for arm in arms}
-  for (of_task, arm, seed), of_run in by_run.items():
+  for (of_task, arm, seed), of_run in curves(read_points()).items():
     if of_task == task and arm in runs and seed < FIRST_TUNING_SEED:
-      runs[arm].append(sorted(of_run, key=lambda point: point['step']))
+      runs[arm].append(of_run)
   return {arm: of_arm for arm, of_arm in runs.items() if of_arm}
 
 

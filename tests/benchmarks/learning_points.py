@@ -54,6 +54,16 @@ def finished(points: Iterable[Point]) -> dict[tuple[str, str, int], Point]:
   return {key_of(point): point for point in points if 'overrides' in point}
 
 
+def curves(points: Iterable[Point]) -> dict[tuple[str, str, int], list[Point]]:
+  """The points of every run that is at its end, in the order of their steps."""
+  points = list(points)
+  ended, by_run = finished(points), collections.defaultdict(list)
+  for point in points:
+    if key_of(point) in ended:
+      by_run[key_of(point)].append(point)
+  return {key: sorted(of_run, key=lambda point: point['step']) for key, of_run in by_run.items()}
+
+
 def keep(points: Iterable[Point]) -> None:
   """Writes the points that are new, or that have changed."""
   with _writing:

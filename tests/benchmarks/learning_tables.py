@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from learning_arms import FIRST_TUNING_SEED, LABELS, family, run_command
-from learning_points import PASS_RATES, Point, finished, key_of, read_points
+from learning_points import PASS_RATES, Point, curves, finished, key_of, read_points
 from scipy.special import stdtrit
 
 _ENOUGH_SEEDS = 3  # fewer are a sketch
@@ -25,7 +25,7 @@ def table(task: str, baselines: Sequence[str]) -> str:
       spends say when an arm gets to the mean pass@1 that the baseline ends with.
   """
   ends = _ends_by_arm(task, is_tuning=False)
-  curves = _curves(task)
+  by_run = curves(read_points())
   names = ['arm', 'seeds', 'pass@1', 'hard pass@1', 'pass@k', 'processor s', 'M update tokens']
   for baseline in baselines:
     names += [f'minus {baseline}', f'{baseline} reached after: tokens, time']
@@ -44,7 +44,7 @@ def table(task: str, baselines: Sequence[str]) -> str:
           *(
             cell
             for baseline in baselines
-            for cell in _compare(ends_by_seed, ends.get(baseline, {}), curves)
+            for cell in _compare(ends_by_seed, ends.get(baseline, {}), by_run)
           ),
         ]
       )
@@ -59,9 +59,9 @@ def curve(task: str, arm: str) -> dict[str, object]:
   Returns:
     Fields as ds_jax/report/summary.py has them of `beside`.
   """
-  ends, curves = _ends_by_arm(task, is_tuning=False)[arm], _curves(task)
+  ends, by_run = _ends_by_arm(task, is_tuning=False)[arm], curves(read_points())
   points = []
-  for together in zip(*(curves[key_of(end)] for end in ends.values()), strict=False):
+  for together in zip(*(by_run[key_of(end)] for end in ends.values()), strict=False):
     mean = {name: float(np.mean([point[name] for point in together])) for name in _OF_CURVE}
     points.append({name: round(value, 4) for name, value in mean.items()})
   return {
@@ -113,7 +113,7 @@ def _ends_by_arm(task: str, *, is_tuning: bool) -> dict[str, dict[int, Point]]:
 def _compare(
   ends: Mapping[int, Point],
   baseline: Mapping[int, Point],
-  curves: Mapping[tuple[str, str, int], Sequence[Point]],
+  by_run: Mapping[tuple[str, str, int], Sequence[Point]],
 ) -> list[str]:
   """The cells of a row beside one baseline; empty for itself."""
   if ends is baseline:
@@ -122,7 +122,7 @@ def _compare(
   for cost in COSTS_TO_REACH:
     spent = [point[cost] for point in baseline.values() if cost in point]
     if spent:
-      reached = [cost_to_reach(curves[key_of(end)], goal, cost) for end in ends.values()]
+      reached = [cost_to_reach(by_run[key_of(end)], goal, cost) for end in ends.values()]
       shares.append(_median_share(np.divide(reached, np.mean(spent))))
   return [_paired(ends, baseline), ', '.join(filter(None, shares))]
 
@@ -160,15 +160,6 @@ def _median_share(shares: Sequence[float]) -> str:
   median = float(np.median(measured))
   number = f'x {median:.2f}' if np.isfinite(median) else 'not'
   return f'{number} ({reached} of {len(measured)})'
-
-
-def _curves(task: str) -> dict[tuple[str, str, int], list[Point]]:
-  """The points of every run of a task, in order."""
-  curves: dict[tuple[str, str, int], list[Point]] = collections.defaultdict(list)
-  for point in read_points():
-    if point['task'] == task:
-      curves[key_of(point)].append(point)
-  return {key: sorted(points, key=lambda point: point['step']) for key, points in curves.items()}
 
 
 def _paired(ends: Mapping[int, Point], others: Mapping[int, Point]) -> str:
