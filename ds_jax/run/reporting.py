@@ -31,7 +31,7 @@ def check_beside(session: Session) -> None:
 
   A run that goes on does so without it.
   """
-  if not (session.workdir.root / 'metrics.jsonl').exists():
+  if not session.workdir.metrics.exists():
     read_beside(session.config.log.beside)
 
 
@@ -46,7 +46,7 @@ def report(session: Session, output: str = '') -> tuple[dict[str, Any], str]:
     InputError: if there is nothing to report on, or the workdir cannot be written.
   """
   workdir = session.workdir
-  metrics = read_metrics(workdir.root / 'metrics.jsonl')
+  metrics = read_metrics(workdir.metrics)
   if not metrics:
     raise InputError(f'{workdir.root} has no metrics.jsonl to report on; run `ds-jax train` first.')
   summary = json.loads(workdir.summary.read_text()) if workdir.summary.exists() else {}
@@ -95,7 +95,7 @@ def finish(
     examples: from `example_trees`.
   """
   workdir = session.workdir
-  summary = make_summary(read_metrics(workdir.root / 'metrics.jsonl')) | {
+  summary = make_summary(read_metrics(workdir.metrics)) | {
     'status': 'done',
     **fields,
   }

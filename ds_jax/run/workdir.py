@@ -74,6 +74,10 @@ class Workdir:
     )
 
   @property
+  def metrics(self) -> pathlib.Path:
+    return self.root / 'metrics.jsonl'
+
+  @property
   def summary(self) -> pathlib.Path:
     return self.root / 'summary.json'
 

@@ -216,7 +216,7 @@ def metrics(workdir: Workdir) -> list[dict]:
   """Rows of metrics.jsonl without what depends on the clock."""
   return [
     {k: v for k, v in row.items() if not k.startswith('time/')}
-    for row in read_metrics(workdir.root / 'metrics.jsonl')
+    for row in read_metrics(workdir.metrics)
   ]
 
 

@@ -107,12 +107,14 @@ CHOICES: dict[str, dict[str, Mapping[str, object]]] = {
       'search.max_expansions': 64,
     },
     'released': {'search.policy': 'faithful', **_TREE},
-    # Of sums, whose rollouts are one segment: two of half the length.
-    'halves': {
+    # Of sums, whose rollouts are one segment: four of a quarter of the length.
+    'quarters': {
       'search.policy': 'deepsearch',
       **_TREE,
-      'search.max_depth': 2,
-      'search.segment_length': 8,
+      'search.width': 2,
+      'search.max_depth': 4,
+      'search.segment_length': 4,
+      'search.max_expansions': 64,
     },
     'law': {'search.policy': 'fork', 'search.fork_rule': 'law'},
     'strata': {'search.policy': 'fork', 'search.fork_rule': 'strata'},
