@@ -115,6 +115,7 @@ CHOICES: dict[str, dict[str, Mapping[str, object]]] = {
       'search.max_depth': 4,
       'search.segment_length': 4,
       'search.max_expansions': 64,
+      'train.row_length': 80,
     },
     'law': {'search.policy': 'fork', 'search.fork_rule': 'law'},
     'strata': {'search.policy': 'fork', 'search.fork_rule': 'strata'},
