@@ -57,6 +57,7 @@ TINY_QUICKSTART = {
   'data.chain.num_warmstart': 64,
   'curriculum.round_steps': 2,
   'evaluate.num_problems': 4,
+  'evaluate.num_samples': 2,
   'train.max_refills': 0,
   'train.contrast_groups': 0,
 }
@@ -96,13 +97,16 @@ def measured(part: str, arguments: Sequence[str], seconds: float) -> Iterator[di
     yield from _failure(part, process.wait(), seconds)
 
 
-def quickstart(workdir: pathlib.Path, settings: dict[str, Any], seconds: float) -> Iterator[dict]:
+def quickstart(
+  workdir: pathlib.Path, settings: dict[str, Any], seconds: float, *, training: float
+) -> Iterator[dict[str, Any]]:
   """The warm start, and then the training of configs/quickstart.py.
 
   Args:
     workdir: of the run; what is there is gone on with.
     settings: that differ from the file's, by name.
     seconds: of both together.
+    training: seconds of the training, at most.
   """
   # Imported here: the other parts need no package for metrics.
   from ds_jax.report.metrics import read_metrics  # noqa: PLC0415
@@ -116,7 +120,7 @@ def quickstart(workdir: pathlib.Path, settings: dict[str, Any], seconds: float) 
     yield from _failure('warmstart', status, seconds - SAVING)
     return
   yield {'what': 'warmstart', 'seconds': round(spent, 1)}
-  left = min(TRAINING, seconds - spent - SAVING)
+  left = min(training, seconds - spent - SAVING)
   start = time.monotonic()
   status = _run_command('train', flags, max(left, 1.0))
   spent = time.monotonic() - start
@@ -162,7 +166,8 @@ def results(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     budget += seconds * scale
     left = max(budget - (time.monotonic() - start), 1.0)
     if part == 'quickstart':
-      yield from quickstart(flags.output / 'quickstart', settings, left)
+      workdir = flags.output / 'quickstart'
+      yield from quickstart(workdir, settings, left, training=TRAINING * scale)
     else:
       yield from measured(part, arguments, left)
 
