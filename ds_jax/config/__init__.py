@@ -16,6 +16,7 @@ from ds_jax.config.compare import (
 )
 from ds_jax.config.derived import (
   context_length,
+  goes_by_trajectory,
   num_updates,
   response_limit,
   scored_temperature,
@@ -77,6 +78,7 @@ __all__ = [
   'differing_fields',
   'fields_in_use',
   'flatten',
+  'goes_by_trajectory',
   'load_config',
   'num_updates',
   'response_limit',

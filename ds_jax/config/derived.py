@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ds_jax.config.fields import Config
+from ds_jax.config.fields import Config, TrainConfig
 
 
 def num_updates(config: Config) -> int:
@@ -28,6 +28,11 @@ def scored_temperature(config: Config) -> float | None:
   if config.explore.temperature == 'constant' or config.train.trained_policy == 'plain':
     return None
   return trained_temperature(config)
+
+
+def goes_by_trajectory(train: TrainConfig) -> bool:
+  """Whether the loss has one ratio for a whole trajectory, and reads where each ends."""
+  return train.policy_loss == 'gspo'
 
 
 def temperature_name(temperature: float) -> str:

@@ -296,15 +296,31 @@ class TrainConfig:
   frozen: Annotated[str, Pattern('parameter paths, e.g. embedding|layers/.*_scale')] = ''
   # updates in a row with a gradient that is not finite, then the run stops
   max_skipped: Coming[Positive] = 10
-  clip_low: NotNegative = 0.2  # ratios below 1 - clip_low are clipped
-  clip_high: NotNegative = 0.28  # ratios above 1 + clip_high are clipped
-  dual_clip: NotNegative = 10.0  # bound of the ratio where the advantage is negative
+  # what bounds the ratio of new over old probability: 'ppo' (clipped per token; paper), 'gspo' (per
+  # trajectory: the geometric mean over its tokens, arXiv:2507.18071, whose loss_aggregation is
+  # 'sequence_mean'; needs granularity 'outcome') or 'cispo' (per token: a bounded weight of the
+  # token's log-prob, so that no token is left out, arXiv:2506.13585)
+  policy_loss: Later[Literal['ppo', 'gspo', 'cispo']] = 'ppo'
+  clip_low: NotNegative = 0.2  # ppo: ratios below 1 - clip_low are clipped
+  clip_high: NotNegative = 0.28  # ppo: ratios above 1 + clip_high are clipped
+  gspo_clip_low: Later[NotNegative] = 3e-4  # gspo: likewise, of a trajectory's ratio
+  gspo_clip_high: Later[NotNegative] = 4e-4  # gspo: likewise
+  # ppo and gspo: bound of the ratio where the advantage is negative
+  dual_clip: NotNegative = 10.0
+  # cispo: largest weight of a token, its paper's 1 + eps_high; the value is arXiv:2510.13786's
+  cispo_cap: Later[Annotated[float, above(0.0)]] = 5.0
   # of a KL to the policy that the run started from; 0: off (paper)
   kl_coefficient: NotNegative = 0.0
   entropy_coefficient: NotNegative = 0.0  # of an entropy bonus; 0: off (paper)
-  # bound of the truncated importance weights of stale samples, for which every batch is scored
-  # again before the step; 0: off
+  # bound of the importance weights of stale samples, for which every batch is scored again before
+  # the step; 0: off
   importance_cap: NotNegative = 0.0
+  # what becomes of weights beyond it: 'truncated' to it, or 'masked' to 0 (the token teaches
+  # nothing), as those below importance_floor are
+  importance_outliers: Later[Literal['truncated', 'masked']] = 'truncated'
+  # masked: the smallest weight that counts, e.g. 0.5 with a cap of 5 (IcePop, arXiv:2510.18855);
+  # 0: none is too small
+  importance_floor: Later[NotNegative] = 0.0
   # which policy learns: the one at the temperature of the sample ('sampled'), or the one at
   # temperature 1 ('plain'): then the importance weights are those of it to the sampler. The KL and
   # the entropy are of the same policy
@@ -318,8 +334,9 @@ class TrainConfig:
   # its end (coarse rows of the paper's Table 4)
   granularity: Literal['node', 'outcome'] = 'node'
   # what q_mean divides by: 'mean_only' (nothing), 'standard' (the deviation); 'none': no mean
-  # either
-  normalization: Literal['mean_only', 'standard', 'none'] = 'mean_only'
+  # either. 'success_rate': whatever the advantage, its group's share of right ends, so that rare
+  # successes weigh more (MaxRL's (r - mean) / mean of r in {0, 1}, arXiv:2602.02710)
+  normalization: Literal['mean_only', 'standard', 'success_rate', 'none'] = 'mean_only'
   # ends whose mean q_mean and leave_one_out subtract: the K 'collected' (released) or 'all'
   # verified
   baseline_ends: Literal['collected', 'all'] = 'collected'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ds_jax.checks import InputError
-from ds_jax.config.derived import context_length, temperature_name
+from ds_jax.config.derived import context_length, goes_by_trajectory, temperature_name
 from ds_jax.config.fields import Config
 
 _ONE_CHILD_AT_A_TIME = ('direct', 'fork', 'prefix')  # policies that draw children so
@@ -37,6 +37,8 @@ def check_contradictions(config: Config) -> None:
     _check_prefix(config)
   _check_draws(config)
   _check_temperatures(config)
+  _check_policy_loss(config)
+  _check_importance(config)
   if train.batch_problems % train.minibatch_problems:
     raise InputError(
       f'train.batch_problems = {train.batch_problems} is not a multiple of '
@@ -185,6 +187,55 @@ def _check_temperatures(config: Config) -> None:
       'train.trained_policy = plain learns at temperature 1 from samples of another one, and '
       'train.importance_cap = 0 leaves out their importance weights; set train.importance_cap=2, '
       'or train.trained_policy=sampled.'
+    )
+
+
+def _check_policy_loss(config: Config) -> None:
+  """Raises InputError where a loss other than PPO's has no meaning."""
+  train = config.train
+  if train.policy_loss == 'ppo':
+    return
+  if train.objective == 'imitation':
+    raise InputError(
+      f'train.policy_loss = {train.policy_loss} is about updates by sampled responses, and '
+      'train.objective = imitation has none; set train.policy_loss=ppo.'
+    )
+  if not goes_by_trajectory(train):
+    return
+  if train.granularity == 'node':
+    raise InputError(
+      f'train.policy_loss = {train.policy_loss} has one ratio and one advantage for a whole '
+      'trajectory, and train.granularity = node gives each of its nodes another advantage, which '
+      'trajectories share; set train.granularity=outcome, or train.policy_loss=ppo or cispo.'
+    )
+  if train.importance_cap:
+    raise InputError(
+      f'train.importance_cap = {train.importance_cap} weighs each token by itself, and '
+      f'train.policy_loss = {train.policy_loss} has one ratio for a whole trajectory; set '
+      'train.importance_cap=0 (its clip bounds stale samples), or train.policy_loss=ppo or cispo.'
+    )
+
+
+def _check_importance(config: Config) -> None:
+  """Raises InputError for bounds of importance weights that contradict each other."""
+  train = config.train
+  if train.importance_outliers == 'masked' and not train.importance_cap:
+    raise InputError(
+      'train.importance_outliers = masked is about importance weights, and train.importance_cap = '
+      '0 leaves them out; set train.importance_cap=5, or importance_outliers=truncated.'
+    )
+  if not train.importance_floor:
+    return
+  if train.importance_outliers == 'truncated':
+    raise InputError(
+      f'train.importance_floor = {train.importance_floor} is the smallest weight that is not '
+      'masked, and train.importance_outliers = truncated masks none; set '
+      'train.importance_outliers=masked, or importance_floor=0.'
+    )
+  if train.importance_floor >= train.importance_cap:
+    raise InputError(
+      f'train.importance_floor = {train.importance_floor} is not below train.importance_cap = '
+      f'{train.importance_cap}: every token would be masked; lower it.'
     )
 
 

@@ -20,6 +20,7 @@ from ds_jax.config import (
   SamplingConfig,
   SearchConfig,
   context_length,
+  goes_by_trajectory,
   num_updates,
   scored_temperature,
   trained_temperature,
@@ -77,8 +78,13 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     frozen=config.train.frozen,
   )
   yield from _search_parts(config, decoder, mesh, state=state)
-  has_temperatures = scored_temperature(config) is not None
-  yield from _update_parts(learner, state, [rows, *short_rows], has_temperatures=has_temperatures)
+  pattern = empty_batch(
+    1,
+    1,
+    has_temperatures=scored_temperature(config) is not None,
+    has_ends=goes_by_trajectory(config.train),
+  )
+  yield from _update_parts(learner, state, [rows, *short_rows], pattern=pattern)
 
 
 def _search_parts(
@@ -128,9 +134,12 @@ def _search_parts(
 
 
 def _update_parts(
-  learner: Learner, state: TrainState, shapes: Sequence[RowShape], *, has_temperatures: bool
+  learner: Learner, state: TrainState, shapes: Sequence[RowShape], *, pattern: Batch
 ) -> Iterator[Part]:
-  """Rows are scored, gradients accumulated, and applied; with every length that rows may have."""
+  """Rows are scored, gradients accumulated, and applied; with every length that rows may have.
+
+  The fields of the rows are those of `pattern`.
+  """
   rows, *short_rows = shapes
   mesh = learner.mesh
   params, moments = bytes_per_device(state.params), bytes_per_device(state.opt_state)
@@ -140,7 +149,7 @@ def _update_parts(
   while_updating = Resident(params, moments, gradients=bytes_per_device(grads))
 
   def passes(shape: RowShape, which: str) -> Iterator[Part]:
-    batch = _described_rows(shape, mesh, has_temperatures=has_temperatures)
+    batch = _described_rows(shape, mesh, pattern)
     num_blocks = -(-shape.row_length // BLOCK)
     trips = {'key_blocks': (num_blocks + 1) / 2}  # a block of queries visits those before it
     yield Part(
@@ -172,11 +181,11 @@ def _update_parts(
   )
 
 
-def _described_rows(shape: RowShape, mesh: Mesh, *, has_temperatures: bool) -> Batch:
+def _described_rows(shape: RowShape, mesh: Mesh, pattern: Batch) -> Batch:
   """The rows of one pass."""
   rows = sharding.batch_sharding(mesh)
   describe = lambda x: jax.ShapeDtypeStruct(tuple(shape), x.dtype, sharding=rows)
-  return jax.tree.map(describe, empty_batch(1, 1, has_temperatures=has_temperatures))
+  return jax.tree.map(describe, pattern)
 
 
 def expand_trips(

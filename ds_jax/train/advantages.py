@@ -36,8 +36,9 @@ def group_advantages(
     trajectories: all verified ends of one tree, or one group of direct rollouts (`flat_group`).
     config: `ends` says which of them train, `uniform_trees` what becomes of a group without
       contrast, `advantage` the estimator, `granularity` whether each node has its own value,
-      `success_weight` how much more the nodes of correct ends weigh: with outcomes r in {0, 1} and
-      p the group's mean, (r - p) + w r (1 - p).
+      `normalization` whether the group's success rate divides (`success_rate`), `success_weight`
+      how much more the nodes of correct ends weigh: with outcomes r in {0, 1} and p the group's
+      mean, (r - p) + w r (1 - p).
     response_limit: max_depth * T, tokens; the overlong penalty counts back from it.
 
   Raises:
@@ -58,6 +59,8 @@ def group_advantages(
     per_node = centred_nodes(views, config, response_limit, is_trained=is_trained)
   else:
     per_node = NODE_ADVANTAGES[config.advantage](views, config, response_limit)
+  if config.normalization == 'success_rate':
+    per_node = over_success_rate(per_node, success_rate(views, config))
 
   per_token = []
   for values, view, flag in zip(per_node, views, is_trained, strict=True):
@@ -128,9 +131,11 @@ def baseline(end_rewards: np.ndarray, normalization: str) -> tuple[float, float]
 
   mean_only: (mu, 1), arXiv:2503.20783 (Dr. GRPO) and the released DeepSearch scripts.
   standard: (mu, sigma + 1e-6), population sigma, arXiv:2402.03300 (GRPO). none: (0, 1).
+  success_rate: (mu, 1), which `over_success_rate` divides.
 
   Args:
-    end_rewards: `[K]` of the group's ends. For K = 1, as released, mu = 0 and sigma = 1.
+    end_rewards: `[K]` of the group's ends. For K = 1, as released, mu = 0 and sigma = 1; but under
+      success_rate mu is the mean of the one.
     normalization: `train.normalization`.
   """
   end_rewards = np.asarray(end_rewards, np.float64)
@@ -138,7 +143,7 @@ def baseline(end_rewards: np.ndarray, normalization: str) -> tuple[float, float]
   if normalization == 'none':
     return 0.0, 1.0
   mean, sigma = 0.0, 1.0
-  if len(end_rewards) > 1:
+  if len(end_rewards) > 1 or (normalization == 'success_rate' and len(end_rewards)):
     mean, sigma = float(end_rewards.mean()), float(end_rewards.std())
   if normalization == 'standard':
     return mean, sigma + EPSILON
@@ -209,6 +214,34 @@ NODE_ADVANTAGES = {
   'td': td,
   'leave_one_out': leave_one_out,
 }
+
+
+def success_rate(trajectories: Sequence[Trajectory], config: TrainConfig) -> float:
+  """Returns p, the share of right ends among those whose mean the advantage subtracts.
+
+  These are the ends of `baseline_ends` for q_mean and leave_one_out, and all of the group for the
+  estimators that subtract what nodes are worth.
+  """
+  has_baseline = config.advantage in ('q_mean', 'leave_one_out')
+  is_counted = _are_counted(trajectories, config.baseline_ends if has_baseline else 'all')
+  is_correct = np.array([t.is_correct for t in trajectories], bool)
+  return float(is_correct[is_counted].mean()) if is_counted.any() else 0.0
+
+
+def over_success_rate(per_node: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:
+  """A(s) / (2 p), and 0 where p = 0: with outcomes in {0, 1} it is (r - p) / p.
+
+  That is MaxRL (arXiv:2602.02710, Algorithm 1): rewards here are -1 and 1, so r - mean is twice
+  what it is there. p is of right answers, and not the mean of rewards, which may be negative.
+
+  Args:
+    per_node: advantages of the nodes of each trajectory.
+    rate: p of the group.
+  """
+  divided = []
+  for values in per_node:
+    divided.append(values / (2 * rate) if rate else np.zeros_like(values))
+  return divided
 
 
 def centred_nodes(

@@ -18,7 +18,7 @@ import numpy as np
 from ds_jax.checks import InputError, check_shape
 from ds_jax.config import TrainConfig
 from ds_jax.train.advantages import GroupAdvantages
-from ds_jax.train.losses import token_weights
+from ds_jax.train.losses import Copies, token_weights
 from ds_jax.types import Trajectory
 
 # Rows of packed trees are at least this long; measured by tests/benchmarks/packed_update.py.
@@ -72,6 +72,9 @@ class Batch(NamedTuple):
   num_negative: np.ndarray  # [R, S] float32, copies with advantage < 0
   # [R, S] float32 > 0, that each token is scored at; None: one for all, the learner's
   temperature: np.ndarray | None = None
+  # [R, S] each, sums over the trajectories that end at each token: of all their tokens, where above
+  # it is of their copies of the one token. None: the loss goes by tokens
+  ends: Copies | None = None
 
   @property
   def token_mask(self) -> np.ndarray:
@@ -200,12 +203,15 @@ def plain_examples(
   return examples
 
 
-def pack(examples: Sequence[Example], row_length: int) -> tuple[Batch, Origin]:
+def pack(
+  examples: Sequence[Example], row_length: int, *, has_ends: bool = False
+) -> tuple[Batch, Origin]:
   """Packs sequences in the flattened form: each is a piece of its own.
 
   Args:
     examples: the sequences, prompt and response together at most `row_length` tokens.
     row_length: S, positions per row.
+    has_ends: the loss needs `Batch.ends`.
 
   Returns:
     The batch, with as many rows as needed (none for no examples), and where each response begins.
@@ -214,7 +220,7 @@ def pack(examples: Sequence[Example], row_length: int) -> tuple[Batch, Origin]:
     InputError: if a sequence does not fit a row.
     ValueError: if an advantage or log-prob is not one per response token.
   """
-  pieces = [_sequence(example) for example in examples]
+  pieces = [_sequence(example, has_ends=has_ends) for example in examples]
   batch, origin = pack_pieces(pieces, row_length)
   prompt_lengths = np.array([len(example.prompt_tokens) for example in examples], int)
   return batch, origin._replace(start=origin.start + prompt_lengths)
@@ -232,8 +238,12 @@ def pack_pieces(pieces: Sequence[Batch], row_length: int) -> tuple[Batch, Origin
   sizes = [len(piece.tokens) for piece in pieces]
   origin = first_fit_decreasing(sizes, row_length)
   num_rows = int(origin.row.max(initial=-1)) + 1
-  has_temperatures = any(piece.temperature is not None for piece in pieces)
-  batch = empty_batch(num_rows, row_length, has_temperatures=has_temperatures)
+  batch = empty_batch(
+    num_rows,
+    row_length,
+    has_temperatures=any(piece.temperature is not None for piece in pieces),
+    has_ends=any(piece.ends is not None for piece in pieces),
+  )
   for piece, row, start in zip(pieces, *origin, strict=True):
     size = len(piece.tokens)
     # Indices counted from the start of the piece count from the start of the row now.
@@ -264,13 +274,15 @@ def first_fit_decreasing(lengths: Sequence[int], row_length: int) -> Origin:
   return Origin(rows, starts)
 
 
-def empty_batch(num_rows: int, row_length: int, *, has_temperatures: bool = False) -> Batch:
+def empty_batch(
+  num_rows: int, row_length: int, *, has_temperatures: bool = False, has_ends: bool = False
+) -> Batch:
   """Returns rows of padding, `[R, S]`: nothing is seen, nothing is scored."""
-  piece = empty_piece(row_length, 1.0 if has_temperatures else None)
+  piece = empty_piece(row_length, 1.0 if has_temperatures else None, has_ends=has_ends)
   return jax.tree.map(lambda field: np.repeat(field[None], num_rows, axis=0), piece)
 
 
-def empty_piece(size: int, temperature: float | None = None) -> Batch:
+def empty_piece(size: int, temperature: float | None = None, *, has_ends: bool = False) -> Batch:
   """Returns `[size]` positions of padding, with that temperature if there is one."""
   zeros = np.zeros(size, np.float32)
   index = np.arange(size, dtype=np.int32)
@@ -288,6 +300,7 @@ def empty_piece(size: int, temperature: float | None = None) -> Batch:
     num_positive=zeros,
     num_negative=zeros,
     temperature=None if temperature is None else np.full(size, temperature, np.float32),
+    ends=Copies(zeros, zeros, zeros, zeros) if has_ends else None,
   )
   return jax.tree.map(np.copy, piece)  # fields are written to, each on its own
 
@@ -298,13 +311,14 @@ def add_copy(
   """Counts one trajectory's copy of the tokens at `where`, in place.
 
   With weight w and advantage A it adds w, w max(A, 0) and w max(-A, 0) to the sums that the
-  collapsed loss reads (see `losses.Copies`).
+  collapsed loss reads (see `losses.Copies`), and what they are for all its tokens together to
+  `ends`, if the piece has these.
 
   Args:
     piece: fields `[S]`.
-    where: positions of the trajectory's response tokens, each once.
+    where: positions of the trajectory's response tokens, each once, in order.
     weight: of each of its tokens in the loss.
-    advantage: of its tokens.
+    advantage: of its tokens; with `ends` all have the same.
   """
   piece.weight[where] += weight
   piece.positive[where] += weight * np.maximum(advantage, 0)
@@ -312,13 +326,24 @@ def add_copy(
   piece.num_copies[where] += 1
   piece.num_positive[where] += np.greater(advantage, 0)
   piece.num_negative[where] += np.less(advantage, 0)
+  positions = np.arange(len(piece.tokens))[where]
+  if piece.ends is not None and len(positions):
+    last, num_tokens, total = positions[-1], len(positions), np.mean(advantage, dtype=np.float64)
+    piece.ends.positive[last] += weight * num_tokens * max(total, 0.0)
+    piece.ends.negative[last] += weight * num_tokens * max(-total, 0.0)
+    piece.ends.num_positive[last] += num_tokens * (total > 0)
+    piece.ends.num_negative[last] += num_tokens * (total < 0)
 
 
 def micro_batches(batch: Batch, micro_rows: int) -> Iterator[Batch]:
   """Yields the batch `micro_rows` rows at a time; rows of padding fill the last part."""
   num_rows, row_length = batch.tokens.shape
-  has_temperatures = batch.temperature is not None
-  padding = empty_batch(-num_rows % micro_rows, row_length, has_temperatures=has_temperatures)
+  padding = empty_batch(
+    -num_rows % micro_rows,
+    row_length,
+    has_temperatures=batch.temperature is not None,
+    has_ends=batch.ends is not None,
+  )
   padded = jax.tree.map(lambda field, empty: np.concatenate([field, empty]), batch, padding)
   for start in range(0, len(padded.tokens), micro_rows):
     rows = slice(start, start + micro_rows)
@@ -361,13 +386,13 @@ def _scored_at(trajectory: Trajectory, default: float | None) -> float | None:
   return trajectory.temperature
 
 
-def _sequence(example: Example) -> Batch:
+def _sequence(example: Example, *, has_ends: bool) -> Batch:
   """Returns one sequence as a piece."""
   check_shape('advantage', example.advantage, example.response_tokens.shape)
   check_shape('behavior_logprobs', example.behavior_logprobs, example.response_tokens.shape)
   tokens = np.concatenate([example.prompt_tokens, example.response_tokens])
   response = slice(len(example.prompt_tokens), len(tokens))
-  piece = empty_piece(len(tokens), example.temperature)
+  piece = empty_piece(len(tokens), example.temperature, has_ends=has_ends)
   piece.tokens[:] = tokens
   piece.positions[:] = np.arange(len(tokens))
   piece.key_end[:] = len(tokens)  # all that follows sees it

@@ -117,6 +117,87 @@ def collapsed_loss(
   )
 
 
+def weighted_loss(
+  logprobs: jax.Array, behavior_logprobs: jax.Array, copies: Copies, *, cap: float
+) -> CollapsedLoss:
+  """CISPO's loss (arXiv:2506.13585, Eq. 4 and 5), summed over the copies of each token.
+
+  With rho = exp(logprob - behavior_logprob), of which no gradient is taken, and A the advantage,
+    loss = -min(rho, cap) A logprob.
+  The weight is bounded, and no token loses its gradient. It is linear in A.
+
+  Args:
+    logprobs: `[...]` of the present policy.
+    behavior_logprobs: `[...]` of the policy that sampled.
+    copies: their sums, `[...]` each.
+    cap: bound of the weight, the paper's 1 + eps_high; it sets no lower one.
+
+  Raises:
+    ValueError: if the shapes differ.
+  """
+  check_shape('behavior_logprobs', behavior_logprobs, logprobs.shape)
+  for name, sums in copies._asdict().items():
+    check_shape(name, sums, logprobs.shape)
+  ratio = jax.lax.stop_gradient(jnp.exp(logprobs - behavior_logprobs))
+  advantages = copies.positive - copies.negative
+  return CollapsedLoss(
+    loss=-jnp.minimum(ratio, cap) * advantages * logprobs,
+    num_clipped=(copies.num_positive + copies.num_negative) * (ratio > cap),
+    num_clipped_lower=jnp.zeros_like(ratio),
+  )
+
+
+def sequence_loss(
+  log_ratio: jax.Array, key_end: jax.Array, token_mask: jax.Array, *, ends: Copies, clip: Clip
+) -> CollapsedLoss:
+  """GSPO's loss (arXiv:2507.18071, Eq. 5 and 7), at the last token of each trajectory.
+
+  Trajectory y with advantage A has the ratio s = (pi(y) / mu(y))^(1 / |y|), the geometric mean of
+  its tokens' ratios, and the loss
+    max(-A s, -A clip(s, 1 - low, 1 + high)),
+  which the dual clip bounds where A < 0, as in `clipped_loss`. Trajectories may share tokens, and a
+  gradient goes to each token of each.
+
+  Args:
+    log_ratio: `[R, S]`, log of policy over behaviour probability; 0 where nothing is scored.
+    key_end: `[R, S]` int32, as in a Batch.
+    token_mask: `[R, S]` bool, tokens of trajectories.
+    ends: sums over the trajectories that end at each token, `[R, S]` each.
+    clip: bounds of s.
+
+  Raises:
+    ValueError: if the shapes differ.
+  """
+  lengths = path_sums(token_mask.astype(log_ratio.dtype), key_end)
+  mean_log_ratio = path_sums(log_ratio, key_end) / jnp.maximum(lengths, 1)
+  # A path that no trajectory ends at has ratio 1 before exp, so that no inf meets a weight of 0.
+  is_end = ends.num_positive + ends.num_negative > 0
+  mean_log_ratio = jnp.where(is_end, mean_log_ratio, 0)
+  return collapsed_loss(mean_log_ratio, jnp.zeros_like(mean_log_ratio), ends, clip=clip)
+
+
+def path_sums(values: jax.Array, key_end: jax.Array) -> jax.Array:
+  """Sum of values over the path from the root of its piece to each position, itself included.
+
+  Position j is on the path to i iff j <= i < key_end[j]: its value is added from j on, and taken
+  away from key_end[j] on.
+
+  Args:
+    values: `[R, S]`; 0 at padding.
+    key_end: `[R, S]` int32, as in a Batch.
+
+  Returns:
+    `[R, S]`.
+  """
+  check_shape('key_end', key_end, values.shape)
+
+  def of_row(values: jax.Array, key_end: jax.Array) -> jax.Array:
+    left = jnp.zeros_like(values).at[key_end].add(values, mode='drop')
+    return jnp.cumsum(values - left)
+
+  return jax.vmap(of_row)(values, key_end)
+
+
 def reference_kl(logprobs: jax.Array, reference_logprobs: jax.Array) -> jax.Array:
   """KL(policy || reference) from the sampled token: r - log r - 1, r = reference / policy.
 

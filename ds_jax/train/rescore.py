@@ -30,45 +30,76 @@ def rescore(
     params: of the present policy, before the step's first update.
     batch: `[R, S]` on the host.
     reference: parameters of the reference policy; read where `kl_coefficient` > 0.
-    config: `kl_coefficient` and `importance_cap`; 0 switches either off.
+    config: `kl_coefficient` and `importance_cap`, 0 switches either off; `importance_outliers` and
+      `importance_floor`.
   """
   if config.kl_coefficient:
     reference_logprobs, _ = learner.score(reference, batch)
     batch = batch._replace(reference_logprobs=reference_logprobs)
   if config.importance_cap:
     logprobs, _ = learner.score(params, batch)
-    batch = truncate_importance(batch, logprobs, config.importance_cap)
+    batch = weigh_importance(batch, logprobs, config)
   return batch
 
 
-def truncate_importance(batch: Batch, logprobs: np.ndarray, cap: float) -> Batch:
-  """Truncated importance weights for samples of an older or otherwise different policy.
+def weigh_importance(batch: Batch, logprobs: np.ndarray, config: TrainConfig) -> Batch:
+  """Importance weights for samples of an older or otherwise different policy.
 
   With mu the policy that sampled and pi_0 the present one, a token's advantage is multiplied by
-    min(pi_0 / mu, cap)
-  and the clipped ratio is pi / pi_0: it starts at 1 however stale the sample is. The truncation
-  bounds the variance (Ionides 2008, doi:10.1198/106186008X320456); the split into two ratios is
-  that of arXiv:2110.00641.
+  `importance_weights` of pi_0 / mu and the clipped ratio is pi / pi_0: it starts at 1 however stale
+  the sample is. The split into two ratios is that of arXiv:2110.00641.
 
   Args:
     batch: its `behavior_logprobs` are mu's.
     logprobs: `[R, S]` float32, pi_0's.
-    cap: upper bound of the weight, > 0.
+    config: `importance_cap`, > 0, and what becomes of weights beyond it.
 
   Raises:
     ValueError: if `logprobs` has another shape than the batch.
   """
   check_shape('logprobs', logprobs, batch.tokens.shape)
   mask = batch.token_mask
-  # min(pi_0 / mu, cap), in logarithms so that exp cannot overflow; 1 where nothing is scored.
-  log_weight = np.where(mask, logprobs - batch.behavior_logprobs, 0)
-  weight = np.exp(np.minimum(log_weight, np.log(cap))).astype(np.float32)
-  # A weight is positive, so it scales the sums of positive and of negative advantages alike.
-  return batch._replace(
+  log_weight = np.where(mask, logprobs - batch.behavior_logprobs, 0)  # 0 where nothing is scored
+  weight = importance_weights(log_weight, config).astype(np.float32)
+  # No weight is negative, so it scales the sums of positive and of negative advantages alike.
+  batch = batch._replace(
     positive=batch.positive * weight,
     negative=batch.negative * weight,
     behavior_logprobs=np.where(mask, logprobs, batch.behavior_logprobs),
   )
+  if config.importance_outliers == 'masked':
+    # What teaches nothing is not counted as clipped either.
+    is_learnt = weight > 0
+    batch = batch._replace(
+      num_positive=batch.num_positive * is_learnt, num_negative=batch.num_negative * is_learnt
+    )
+  return batch
+
+
+def importance_weights(log_weight: np.ndarray, config: TrainConfig) -> np.ndarray:
+  """Returns bounded importance weights from the logarithms of w = pi_0 / mu.
+
+  truncated: min(w, cap), which bounds the variance (Ionides 2008, doi:10.1198/106186008X320456).
+  masked: w if floor <= w <= cap, else 0: tokens on which the two policies differ so much teach
+  nothing (IcePop, arXiv:2510.18855).
+
+  Args:
+    log_weight: of each token.
+    config: `importance_outliers`, `importance_cap`, `importance_floor`.
+  """
+  # In logarithms, so that exp cannot overflow.
+  weight = np.exp(np.minimum(log_weight, np.log(config.importance_cap)))
+  if config.importance_outliers == 'truncated':
+    return weight
+  return np.where(_is_outlier(log_weight, config), 0, weight)
+
+
+def _is_outlier(log_weight: np.ndarray, config: TrainConfig) -> np.ndarray:
+  """Which weights are beyond the bounds."""
+  is_large = log_weight > np.log(config.importance_cap)
+  if config.importance_outliers == 'truncated' or not config.importance_floor:
+    return is_large
+  return is_large | (log_weight < np.log(config.importance_floor))
 
 
 def score_solutions(
@@ -105,17 +136,17 @@ def score_solutions(
 def importance_metrics(
   before: Sequence[Batch], after: Sequence[Batch], config: TrainConfig
 ) -> dict[str, float]:
-  """Returns metrics of the weights that `truncate_importance` gave a step.
+  """Returns metrics of the weights that `weigh_importance` gave a step.
 
   There are none if it is off, or nothing is trained on.
 
   Means over copies of response tokens. importance_mean: of the weight. importance_capped: share
-  whose weight was cut to `importance_cap`.
+  whose weight was cut to `importance_cap`; importance_masked: to 0.
 
   Args:
     before: the minibatches of the step as packed.
     after: the same minibatches, rescored.
-    config: `importance_cap`.
+    config: `importance_cap`, `importance_outliers`, `importance_floor`.
   """
   if not config.importance_cap:
     return {}
@@ -128,10 +159,11 @@ def importance_metrics(
   copies, log_weights = np.concatenate(copies), np.concatenate(log_weights)
   if not copies.sum():
     return {}
-  log_cap = np.log(config.importance_cap)
-  weights = np.exp(np.minimum(log_weights, log_cap))
+  weights = importance_weights(log_weights, config)
+  outliers = copies[_is_outlier(log_weights, config)]
   total = copies.sum()
+  share = 'capped' if config.importance_outliers == 'truncated' else 'masked'
   return {
     'train/importance_mean': float((copies * weights).sum() / total),
-    'train/importance_capped': float(copies[log_weights > log_cap].sum() / total),
+    f'train/importance_{share}': float(outliers.sum() / total),
   }

@@ -21,7 +21,15 @@ from ds_jax.model.decoder import Decoder, Rows
 from ds_jax.model.sharded import mesh_logprobs
 from ds_jax.sharding import num_slot_shards, parameter_shardings, put_rows, replicated
 from ds_jax.train.batch import Batch, RowShape, micro_batches
-from ds_jax.train.losses import Clip, Copies, collapsed_loss, reference_kl
+from ds_jax.train.losses import (
+  Clip,
+  CollapsedLoss,
+  Copies,
+  collapsed_loss,
+  reference_kl,
+  sequence_loss,
+  weighted_loss,
+)
 from ds_jax.train.optimizer import without_frozen
 from ds_jax.train.state import TrainState
 
@@ -206,12 +214,13 @@ def make_learner(
 def policy_loss_fn(config: TrainConfig) -> LossFn:
   """Returns the Tree-GRPO loss of a packed batch, summed over the copies of each response token.
 
-  loss = sum of weight * (clipped loss + kl_coefficient * KL - entropy_coefficient * entropy)
+  loss = sum of weight * (policy loss + kl_coefficient * KL - entropy_coefficient * entropy)
 
-  The clipped loss is that of `losses.collapsed_loss`, KL that of `losses.reference_kl`. A term
-  whose coefficient is 0 is not computed.
+  The policy loss is that of `losses.collapsed_loss`, `sequence_loss` or `weighted_loss`, as
+  `policy_loss` says; KL that of `losses.reference_kl`. A term whose coefficient is 0 is not
+  computed.
   """
-  clip = Clip(config.clip_low, config.clip_high, config.dual_clip)
+  policy_loss = POLICY_LOSSES[config.policy_loss]
 
   def loss_fn(
     logprobs: jax.Array, entropies: jax.Array, batch: Batch
@@ -221,8 +230,7 @@ def policy_loss_fn(config: TrainConfig) -> LossFn:
     mask = batch.num_copies > 0
     # Positions that predict nothing get ratio 1 before exp, so that no inf meets a weight of 0.
     logprobs = jnp.where(mask, logprobs, batch.behavior_logprobs)
-    copies = Copies(batch.positive, batch.negative, batch.num_positive, batch.num_negative)
-    per_token = collapsed_loss(logprobs, batch.behavior_logprobs, copies, clip=clip)
+    per_token = policy_loss(logprobs, batch, config)
     loss = jnp.sum(per_token.loss)
     kl = jnp.zeros_like(logprobs)
     if config.kl_coefficient:
@@ -244,6 +252,34 @@ def policy_loss_fn(config: TrainConfig) -> LossFn:
     )
 
   return loss_fn
+
+
+def _ppo(logprobs: jax.Array, batch: Batch, config: TrainConfig) -> CollapsedLoss:
+  clip = Clip(config.clip_low, config.clip_high, config.dual_clip)
+  return collapsed_loss(logprobs, batch.behavior_logprobs, _copies(batch), clip=clip)
+
+
+def _gspo(logprobs: jax.Array, batch: Batch, config: TrainConfig) -> CollapsedLoss:
+  return sequence_loss(
+    logprobs - batch.behavior_logprobs,
+    batch.key_end,
+    batch.num_copies > 0,
+    ends=batch.ends,
+    clip=Clip(config.gspo_clip_low, config.gspo_clip_high, config.dual_clip),
+  )
+
+
+def _cispo(logprobs: jax.Array, batch: Batch, config: TrainConfig) -> CollapsedLoss:
+  return weighted_loss(logprobs, batch.behavior_logprobs, _copies(batch), cap=config.cispo_cap)
+
+
+# policy_loss(logprobs [R, S], batch, config) -> sums over the copies of each token; log-probs are
+# the behaviour's where nothing is scored.
+POLICY_LOSSES = {'ppo': _ppo, 'gspo': _gspo, 'cispo': _cispo}
+
+
+def _copies(batch: Batch) -> Copies:
+  return Copies(batch.positive, batch.negative, batch.num_positive, batch.num_negative)
 
 
 def sum_over_copies(values: jax.Array | float, batch: Batch) -> jax.Array:
@@ -271,9 +307,10 @@ def update_metrics(statistics: Statistics, grad_norm: float, is_applied: bool) -
 def clip_metrics(statistics: Statistics) -> dict[str, float]:
   """Returns the figures of a clipped objective, means over response tokens unless stated.
 
-  clip_fraction: share of tokens whose clipped branch is larger. clip_fraction_lower: share that the
-  dual clip bounds. approx_kl: behaviour minus policy log-prob. ratio_max_log: largest |log ratio|;
-  0 up to float noise at the first update on fresh samples.
+  clip_fraction: share of tokens whose clipped branch is larger; of gspo, whose trajectory's is; of
+  cispo, whose weight is cut. clip_fraction_lower: share that the dual clip bounds. approx_kl:
+  behaviour minus policy log-prob. ratio_max_log: largest |log ratio|; 0 up to float noise at the
+  first update on fresh samples.
   """
   return {
     'train/clip_fraction': _mean(statistics.num_clipped, statistics),

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ds_jax.checks import check_shape
-from ds_jax.config import TrainConfig
+from ds_jax.config import TrainConfig, goes_by_trajectory
 from ds_jax.train.advantages import group_advantages
 from ds_jax.train.batch import (
   Batch,
@@ -63,7 +63,9 @@ class Sizes(NamedTuple):
   added: list[int]  # after the branch before it in the same piece
 
 
-def pack_tree_rows(trees: Sequence[Sequence[Branch]], row_length: int) -> Batch:
+def pack_tree_rows(
+  trees: Sequence[Sequence[Branch]], row_length: int, *, has_ends: bool = False
+) -> Batch:
   """Packs the trained part of every group's tree into rows.
 
   A piece of a tree repeats the prompt and the path to where the tree was cut, while large pieces
@@ -72,6 +74,7 @@ def pack_tree_rows(trees: Sequence[Sequence[Branch]], row_length: int) -> Batch:
   Args:
     trees: of a minibatch, from `trained_branches`.
     row_length: S, positions per row.
+    has_ends: the loss needs `Batch.ends`.
 
   Raises:
     InputError: if a trajectory does not fit a row.
@@ -82,13 +85,15 @@ def pack_tree_rows(trees: Sequence[Sequence[Branch]], row_length: int) -> Batch:
   pieces = []
   for tree, runs in zip(trees, tightest, strict=True):
     for start, stop, size in runs:
-      pieces.append(lay_out(tree[start:stop], size))
+      pieces.append(lay_out(tree[start:stop], size, has_ends=has_ends))
   return pack_pieces(pieces, row_length)[0]
 
 
-def pack_flat_rows(trees: Sequence[Sequence[Branch]], row_length: int) -> Batch:
+def pack_flat_rows(
+  trees: Sequence[Sequence[Branch]], row_length: int, *, has_ends: bool = False
+) -> Batch:
   """Packs the same minibatch with every trajectory on its own."""
-  return pack(examples_of(trees), row_length)[0]
+  return pack(examples_of(trees), row_length, has_ends=has_ends)[0]
 
 
 PACKINGS = {'tree': pack_tree_rows, 'flat': pack_flat_rows}
@@ -186,21 +191,23 @@ def pack_trees(
 ) -> Batch:
   """Packs one minibatch in rows of the shape that fits it."""
   shape = choose_shape(trees, shapes, config.packing)
-  return PACKINGS[config.packing](trees, shape.row_length)
+  has_ends = goes_by_trajectory(config)
+  return PACKINGS[config.packing](trees, shape.row_length, has_ends=has_ends)
 
 
-def lay_out(branches: Sequence[Branch], size: int) -> Batch:
+def lay_out(branches: Sequence[Branch], size: int, *, has_ends: bool = False) -> Batch:
   """Returns a tree of branches in depth-first order as one piece, fields `[S]`.
 
   Args:
     branches: of one group, sorted by `node_ids`.
     size: S, distinct tokens, prompt included.
+    has_ends: the loss needs `Batch.ends`.
 
   Raises:
     ValueError: if two of them share a node but not its tokens.
   """
   prompt = branches[0].trajectory.prompt_tokens
-  piece = empty_piece(size, branches[0].temperature)
+  piece = empty_piece(size, branches[0].temperature, has_ends=has_ends)
   piece.tokens[: len(prompt)] = prompt
   piece.positions[: len(prompt)] = np.arange(len(prompt))
   piece.key_end[:] = size  # until a later branch leaves the node

@@ -1,213 +1,194 @@
-r"""Decode steps and updates at 1.5B in bfloat16 beside the published limits of the GPU or TPU here.
+r"""What a GPU or TPU does with ds_jax, in eight minutes: right results, speed, the main job.
 
-  python tests/benchmarks/accelerator.py                 # 8 prefixes of 8,192, 8 siblings each
-  python tests/benchmarks/accelerator.py --kernel=off --attention=off   # left to XLA
-  python tests/benchmarks/accelerator.py --tiny          # tries the script, on a CPU too
+  python tests/benchmarks/accelerator.py --output=figures     # all parts
+  python tests/benchmarks/accelerator.py --tiny               # tries the script, on a CPU too
 
-`decode`: bytes that a step cannot avoid (parameters, valid positions of paths and segments, each
-read once, as in `ds-jax plan`), times steps, over seconds and bandwidth. `update`: FLOPs of the
-model in one forward and backward pass of rows of that many tokens (6 N per token, and causal
-attention; not what is computed again for lack of memory) over seconds and peak. One device; warm;
-medians. Limits are those of ds_jax/plan/topology.py.
+  part         within   what it says
+  compare        50 s   kernels beside XLA's programs: how far either is from float32
+  decode        130 s   1.5B in bfloat16, search and direct rollouts, with kernels and without:
+                        ms a step, share of the device's bandwidth
+  update        120 s   1.5B in bfloat16, rows of 4,096 and of 16,384 tokens, likewise: tokens a
+                        second, share of its peak
+  quickstart    180 s   warm start, then two minutes of the quickstart's training
+
+Each part is a process of its own, ends when its time is over, and leaves what it did not need to
+the next; what stands last within a part (the programs without kernels) is what is cut off. Every
+figure is a line of JSON, on the terminal and in OUTPUT/accelerator.jsonl, as soon as it is there.
+What the figures mean: `accelerator_parts.py`, which makes them, and takes sizes as flags. Weights
+are random: nothing is downloaded.
+
+On a bare machine, from the root of a checkout (nothing beside it is read):
+
+  pip install 'jax[cuda13]'      # or 'jax[tpu]', if it is not there yet
+  pip install flax optax ml-collections orbax-checkpoint tokenizers safetensors transformers \
+    matplotlib tensorboardX jinja2 'etils[epath]'
+  PYTHONPATH=. python tests/benchmarks/accelerator.py --output=figures
+
+Without a network: `pip download -d wheels …` of the same names elsewhere, for the machine's Python,
+and `pip install --no-index --find-links=wheels …` there. Of several devices the first is measured;
+the quickstart takes them all.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
 import json
+import os
+import pathlib
+import signal
 import statistics
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
-from ds_jax import sharding
-from ds_jax.config import TrainConfig
-from ds_jax.decode.expand import ExpandShape, bind_sampling, compile_expand, compile_slots
-from ds_jax.decode.sampling import sampling_options
-from ds_jax.interfaces import SlotPlan
-from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import init_decoder
-from ds_jax.plan.command import KNOWN, update_flops
-from ds_jax.plan.parts import unavoidable_bytes
-from ds_jax.plan.topology import CHIPS, Chip, device_limits
-from ds_jax.train.batch import empty_batch
-from ds_jax.train.optimizer import make_optimizer
-from ds_jax.train.state import search_form
-from ds_jax.train.step import make_learner, policy_loss_fn
-
-KINDS = {
-  'TPU v4': 'v4',
-  'TPU v5 lite': 'v5e',
-  'TPU v5': 'v5p',
-  'TPU v6 lite': 'v6e',
-  'A100': 'a100',
-  'H100': 'h100',
-  'H200': 'h200',
+ROOT = pathlib.Path(__file__).parents[2]
+FILE_NAME = 'accelerator.jsonl'
+# Seconds of each part, in order.
+PARTS = {'compare': 50.0, 'decode': 130.0, 'update': 120.0, 'quickstart': 180.0}
+# Seconds of the quickstart's training, and of what it needs to save once it is asked to stop.
+TRAINING, SAVING = 120.0, 20.0
+TINY_QUICKSTART = {
+  'warmstart.num_steps': 2,
+  'data.chain.num_train': 64,
+  'data.chain.num_warmstart': 64,
+  'curriculum.round_steps': 2,
+  'evaluate.num_problems': 4,
+  'evaluate.num_samples': 2,
+  'train.max_refills': 0,
+  'train.contrast_groups': 0,
 }
-TINY = DecoderConfig(
-  vocab_size=256,
-  num_ids=256,
-  num_layers=2,
-  width=64,
-  mlp_width=128,
-  num_heads=4,
-  num_kv_heads=2,
-  head_width=16,
-  max_positions=32768,
-)
 
 
-def chip_here() -> Chip:
-  """The limits of the first device; a CPU has those of a v5e, to try the script."""
-  kind = jax.devices()[0].device_kind
-  if jax.default_backend() == 'cpu':
-    return CHIPS['v5e']
-  return CHIPS[next(name for part, name in reversed(KINDS.items()) if part in kind)]
+@contextlib.contextmanager
+def running(command: Sequence[str], seconds: float) -> Iterator[subprocess.Popen]:
+  """A process that is asked to stop after some seconds, and ended a little later.
+
+  It does not outlive the block. Standard error goes where that of this process goes.
+  """
+  environment = os.environ | {'PYTHONPATH': str(ROOT)}
+  with subprocess.Popen(
+    [sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+  ) as process:
+    timers = [
+      threading.Timer(seconds, process.terminate),
+      threading.Timer(seconds + SAVING, process.kill),
+    ]
+    for timer in timers:
+      timer.start()
+    try:
+      yield process
+    finally:
+      for timer in timers:
+        timer.cancel()
+      process.kill()
 
 
-def median_seconds(run: Callable[[], Any], repeats: int) -> float:
-  """Of runs after the first, which compiles."""
-  times = []
-  for _ in range(repeats + 1):
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    times.append(time.perf_counter() - start)
-  return statistics.median(times[1:])
+def measured(part: str, arguments: Sequence[str], seconds: float) -> Iterator[dict[str, Any]]:
+  """Figures of a part of accelerator_parts.py, as it prints them."""
+  script = str(pathlib.Path(__file__).with_name('accelerator_parts.py'))
+  with running([script, part, *arguments], seconds) as process:
+    for line in process.stdout:
+      if line.startswith('{'):  # libraries may say something, too
+        yield json.loads(line)
+    yield from _failure(part, process.wait(), seconds)
 
 
-def decode(config: DecoderConfig, flags: argparse.Namespace) -> dict[str, Any]:
-  """One expansion of paths that are there already."""
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  shape = ExpandShape(
-    num_slots=flags.slots,
-    width=flags.width,
-    segment_length=flags.tokens,
-    context_length=flags.prefix + flags.tokens,
-    replay_chunk=flags.tokens,
-    replay_lanes=1,
-    path_block=512,
-    num_kv_heads=config.num_kv_heads,
-    head_width=config.head_width,
-    cache_kernel=flags.kernel,
-  )
-  model = search_form(
-    init_decoder(config, jax.random.key(0)), mesh=mesh, dtype=config.compute_dtype
-  )
-  expand_fn = bind_sampling(compile_expand(mesh, shape), sampling_options(), [2**30])
-  full = lambda value: np.full(flags.slots, value, np.int32)
-  plan = SlotPlan(
-    append_child=full(-1),
-    keep_length=full(flags.prefix - 1),
-    replay_tokens=np.zeros((flags.slots, flags.tokens), np.int32),
-    replay_length=full(0),
-    copy_from=full(-1),
-    pending_token=full(1),
-    num_children=full(flags.width),
-    first_child=full(0),
-    key=np.asarray(jax.random.key_data(jax.random.split(jax.random.key(1), flags.slots))),
-  )
-  slots = [compile_slots(config, mesh, shape)()]
-  unavoidable = unavoidable_bytes(model, slots[0], flags.prefix)
+def quickstart(
+  workdir: pathlib.Path, settings: dict[str, Any], seconds: float, *, training: float
+) -> Iterator[dict[str, Any]]:
+  """The warm start, and then the training of configs/quickstart.py.
 
-  def run() -> Any:
-    slots[0], sampled = expand_fn(model, slots[0], plan)
-    return sampled
+  Args:
+    workdir: of the run; what is there is gone on with.
+    settings: that differ from the file's, by name.
+    seconds: of both together.
+    training: seconds of the training, at most.
+  """
+  # Imported here: the other parts need no package for metrics.
+  from ds_jax.report.metrics import read_metrics  # noqa: PLC0415
 
-  seconds = median_seconds(run, flags.repeats)
-  share = unavoidable * flags.tokens / seconds / device_limits(chip_here()).bandwidth
-  return {
-    'what': 'decode',
-    'prefix': flags.prefix,
-    'slots': flags.slots,
-    'width': flags.width,
-    'kernel': flags.kernel,
-    'ms_per_step': round(1e3 * seconds / flags.tokens, 3),
-    'tokens_per_second': round(flags.slots * flags.width * flags.tokens / seconds),
-    'unavoidable_gb': round(unavoidable / 1e9, 3),
-    'share_of_bandwidth': round(share, 3),
-  }
+  flags = [f'--config={ROOT}/configs/quickstart.py', f'--workdir={workdir}', '--json']
+  flags += [f'--config.{name}={value}' for name, value in settings.items()]
+  start = time.monotonic()
+  status = _run_command('warmstart', flags, seconds - SAVING)
+  spent = time.monotonic() - start
+  if status:
+    yield from _failure('warmstart', status, seconds - SAVING)
+    return
+  yield {'what': 'warmstart', 'seconds': round(spent, 1)}
+  left = min(training, seconds - spent - SAVING)
+  start = time.monotonic()
+  status = _run_command('train', flags, max(left, 1.0))
+  spent = time.monotonic() - start
+  rows = read_metrics(workdir / 'metrics.jsonl')
+  yield {'what': 'train', 'seconds': round(spent, 1), 'exit_code': status} | summary(rows)
 
 
-def update(config: DecoderConfig, length: int, flags: argparse.Namespace) -> dict[str, Any]:
-  """One forward and backward pass over rows of `length` tokens, each one sequence."""
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  rows = max(1, flags.row_tokens // length)
-  settings = TrainConfig(row_length=length, micro_rows=rows)
-  learner = make_learner(
-    make_optimizer(settings), mesh, micro_rows=rows, loss_fn=policy_loss_fn(settings)
-  )
-  params = jax.device_put(init_decoder(config, jax.random.key(0)), jax.devices()[0])
-  index = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
-  ones = np.ones((rows, length), np.float32)
-  batch = empty_batch(rows, length)._replace(
-    positions=index,
-    key_end=np.full_like(index, length),
-    predecessor=np.maximum(index - 1, 0),
-    weight=ones,
-    positive=ones,
-    num_copies=ones,
-    num_positive=ones,
-    behavior_logprobs=-np.log(config.num_ids) * ones,
-  )
-  batch = sharding.put_rows(batch, mesh)
-  total = [learner.start(params)]
-
-  def run() -> Any:
-    total[0] = learner.accumulate(params, total[0], batch)
-    return total[0]
-
-  seconds = median_seconds(run, flags.repeats)
-  flops = update_flops(dataclasses.replace(config, remat='none'), rows, length)
-  return {
-    'what': 'update',
-    'length': length,
-    'rows': rows,
-    'seconds': round(seconds, 4),
-    'tokens_per_second': round(rows * length / seconds),
-    'remat': flags.remat,
-    'kernel': flags.attention,
-    'model_tflop': round(flops / 1e12, 2),
-    'flop_utilisation': round(flops / seconds / device_limits(chip_here()).flops, 3),
-  }
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """What a run has done: medians over its steps, and the pass@1 of its evaluations."""
+  steps = [row for row in rows if row['kind'] == 'train']
+  figures: dict[str, Any] = {'steps': len(steps)}
+  for name in ('time/step', 'time/search', 'time/update', 'time/tokens_per_second'):
+    values = [row[name] for row in steps if name in row]
+    if values:
+      figures[name] = round(statistics.median(values), 3)
+  if steps:
+    figures['tokens'] = steps[-1]['search/tokens_so_far']
+  evaluations = [row for row in rows if row['kind'] == 'evaluate']
+  figures['pass_at_1'] = {row['when']: round(row['evaluate/pass_at_1'], 4) for row in evaluations}
+  return figures
 
 
-def results(config: DecoderConfig, flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
-  yield decode(config, flags)
-  for length in map(int, flags.lengths.split(',')):
-    yield update(config, length, flags)
+def _run_command(name: str, flags: Sequence[str], seconds: float) -> int:
+  """Runs a command of ds-jax; returns its exit code, 42 if it saved when its time was over."""
+  with running(['-m', 'ds_jax', name, *flags], seconds) as process:
+    process.stdout.read()
+    return process.wait()
+
+
+def _failure(what: str, status: int, seconds: float) -> Iterator[dict[str, Any]]:
+  """A line about a process that did not end well."""
+  if status in (-signal.SIGTERM, -signal.SIGKILL, 42):
+    yield {'what': what, 'error': f'cut off after {seconds:.0f} s'}
+  elif status:
+    yield {'what': what, 'error': f'exit code {status}'}
+
+
+def results(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
+  """The figures of all parts, one after the other."""
+  scale, budget, start = flags.minutes * 60 / sum(PARTS.values()), 0.0, time.monotonic()
+  arguments, settings = (['--tiny'], TINY_QUICKSTART) if flags.tiny else ([], {})
+  for part, seconds in PARTS.items():
+    budget += seconds * scale
+    left = max(budget - (time.monotonic() - start), 1.0)
+    if part == 'quickstart':
+      workdir = flags.output / 'quickstart'
+      yield from quickstart(workdir, settings, left, training=TRAINING * scale)
+    else:
+      yield from measured(part, arguments, left)
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  for name, default in (
-    ('prefix', 8192),
-    ('slots', 8),
-    ('width', 8),
-    ('tokens', 256),
-    ('row-tokens', 16_384),
-    ('repeats', 5),
-  ):
-    parser.add_argument(f'--{name}', type=int, default=default)
-  parser.add_argument('--lengths', default='4096,16384', help='tokens of a row of an update')
-  parser.add_argument('--kernel', default='auto', help="search.cache_kernel: 'auto' or 'off'")
-  parser.add_argument('--attention', default='auto', help="model.attention_kernel, or 'off'")
-  parser.add_argument('--remat', default='dots', help='model.remat of the update')
-  parser.add_argument('--tiny', action='store_true', help='a decoder that any machine runs')
+  parser.add_argument('--output', type=pathlib.Path, default='figures', help='folder; made')
+  parser.add_argument('--minutes', type=float, default=8.0, help='of all parts together')
+  parser.add_argument('--tiny', action='store_true', help='sizes that any machine runs')
   flags = parser.parse_args()
-  formats = {'remat': flags.remat, 'attention_kernel': flags.attention}
-  if flags.tiny:
-    config = dataclasses.replace(TINY, **formats)
-    flags.prefix, flags.tokens, flags.row_tokens, flags.lengths = 64, 16, 1024, '1024'
-  else:
-    config = dataclasses.replace(next(iter(KNOWN.values())), compute_dtype='bfloat16', **formats)
-  for found in results(config, flags):
-    print(json.dumps({'device': jax.devices()[0].device_kind} | found), flush=True)
+  flags.output = flags.output.absolute()
+  flags.output.mkdir(parents=True, exist_ok=True)
+  # SIGTERM ends the part that is running, too.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+  with open(flags.output / FILE_NAME, 'a') as file:
+    for figures in results(flags):
+      line = json.dumps(figures)
+      print(line, flush=True)
+      print(line, file=file, flush=True)
 
 
 if __name__ == '__main__':

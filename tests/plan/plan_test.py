@@ -106,8 +106,9 @@ def test_every_length_that_rows_may_have_is_planned():
   assert batch.shape[1] == 48
 
 
-def test_planned_are_the_programs_of_groups_with_temperatures():
-  """Expansions read one per slot, and passes over rows one per position unless 'plain' learns."""
+def test_planned_are_the_programs_of_the_settings():
+  """Of temperatures, expansions read one per slot, passes over rows one per position unless 'plain'
+  learns; where a loss goes by trajectories, passes read four sums of those that end somewhere."""
   mesh = make_mesh(devices=jax.devices()[:1])
 
   def inputs(**sections):
@@ -119,11 +120,13 @@ def test_planned_are_the_programs_of_groups_with_temperatures():
   off, bandit = inputs(), {'temperature': 'bandit'}
   on = inputs(explore=bandit)
   plain = inputs(explore=bandit, train={'trained_policy': 'plain', 'importance_cap': 2.0})
+  gspo = inputs(train={'policy_loss': 'gspo', 'granularity': 'outcome'})
   expansions, passes = ('expand', 'direct rollouts'), ('forward', 'forward and backward')
   assert {*expansions, *passes} < set(off)
   for name, count in off.items():
     assert on[name] == count + (name in expansions + passes), name
     assert plain[name] == count + (name in expansions), name
+    assert gspo[name] == count + 4 * (name in passes), name
 
 
 def test_planned_is_the_expansion_of_distinct_siblings():

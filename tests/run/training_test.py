@@ -222,8 +222,8 @@ def test_gradients_that_stay_broken_stop_the_run_and_lose_nothing(warm, tmp_path
   (workdir.root / 'config.json').unlink()
   pack, broken = PACKINGS['tree'], []
 
-  def pack_nan(*arguments):
-    batch = pack(*arguments)
+  def pack_nan(*arguments, **options):
+    batch = pack(*arguments, **options)
     if len(batch.tokens) and len(broken) < 5:
       broken.append(len(batch.tokens))
       batch = batch._replace(positive=np.full_like(batch.positive, np.nan))

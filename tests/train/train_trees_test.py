@@ -33,7 +33,7 @@ from ds_jax.train.batch import (
 )
 from ds_jax.train.losses import AGGREGATIONS
 from ds_jax.train.optimizer import make_optimizer
-from ds_jax.train.rescore import importance_metrics, rescore, truncate_importance
+from ds_jax.train.rescore import importance_metrics, rescore, weigh_importance
 from ds_jax.train.step import make_learner, policy_loss_fn
 from ds_jax.train.trees import (
   PACKINGS,
@@ -325,7 +325,8 @@ def test_importance_weights_are_truncated_and_ratios_start_at_one():
   batch = pack_tree_rows(trained_branches(minibatch(0, TRAIN), 'token_mean'), 48)
   learner, params, _ = tools()
   logprobs, _ = learner.score(params, batch)
-  after = truncate_importance(batch, logprobs, 1.1)
+  config = dataclasses.replace(TRAIN, importance_cap=1.1)
+  after = weigh_importance(batch, logprobs, config)
   mask = batch.token_mask & (batch.positive > 0)
   weight = (after.positive / np.where(mask, batch.positive, 1))[mask]
   expected = np.exp(logprobs - batch.behavior_logprobs)[mask]
@@ -333,7 +334,7 @@ def test_importance_weights_are_truncated_and_ratios_start_at_one():
   assert (expected > 1.1).any() and (expected < 1.1).any()
   mask, copies = batch.token_mask, batch.num_copies[batch.token_mask]
   ratio = np.exp(logprobs - batch.behavior_logprobs)[mask]
-  figures = importance_metrics([batch], [after], dataclasses.replace(TRAIN, importance_cap=1.1))
+  figures = importance_metrics([batch], [after], config)
   assert figures == pytest.approx(
     {
       'train/importance_mean': np.average(np.minimum(ratio, 1.1), weights=copies),
