@@ -39,9 +39,10 @@ class Caches(NamedTuple):
   values: jax.Array
 
 
-# (queries [N, C, 1, G, D] of N = B * W children, what the scan has cut out, layer [] int32) ->
-# partial attention of each child over its own segment.
-AttendSegments = Callable[[jax.Array, Sequence[jax.Array], jax.Array], Partial]
+# (queries [N, C, 1, G, D] of N = B * W children, what the scan has cut out, layer [] int32, where
+# the window begins in segments, [] int32 or None) -> partial attention of each child over its own
+# segment.
+AttendSegments = Callable[[jax.Array, Sequence[jax.Array], jax.Array, jax.Array | None], Partial]
 
 
 class CacheReader(Protocol):
@@ -57,6 +58,7 @@ class CacheReader(Protocol):
     layer: jax.Array,
     length: jax.Array,
     slot_index: jax.Array | None,
+    start: jax.Array | None,
   ) -> Partial:
     """Partial attention of a chunk's queries over the paths that it extends.
 
@@ -66,13 +68,24 @@ class CacheReader(Protocol):
       layer: `[]` int32, whose caches are read.
       length: `[R]` int32, positions of each lane's path.
       slot_index: `[R]` int32, the slot of each lane; None: lanes are the B slots.
+      start: `[R, Q]` int32, where each query's window begins; None: there is none.
     """
     ...
 
   def attend_paths(
-    self, q_BxCxWxGxD: jax.Array, paths: Caches, *, layer: jax.Array, length: jax.Array
+    self,
+    q_BxCxWxGxD: jax.Array,
+    paths: Caches,
+    *,
+    layer: jax.Array,
+    length: jax.Array,
+    start: jax.Array | None,
   ) -> Partial:
-    """Partial attention of one query of each child over the path of its slot, read once."""
+    """Partial attention of one query of each child over the path of its slot, read once.
+
+    `start` [B, W] int32 says where the children's windows begin, which are those of one position
+    in every slot; None: there are none.
+    """
     ...
 
   def read_segments(
@@ -117,21 +130,23 @@ class PlainReader:
   block: int  # path positions that are read at a time
   splits_layers = False
 
-  def attend_chunk_paths(self, q, paths, *, layer, length, slot_index):
+  def attend_chunk_paths(self, q, paths, *, layer, length, slot_index, start):
     return path.attend_path(
-      q, *paths, layer=layer, length=length, block=self.block, slot_index=slot_index
+      q, *paths, layer=layer, length=length, block=self.block, slot_index=slot_index, start=start
     )
 
-  def attend_paths(self, q, paths, *, layer, length):
-    return path.attend_path(q, *paths, layer=layer, length=length, block=self.block)
+  def attend_paths(self, q, paths, *, layer, length, start):
+    return path.attend_path(q, *paths, layer=layer, length=length, block=self.block, start=start)
 
   def read_segments(self, segments, step):
-    is_written = (jnp.arange(segments.keys.shape[4]) < step)[None, None]
+    positions = jnp.arange(segments.keys.shape[4])
+    is_written = (positions < step)[None, None]
 
-    def attend(q, of_layer, layer):
+    def attend(q, of_layer, layer, start):
       del layer
       keys, values = (x.reshape(-1, *x.shape[2:]) for x in of_layer)  # [B * W, C, T, D]
-      return attend_part(q, keys, values, is_written)
+      is_seen = is_written if start is None else is_written & (positions >= start)
+      return attend_part(q, keys, values, is_seen)
 
     return tuple(segments), attend
 
@@ -152,13 +167,14 @@ class TpuReader(PlainReader):
 
   interpret: bool = False  # whether the kernel runs as ordinary operations, on any device
 
-  def attend_paths(self, q, paths, *, layer, length):
+  def attend_paths(self, q, paths, *, layer, length, start):
     return tpu_cache.attend_caches(
       q,
       *paths,
       layer=layer,
       length=length,
       block=self.block,
+      start=None if start is None else start[:, 0],
       name=PATH_KERNEL,
       interpret=self.interpret,
     )
@@ -166,7 +182,7 @@ class TpuReader(PlainReader):
   def read_segments(self, segments, step):
     width, segment_length = segments.keys.shape[2], segments.keys.shape[4]
 
-    def attend(q, of_layer, layer):
+    def attend(q, of_layer, layer, start):
       del of_layer
       return tpu_cache.attend_caches(
         q,
@@ -175,6 +191,7 @@ class TpuReader(PlainReader):
         length=jnp.full(len(q), step),
         block=tpu_cache.segment_block(segment_length),
         rows=width,  # the children of a slot together
+        start=None if start is None else jnp.full(len(q), start),
         name=SEGMENT_KERNEL,
         interpret=self.interpret,
       )
@@ -201,28 +218,32 @@ class GpuReader:
   interpret: bool = False  # whether the kernel runs as ordinary operations, on any device
   splits_layers = True
 
-  def attend_chunk_paths(self, q, paths, *, layer, length, slot_index):
+  def attend_chunk_paths(self, q, paths, *, layer, length, slot_index, start):
     return gpu_cache.attend_caches(
       q,
       *paths,
       layer=layer,
       length=length,
       slot_index=slot_index,
+      start=start,
       name=PATH_KERNEL,
       interpret=self.interpret,
     )
 
-  def attend_paths(self, q, paths, *, layer, length):
-    return self.attend_chunk_paths(q, paths, layer=layer, length=length, slot_index=None)
+  def attend_paths(self, q, paths, *, layer, length, start):
+    return self.attend_chunk_paths(
+      q, paths, layer=layer, length=length, slot_index=None, start=start
+    )
 
   def read_segments(self, segments, step):
-    def attend(q, of_layer, layer):
+    def attend(q, of_layer, layer, start):
       del of_layer
       return gpu_cache.attend_caches(
         q,
         *_by_child(segments),
         layer=layer,
         length=jnp.full(len(q), step),
+        start=None if start is None else jnp.full((len(q), 1), start),
         name=SEGMENT_KERNEL,
         interpret=self.interpret,
       )
