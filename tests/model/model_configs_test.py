@@ -115,14 +115,14 @@ def random_fields_of_gemma(rng):
   choices = {
     'hidden_act': [None],
     'attention_dropout': [0.0],
-    'hidden_activation': ['gelu_pytorch_tanh', 'gelu_pytorch_tanh', 'silu'],
+    'hidden_activation': ['gelu_pytorch_tanh'] * 7 + ['silu'],
     'sliding_window': [4096, 512],
     'sliding_window_pattern': [6, 2],
     'query_pre_attn_scalar': [256, 24],
     'rope_local_base_freq': [None, 10000, 2e4],
-    'attn_logit_softcapping': [None, None, None, 30.0],
-    'final_logit_softcapping': [None, None, None, 30.0],
-    'use_bidirectional_attention': [None, False, False, True],
+    'attn_logit_softcapping': [None] * 7 + [30.0],
+    'final_logit_softcapping': [None] * 7 + [30.0],
+    'use_bidirectional_attention': [None] + [False] * 7 + [True],
     'rope_parameters': [None, None, nested, {'rope_type': 'default'}],
   }
   return {name: rng.choice(values) for name, values in choices.items()}
