@@ -19,7 +19,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from ds_jax.model.attention.kernels import triton
+from ds_jax.model.attention.kernels.triton import MIN_TILE
 from ds_jax.model.attention.partial import MASKED
+
+# Parts of a tile of keys at most, of which it is asked whether they are in a window.
+_MAX_PARTS = 8
 
 
 class _Visits(NamedTuple):
@@ -269,20 +273,20 @@ def seen_tiles(
 ) -> jax.Array:
   """`[B, query tiles, key tiles]` bool: False where no query of a tile sees a key of the other.
 
-  With a window, a tile of keys is also left out if the last position in it is out of the window of
-  the first position among the queries; padding, which sees nothing, counts for neither.
+  With a window it is asked of every query and of parts of the tiles of keys, so that little is left
+  of what a tile seems to hold in which one branch ends and another begins.
   """
-  last_end = key_end.reshape(len(key_end), -1, size).max(-1)
+  num_parts = 1 if window is None else max(1, min(_MAX_PARTS, size // MIN_TILE))
+  of_parts = lambda x: x.reshape(len(x), -1, size // num_parts).max(-1)
+  last_end = of_parts(key_end)
   index = jnp.arange(last_end.shape[1])
-  is_seen = (index <= index[:, None]) & (index[:, None] * size < last_end[:, None, :])
   if window is None:
-    return is_seen
-  limit = jnp.iinfo(jnp.int32).max // 2
-  is_token = jnp.arange(key_end.shape[1]) < key_end
-  of_tiles = lambda x: x.reshape(len(x), -1, size)
-  first = of_tiles(jnp.where(is_token, positions, limit)).min(-1)
-  last = of_tiles(jnp.where(is_token, positions, -limit)).max(-1)
-  return is_seen & (first[:, :, None] - last[:, None, :] < window)
+    return (index <= index[:, None]) & (index[:, None] * size < last_end[:, None, :])
+  query = jnp.arange(key_end.shape[1])[:, None]
+  is_seen = (index * (size // num_parts) <= query) & (query < last_end[:, None, :])
+  is_seen &= positions[:, :, None] - of_parts(positions)[:, None, :] < window
+  num_tiles = key_end.shape[1] // size
+  return is_seen.reshape(-1, num_tiles, size, num_tiles, num_parts).any((2, 4))
 
 
 def list_first(chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
