@@ -108,17 +108,24 @@ class CacheReader(Protocol):
     ...
 
   def scope_counts(
-    self, path_length: int, num_slots: int, paths: Caches, *, segments: Caches
+    self,
+    path_length: int,
+    num_slots: int,
+    paths: Caches,
+    *,
+    segments: Caches,
+    window: int | None = None,
   ) -> dict[str, float]:
-    """What a plan must know of a decode step, by named scope.
+    """What a plan must know of a layer in a decode step, by named scope.
 
     Of loops, how often they run; of kernels, the share that they read of the caches that they may
-    read, of segments on average over all steps.
+    read; where it differs between steps, on average over all of them.
 
     Args:
       path_length: positions of every slot's path.
       num_slots: B of a device.
       paths, segments: described by shape and dtype.
+      window: positions that the layer sees; None: all.
     """
     ...
 
@@ -153,10 +160,11 @@ class PlainReader:
   def keep_layout(self, cache):
     return cache
 
-  def scope_counts(self, path_length, num_slots, paths, *, segments):
-    del paths, segments
+  def scope_counts(self, path_length, num_slots, paths, *, segments, window=None):
+    del paths
+    steps = range(segments.keys.shape[4])
     return {
-      path.PATH_BLOCKS: -(-path_length // self.block),
+      path.PATH_BLOCKS: _path_blocks(path_length, steps, self.block, window=window),
       path.PATH_GROUPS: num_slots // path.group_size(num_slots),
     }
 
@@ -201,13 +209,16 @@ class TpuReader(PlainReader):
   def keep_layout(self, cache):
     return _row_major(cache)
 
-  def scope_counts(self, path_length, num_slots, paths, *, segments):
+  def scope_counts(self, path_length, num_slots, paths, *, segments, window=None):
     capacity, segment_length = paths.keys.shape[3], segments.keys.shape[4]
     path_block, segment_block = min(self.block, capacity), tpu_cache.segment_block(segment_length)
-    loops_of_chunks = super().scope_counts(path_length, num_slots, paths, segments=segments)
+    loops_of_chunks = super().scope_counts(
+      path_length, num_slots, paths, segments=segments, window=window
+    )
+    num_blocks = _path_blocks(path_length, range(segment_length), path_block, window=window)
     return loops_of_chunks | {
-      PATH_KERNEL: -(-path_length // path_block) * path_block / capacity,
-      SEGMENT_KERNEL: _mean_share(segment_length, segment_block, least=1),
+      PATH_KERNEL: num_blocks * path_block / capacity,
+      SEGMENT_KERNEL: _mean_share(segment_length, segment_block, least=1, window=window),
     }
 
 
@@ -253,15 +264,16 @@ class GpuReader:
   def keep_layout(self, cache):
     return _row_major(cache)
 
-  def scope_counts(self, path_length, num_slots, paths, *, segments):
+  def scope_counts(self, path_length, num_slots, paths, *, segments, window=None):
     del num_slots
     capacity, segment_length = paths.keys.shape[3], segments.keys.shape[4]
     width, itemsize = paths.keys.shape[4], paths.keys.dtype.itemsize
     path_tile = gpu_cache.tile_positions(capacity, width, itemsize)
     segment_tile = gpu_cache.tile_positions(segment_length, width, itemsize)
+    num_tiles = _path_blocks(path_length, range(segment_length), path_tile, window=window)
     return {
-      PATH_KERNEL: -(-path_length // path_tile) * path_tile / capacity,
-      SEGMENT_KERNEL: _mean_share(segment_length, segment_tile, least=0),
+      PATH_KERNEL: num_tiles * path_tile / capacity,
+      SEGMENT_KERNEL: _mean_share(segment_length, segment_tile, least=0, window=window),
     }
 
 
@@ -324,10 +336,24 @@ def _row_major(cache: jax.Array) -> jax.Array:
   return with_layout_constraint(cache, Layout(tuple(range(cache.ndim))))
 
 
-def _mean_share(segment_length: int, block: int, *, least: int) -> float:
+def _blocks_read(length: int, size: int, *, at: int, window: int | None) -> int:
+  """Blocks of `size` positions, of the first `length`, that a query at position `at` sees."""
+  first = 0 if window is None else max(0, at - window + 1)
+  return max(0, -(-length // size) - first // size)
+
+
+def _path_blocks(path_length: int, steps: range, size: int, *, window: int | None) -> float:
+  """Blocks of a path that are read, on average over the steps after it."""
+  counts = [_blocks_read(path_length, size, at=path_length + n, window=window) for n in steps]
+  return sum(counts) / len(counts)
+
+
+def _mean_share(segment_length: int, block: int, *, least: int, window: int | None) -> float:
   """Share of a segment that a kernel reads, on average over all steps.
 
   Step n has n positions to read, in whole blocks, of which it reads `least` even if n is 0.
   """
-  num_blocks = sum(max(least, -(-n // block)) for n in range(segment_length))
+  num_blocks = 0
+  for n in range(segment_length):
+    num_blocks += max(least, _blocks_read(n, block, at=n, window=window))
   return num_blocks * block / segment_length**2
