@@ -84,7 +84,7 @@ CASES = (
   _case('qwen2-one-kv-head-six-layers', num_key_value_heads=1, num_hidden_layers=6),
   _case('qwen2-yarn', rope_parameters=_YARN),
   _case('qwen2-linear', rope_parameters=_LINEAR, rms_norm_eps=1e-5),
-  _case('qwen3-tied-wide-heads', head_dim=16),
+  _case('qwen3-tied-wide-heads', head_dim=16),  # as Qwen3 0.6B: heads are twice the width
   _case('qwen3-untied-narrow-heads', head_dim=6, tie_word_embeddings=False),
   _case(
     'qwen3-yarn-untruncated',
@@ -109,6 +109,14 @@ CASES = (
   ),
   _case('llama-yarn-mscale', rope_parameters={**_YARN, 'mscale': 1.0, 'mscale_all_dim': 0.7}),
   _case('llama-linear-all-kv-heads', num_key_value_heads=None, rope_parameters=_LINEAR),
+  # As SmolLM2 135M.
+  _case(
+    'llama-nine-heads-in-threes',
+    hidden_size=36,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    rms_norm_eps=1e-5,
+  ),
   # Rows have 88 positions: windows are passed several times.
   _case('gemma3', head_dim=16, sliding_window=7, rope_parameters=_BY_KIND, num_hidden_layers=7),
   _case(
