@@ -246,6 +246,23 @@ def test_a_chunk_after_a_path_is_a_sequence(kind):
     slots = slots._replace(path_length=slots.path_length + end - start)
 
 
+def test_branches_of_a_tree_in_one_row_are_sequences_of_their_own():
+  """Windows count positions along a path: a branch's prefix is near, whatever lies between."""
+  config = dataclasses.replace(CONFIG, is_local=(True, False))
+  decoder = init_decoder(config, jax.random.key(0))
+  rng = np.random.default_rng(0)
+  prefix, first, second = (rng.integers(0, 16, n).astype(np.int32) for n in (9, 30, 8))
+  row = np.r_[prefix, first, second]
+  positions = np.r_[np.arange(39), 9 + np.arange(8)]
+  key_end = np.r_[[47] * 9, [39] * 30, [47] * 8]
+  run = jax.jit(lambda *rows: forward(decoder, Rows(*(jnp.asarray(x)[None] for x in rows)))[0])
+  tree = run(row, positions, key_end)
+  sequence = np.r_[prefix, second]
+  alone = run(sequence, np.arange(17), np.full(17, 17))
+  num_terms = decoder_terms(config, 47)
+  assert_close(tree[-8:], alone[-8:], num_terms=num_terms)
+
+
 def test_layers_have_their_own_windows_and_wavelengths():
   config = dataclasses.replace(CONFIG, is_local=(True, False), rope_theta=1e6)
   local, whole = (layer_kind(config, i) for i in range(2))

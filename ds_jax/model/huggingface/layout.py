@@ -99,8 +99,11 @@ def is_stacked(name: str) -> bool:
   return name.startswith('layers/')
 
 
-def entries(name: str, shape: Sequence[int], family: str) -> list[Entry]:
-  """Tensors of the file that make up our parameter `name` of `shape`, by layer if stacked."""
+def entries(name: str, shape: Sequence[int], family: str = '') -> list[Entry]:
+  """Tensors of the file that make up our parameter `name` of `shape`, by layer if stacked.
+
+  Kernels and biases have the same names in all families.
+  """
   place, count = (PLACES | _PLACES_OF.get(family, {}))[name], 1
   if is_stacked(name):
     count, *shape = shape
