@@ -100,7 +100,7 @@ def encode_chunk(
   positions = length[:, None] + jnp.arange(num_queries)
   causal = jnp.tri(num_queries, dtype=bool)[None]
 
-  def attend_chunk(q: jax.Array, k: jax.Array, v: jax.Array, window: jax.Array | None) -> Partial:
+  def attend_chunk(q, k, v, *, window: jax.Array | None) -> Partial:
     is_seen = causal
     if window is not None:
       place = jnp.arange(num_queries)
@@ -125,7 +125,7 @@ def encode_chunk(
         slot_index=slot_index,
         start=_window_start(positions, kind.window),
       )
-      return merge([path, attend_chunk(q, k, v, kind.window)])
+      return merge([path, attend_chunk(q, k, v, window=kind.window)])
 
     x, (k, v) = apply_layer(
       layer, config, x, positions=positions, rotation=kind.rotation, attend_fn=attend_fn
@@ -311,8 +311,9 @@ def decode_step(
         length=slots.path_length,
         start=_window_start(positions, kind.window),
       )
-      start_in_segment = _window_start(step, kind.window)
-      segment = per_slot(attend_segments(q_child, of_layer, index, start_in_segment))
+      segment = per_slot(
+        attend_segments(q_child, of_layer, index, start=_window_start(step, kind.window))
+      )
       token = per_slot(attend_part(q_child, k_child, v_child, itself))
       return merge([path, segment, token])
 

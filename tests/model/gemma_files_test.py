@@ -94,7 +94,7 @@ def test_what_is_written_is_read_again():
     ({'rope_parameters': 'default'}, 'no object'),
     (
       {'rope_parameters': {'sliding_attention': {'rope_type': 'linear', 'factor': 2.0}}},
-      "rope type 'linear' of 'sliding_attention'",
+      "rope type of 'sliding_attention'",
     ),
     ({'rope_local_base_freq': 0}, 'rope_theta'),
     (

@@ -81,11 +81,11 @@ def attend_path(
     return attend_block(q_RxCxQxGxD, keys, values, index=0, rows=_Rows(length, start))
 
   def read_block(slots: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-    start, sizes = index * block, (1, 1, num_heads, size, head_width)
+    first, sizes = index * block, (1, 1, num_heads, size, head_width)
 
     def read(cache: jax.Array) -> jax.Array:
       # Not one gather: for that, v6e and tpu7x copy the whole caches into another layout.
-      cut = lambda slot: jax.lax.dynamic_slice(cache, (layer, slot, 0, start, 0), sizes)[0]
+      cut = lambda slot: jax.lax.dynamic_slice(cache, (layer, slot, 0, first, 0), sizes)[0]
       return jnp.concatenate([cut(slot) for slot in slots])
 
     return read(k_LxBxCxSxD), read(v_LxBxCxSxD)

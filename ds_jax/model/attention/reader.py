@@ -7,7 +7,7 @@ nowhere else, and everything that differs between the kinds of devices is a meth
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import jax
@@ -39,10 +39,10 @@ class Caches(NamedTuple):
   values: jax.Array
 
 
-# (queries [N, C, 1, G, D] of N = B * W children, what the scan has cut out, layer [] int32, where
-# the window begins in segments, [] int32 or None) -> partial attention of each child over its own
-# segment.
-AttendSegments = Callable[[jax.Array, Sequence[jax.Array], jax.Array, jax.Array | None], Partial]
+# (queries [N, C, 1, G, D] of N = B * W children, what the scan has cut out, layer [] int32,
+# start=where the window begins in segments, [] int32 or None) -> partial attention of each child
+# over its own segment.
+AttendSegments = Callable[..., Partial]
 
 
 class CacheReader(Protocol):
@@ -149,7 +149,7 @@ class PlainReader:
     positions = jnp.arange(segments.keys.shape[4])
     is_written = (positions < step)[None, None]
 
-    def attend(q, of_layer, layer, start):
+    def attend(q, of_layer, layer, *, start):
       del layer
       keys, values = (x.reshape(-1, *x.shape[2:]) for x in of_layer)  # [B * W, C, T, D]
       is_seen = is_written if start is None else is_written & (positions >= start)
@@ -190,7 +190,7 @@ class TpuReader(PlainReader):
   def read_segments(self, segments, step):
     width, segment_length = segments.keys.shape[2], segments.keys.shape[4]
 
-    def attend(q, of_layer, layer, start):
+    def attend(q, of_layer, layer, *, start):
       del of_layer
       return tpu_cache.attend_caches(
         q,
@@ -247,7 +247,7 @@ class GpuReader:
     )
 
   def read_segments(self, segments, step):
-    def attend(q, of_layer, layer, start):
+    def attend(q, of_layer, layer, *, start):
       del of_layer
       return gpu_cache.attend_caches(
         q,

@@ -107,12 +107,14 @@ def attend(
     nothing (padding) gets zeros.
 
   Raises:
-    ValueError: if keys, values or `key_end` do not belong to the queries.
+    ValueError: if keys, values, `key_end` or positions do not belong to the queries.
   """
   num_rows, num_positions, _, width = q_BxSxHxD.shape
   check_shape('keys', k_BxSxCxD, (num_rows, num_positions, None, width))
   check_shape('values', v_BxSxCxD, k_BxSxCxD.shape)
   check_shape('key_end', key_end, (num_rows, num_positions))
+  if window is not None:
+    check_shape('positions', positions, key_end.shape)
   q = group_heads(q_BxSxHxD, k_BxSxCxD.shape[2])
   k, v = k_BxSxCxD.swapaxes(1, 2), v_BxSxCxD.swapaxes(1, 2)
   if num_positions <= BLOCK:

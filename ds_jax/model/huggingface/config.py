@@ -76,7 +76,7 @@ _DEFAULT_EPSILON = 1e-6
 # Kinds of layers, as config.json names them; the first is of local layers.
 _LOCAL, _FULL = 'sliding_attention', 'full_attention'
 _DEFAULT_LOCAL_THETA = 10_000.0
-# Every so manieth layer is not local, where config.json does not say which.
+# Where config.json does not say which layers are local: the last of so many is not.
 _DEFAULT_PATTERN = 6
 
 
@@ -333,9 +333,8 @@ def _local_faults(fields: Mapping[str, Any]) -> list[str]:
   unknown = set(nested) - {_LOCAL, _FULL}
   if unknown:
     faults.append(f'rope_parameters of {sorted(unknown)} (expected of {_LOCAL!r} and {_FULL!r})')
-  kind = (nested.get(_LOCAL) or {}).get('rope_type', 'default')
-  if kind != 'default':
-    faults.append(f"rope type {kind!r:.100} of {_LOCAL!r} (expected 'default')")
+  if scaling_from_hf(nested.get(_LOCAL) or {}, fields['max_position_embeddings']) is not None:
+    faults.append(f"rope type of {_LOCAL!r} (expected 'default')")
   return faults
 
 

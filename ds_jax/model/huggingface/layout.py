@@ -66,7 +66,6 @@ _WRAPPED = {
   'language_model.model.': MODEL_PREFIX,
   'language_model.lm_head.': 'lm_head.',
   'model.language_model.': MODEL_PREFIX,
-  'lm_head.': 'lm_head.',
 }
 # Of the parts that see images.
 _OF_IMAGES = ('vision_tower.', 'multi_modal_projector.')

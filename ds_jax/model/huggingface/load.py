@@ -54,11 +54,12 @@ def load_decoder(
       unknown or mis-shaped, or numbers are not finite (all listed together).
   """
   folder = local_folder(folder)
-  fields, stored = read_fields(folder), list_tensors(folder)
-  if is_wrapper(fields):
-    stored = tensors_of_decoder(stored, note)
+  fields = read_fields(folder)
   config = dataclasses.replace(config_from_hf(fields, num_ids), **overrides)
   abstract = abstract_decoder(config)
+  stored = list_tensors(folder)
+  if is_wrapper(fields):
+    stored = tensors_of_decoder(stored, note)
   stored = match_tensors(stored, abstract, folder)
   mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
   shardings = jax.tree.leaves(sharding.parameter_shardings(abstract, mesh, search=for_search))
