@@ -40,6 +40,14 @@ _LLAMA3 = dict(
 _LINEAR = dict(rope_type='linear', rope_theta=5e3, factor=3.0)
 
 
+# Of Gemma, which has two kinds of layers.
+_BY_KIND = dict(
+  full_attention=dict(rope_type='default', rope_theta=5e3),
+  sliding_attention=dict(rope_type='default', rope_theta=3e2),
+)
+_LINEAR_BY_KIND = _BY_KIND | dict(full_attention=_LINEAR)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
   """A class of transformers and fields of its config."""
@@ -50,7 +58,9 @@ class Case:
 
 
 def _case(name: str, **fields: Any) -> Case:
-  family = {'qwen2': 'Qwen2', 'qwen3': 'Qwen3', 'llama': 'Llama'}[name.split('-')[0]]
+  family = {'qwen2': 'Qwen2', 'qwen3': 'Qwen3', 'llama': 'Llama', 'gemma3': 'Gemma3'}[
+    name.split('-')[0]
+  ]
   base = dict(
     vocab_size=VOCAB_SIZE,
     hidden_size=32,
@@ -74,7 +84,7 @@ CASES = (
   _case('qwen2-one-kv-head-six-layers', num_key_value_heads=1, num_hidden_layers=6),
   _case('qwen2-yarn', rope_parameters=_YARN),
   _case('qwen2-linear', rope_parameters=_LINEAR, rms_norm_eps=1e-5),
-  _case('qwen3-tied-wide-heads', head_dim=16),
+  _case('qwen3-tied-wide-heads', head_dim=16),  # as Qwen3 0.6B: heads are twice the width
   _case('qwen3-untied-narrow-heads', head_dim=6, tie_word_embeddings=False),
   _case(
     'qwen3-yarn-untruncated',
@@ -99,6 +109,32 @@ CASES = (
   ),
   _case('llama-yarn-mscale', rope_parameters={**_YARN, 'mscale': 1.0, 'mscale_all_dim': 0.7}),
   _case('llama-linear-all-kv-heads', num_key_value_heads=None, rope_parameters=_LINEAR),
+  # As SmolLM2 135M.
+  _case(
+    'llama-nine-heads-in-threes',
+    hidden_size=36,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    rms_norm_eps=1e-5,
+  ),
+  # Rows have 88 positions: windows are passed several times.
+  _case('gemma3', head_dim=16, sliding_window=7, rope_parameters=_BY_KIND, num_hidden_layers=7),
+  _case(
+    'gemma3-linear-one-kv-head-narrow-queries',
+    head_dim=16,
+    query_pre_attn_scalar=24,
+    num_key_value_heads=1,
+    sliding_window=20,
+    layer_types=['full_attention', 'sliding_attention'],
+    rope_parameters=_LINEAR_BY_KIND,
+  ),
+  _case(
+    'gemma3-untied-without-windows',
+    head_dim=8,
+    tie_word_embeddings=False,
+    layer_types=['full_attention'] * 2,
+    rope_parameters=_BY_KIND,
+  ),
 )
 
 
@@ -125,6 +161,9 @@ def rope_fields(parameters: dict[str, Any]) -> dict[str, Any]:
 
   if not transformers.__version__.startswith('4.'):
     return {'rope_parameters': parameters}
+  if 'sliding_attention' in parameters:
+    local = parameters['sliding_attention']['rope_theta']
+    return rope_fields(parameters['full_attention']) | {'rope_local_base_freq': local}
   scaling = dict(parameters)
   theta = scaling.pop('rope_theta')
   is_scaled = scaling['rope_type'] != 'default'

@@ -108,7 +108,10 @@ class ExpandShape:
     return passes
 
   def positions_read(self, path_length: np.ndarray) -> int:
-    """Path positions that a decode step reads for slots whose paths have `path_length` `[B]`."""
+    """Path positions that a decode step reads for slots whose paths have `path_length` `[B]`.
+
+    Of a layer that sees whole paths; local ones read less.
+    """
     return positions_read(path_length, self.path_block, self.capacity)
 
   def reader(self, mesh: Mesh) -> CacheReader:

@@ -19,7 +19,7 @@ from ds_jax.model.attention.partial import Partial, attend_part, group_heads, me
 from ds_jax.model.attention.path import group_size
 from ds_jax.model.attention.reader import CacheReader, Caches
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import Decoder, Layers, apply_layer, embed, scan_layers
+from ds_jax.model.decoder import Decoder, Layers, apply_layer, embed, layer_kind, scan_layers
 
 
 class Slots(NamedTuple):
@@ -100,30 +100,47 @@ def encode_chunk(
   positions = length[:, None] + jnp.arange(num_queries)
   causal = jnp.tri(num_queries, dtype=bool)[None]
 
-  def attend_chunk(q: jax.Array, k: jax.Array, v: jax.Array) -> Partial:
+  def attend_chunk(q, k, v, *, window: jax.Array | None) -> Partial:
+    is_seen = causal
+    if window is not None:
+      place = jnp.arange(num_queries)
+      is_seen = causal & (place[:, None] - place < window)
     # Lanes in groups, as in attend_path: the scores of all would not stay in a CPU's cache.
     size = group_size(len(q))
     grouped = [x.reshape(-1, size, *x.shape[1:]) for x in (q, k.swapaxes(1, 2), v.swapaxes(1, 2))]
-    parts = jax.lax.map(lambda group: attend_part(*group, causal), grouped)
+    parts = jax.lax.map(lambda group: attend_part(*group, is_seen), grouped)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
 
   def body(x, xs):
     layer, index = xs
+    kind = layer_kind(config, index)
 
     def attend_fn(q, k, v):
       q = group_heads(q, config.num_kv_heads)
       path = reader.attend_chunk_paths(
-        q, slots.paths, layer=index, length=length, slot_index=slot_index
+        q,
+        slots.paths,
+        layer=index,
+        length=length,
+        slot_index=slot_index,
+        start=_window_start(positions, kind.window),
       )
-      return merge([path, attend_chunk(q, k, v)])
+      return merge([path, attend_chunk(q, k, v, window=kind.window)])
 
-    x, (k, v) = apply_layer(layer, config, x, positions=positions, attend_fn=attend_fn)
+    x, (k, v) = apply_layer(
+      layer, config, x, positions=positions, rotation=kind.rotation, attend_fn=attend_fn
+    )
     return x, Caches(k.swapaxes(1, 2), v.swapaxes(1, 2))
 
   x = embed(decoder, tokens)
   xs = decoder.layers, jnp.arange(config.num_layers)
   hidden, new = scan_layers(body, x, xs, num_layers=config.num_layers)
   return new, hidden
+
+
+def _window_start(positions: jax.Array, window: jax.Array | None) -> jax.Array | None:
+  """The first positions that queries at `positions` see (below 0: all); None: no window."""
+  return None if window is None else positions - window + 1
 
 
 def index_after(index: jax.Array, hidden: jax.Array) -> jax.Array:
@@ -281,17 +298,28 @@ def decode_step(
 
   def body(x, xs):
     layer, index, *of_layer = xs
+    kind = layer_kind(config, index)
 
     def attend_fn(q, k, v):
       q_child = group_heads(per_child(q)[:, None], config.num_kv_heads)
       k_child, v_child = (per_child(x)[:, :, None] for x in (k, v))  # [B * W, C, 1, D]
       q = group_heads(q, config.num_kv_heads)
-      path = reader.attend_paths(q, slots.paths, layer=index, length=slots.path_length)
-      segment = per_slot(attend_segments(q_child, of_layer, index))
+      path = reader.attend_paths(
+        q,
+        slots.paths,
+        layer=index,
+        length=slots.path_length,
+        start=_window_start(positions, kind.window),
+      )
+      segment = per_slot(
+        attend_segments(q_child, of_layer, index, start=_window_start(step, kind.window))
+      )
       token = per_slot(attend_part(q_child, k_child, v_child, itself))
       return merge([path, segment, token])
 
-    x, (k, v) = apply_layer(layer, config, x, positions=positions, attend_fn=attend_fn)
+    x, (k, v) = apply_layer(
+      layer, config, x, positions=positions, rotation=kind.rotation, attend_fn=attend_fn
+    )
     return x, Caches(k, v)
 
   x = embed(decoder, tokens)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ds_jax.checks import check_rank, check_shape
@@ -32,6 +33,15 @@ MAX_LOGITS = 2**26
 # Decoders with at most this many layers are unrolled.
 MAX_UNROLLED = 4
 
+# By their names in transformers.
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+  'silu': jax.nn.silu,
+  'gelu_pytorch_tanh': functools.partial(jax.nn.gelu, approximate=True),
+}
+
+# Instead of a window, of layers that see all positions before them.
+_UNLIMITED = np.iinfo(np.int32).max
+
 # What the backward pass finds of a layer, its input aside; `config.remat` chooses ('none': all).
 _KEEP_ATTENTION = jax.checkpoint_policies.save_only_these_names(RESIDUALS)
 REMAT_POLICIES = {
@@ -47,7 +57,7 @@ class Layers(nnx.Module):
   """Parameters of all layers, stacked: every array starts with L; what a family lacks is None."""
 
   def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-    c = config
+    c, family = config, config.of_family
 
     def normal(*shape: int, num_inputs: int = 1) -> nnx.Param:
       fan_in = math.prod(shape[:num_inputs])
@@ -56,23 +66,25 @@ class Layers(nnx.Module):
     def zeros(*shape: int) -> nnx.Param:
       return nnx.Param(jnp.zeros((c.num_layers, *shape)))
 
-    def ones(*shape: int) -> nnx.Param:
-      return nnx.Param(jnp.ones((c.num_layers, *shape)))
+    def scale(width: int) -> nnx.Param:
+      return nnx.Param(jnp.full((c.num_layers, width), 1 - family.norm_offset, jnp.float32))
 
-    self.attention_scale = ones(c.width)
+    self.attention_scale = scale(c.width)
     self.query_kernel = normal(c.width, c.num_heads, c.head_width)
-    self.query_bias = zeros(c.num_heads, c.head_width) if c.has_qkv_bias else None
+    self.query_bias = zeros(c.num_heads, c.head_width) if family.has_qkv_bias else None
     self.key_kernel = normal(c.width, c.num_kv_heads, c.head_width)
-    self.key_bias = zeros(c.num_kv_heads, c.head_width) if c.has_qkv_bias else None
+    self.key_bias = zeros(c.num_kv_heads, c.head_width) if family.has_qkv_bias else None
     self.value_kernel = normal(c.width, c.num_kv_heads, c.head_width)
-    self.value_bias = zeros(c.num_kv_heads, c.head_width) if c.has_qkv_bias else None
+    self.value_bias = zeros(c.num_kv_heads, c.head_width) if family.has_qkv_bias else None
     self.output_kernel = normal(c.num_heads, c.head_width, c.width, num_inputs=2)
-    self.query_scale = ones(c.head_width) if c.has_qk_norm else None
-    self.key_scale = ones(c.head_width) if c.has_qk_norm else None
-    self.mlp_scale = ones(c.width)
+    self.query_scale = scale(c.head_width) if family.has_qk_norm else None
+    self.key_scale = scale(c.head_width) if family.has_qk_norm else None
+    self.attention_output_scale = scale(c.width) if family.has_output_norms else None
+    self.mlp_scale = scale(c.width)
     self.gate_kernel = normal(c.width, c.mlp_width)
     self.up_kernel = normal(c.width, c.mlp_width)
     self.down_kernel = normal(c.mlp_width, c.width)
+    self.mlp_output_scale = scale(c.width) if family.has_output_norms else None
 
 
 class Decoder(nnx.Module):
@@ -87,7 +99,8 @@ class Decoder(nnx.Module):
     embedding = _normal(rngs, config.vocab_size, config.width, fan_in=config.width)
     self.embedding = nnx.Param(embedding)  # [V, M]
     self.layers = Layers(config, rngs=rngs)
-    self.final_scale = nnx.Param(jnp.ones((config.width,)))  # [M]
+    final_scale = jnp.full((config.width,), 1 - config.of_family.norm_offset, jnp.float32)
+    self.final_scale = nnx.Param(final_scale)  # [M]
     if config.tie_embeddings:
       self.head = None
     else:
@@ -118,6 +131,31 @@ def parameters_read(decoder: Decoder) -> list[Any]:
   return [x for x in jax.tree.leaves(decoder) if not any(x is y for y in left_out)]
 
 
+class LayerKind(NamedTuple):
+  """What tells the layers of a decoder apart, their parameters aside."""
+
+  rotation: rope.Rotation
+  # [] int32: a query sees the keys that are fewer positions before it than this; None: no layer
+  # of the decoder has a limit
+  window: jax.Array | None = None
+
+
+def layer_kind(config: DecoderConfig, index: jax.Array | None = None) -> LayerKind:
+  """Returns the kind of one layer.
+
+  Args:
+    config: the decoder's.
+    index: `[]` int32, of the layer; not read where all are alike.
+  """
+  rotation = rope.frequencies(config.head_width, config.rope_theta, config.rope_scaling)
+  if not config.has_local_layers:
+    return LayerKind(rotation)
+  local = rope.frequencies(config.head_width, config.local_rope_theta, None)
+  is_local = jnp.asarray(config.is_local)[index]
+  rotation = jax.tree.map(functools.partial(jnp.where, is_local), local, rotation)
+  return LayerKind(rotation, jnp.where(is_local, config.window, _UNLIMITED))
+
+
 # attend_fn(q [..., H, D], k [..., C, D], v [..., C, D]) -> [..., H, D], in the layer's layout.
 AttendFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -128,6 +166,7 @@ def apply_layer(
   x: jax.Array,
   *,
   positions: jax.Array,
+  rotation: rope.Rotation,
   attend_fn: AttendFn,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   """One decoder layer.
@@ -137,6 +176,7 @@ def apply_layer(
     config: the decoder's.
     x: `[..., M]` residual stream, compute dtype.
     positions: `[...]` int32, for the rotation.
+    rotation: of this layer's queries and keys.
     attend_fn: how queries find keys; the only thing in which training and decoding differ.
 
   Returns:
@@ -145,23 +185,32 @@ def apply_layer(
   dtype = x.dtype
   p = jax.tree.map(lambda a: a.astype(dtype), layer)
 
-  # x + attention(norm(x))
-  h = rms_norm(x, layer.attention_scale[...], config.norm_epsilon)
-  q, k, v = (project(h, kernel[...]) for kernel in (p.query_kernel, p.key_kernel, p.value_kernel))
-  if config.has_qkv_bias:
-    q, k, v = q + p.query_bias[...], k + p.key_bias[...], v + p.value_bias[...]
-  if config.has_qk_norm:
-    q = rms_norm(q, layer.query_scale[...], config.norm_epsilon)
-    k = rms_norm(k, layer.key_scale[...], config.norm_epsilon)
-  angles = rope.frequencies(config.head_width, config.rope_theta, config.rope_scaling)
-  q, k = rope.rotate(q, positions, angles), rope.rotate(k, positions, angles)
-  mixed = attend_fn(q, k, v).astype(dtype)
-  x = x + project(mixed, p.output_kernel[...], num_inputs=2)
+  family = config.of_family
+  norm = functools.partial(rms_norm, epsilon=config.norm_epsilon, offset=family.norm_offset)
 
-  # x + down(silu(gate(norm(x))) * up(norm(x)))
-  h = rms_norm(x, layer.mlp_scale[...], config.norm_epsilon)
-  gated = jax.nn.silu(project(h, p.gate_kernel[...])) * project(h, p.up_kernel[...])
-  return x + project(gated, p.down_kernel[...]), (k, v)
+  # x + attention(norm(x)); some families normalise what is added
+  h = norm(x, layer.attention_scale[...])
+  q, k, v = (project(h, kernel[...]) for kernel in (p.query_kernel, p.key_kernel, p.value_kernel))
+  if family.has_qkv_bias:
+    q, k, v = q + p.query_bias[...], k + p.key_bias[...], v + p.value_bias[...]
+  if family.has_qk_norm:
+    q = norm(q, layer.query_scale[...])
+    k = norm(k, layer.key_scale[...])
+  stretched = rotation._replace(magnitude=rotation.magnitude * config.query_stretch)
+  q, k = rope.rotate(q, positions, stretched), rope.rotate(k, positions, rotation)
+  mixed = attend_fn(q, k, v).astype(dtype)
+  added = project(mixed, p.output_kernel[...], num_inputs=2)
+  if family.has_output_norms:
+    added = norm(added, layer.attention_output_scale[...])
+  x = x + added
+
+  # x + down(activation(gate(norm(x))) * up(norm(x)))
+  h = norm(x, layer.mlp_scale[...])
+  gated = ACTIVATIONS[family.activation](project(h, p.gate_kernel[...]))
+  added = project(gated * project(h, p.up_kernel[...]), p.down_kernel[...])
+  if family.has_output_norms:
+    added = norm(added, layer.mlp_output_scale[...])
+  return x + added, (k, v)
 
 
 def project(x: jax.Array, kernel: jax.Array, num_inputs: int = 1) -> jax.Array:
@@ -211,16 +260,26 @@ def split_layers(decoder: Decoder) -> list[Layers]:
   return [take(i) for i in range(decoder.config.num_layers)]
 
 
-def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
-  """x / rms(x) * scale over the last axis, in float32, returned in x's dtype."""
+def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float, *, offset: float = 0.0) -> jax.Array:
+  """x / rms(x) * (offset + scale) over the last axis, in float32, returned in x's dtype."""
   x32 = x.astype(jnp.float32)
-  inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + epsilon)
-  return (x32 * inverse * scale.astype(jnp.float32)).astype(x.dtype)
+  normal = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + epsilon)
+  scale = scale.astype(jnp.float32)
+  return (normal * (offset + scale if offset else scale)).astype(x.dtype)
 
 
 def embed(decoder: Decoder, tokens: jax.Array) -> jax.Array:
-  """`[...]` int32 -> `[..., M]` in the compute dtype."""
-  return decoder.embedding[...][tokens].astype(decoder.config.compute_dtype)
+  """`[...]` int32 -> `[..., M]` in the compute dtype.
+
+  Where embeddings are scaled, the scale is rounded to their dtype first, as transformers does: in
+  bfloat16 55.4256 is 55.5, and models are trained with that.
+  """
+  config = decoder.config
+  embedded = decoder.embedding[...][tokens].astype(config.compute_dtype)
+  if not config.of_family.scales_embedding:
+    return embedded
+  # The columns of the table, of which a device may hold a part only, are not M.
+  return embedded * jnp.float32(config.width**0.5).astype(config.compute_dtype)
 
 
 def head_table(decoder: Decoder) -> jax.Array:
@@ -239,7 +298,9 @@ def compute_logits(
     table: of `head_table`, where the decoder itself holds a part of it only.
   """
   config = decoder.config
-  hidden = rms_norm(hidden, decoder.final_scale[...], config.norm_epsilon)
+  hidden = rms_norm(
+    hidden, decoder.final_scale[...], config.norm_epsilon, offset=config.of_family.norm_offset
+  )
   table = head_table(decoder) if table is None else table
   spec = '...m,vm->...v' if decoder.head is None else '...m,mv->...v'
   logits = jnp.einsum(spec, hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
@@ -296,18 +357,34 @@ def forward(decoder: Decoder, rows: Rows, parts: Parts = WHOLE) -> jax.Array:
   check_shape('positions', rows.positions, rows.tokens.shape)
   check_shape('key_end', rows.key_end, rows.tokens.shape)
   config = decoder.config
-  seen_blocks = find_seen_blocks(rows.key_end)  # here, not in every layer: it looks at all rows
-  attend_fn = functools.partial(
-    attend,
-    key_end=rows.key_end,
-    seen_blocks=seen_blocks,
-    blocks=choose_block_attention(config.attention_kernel, heads_are_whole=parts.heads_are_whole),
-  )
+  # Here, not in every layer: it looks at all rows.
+  seen_blocks = find_seen_blocks(rows.key_end)
+  seen_in_window = None
+  if config.has_local_layers:
+    seen_in_window = find_seen_blocks(rows.key_end, positions=rows.positions, window=config.window)
+  blocks = choose_block_attention(config.attention_kernel, heads_are_whole=parts.heads_are_whole)
 
   def body(x, xs):
-    (layer,) = xs
-    layer = parts.layer(layer)
-    x, _ = apply_layer(layer, config, x, positions=rows.positions, attend_fn=attend_fn)
+    layer, *index = xs
+    layer, kind = parts.layer(layer), layer_kind(config, *index)
+    seen = seen_blocks
+    if kind.window is not None:
+      seen = jnp.where(kind.window == config.window, seen_in_window, seen_blocks)
+    x, _ = apply_layer(
+      layer,
+      config,
+      x,
+      positions=rows.positions,
+      rotation=kind.rotation,
+      attend_fn=functools.partial(
+        attend,
+        key_end=rows.key_end,
+        positions=rows.positions,
+        window=kind.window,
+        seen_blocks=seen,
+        blocks=blocks,
+      ),
+    )
     return x, None
 
   if config.remat != 'none':
@@ -316,7 +393,10 @@ def forward(decoder: Decoder, rows: Rows, parts: Parts = WHOLE) -> jax.Array:
       body, policy=REMAT_POLICIES[config.remat], prevent_cse=config.num_layers <= MAX_UNROLLED
     )
   x = parts.embed(decoder, rows.tokens)
-  return scan_layers(body, x, (decoder.layers,), num_layers=config.num_layers)[0]
+  xs = (decoder.layers,)
+  if config.has_local_layers:
+    xs += (jnp.arange(config.num_layers),)
+  return scan_layers(body, x, xs, num_layers=config.num_layers)[0]
 
 
 def sequence_logprobs(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +52,8 @@ Scaling = LinearScaling | Llama3Scaling | YarnScaling
 class Rotation(NamedTuple):
   """By how much heads are rotated."""
 
-  frequency: np.ndarray  # [D / 2] float32, radians per position
-  magnitude: float  # of sine and cosine; 1 unless yarn sharpens attention
+  frequency: ArrayLike  # [D / 2] float32, radians per position
+  magnitude: ArrayLike  # of sine and cosine; 1 unless yarn sharpens attention
 
 
 @functools.cache

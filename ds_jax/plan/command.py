@@ -51,7 +51,35 @@ KNOWN = {
     head_width=128,
     max_positions=131_072,
     tie_embeddings=False,
-  )
+  ),
+  'Qwen3-0.6B': DecoderConfig(
+    vocab_size=151_936,
+    num_ids=151_669,
+    num_layers=28,
+    width=1024,
+    mlp_width=3072,
+    num_heads=16,
+    num_kv_heads=8,
+    head_width=128,
+    family='qwen3',
+    max_positions=40_960,
+    rope_theta=1e6,
+  ),
+  'gemma-3-1b-it': DecoderConfig(
+    vocab_size=262_144,
+    num_ids=262_144,
+    num_layers=26,
+    width=1152,
+    mlp_width=6912,
+    num_heads=4,
+    num_kv_heads=1,
+    head_width=256,
+    family='gemma3_text',
+    max_positions=32_768,
+    rope_theta=1e6,
+    window=512,
+    is_local=tuple((i + 1) % 6 > 0 for i in range(26)),
+  ),
 }
 
 

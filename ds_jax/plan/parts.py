@@ -73,10 +73,12 @@ def unavoidable_bytes(decoder: Decoder, slots: Slots, path_length: float) -> flo
   Args:
     decoder: in the form for search.
     slots: the caches; segments are half written on average.
-    path_length: valid positions of a path, on average.
+    path_length: valid positions of a path, on average; local layers read their windows of it.
   """
   parameters = bytes_per_device(parameters_read(decoder))
-  share_valid = path_length / slots.path_keys.shape[3]
+  windows = decoder.config.windows
+  seen = sum(min(path_length, window or path_length) for window in windows) / len(windows)
+  share_valid = seen / slots.path_keys.shape[3]
   paths, segments = bytes_per_device(slots.paths), bytes_per_device(slots.segments)
   return parameters + paths * share_valid + segments / 2
 

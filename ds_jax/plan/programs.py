@@ -5,6 +5,7 @@ They are the jitted functions that the run itself calls; nothing of the model's 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -84,7 +85,8 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     has_temperatures=scored_temperature(config) is not None,
     has_ends=goes_by_trajectory(config.train),
   )
-  yield from _update_parts(learner, state, [rows, *short_rows], pattern=pattern)
+  shapes = [rows, *short_rows]
+  yield from _update_parts(learner, state, shapes, pattern=pattern, windows=decoder.windows)
 
 
 def _search_parts(
@@ -113,7 +115,7 @@ def _search_parts(
         caches=bytes_per_device(slots),
       ),
       num_devices=mesh.size,
-      trips=expand_trips(shape, mesh, slots, path_length=path_length)
+      trips=expand_trips(shape, mesh, slots, path_length=path_length, windows=decoder.windows)
       | sampling_trips(config, sampled),
       split=mesh.shape['tensor'],
       expansion=Expansion(
@@ -134,7 +136,12 @@ def _search_parts(
 
 
 def _update_parts(
-  learner: Learner, state: TrainState, shapes: Sequence[RowShape], *, pattern: Batch
+  learner: Learner,
+  state: TrainState,
+  shapes: Sequence[RowShape],
+  *,
+  pattern: Batch,
+  windows: Sequence[int | None],
 ) -> Iterator[Part]:
   """Rows are scored, gradients accumulated, and applied; with every length that rows may have.
 
@@ -150,8 +157,7 @@ def _update_parts(
 
   def passes(shape: RowShape, which: str) -> Iterator[Part]:
     batch = _described_rows(shape, mesh, pattern)
-    num_blocks = -(-shape.row_length // BLOCK)
-    trips = {'key_blocks': (num_blocks + 1) / 2}  # a block of queries visits those before it
+    trips = {'key_blocks': blocks_visited(shape.row_length, windows)}
     yield Part(
       f'forward{which}',
       trace=lambda: learner.score_rows.trace(state.params, batch),
@@ -181,6 +187,21 @@ def _update_parts(
   )
 
 
+def blocks_visited(row_length: int, windows: Sequence[int | None]) -> float:
+  """Blocks of keys that a block of queries visits, on average: those before it, in its window.
+
+  Args:
+    row_length: of a row, which is taken as one sequence.
+    windows: of the layers, None where one sees all.
+  """
+  num_blocks, visited = -(-row_length // BLOCK), 0
+  for window, num_layers in collections.Counter(windows).items():
+    for i in range(num_blocks):
+      first = 0 if window is None else max(0, i * BLOCK - window + 1) // BLOCK
+      visited += (i + 1 - first) * num_layers
+  return visited / (num_blocks * len(windows))
+
+
 def _described_rows(shape: RowShape, mesh: Mesh, pattern: Batch) -> Batch:
   """The rows of one pass."""
   rows = sharding.batch_sharding(mesh)
@@ -189,7 +210,12 @@ def _described_rows(shape: RowShape, mesh: Mesh, pattern: Batch) -> Batch:
 
 
 def expand_trips(
-  shape: ExpandShape, mesh: Mesh, slots: Slots, *, path_length: int
+  shape: ExpandShape,
+  mesh: Mesh,
+  slots: Slots,
+  *,
+  path_length: int,
+  windows: Sequence[int | None],
 ) -> dict[str, float]:
   """How often the loops of an expansion run, and what share of the caches its kernels read.
 
@@ -201,10 +227,15 @@ def expand_trips(
     mesh: where it runs.
     slots: the caches, described.
     path_length: valid positions of every path.
+    windows: of the layers, None where one sees all; what differs between them is averaged.
   """
-  counts = shape.reader(mesh).scope_counts(
-    path_length, shape.num_slots, slots.paths, segments=slots.segments
-  )
+  reader, counts = shape.reader(mesh), collections.defaultdict(float)
+  for window, num_layers in collections.Counter(windows).items():
+    of_layer = reader.scope_counts(
+      path_length, shape.num_slots, slots.paths, segments=slots.segments, window=window
+    )
+    for name, count in of_layer.items():
+      counts[name] += count * num_layers / len(windows)
   rare = {REPLAY: 0.0, SHARE_PATHS: 0.0, SHARED_BLOCKS: 0.0}
   if shape.has_distinct_siblings:
     rare |= {REORDERED_SLOTS: float(shape.num_slots), REORDERED_BLOCKS: 1.0}

@@ -80,6 +80,7 @@ def initial_params(engines: Engines) -> Decoder:
     folder,
     num_ids=engines.tokenizer.num_ids,
     mesh=engines.mesh,
+    note=session.progress.note,
     **session.config.model.formats,
   )
   _check_is_the_runs(engines, decoder.config, folder)
@@ -135,6 +136,7 @@ def chosen_params(engines: Engines) -> ChosenParams:
       mesh=mesh,
       dtype=model.compute_dtype,
       for_search=True,
+      note=session.progress.note,
       **model.formats,
     )
     _check_is_the_runs(engines, params.config, folder)

@@ -29,6 +29,11 @@ REFUSED = (
   'contradict',
   'twice and differs',
   'attention_bias',
+  'softcapping',
+  'bidirectional',
+  'hidden_activation',
+  'rope_parameters of',
+  'layer_types',
   'unknown field',
   'rope type',
 )
@@ -93,28 +98,71 @@ def random_fields(rng):
   for name, values in choices.items():
     if (value := rng.choice(values)) is not ABSENT:
       fields[name] = value
+  if fields['model_type'] == 'gemma3_text':
+    fields |= random_fields_of_gemma(rng)
   if rng.random() < 0.2:
     kind = rng.choice(['full_attention', 'sliding_attention'])
     fields['layer_types'] = [kind] * fields['num_hidden_layers']
   return fields
 
 
+def random_fields_of_gemma(rng):
+  """Those of two kinds of layers, as versions 4 and 5 write them."""
+  nested = {
+    'full_attention': random_rope(rng) | {'rope_theta': 5e5},
+    'sliding_attention': rng.choice([{'rope_type': 'default', 'rope_theta': 2e4}, {}]),
+  }
+  choices = {
+    'hidden_act': [None],
+    'attention_dropout': [0.0],
+    'hidden_activation': ['gelu_pytorch_tanh'] * 7 + ['silu'],
+    'sliding_window': [4096, 512],
+    'sliding_window_pattern': [6, 2],
+    'query_pre_attn_scalar': [256, 24],
+    'rope_local_base_freq': [None, 10000, 2e4],
+    'attn_logit_softcapping': [None] * 7 + [30.0],
+    'final_logit_softcapping': [None] * 7 + [30.0],
+    'use_bidirectional_attention': [None] + [False] * 7 + [True],
+    'rope_parameters': [None, None, nested, {'rope_type': 'default'}],
+  }
+  return {name: rng.choice(values) for name, values in choices.items()}
+
+
+def rotations_by_transformers(config, rotary):
+  """(frequencies, magnitude) by kind of layer."""
+  if config.model_type != 'gemma3_text':
+    return {'full_attention': (rotary.inv_freq, rotary.attention_scaling)}
+  rotations = {}
+  for kind in set(config.layer_types):
+    names = (f'{kind}_inv_freq', f'{kind}_attention_scaling')
+    rotations[kind] = tuple(getattr(rotary, name) for name in names)
+  return rotations
+
+
 def read_by_transformers(fields):
   """(config, rotary embedding); None where transformers refuses them."""
   import transformers
+  from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
   from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
   fields = copy.deepcopy(fields)  # it changes them
   try:
     config = transformers.CONFIG_MAPPING[fields['model_type']].from_dict(fields)
+    if config.model_type == 'gemma3_text':
+      return config, Gemma3RotaryEmbedding(config)
     return config, LlamaRotaryEmbedding(config)
   except Exception:  # of many kinds
     return None
 
 
 def is_read_otherwise_by_version_4(fields):
-  """Of the two fields that it does not know, files of today are read as version 5 reads them."""
-  return bool(fields.get('rope_parameters')) or 'original_max_position_embeddings' in fields
+  """Of the two fields that it does not know, files of today are read as version 5 reads them.
+
+  Gemma's two kinds of layers have two objects there.
+  """
+  is_gemma = fields['model_type'] == 'gemma3_text'
+  is_newer = fields.get('rope_parameters') or 'original_max_position_embeddings' in fields
+  return bool(is_gemma or is_newer)
 
 
 def test_random_configs_are_read_as_transformers_reads_them():
@@ -144,12 +192,20 @@ def test_random_configs_are_read_as_transformers_reads_them():
     assert ours.norm_epsilon == config.rms_norm_eps, fields
     assert ours.tie_embeddings is config.tie_word_embeddings, fields
     assert ours.max_positions == config.max_position_embeddings, fields
-    if fields['model_type'] != 'llama':
+    if fields['model_type'].startswith('qwen'):
       assert set(config.layer_types) == {'full_attention'}, fields
-    frequency, magnitude = rope.frequencies(width, ours.rope_theta, ours.rope_scaling)
-    rtol = tolerance('float32', 16)
-    np.testing.assert_allclose(frequency, rotary.inv_freq.numpy(), rtol=rtol, err_msg=str(fields))
-    assert magnitude == pytest.approx(rotary.attention_scaling, rel=1e-12), fields
+    kinds = {'full_attention': rope.frequencies(width, ours.rope_theta, ours.rope_scaling)}
+    if fields['model_type'] == 'gemma3_text':
+      kinds['sliding_attention'] = rope.frequencies(width, ours.local_rope_theta, None)
+      is_local = ours.is_local or (False,) * ours.num_layers
+      assert [kind == 'sliding_attention' for kind in config.layer_types] == list(is_local), fields
+      assert ours.window == config.sliding_window, fields
+      assert (ours.query_scalar or width) == config.query_pre_attn_scalar, fields
+    for kind, theirs in rotations_by_transformers(config, rotary).items():
+      frequency, magnitude = kinds[kind]
+      rtol = tolerance('float32', 16)
+      np.testing.assert_allclose(frequency, theirs[0].numpy(), rtol=rtol, err_msg=str(fields))
+      assert magnitude == pytest.approx(theirs[1], rel=1e-12), fields
   assert num_alike > 40 and num_refused > 40
 
 

@@ -16,7 +16,7 @@ from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Rows, init_decoder, sequence_logprobs
-from ds_jax.model.rope import Llama3Scaling, YarnScaling
+from ds_jax.model.rope import LinearScaling, Llama3Scaling, YarnScaling
 from ds_jax.model.sharded import mesh_logprobs
 from ds_jax.testing.tolerance import assert_close, decoder_terms
 
@@ -46,12 +46,24 @@ FAMILIES = {
     num_layers=5,
     rope_scaling=Llama3Scaling(8.0, 1.0, 4.0, 16),
   ),
+  # Paths have up to 20 positions: windows are passed in prompts and by what is sampled.
+  'gemma3_text': dataclasses.replace(
+    _BASE,
+    family='gemma3_text',
+    num_kv_heads=1,
+    num_layers=5,
+    window=5,
+    is_local=(True, True, False, True, False),
+    query_scalar=7,
+    rope_theta=1e5,
+    rope_scaling=LinearScaling(3.0),
+  ),
 }
 # K/V heads (2, 2, 1) are fewer than the tensor axis (4 on the third mesh).
 MESHES = ((1, 8, 1), (2, 2, 2), (1, 2, 4), (8, 1, 1))
 NUM_SLOTS, WIDTH, LENGTH, PROMPT = 8, 3, 6, 9
 CASES = [
-  pytest.param(family, mesh, marks=() if i % 4 == 0 else pytest.mark.long)
+  pytest.param(family, mesh, marks=() if i % 5 == 0 else pytest.mark.long)
   for i, (family, mesh) in enumerate((f, m) for m in MESHES for f in FAMILIES)
 ]
 

@@ -13,6 +13,15 @@ import pytest
 from ds_jax.checks import InputError
 from ds_jax.cli import main
 from ds_jax.config import MeshConfig
+from ds_jax.model.attention.path import PATH_BLOCKS
+from ds_jax.model.attention.reader import (
+  PATH_KERNEL,
+  SEGMENT_KERNEL,
+  Caches,
+  GpuReader,
+  TpuReader,
+)
+from ds_jax.model.attention.training import BLOCK
 from ds_jax.plan import capacity, command, parts, programs, slice_names, speed, topology
 from ds_jax.plan.hlo import Collective, Traffic
 from ds_jax.sharding import make_mesh
@@ -144,6 +153,58 @@ def test_planned_is_the_expansion_of_distinct_siblings():
   assert distinct.work.traffic.loops_counted_once == plain.work.traffic.loops_counted_once
   assert distinct.decode_step.traffic.bytes > plain.decode_step.traffic.bytes
   assert distinct.decode_step.flops == plain.decode_step.flops
+
+
+def test_local_layers_are_counted_by_what_they_see():
+  """A third of the layers sees all, the others 512 positions, in blocks of paths and of keys."""
+  assert programs.blocks_visited(4 * BLOCK, [None]) == (1 + 2 + 3 + 4) / 4
+  assert programs.blocks_visited(4 * BLOCK, [BLOCK + 1]) == (1 + 2 + 2 + 2) / 4
+  assert programs.blocks_visited(4 * BLOCK, [None, BLOCK + 1, BLOCK + 1]) == (10 + 2 * 7) / 12
+
+  decoder = dataclasses.replace(
+    fakes.DECODER, family='gemma3_text', num_layers=3, window=512, is_local=(True, True, False)
+  )
+  plain = dataclasses.replace(decoder, is_local=())
+  config = tiny_run.config(
+    data=dict(prompt_limit=1024),
+    search=dict(segment_length=256, max_depth=8, path_block=256, num_slots=8),
+  )
+  mesh = make_mesh(devices=jax.devices()[:1])
+
+  def expansion(decoder):
+    found = {part.name: part for part in programs.parts_of(config, decoder, mesh)}
+    return found['expand']
+
+  # Paths have 1,536 positions, which are 6 blocks. In step n a local layer sees them from
+  # 1,025 + n on: 2 blocks, and in the last of 256 steps one.
+  assert expansion(plain).trips[PATH_BLOCKS] == 6
+  assert expansion(decoder).trips[PATH_BLOCKS] == pytest.approx((2 * 2 + 6) / 3, abs=0.01)
+  slots = 8 * (2 * 512 + 1536) / 3 - 8 * 1536
+  position_bytes = 2 * 4 * 3 * decoder.num_kv_heads * decoder.head_width
+  less = expansion(plain).expansion.unavoidable - expansion(decoder).expansion.unavoidable
+  assert less == pytest.approx(-slots * position_bytes)
+
+
+def test_kernels_read_the_tiles_that_a_window_touches():
+  paths, segments = (
+    Caches(x, x)
+    for x in (
+      jax.ShapeDtypeStruct((2, 8, 1, 2048, 64), 'bfloat16'),
+      jax.ShapeDtypeStruct((2, 8, 4, 1, 256, 64), 'bfloat16'),
+    )
+  )
+  for reader, tile in ((TpuReader(256), 256), (GpuReader(), 128)):
+    segment_tile = 128
+    for window in (None, 100, 700):
+      counts = reader.scope_counts(1024, 8, paths, segments=segments, window=window)
+      num_path, num_segment = 0, 0
+      for n in range(256):
+        seen = [i for i in range(1024) if window is None or 1024 + n - i < window]
+        num_path += len({i // tile for i in seen})
+        seen = [i for i in range(n) if window is None or n - i < window]
+        num_segment += max(len({i // segment_tile for i in seen}), int(tile == 256))
+      assert counts[PATH_KERNEL] == pytest.approx(num_path * tile / 2048 / 256)
+      assert counts[SEGMENT_KERNEL] == pytest.approx(num_segment * segment_tile / 256**2)
 
 
 def test_too_little_memory_is_exit_3(capsys, monkeypatch, config_path):

@@ -18,25 +18,17 @@ import sys
 import jax
 import numpy as np
 import pytest
+import real_greedy
 import real_models
 
 import ds_jax.config as c
 from ds_jax.data.prompts import load_tokenizer
-from ds_jax.interfaces import SilentProgress
 from ds_jax.model.decoder import abstract_decoder
 from ds_jax.model.huggingface import layout
 from ds_jax.model.huggingface.config import read_config
-from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.report.metrics import read_metrics
 from ds_jax.run.checkpoint import Checkpointer
-from ds_jax.run.engines import Engines
-from ds_jax.run.growing import Work, grow_in_memory, rollout_jobs
-from ds_jax.run.session import Session
-from ds_jax.run.workdir import Workdir
-from ds_jax.search.engine.keys import Purpose
 from ds_jax.sharding import make_mesh, parameter_shardings
-from ds_jax.types import Problem
-from ds_jax.verify.pool import VerifierPool
 
 pytestmark = pytest.mark.long
 
@@ -121,42 +113,17 @@ def test_the_chat_template_and_the_ends_are_those_of_the_model(folder):
 
 def test_greedy_continuations_are_those_of_transformers(folder, transformers_model, tmp_path):
   """Token by token, by the decoder that the search has."""
-  config = dataclasses.replace(
-    CONFIG,
-    search=dataclasses.replace(CONFIG.search, max_depth=1, segment_length=NUM_TOKENS),
-    evaluate=dataclasses.replace(CONFIG.evaluate, temperature=0.0, num_slots=len(QUESTIONS)),
+  prompts, found = real_greedy.by_search(
+    folder, CONFIG, QUESTIONS, num_tokens=NUM_TOKENS, workdir=tmp_path
   )
-  tokenizer = load_tokenizer(folder)
-  problems = [Problem(f'q{i:02d}', text, '') for i, text in enumerate(QUESTIONS)]
-  prompts = list(zip(problems, tokenizer.encode_prompts(QUESTIONS), strict=True))
-  session = Session(config, Workdir(tmp_path), SilentProgress())
-  decoder_config = dataclasses.replace(read_config(folder), **config.model.formats)
-  mesh = make_mesh(devices=jax.devices()[:1])
-  with VerifierPool(config.verify) as pool:
-    engines = Engines(session, mesh, tokenizer, decoder_config, pool)
-    params = load_decoder(folder, mesh=mesh, for_search=True)
-    work = Work(engines.evaluation_engine, rollout_jobs(prompts, 1), Purpose.EVALUATE)
-    trees = grow_in_memory(session, params, work).trees
-  expected = greedy(transformers_model, [ids for _, ids in prompts], tokenizer.stop_ids)
-  for question, tree, tokens in zip(QUESTIONS, trees, expected, strict=True):
-    np.testing.assert_array_equal(tree.tokens, tokens, err_msg=question)
-  num_ended = sum(int(tokens[-1]) in tokenizer.stop_ids for tokens in expected)
+  stop_ids = load_tokenizer(folder).stop_ids
+  expected = real_greedy.by_transformers(
+    transformers_model, prompts, stop_ids, num_tokens=NUM_TOKENS
+  )
+  for question, ours, theirs in zip(QUESTIONS, found, expected, strict=True):
+    np.testing.assert_array_equal(ours, theirs, err_msg=question)
+  num_ended = sum(int(tokens[-1]) in stop_ids for tokens in expected)
   assert 0 < num_ended < len(QUESTIONS)  # both kinds of end are compared
-
-
-def greedy(model, rows, stop_ids):
-  """Greedy continuations by `generate`, each up to its end token."""
-  import hf_models
-  import torch
-
-  inputs = hf_models.padded(rows)
-  with torch.no_grad():
-    out = model.generate(**inputs, max_new_tokens=NUM_TOKENS, do_sample=False, pad_token_id=0)
-  continuations = []
-  for row in out[:, inputs['input_ids'].shape[1] :].numpy():
-    ends = np.flatnonzero(np.isin(row, stop_ids))
-    continuations.append(row[: ends[0] + 1] if len(ends) else row)
-  return continuations
 
 
 def run_command(*argv):

@@ -7,7 +7,7 @@ nowhere else, and everything that differs between the kinds of devices is a meth
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import jax
@@ -39,9 +39,10 @@ class Caches(NamedTuple):
   values: jax.Array
 
 
-# (queries [N, C, 1, G, D] of N = B * W children, what the scan has cut out, layer [] int32) ->
-# partial attention of each child over its own segment.
-AttendSegments = Callable[[jax.Array, Sequence[jax.Array], jax.Array], Partial]
+# (queries [N, C, 1, G, D] of N = B * W children, what the scan has cut out, layer [] int32,
+# start=where the window begins in segments, [] int32 or None) -> partial attention of each child
+# over its own segment.
+AttendSegments = Callable[..., Partial]
 
 
 class CacheReader(Protocol):
@@ -57,6 +58,7 @@ class CacheReader(Protocol):
     layer: jax.Array,
     length: jax.Array,
     slot_index: jax.Array | None,
+    start: jax.Array | None,
   ) -> Partial:
     """Partial attention of a chunk's queries over the paths that it extends.
 
@@ -66,13 +68,24 @@ class CacheReader(Protocol):
       layer: `[]` int32, whose caches are read.
       length: `[R]` int32, positions of each lane's path.
       slot_index: `[R]` int32, the slot of each lane; None: lanes are the B slots.
+      start: `[R, Q]` int32, where each query's window begins; None: there is none.
     """
     ...
 
   def attend_paths(
-    self, q_BxCxWxGxD: jax.Array, paths: Caches, *, layer: jax.Array, length: jax.Array
+    self,
+    q_BxCxWxGxD: jax.Array,
+    paths: Caches,
+    *,
+    layer: jax.Array,
+    length: jax.Array,
+    start: jax.Array | None,
   ) -> Partial:
-    """Partial attention of one query of each child over the path of its slot, read once."""
+    """Partial attention of one query of each child over the path of its slot, read once.
+
+    `start` [B, W] int32 says where the children's windows begin, which are those of one position
+    in every slot; None: there are none.
+    """
     ...
 
   def read_segments(
@@ -95,17 +108,24 @@ class CacheReader(Protocol):
     ...
 
   def scope_counts(
-    self, path_length: int, num_slots: int, paths: Caches, *, segments: Caches
+    self,
+    path_length: int,
+    num_slots: int,
+    paths: Caches,
+    *,
+    segments: Caches,
+    window: int | None = None,
   ) -> dict[str, float]:
-    """What a plan must know of a decode step, by named scope.
+    """What a plan must know of a layer in a decode step, by named scope.
 
     Of loops, how often they run; of kernels, the share that they read of the caches that they may
-    read, of segments on average over all steps.
+    read; where it differs between steps, on average over all of them.
 
     Args:
       path_length: positions of every slot's path.
       num_slots: B of a device.
       paths, segments: described by shape and dtype.
+      window: positions that the layer sees; None: all.
     """
     ...
 
@@ -117,31 +137,34 @@ class PlainReader:
   block: int  # path positions that are read at a time
   splits_layers = False
 
-  def attend_chunk_paths(self, q, paths, *, layer, length, slot_index):
+  def attend_chunk_paths(self, q, paths, *, layer, length, slot_index, start):
     return path.attend_path(
-      q, *paths, layer=layer, length=length, block=self.block, slot_index=slot_index
+      q, *paths, layer=layer, length=length, block=self.block, slot_index=slot_index, start=start
     )
 
-  def attend_paths(self, q, paths, *, layer, length):
-    return path.attend_path(q, *paths, layer=layer, length=length, block=self.block)
+  def attend_paths(self, q, paths, *, layer, length, start):
+    return path.attend_path(q, *paths, layer=layer, length=length, block=self.block, start=start)
 
   def read_segments(self, segments, step):
-    is_written = (jnp.arange(segments.keys.shape[4]) < step)[None, None]
+    positions = jnp.arange(segments.keys.shape[4])
+    is_written = (positions < step)[None, None]
 
-    def attend(q, of_layer, layer):
+    def attend(q, of_layer, layer, *, start):
       del layer
       keys, values = (x.reshape(-1, *x.shape[2:]) for x in of_layer)  # [B * W, C, T, D]
-      return attend_part(q, keys, values, is_written)
+      is_seen = is_written if start is None else is_written & (positions >= start)
+      return attend_part(q, keys, values, is_seen)
 
     return tuple(segments), attend
 
   def keep_layout(self, cache):
     return cache
 
-  def scope_counts(self, path_length, num_slots, paths, *, segments):
-    del paths, segments
+  def scope_counts(self, path_length, num_slots, paths, *, segments, window=None):
+    del paths
+    steps = range(segments.keys.shape[4])
     return {
-      path.PATH_BLOCKS: -(-path_length // self.block),
+      path.PATH_BLOCKS: _path_blocks(path_length, steps, self.block, window=window),
       path.PATH_GROUPS: num_slots // path.group_size(num_slots),
     }
 
@@ -152,13 +175,14 @@ class TpuReader(PlainReader):
 
   interpret: bool = False  # whether the kernel runs as ordinary operations, on any device
 
-  def attend_paths(self, q, paths, *, layer, length):
+  def attend_paths(self, q, paths, *, layer, length, start):
     return tpu_cache.attend_caches(
       q,
       *paths,
       layer=layer,
       length=length,
       block=self.block,
+      start=None if start is None else start[:, 0],
       name=PATH_KERNEL,
       interpret=self.interpret,
     )
@@ -166,7 +190,7 @@ class TpuReader(PlainReader):
   def read_segments(self, segments, step):
     width, segment_length = segments.keys.shape[2], segments.keys.shape[4]
 
-    def attend(q, of_layer, layer):
+    def attend(q, of_layer, layer, *, start):
       del of_layer
       return tpu_cache.attend_caches(
         q,
@@ -175,6 +199,7 @@ class TpuReader(PlainReader):
         length=jnp.full(len(q), step),
         block=tpu_cache.segment_block(segment_length),
         rows=width,  # the children of a slot together
+        start=None if start is None else jnp.full(len(q), start),
         name=SEGMENT_KERNEL,
         interpret=self.interpret,
       )
@@ -184,13 +209,16 @@ class TpuReader(PlainReader):
   def keep_layout(self, cache):
     return _row_major(cache)
 
-  def scope_counts(self, path_length, num_slots, paths, *, segments):
+  def scope_counts(self, path_length, num_slots, paths, *, segments, window=None):
     capacity, segment_length = paths.keys.shape[3], segments.keys.shape[4]
     path_block, segment_block = min(self.block, capacity), tpu_cache.segment_block(segment_length)
-    loops_of_chunks = super().scope_counts(path_length, num_slots, paths, segments=segments)
+    loops_of_chunks = super().scope_counts(
+      path_length, num_slots, paths, segments=segments, window=window
+    )
+    num_blocks = _path_blocks(path_length, range(segment_length), path_block, window=window)
     return loops_of_chunks | {
-      PATH_KERNEL: -(-path_length // path_block) * path_block / capacity,
-      SEGMENT_KERNEL: _mean_share(segment_length, segment_block, least=1),
+      PATH_KERNEL: num_blocks * path_block / capacity,
+      SEGMENT_KERNEL: _mean_share(segment_length, segment_block, least=1, window=window),
     }
 
 
@@ -201,28 +229,32 @@ class GpuReader:
   interpret: bool = False  # whether the kernel runs as ordinary operations, on any device
   splits_layers = True
 
-  def attend_chunk_paths(self, q, paths, *, layer, length, slot_index):
+  def attend_chunk_paths(self, q, paths, *, layer, length, slot_index, start):
     return gpu_cache.attend_caches(
       q,
       *paths,
       layer=layer,
       length=length,
       slot_index=slot_index,
+      start=start,
       name=PATH_KERNEL,
       interpret=self.interpret,
     )
 
-  def attend_paths(self, q, paths, *, layer, length):
-    return self.attend_chunk_paths(q, paths, layer=layer, length=length, slot_index=None)
+  def attend_paths(self, q, paths, *, layer, length, start):
+    return self.attend_chunk_paths(
+      q, paths, layer=layer, length=length, slot_index=None, start=start
+    )
 
   def read_segments(self, segments, step):
-    def attend(q, of_layer, layer):
+    def attend(q, of_layer, layer, *, start):
       del of_layer
       return gpu_cache.attend_caches(
         q,
         *_by_child(segments),
         layer=layer,
         length=jnp.full(len(q), step),
+        start=None if start is None else jnp.full((len(q), 1), start),
         name=SEGMENT_KERNEL,
         interpret=self.interpret,
       )
@@ -232,15 +264,16 @@ class GpuReader:
   def keep_layout(self, cache):
     return _row_major(cache)
 
-  def scope_counts(self, path_length, num_slots, paths, *, segments):
+  def scope_counts(self, path_length, num_slots, paths, *, segments, window=None):
     del num_slots
     capacity, segment_length = paths.keys.shape[3], segments.keys.shape[4]
     width, itemsize = paths.keys.shape[4], paths.keys.dtype.itemsize
     path_tile = gpu_cache.tile_positions(capacity, width, itemsize)
     segment_tile = gpu_cache.tile_positions(segment_length, width, itemsize)
+    num_tiles = _path_blocks(path_length, range(segment_length), path_tile, window=window)
     return {
-      PATH_KERNEL: -(-path_length // path_tile) * path_tile / capacity,
-      SEGMENT_KERNEL: _mean_share(segment_length, segment_tile, least=0),
+      PATH_KERNEL: num_tiles * path_tile / capacity,
+      SEGMENT_KERNEL: _mean_share(segment_length, segment_tile, least=0, window=window),
     }
 
 
@@ -303,10 +336,24 @@ def _row_major(cache: jax.Array) -> jax.Array:
   return with_layout_constraint(cache, Layout(tuple(range(cache.ndim))))
 
 
-def _mean_share(segment_length: int, block: int, *, least: int) -> float:
+def _blocks_read(length: int, size: int, *, at: int, window: int | None) -> int:
+  """Blocks of `size` positions, of the first `length`, that a query at position `at` sees."""
+  first = 0 if window is None else max(0, at - window + 1)
+  return max(0, -(-length // size) - first // size)
+
+
+def _path_blocks(path_length: int, steps: range, size: int, *, window: int | None) -> float:
+  """Blocks of a path that are read, on average over the steps after it."""
+  counts = [_blocks_read(path_length, size, at=path_length + n, window=window) for n in steps]
+  return sum(counts) / len(counts)
+
+
+def _mean_share(segment_length: int, block: int, *, least: int, window: int | None) -> float:
   """Share of a segment that a kernel reads, on average over all steps.
 
   Step n has n positions to read, in whole blocks, of which it reads `least` even if n is 0.
   """
-  num_blocks = sum(max(least, -(-n // block)) for n in range(segment_length))
+  num_blocks = 0
+  for n in range(segment_length):
+    num_blocks += max(least, _blocks_read(n, block, at=n, window=window))
   return num_blocks * block / segment_length**2

@@ -1,11 +1,12 @@
 """Attention of the training form: interval visibility, memory that grows linearly with S.
 
-Query i sees key j iff j <= i < key_end[j]. With `key_end` the end of the key's sequence, several
-sequences share a row; with nodes of a tree in depth-first order and `key_end` the end of the key's
-subtree, every path of the tree is forwarded at once. This is the one place that chooses how it is
-computed: short rows in one piece, long ones in blocks of queries and keys with the softmax
-carried along and recomputed in the backward pass (arXiv:2205.14135, arXiv:2307.08691), by loops
-that XLA compiles or, on GPUs, by kernels.
+Query i sees key j iff j <= i < key_end[j]; where there is a window, also only if positions[i] -
+positions[j] < window, of positions along the sequence or the path. With `key_end` the end of the
+key's sequence, several sequences share a row; with nodes of a tree in depth-first order and
+`key_end` the end of the key's subtree, every path of the tree is forwarded at once. This is the one
+place that chooses how it is computed: short rows in one piece, long ones in blocks of queries and
+keys with the softmax carried along and recomputed in the backward pass (arXiv:2205.14135,
+arXiv:2307.08691), by loops that XLA compiles or, on GPUs, by kernels.
 
 What jax ships was looked at first (0.10): `jax.nn.dot_product_attention` takes a dense mask, and
 splash attention's segment ids tell sequences apart but not the paths of a tree: neither is used.
@@ -48,6 +49,8 @@ class Visibility(NamedTuple):
 
   key_end: jax.Array  # [B, S] int32
   seen_blocks: jax.Array  # [queries / BLOCK, keys / BLOCK] bool, of `find_seen_blocks`
+  positions: jax.Array | None = None  # [B, S] int32, where there is a window
+  window: jax.Array | int | None = None  # [] int32
 
 
 class Residuals(NamedTuple):
@@ -84,6 +87,8 @@ def attend(
   v_BxSxCxD: jax.Array,
   *,
   key_end: jax.Array,
+  positions: jax.Array | None = None,
+  window: jax.Array | int | None = None,
   seen_blocks: jax.Array | None = None,
   blocks: BlockAttention | None = None,
 ) -> jax.Array:
@@ -92,7 +97,9 @@ def attend(
   Args:
     q_BxSxHxD: queries, rotated. k_BxSxCxD, v_BxSxCxD: keys and values.
     key_end: `[B, S]` int32, one past the last query index that sees the key.
-    seen_blocks: of `find_seen_blocks(key_end)`, where a caller has many layers to attend in.
+    positions: `[B, S]` int32; read with a window alone.
+    window: `[]` int32, a query sees the keys that are fewer positions before it; None: all.
+    seen_blocks: of `find_seen_blocks`, where a caller has many layers to attend in.
     blocks: how long rows are attended; None: KERNELS.
 
   Returns:
@@ -100,41 +107,63 @@ def attend(
     nothing (padding) gets zeros.
 
   Raises:
-    ValueError: if keys, values or `key_end` do not belong to the queries.
+    ValueError: if keys, values, `key_end` or positions do not belong to the queries.
   """
   num_rows, num_positions, _, width = q_BxSxHxD.shape
   check_shape('keys', k_BxSxCxD, (num_rows, num_positions, None, width))
   check_shape('values', v_BxSxCxD, k_BxSxCxD.shape)
   check_shape('key_end', key_end, (num_rows, num_positions))
+  if window is not None:
+    check_shape('positions', positions, key_end.shape)
   q = group_heads(q_BxSxHxD, k_BxSxCxD.shape[2])
   k, v = k_BxSxCxD.swapaxes(1, 2), v_BxSxCxD.swapaxes(1, 2)
   if num_positions <= BLOCK:
-    part = attend_part(q, k, v, _mask(key_end, num_positions, query_start=0, key_start=0))
+    mask = _mask(key_end, num_positions, query_start=0, key_start=0)
+    if window is not None:
+      mask &= _is_near(positions, positions, window)
+    part = attend_part(q, k, v, mask)
     total = jnp.maximum(part.sum_exp, _TINY)[..., None]
     return ungroup_heads(part.weighted_values / total)
   if seen_blocks is None:
-    seen_blocks = find_seen_blocks(key_end)
+    seen_blocks = find_seen_blocks(key_end, positions=positions, window=window)
   padding = -num_positions % BLOCK
 
   def pad(x: jax.Array) -> jax.Array:  # along S, the third axis
     return jnp.pad(x, ((0, 0), (0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 3))
 
   key_end = jnp.pad(key_end, ((0, 0), (0, padding)))  # padded keys end at 0: nothing sees them
+  if window is None:
+    positions = None
+  else:
+    positions = jnp.pad(positions, ((0, 0), (0, padding)))
   if not gpu_training.tile_size(width, q.dtype.itemsize):
     blocks = LOOPS
-  visibility = Visibility(key_end, seen_blocks)
+  visibility = Visibility(key_end, seen_blocks, positions, window)
   out = _attend_blocks(blocks or KERNELS, pad(q), pad(k), pad(v), visibility)
   return ungroup_heads(out[:, :, :num_positions].astype(jnp.float32))
 
 
-def find_seen_blocks(key_end: jax.Array) -> jax.Array:
+def find_seen_blocks(
+  key_end: jax.Array,
+  *,
+  positions: jax.Array | None = None,
+  window: jax.Array | int | None = None,
+) -> jax.Array:
   """`[queries / BLOCK, keys / BLOCK]` bool: whether any row has a pair to attend in a block.
 
   One small reduction over all rows; blocks without a pair are skipped, whatever the layout of the
   rows (causal, packed, trees).
+
+  Args:
+    key_end: `[B, S]` int32.
+    positions, window: as `attend` has them.
   """
-  padded = jnp.pad(key_end.max(0, keepdims=True), ((0, 0), (0, -key_end.shape[1] % BLOCK)))
-  return gpu_training.seen_tiles(padded, BLOCK)[0]
+  padding = ((0, 0), (0, -key_end.shape[1] % BLOCK))
+  if window is None:
+    padded = jnp.pad(key_end.max(0, keepdims=True), padding)
+    return gpu_training.seen_tiles(padded, BLOCK)[0]
+  key_end, positions = jnp.pad(key_end, padding), jnp.pad(positions, padding)
+  return gpu_training.seen_tiles(key_end, BLOCK, positions=positions, window=window).any(0)
 
 
 def _mask(
@@ -148,6 +177,21 @@ def _mask(
   query = query_start + jnp.arange(num_queries)[None, :, None]
   key = key_start + jnp.arange(key_end.shape[1])[None, None, :]
   return (key <= query) & (query < key_end[:, None, :])
+
+
+def _is_near(queries: jax.Array, keys: jax.Array, window: jax.Array | int) -> jax.Array:
+  """`[B, Q, K]` bool, whether a key is in a query's window, by their positions."""
+  return queries[:, :, None] - keys[:, None, :] < window
+
+
+def _block_mask(visibility: Visibility, i: jax.Array, j: jax.Array) -> jax.Array:
+  """`[B, BLOCK, BLOCK]` bool, which keys of block j are seen by queries of block i."""
+  ends = _block(visibility.key_end, j, axis=1)
+  mask = _mask(ends, BLOCK, query_start=i * BLOCK, key_start=j * BLOCK)
+  if visibility.window is None:
+    return mask
+  queries, keys = (_block(visibility.positions, n, axis=1) for n in (i, j))
+  return mask & _is_near(queries, keys, visibility.window)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -173,16 +217,16 @@ def loop_forward(
   q: jax.Array, k: jax.Array, v: jax.Array, visibility: Visibility
 ) -> tuple[jax.Array, jax.Array]:
   """The forward pass of a BlockAttention by loops, which XLA compiles anywhere."""
-  key_end, seen_blocks = visibility
 
   def attend_queries(i):
     q_block = _block(q, i)
 
     def add(j, before: Partial) -> Partial:
-      ends = _block(key_end, j, axis=1)
-      mask = _mask(ends, BLOCK, query_start=i * BLOCK, key_start=j * BLOCK)
+      mask = _block_mask(visibility, i, j)
       part = lambda: attend_part(q_block, _block(k, j), _block(v, j), mask)
-      return jax.lax.cond(seen_blocks[i, j], lambda: join(before, part()), lambda: before)
+      return jax.lax.cond(
+        visibility.seen_blocks[i, j], lambda: join(before, part()), lambda: before
+      )
 
     with jax.named_scope('key_blocks'):
       whole = jax.lax.fori_loop(0, i + 1, add, attend_nothing(q_block))
@@ -200,7 +244,7 @@ def loop_backward(residuals: Residuals, d_out: jax.Array) -> tuple[jax.Array, ja
   With p the weights and delta = sum(d_out * out): dv = p' d_out, ds = p * (d_out v' - delta),
   dq = ds k, dk = ds' q (arXiv:2307.08691, algorithm 2).
   """
-  q, k, v, (key_end, seen_blocks), out, normalizer = residuals
+  q, k, v, visibility, out, normalizer = residuals
   scale = q.shape[-1] ** -0.5
   product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   zeros = jnp.zeros(k.shape, jnp.float32)
@@ -212,8 +256,7 @@ def loop_backward(residuals: Residuals, d_out: jax.Array) -> tuple[jax.Array, ja
     def add(j, carry):
       dq_block, dk, dv = carry
       k_block, v_block = _block(k, j), _block(v, j)
-      ends = _block(key_end, j, axis=1)
-      mask = _mask(ends, BLOCK, query_start=i * BLOCK, key_start=j * BLOCK)[:, None, :, None, :]
+      mask = _block_mask(visibility, i, j)[:, None, :, None, :]
       # The weights again, from the normaliser.
       scores = product('bcqgd,bcsd->bcqgs', q_block, k_block) * scale
       scores = jnp.where(mask, scores, MASKED)
@@ -227,7 +270,7 @@ def loop_backward(residuals: Residuals, d_out: jax.Array) -> tuple[jax.Array, ja
       return dq_block, dk, dv
 
     def add_if_seen(j, carry):
-      return jax.lax.cond(seen_blocks[i, j], lambda: add(j, carry), lambda: carry)
+      return jax.lax.cond(visibility.seen_blocks[i, j], lambda: add(j, carry), lambda: carry)
 
     start = (jnp.zeros(q_block.shape, jnp.float32), *sums)
     with jax.named_scope('key_blocks'):
@@ -255,7 +298,14 @@ def _unblock(x: jax.Array) -> jax.Array:
 
 
 def _kernel_forward(q, k, v, visibility: Visibility):
-  return gpu_training.forward(q, k, v, key_end=visibility.key_end)  # it finds its own tiles
+  return gpu_training.forward(  # it finds its own tiles
+    q,
+    k,
+    v,
+    key_end=visibility.key_end,
+    positions=visibility.positions,
+    window=visibility.window,
+  )
 
 
 def _kernel_backward(residuals: Residuals, d_out: jax.Array):
@@ -264,6 +314,8 @@ def _kernel_backward(residuals: Residuals, d_out: jax.Array):
     residuals.k,
     residuals.v,
     key_end=residuals.visibility.key_end,
+    positions=residuals.visibility.positions,
+    window=residuals.visibility.window,
     out=residuals.out,
     normalizer=residuals.normalizer,
     d_out=d_out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -29,6 +30,18 @@ _OPTIONAL_SIZES = (
   'max_position_embeddings',
   'original_max_position_embeddings',
 )
+_SIZES_WITH_LOCAL_LAYERS = ('sliding_window', 'sliding_window_pattern', 'query_pre_attn_scalar')
+
+# Of models in which a decoder has a part: their model_type, and the decoder's.
+_WRAPPERS = {'gemma3': 'gemma3_text'}
+# What such a model says of its decoder outside of text_config.
+_SAID_BY_WRAPPERS = (
+  'tie_word_embeddings',
+  'quantization_config',
+  'compression_config',
+  'transformers_weights',
+  'auto_map',
+)
 
 # Fields that change what a model computes, and the values (or absence) that are supported.
 _SUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -48,8 +61,23 @@ _SUPPORTED: Mapping[str, tuple[Any, ...]] = {
   'auto_map': (),
 }
 
-_DEFAULT_THETA = 10_000.0
+# Likewise of one family.
+_SUPPORTED_OF: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+  'gemma3_text': {
+    'hidden_activation': ('gelu_pytorch_tanh',),
+    'hidden_act': ('gelu_pytorch_tanh',),  # stray, but other readers take it
+    'attn_logit_softcapping': (),
+    'final_logit_softcapping': (),
+    'use_bidirectional_attention': (False,),
+  },
+}
+
 _DEFAULT_EPSILON = 1e-6
+# Kinds of layers, as config.json names them; the first is of local layers.
+_LOCAL, _FULL = 'sliding_attention', 'full_attention'
+_DEFAULT_LOCAL_THETA = 10_000.0
+# Where config.json does not say which layers are local: the last of so many is not.
+_DEFAULT_PATTERN = 6
 
 
 def read_config(folder: str | os.PathLike[str], num_ids: int | None = None) -> DecoderConfig:
@@ -101,12 +129,17 @@ def config_from_hf(fields: Mapping[str, Any], num_ids: int | None = None) -> Dec
   Raises:
     InputError: names what is unsupported; nothing that changes a logit is silently ignored.
   """
+  fields = decoder_fields(fields)
   family = _family_of(fields)
+  fields = family.defaults | fields
+  rope_fields, local_rope_fields = _rope_by_kind(fields, family)
   faults = _size_faults(fields, family)
   faults += _number_faults(fields)
   faults += _value_faults(fields, family)
-  faults += _rope_faults(fields)
-  if not faults and _has_sliding_layer(fields):
+  faults += _rope_faults(rope_fields) + _rope_faults(local_rope_fields)
+  if family.has_local_layers:
+    faults = faults or _local_faults(fields)
+  elif not faults and _has_sliding_layer(fields):
     faults.append(
       f'a sliding window (use_sliding_window = {fields.get("use_sliding_window")!r}, '
       f'sliding_window = {fields.get("sliding_window")!r})'
@@ -114,26 +147,66 @@ def config_from_hf(fields: Mapping[str, Any], num_ids: int | None = None) -> Dec
   if faults:
     raise InputError(f'This config.json is not supported: {"; ".join(faults)}.')
   num_heads = fields['num_attention_heads']
-  max_positions = fields.get('max_position_embeddings', family.max_positions)
-  rope = fields.get('rope_scaling') or fields.get('rope_parameters') or {}
-  return DecoderConfig(
+  max_positions = fields['max_position_embeddings']
+  rope = rope_fields.get('rope_scaling') or rope_fields.get('rope_parameters') or {}
+  config = DecoderConfig(
     vocab_size=fields['vocab_size'],
     num_ids=num_ids or fields['vocab_size'],
     num_layers=fields['num_hidden_layers'],
     width=fields['hidden_size'],
     mlp_width=fields['intermediate_size'],
     num_heads=num_heads,
-    num_kv_heads=fields.get('num_key_value_heads', family.num_kv_heads) or num_heads,
-    head_width=fields.get('head_dim', family.head_width) or fields['hidden_size'] // num_heads,
+    num_kv_heads=fields.get('num_key_value_heads') or num_heads,
+    head_width=fields.get('head_dim') or fields['hidden_size'] // num_heads,
     family=fields['model_type'],
     max_positions=max_positions,
-    rope_theta=float(rope.get('rope_theta') or fields.get('rope_theta') or _DEFAULT_THETA),
+    rope_theta=_theta_of(rope_fields, family.rope_theta),
     rope_scaling=scaling_from_hf(
       rope, max_positions, fields.get('original_max_position_embeddings')
     ),
     norm_epsilon=float(fields.get('rms_norm_eps', _DEFAULT_EPSILON)),
     tie_embeddings=fields.get('tie_word_embeddings', False),
   )
+  if not family.has_local_layers:
+    return config
+  scalar, is_local = fields['query_pre_attn_scalar'], _local_layers(fields)
+  return dataclasses.replace(
+    config,
+    query_scalar=None if scalar == config.head_width else scalar,
+    window=fields['sliding_window'],
+    is_local=is_local if any(is_local) else (),
+    local_rope_theta=_theta_of(local_rope_fields, _DEFAULT_LOCAL_THETA),
+  )
+
+
+def decoder_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The fields of a decoder: of a model of images and text, those of its text_config.
+
+  Raises:
+    InputError: if that is missing, or the two contradict each other.
+  """
+  family = _WRAPPERS.get(str(fields.get('model_type')))
+  if family is None:
+    return fields
+  inner = fields.get('text_config')
+  if not isinstance(inner, dict):
+    raise InputError(
+      f'config.json is of a model_type {fields["model_type"]!r} and has no object text_config, '
+      'which describes its language model.'
+    )
+  outer = {name: fields[name] for name in _SAID_BY_WRAPPERS if fields.get(name) is not None}
+  for name, value in outer.items():
+    if inner.get(name) not in (None, value):
+      raise InputError(
+        f'config.json and its text_config contradict each other: {name} is {value!r:.100} and '
+        f'{inner[name]!r:.100}.'
+      )
+  return {'model_type': family} | inner | outer
+
+
+def is_wrapper(fields: Mapping[str, Any]) -> bool:
+  """Whether a decoder is but a part of the model of a config.json."""
+  return str(fields.get('model_type')) in _WRAPPERS
 
 
 def _family_of(fields: Mapping[str, Any]) -> Family:
@@ -157,9 +230,12 @@ def _size_faults(fields: Mapping[str, Any], family: Family) -> list[str]:
   faults = [f'it lacks {name}' for name in _SIZES if name not in fields]
   # null is as good as silence where a default follows from other fields.
   may_be_null = {'num_key_value_heads', 'original_max_position_embeddings'}
-  if family.head_width is None:
+  if 'head_dim' not in family.defaults:
     may_be_null.add('head_dim')
-  for name in (*_SIZES, *_OPTIONAL_SIZES):
+  optional_sizes = _OPTIONAL_SIZES
+  if family.has_local_layers:
+    optional_sizes += _SIZES_WITH_LOCAL_LAYERS
+  for name in (*_SIZES, *optional_sizes):
     if name not in fields:
       continue
     value = fields[name]
@@ -182,7 +258,8 @@ def _number_faults(fields: Mapping[str, Any]) -> list[str]:
 def _value_faults(fields: Mapping[str, Any], family: Family) -> list[str]:
   """Fields whose value would change what the model computes."""
   faults = []
-  for name, supported in _SUPPORTED.items():
+  of_family = _SUPPORTED_OF.get(fields['model_type'], {})
+  for name, supported in (_SUPPORTED | of_family).items():
     value = fields.get(name)
     # Biases of Qwen2 are no option, and a stray field says nothing; the tensors are checked.
     is_stray = name == 'attention_bias' and family.has_qkv_bias
@@ -214,6 +291,62 @@ def _rope_faults(fields: Mapping[str, Any]) -> list[str]:
   return faults
 
 
+def _rope_by_kind(
+  fields: Mapping[str, Any], family: Family
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+  """The fields about rotation, of layers that see everything and of local ones.
+
+  Version 5 of transformers nests the latter under the kinds; version 4 names them apart.
+  """
+  if not family.has_local_layers:
+    return fields, {}
+  nested = fields.get('rope_parameters') or {}
+  if not isinstance(nested, dict):
+    return fields, {}  # whose fault is told
+  whole = {
+    'rope_theta': fields.get('rope_theta'),
+    'rope_scaling': fields.get('rope_scaling'),
+    'rope_parameters': nested.get(_FULL),
+  }
+  local = {
+    'rope_theta': fields.get('rope_local_base_freq'),
+    'rope_parameters': nested.get(_LOCAL),
+  }
+  return whole, local
+
+
+def _theta_of(rope_fields: Mapping[str, Any], default: float) -> float:
+  """The base of wavelengths that fields without faults name."""
+  entry = rope_fields.get('rope_scaling') or rope_fields.get('rope_parameters') or {}
+  return float(entry.get('rope_theta') or rope_fields.get('rope_theta') or default)
+
+
+def _local_faults(fields: Mapping[str, Any]) -> list[str]:
+  """What is wrong with the fields that tell local layers from others."""
+  kinds, count = fields.get('layer_types'), fields['num_hidden_layers']
+  if kinds is not None:
+    is_list = isinstance(kinds, list) and all(kind in (_LOCAL, _FULL) for kind in kinds)
+    if not is_list or len(kinds) != count:
+      return [f'layer_types = {kinds!r:.100} (expected {count} times {_LOCAL!r} or {_FULL!r})']
+  faults = []
+  nested = fields.get('rope_parameters') or {}
+  unknown = set(nested) - {_LOCAL, _FULL}
+  if unknown:
+    faults.append(f'rope_parameters of {sorted(unknown)} (expected of {_LOCAL!r} and {_FULL!r})')
+  if scaling_from_hf(nested.get(_LOCAL) or {}, fields['max_position_embeddings']) is not None:
+    faults.append(f"rope type of {_LOCAL!r} (expected 'default')")
+  return faults
+
+
+def _local_layers(fields: Mapping[str, Any]) -> tuple[bool, ...]:
+  """By layer, whether it is local."""
+  kinds = fields.get('layer_types')
+  if kinds is not None:
+    return tuple(kind == _LOCAL for kind in kinds)
+  pattern = fields.get('sliding_window_pattern', _DEFAULT_PATTERN)
+  return tuple((i + 1) % pattern > 0 for i in range(fields['num_hidden_layers']))
+
+
 def _has_sliding_layer(fields: Mapping[str, Any]) -> bool:
   """Whether transformers would limit the attention of any layer."""
   kinds = fields.get('layer_types')
@@ -235,8 +368,9 @@ def config_to_hf(
     stop_ids: ids that end a response. pad_id: the padding id.
     dtype: of the tensors beside it.
   """
+  family = config.of_family
   fields = {
-    'architectures': [FAMILIES[config.family].architecture],
+    'architectures': [family.architecture],
     'model_type': config.family,
     'vocab_size': config.vocab_size,
     'num_hidden_layers': config.num_layers,
@@ -245,7 +379,6 @@ def config_to_hf(
     'num_attention_heads': config.num_heads,
     'num_key_value_heads': config.num_kv_heads,
     'head_dim': config.head_width,
-    'hidden_act': 'silu',
     'rope_theta': config.rope_theta,
     'rope_scaling': scaling_to_hf(config.rope_scaling),
     'rms_norm_eps': config.norm_epsilon,
@@ -259,12 +392,25 @@ def config_to_hf(
     'dtype': dtype,
     'torch_dtype': dtype,
   }
-  if not config.has_qkv_bias:
+  if not family.has_qkv_bias:
     fields['attention_bias'] = False
   if config.family == 'llama':
-    return fields | {'mlp_bias': False}
+    return fields | {'hidden_act': family.activation, 'mlp_bias': False}
+  if family.has_local_layers:
+    is_local = config.is_local or (False,) * config.num_layers
+    return fields | {
+      'hidden_activation': family.activation,
+      'sliding_window': config.window or config.max_positions,
+      'layer_types': [_LOCAL if local else _FULL for local in is_local],
+      'rope_local_base_freq': config.local_rope_theta,
+      'query_pre_attn_scalar': config.query_scalar or config.head_width,
+      'attn_logit_softcapping': None,
+      'final_logit_softcapping': None,
+      'use_bidirectional_attention': False,
+    }
   # Spelled out for readers with other defaults than ours.
   return fields | {
+    'hidden_act': family.activation,
     'use_sliding_window': False,
     'sliding_window': None,
     'max_window_layers': config.num_layers,

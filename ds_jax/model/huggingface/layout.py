@@ -50,7 +50,25 @@ PLACES: Mapping[str, Place] = {
   'layers/gate_kernel': Place(_LAYER + 'mlp.gate_proj.weight', _TRANSPOSED),
   'layers/up_kernel': Place(_LAYER + 'mlp.up_proj.weight', _TRANSPOSED),
   'layers/down_kernel': Place(_LAYER + 'mlp.down_proj.weight', _TRANSPOSED),
+  'layers/attention_output_scale': Place(_LAYER + 'post_attention_layernorm.weight', _ALIKE),
+  'layers/mlp_output_scale': Place(_LAYER + 'post_feedforward_layernorm.weight', _ALIKE),
 }
+# Families that have another name for a parameter.
+_PLACES_OF: Mapping[str, Mapping[str, Place]] = {
+  'gemma3_text': {
+    'layers/mlp_scale': Place(_LAYER + 'pre_feedforward_layernorm.weight', _ALIKE),
+  },
+}
+
+# Of a model of images and text: how the names of its decoder's tensors begin in files of older and
+# newer versions of transformers, and how those of a decoder alone do.
+_WRAPPED = {
+  'language_model.model.': MODEL_PREFIX,
+  'language_model.lm_head.': 'lm_head.',
+  'model.language_model.': MODEL_PREFIX,
+}
+# Of the parts that see images.
+_OF_IMAGES = ('vision_tower.', 'multi_modal_projector.')
 
 # Numbers of the file that are in memory at a time beside the parameters (few: transposing a block
 # is fast while it fits the cache).
@@ -80,9 +98,12 @@ def is_stacked(name: str) -> bool:
   return name.startswith('layers/')
 
 
-def entries(name: str, shape: Sequence[int]) -> list[Entry]:
-  """Tensors of the file that make up our parameter `name` of `shape`, by layer if stacked."""
-  place, count = PLACES[name], 1
+def entries(name: str, shape: Sequence[int], family: str = '') -> list[Entry]:
+  """Tensors of the file that make up our parameter `name` of `shape`, by layer if stacked.
+
+  Kernels and biases have the same names in all families.
+  """
+  place, count = (PLACES | _PLACES_OF.get(family, {}))[name], 1
   if is_stacked(name):
     count, *shape = shape
   merged = tuple(math.prod(shape[axis] for axis in group) for group in place.axes)
@@ -93,7 +114,20 @@ def all_parameters(decoder: Any) -> Iterator[Parameter]:
   """Every parameter of a decoder, abstract or not, in the order of its leaves."""
   for path, leaf in jax.tree_util.tree_leaves_with_path(decoder):
     name = path_name(path)
-    yield Parameter(name, leaf, entries(name, leaf.shape))
+    yield Parameter(name, leaf, entries(name, leaf.shape, decoder.config.family))
+
+
+def is_of_images(name: str) -> bool:
+  """Whether a tensor of a model of images and text belongs to a part that sees images."""
+  return name.removeprefix(MODEL_PREFIX).startswith(_OF_IMAGES)
+
+
+def unwrapped(name: str) -> str:
+  """The name that a tensor of a model's decoder has where that is saved alone."""
+  for wrapped, alone in _WRAPPED.items():
+    if name.startswith(wrapped):
+      return alone + name.removeprefix(wrapped)
+  return name
 
 
 def to_file(name: str, x: np.ndarray, entry: Entry) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,8 +18,8 @@ from ds_jax.checks import InputError
 from ds_jax.hub import local_folder
 from ds_jax.model.decoder import Decoder, abstract_decoder
 from ds_jax.model.huggingface import layout, numbers
-from ds_jax.model.huggingface.config import read_config
-from ds_jax.model.huggingface.match import match_tensors, shown
+from ds_jax.model.huggingface.config import config_from_hf, is_wrapper, read_fields
+from ds_jax.model.huggingface.match import match_tensors, shown, tensors_of_decoder
 from ds_jax.model.huggingface.numbers import Unusable
 from ds_jax.model.huggingface.tensors import Stored, list_tensors, open_tensor
 
@@ -31,6 +31,7 @@ def load_decoder(
   mesh: Mesh | None = None,
   dtype: str = 'float32',
   for_search: bool = False,
+  note: Callable[[str], Any] = lambda line: None,
   **overrides: Any,
 ) -> Decoder:
   """Loads a checkpoint onto the mesh.
@@ -45,6 +46,7 @@ def load_decoder(
     mesh: where parameters go; None: the default device.
     dtype: of the parameters, 'float32' or 'bfloat16'.
     for_search: in the form that the search reads (whole over fsdp), not the training form.
+    note: hears what of the folder is not read.
     **overrides: fields of DecoderConfig, e.g. compute_dtype.
 
   Raises:
@@ -52,9 +54,13 @@ def load_decoder(
       unknown or mis-shaped, or numbers are not finite (all listed together).
   """
   folder = local_folder(folder)
-  config = dataclasses.replace(read_config(folder, num_ids), **overrides)
+  fields = read_fields(folder)
+  config = dataclasses.replace(config_from_hf(fields, num_ids), **overrides)
   abstract = abstract_decoder(config)
-  stored = match_tensors(list_tensors(folder), abstract, folder)
+  stored = list_tensors(folder)
+  if is_wrapper(fields):
+    stored = tensors_of_decoder(stored, note)
+  stored = match_tensors(stored, abstract, folder)
   mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
   shardings = jax.tree.leaves(sharding.parameter_shardings(abstract, mesh, search=for_search))
   parameters = list(layout.all_parameters(abstract))

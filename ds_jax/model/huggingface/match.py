@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,29 @@ def match_tensors(
   _check_tensors(abstract, named, folder)
   _check_tied(abstract.config, named, folder)
   return named
+
+
+def tensors_of_decoder(
+  stored: Mapping[str, Stored], note: Callable[[str], Any]
+) -> dict[str, Stored]:
+  """The tensors of the decoder within a model of images and text, named as if saved alone.
+
+  Args:
+    stored: those of the folder's files, by their names there.
+    note: hears how many tensors are passed over.
+  """
+  of_decoder, passed_over = {}, []
+  for name, tensor in stored.items():
+    if layout.is_of_images(name):
+      passed_over.append(name)
+    else:
+      of_decoder[layout.unwrapped(name)] = tensor
+  if passed_over:
+    note(
+      f'Of this model of images and text the language model is read; {len(passed_over)} tensors '
+      f'like {passed_over[0]} are passed over.'
+    )
+  return of_decoder
 
 
 def shown(faults: Sequence[str]) -> str:

@@ -18,7 +18,12 @@ from ds_jax.checks import InputError
 from ds_jax.hub import local_folder
 from ds_jax.model.decoder import Decoder
 from ds_jax.model.huggingface import layout
-from ds_jax.model.huggingface.config import UNFINISHED, config_to_hf, read_fields
+from ds_jax.model.huggingface.config import (
+  UNFINISHED,
+  config_to_hf,
+  decoder_fields,
+  read_fields,
+)
 from ds_jax.model.huggingface.tensors import MAX_FILE_BYTES, write_tensors
 
 # Fields of the original's config.json that say nothing about the decoder but belong to the model.
@@ -62,7 +67,7 @@ def save_decoder(
   with _unfinished(folder):
     _write_parameters(decoder, folder, jnp.dtype(dtype), max_file_bytes=max_file_bytes)
     fields = config_to_hf(decoder.config, stop_ids, pad_id, dtype=dtype)
-    theirs = read_fields(local_folder(original)) if original else {}
+    theirs = decoder_fields(read_fields(local_folder(original))) if original else {}
     fields |= {name: theirs[name] for name in _FIELDS_OF_THE_ORIGINAL if name in theirs}
     add_files(folder)
     _complete_generation_config(folder / 'generation_config.json', stop_ids, pad_id)

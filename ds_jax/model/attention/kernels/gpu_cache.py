@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from ds_jax.checks import check_shape
+from ds_jax.model.attention import path
 from ds_jax.model.attention.kernels import triton
 from ds_jax.model.attention.partial import MASKED, Partial
 
@@ -36,6 +37,7 @@ class _Scalars(NamedTuple):
   layer: jax.Array  # [1]
   length: jax.Array  # [R]
   slot_index: jax.Array  # [R]
+  first: jax.Array | None = None  # [R], the first position to read, where there are windows
 
 
 def tile_positions(num_positions: int, width: int, itemsize: int) -> int:
@@ -57,6 +59,7 @@ def attend_caches(
   layer: jax.Array | int,
   length: jax.Array,
   slot_index: jax.Array | None = None,
+  start: jax.Array | None = None,
   name: str,
   interpret: bool = False,
 ) -> Partial:
@@ -71,6 +74,8 @@ def attend_caches(
     layer: `[]` int32, whose caches are read.
     length: `[R]` int32; rows of length 0 get weights of 0.
     slot_index: `[R]` int32, the cache that each row reads; None: its own.
+    start: `[R, Q]` int32, where each query's window begins, tiles before which are not read; None:
+      there are no windows.
     name: of the kernel in compiled programs.
     interpret: whether to run as ordinary operations, on any device.
 
@@ -89,6 +94,9 @@ def attend_caches(
   padded = pl.cdiv(queries, tile) * tile
   q = q_RxCxQxGxD.reshape(num_rows, num_heads, queries, width)
   q = jnp.pad(q, ((0, 0), (0, 0), (0, padded - queries), (0, 0)))
+  starts = None
+  if start is not None:
+    starts = jnp.pad(jnp.repeat(start, group, axis=1), ((0, 0), (0, padded - queries)))
 
   # A program takes a tile of queries of one row and head over one part of their cache.
   grid_queries = (num_rows * num_heads, padded // tile)
@@ -97,6 +105,10 @@ def attend_caches(
   def query_block(n, i, part):
     del part
     return n // num_heads, n % num_heads, i, 0
+
+  def start_block(n, i, part):
+    del part
+    return n // num_heads, i
 
   def part_spec(*last: int) -> pl.BlockSpec:
     def part_block(n, i, part):
@@ -109,6 +121,8 @@ def attend_caches(
 
   slot_index = jnp.arange(num_rows) if slot_index is None else slot_index
   scalars = (jnp.reshape(layer, 1), length, slot_index)
+  if start is not None:
+    scalars += (path.first_position(length, start),)
   scalars = _Scalars(*(x.astype(jnp.int32) for x in scalars))
   num_scores = num_rows * num_heads * queries * num_positions
   with jax.named_scope(name):
@@ -120,7 +134,8 @@ def attend_caches(
       ),
       grid=(*grid_queries, num_parts),
       in_specs=[
-        _Scalars(*map(triton.whole, scalars)),
+        jax.tree.map(triton.whole, scalars),
+        None if starts is None else pl.BlockSpec((None, tile), start_block),
         pl.BlockSpec((None, None, tile, width), query_block),
         triton.whole(k_LxBxCxSxD),
         triton.whole(v_LxBxCxSxD),
@@ -135,7 +150,7 @@ def attend_caches(
       ),
       interpret=interpret,
       name=name,
-    )(scalars, q, k_LxBxCxSxD, v_LxBxCxSxD)
+    )(scalars, starts, q, k_LxBxCxSxD, v_LxBxCxSxD)
   joined = _join_parts(Partial(*parts))
 
   def unpad(x: jax.Array) -> jax.Array:
@@ -144,8 +159,13 @@ def attend_caches(
   return jax.tree.map(unpad, joined)
 
 
-def _attend_part(scalars: _Scalars, q: Any, k: Any, v: Any, *sums: Any, num_heads: int, size: int):
-  """One program: queries [X, D] of one row and head over one part of what its cache holds."""
+def _attend_part(
+  scalars: _Scalars, starts: Any, q: Any, k: Any, v: Any, *sums: Any, num_heads: int, size: int
+):
+  """One program: queries [X, D] of one row and head over one part of what its cache holds.
+
+  `starts` [X] says where the queries' windows begin; None: there are none.
+  """
   row, head = pl.program_id(0) // num_heads, pl.program_id(0) % num_heads
   layer, length, slot = scalars.layer[0], scalars.length[row], scalars.slot_index[row]
   query = q[...]
@@ -154,13 +174,21 @@ def _attend_part(scalars: _Scalars, q: Any, k: Any, v: Any, *sums: Any, num_head
     at = pl.ds(i * size, size)
     scores = triton.product(query, k[layer, slot, head, at, :].T) * query.shape[-1] ** -0.5
     position = i * size + jnp.arange(size)
-    scores = jnp.where(position[None, :] < length, scores, MASKED)
+    is_seen = position[None, :] < length
+    if starts is not None:
+      is_seen &= position[None, :] >= starts[...][:, None]
+    scores = jnp.where(is_seen, scores, MASKED)
     return triton.attend_tile(before, scores, v[layer, slot, head, at, :])
 
   # The tiles that the row fills, dealt to the parts in succession.
   num_tiles = pl.cdiv(length, size)
-  num_each = pl.cdiv(num_tiles, pl.num_programs(2))
-  first = pl.program_id(2) * num_each
+  if scalars.first is None:
+    num_each = pl.cdiv(num_tiles, pl.num_programs(2))
+    first = pl.program_id(2) * num_each
+  else:
+    first_tile = jnp.minimum(scalars.first[row] // size, num_tiles)
+    num_each = pl.cdiv(num_tiles - first_tile, pl.num_programs(2))
+    first = first_tile + pl.program_id(2) * num_each
   end = jnp.minimum(first + num_each, num_tiles)
   total = jax.lax.fori_loop(first, end, attend, triton.attend_nothing(query))
   for ref, value in zip(sums, total, strict=True):

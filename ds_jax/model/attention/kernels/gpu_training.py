@@ -19,7 +19,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from ds_jax.model.attention.kernels import triton
+from ds_jax.model.attention.kernels.triton import MIN_TILE
 from ds_jax.model.attention.partial import MASKED
+
+# Parts of a tile of keys at most, of which it is asked whether they are in a window.
+_MAX_PARTS = 8
 
 
 class _Visits(NamedTuple):
@@ -28,6 +32,8 @@ class _Visits(NamedTuple):
   order: jax.Array  # [B, tiles, other tiles] int32, those to visit first
   count: jax.Array  # [B, tiles] int32, how many these are
   key_end: jax.Array  # [B, S] int32
+  positions: jax.Array | None  # [B, S] int32, where there is a window
+  window: jax.Array | None  # [1] int32
 
 
 class _Queries(NamedTuple):
@@ -58,6 +64,8 @@ def forward(
   v_BxCxSxD: jax.Array,
   *,
   key_end: jax.Array,
+  positions: jax.Array | None = None,
+  window: jax.Array | int | None = None,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Attention `[B, C, S, G, D]` in the dtype of q, and the log of each query's normaliser.
@@ -65,18 +73,21 @@ def forward(
   Args:
     q_BxCxSxGxD: queries. k_BxCxSxD, v_BxCxSxD: keys and values; S is a multiple of a tile.
     key_end: `[B, S]` int32; query i sees key j iff j <= i < key_end[j].
+    positions: `[B, S]` int32; read with a window alone.
+    window: `[]` int32, a query sees the keys that are fewer positions before it; None: all.
     interpret: whether to run as ordinary operations, on any device.
 
   Returns:
     The attention, and `[B, C, S, G]` float32; both 0 for a query that sees nothing.
   """
   tiles = _Tiles(q_BxCxSxGxD)
+  visible = _Visible(key_end, positions, window)
   out, normalizer = _call(
     _forward_tile,
     'attention_forward',
     tiles.query_grid(),
     inputs=[
-      _whole(_Visits(*list_first(seen_tiles(key_end, tiles.size)), key_end)),
+      _whole(visible.visits(visible.tiles(tiles.size))),
       (q_BxCxSxGxD, tiles.queries()),
       _whole(k_BxCxSxD),
       _whole(v_BxCxSxD),
@@ -98,6 +109,8 @@ def backward(
   v_BxCxSxD: jax.Array,
   *,
   key_end: jax.Array,
+  positions: jax.Array | None = None,
+  window: jax.Array | int | None = None,
   out: jax.Array,
   normalizer: jax.Array,
   d_out: jax.Array,
@@ -110,13 +123,14 @@ def backward(
 
   Args:
     q_BxCxSxGxD: queries. k_BxCxSxD, v_BxCxSxD: keys and values.
-    key_end: as in `forward`.
+    key_end, positions, window: as in `forward`.
     out, normalizer: results of `forward`.
     d_out: gradient of `out`.
     interpret: as in `forward`.
   """
   tiles = _Tiles(q_BxCxSxGxD)
-  is_seen = seen_tiles(key_end, tiles.size)
+  visible = _Visible(key_end, positions, window)
+  is_seen = visible.tiles(tiles.size)
   delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1)
   queries = _Queries(q_BxCxSxGxD, d_out, normalizer, delta)
   query_blocks = _Queries(
@@ -127,7 +141,7 @@ def backward(
     'attention_backward_q',
     tiles.query_grid(),
     inputs=[
-      _whole(_Visits(*list_first(is_seen), key_end)),
+      _whole(visible.visits(is_seen)),
       (queries, query_blocks),
       _whole(k_BxCxSxD),
       _whole(v_BxCxSxD),
@@ -142,7 +156,7 @@ def backward(
     'attention_backward_kv',
     tiles.key_grid(),
     inputs=[
-      _whole(_Visits(*list_first(is_seen.swapaxes(1, 2)), key_end)),
+      _whole(visible.visits(is_seen.swapaxes(1, 2))),
       _whole(queries),
       (k_BxCxSxD, tiles.keys()),
       (v_BxCxSxD, tiles.keys()),
@@ -153,6 +167,24 @@ def backward(
     interpret=interpret,
   )
   return d_q, d_k, d_v
+
+
+class _Visible(NamedTuple):
+  """What says which keys a query sees, as `forward` takes it."""
+
+  key_end: jax.Array
+  positions: jax.Array | None
+  window: jax.Array | int | None
+
+  def tiles(self, size: int) -> jax.Array:
+    return seen_tiles(self.key_end, size, positions=self.positions, window=self.window)
+
+  def visits(self, is_seen: jax.Array) -> _Visits:
+    """The visits of tiles [B, tiles, other tiles]."""
+    if self.window is None:
+      return _Visits(*list_first(is_seen), self.key_end, None, None)
+    window = jnp.reshape(jnp.asarray(self.window, jnp.int32), 1)
+    return _Visits(*list_first(is_seen), self.key_end, self.positions, window)
 
 
 class _Tiles:
@@ -232,11 +264,29 @@ def _call(
     )(*arrays)
 
 
-def seen_tiles(key_end: jax.Array, size: int) -> jax.Array:
-  """`[B, query tiles, key tiles]` bool: False where no query of a tile sees a key of the other."""
-  last_end = key_end.reshape(len(key_end), -1, size).max(-1)
+def seen_tiles(
+  key_end: jax.Array,
+  size: int,
+  *,
+  positions: jax.Array | None = None,
+  window: jax.Array | int | None = None,
+) -> jax.Array:
+  """`[B, query tiles, key tiles]` bool: False where no query of a tile sees a key of the other.
+
+  With a window it is asked of every query and of parts of the tiles of keys, so that little is left
+  of what a tile seems to hold in which one branch ends and another begins.
+  """
+  num_parts = 1 if window is None else max(1, min(_MAX_PARTS, size // MIN_TILE))
+  of_parts = lambda x: x.reshape(len(x), -1, size // num_parts).max(-1)
+  last_end = of_parts(key_end)
   index = jnp.arange(last_end.shape[1])
-  return (index <= index[:, None]) & (index[:, None] * size < last_end[:, None, :])
+  if window is None:
+    return (index <= index[:, None]) & (index[:, None] * size < last_end[:, None, :])
+  query = jnp.arange(key_end.shape[1])[:, None]
+  is_seen = (index * (size // num_parts) <= query) & (query < last_end[:, None, :])
+  is_seen &= positions[:, :, None] - of_parts(positions)[:, None, :] < window
+  num_tiles = key_end.shape[1] // size
+  return is_seen.reshape(-1, num_tiles, size, num_tiles, num_parts).any((2, 4))
 
 
 def list_first(chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -245,14 +295,33 @@ def list_first(chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _scores(
-  query: jax.Array, keys: jax.Array, key_end: jax.Array, *, query_start: Any, key_start: Any
+  query: jax.Array,
+  keys: jax.Array,
+  key_end: jax.Array,
+  *,
+  query_start: Any,
+  key_start: Any,
+  is_near: jax.Array | None,
 ) -> jax.Array:
   """Scores [queries, keys] of two tiles, masked; the tiles begin at these positions."""
   scores = triton.product(query, keys.T) * query.shape[-1] ** -0.5
   query_index = query_start + jnp.arange(len(query))[:, None]
   key_index = key_start + jnp.arange(len(keys))[None, :]
   is_seen = (key_index <= query_index) & (query_index < key_end[None, :])
+  if is_near is not None:
+    is_seen &= is_near
   return jnp.where(is_seen, scores, MASKED)
+
+
+def _near(
+  visits: _Visits, row: Any, size: int, *, query_start: Any, key_start: Any
+) -> jax.Array | None:
+  """`[queries, keys]` bool, whether a key is in a query's window; None: there is no window."""
+  if visits.window is None:
+    return None
+  queries = visits.positions[row, pl.ds(query_start, size)]
+  keys = visits.positions[row, pl.ds(key_start, size)]
+  return queries[:, None] - keys[None, :] < visits.window[0]
 
 
 def _query_tile(k: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -270,13 +339,9 @@ def _forward_tile(visits: _Visits, q: Any, k: Any, v: Any, out: Any, normalizer:
   def attend(n, before):
     start = visits.order[row, i, n] * size
     at = pl.ds(start, size)
-    scores = _scores(
-      query,
-      k[row, head, at, :],
-      visits.key_end[row, at],
-      query_start=i * size,
-      key_start=start,
-    )
+    keys, ends = k[row, head, at, :], visits.key_end[row, at]
+    place = {'query_start': i * size, 'key_start': start}
+    scores = _scores(query, keys, ends, **place, is_near=_near(visits, row, size, **place))
     return triton.attend_tile(before, scores, v[row, head, at, :])
 
   total = jax.lax.fori_loop(0, visits.count[row, i], attend, triton.attend_nothing(query))
@@ -296,7 +361,8 @@ def _backward_queries(visits: _Visits, queries: _Queries, k: Any, v: Any, d_q: A
     at = pl.ds(start, size)
     keys = k[row, head, at, :]
     ends = visits.key_end[row, at]
-    scores = _scores(query, keys, ends, query_start=i * size, key_start=start)
+    place = {'query_start': i * size, 'key_start': start}
+    scores = _scores(query, keys, ends, **place, is_near=_near(visits, row, size, **place))
     weights = jnp.exp(scores - normalizer[:, None])
     d_scores = _d_scores(weights, delta, d_out, v[row, head, at, :])
     return total + triton.product(d_scores.astype(query.dtype), keys)
@@ -320,7 +386,8 @@ def _backward_keys(
     start, g = visits.order[row, j, jax.lax.div(n, group)] * size, jax.lax.rem(n, group)
     at = pl.ds(start, size)
     query, d_out = queries.q[row, head, at, g, :], queries.d_out[row, head, at, g, :]
-    scores = _scores(query, keys, ends, query_start=start, key_start=j * size)
+    place = {'query_start': start, 'key_start': j * size}
+    scores = _scores(query, keys, ends, **place, is_near=_near(visits, row, size, **place))
     weights = jnp.exp(scores - queries.normalizer[row, head, at, g][:, None])
     d_scores = _d_scores(weights, queries.delta[row, head, at, g], d_out, values)
     return (

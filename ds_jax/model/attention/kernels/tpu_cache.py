@@ -18,6 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ds_jax.checks import check_shape
+from ds_jax.model.attention import path
 from ds_jax.model.attention.partial import MASKED, Partial
 
 _SEGMENT_BLOCK = 128
@@ -37,6 +38,7 @@ def attend_caches(
   length: jax.Array,
   block: int,
   rows: int = 1,
+  start: jax.Array | None = None,
   name: str,
   interpret: bool = False,
 ) -> Partial:
@@ -51,6 +53,8 @@ def attend_caches(
     length: `[R]` int32; rows of length 0 get weights of 0.
     block: positions read at a time.
     rows: how many rows are read at a time, a divisor of R.
+    start: `[R]` int32, where the windows of rows begin, blocks before which are not read; None:
+      there are no windows.
     name: of the kernel in compiled programs.
     interpret: whether to run as ordinary operations, on any device.
 
@@ -63,12 +67,18 @@ def attend_caches(
   num_positions, queries = k_LxRxCxSxD.shape[3], num_queries * group
   size = min(block, num_positions)
   num_blocks = num_positions // size
-  longest = length.reshape(-1, rows).max(1)
+  lengths = [length.reshape(-1, rows).max(1), length]
+  if start is not None:
+    first = path.first_position(length, start[:, None]).reshape(-1, rows).min(1)
+    lengths += [first, start]
+  num_scalars = 1 + len(lengths)
 
-  def cache_block(r, i, layer, longest, length):
+  def cache_block(r, i, layer, longest, length, *window):
     del length
     # What is asked for again is not read again.
     last = jnp.maximum(longest[r] - 1, 0) // size
+    if window:
+      i = jnp.maximum(i, window[0][r] // size)
     return layer[0], r, 0, jnp.minimum(i, last), 0
 
   def query_spec(last: int) -> pl.BlockSpec:
@@ -81,9 +91,9 @@ def attend_caches(
   num_scores = num_rows * num_heads * queries * num_positions
   with jax.named_scope(name):
     sums = pl.pallas_call(
-      functools.partial(_attend_block, rows=rows, size=size),
+      functools.partial(_attend_block, rows=rows, size=size, num_scalars=num_scalars),
       grid_spec=pltpu.PrefetchScalarGridSpec(
-        num_scalar_prefetch=3,
+        num_scalar_prefetch=num_scalars,
         grid=(num_rows // rows, num_blocks),
         in_specs=[query_spec(width), cache_spec, cache_spec],
         out_specs=Partial(query_spec(width), query_spec(1), query_spec(1)),
@@ -99,8 +109,7 @@ def attend_caches(
       name=name,
     )(
       jnp.reshape(layer, 1).astype(jnp.int32),
-      longest,
-      length,
+      *lengths,
       q_RxCxQxGxD.reshape(num_rows, num_heads, queries, width),
       k_LxRxCxSxD,
       v_LxRxCxSxD,
@@ -111,17 +120,18 @@ def attend_caches(
   )
 
 
-def _attend_block(layer, longest, length, q, k, v, *sums, rows: int, size: int):
+def _attend_block(*refs, rows: int, size: int, num_scalars: int):
   """One program: one block of `rows` caches; the sums are carried along the blocks.
 
   Args:
-    layer: `[1]`, which the blocks' index has used.
-    longest: `[R / rows]`, of the rows of each program. length: `[R]`.
-    q: `[rows, C, X, D]` queries. k, v: `[rows, C, size, D]`.
-    *sums: fields of a Partial over queries `[rows, C, X]`.
-    rows, size: static.
+    *refs: scalars; queries `[rows, C, X, D]`, keys and values `[rows, C, size, D]`; and the fields
+      of a Partial over queries `[rows, C, X]`. Scalars are the layer `[1]`, which the blocks' index
+      has used, the longest length `[R / rows]` of each program's rows, all lengths `[R]`, and where
+      there are windows, the first position `[R / rows]` that each program reads, and where each
+      window begins `[R]`.
+    rows, size, num_scalars: static.
   """
-  del layer
+  (_, longest, length, *window), (q, k, v, *sums) = refs[:num_scalars], refs[num_scalars:]
   sums = Partial(*sums)
   row, start = pl.program_id(0), pl.program_id(1) * size
 
@@ -134,7 +144,10 @@ def _attend_block(layer, longest, length, q, k, v, *sums, rows: int, size: int):
   def attend(n: int) -> None:
     scores = jnp.einsum('cxd,csd->cxs', q[n], k[n], preferred_element_type=jnp.float32)
     position = start + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2)
-    scores = jnp.where(position < length[row * rows + n], scores * q.shape[-1] ** -0.5, MASKED)
+    is_seen = position < length[row * rows + n]
+    if window:
+      is_seen &= position >= window[1][row * rows + n]
+    scores = jnp.where(is_seen, scores * q.shape[-1] ** -0.5, MASKED)
     # One step of the softmax: earlier sums are scaled to the new maximum.
     max_score = jnp.maximum(sums.max_score[n], scores.max(-1, keepdims=True))
     weights, scale = jnp.exp(scores - max_score), jnp.exp(sums.max_score[n] - max_score)
@@ -144,7 +157,11 @@ def _attend_block(layer, longest, length, q, k, v, *sums, rows: int, size: int):
     sums.sum_exp[n] = sums.sum_exp[n] * scale + weights.sum(-1, keepdims=True)
     sums.max_score[n] = max_score
 
-  @pl.when(start < longest[row])
+  is_read = start < longest[row]
+  if window:
+    is_read &= start + size > window[0][row]
+
+  @pl.when(is_read)
   def _():
     for n in range(rows):
       attend(n)
