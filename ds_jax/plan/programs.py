@@ -41,7 +41,6 @@ from ds_jax.interfaces import SlotPlan
 from ds_jax.model.attention.training import BLOCK
 from ds_jax.model.caches import Slots
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import abstract_decoder
 from ds_jax.plan.parts import (
   Expansion,
   Part,
@@ -50,6 +49,7 @@ from ds_jax.plan.parts import (
   described,
   unavoidable_bytes,
 )
+from ds_jax.run.adapters import abstract_base, abstract_params, lora_of
 from ds_jax.run.engines import direct_search, expand_shape, tree_search
 from ds_jax.train.batch import Batch, RowShape, empty_batch, row_shapes
 from ds_jax.train.optimizer import make_optimizer
@@ -66,7 +66,8 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     InputError: if rows do not divide the mesh.
   """
   optimizer = make_optimizer(config.train, num_updates(config))
-  state = abstract_state(abstract_decoder(decoder), optimizer, mesh)
+  lora = lora_of(config.train)
+  state = abstract_state(abstract_params(decoder, lora), optimizer, mesh)
   *short_rows, rows = row_shapes(config.train, sharding.num_slot_shards(mesh))
   learner = make_learner(
     optimizer,
@@ -76,18 +77,23 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     temperature=trained_temperature(config),
     frozen=config.train.frozen,
   )
-  yield from _search_parts(config, decoder, mesh, state=state)
+  base = abstract_base(decoder, lora)
+  learner = dataclasses.replace(
+    learner, base=described(base, sharding.parameter_shardings(base, mesh))
+  )
+  yield from _search_parts(config, decoder, learner, state=state)
   has_temperatures = scored_temperature(config) is not None
   yield from _update_parts(learner, state, [rows, *short_rows], has_temperatures=has_temperatures)
 
 
 def _search_parts(
-  config: Config, decoder: DecoderConfig, mesh: Mesh, *, state: TrainState
+  config: Config, decoder: DecoderConfig, learner: Learner, *, state: TrainState
 ) -> Iterator[Part]:
   """The search's form of the parameters is made, and both expansions run with it."""
-  dtype = config.model.compute_dtype
-  params, moments = bytes_per_device(state.params), bytes_per_device(state.opt_state)
-  form = jax.eval_shape(lambda p: search_form(p, mesh=mesh, dtype=dtype), state.params)
+  dtype, mesh = config.model.compute_dtype, learner.mesh
+  policy = learner.policy(state.params)
+  params, moments = bytes_per_device(policy), bytes_per_device(state.opt_state)
+  form = jax.eval_shape(lambda p: search_form(p, mesh=mesh, dtype=dtype), policy)
   form = described(form, sharding.parameter_shardings(form, mesh, search=True))
 
   def expansion(name: str, search: SearchConfig, sampled: SamplingConfig | EvaluateConfig) -> Part:
@@ -119,7 +125,7 @@ def _search_parts(
 
   yield Part(
     'reshard',
-    trace=lambda: search_form.trace(state.params, mesh=mesh, dtype=dtype),
+    trace=lambda: search_form.trace(policy, mesh=mesh, dtype=dtype),
     resident=Resident(params, moments),
     num_devices=mesh.size,
   )
@@ -132,8 +138,8 @@ def _update_parts(
 ) -> Iterator[Part]:
   """Rows are scored, gradients accumulated, and applied; with every length that rows may have."""
   rows, *short_rows = shapes
-  mesh = learner.mesh
-  params, moments = bytes_per_device(state.params), bytes_per_device(state.opt_state)
+  mesh, policy = learner.mesh, learner.policy(state.params)
+  params, moments = bytes_per_device(policy), bytes_per_device(state.opt_state)
   grads, statistics = jax.eval_shape(learner.start, state.params)
   grads = described(grads, sharding.parameter_shardings(grads, mesh))
   statistics = Statistics(*(_whole(x, mesh) for x in statistics))
@@ -145,7 +151,7 @@ def _update_parts(
     trips = {'key_blocks': (num_blocks + 1) / 2}  # a block of queries visits those before it
     yield Part(
       f'forward{which}',
-      trace=lambda: learner.score_rows.trace(state.params, batch),
+      trace=lambda: learner.score_rows.trace(policy, batch),
       resident=Resident(params, moments),
       num_devices=mesh.size,
       trips=trips,
@@ -153,7 +159,9 @@ def _update_parts(
     )
     yield Part(
       f'forward and backward{which}',
-      trace=lambda: learner.accumulate.trace(state.params, (grads, statistics), batch),
+      trace=lambda: learner.accumulate.trace(
+        state.params, (grads, statistics), batch, learner.base
+      ),
       resident=while_updating,
       num_devices=mesh.size,
       trips=trips,
