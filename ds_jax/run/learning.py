@@ -92,6 +92,7 @@ class Learning:
 
   def policy(self) -> PresentPolicy:
     """The policy that updates begin with."""
+    self._search_form = None  # it takes memory; the next search has it made again
     policy = self.learner.policy(self.state.params)
     return PresentPolicy(self.config, self.learner, policy, self.reference, shapes=self.shapes)
 

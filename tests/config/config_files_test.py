@@ -11,7 +11,7 @@ from ds_jax.config import Config, flatten, load_config
 from ds_jax.report.summary import read_beside
 
 NAMES = ('countdown', 'chain', 'quickstart', 'smollm2_135m', 'best_1_5b', 'deepsearch_1_5b')
-NAMES = (*NAMES, 'deepsearch', 'smoke', 'grpo', 'dapo', 'dr_grpo', 'rloo', 'sft')
+NAMES = (*NAMES, 'lora_1_5b_v5e1', 'deepsearch', 'smoke', 'grpo', 'dapo', 'dr_grpo', 'rloo', 'sft')
 OVERRIDES = ['--config.search.width=3', '--config.seed=7']
 
 

@@ -122,11 +122,11 @@ def test_evaluate_and_search_use_the_merged_weights(done, capsys, tmp_path):
   plain = tiny_run.config_file(
     tmp_path, evaluate=SECTIONS['evaluate'], model=dict(path=str(output))
   )
-  for command in ('evaluate', 'search'):
-    code, summary, err = call(capsys, command, f'--checkpoint={workdir.root}')
+  for command, flags in (('evaluate', ()), ('search', ('--problem=6 from 1 2 3',))):
+    code, summary, err = call(capsys, command, f'--checkpoint={workdir.root}', *flags)
     assert code == 0 and summary['step'] == 4, err
     code, of_merged, err = call(
-      capsys, command, f'--config={plain}', f'--workdir={tmp_path}/{command}'
+      capsys, command, f'--config={plain}', f'--workdir={tmp_path}/{command}', *flags
     )
     assert code == 0 and of_merged['step'] is None, err
     same = [name for name in summary if name.startswith((f'{command}/', 'num_'))]
