@@ -5,9 +5,9 @@
 The learner multiplies by W' in the compute dtype, rounded as in the search's copy, and not by A and
 B one after the other: so what the sampler and the learner score agrees.
 
-qwix (0.1.8) adds (x A) B to x W instead, gives A and B the dtype of W, and works on modules: it puts
-attributes on each, which a scan over our stacked layers takes for arrays and fails at, and inside
-the scan weights are slices that no module owns. Hence this file.
+qwix (0.1.8) adds (x A) B to x W instead, gives A and B the dtype of W, and works on modules: it
+puts attributes on each, which a scan over our stacked layers takes for arrays and fails at, and
+inside the scan weights are slices that no module owns. Hence this file.
 """
 
 from __future__ import annotations
