@@ -36,6 +36,12 @@ PARAMETER_RULES: tuple[tuple[str, P], ...] = (
   (r'(gate|up)_kernel$', P(None, 'fsdp', 'tensor')),  # [L, M, F]
   (r'down_kernel$', P(None, 'tensor', 'fsdp')),  # [L, F, M]
   (r'scale$', P()),  # norms
+  # Adapters (model/lora.py): the kernel's axes, and the rank in place of those it lacks.
+  (r'(query|key|value|gate|up)_kernel/lora_a$', P(None, 'fsdp', None)),  # [L, M, rank]
+  (r'(query|key|value|gate|up)_kernel/lora_b$', P(None, 'fsdp', 'tensor')),  # [L, rank, H|C|F, …]
+  (r'output_kernel/lora_a$', P(None, 'tensor', None, 'fsdp')),  # [L, H, D, rank]
+  (r'down_kernel/lora_a$', P(None, 'tensor', 'fsdp')),  # [L, F, rank]
+  (r'(output|down)_kernel/lora_b$', P(None, None, 'fsdp')),  # [L, rank, M]
   (r'ns_coeffs$', P()),  # constants in Muon's state
 )
 

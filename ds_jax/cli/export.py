@@ -23,10 +23,19 @@ class Args(RunFlags):
   checkpoint: Annotated[str, FOLDER]  # folder of the run
   output: Annotated[str, FOLDER]  # folder to write: a new one, or an empty one
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # float32 keeps every bit
+  # of a run with train.lora_rank: its adapters alone, as a folder for peft; default: merged
+  adapter: bool = False
 
 
 def run(session: Session, args: Args) -> Result:
-  from ds_jax.run.parameters import export
+  from ds_jax.run.exporting import export
 
   chosen = args.chosen_in(session)
-  return Result(export(chosen, checkpoint=args.checkpoint, output=args.output, dtype=args.dtype))
+  summary = export(
+    chosen,
+    checkpoint=args.checkpoint,
+    output=args.output,
+    dtype=args.dtype,
+    adapter=args.adapter,
+  )
+  return Result(summary)

@@ -294,6 +294,15 @@ class TrainConfig:
   # what this regular expression finds among parameter paths, e.g. 'embedding|layers/.*_scale', is
   # not trained and has no optimizer state. '': everything is trained
   frozen: Annotated[str, Pattern('parameter paths, e.g. embedding|layers/.*_scale')] = ''
+  # LoRA: the rank of what is added to each of the kernels that lora_targets finds, all that is
+  # trained then; the model's own weights stay, in compute_dtype. 0: everything is trained
+  lora_rank: Later[Count] = 0
+  # adapters count lora_alpha / lora_rank
+  lora_alpha: Later[Annotated[float, above(0.0)]] = 32.0
+  # what this regular expression finds among parameter paths has adapters: kernels of layers
+  lora_targets: Later[
+    Annotated[str, Pattern('parameter paths, e.g. layers/(query|value)_kernel')]
+  ] = 'layers/.*_kernel'
   # updates in a row with a gradient that is not finite, then the run stops
   max_skipped: Coming[Positive] = 10
   # what bounds the ratio of new over old probability: 'ppo' (clipped per token; paper), 'gspo' (per

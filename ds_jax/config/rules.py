@@ -6,7 +6,7 @@ import math
 
 from ds_jax.checks import InputError
 from ds_jax.config.derived import context_length, goes_by_trajectory, temperature_name
-from ds_jax.config.fields import Config
+from ds_jax.config.fields import Config, TrainConfig
 
 _ONE_CHILD_AT_A_TIME = ('direct', 'fork', 'prefix')  # policies that draw children so
 
@@ -39,6 +39,7 @@ def check_contradictions(config: Config) -> None:
   _check_temperatures(config)
   _check_policy_loss(config)
   _check_importance(config)
+  _check_adapters(config)
   if train.batch_problems % train.minibatch_problems:
     raise InputError(
       f'train.batch_problems = {train.batch_problems} is not a multiple of '
@@ -236,6 +237,35 @@ def _check_importance(config: Config) -> None:
     raise InputError(
       f'train.importance_floor = {train.importance_floor} is not below train.importance_cap = '
       f'{train.importance_cap}: every token would be masked; lower it.'
+    )
+
+
+def _check_adapters(config: Config) -> None:
+  """Raises InputError for settings that mean nothing with adapters, or nothing without them."""
+  train, default = config.train, TrainConfig()
+  if not train.lora_rank:
+    if train.lora_alpha != default.lora_alpha:
+      raise InputError(
+        f'train.lora_alpha = {train.lora_alpha} says how much adapters count, and train.lora_rank '
+        f'= 0 has none; set train.lora_rank=32, or train.lora_alpha={default.lora_alpha}.'
+      )
+    if train.lora_targets != default.lora_targets:
+      raise InputError(
+        f'train.lora_targets = {train.lora_targets} says which kernels have adapters, and '
+        f'train.lora_rank = 0 has none; set train.lora_rank=32, or '
+        f"train.lora_targets='{default.lora_targets}'."
+      )
+    return
+  if train.frozen:
+    raise InputError(
+      f'train.frozen = {train.frozen} leaves parameters out of training, and train.lora_rank = '
+      f"{train.lora_rank} all but adapters; set train.frozen='' and choose kernels with "
+      'train.lora_targets.'
+    )
+  if train.optimizer == 'muon':
+    raise InputError(
+      'train.optimizer = muon is for whole matrices, and train.lora_rank = '
+      f'{train.lora_rank} trains factors of their change; set train.optimizer=adamw.'
     )
 
 

@@ -26,6 +26,7 @@ from ds_jax.model.attention.training import (
   find_seen_blocks,
 )
 from ds_jax.model.config import DecoderConfig
+from ds_jax.model.lora import NO_ADAPTERS, Adapter, Adapters, LayerAdapters, project_adapted
 
 # Logits formed at once are bounded to this many numbers (256 MiB of float32).
 MAX_LOGITS = 2**26
@@ -168,6 +169,7 @@ def apply_layer(
   positions: jax.Array,
   rotation: rope.Rotation,
   attend_fn: AttendFn,
+  adapters: LayerAdapters = NO_ADAPTERS.layers,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   """One decoder layer.
 
@@ -178,6 +180,7 @@ def apply_layer(
     positions: `[...]` int32, for the rotation.
     rotation: of this layer's queries and keys.
     attend_fn: how queries find keys; the only thing in which training and decoding differ.
+    adapters: of the layer's kernels, where the learner trains these; the search has them merged.
 
   Returns:
     The residual stream, and this call's keys (rotated) and values `[..., C, D]`.
@@ -190,7 +193,9 @@ def apply_layer(
 
   # x + attention(norm(x)); some families normalise what is added
   h = norm(x, layer.attention_scale[...])
-  q, k, v = (project(h, kernel[...]) for kernel in (p.query_kernel, p.key_kernel, p.value_kernel))
+  q = project(h, p.query_kernel[...], adapter=adapters.query_kernel)
+  k = project(h, p.key_kernel[...], adapter=adapters.key_kernel)
+  v = project(h, p.value_kernel[...], adapter=adapters.value_kernel)
   if family.has_qkv_bias:
     q, k, v = q + p.query_bias[...], k + p.key_bias[...], v + p.value_bias[...]
   if family.has_qk_norm:
@@ -199,25 +204,33 @@ def apply_layer(
   stretched = rotation._replace(magnitude=rotation.magnitude * config.query_stretch)
   q, k = rope.rotate(q, positions, stretched), rope.rotate(k, positions, rotation)
   mixed = attend_fn(q, k, v).astype(dtype)
-  added = project(mixed, p.output_kernel[...], num_inputs=2)
+  added = project(mixed, p.output_kernel[...], num_inputs=2, adapter=adapters.output_kernel)
   if family.has_output_norms:
     added = norm(added, layer.attention_output_scale[...])
   x = x + added
 
   # x + down(activation(gate(norm(x))) * up(norm(x)))
   h = norm(x, layer.mlp_scale[...])
-  gated = ACTIVATIONS[family.activation](project(h, p.gate_kernel[...]))
-  added = project(gated * project(h, p.up_kernel[...]), p.down_kernel[...])
+  gate = ACTIVATIONS[family.activation](
+    project(h, p.gate_kernel[...], adapter=adapters.gate_kernel)
+  )
+  gated = gate * project(h, p.up_kernel[...], adapter=adapters.up_kernel)
+  added = project(gated, p.down_kernel[...], adapter=adapters.down_kernel)
   if family.has_output_norms:
     added = norm(added, layer.mlp_output_scale[...])
   return x + added, (k, v)
 
 
-def project(x: jax.Array, kernel: jax.Array, num_inputs: int = 1) -> jax.Array:
+def project(
+  x: jax.Array, kernel: jax.Array, *, num_inputs: int = 1, adapter: Adapter | None = None
+) -> jax.Array:
   """Contracts the last `num_inputs` axes of x with the first of the kernel, as one matrix product.
 
-  On CPU the gradient of the same product over three axes takes 1.6 times as long.
+  On CPU the gradient of the same product over three axes takes 1.6 times as long. With an adapter
+  the kernel is frozen, and the product that of both merged.
   """
+  if adapter is not None:
+    return project_adapted(x, kernel, adapter)
   inputs, outputs = kernel.shape[:num_inputs], kernel.shape[num_inputs:]
   size = math.prod(inputs)
   out = x.reshape(-1, size) @ kernel.reshape(size, -1)
@@ -317,6 +330,7 @@ class Parts(NamedTuple):
 
   embed: Callable[[Decoder, jax.Array], jax.Array] = embed
   layer: Callable[[Layers], Layers] = lambda layer: layer
+  adapters: Callable[[LayerAdapters], LayerAdapters] = lambda adapters: adapters
   head_table: Callable[[Decoder], jax.Array] = head_table
   heads_are_whole: bool = True  # on every device
 
@@ -342,13 +356,16 @@ class Rows(NamedTuple):
   temperature: jax.Array | None = None
 
 
-def forward(decoder: Decoder, rows: Rows, parts: Parts = WHOLE) -> jax.Array:
+def forward(
+  decoder: Decoder, rows: Rows, parts: Parts = WHOLE, *, adapters: Adapters = NO_ADAPTERS
+) -> jax.Array:
   """Hidden states `[R, S, M]` before the final norm, in the compute dtype.
 
   Args:
     decoder: the parameters.
     rows: what is forwarded.
     parts: how the parameters are had whole.
+    adapters: of the parameters.
 
   Raises:
     ValueError: if the arrays of the rows do not belong together.
@@ -365,7 +382,7 @@ def forward(decoder: Decoder, rows: Rows, parts: Parts = WHOLE) -> jax.Array:
   blocks = choose_block_attention(config.attention_kernel, heads_are_whole=parts.heads_are_whole)
 
   def body(x, xs):
-    layer, *index = xs
+    layer, adapters, *index = xs
     layer, kind = parts.layer(layer), layer_kind(config, *index)
     seen = seen_blocks
     if kind.window is not None:
@@ -384,6 +401,7 @@ def forward(decoder: Decoder, rows: Rows, parts: Parts = WHOLE) -> jax.Array:
         seen_blocks=seen,
         blocks=blocks,
       ),
+      adapters=parts.adapters(adapters),
     )
     return x, None
 
@@ -393,14 +411,19 @@ def forward(decoder: Decoder, rows: Rows, parts: Parts = WHOLE) -> jax.Array:
       body, policy=REMAT_POLICIES[config.remat], prevent_cse=config.num_layers <= MAX_UNROLLED
     )
   x = parts.embed(decoder, rows.tokens)
-  xs = (decoder.layers,)
+  xs = (decoder.layers, adapters.layers)
   if config.has_local_layers:
     xs += (jnp.arange(config.num_layers),)
   return scan_layers(body, x, xs, num_layers=config.num_layers)[0]
 
 
 def sequence_logprobs(
-  decoder: Decoder, rows: Rows, *, temperature: float = 1.0, parts: Parts = WHOLE
+  decoder: Decoder,
+  rows: Rows,
+  *,
+  temperature: float = 1.0,
+  parts: Parts = WHOLE,
+  adapters: Adapters = NO_ADAPTERS,
 ) -> tuple[jax.Array, jax.Array]:
   """Log-probs of the rows' targets and entropies, under the full softmax.
 
@@ -410,13 +433,14 @@ def sequence_logprobs(
     temperature: that of the sampler; logits are divided by it, as the sampler does. Rows that have
       temperatures do not read it.
     parts: how the parameters are had whole.
+    adapters: of the parameters.
 
   Returns:
     Log-probs and entropies (nats), `[R, S]` float32. `[R, S, V]` never exists in full: positions
     go through the head in chunks, recomputed in the backward pass.
   """
   check_shape('targets', rows.targets, rows.tokens.shape)
-  hidden = forward(decoder, rows, parts)
+  hidden = forward(decoder, rows, parts, adapters=adapters)
   if rows.predecessor is not None:
     hidden = jnp.take_along_axis(hidden, rows.predecessor[..., None], axis=1)
   table = parts.head_table(decoder)

@@ -26,18 +26,20 @@ from ds_jax.model.decoder import (
   head_table,
   sequence_logprobs,
 )
+from ds_jax.model.lora import NO_ADAPTERS, Adapted, Adapters, LayerAdapters
 from ds_jax.sharding import AXES, BATCH_AXES, num_slot_shards, parameter_shardings
 
 _UNSPLIT = -1  # instead of an axis: this parameter is not split over fsdp
 
 
 def mesh_logprobs(
-  decoder: Decoder, rows: Rows, *, mesh: Mesh, temperature: float = 1.0
+  policy: Decoder | Adapted, rows: Rows, *, mesh: Mesh, temperature: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
   """`sequence_logprobs` of rows on a mesh.
 
   Args:
-    decoder: float32 parameters, split as `sharding.parameter_shardings` says.
+    policy: float32 parameters, or frozen ones with adapters, split as
+      `sharding.parameter_shardings` says.
     rows: R is a multiple of data x fsdp.
     mesh: the whole mesh.
     temperature: that of the sampler; rows that have temperatures do not read it.
@@ -45,29 +47,34 @@ def mesh_logprobs(
   Returns:
     Log-probs and entropies (nats), `[R, S]` float32, rows over data x fsdp.
   """
-  shardings = parameter_shardings(decoder, mesh)
-  specs = jax.tree.map(_over_fsdp, shardings)
+  decoder, adapters = policy if isinstance(policy, Adapted) else (policy, NO_ADAPTERS)
+  specs, adapter_specs = (
+    jax.tree.map(_over_fsdp, parameter_shardings(tree, mesh)) for tree in (decoder, adapters)
+  )
   parts = WHOLE
   if mesh.shape['fsdp'] > 1:
-    axes = jax.tree.map(_fsdp_axis, specs, is_leaf=lambda x: isinstance(x, P))
-    parts = _gathered(axes, decoder.config.compute_dtype)
+    axes, adapter_axes = (
+      jax.tree.map(_fsdp_axis, tree, is_leaf=lambda x: isinstance(x, P))
+      for tree in (specs, adapter_specs)
+    )
+    parts = _gathered(axes, adapter_axes, decoder.config.compute_dtype)
   parts = parts._replace(heads_are_whole=mesh.shape['tensor'] == 1)
 
-  def local(decoder: Decoder, rows: Rows) -> tuple[jax.Array, jax.Array]:
-    return sequence_logprobs(decoder, rows, temperature=temperature, parts=parts)
+  def local(decoder: Decoder, adapters: Adapters, rows: Rows) -> tuple[jax.Array, jax.Array]:
+    return sequence_logprobs(decoder, rows, temperature=temperature, parts=parts, adapters=adapters)
 
   if num_slot_shards(mesh) == 1 < mesh.shape['tensor']:  # XLA fails on a map over nothing
-    return local(decoder, rows)
+    return local(decoder, adapters, rows)
   mapped = jax.shard_map(
     local,
     mesh=mesh,
-    in_specs=(specs, P(BATCH_AXES)),
+    in_specs=(specs, adapter_specs, P(BATCH_AXES)),
     out_specs=P(BATCH_AXES),
     # With tensor parallelism that axis stays automatic: XLA inserts its all-reduces.
     axis_names=set(AXES if mesh.shape['tensor'] == 1 else BATCH_AXES),
     check_vma=False,
   )
-  return mapped(decoder, rows)
+  return mapped(decoder, adapters, rows)
 
 
 def _over_fsdp(sharding: NamedSharding) -> P:
@@ -80,19 +87,24 @@ def _fsdp_axis(spec: P) -> np.int32:
   return np.int32(spec.index('fsdp') if 'fsdp' in spec else _UNSPLIT)
 
 
-def _gathered(axes: Decoder, dtype: str) -> Parts:
+def _gathered(axes: Decoder, adapter_axes: Adapters, dtype: str) -> Parts:
   """How a device has the whole of what it holds a part of.
 
   Args:
     axes: of every parameter, the axis that is split over fsdp.
-    dtype: compute dtype, in which layers are gathered.
+    adapter_axes: likewise, of the adapters.
+    dtype: compute dtype, in which layers are gathered. Adapters are, before they are merged, in
+      float32.
   """
 
-  def gather_layer(layer: Layers) -> Layers:
-    def whole(x: jax.Array, axis: np.int32) -> jax.Array:
-      return x if axis == _UNSPLIT else gather(x, int(axis) - 1, dtype)  # the scan took L off
+  def whole(x: jax.Array, axis: np.int32, dtype: str) -> jax.Array:
+    return x if axis == _UNSPLIT else gather(x, int(axis) - 1, dtype)  # the scan took L off
 
-    return jax.tree.map(whole, layer, axes.layers)
+  def gather_layer(layer: Layers) -> Layers:
+    return jax.tree.map(lambda x, axis: whole(x, axis, dtype), layer, axes.layers)
+
+  def gather_adapters(adapters: LayerAdapters) -> LayerAdapters:
+    return jax.tree.map(lambda x, axis: whole(x, axis, 'float32'), adapters, adapter_axes.layers)
 
   def gather_table(decoder: Decoder) -> jax.Array:
     axis = int(head_table(axes))
@@ -102,6 +114,7 @@ def _gathered(axes: Decoder, dtype: str) -> Parts:
   return Parts(
     embed=embed if axes.embedding[...] == _UNSPLIT else _embed_columns,
     layer=gather_layer,
+    adapters=gather_adapters,
     head_table=gather_table,
   )
 
@@ -115,7 +128,7 @@ def _embed_columns(decoder: Decoder, tokens: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def gather(x: jax.Array, axis: int, dtype: str) -> jax.Array:
-  """The whole of a float32 parameter that is split along `axis` over fsdp, cast to `dtype`.
+  """The whole of a parameter that is split along `axis` over fsdp, cast to `dtype`.
 
   Its gradient is summed in float32, whatever `dtype` is.
   """

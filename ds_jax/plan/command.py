@@ -189,7 +189,7 @@ def _plan_one(
     'exit_code': code,
     'slots': slots,
     'parts': parts,
-    'fsdp_minimum': fsdp_minimum(decoder, place),
+    'fsdp_minimum': fsdp_minimum(decoder, place, is_frozen=bool(config.train.lora_rank)),
     **_prediction(config, decoder, place, measured=measured),
   }
 
@@ -229,16 +229,19 @@ def _work_summary(work: Work, place: Place) -> dict[str, Any]:
   }
 
 
-def fsdp_minimum(decoder: DecoderConfig, place: Place) -> float:
+def fsdp_minimum(decoder: DecoderConfig, place: Place, *, is_frozen: bool = False) -> float:
   """Bytes that a device must send in one forward and backward pass of a fully sharded model.
 
   Parameters are gathered for the forward and again for the backward pass in the compute dtype,
-  gradients are summed in float32; over `data`, sums of what a device holds.
+  gradients are summed in float32; over `data`, sums of what a device holds. Frozen weights, under
+  adapters, have no gradients; those of adapters are left out.
   """
   fsdp, data = place.mesh.shape['fsdp'], place.mesh.shape['data']
   size = decoder.num_parameters() / place.mesh.shape['tensor']
   gathered = 2 * jax.numpy.dtype(decoder.compute_dtype).itemsize
   # On a ring of n, a gather or a scattered sum sends (n - 1) / n of the whole, a sum twice that.
+  if is_frozen:
+    return size * (fsdp - 1) / fsdp * gathered
   over_fsdp = (fsdp - 1) / fsdp * (gathered + 4)
   over_data = 2 * 4 * (data - 1) / data / fsdp
   return size * (over_fsdp + over_data)
@@ -258,7 +261,12 @@ def _prediction(
   )
   num_groups = sharding.num_slot_shards(place.mesh)
   rows = row_shape(config.train, num_groups)
-  needed = update_flops(decoder, rows.micro_rows / num_groups, rows.row_length)
+  needed = update_flops(
+    decoder,
+    rows.micro_rows / num_groups,
+    rows.row_length,
+    is_frozen=bool(config.train.lora_rank),
+  )
   summary: dict[str, Any] = {
     'micro_rows': rows.micro_rows,
     'row_length': rows.row_length,
@@ -282,10 +290,13 @@ def _prediction(
   return summary | {'assumed': assumed, 'predicted': predicted}
 
 
-def update_flops(decoder: DecoderConfig, rows: float, row_length: int) -> float:
+def update_flops(
+  decoder: DecoderConfig, rows: float, row_length: int, *, is_frozen: bool = False
+) -> float:
   """6ND with attention over whole causal rows, plus a forward pass where remat repeats it.
 
-  Embedding lookups are no products; the head counts (arXiv:2203.15556, appendix F).
+  Embedding lookups are no products; the head counts (arXiv:2203.15556, appendix F). Frozen weights,
+  under adapters, take no product for their gradients: 4ND; what adapters take is left out.
   """
   c = decoder
   heads = c.num_heads * c.head_width
@@ -294,4 +305,5 @@ def update_flops(decoder: DecoderConfig, rows: float, row_length: int) -> float:
   # Scores and weighted values, 2 FLOPs each, with half of the row on average.
   attention = c.num_layers * 4 * heads * row_length / 2
   passes = 4 if c.remat == 'full' else 3  # the backward pass counts twice
-  return rows * row_length * passes * (per_token + attention)
+  of_weights = passes - 1 if is_frozen else passes
+  return rows * row_length * (of_weights * per_token + passes * attention)

@@ -43,7 +43,6 @@ from ds_jax.interfaces import SlotPlan
 from ds_jax.model.attention.training import BLOCK
 from ds_jax.model.caches import Slots
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import abstract_decoder
 from ds_jax.plan.parts import (
   Expansion,
   Part,
@@ -52,6 +51,7 @@ from ds_jax.plan.parts import (
   described,
   unavoidable_bytes,
 )
+from ds_jax.run.adapters import abstract_base, abstract_params, lora_of
 from ds_jax.run.engines import direct_search, expand_shape, tree_search
 from ds_jax.train.batch import Batch, RowShape, empty_batch, row_shapes
 from ds_jax.train.optimizer import make_optimizer
@@ -68,7 +68,8 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     InputError: if rows do not divide the mesh.
   """
   optimizer = make_optimizer(config.train, num_updates(config))
-  state = abstract_state(abstract_decoder(decoder), optimizer, mesh)
+  lora = lora_of(config.train)
+  state = abstract_state(abstract_params(decoder, lora), optimizer, mesh)
   *short_rows, rows = row_shapes(config.train, sharding.num_slot_shards(mesh))
   learner = make_learner(
     optimizer,
@@ -78,7 +79,11 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
     temperature=trained_temperature(config),
     frozen=config.train.frozen,
   )
-  yield from _search_parts(config, decoder, mesh, state=state)
+  base = abstract_base(decoder, lora)
+  learner = dataclasses.replace(
+    learner, base=described(base, sharding.parameter_shardings(base, mesh))
+  )
+  yield from _search_parts(config, decoder, learner, state=state)
   pattern = empty_batch(
     1,
     1,
@@ -90,12 +95,13 @@ def parts_of(config: Config, decoder: DecoderConfig, mesh: Mesh) -> Iterator[Par
 
 
 def _search_parts(
-  config: Config, decoder: DecoderConfig, mesh: Mesh, *, state: TrainState
+  config: Config, decoder: DecoderConfig, learner: Learner, *, state: TrainState
 ) -> Iterator[Part]:
   """The search's form of the parameters is made, and both expansions run with it."""
-  dtype = config.model.compute_dtype
-  params, moments = bytes_per_device(state.params), bytes_per_device(state.opt_state)
-  form = jax.eval_shape(lambda p: search_form(p, mesh=mesh, dtype=dtype), state.params)
+  dtype, mesh = config.model.compute_dtype, learner.mesh
+  policy = learner.policy(state.params)
+  params, moments = bytes_per_device(policy), bytes_per_device(state.opt_state)
+  form = jax.eval_shape(lambda p: search_form(p, mesh=mesh, dtype=dtype), policy)
   form = described(form, sharding.parameter_shardings(form, mesh, search=True))
 
   def expansion(name: str, search: SearchConfig, sampled: SamplingConfig | EvaluateConfig) -> Part:
@@ -127,7 +133,7 @@ def _search_parts(
 
   yield Part(
     'reshard',
-    trace=lambda: search_form.trace(state.params, mesh=mesh, dtype=dtype),
+    trace=lambda: search_form.trace(policy, mesh=mesh, dtype=dtype),
     resident=Resident(params, moments),
     num_devices=mesh.size,
   )
@@ -148,8 +154,8 @@ def _update_parts(
   The fields of the rows are those of `pattern`.
   """
   rows, *short_rows = shapes
-  mesh = learner.mesh
-  params, moments = bytes_per_device(state.params), bytes_per_device(state.opt_state)
+  mesh, policy = learner.mesh, learner.policy(state.params)
+  params, moments = bytes_per_device(policy), bytes_per_device(state.opt_state)
   grads, statistics = jax.eval_shape(learner.start, state.params)
   grads = described(grads, sharding.parameter_shardings(grads, mesh))
   statistics = Statistics(*(_whole(x, mesh) for x in statistics))
@@ -160,7 +166,7 @@ def _update_parts(
     trips = {'key_blocks': blocks_visited(shape.row_length, windows)}
     yield Part(
       f'forward{which}',
-      trace=lambda: learner.score_rows.trace(state.params, batch),
+      trace=lambda: learner.score_rows.trace(policy, batch),
       resident=Resident(params, moments),
       num_devices=mesh.size,
       trips=trips,
@@ -168,7 +174,9 @@ def _update_parts(
     )
     yield Part(
       f'forward and backward{which}',
-      trace=lambda: learner.accumulate.trace(state.params, (grads, statistics), batch),
+      trace=lambda: learner.accumulate.trace(
+        state.params, (grads, statistics), batch, learner.base
+      ),
       resident=while_updating,
       num_devices=mesh.size,
       trips=trips,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import re
 from typing import NamedTuple
@@ -155,8 +156,11 @@ def _slice_devices(topology: str) -> list[jax.Device]:
   from jax.experimental import topologies
 
   try:
-    chip = CHIPS[parse_topology(topology)[0]]
-    options = {'chip_config_name': chip.config} if chip.config else {}
+    generation, axes = parse_topology(topology)
+    config = CHIPS[generation].config
+    options = {'chip_config_name': config} if config else {}
+    if math.prod(axes) == 1:  # libtpu takes hosts for several chips
+      options['chips_per_host_bounds'] = [1, 1, 1]
     return topologies.get_topology_desc(platform='tpu', topology_name=topology, **options).devices
   except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as e:
     if 'lockfile' in str(e):

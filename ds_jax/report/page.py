@@ -89,6 +89,8 @@ _LEVERS = (
   _Metric('prefix/share', 'groups that started from a prefix', percent),
   _Metric('prefix/right_share', 'right ends of these', percent),
   _Metric('train/passes', "passes over a step's minibatches", number),
+  _Metric('train/lora_norm', 'norm of what adapters add', number),
+  _Metric('train/lora_moved_share', 'weights that adapters have moved', percent),
 )
 # Of rows of kind 'filter'.
 _ROUNDS = (

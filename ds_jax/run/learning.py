@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ds_jax.config import TrainConfig, num_updates, trained_temperature
-from ds_jax.model.decoder import Decoder, abstract_decoder
+from ds_jax.model.decoder import Decoder
+from ds_jax.run.beginning import abstract_state_of, begin
 from ds_jax.run.engines import Engines
 from ds_jax.run.minibatches import PresentPolicy, memory_minibatch, policy_minibatches
-from ds_jax.run.parameters import initial_params
 from ds_jax.run.prompts import Prompts
 from ds_jax.sharding import local_view, num_slot_shards
 from ds_jax.train import sft
@@ -18,8 +19,8 @@ from ds_jax.train.batch import Batch, row_shapes
 from ds_jax.train.memory import Memory
 from ds_jax.train.optimizer import make_optimizer
 from ds_jax.train.replay import Solution
-from ds_jax.train.state import TrainState, abstract_state, init_state, search_params
-from ds_jax.train.step import make_learner, policy_loss_fn, policy_metrics_fn
+from ds_jax.train.state import TrainState, search_params
+from ds_jax.train.step import adapter_metrics, make_learner, policy_loss_fn, policy_metrics_fn
 from ds_jax.types import Trajectory
 
 
@@ -67,34 +68,33 @@ class Learning:
     )
     self.is_mid_step = False  # the parameters have moved on from the host's state
     self.reference: Decoder | None = None  # the policy that the run started from
+    self.base_digest = ''  # of the frozen weights; '': there are none
     self._search_form: Decoder | None = None
 
   def abstract_state(self) -> TrainState:
     """What a checkpoint is restored into."""
-    abstract = abstract_decoder(self.engines.decoder_config)
-    return abstract_state(abstract, self.optimizer, self.engines.mesh)
+    return abstract_state_of(self.engines, self.optimizer)
 
-  def begin(self, state: TrainState | None) -> None:
-    """Takes the state of a checkpoint; None: that of the initial model."""
-    if state is None:
-      state = init_state(initial_params(self.engines), self.optimizer, self.engines.mesh)
-    self.state = state
-    if self.config.train.kl_coefficient:
-      self.reference = initial_params(self.engines)
+  def begin(self, state: TrainState | None, base_digest: str = '') -> None:
+    """Takes the state of a checkpoint; None: that of the initial model. See `beginning.begin`."""
+    begun = begin(self.engines, self.optimizer, state, base_digest=base_digest)
+    self.state, self.reference, self.base_digest = begun.state, begun.reference, begun.base_digest
+    self.learner = dataclasses.replace(self.learner, base=begun.base)
 
   def params(self) -> Decoder:
     """The parameters in the form for search, on this process's devices; made once per step."""
     if self._search_form is None:
       mesh = self.engines.mesh
-      whole = search_params(self.state, mesh, self.config.model.compute_dtype)
+      dtype = self.config.model.compute_dtype
+      whole = search_params(self.state, mesh, dtype, self.learner.base)
       self._search_form = local_view(whole, mesh, self.engines.search_mesh)
     return self._search_form
 
   def policy(self) -> PresentPolicy:
     """The policy that updates begin with."""
-    return PresentPolicy(
-      self.config, self.learner, self.state.params, self.reference, shapes=self.shapes
-    )
+    self._search_form = None  # it takes memory; the next search has it made again
+    policy = self.learner.policy(self.state.params)
+    return PresentPolicy(self.config, self.learner, policy, self.reference, shapes=self.shapes)
 
   def score(self, solutions: Sequence[tuple[str, Solution]]) -> list[Trajectory]:
     """Cached (problem, solution) pairs as trajectories, with log-probs of the present policy."""
@@ -163,12 +163,15 @@ class Learning:
     figures = update_means(rows) | {'train/updates': len(rows)}
     if config.epochs > 1:
       figures['train/passes'] = num_passes
+    if self.config.train.lora_rank:
+      figures |= adapter_metrics(self.learner.policy(self.state.params))
     return figures, skipped_in_row
 
   def _update_once(self, batch: Batch, skipped_in_row: int) -> tuple[dict[str, float], int]:
     """One optimizer update; returns its metrics, and `skipped_in_row` after it."""
+    self._search_form = None  # it is of the policy before, and takes memory
     self.state, figures = self.learner.update(self.state, batch)
-    self.is_mid_step, self._search_form = True, None
+    self.is_mid_step = True
     if len(batch.tokens):
       skipped_in_row = (skipped_in_row + 1) * int(figures['train/skipped'])
     return figures, skipped_in_row

@@ -13,6 +13,7 @@ from ds_jax.train.memory import Memory, lessons
 from ds_jax.train.prefixes import successful_starts
 from ds_jax.train.replay import Solution
 from ds_jax.train.rescore import importance_metrics, rescore, score_solutions
+from ds_jax.train.state import Policy
 from ds_jax.train.step import Learner
 from ds_jax.train.trees import Packed, pack_minibatches, pack_trees
 from ds_jax.types import Trajectory
@@ -26,7 +27,7 @@ class PresentPolicy:
 
   config: Config
   learner: Learner
-  params: Decoder
+  params: Policy
   reference: Decoder | None  # the policy that the run started from, where the loss needs it
   shapes: Sequence[RowShape]  # of rows, the longest last
 

@@ -67,7 +67,8 @@ def source_folder(session: Session) -> pathlib.Path:
   if session.workdir is None or not session.workdir.config.exists():
     return local_folder(path)
   hint = (
-    f' {session.workdir.root} needs it: it keeps no files of its model, or has no checkpoint yet. '
+    f' {session.workdir.root} needs it: it keeps no files of its model, has no checkpoint yet, or '
+    'its checkpoints hold adapters alone (train.lora_rank). '
     'If the model has moved, name its folder with --model=FOLDER (export, evaluate, search).'
   )
   try:

@@ -1,4 +1,4 @@
-"""The parameters of a run: made new, out of its checkpoints, and as Hugging Face folders."""
+"""The parameters of a run: made new, of its model, and out of its checkpoints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ds_jax.checks import InputError, check_choice
+from ds_jax.checks import InputError
 from ds_jax.config import Config, context_length
 from ds_jax.data.prompts import load_tokenizer, save_tokenizer
 from ds_jax.interfaces import Tokenizer
@@ -16,13 +16,13 @@ from ds_jax.model.config import DecoderConfig
 from ds_jax.model.decoder import Decoder, init_decoder
 from ds_jax.model.huggingface.load import load_decoder
 from ds_jax.model.huggingface.save import check_output, save_decoder
+from ds_jax.run.adapters import check_base, lora_of
 from ds_jax.run.engines import Engines
-from ds_jax.run.opening import open_model, shape_difference, source_folder
-from ds_jax.run.restoring import restore_params
+from ds_jax.run.opening import shape_difference, source_folder
+from ds_jax.run.restoring import Restored, restore_params
 from ds_jax.run.session import Session
-from ds_jax.run.workdir import Workdir, workdir_config
-from ds_jax.sharding import local_view, make_mesh
-from ds_jax.train.state import search_form
+from ds_jax.sharding import local_view
+from ds_jax.train.state import Policy, policy_of, search_form
 
 
 def init_model(session: Session, *, tokenizer: str, output: str) -> dict[str, Any]:
@@ -69,22 +69,54 @@ def new_decoder_config(config: Config, tokenizer: Tokenizer) -> DecoderConfig:
 
 
 def initial_params(engines: Engines) -> Decoder:
-  """The parameters that a run starts from, in float32 and in the training form, on the mesh.
+  """The parameters that a run starts from, in the training form, on the mesh.
+
+  They are in float32; if the run trains adapters, frozen and in the compute dtype.
 
   Raises:
     InputError: if they cannot be loaded, or are of another model than the run has begun with.
   """
   session = engines.session
   folder = source_folder(session)
-  decoder = load_decoder(
-    folder,
-    num_ids=engines.tokenizer.num_ids,
-    mesh=engines.mesh,
-    note=session.progress.note,
-    **session.config.model.formats,
-  )
+  decoder = _load_training_form(session, folder, engines.tokenizer.num_ids, mesh=engines.mesh)
   _check_is_the_runs(engines, decoder.config, folder)
   return decoder
+
+
+def _load_training_form(
+  session: Session, folder: Path, num_ids: int, *, mesh: jax.sharding.Mesh
+) -> Decoder:
+  model = session.config.model
+  return load_decoder(
+    folder,
+    num_ids=num_ids,
+    mesh=mesh,
+    dtype=model.compute_dtype if session.config.train.lora_rank else 'float32',
+    note=session.progress.note,
+    **model.formats,
+  )
+
+
+def restored_policy(
+  session: Session, restored: Restored, num_ids: int, *, mesh: jax.sharding.Mesh
+) -> Policy:
+  """What a checkpoint has, with the frozen weights where it has adapters of some.
+
+  Args:
+    session: of the run.
+    restored: out of its checkpoint.
+    num_ids: ids of the tokenizer.
+    mesh: where the parameters are.
+
+  Raises:
+    InputError: if the model cannot be read, or has other weights than were trained on.
+  """
+  if not session.config.train.lora_rank:
+    return restored.params
+  folder = source_folder(session)
+  base = _load_training_form(session, folder, num_ids, mesh=mesh)
+  check_base(base, restored.base_digest, folder)
+  return policy_of(restored.params, base)
 
 
 def trained_params(engines: Engines) -> tuple[Decoder, str]:
@@ -121,11 +153,17 @@ def chosen_params(engines: Engines) -> ChosenParams:
   session, mesh = engines.session, engines.mesh
   model, workdir = session.config.model, session.workdir
   restored = restore_params(
-    workdir, engines.decoder_config, mesh, progress=session.progress, step=session.step
+    workdir,
+    engines.decoder_config,
+    mesh,
+    progress=session.progress,
+    step=session.step,
+    lora=lora_of(session.config.train),
   )
   if restored is not None:
-    params, step = restored
-    params = search_form(params, mesh=mesh, dtype=model.compute_dtype)
+    step = restored.step
+    policy = restored_policy(session, restored, engines.tokenizer.num_ids, mesh=mesh)
+    params = search_form(policy, mesh=mesh, dtype=model.compute_dtype)
     source = f'{workdir.checkpoints} (step {step})'
   else:
     folder, step = source_folder(session), None
@@ -154,54 +192,3 @@ def _check_is_the_runs(engines: Engines, config: DecoderConfig, folder: Path) ->
       f'{folder} holds another model than when {engines.session.workdir.root} began: {difference}; '
       'bring that one back, or choose another --workdir.'
     )
-
-
-def export(
-  session: Session, *, checkpoint: str, output: str, dtype: str | None = None
-) -> dict[str, Any]:
-  """Writes parameters of a run as a Hugging Face folder.
-
-  Args:
-    session: whose progress hears of it; its `step` says which parameters, the newest or another
-      step's, and its `model` where the model's files are, if not in the run. The config is the
-      run's own.
-    checkpoint: the run's workdir.
-    output: the folder to write; it must not exist, or be empty.
-    dtype: of the tensors, 'float32' (the default, every bit) or 'bfloat16'.
-  """
-  dtype, workdir, folder = dtype or 'float32', Workdir(Path(checkpoint)), Path(output).expanduser()
-  check_choice('--dtype', dtype, ('float32', 'bfloat16'))
-  run = dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
-  run_folders = {f'the {path.name} of the run': path for path in workdir.folders}
-  check_output(folder, run_folders)
-  model = open_model(run)
-  check_output(folder, {'the model of the run': model.folder})
-  decoder_config = model.decoder_config
-  restored = restore_params(
-    workdir, decoder_config, make_mesh(fsdp=-1), progress=session.progress, step=session.step
-  )
-  if restored is None:
-    raise InputError(
-      f'{workdir.checkpoints} holds no checkpoint; `ds-jax train` writes them. '
-      f'The initial model is {run.config.model.path or workdir.warmstart}.'
-    )
-  params, step = restored
-  files = save_decoder(
-    params,
-    folder,
-    stop_ids=model.tokenizer.stop_ids,
-    pad_id=model.tokenizer.pad_id,
-    dtype=dtype,
-    original=model.folder,
-    add_files=lambda path: save_tokenizer(model.folder, path),
-  )
-  count = decoder_config.num_parameters()
-  session.progress.note(f'Wrote {folder}: {count:,} parameters of step {step} in {dtype}.')
-  return {
-    'status': 'done',
-    'output': str(folder),
-    'step': step,
-    'dtype': dtype,
-    'num_parameters': count,
-    'files': files,
-  }

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 
 from ds_jax.checks import InputError
 from ds_jax.interfaces import Progress
 from ds_jax.model.config import DecoderConfig
-from ds_jax.model.decoder import Decoder, abstract_decoder
+from ds_jax.model.lora import Lora
+from ds_jax.run.adapters import abstract_params
 from ds_jax.run.checkpoint import Checkpointer, DamagedError, Saved
 from ds_jax.run.workdir import Workdir
 from ds_jax.sharding import parameter_shardings
+from ds_jax.train.state import Trained
 
 BEST = 'best'
+
+
+class Restored(NamedTuple):
+  """What a checkpoint has of the parameters."""
+
+  params: Trained  # float32, in the training form
+  step: int  # training steps done
+  base_digest: str  # of the frozen weights that adapters belong to; '': there are none
 
 
 def restore_params(
@@ -25,8 +36,9 @@ def restore_params(
   *,
   progress: Progress,
   step: str = '',
-) -> tuple[Decoder, int] | None:
-  """Parameters (float32, in the training form) of a checkpoint, and its step; None: there is none.
+  lora: Lora | None = None,
+) -> Restored | None:
+  """Parameters of a checkpoint, and its step; None: there is none.
 
   The optimizer's state stays on disk, and the run that writes there is not disturbed.
 
@@ -37,12 +49,13 @@ def restore_params(
     progress: hears of damaged checkpoints.
     step: digits, as training steps are counted in metrics.jsonl, or BEST; '': the newest checkpoint
       that is whole.
+    lora: what the run adapts; None: it trains everything.
 
   Raises:
     InputError: if a step is named and no checkpoint of it can be read, or if the checkpoint is of
       another model.
   """
-  abstract = abstract_decoder(decoder_config)
+  abstract = abstract_params(decoder_config, lora)
   abstract = jax.tree.map(
     lambda leaf, target: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=target),
     abstract,
@@ -55,7 +68,7 @@ def restore_params(
       return None
     if not step:
       params, host = checkpointer.restore(abstract, part='params')
-      return params, host['step']
+      return Restored(params, host['step'], host.get('base_digest', ''))
     saved = checkpointer.saved()
     numbers = numbers_of(saved, step)
     try:
@@ -67,7 +80,7 @@ def restore_params(
         f'--step={step}: {folders} is damaged; bring it back from a copy, or name another step. '
         f'{list_steps(others)}'
       ) from e
-    return params, host['step']
+    return Restored(params, host['step'], host.get('base_digest', ''))
 
 
 def numbers_of(saved: Sequence[Saved], step: str) -> list[int]:

@@ -41,6 +41,7 @@ class RunState:
   solved: frozenset[str] = frozenset()  # problems that an end has solved from the root
   strata: Strata = Strata()  # `splits` of problems solved before, and of the others
   fork_counts: ForkCounts = ForkCounts()  # of recent steps: what forks have brought
+  base_digest: str = ''  # of the frozen weights whose adapters are trained; '': all is trained
 
   @classmethod
   def new(cls, max_cached_per_problem: int) -> RunState:
@@ -50,6 +51,8 @@ class RunState:
 
   def to_json(self) -> dict[str, Any]:
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    if not self.base_digest:
+      del fields['base_digest']
     return fields | {
       'replay': self.replay.to_json(),
       'found': self.found.to_json(),

@@ -124,7 +124,8 @@ class Training:
       self.saving = opened.enter_context(contextlib.closing(Saving(session)))
       state, self.host = self.saving.restore(self.learning.abstract_state())
       self.follow_plan(plan_before or self.plan)
-      self.learning.begin(state)
+      self.learning.begin(state, self.host.base_digest)
+      self.host.base_digest = self.learning.base_digest
       self.saving.metrics.cut(self.host.metrics_size)
       self._opened = opened.pop_all()
     self.watch = Watch(engines)

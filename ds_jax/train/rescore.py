@@ -11,13 +11,14 @@ from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import Decoder
 from ds_jax.train.batch import Batch, pack, plain_examples, scatter
 from ds_jax.train.replay import Solution, cached_trajectory
+from ds_jax.train.state import Policy
 from ds_jax.train.step import Learner
 from ds_jax.types import Trajectory
 
 
 def rescore(
   learner: Learner,
-  params: Decoder,
+  params: Policy,
   batch: Batch,
   *,
   reference: Decoder | None,
@@ -104,7 +105,7 @@ def _is_outlier(log_weight: np.ndarray, config: TrainConfig) -> np.ndarray:
 
 def score_solutions(
   learner: Learner,
-  params: Decoder,
+  params: Policy,
   solutions: Sequence[tuple[str, Solution]],
   *,
   row_length: int,

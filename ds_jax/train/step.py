@@ -18,6 +18,7 @@ import optax
 from ds_jax.checks import check_divides, check_shape
 from ds_jax.config import TrainConfig
 from ds_jax.model.decoder import Decoder, Rows
+from ds_jax.model.lora import Adapted, measure_change, num_trained
 from ds_jax.model.sharded import mesh_logprobs
 from ds_jax.sharding import num_slot_shards, parameter_shardings, put_rows, replicated
 from ds_jax.train.batch import Batch, RowShape, micro_batches
@@ -31,7 +32,7 @@ from ds_jax.train.losses import (
   weighted_loss,
 )
 from ds_jax.train.optimizer import without_frozen
-from ds_jax.train.state import TrainState
+from ds_jax.train.state import Policy, Trained, TrainState, policy_of
 
 
 class Statistics(NamedTuple):
@@ -67,13 +68,20 @@ class Learner:
   mesh: jax.sharding.Mesh
   micro_rows: int  # rows per pass, over all devices
   start: Callable[..., Any]  # (params) -> zero gradients and statistics
-  accumulate: Callable[..., Any]  # (params, (grads, statistics), batch) -> the same, summed
+  accumulate: Callable[..., Any]  # (params, (grads, statistics), batch, base) -> the same, summed
   apply: Callable[..., Any]  # (state, grads) -> (state, gradient norm, is_applied); state donated
-  score_rows: Callable[..., Any]  # (params, batch) -> (logprobs, entropies), [micro_rows, S]
+  score_rows: Callable[..., Any]  # (policy, batch) -> (logprobs, entropies), [micro_rows, S]
   before_pass: Callable[[], None]  # called when the pass before has ended; may raise
   metrics_fn: MetricsFn  # figures of the loss, besides those that every update has
   # row length -> rows per pass, of rows that are shorter than the others
   short_rows: Mapping[int, int] = dataclasses.field(default_factory=dict)
+  base: Decoder | None = (
+    None  # frozen parameters, whose adapters are trained; None: all are trained
+  )
+
+  def policy(self, params: Trained) -> Policy:
+    """What is trained, with the frozen parameters."""
+    return policy_of(params, self.base)
 
   def passes(self, batch: Batch) -> Iterator[Batch]:
     """Yields the rows of each pass, padded to one shape."""
@@ -100,14 +108,14 @@ class Learner:
       rows = put_rows(micro, self.mesh)
       jax.block_until_ready(total)  # the rows travel while the pass before is at work
       self.before_pass()
-      total = self.accumulate(state.params, total, rows)
+      total = self.accumulate(state.params, total, rows, self.base)
     grads, statistics = total
     state, grad_norm, is_applied = self.apply(state, grads)
     statistics, grad_norm, is_applied = jax.device_get((statistics, grad_norm, is_applied))
     figures = update_metrics(statistics, grad_norm, is_applied) | self.metrics_fn(statistics)
     return state, figures
 
-  def score(self, params: Decoder, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+  def score(self, policy: Policy, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Log-probs of the targets and entropies (nats), `[R, S]` float32 on the host."""
     num_rows = len(batch.tokens)
     if not num_rows:
@@ -117,7 +125,7 @@ class Learner:
     for micro in self.passes(batch):
       self.before_pass()
       rows = put_rows(micro, self.mesh)
-      scores = jax.device_get(self.score_rows(params, rows))
+      scores = jax.device_get(self.score_rows(policy, rows))
       logprobs.append(scores[0])
       entropies.append(scores[1])
     # The last pass may hold rows of padding.
@@ -159,7 +167,7 @@ def make_learner(
   def shard(tree: Any) -> Any:
     return jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
 
-  def score(params: Decoder, batch: Batch) -> tuple[jax.Array, jax.Array]:
+  def score(policy: Policy, batch: Batch) -> tuple[jax.Array, jax.Array]:
     rows = Rows(
       batch.tokens,
       batch.positions,
@@ -168,27 +176,31 @@ def make_learner(
       predecessor=batch.predecessor,
       temperature=batch.temperature,
     )
-    return mesh_logprobs(params, rows, mesh=mesh, temperature=temperature)
+    return mesh_logprobs(policy, rows, mesh=mesh, temperature=temperature)
 
-  def loss_of(params: Decoder, batch: Batch) -> tuple[jax.Array, Statistics]:
-    logprobs, entropies = score(without_frozen(params, frozen), batch)
+  def loss_of(params: Trained, batch: Batch, base: Decoder | None) -> tuple[jax.Array, Statistics]:
+    policy = policy_of(without_frozen(params, frozen), base)
+    logprobs, entropies = score(policy, batch)
     return loss_fn(logprobs, entropies, batch)
 
-  def start(params: Decoder) -> tuple[Decoder, Statistics]:
+  def start(params: Trained) -> tuple[Trained, Statistics]:
     statistics = zero_statistics(jnp.zeros(()))
     return shard(jax.tree.map(jnp.zeros_like, params)), statistics
 
   def accumulate(
-    params: Decoder, total: tuple[Decoder, Statistics], batch: Batch
-  ) -> tuple[Decoder, Statistics]:
+    params: Trained,
+    total: tuple[Trained, Statistics],
+    batch: Batch,
+    base: Decoder | None = None,
+  ) -> tuple[Trained, Statistics]:
     _, statistics_so_far = total
-    pass_grads, pass_statistics = jax.grad(loss_of, has_aux=True)(params, batch)
+    pass_grads, pass_statistics = jax.grad(loss_of, has_aux=True)(params, batch, base)
     grads, statistics = jax.tree.map(jnp.add, total, (pass_grads, pass_statistics))
     # The one figure that is no sum.
     largest = jnp.maximum(statistics_so_far.max_log_ratio, pass_statistics.max_log_ratio)
     return shard(grads), statistics._replace(max_log_ratio=largest)
 
-  def apply(state: TrainState, grads: Decoder) -> tuple[TrainState, jax.Array, jax.Array]:
+  def apply(state: TrainState, grads: Trained) -> tuple[TrainState, jax.Array, jax.Array]:
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -317,6 +329,21 @@ def clip_metrics(statistics: Statistics) -> dict[str, float]:
     'train/clip_fraction_lower': _mean(statistics.num_clipped_lower, statistics),
     'train/approx_kl': _mean(statistics.approx_kl, statistics),
     'train/ratio_max_log': float(statistics.max_log_ratio),
+  }
+
+
+def adapter_metrics(policy: Adapted) -> dict[str, float]:
+  """Returns the figures of a policy with adapters.
+
+  lora_norm: Frobenius norm of what is added to all kernels. lora_moved_share: share of the adapted
+  weights that differ from the frozen ones once rounded to their dtype. lora_trained_share: numbers
+  in adapters over those in the model.
+  """
+  change = jax.device_get(measure_change(policy))
+  return {
+    'train/lora_norm': float(change.norm),
+    'train/lora_moved_share': float(change.moved_share),
+    'train/lora_trained_share': num_trained(policy.adapters) / policy.base.config.num_parameters(),
   }
 
 

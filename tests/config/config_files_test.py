@@ -10,8 +10,23 @@ from ds_jax.cli.flags import parse
 from ds_jax.config import Config, flatten, load_config
 from ds_jax.report.summary import read_beside
 
-NAMES = ('countdown', 'chain', 'quickstart', 'smollm2_135m', 'best_1_5b', 'deepsearch_1_5b')
-NAMES = (*NAMES, 'deepsearch', 'smoke', 'grpo', 'dapo', 'dr_grpo', 'rloo', 'sft', 'gemma3_1b_v5e8')
+NAMES = (
+  'countdown',
+  'chain',
+  'quickstart',
+  'smollm2_135m',
+  'best_1_5b',
+  'gemma3_1b_v5e8',
+  'lora_1_5b_v5e1',
+  'deepsearch_1_5b',
+  'deepsearch',
+  'smoke',
+  'grpo',
+  'dapo',
+  'dr_grpo',
+  'rloo',
+  'sft',
+)
 OVERRIDES = ['--config.search.width=3', '--config.seed=7']
 
 

@@ -26,6 +26,7 @@ NO_PLACES = {
   'data.date',
   'verify.verifier',
   'train.frozen',
+  'train.lora_targets',
 }
 
 

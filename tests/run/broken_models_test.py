@@ -17,8 +17,8 @@ from ds_jax.cli import main
 from ds_jax.run import checkpoint
 from ds_jax.run.broken import not_finite
 from ds_jax.run.evaluation import evaluate
+from ds_jax.run.exporting import export
 from ds_jax.run.learning import Learning
-from ds_jax.run.parameters import export
 from ds_jax.run.searching import search_problem
 from ds_jax.run.workdir import Workdir
 from ds_jax.sharding import path_name

@@ -117,7 +117,7 @@ def test_the_optimizer_stays_on_disk(run):
 
   workdir, expected, tokenizer = run
   config = read_config(workdir.warmstart, tokenizer.num_ids)
-  params, step = restore_params(
+  params, step, _ = restore_params(
     workdir, config, make_mesh(tensor=2, fsdp=-1), progress=SilentProgress()
   )
   assert step == 2

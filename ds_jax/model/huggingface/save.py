@@ -64,17 +64,15 @@ def save_decoder(
     OSError: it could not be written; nothing is left of it.
   """
   folder = pathlib.Path(folder).expanduser()
-  with _unfinished(folder):
+  with unfinished(folder):
     _write_parameters(decoder, folder, jnp.dtype(dtype), max_file_bytes=max_file_bytes)
     fields = config_to_hf(decoder.config, stop_ids, pad_id, dtype=dtype)
     theirs = decoder_fields(read_fields(local_folder(original))) if original else {}
     fields |= {name: theirs[name] for name in _FIELDS_OF_THE_ORIGINAL if name in theirs}
     add_files(folder)
     _complete_generation_config(folder / 'generation_config.json', stop_ids, pad_id)
-    for file in folder.rglob('*'):
-      if file.is_file():
-        _sync(file)
-    _write_json(folder / 'config.json', fields)
+    sync_files(folder)
+    write_json(folder / 'config.json', fields)
     _sync(folder / 'config.json')
   return sorted(file.name for file in _entries(folder))
 
@@ -118,7 +116,7 @@ def check_free(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _unfinished(folder: pathlib.Path) -> Iterator[None]:
+def unfinished(folder: pathlib.Path) -> Iterator[None]:
   """Makes a folder, and marks it while it is filled; if that fails, all of it is taken back."""
   check_free(folder)
   missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -143,6 +141,13 @@ def _unfinished(folder: pathlib.Path) -> Iterator[None]:
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
   """What is in a folder, besides what a new file system brings along."""
   return [path for path in folder.iterdir() if path.name != 'lost+found']
+
+
+def sync_files(folder: pathlib.Path) -> None:
+  """Waits until all files of a folder are on the disk."""
+  for file in folder.rglob('*'):
+    if file.is_file():
+      _sync(file)
 
 
 def _sync(file: pathlib.Path) -> None:
@@ -174,8 +179,8 @@ def _write_parameters(
 def _complete_generation_config(file: pathlib.Path, stop_ids: tuple[int, ...], pad_id: int) -> None:
   """Adds the ids that end and pad a response to what the original asks for."""
   fields = json.loads(file.read_text()) if file.exists() else {'do_sample': True}
-  _write_json(file, fields | {'eos_token_id': list(stop_ids), 'pad_token_id': pad_id})
+  write_json(file, fields | {'eos_token_id': list(stop_ids), 'pad_token_id': pad_id})
 
 
-def _write_json(file: pathlib.Path, fields: Mapping[str, Any]) -> None:
+def write_json(file: pathlib.Path, fields: Mapping[str, Any]) -> None:
   file.write_text(json.dumps(fields, indent=2) + '\n')

@@ -19,7 +19,7 @@ SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 MAX_FILE_BYTES = 4 * 10**9
 
-_ADAPTER = 'adapter_config.json'
+ADAPTER_CONFIG = 'adapter_config.json'
 
 _FLOATS = ('F32', 'BF16', 'F16', 'F64')
 
@@ -68,11 +68,11 @@ def list_tensors(folder: pathlib.Path) -> dict[str, Stored]:
     InputError: there is no checkpoint, a shard is missing, a file is broken, two hold the same
       tensor, or the weights are those of an adapter.
   """
-  if (folder / _ADAPTER).is_file():
+  if (folder / ADAPTER_CONFIG).is_file():
     raise InputError(
-      f'{folder} holds {_ADAPTER}: transformers would load the adapter onto the model that it '
-      'names. Merge them (merge_and_unload of peft) and save the result in a folder of its own; '
-      f'if this is the merged model, remove {_ADAPTER}.'
+      f'{folder} holds {ADAPTER_CONFIG}: transformers would load the adapter onto the model that '
+      'it names. Merge them (merge_and_unload of peft) and save the result in a folder of its own; '
+      f'if this is the merged model, remove {ADAPTER_CONFIG}.'
     )
   stored: dict[str, Stored] = {}
   for file in _weight_files(folder):
@@ -186,7 +186,7 @@ def write_tensors(
   if len(shards) > 1:
     files = [f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors' for i in range(len(shards))]
   for file, shard in zip(files, shards, strict=True):
-    _save(folder / file, {entry.name: next(tensors) for entry in shard})
+    write_file(folder / file, {entry.name: next(tensors) for entry in shard})
     weight_map |= {entry.name: file for entry in shard}
   if len(shards) > 1:
     total_size = sum(math.prod(entry.shape) for entry in plan) * itemsize
@@ -210,7 +210,8 @@ def _split(plan: Sequence[Entry], max_numbers: int) -> list[list[Entry]]:
   return runs
 
 
-def _save(file: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+def write_file(file: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+  """Writes one file of tensors; OSError if that fails."""
   from safetensors import SafetensorError
   from safetensors.numpy import save_file
 
