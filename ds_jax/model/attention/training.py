@@ -5,7 +5,7 @@ sequences share a row; with nodes of a tree in depth-first order and `key_end` t
 subtree, every path of the tree is forwarded at once. This is the one place that chooses how it is
 computed: short rows in one piece, long ones in blocks of queries and keys with the softmax
 carried along and recomputed in the backward pass (arXiv:2205.14135, arXiv:2307.08691), by loops
-that XLA compiles or, on GPUs, by kernels.
+that XLA compiles or, on GPUs and TPUs, by kernels.
 
 What jax ships was looked at first (0.10): `jax.nn.dot_product_attention` takes a dense mask, and
 splash attention's segment ids tell sequences apart but not the paths of a tree: neither is used.
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from ds_jax.checks import check_shape
-from ds_jax.model.attention.kernels import gpu_training
+from ds_jax.model.attention.kernels import gpu_training, tpu_training
 from ds_jax.model.attention.partial import (
   MASKED,
   Partial,
@@ -120,8 +120,6 @@ def attend(
     return jnp.pad(x, ((0, 0), (0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 3))
 
   key_end = jnp.pad(key_end, ((0, 0), (0, padding)))  # padded keys end at 0: nothing sees them
-  if not gpu_training.tile_size(width, q.dtype.itemsize):
-    blocks = LOOPS
   visibility = Visibility(key_end, seen_blocks)
   out = _attend_blocks(blocks or KERNELS, pad(q), pad(k), pad(v), visibility)
   return ungroup_heads(out[:, :, :num_positions].astype(jnp.float32))
@@ -254,29 +252,54 @@ def _unblock(x: jax.Array) -> jax.Array:
   return x.reshape(*x.shape[:2], -1, *x.shape[4:])
 
 
-def _kernel_forward(q, k, v, visibility: Visibility):
+def _gpu_forward(q, k, v, visibility: Visibility):
   return gpu_training.forward(q, k, v, key_end=visibility.key_end)  # it finds its own tiles
 
 
-def _kernel_backward(residuals: Residuals, d_out: jax.Array):
+def _gpu_backward(residuals: Residuals, d_out: jax.Array):
+  q, k, v, visibility, out, normalizer = residuals
   return gpu_training.backward(
-    residuals.q,
-    residuals.k,
-    residuals.v,
-    key_end=residuals.visibility.key_end,
-    out=residuals.out,
-    normalizer=residuals.normalizer,
-    d_out=d_out,
+    q, k, v, key_end=visibility.key_end, out=out, normalizer=normalizer, d_out=d_out
   )
 
 
-def _on_gpus(kernel: Callable, loops: Callable) -> Callable:
-  """The kernel where the program is compiled for GPUs, which need not be here; loops elsewhere."""
-  return functools.partial(jax.lax.platform_dependent, cuda=kernel, default=loops)
+def _tpu_forward(q, k, v, visibility: Visibility):
+  return tpu_training.forward(q, k, v, key_end=visibility.key_end)
+
+
+def _tpu_backward(residuals: Residuals, d_out: jax.Array):
+  q, k, v, visibility, out, normalizer = residuals
+  return tpu_training.backward(
+    q, k, v, key_end=visibility.key_end, out=out, normalizer=normalizer, d_out=d_out
+  )
+
+
+def find_kernels(q: jax.Array) -> dict[str, BlockAttention]:
+  """The kernels that can attend with such heads, by the platform that a program is compiled for.
+
+  Args:
+    q: `[B, C, S, G, D]`.
+  """
+  group, width, itemsize = *q.shape[3:], q.dtype.itemsize
+  kernels = {}
+  if gpu_training.tile_size(width, itemsize):
+    kernels['cuda'] = BlockAttention(_gpu_forward, _gpu_backward)
+  if tpu_training.query_block(group, width, itemsize):
+    kernels['tpu'] = BlockAttention(_tpu_forward, _tpu_backward)
+  return kernels
+
+
+def kernel_forward(q, k, v, visibility: Visibility) -> tuple[jax.Array, jax.Array]:
+  """The forward pass by the kernel of a platform, which need not be here; without one by loops."""
+  kernels = {platform: kernel.forward for platform, kernel in find_kernels(q).items()}
+  return jax.lax.platform_dependent(q, k, v, visibility, default=loop_forward, **kernels)
+
+
+def kernel_backward(residuals: Residuals, d_out: jax.Array) -> tuple[jax.Array, ...]:
+  """The backward pass, in the same way."""
+  kernels = {platform: kernel.backward for platform, kernel in find_kernels(residuals.q).items()}
+  return jax.lax.platform_dependent(residuals, d_out, default=loop_backward, **kernels)
 
 
 LOOPS = BlockAttention(loop_forward, loop_backward)
-# On GPUs by kernels, elsewhere as LOOPS.
-KERNELS = BlockAttention(
-  _on_gpus(_kernel_forward, loop_forward), _on_gpus(_kernel_backward, loop_backward)
-)
+KERNELS = BlockAttention(kernel_forward, kernel_backward)
