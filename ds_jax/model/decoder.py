@@ -258,6 +258,7 @@ class Parts(NamedTuple):
   layer: Callable[[Layers], Layers] = lambda layer: layer
   head_table: Callable[[Decoder], jax.Array] = head_table
   heads_are_whole: bool = True  # on every device
+  device_kind: str = ''  # that is compiled for; '': not known
 
 
 WHOLE = Parts()
@@ -301,7 +302,11 @@ def forward(decoder: Decoder, rows: Rows, parts: Parts = WHOLE) -> jax.Array:
     attend,
     key_end=rows.key_end,
     seen_blocks=seen_blocks,
-    blocks=choose_block_attention(config.attention_kernel, heads_are_whole=parts.heads_are_whole),
+    blocks=choose_block_attention(
+      config.attention_kernel,
+      heads_are_whole=parts.heads_are_whole,
+      device_kind=parts.device_kind,
+    ),
   )
 
   def body(x, xs):

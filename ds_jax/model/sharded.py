@@ -51,7 +51,9 @@ def mesh_logprobs(
   if mesh.shape['fsdp'] > 1:
     axes = jax.tree.map(_fsdp_axis, specs, is_leaf=lambda x: isinstance(x, P))
     parts = _gathered(axes, decoder.config.compute_dtype)
-  parts = parts._replace(heads_are_whole=mesh.shape['tensor'] == 1)
+  parts = parts._replace(
+    heads_are_whole=mesh.shape['tensor'] == 1, device_kind=mesh.devices.flat[0].device_kind
+  )
 
   def local(decoder: Decoder, rows: Rows) -> tuple[jax.Array, jax.Array]:
     return sequence_logprobs(decoder, rows, temperature=temperature, parts=parts)

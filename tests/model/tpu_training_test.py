@@ -121,7 +121,7 @@ def test_attention_and_its_gradients_are_those_of_the_definition(names, heads, w
   mask = dict(key_end=key_end) if window is None else dict(key_end=key_end, positions=positions)
 
   @jax.jit
-  def run(*arguments):
+  def run(*arguments, window=window):  # of layers that differ, it is traced
     return _by_kernels(*arguments, **mask, window=window)
 
   @jax.jit
@@ -129,7 +129,8 @@ def test_attention_and_its_gradients_are_those_of_the_definition(names, heads, w
     out, pull, normalizer = jax.vjp(lambda *x: _dense(*x, is_seen), q, k, v, has_aux=True)
     return out, normalizer, *pull(d_out)
 
-  for found, wanted in zip(run(*qkv, d_out), define(*qkv, d_out), strict=True):
+  found_of_all = run(*qkv, d_out, **({} if window is None else dict(window=jnp.int32(window))))
+  for found, wanted in zip(found_of_all, define(*qkv, d_out), strict=True):
     assert found.shape == wanted.shape
     assert_close(found, wanted, num_terms=NUM_TERMS['float32'], scale=1.0)
 
@@ -151,16 +152,16 @@ def test_attention_and_its_gradients_are_those_of_the_loops(dtype):
     assert_close(found, want, num_terms=NUM_TERMS[dtype], dtype=dtype, scale=1.0)
 
 
-def _listed(grid, key_end, window=None):
-  """Pairs of blocks with their bits, of every row, and steps of the longest list."""
-  pairs, num_steps = tpu_training.list_pairs(grid, key_end, window)
-  rows = [{} for _ in key_end]
+def _listed(grid, marks):
+  """Pairs of blocks with their bits, of every row."""
+  pairs, _ = tpu_training.list_pairs(grid, marks)
+  rows = [{} for _ in range(grid.rows)]
   for program, packed in enumerate(np.asarray(pairs)):
     for pair in packed[packed & 15 > 0]:
       at = int(pair) >> 16, int(pair) % 2**16 >> 4
       assert at not in rows[program // grid.num_parts]
       rows[program // grid.num_parts][at] = int(pair) & 15
-  return rows, int(num_steps)
+  return rows
 
 
 @pytest.mark.usefixtures('small_blocks')
@@ -169,8 +170,7 @@ def _listed(grid, key_end, window=None):
 def test_pairs_of_blocks_that_have_nothing_to_attend_are_left_out(window, split):
   key_end, positions = _rows(*LAYOUTS)
   grid = getattr(tpu_training._Grid, split)(jnp.zeros((4, 1, LENGTH, 3, WIDTH)))
-  limit = window and tpu_training._Window(positions, window)
-  rows, _ = _listed(grid, key_end, limit)
+  rows = _listed(grid, tpu_training._make_marks(key_end, positions, window))
   blocks = np.asarray(_is_seen(key_end, positions, window)).reshape(4, 4, 128, 4, 128)
   for row, found in enumerate(rows):
     seen = {at: bits & 3 for at, bits in found.items() if bits & 3}
@@ -234,7 +234,7 @@ def test_it_compiles_for_v5p_and_is_counted_by_what_it_reads():
   # 8 blocks of 256 queries and 4 of 512 keys: 2 x (1 + 2 + 3 + 4) pairs of each head of keys.
   pair = 256 * 512 * 6 * 128
   assert count_flops(traced.jaxpr, {}, platform='tpu') == 2 * 20 * 2 * 2 * pair
-  q, keys, numbers = 2 * 2048 * 6 * 128 * 2, 2 * 20 * 512 * (2 * 128 * 2 + 4), 2 * 2048 * 6 * 4
+  q, keys, numbers = 2 * 2048 * 6 * 128 * 2, 2 * 20 * 512 * 2 * 128 * 2, 2 * 2048 * 6 * 4
   moved = read_traffic(text, {}, 1).bytes
   assert q + keys + q + numbers <= moved < 1.3 * (q + keys + q + numbers) + 4 * q  # and layouts
 

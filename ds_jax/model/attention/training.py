@@ -14,8 +14,8 @@ splash attention's segment ids tell sequences apart but not the paths of a tree:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,13 @@ BLOCK = 512
 
 # What a remat policy may keep of a layer, so that the backward pass need not attend again.
 RESIDUALS = 'attention'
+
+# TPUs for which an update compiled with the kernels moves fewer bytes than its products take time
+# for, and one without them more, as `ds-jax plan` counts them: two cores share a device.
+_KERNEL_PAYS_ON = ('TPU v4', 'TPU v5', 'TPU v5p')
+
+# Of `model.attention_kernel`: by a kernel where it pays, wherever there is one, or never.
+KernelChoice = Literal['auto', 'on', 'off']
 
 # Instead of 0, where a query that sees nothing divides by the sum of its weights.
 _TINY = 1e-30
@@ -68,14 +75,19 @@ class BlockAttention(NamedTuple):
   backward: Callable[..., tuple[jax.Array, ...]]  # (Residuals, d_out) -> (dq, dk, dv)
 
 
-def choose_block_attention(choice: str, *, heads_are_whole: bool) -> BlockAttention:
-  """Returns LOOPS or KERNELS.
+def choose_block_attention(
+  choice: KernelChoice, *, heads_are_whole: bool, device_kind: str = ''
+) -> BlockAttention:
+  """Returns LOOPS, KERNELS, or GPU_KERNELS.
 
   Args:
-    choice: `model.attention_kernel`, 'auto' or 'off'.
+    choice: `model.attention_kernel`.
     heads_are_whole: False where heads are split over devices, since XLA cannot split a kernel.
+    device_kind: of the devices that it is compiled for; '': not known.
   """
-  return KERNELS if heads_are_whole and choice != 'off' else LOOPS
+  if choice == 'off' or not heads_are_whole:
+    return LOOPS
+  return KERNELS if choice == 'on' or device_kind in _KERNEL_PAYS_ON else GPU_KERNELS
 
 
 def attend(
@@ -274,32 +286,49 @@ def _tpu_backward(residuals: Residuals, d_out: jax.Array):
   )
 
 
+_BY_PLATFORM = {
+  'cuda': BlockAttention(_gpu_forward, _gpu_backward),
+  'tpu': BlockAttention(_tpu_forward, _tpu_backward),
+}
+
+
 def find_kernels(q: jax.Array) -> dict[str, BlockAttention]:
-  """The kernels that can attend with such heads, by the platform that a program is compiled for.
-
-  Args:
-    q: `[B, C, S, G, D]`.
-  """
+  """The kernels that can attend with heads of such queries `[B, C, S, G, D]`, by platform."""
   group, width, itemsize = *q.shape[3:], q.dtype.itemsize
-  kernels = {}
-  if gpu_training.tile_size(width, itemsize):
-    kernels['cuda'] = BlockAttention(_gpu_forward, _gpu_backward)
-  if tpu_training.query_block(group, width, itemsize):
-    kernels['tpu'] = BlockAttention(_tpu_forward, _tpu_backward)
-  return kernels
+  tiles = {
+    'cuda': gpu_training.tile_size(width, itemsize),
+    'tpu': tpu_training.query_block(group, width, itemsize),
+  }
+  return {platform: kernel for platform, kernel in _BY_PLATFORM.items() if tiles[platform]}
 
 
-def kernel_forward(q, k, v, visibility: Visibility) -> tuple[jax.Array, jax.Array]:
-  """The forward pass by the kernel of a platform, which need not be here; without one by loops."""
-  kernels = {platform: kernel.forward for platform, kernel in find_kernels(q).items()}
+def kernel_forward(
+  q: jax.Array, k: jax.Array, v: jax.Array, visibility: Visibility, *, platforms: Sequence[str]
+) -> tuple[jax.Array, jax.Array]:
+  """The forward pass by the kernel of the platform that is compiled for, which need not be here.
+
+  By loops on other platforms, and where no kernel can do such heads.
+  """
+  found = find_kernels(q)
+  kernels = {name: found[name].forward for name in platforms if name in found}
   return jax.lax.platform_dependent(q, k, v, visibility, default=loop_forward, **kernels)
 
 
-def kernel_backward(residuals: Residuals, d_out: jax.Array) -> tuple[jax.Array, ...]:
+def kernel_backward(
+  residuals: Residuals, d_out: jax.Array, *, platforms: Sequence[str]
+) -> tuple[jax.Array, ...]:
   """The backward pass, in the same way."""
-  kernels = {platform: kernel.backward for platform, kernel in find_kernels(residuals.q).items()}
+  found = find_kernels(residuals.q)
+  kernels = {name: found[name].backward for name in platforms if name in found}
   return jax.lax.platform_dependent(residuals, d_out, default=loop_backward, **kernels)
 
 
+def _by_kernels(*platforms: str) -> BlockAttention:
+  return BlockAttention(
+    functools.partial(kernel_forward, platforms=platforms),
+    functools.partial(kernel_backward, platforms=platforms),
+  )
+
+
 LOOPS = BlockAttention(loop_forward, loop_backward)
-KERNELS = BlockAttention(kernel_forward, kernel_backward)
+KERNELS, GPU_KERNELS = _by_kernels('cuda', 'tpu'), _by_kernels('cuda')

@@ -55,11 +55,12 @@ _OF_COLUMNS = (((0,), (0,)), ((), ()))  # a' b
 
 
 class _Marks(NamedTuple):
-  """What masks are made of, `[B, 1, S]` int32, or blocks of it."""
+  """What masks are made of: arrays, or blocks of them, all int32."""
 
-  key_end: Any
-  key_position: Any = None  # None: no window
-  query_position: Any = None
+  key_end: Any  # [B, 1, S]
+  window: Any = None  # [1]; None: there is none, and positions are not read
+  key_position: Any = None  # [B, 1, S]
+  query_position: Any = None  # [B, 1, S]
 
 
 class _Inputs(NamedTuple):
@@ -87,13 +88,6 @@ class _Output(NamedTuple):
   block: pl.BlockSpec
 
 
-class _Window(NamedTuple):
-  """How far back a query sees: position_i - position_j < size."""
-
-  positions: jax.Array  # [B, S] int32
-  size: int
-
-
 def query_block(group: int, width: int, itemsize: int) -> int:
   """Queries of a block, of each of `group` heads of this width; 0: left to XLA."""
   bytes_of_query = group * width * itemsize
@@ -108,7 +102,7 @@ def forward(
   *,
   key_end: jax.Array,
   positions: jax.Array | None = None,
-  window: int | None = None,
+  window: jax.Array | int | None = None,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Attention `[B, C, S, G, D]` in the dtype of q, and the log of each query's normaliser.
@@ -116,8 +110,8 @@ def forward(
   Args:
     q_BxCxSxGxD: queries. k_BxCxSxD, v_BxCxSxD: keys and values; S is a multiple of KEYS.
     key_end: `[B, S]` int32; query i sees key j iff j <= i < key_end[j].
-    positions: `[B, S]` int32, which a window is counted in.
-    window: if given, query i sees only keys with positions[i] - positions[j] < window.
+    positions: `[B, S]` int32; read with a window alone.
+    window: `[]` int32, a query sees the keys that are fewer positions before it; None: all.
     interpret: whether to run as ordinary operations, on any device.
 
   Returns:
@@ -131,8 +125,7 @@ def forward(
     _forward_step,
     FORWARD,
     grid,
-    key_end=key_end,
-    window=None if window is None else _Window(positions, window),
+    marks=_make_marks(key_end, positions, window),
     tensors=(q_BxCxSxGxD, k_BxCxSxD, v_BxCxSxD),
     outputs=[
       _Output((*shape, grid.positions, width), q_BxCxSxGxD.dtype, grid.queries()),
@@ -155,7 +148,7 @@ def backward(
   normalizer: jax.Array,
   d_out: jax.Array,
   positions: jax.Array | None = None,
-  window: int | None = None,
+  window: jax.Array | int | None = None,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Gradients of q, k and v in their dtypes.
@@ -180,8 +173,7 @@ def backward(
     _backward_step,
     BACKWARD,
     grid,
-    key_end=key_end,
-    window=None if window is None else _Window(positions, window),
+    marks=_make_marks(key_end, positions, window),
     tensors=(q_BxCxSxGxD, k_BxCxSxD, v_BxCxSxD),
     gradients=_Gradients(d_out.swapaxes(2, 3), by_head(normalizer), by_head(delta)),
     outputs=[
@@ -270,12 +262,6 @@ class _Grid:
       return (key % self.num_parts == part) & (is_causal | (key == part))
     return ((query + 1) // 2 % self.num_parts == part) & is_causal  # 0, 1, 1, 0, 0, ...
 
-  def num_pairs(self, window: int | None) -> int:
-    """Pairs of one row and head that are visited if the row is one sequence."""
-    distance = np.arange(self.num_queries)[:, None] * self.size - np.arange(self.num_keys) * KEYS
-    is_near = distance - (KEYS - 1) < (window or self.positions)
-    return int((self.candidates() & is_near).sum())
-
   def place(self, program: Any) -> tuple[Any, Any, Any]:
     """Row, head and part of a program."""
     head, part = jax.lax.div(program, self.num_parts), jax.lax.rem(program, self.num_parts)
@@ -310,7 +296,9 @@ class _Grid:
   def marks(self, has_window: bool) -> _Marks:
     of_keys = self._spec((None, 1, KEYS), lambda b, c, p, i, j: (b, 0, j))
     of_queries = self._spec((None, 1, self.size), lambda b, c, p, i, j: (b, 0, i))
-    return _Marks(of_keys, of_keys, of_queries) if has_window else _Marks(of_keys)
+    if not has_window:
+      return _Marks(of_keys)
+    return _Marks(of_keys, pl.BlockSpec(memory_space=pltpu.SMEM), of_keys, of_queries)
 
   def _spec(self, block: tuple[int | None, ...], index: Callable[..., Any]) -> pl.BlockSpec:
     """A block by (row, head, part, block of queries, block of keys)."""
@@ -326,8 +314,7 @@ def _call(
   name: str,
   grid: _Grid,
   *,
-  key_end: jax.Array,
-  window: _Window | None,
+  marks: _Marks,
   tensors: tuple[jax.Array, jax.Array, jax.Array],
   gradients: _Gradients | None = None,
   outputs: list[_Output],
@@ -336,26 +323,23 @@ def _call(
   interpret: bool,
 ) -> list[jax.Array]:
   """Runs one kernel over the pairs of blocks that have something to attend."""
-  marks = _Marks(key_end[:, None])
-  if window:
-    marks = _Marks(key_end[:, None], window.positions[:, None], window.positions[:, None])
   q, k, v = tensors
   inputs = (_Inputs(marks, q.swapaxes(2, 3), k, v), gradients)
   numbers = grid.query_numbers()
   blocks = (
-    _Inputs(grid.marks(bool(window)), grid.queries(), grid.keys(), grid.keys()),
+    _Inputs(grid.marks(marks.window is not None), grid.queries(), grid.keys(), grid.keys()),
     gradients and _Gradients(grid.queries(), numbers, numbers),
   )
-  pairs, num_steps = list_pairs(grid, key_end, window)
-  # What it reads, if a row is one sequence: all queries once in every part, keys in every pair.
-  num_pairs = grid.rows * grid.heads * grid.num_pairs(window and window.size)
+  pairs, num_steps = list_pairs(grid, marks)
+  # What a row takes that is one sequence: queries are read once in every part, keys in every pair.
+  num_pairs = grid.rows * grid.heads * int(grid.candidates().sum())
   num_scores = num_pairs * grid.group * grid.size * KEYS
   of_queries = sum(x.nbytes for x in jax.tree.leaves((q, gradients)))
-  of_pair = KEYS * (2 * grid.width * grid.itemsize + 4 * (2 if window else 1))
+  of_pair = 2 * KEYS * grid.width * grid.itemsize
   num_reads = grid.num_parts if grid.is_split_by_keys else 1
   with jax.named_scope(name):
     return pl.pallas_call(
-      functools.partial(kernel, grid=grid, window=window and window.size),
+      functools.partial(kernel, grid=grid),
       grid_spec=pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=1,
         grid=(grid.rows * grid.heads * grid.num_parts, num_steps),
@@ -375,9 +359,16 @@ def _call(
     )(pairs, *inputs)
 
 
-def list_pairs(
-  grid: _Grid, key_end: jax.Array, window: _Window | None = None
-) -> tuple[jax.Array, jax.Array]:
+def _make_marks(
+  key_end: jax.Array, positions: jax.Array | None, window: jax.Array | int | None
+) -> _Marks:
+  if window is None:
+    return _Marks(key_end[:, None])
+  window = jnp.reshape(jnp.asarray(window, jnp.int32), 1)
+  return _Marks(key_end[:, None], window, positions[:, None], positions[:, None])
+
+
+def list_pairs(grid: _Grid, marks: _Marks) -> tuple[jax.Array, jax.Array]:
   """Which pairs of blocks have something to attend, of every row and part, in order.
 
   Returns:
@@ -387,7 +378,7 @@ def list_pairs(
   candidates = grid.candidates()
   # The last one of each block of queries is there whatever the row is, to write its sums.
   is_last_candidate = np.cumsum(candidates[..., ::-1], -1)[..., ::-1] == 1
-  kind = _kind_of_pairs(grid, key_end, window)[:, None]
+  kind = _kind_of_pairs(grid, marks)[:, None]
   is_chosen = candidates & ((kind > 0) | is_last_candidate)
   code = np.arange(kind[0].size).reshape(kind.shape[1:]) * 4 + kind
 
@@ -408,23 +399,24 @@ def list_pairs(
   return pairs.astype(jnp.int32), count.max().astype(jnp.int32)
 
 
-def _kind_of_pairs(grid: _Grid, key_end: jax.Array, window: _Window | None) -> jax.Array:
-  """`[B, query blocks, key blocks]` int32: 0, or whether _SOME or _ALL of a pair is attended.
+def _kind_of_pairs(grid: _Grid, marks: _Marks) -> jax.Array:
+  """`[B, query blocks, key blocks]` int32: _SOME or _ALL, or 0 where nothing is attended.
 
-  Of windows, what may be; a mask tells.
+  It is asked of every query, but of a block of keys as a whole: what ends last and what is nearest
+  may be different keys. The mask tells.
   """
-  first_query = np.arange(grid.num_queries)[:, None] * grid.size
+  query = np.arange(grid.positions).reshape(-1, grid.size, 1)
   first_key = np.arange(grid.num_keys) * KEYS
-  last_query, last_key = first_query + grid.size - 1, first_key + KEYS - 1
-  of_queries = lambda x: x.reshape(grid.rows, -1, 1, grid.size)
-  of_keys = lambda x: x.reshape(grid.rows, 1, -1, KEYS)
-  is_some = (first_key <= last_query) & (first_query < of_keys(key_end).max(-1))
-  is_all = (last_key <= first_query) & (last_query < of_keys(key_end).min(-1))
-  if window:
-    query, key = of_queries(window.positions), of_keys(window.positions)
-    is_some &= query.min(-1) - key.max(-1) < window.size
-    is_all &= query.max(-1) - key.min(-1) < window.size
-  return jnp.where(is_all, _ALL, jnp.where(is_some, _SOME, 0))
+  of_queries = lambda x: x.reshape(grid.rows, -1, grid.size, 1)
+  of_keys = lambda x: x.reshape(grid.rows, 1, 1, -1, KEYS)
+  ends = of_keys(marks.key_end)
+  is_some = (first_key <= query) & (query < ends.max(-1))  # [B, query blocks, size, key blocks]
+  is_all = (first_key + KEYS - 1 <= query) & (query < ends.min(-1))
+  if marks.window is not None:
+    position, of_key = of_queries(marks.query_position), of_keys(marks.key_position)
+    is_some &= position - of_key.max(-1) < marks.window
+    is_all &= position - of_key.min(-1) < marks.window
+  return jnp.where(is_all.all(2), _ALL, jnp.where(is_some.any(2), _SOME, 0))
 
 
 def _column(row: jax.Array) -> jax.Array:
@@ -437,7 +429,6 @@ def _attend_pair(
   pairs: Any,
   marks: _Marks,
   *,
-  window: int | None,
   attend_head: Callable[[int, jax.Array | None], None],
 ) -> None:
   """Calls `attend_head` for every head, with what is added to its scores [keys, queries]."""
@@ -459,8 +450,9 @@ def _attend_pair(
     query = i * grid.size + jax.lax.broadcasted_iota(jnp.int32, (1, grid.size), 1)
     key = j * KEYS + jax.lax.broadcasted_iota(jnp.int32, (KEYS, 1), 0)
     is_seen = (key <= query) & (query < _column(marks.key_end[...]))
-    if window is not None:
-      is_seen &= marks.query_position[...] - _column(marks.key_position[...]) < window
+    if marks.window is not None:
+      distance = marks.query_position[...] - _column(marks.key_position[...])
+      is_seen &= distance < marks.window[0]
     attend(jnp.where(is_seen, 0.0, MASKED))
 
 
@@ -485,7 +477,6 @@ def _forward_step(
   total: Any,
   *,
   grid: _Grid,
-  window: int | None,
 ):
   """One program: a block of queries and one of keys.
 
@@ -495,7 +486,7 @@ def _forward_step(
     out, normalizer: results `[G, queries, D]` and `[G, 1, queries]`.
     max_score, sum_exp, total: carried along, `[G, 1, queries]` and `[G, D, queries]`: the largest
       score, and sums of exp(score - max) and of that times the value.
-    grid, window: static.
+    grid: static.
   """
   bits = grid.pair(pairs, pl.program_id(0), pl.program_id(1))[2]
 
@@ -515,7 +506,7 @@ def _forward_step(
     sum_exp[g] = sum_exp[g] * scale + weights.sum(0, keepdims=True)
     max_score[g] = maximum
 
-  _attend_pair(grid, pairs, inputs.marks, window=window, attend_head=attend_head)
+  _attend_pair(grid, pairs, inputs.marks, attend_head=attend_head)
 
   @pl.when(bits & _LAST != 0)
   def _():
@@ -534,7 +525,6 @@ def _backward_step(
   d_v: Any,
   *,
   grid: _Grid,
-  window: int | None,
 ):
   """One program: a block of queries and one of keys.
 
@@ -543,7 +533,7 @@ def _backward_step(
     inputs, gradients: blocks.
     d_q: sums over the keys of the part, `[G, D, queries]`.
     d_k, d_v: sums over all queries, of all keys of the part, `[key blocks, KEYS, D]`.
-    grid, window: static.
+    grid: static.
   """
   _, j, bits = grid.pair(pairs, pl.program_id(0), pl.program_id(1))
   block = jax.lax.div(j, grid.num_parts)
@@ -570,4 +560,4 @@ def _backward_step(
     d_k[block] += _product(d_scores, query)
     d_q[g] += _product(keys, d_scores, _OF_COLUMNS)
 
-  _attend_pair(grid, pairs, inputs.marks, window=window, attend_head=attend_head)
+  _attend_pair(grid, pairs, inputs.marks, attend_head=attend_head)
