@@ -40,6 +40,11 @@ def check_contradictions(config: Config) -> None:
   _check_policy_loss(config)
   _check_importance(config)
   _check_adapters(config)
+  if config.model.attention_kernel == 'on' and config.mesh.tensor > 1:
+    raise InputError(
+      f"model.attention_kernel = 'on' needs whole heads on every device, got mesh.tensor = "
+      f"{config.mesh.tensor}; set it to 'auto', or mesh.tensor=1."
+    )
   if train.batch_problems % train.minibatch_problems:
     raise InputError(
       f'train.batch_problems = {train.batch_problems} is not a multiple of '

@@ -333,6 +333,7 @@ class Parts(NamedTuple):
   adapters: Callable[[LayerAdapters], LayerAdapters] = lambda adapters: adapters
   head_table: Callable[[Decoder], jax.Array] = head_table
   heads_are_whole: bool = True  # on every device
+  device_kind: str = ''  # that is compiled for; '': not known
 
 
 WHOLE = Parts()
@@ -379,7 +380,11 @@ def forward(
   seen_in_window = None
   if config.has_local_layers:
     seen_in_window = find_seen_blocks(rows.key_end, positions=rows.positions, window=config.window)
-  blocks = choose_block_attention(config.attention_kernel, heads_are_whole=parts.heads_are_whole)
+  blocks = choose_block_attention(
+    config.attention_kernel,
+    heads_are_whole=parts.heads_are_whole,
+    device_kind=parts.device_kind,
+  )
 
   def body(x, xs):
     layer, adapters, *index = xs

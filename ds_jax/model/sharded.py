@@ -58,7 +58,9 @@ def mesh_logprobs(
       for tree in (specs, adapter_specs)
     )
     parts = _gathered(axes, adapter_axes, decoder.config.compute_dtype)
-  parts = parts._replace(heads_are_whole=mesh.shape['tensor'] == 1)
+  parts = parts._replace(
+    heads_are_whole=mesh.shape['tensor'] == 1, device_kind=mesh.devices.flat[0].device_kind
+  )
 
   def local(decoder: Decoder, adapters: Adapters, rows: Rows) -> tuple[jax.Array, jax.Array]:
     return sequence_logprobs(decoder, rows, temperature=temperature, parts=parts, adapters=adapters)

@@ -6,7 +6,7 @@ key's sequence, several sequences share a row; with nodes of a tree in depth-fir
 `key_end` the end of the key's subtree, every path of the tree is forwarded at once. This is the one
 place that chooses how it is computed: short rows in one piece, long ones in blocks of queries and
 keys with the softmax carried along and recomputed in the backward pass (arXiv:2205.14135,
-arXiv:2307.08691), by loops that XLA compiles or, on GPUs, by kernels.
+arXiv:2307.08691), by loops that XLA compiles or, on GPUs and TPUs, by kernels.
 
 What jax ships was looked at first (0.10): `jax.nn.dot_product_attention` takes a dense mask, and
 splash attention's segment ids tell sequences apart but not the paths of a tree: neither is used.
@@ -15,15 +15,15 @@ splash attention's segment ids tell sequences apart but not the paths of a tree:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from ds_jax.checks import check_shape
-from ds_jax.model.attention.kernels import gpu_training
+from ds_jax.model.attention.kernels import gpu_training, tpu_training
 from ds_jax.model.attention.partial import (
   MASKED,
   Partial,
@@ -39,6 +39,13 @@ BLOCK = 512
 
 # What a remat policy may keep of a layer, so that the backward pass need not attend again.
 RESIDUALS = 'attention'
+
+# TPUs for which an update compiled with the kernels moves fewer bytes than its products take time
+# for, and one without them more, as `ds-jax plan` counts them: two cores share a device.
+_KERNEL_PAYS_ON = ('TPU v4', 'TPU v5', 'TPU v5p')
+
+# Of `model.attention_kernel`: by a kernel where it pays, wherever there is one, or never.
+KernelChoice = Literal['auto', 'on', 'off']
 
 # Instead of 0, where a query that sees nothing divides by the sum of its weights.
 _TINY = 1e-30
@@ -71,14 +78,19 @@ class BlockAttention(NamedTuple):
   backward: Callable[..., tuple[jax.Array, ...]]  # (Residuals, d_out) -> (dq, dk, dv)
 
 
-def choose_block_attention(choice: str, *, heads_are_whole: bool) -> BlockAttention:
-  """Returns LOOPS or KERNELS.
+def choose_block_attention(
+  choice: KernelChoice, *, heads_are_whole: bool, device_kind: str = ''
+) -> BlockAttention:
+  """Returns LOOPS, KERNELS, or GPU_KERNELS.
 
   Args:
-    choice: `model.attention_kernel`, 'auto' or 'off'.
+    choice: `model.attention_kernel`.
     heads_are_whole: False where heads are split over devices, since XLA cannot split a kernel.
+    device_kind: of the devices that it is compiled for; '': not known.
   """
-  return KERNELS if heads_are_whole and choice != 'off' else LOOPS
+  if choice == 'off' or not heads_are_whole:
+    return LOOPS
+  return KERNELS if choice == 'on' or device_kind in _KERNEL_PAYS_ON else GPU_KERNELS
 
 
 def attend(
@@ -136,8 +148,6 @@ def attend(
     positions = None
   else:
     positions = jnp.pad(positions, ((0, 0), (0, padding)))
-  if not gpu_training.tile_size(width, q.dtype.itemsize):
-    blocks = LOOPS
   visibility = Visibility(key_end, seen_blocks, positions, window)
   out = _attend_blocks(blocks or KERNELS, pad(q), pad(k), pad(v), visibility)
   return ungroup_heads(out[:, :, :num_positions].astype(jnp.float32))
@@ -297,38 +307,80 @@ def _unblock(x: jax.Array) -> jax.Array:
   return x.reshape(*x.shape[:2], -1, *x.shape[4:])
 
 
-def _kernel_forward(q, k, v, visibility: Visibility):
-  return gpu_training.forward(  # it finds its own tiles
-    q,
-    k,
-    v,
-    key_end=visibility.key_end,
-    positions=visibility.positions,
-    window=visibility.window,
-  )
+def _keys_seen(visibility: Visibility) -> dict[str, Any]:
+  """What kernels are told; they find for themselves which tiles have anything to attend."""
+  return {
+    'key_end': visibility.key_end,
+    'positions': visibility.positions,
+    'window': visibility.window,
+  }
 
 
-def _kernel_backward(residuals: Residuals, d_out: jax.Array):
+def _gpu_forward(q, k, v, visibility: Visibility):
+  return gpu_training.forward(q, k, v, **_keys_seen(visibility))
+
+
+def _gpu_backward(residuals: Residuals, d_out: jax.Array):
+  q, k, v, visibility, out, normalizer = residuals
   return gpu_training.backward(
-    residuals.q,
-    residuals.k,
-    residuals.v,
-    key_end=residuals.visibility.key_end,
-    positions=residuals.visibility.positions,
-    window=residuals.visibility.window,
-    out=residuals.out,
-    normalizer=residuals.normalizer,
-    d_out=d_out,
+    q, k, v, **_keys_seen(visibility), out=out, normalizer=normalizer, d_out=d_out
   )
 
 
-def _on_gpus(kernel: Callable, loops: Callable) -> Callable:
-  """The kernel where the program is compiled for GPUs, which need not be here; loops elsewhere."""
-  return functools.partial(jax.lax.platform_dependent, cuda=kernel, default=loops)
+def _tpu_forward(q, k, v, visibility: Visibility):
+  return tpu_training.forward(q, k, v, **_keys_seen(visibility))
+
+
+def _tpu_backward(residuals: Residuals, d_out: jax.Array):
+  q, k, v, visibility, out, normalizer = residuals
+  return tpu_training.backward(
+    q, k, v, **_keys_seen(visibility), out=out, normalizer=normalizer, d_out=d_out
+  )
+
+
+_BY_PLATFORM = {
+  'cuda': BlockAttention(_gpu_forward, _gpu_backward),
+  'tpu': BlockAttention(_tpu_forward, _tpu_backward),
+}
+
+
+def find_kernels(q: jax.Array) -> dict[str, BlockAttention]:
+  """The kernels that can attend with heads of such queries `[B, C, S, G, D]`, by platform."""
+  group, width, itemsize = *q.shape[3:], q.dtype.itemsize
+  tiles = {
+    'cuda': gpu_training.tile_size(width, itemsize),
+    'tpu': tpu_training.query_block(group, width, itemsize),
+  }
+  return {platform: kernel for platform, kernel in _BY_PLATFORM.items() if tiles[platform]}
+
+
+def kernel_forward(
+  q: jax.Array, k: jax.Array, v: jax.Array, visibility: Visibility, *, platforms: Sequence[str]
+) -> tuple[jax.Array, jax.Array]:
+  """The forward pass by the kernel of the platform that is compiled for, which need not be here.
+
+  By loops on other platforms, and where no kernel can do such heads.
+  """
+  found = find_kernels(q)
+  kernels = {name: found[name].forward for name in platforms if name in found}
+  return jax.lax.platform_dependent(q, k, v, visibility, default=loop_forward, **kernels)
+
+
+def kernel_backward(
+  residuals: Residuals, d_out: jax.Array, *, platforms: Sequence[str]
+) -> tuple[jax.Array, ...]:
+  """The backward pass, in the same way."""
+  found = find_kernels(residuals.q)
+  kernels = {name: found[name].backward for name in platforms if name in found}
+  return jax.lax.platform_dependent(residuals, d_out, default=loop_backward, **kernels)
+
+
+def _by_kernels(*platforms: str) -> BlockAttention:
+  return BlockAttention(
+    functools.partial(kernel_forward, platforms=platforms),
+    functools.partial(kernel_backward, platforms=platforms),
+  )
 
 
 LOOPS = BlockAttention(loop_forward, loop_backward)
-# On GPUs by kernels, elsewhere as LOOPS.
-KERNELS = BlockAttention(
-  _on_gpus(_kernel_forward, loop_forward), _on_gpus(_kernel_backward, loop_backward)
-)
+KERNELS, GPU_KERNELS = _by_kernels('cuda', 'tpu'), _by_kernels('cuda')
