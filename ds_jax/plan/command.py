@@ -10,7 +10,7 @@ import jax
 
 from ds_jax import sharding
 from ds_jax.checks import check_choice
-from ds_jax.config import Config, check_training, context_length
+from ds_jax.config import Config, check_training
 from ds_jax.interfaces import Progress
 from ds_jax.model.config import DecoderConfig
 from ds_jax.model.huggingface.config import read_config
@@ -19,7 +19,7 @@ from ds_jax.plan.capacity import largest_slots
 from ds_jax.plan.parts import Measured, Part, measure
 from ds_jax.plan.programs import parts_of
 from ds_jax.plan.slice_names import topology_of
-from ds_jax.plan.speed import EXPANSIONS_PER_TREE, StepWork, Work, Workload, predict
+from ds_jax.plan.speed import StepWork, Work, Workload, predict
 from ds_jax.plan.topology import Place, open_place, sensible_meshes
 from ds_jax.run.stopping import ExitCode
 from ds_jax.train.batch import row_shape
@@ -284,8 +284,9 @@ def _prediction(
     num_chips=place.num_chips,
   )
   assumed = {
-    'expansions_per_tree': EXPANSIONS_PER_TREE,
-    'tokens_per_path': context_length(config) // 2,
+    'expansions_per_tree': workload.expansions_per_tree,
+    'tokens_per_path': workload.path_length,
+    'epochs': config.train.epochs,
   }
   return summary | {'assumed': assumed, 'predicted': predicted}
 

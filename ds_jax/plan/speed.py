@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-from ds_jax.config import Config, context_length
+from ds_jax.config import Config, SearchConfig, context_length
 from ds_jax.plan.hlo import Traffic
 
 # Assumed of a tree at the paper's scale (8 ends, up to 64 segments deep).
-EXPANSIONS_PER_TREE = 190
+_EXPANSIONS_PER_TREE = 190
 PAPER_STEPS = 100  # optimizer steps of the paper's run
 
 
@@ -44,9 +44,13 @@ class Work:
 
 
 class Workload(NamedTuple):
-  """How often the programs of a training step run; lengths are assumed, not known."""
+  """How often the programs of a training step run; lengths are assumed, not known.
+
+  Refills, replayed solutions and rehearsed prefixes are left out.
+  """
 
   path_length: int  # tokens; paths are taken as half full on average
+  expansions_per_tree: int
   expansions: float  # per device group
   rows: float  # over all devices; shared prefixes counted in every path
   passes: float  # forward and backward
@@ -56,10 +60,25 @@ class Workload(NamedTuple):
   def of(cls, config: Config, num_groups: int, *, micro_rows: int, row_length: int) -> Workload:
     path_length = context_length(config) // 2
     train, search = config.train, config.search
-    expansions = train.batch_problems * EXPANSIONS_PER_TREE / (search.num_slots * num_groups)
+    per_tree = expansions_per_tree(search)
+    expansions = train.batch_problems * per_tree / (search.num_slots * num_groups)
     rows = train.batch_problems * search.num_trajectories * path_length / row_length
     minibatch = train.minibatch_problems or train.batch_problems
-    return cls(path_length, expansions, rows, rows / micro_rows, train.batch_problems / minibatch)
+    return cls(
+      path_length=path_length,
+      expansions_per_tree=per_tree,
+      expansions=expansions,
+      rows=rows,
+      passes=train.epochs * rows / micro_rows,
+      updates=train.epochs * train.batch_problems / minibatch,
+    )
+
+
+def expansions_per_tree(search: SearchConfig) -> int:
+  """Expansions that a problem takes: of rollouts, one child each, half of the longest path."""
+  if search.width > 1:
+    return _EXPANSIONS_PER_TREE
+  return search.num_trajectories * max(1, search.max_depth // 2)
 
 
 class StepWork(NamedTuple):
@@ -101,7 +120,7 @@ def predict(
   search_seconds = workload.expansions * (search.segment_length + 1) * decode_seconds
   train_seconds = workload.passes * update_seconds + workload.updates * apply_seconds
   step_tokens = search.num_slots * search.width * num_groups
-  row_tokens = workload.rows / workload.passes * config.train.row_length
+  row_tokens = workload.rows * config.train.epochs / workload.passes * config.train.row_length
   return {
     'decode_bound': decode_resource,
     'update_bound': update_resource,

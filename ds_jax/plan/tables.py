@@ -87,7 +87,8 @@ def _predicted(predicted: Mapping[str, Any], assumed: Mapping[str, Any]) -> list
     speed,
     (
       f'Assumed: {assumed["expansions_per_tree"]} expansions per tree, paths of '
-      f'{assumed["tokens_per_path"]} tokens, no prefix shared in the update.'
+      f'{assumed["tokens_per_path"]} tokens, train.epochs = {assumed["epochs"]}, no '
+      'prefix shared in the update.'
     ),
   ]
 
