@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.prompt_limit = 512  # tokens after the chat template
 
   search = config.search
-  search.num_slots = 64  # per device; 0.06 GiB each
+  search.num_slots = 64  # per device; 0.08 GiB each
   search.width = 1  # one rollout a slot
   search.max_depth = 8  # segments
   search.segment_length = 256  # T, tokens: responses of up to 2,048
