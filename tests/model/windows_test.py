@@ -182,6 +182,20 @@ def test_neighbours_do_not_change_a_bit(cached):
       np.testing.assert_array_equal(a, b)
 
 
+def test_an_idle_slot_makes_its_group_read_no_more():
+  """Two slots are read together; of the other's path all is NaN that its window leaves out."""
+  length = jnp.zeros(16, jnp.int32).at[3].set(60)
+  start = jnp.broadcast_to(length[:, None] - 20, (16, 3))
+  is_left_out = jnp.arange(CAPACITY) < 32  # whole blocks before position 40
+  keys, values = (
+    jnp.where(is_left_out[:, None], jnp.nan, draw(i, 1, 16, 2, CAPACITY, 16)) for i in (1, 2)
+  )
+  part = attend_path(
+    draw(0, 16, 2, 3, 2, 16), keys, values, layer=0, length=length, block=BLOCK, start=start
+  )
+  assert all(jnp.isfinite(x[3]).all() for x in part)
+
+
 READERS = {
   'loops': PlainReader(8),
   'tpu': TpuReader(8, interpret=True),
