@@ -118,7 +118,7 @@ class Checkpointer:
   ) -> None:
     """Copies the state and returns; the files are written meanwhile, until `wait`.
 
-    The state may be donated and changed at once. An earlier save is waited for first.
+    State and host may change at once, and be donated. An earlier save is waited for first.
 
     Args:
       step: larger than that of every earlier checkpoint.
@@ -149,13 +149,11 @@ class Checkpointer:
         f'not finite; it is not saved. {newest}. Start again with a lower train.learning_rate.'
       )
     sums = {name: int(leaf.checksum) for name, leaf in examined.items()}
-    items = {
-      _STATE: named,
-      _HOST: {'host': dict(host), 'checksums': sums, 'score': score},
-    }
+    about = {'host': dict(host), 'checksums': sums, 'score': score}
     self._hushed.enter_context(_quiet())
     try:
-      response = self._start(step, items)
+      about = json.loads(json.dumps(about))  # as it is now: it is written later
+      response = self._start(step, {_STATE: named, _HOST: about})
     except Exception as error:  # orbax and tensorstore raise many kinds
       raise self._failed(step, error) from error
     self._pending = step, self._writer.submit(self._finish, response, step, score)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -165,3 +168,24 @@ def test_the_oldest_versions_are_the_lower_bounds():
     for bound in specifier:
       if bound.operator == '>=':
         assert Version(pins[name]) == Version(bound.version), name
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('versions', ['newest', 'oldest'])
+def test_an_installation_for_tpus_resolves(versions):
+  """By pip, for this Python, without installing it."""
+  if versions == 'oldest' and sys.version_info >= (3, 12):
+    pytest.skip('the oldest versions have wheels for Python 3.11 alone')
+  command = [sys.executable, '-m', 'pip', 'install', '--dry-run', '--ignore-installed', '--quiet']
+  command += [f'--constraint={ROOT}/launch/constraints-{versions}.txt', '--report=-']
+  done = subprocess.run([*command, f'{ROOT}[tpu]'], capture_output=True, text=True)
+  if '(from versions: none)' in done.stderr:
+    pytest.skip('packages cannot be had here')
+  assert done.returncode == 0, done.stderr
+  pins = pins_of(versions, '{}.{}'.format(*sys.version_info))
+  chosen = {}
+  for entry in json.loads(done.stdout)['install']:
+    metadata = entry['metadata']
+    chosen[re.sub(r'[-_.]+', '-', metadata['name']).lower()] = metadata['version']
+  assert chosen.pop('ds-jax') and 'libtpu' in chosen
+  assert chosen == {name: pins[name] for name in chosen}

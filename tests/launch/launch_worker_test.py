@@ -193,9 +193,7 @@ def test_this_jax_knows_the_flags_for_gpus(profile):
 
 
 def setup(cloud, **environment):
-  write_program(
-    cloud.folder / 'programs/uv', '#!/bin/sh\necho "$@" >> "$FAKE_CLOUD/uv"\n'
-  )
+  write_program(cloud.folder / 'programs/uv', '#!/bin/sh\necho "$@" >> "$FAKE_CLOUD/uv"\n')
   return cloud.run('setup_tpu_vm.sh', **environment)
 
 

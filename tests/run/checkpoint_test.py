@@ -19,8 +19,8 @@ import fake_mount
 import jax
 import jax.numpy as jnp
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 import pytest
+from orbax.checkpoint import v1 as ocp
 from train_cases import CONFIG, assert_same_state, random_examples, small_decoder
 
 from ds_jax.checks import InputError, NotFinite
@@ -151,6 +151,18 @@ def test_what_is_saved_is_the_state_at_the_call(checkpointer):
   checkpointer.wait()
   restored, _ = checkpointer.restore(abstract(state))
   assert_equal(restored['kernel'], np.full((2000, 1000), 3.0))
+
+
+def test_the_host_may_change_while_it_is_written(checkpointer, monkeypatch):
+  host, save = {'step': 1, 'hard': ['a']}, ocp.save_checkpointables_async
+
+  def save_late(*args):
+    host['hard'].append('b')
+    return save(*args)
+
+  monkeypatch.setattr(ocp, 'save_checkpointables_async', save_late)
+  checkpointer.save(1, simple(), host)
+  assert checkpointer.restore(abstract(simple()))[1] == {'step': 1, 'hard': ['a']}
 
 
 def test_train_state_continues_on_another_mesh(tmp_path):
