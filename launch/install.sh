@@ -6,7 +6,8 @@
 #
 # Uses uv where there is one, else python3 -m venv and pip. Returns at once when the installation is
 # up to date with pyproject.toml. Leaves ROOT (the checkout) and VENV (the environment) behind.
-# PYTHON names another interpreter, VENV another place for the environment.
+# PYTHON names another interpreter, WANTED_PYTHON (3.13) a version, VENV another place for the
+# environment, and CONSTRAINTS a file of versions.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${VENV:-$ROOT/.venv}"
@@ -59,14 +60,19 @@ read_arguments() {
   done
 }
 
+# Whether an interpreter is of the version that is wanted, or else new enough.
 is_supported() {
-  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null
+  "$1" -c "import sys
+version, wanted = sys.version_info[:2], '${WANTED_PYTHON:-}'
+sys.exit('%d.%d' % version != wanted if wanted else version < (3, 11))" 2> /dev/null
 }
 
-# Prints the first interpreter that is new enough.
+# Prints the first interpreter that is supported. pyenv's are not on the PATH unless chosen.
 find_python() {
   local candidate
-  for candidate in ${PYTHON:+"$PYTHON"} python3 python3.12 python3.11 python3.13; do
+  for candidate in ${PYTHON:+"$PYTHON"} ${WANTED_PYTHON:+"python$WANTED_PYTHON"} \
+      python3 python3.13 python3.12 python3.11 \
+      ${WANTED_PYTHON:+"${PYENV_ROOT:-$HOME/.pyenv}/versions/$WANTED_PYTHON".*/bin/python}; do
     if is_supported "$candidate"; then
       command -v "$candidate"
       return
@@ -89,20 +95,20 @@ require_venv() {
 
 make_venv_with_uv() {
   local python
-  # Without a system Python that is new enough, uv fetches one.
-  python="$(find_python)" || python=3.12
+  # Where none is supported, uv fetches one.
+  python="$(find_python)" || python="${WANTED_PYTHON:-3.13}"
   uv venv --quiet --allow-existing --python "$python" "$VENV" || refuse \
-    'uv found no Python 3.11 or newer and could not fetch one. Install one, e.g. with' \
-    '  uv python install 3.12' \
+    "uv found no Python ${WANTED_PYTHON:-3.11 or newer} and could not fetch one. Install it with" \
+    "  uv python install ${WANTED_PYTHON:-3.13}" \
     'and run this script again.'
 }
 
 make_venv_with_pip() {
   local python
   python="$(find_python)" || refuse \
-    "Expected Python 3.11 or newer, got $(python3 --version 2>&1 || true)." \
-    'Looked for python3, python3.12, python3.11 and python3.13; install one of them, or name one:' \
-    '  PYTHON=/path/to/python3.12 launch/quickstart.sh'
+    "Expected Python ${WANTED_PYTHON:-3.11 or newer}, got $(python3 --version 2>&1 || true)." \
+    'Looked for python3, python3.13, python3.12 and python3.11; install one of them, or name one:' \
+    "  PYTHON=/path/to/python${WANTED_PYTHON:-3.12} $0"
   require_venv "$python"
   "$python" -m venv "$VENV"
 }
@@ -110,20 +116,23 @@ make_venv_with_pip() {
 # Installs into VENV; pip's progress is shown to people and kept out of log files.
 install_packages() {
   local target="$ROOT${1:+[$1]}" quiet=--quiet
+  local constraints=(${CONSTRAINTS:+"--constraint=$CONSTRAINTS"})
   [ -t 1 ] && quiet=''
   if command -v uv > /dev/null; then
     is_supported "$VENV/bin/python" || make_venv_with_uv
-    uv pip install $quiet --python "$VENV/bin/python" --editable "$target"
+    uv pip install $quiet --python "$VENV/bin/python" \
+      ${constraints[@]+"${constraints[@]}"} --editable "$target"
   else
     "$VENV/bin/python" -m pip --version > /dev/null 2>&1 || make_venv_with_pip
-    "$VENV/bin/python" -m pip install $quiet --disable-pip-version-check --editable "$target"
+    "$VENV/bin/python" -m pip install $quiet --disable-pip-version-check \
+      ${constraints[@]+"${constraints[@]}"} --editable "$target"
   fi
 }
 
 # Installs ds_jax, with the extra named by the first argument if there is one.
 install_ds_jax() {
   local extra="${1:-}" started="$SECONDS" state
-  state="$ROOT $(cksum < "$ROOT/pyproject.toml")"
+  state="$ROOT $(cat "$ROOT/pyproject.toml" ${CONSTRAINTS:+"$CONSTRAINTS"} | cksum)"
   if is_supported "$VENV/bin/python" \
       && [ "$(cat "$VENV/.ds_jax-$extra" 2> /dev/null)" = "$state" ]; then
     return

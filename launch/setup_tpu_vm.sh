@@ -68,5 +68,5 @@ flock 9
 [ ! -e "$HUGEPAGES" ] || echo always | sudo tee "$HUGEPAGES" > /dev/null
 mount_store
 install_uv
-export UV_CONSTRAINT="$ROOT/launch/constraints.txt"
+CONSTRAINTS="$ROOT/launch/constraints-newest.txt"
 install_ds_jax tpu

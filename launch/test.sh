@@ -4,14 +4,17 @@
 #   launch/test.sh                                  # the suite: minutes
 #   launch/test.sh --all                            # with the tests marked `long`
 #   launch/test.sh tests/search -k journal          # other arguments go to pytest
+#   launch/test.sh --python=3.13 --newest           # with the versions of constraints-newest.txt
+#   launch/test.sh --python=3.11 --oldest           # with those of constraints-oldest.txt
 #
+# Each of these has an environment of its own beside .venv: .venv-3.13-newest, .venv-3.11-oldest.
 # JAX_PLATFORMS, where set, chooses another backend. Exit codes are those of pytest.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 
 answer_help "${BASH_SOURCE[0]}" "$@"
-arguments=()
+arguments=() name=''
 for argument in "$@"; do
   case "$argument" in
     --all)
@@ -19,9 +22,14 @@ for argument in "$@"; do
       # Programs are those of a run; without this, tests compile them without optimisation.
       export XLA_FLAGS="${XLA_FLAGS:-} --xla_backend_optimization_level=3"
       ;;
+    --python=*) WANTED_PYTHON="${argument#*=}" ;;
+    --newest | --oldest) name="-${argument#--}" ;;
     *) arguments+=("$argument") ;;
   esac
 done
+[ -z "$name" ] || CONSTRAINTS="$ROOT/launch/constraints$name.txt"
+name="${WANTED_PYTHON:+-$WANTED_PYTHON}$name"
+[ -z "$name" ] || VENV="$ROOT/.venv$name"
 
 install_ds_jax test
 cd "$ROOT"

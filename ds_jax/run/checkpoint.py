@@ -3,22 +3,25 @@
 A checkpoint is a flat set of named arrays plus one JSON object of the host's (round, step, hard
 set, replay buffer, counters, lengths of log files, configuration). A checksum per array, equal on
 every mesh, tells a damaged checkpoint from a good one.
+
+Orbax's interface v1 writes and reads one checkpoint; which of them there are, and which go, is
+decided here. Its own `training.Checkpointer` makes the folder that it is only to read in, raises
+the error of a failed save again at the next one, and leaves the half-written folder behind.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import errno
-import gc
+import heapq
 import itertools
 import json
 import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ from ds_jax.run.leaves import Examined, examine, named_leaves
 _STATE, _HOST = 'state', 'host'
 # Orbax's files about a checkpoint. Its earlier versions wrote the first alone.
 _METADATA, _COMMITTED = '_CHECKPOINT_METADATA', 'commit_success.txt'
+_UNNAMED = '.orbax-checkpoint-tmp'  # its suffix of a folder that gets its name when it is whole
+_OLD_SCORE = 'metrics/metrics'  # where earlier versions left the score alone
 _PARAMS = 'params.'  # prefix of the parameters' names
 _DAMAGED = 'damaged.'  # prefix of a checkpoint set aside; orbax ignores such names
 _LAST_WRITES = 5.0  # seconds that writers of a failed save are waited for
@@ -90,13 +95,16 @@ class Checkpointer:
     self._keep, self._keep_best = keep, keep_best
     self._renames_folders = renames_folders
     self._note = note
-    self._pending: int | None = None  # step that is being written
+    self._writer = ThreadPoolExecutor(1, 'ds_jax: checkpoint')
+    self._pending: tuple[int, Future] | None = None  # step that is being written
     self._hushed = contextlib.ExitStack()  # while it is
     self._damaged: set[int] = set()
-    self._manager = None
-    if keep is not None and not renames_folders:
+    self._scores: dict[int, float] = {}
+    if keep is not None:
+      self._folder.mkdir(parents=True, exist_ok=True)
       self._remove_uncommitted()
-    self._open()
+    if keep_best:
+      self._scores = {x.number: x.score for x in self.saved() if x.score is not None}
 
   def save(
     self, step: int, state: Any, host: Mapping[str, Any], score: float | None = None
@@ -110,7 +118,7 @@ class Checkpointer:
   ) -> None:
     """Copies the state and returns; the files are written meanwhile, until `wait`.
 
-    The state may be donated and changed at once. An earlier save is waited for first.
+    State and host may change at once, and be donated. An earlier save is waited for first.
 
     Args:
       step: larger than that of every earlier checkpoint.
@@ -141,23 +149,14 @@ class Checkpointer:
         f'not finite; it is not saved. {newest}. Start again with a lower train.learning_rate.'
       )
     sums = {name: int(leaf.checksum) for name, leaf in examined.items()}
-    import orbax.checkpoint as ocp
-
-    items = ocp.args.Composite(
-      **{
-        _STATE: ocp.args.StandardSave(named),
-        _HOST: ocp.args.JsonSave({'host': dict(host), 'checksums': sums, 'score': score}),
-      }
-    )
-    metrics = None if score is None else {'score': float(score)}
-    self._pending = step
+    about = {'host': dict(host), 'checksums': sums, 'score': score}
     self._hushed.enter_context(_quiet())
     try:
-      self._start(step, items, metrics)
-      return
+      about = json.loads(json.dumps(about))  # as it is now: it is written later
+      response = self._start(step, {_STATE: named, _HOST: about})
     except Exception as error:  # orbax and tensorstore raise many kinds
-      message = _save_message(error, step, self._folder)
-    self._give_up(message)
+      raise self._failed(step, error) from error
+    self._pending = step, self._writer.submit(self._finish, response, step, score)
 
   def wait(self) -> None:
     """Returns once the save under way, if any, is committed.
@@ -167,16 +166,12 @@ class Checkpointer:
     """
     if self._pending is None:
       return
+    (step, written), self._pending = self._pending, None
     try:
-      self._manager.wait_until_finished()
-      self._manager.check_for_errors()
-      self._pending = None
-      self._hushed.close()
-      return
+      written.result()
     except Exception as error:
-      message = _save_message(error, self._pending, self._folder)
-    # Outside the except clause: the error's frames hold what _recover lets go.
-    self._give_up(message)
+      raise self._failed(step, error) from error
+    self._hushed.close()
 
   def latest(self) -> int | None:
     """Step of the newest committed checkpoint that is not known to be damaged; None: none."""
@@ -224,7 +219,6 @@ class Checkpointer:
         raise
       except Exception as error:  # whatever a damaged file provokes
         self._note_damaged(candidate, error)
-      _collect_abandoned()
     raise DamagedError(
       f'No checkpoint in {self._folder} can be read (tried steps '
       f'{wanted}); start in a new workdir or restore the files.'
@@ -232,61 +226,54 @@ class Checkpointer:
 
   def close(self) -> None:
     """Waits for the save under way; SaveError if it cannot be written."""
-    self.wait()
-    with _quiet():
-      self._manager.close()
+    try:
+      self.wait()
+    finally:
+      self._writer.shutdown()
 
-  def _open(self) -> None:
-    import orbax.checkpoint as ocp
-
-    if self._keep is None:
-      # Said in full: orbax warns of each option that it has to change for a reader.
-      options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
-    else:
-      options = ocp.CheckpointManagerOptions(
-        preservation_policy=_kept(self._keep, self._keep_best),
-        create=True,
-        best_fn=_score if self._keep_best else None,  # makes orbax read the scores that it finds
-        cleanup_tmp_directories=True,
-        atomicity_options=None if self._renames_folders else _in_place(),
-      )
-    handlers = {_STATE: ocp.StandardCheckpointHandler(), _HOST: ocp.JsonCheckpointHandler()}
-    with _quiet():
-      self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
-
-  def _start(self, step: int, items: Any, metrics: dict[str, float] | None) -> None:
+  def _start(self, step: int, items: Mapping[str, Any]) -> Any:
     """Starts orbax's save; again, where writers of a failed save spoil its new folder."""
     give_up = time.monotonic() + _LAST_WRITES
-    self._remove_half_written(step)
     for attempt in itertools.count(1):
+      self._remove_half_written(step)
       try:
-        self._manager.save(step, args=items, metrics=metrics)
-        return
+        with _orbax(self._renames_folders) as ocp:
+          return ocp.save_checkpointables_async(self._folder / str(step), items)
       except OSError as error:
         is_spoilt = error.errno == errno.ENOTEMPTY and jax.process_count() == 1
         # On a busy machine a single attempt may take all of that time.
         is_hopeless = time.monotonic() > give_up and attempt >= _MIN_ATTEMPTS
         if not is_spoilt or is_hopeless:
           raise
-      self._recover(step)  # this manager would repeat its error
 
-  def _give_up(self, message: str) -> None:
-    """Tidies up after a save that failed, and says so."""
-    step, self._pending = self._pending, None
-    logging.getLogger('asyncio').addFilter(_is_news)
-    self._recover(step)
+  def _finish(self, response: Any, step: int, score: float | None) -> None:
+    """Waits for the commit, then removes the checkpoints that are not kept any longer."""
+    response.result()
+    if score is not None:
+      self._scores[step] = score
+    steps = self._steps()
+    kept = heapq.nlargest(self._keep, steps)
+    scored = [(self._scores[step], step) for step in steps if step in self._scores]
+    kept += [step for _, step in heapq.nlargest(self._keep_best, scored)]
+    if jax.process_index() == 0:
+      for step in set(steps).difference(kept):
+        self._remove(step)
+
+  def _remove(self, step: int) -> None:
+    """Removes a checkpoint; one that is half removed does not count."""
+    folder = self._folder / str(step)
+    if self._renames_folders:
+      folder = folder.rename(folder.with_name(f'{step}{_UNNAMED}'))
+    shutil.rmtree(folder, ignore_errors=True)
+
+  def _failed(self, step: int, error: Exception) -> SaveError:
+    """Removes what a failed save left, which holds the space that is short; what to say of it."""
+    message = _save_message(error, step, self._folder)
+    self._remove_half_written(step)
     self._hushed.close()
     latest = self.latest()
     kept = 'there is no earlier one' if latest is None else f'checkpoint {latest} is still good'
-    raise SaveError(f'{message} {kept[0].upper()}{kept[1:]}.')
-
-  def _recover(self, step: int) -> None:
-    """After a failed save: removes the half-written folder, which holds the space that is short."""
-    with _quiet(), contextlib.suppress(Exception):  # closing repeats the error being reported
-      self._manager.close()
-    _collect_abandoned()
-    self._remove_half_written(step)
-    self._open()
+    return SaveError(f'{message} {kept[0].upper()}{kept[1:]}.')
 
   def _remove_half_written(self, step: int) -> None:
     """Removes what a failed save of `step` left; writers that outlive it may still add files."""
@@ -298,41 +285,37 @@ class Checkpointer:
         shutil.rmtree(folder, ignore_errors=True)
       time.sleep(0.1)  # it is gone when it stays away this long
 
-  def _half_written(self, step: int) -> list[Path]:
-    """Folders of a save that has not been committed."""
-    left = list(self._folder.glob(f'{step}.orbax-checkpoint-tmp*'))
+  def _half_written(self, step: int | str) -> list[Path]:
+    """Folders of a save that has not been committed; '*': of all."""
+    left = list(self._folder.glob(f'{step}{_UNNAMED}*'))
     if not self._renames_folders:
-      left += [folder for folder in self._folder.glob(str(step)) if _is_half_written(folder)]
+      left += [f for f in self._folder.glob(str(step)) if f.name.isdigit() and _is_half_written(f)]
     return left
 
   def _remove_uncommitted(self) -> None:
     """Removes what a killed process left half-written, before any process looks for steps."""
     if jax.process_index() == 0:
-      for folder in self._folder.glob('[0-9]*'):
-        if _is_half_written(folder):
-          shutil.rmtree(folder)
+      for folder in self._half_written('*'):
+        shutil.rmtree(folder)
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices('ds_jax: half-written checkpoints are removed')
 
   def _steps(self) -> list[int]:
     steps = []
-    for step in self._manager.all_steps():
-      if step not in self._damaged and not _is_half_written(self._folder / str(step)):
-        steps.append(step)
+    for folder in self._folder.glob('[0-9]*'):
+      is_named = folder.name.isdigit() and int(folder.name) not in self._damaged
+      if is_named and not _is_half_written(folder):
+        steps.append(int(folder.name))
     return steps
 
   def _set_damaged_aside(self) -> None:
     """Renames damaged checkpoints, so that their steps can be written again."""
-    if not self._damaged:
-      return
     if jax.process_index() == 0:
       for step in sorted(self._damaged):
         aside = self._folder / f'{_DAMAGED}{step}'
         shutil.rmtree(aside, ignore_errors=True)
         shutil.move(self._folder / str(step), aside)  # by copies where folders cannot be renamed
     self._damaged.clear()
-    with _quiet():
-      self._manager.reload()
 
   def _note_damaged(self, step: int, error: Exception) -> None:
     self._damaged.add(step)
@@ -340,37 +323,27 @@ class Checkpointer:
 
   def _read_host(self, step: int) -> dict[str, Any]:
     """The JSON object that `begin_save` wrote."""
-    import orbax.checkpoint as ocp
-
-    only_host = ocp.args.Composite(**{_HOST: ocp.args.JsonRestore()})
-    with _quiet():
-      return self._manager.restore(step, args=only_host)[_HOST]
+    with _orbax() as ocp:
+      return ocp.load_checkpointables(self._folder / str(step), {_HOST: None})[_HOST]
 
   def _describe(self, number: int) -> Saved:
     stored = self._read_host(number)
     score = stored.get('score')
-    if score is None:  # of a run of before, orbax may have it
-      metrics = self._manager.metrics(number)
-      score = _score(metrics) if metrics else None
+    old_score = self._folder / str(number) / _OLD_SCORE
+    if score is None and old_score.exists():
+      score = json.loads(old_score.read_text())['score']
     return Saved(number, int(stored['host']['step']), score)
 
   def _read(self, step: int, abstract_state: Any, part: str) -> tuple[Any, dict[str, Any]]:
-    import orbax.checkpoint as ocp
-
     prefix = f'{part}.' if part else ''
     named = {prefix + name: leaf for name, leaf in named_leaves(abstract_state).items()}
     host = self._read_host(step)
-    with _quiet():
-      stored = dict(self._manager.item_metadata(step)[_STATE])
+    with _orbax() as ocp:
+      stored = dict(ocp.metadata(self._folder / str(step), _STATE).metadata)
       if stored.keys() != host['checksums'].keys():
         raise ValueError('its list of arrays is incomplete')
       _check_same_arrays(step, {n: x for n, x in stored.items() if n.startswith(prefix)}, named)
-      arrays = ocp.PyTreeCheckpointer().restore(
-        self._folder / str(step) / _STATE,
-        args=ocp.args.PyTreeRestore(
-          named, ocp.checkpoint_utils.construct_restore_args(named), partial_restore=True
-        ),
-      )
+      arrays = ocp.load(self._folder / str(step), named, checkpointable_name=_STATE)
     examined = jax.device_get(examine(arrays))
     wrong = []
     for name in sorted(named):
@@ -389,23 +362,21 @@ class Checkpointer:
     return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves), host['host']
 
 
-def _kept(newest: int, best: int) -> Any:
-  """Which checkpoints stay when a newer one is committed."""
-  from orbax.checkpoint import checkpoint_managers as managers
+@contextlib.contextmanager
+def _orbax(renames_folders: bool = True) -> Iterator[Any]:
+  """Orbax's interface with what we ask of it, and without its words."""
+  from orbax.checkpoint import v1 as ocp
 
-  policies = [managers.LatestN(n=newest)]
-  if best:
-    policies.append(
-      managers.BestN(n=best, get_metric_fn=_score, keep_checkpoints_without_metrics=False)
-    )
-  return managers.AnyPreservationPolicy(policies=policies)
-
-
-def _in_place() -> Any:
-  """Orbax's way to write where folders cannot be renamed; those that were renamed count as well."""
-  from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
-
-  return AtomicityOptions(mode=AtomicityMode.COMMIT_FILE, allow_legacy_atomic_rename=True)
+  context = ocp.Context()
+  context.checkpointables.registry = ocp.handlers.local_registry()
+  # Where it may choose, it writes an object of strings alone as an array each.
+  context.checkpointables.registry.add(ocp.handlers.JsonHandler, checkpointable_name=_HOST)
+  context.pytree.loading.partial_load = True
+  context.asynchronous.create_directories_asynchronously = False  # its errors come at once
+  if not renames_folders:
+    context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
+  with _quiet(), context:
+    yield ocp
 
 
 def _is_half_written(folder: Path) -> bool:
@@ -419,10 +390,6 @@ def _is_half_written(folder: Path) -> bool:
     return True
   except (OSError, ValueError, KeyError, TypeError):
     return False
-
-
-def _score(metrics: Mapping[str, float]) -> float:
-  return metrics['score']
 
 
 def _not_finite(examined: Mapping[str, Examined]) -> list[str]:
@@ -456,8 +423,9 @@ def _save_message(error: Exception, step: int, folder: Path) -> str:
   return f'Checkpoint {step} could not be written to {folder}: {_reason(error)}.'
 
 
-def _reason(error: Exception) -> str:
-  return first_line(error, 200).rstrip('.')
+def _reason(error: BaseException) -> str:
+  # Orbax names the handler that failed; what it met is the cause.
+  return first_line(error.__cause__ or error, 200).rstrip('.')
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
@@ -471,46 +439,16 @@ def _is_disk_full(error: BaseException | None) -> bool:
   return False
 
 
-def _collect_abandoned() -> None:
-  """Collects what a failed read or write left in event loops, which complains as it goes."""
-  with _quiet():
-    gc.collect()
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-  """Whether a record is not of a future that a failed save left, which may come at the exit."""
-  return 'exception was never retrieved' not in record.getMessage()
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Keeps option tables and tracebacks of orbax's threads off the terminal.
+  """Keeps what orbax logs off the terminal.
 
   What goes wrong reaches us as an exception and is reported once, in words.
   """
-  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
-  levels = [logger.level for logger in loggers]
-  _other_hooks.append(sys.unraisablehook)
-  for logger in loggers:
-    logger.setLevel(logging.CRITICAL)
-  sys.unraisablehook = _forward
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)
   try:
     yield
   finally:
-    sys.unraisablehook = _other_hooks.pop()
-    for logger, level in zip(loggers, levels, strict=True):
-      logger.setLevel(level)
-
-
-_other_hooks: list[Callable[[Any], object]] = []
-
-
-# Not a closure: orbax's threads may call it while the hook is set back, and Python 3.12.1 crashed
-# when its closure was gone.
-def _forward(unraisable: Any) -> None:
-  # The other writes of a failed save end after their event loop has been closed.
-  is_expected = 'Event loop is closed' in str(unraisable.exc_value) or asyncio.iscoroutine(
-    unraisable.object
-  )
-  if not is_expected and _other_hooks:
-    _other_hooks[0](unraisable)  # the outermost: these contexts may be nested
+    logger.setLevel(level)

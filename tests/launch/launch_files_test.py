@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from ds_jax.cli.flags import parse
 
@@ -125,12 +129,63 @@ def test_docker_copies_what_exists_and_what_is_needed():
   assert yaml.safe_load(entry) == ['launch/run_worker.sh', 'run']
 
 
-def test_constraints_allow_what_the_project_needs():
-  lines = (ROOT / 'launch/constraints.txt').read_text().splitlines()
-  pins = dict(line.split('==') for line in lines if line and not line.startswith('#'))
-  assert not any('/' in name + version for name, version in pins.items())  # names no registry
+def pins_of(versions, python):
+  """{name: version} of a file of constraints, under a version of Python."""
+  pins = {}
+  for line in (ROOT / f'launch/constraints-{versions}.txt').read_text().splitlines():
+    if line.startswith('#'):
+      continue
+    assert '/' not in line  # names no registry
+    pin = Requirement(line)
+    environment = {'python_version': python, 'python_full_version': f'{python}.0'}
+    if pin.marker is None or pin.marker.evaluate(environment):
+      assert pin.name not in pins
+      (specifier,) = pin.specifier
+      pins[pin.name] = specifier.version
+  return pins
+
+
+def requirements():
+  """What the project and the extra for TPUs need, by the names that files of constraints use."""
   project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-  for text in project['dependencies']:
+  for text in [*project['dependencies'], *project['optional-dependencies']['tpu']]:
     needed = Requirement(text)
-    version = pins[re.sub(r'[-_.]+', '-', needed.name).lower()]
-    assert needed.specifier.contains(version), f'{text} excludes {version}'
+    yield re.sub(r'[-_.]+', '-', needed.name).lower(), needed.specifier
+
+
+@pytest.mark.parametrize('versions', ['newest', 'oldest'])
+@pytest.mark.parametrize('python', ['3.11', '3.12', '3.13'])
+def test_constraints_allow_what_the_project_needs(versions, python):
+  pins = pins_of(versions, python)
+  assert 'libtpu' in pins and 'torch' not in pins
+  for name, specifier in requirements():
+    assert specifier.contains(pins[name]), f'{specifier} excludes {name} {pins[name]}'
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+  pins = pins_of('oldest', '3.11')
+  for name, specifier in requirements():
+    for bound in specifier:
+      if bound.operator == '>=':
+        assert Version(pins[name]) == Version(bound.version), name
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('versions', ['newest', 'oldest'])
+def test_an_installation_for_tpus_resolves(versions):
+  """By pip, for this Python, without installing it."""
+  if versions == 'oldest' and sys.version_info >= (3, 12):
+    pytest.skip('the oldest versions have wheels for Python 3.11 alone')
+  command = [sys.executable, '-m', 'pip', 'install', '--dry-run', '--ignore-installed', '--quiet']
+  command += [f'--constraint={ROOT}/launch/constraints-{versions}.txt', '--report=-']
+  done = subprocess.run([*command, f'{ROOT}[tpu]'], capture_output=True, text=True)
+  if '(from versions: none)' in done.stderr:
+    pytest.skip('packages cannot be had here')
+  assert done.returncode == 0, done.stderr
+  pins = pins_of(versions, '{}.{}'.format(*sys.version_info))
+  chosen = {}
+  for entry in json.loads(done.stdout)['install']:
+    metadata = entry['metadata']
+    chosen[re.sub(r'[-_.]+', '-', metadata['name']).lower()] = metadata['version']
+  assert chosen.pop('ds-jax') and 'libtpu' in chosen
+  assert chosen == {name: pins[name] for name in chosen}

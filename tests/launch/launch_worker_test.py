@@ -193,9 +193,7 @@ def test_this_jax_knows_the_flags_for_gpus(profile):
 
 
 def setup(cloud, **environment):
-  write_program(
-    cloud.folder / 'programs/uv', '#!/bin/sh\necho "$UV_CONSTRAINT $@" >> "$FAKE_CLOUD/uv"\n'
-  )
+  write_program(cloud.folder / 'programs/uv', '#!/bin/sh\necho "$@" >> "$FAKE_CLOUD/uv"\n')
   return cloud.run('setup_tpu_vm.sh', **environment)
 
 
@@ -206,8 +204,9 @@ def test_setup_installs_once(cloud):
     done = setup(cloud, HUGEPAGES=str(huge))
     assert done.returncode == 0, done.stderr
   assert (cloud.folder / 'uv').read_text() == (
-    f'{cloud.checkout}/launch/constraints.txt pip install --quiet --python '
-    f'{cloud.folder}/venv/bin/python --editable {cloud.checkout}[tpu]\n'
+    f'pip install --quiet --python {cloud.folder}/venv/bin/python '
+    f'--constraint={cloud.checkout}/launch/constraints-newest.txt '
+    f'--editable {cloud.checkout}[tpu]\n'
   )
   assert f'tee {huge}' in (cloud.folder / 'sudo').read_text()
 
@@ -224,6 +223,51 @@ def test_setup_mounts_a_bucket_or_a_share(cloud):
   assert f'mount -t nfs -o hard 10.0.0.2:/share {point}' in (cloud.folder / 'sudo').read_text()
   done = setup(cloud, MOUNT='bucket', MOUNT_POINT=str(point))
   assert done.returncode == 2 and 'gs://my-bucket' in done.stderr
+
+
+# test.sh
+
+
+@pytest.mark.parametrize('versions', ['newest', 'oldest'])
+def test_versions_have_environments_of_their_own(cloud, versions):
+  version = '.'.join(map(str, sys.version_info[:2]))
+  real = f'#!/bin/sh\nexec {sys.executable} "$@"\n'
+  write_program(cloud.folder / f'programs/python{version}', real)
+  write_program(
+    cloud.folder / 'made',
+    f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\necho "$@" >> "$FAKE_CLOUD/tests"\n',
+  )
+  write_program(
+    cloud.folder / 'programs/uv',
+    '#!/bin/sh\necho "$@" >> "$FAKE_CLOUD/uv"\n'
+    '[ "$1" = venv ] || exit 0\n'
+    'for folder; do :; done\n'
+    'mkdir -p "$folder/bin" && cp "$FAKE_CLOUD/made" "$folder/bin/python"\n',
+  )
+  for _ in range(2):  # the second finds the first's
+    done = cloud.run('test.sh', f'--python={version}', f'--{versions}', 'tests/search')
+    assert done.returncode == 0, done.stderr
+  venv = f'{cloud.checkout}/.venv-{version}-{versions}'
+  made, installed = (cloud.folder / 'uv').read_text().splitlines()
+  assert made == (
+    f'venv --quiet --allow-existing --python {cloud.folder}/programs/python{version} {venv}'
+  )
+  assert installed == (
+    f'pip install --quiet --python {venv}/bin/python '
+    f'--constraint={cloud.checkout}/launch/constraints-{versions}.txt '
+    f'--editable {cloud.checkout}[test]'
+  )
+  (first, second) = (cloud.folder / 'tests').read_text().splitlines()
+  assert first == second and first.startswith('-m pytest ') and first.endswith(' tests/search')
+
+
+def test_another_version_of_python_is_fetched_not_replaced(cloud):
+  write_program(cloud.folder / 'programs/uv', '#!/bin/sh\necho "$@" >> "$FAKE_CLOUD/uv"\nexit 1\n')
+  done = cloud.run('test.sh', '--python=3.99', PYTHON=sys.executable)
+  assert done.returncode == 2 and 'uv found no Python 3.99' in done.stderr
+  assert (cloud.folder / 'uv').read_text() == (
+    f'venv --quiet --allow-existing --python 3.99 {cloud.checkout}/.venv-3.99\n'
+  )
 
 
 # slurm.sbatch
