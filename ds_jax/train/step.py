@@ -75,9 +75,8 @@ class Learner:
   metrics_fn: MetricsFn  # figures of the loss, besides those that every update has
   # row length -> rows per pass, of rows that are shorter than the others
   short_rows: Mapping[int, int] = dataclasses.field(default_factory=dict)
-  base: Decoder | None = (
-    None  # frozen parameters, whose adapters are trained; None: all are trained
-  )
+  # Frozen parameters, whose adapters are trained; None: all are trained.
+  base: Decoder | None = None
 
   def policy(self, params: Trained) -> Policy:
     """What is trained, with the frozen parameters."""
