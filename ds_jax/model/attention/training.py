@@ -39,9 +39,9 @@ BLOCK = 512
 # What a remat policy may keep of a layer, so that the backward pass need not attend again.
 RESIDUALS = 'attention'
 
-# TPUs for which an update compiled with the kernels moves fewer bytes than its products take time
-# for, and one without them more, as `ds-jax plan` counts them: two cores share a device.
-_KERNEL_PAYS_ON = ('TPU v4', 'TPU v5', 'TPU v5p')
+# TPUs on which memory bounds an update without the kernels, and products do with them, as `ds-jax
+# plan` counts: two cores share a device, and scores go through main memory.
+_KERNEL_PAYS_ON = ('TPU v5', 'TPU v5p')
 
 # Of `model.attention_kernel`: by a kernel where it pays, wherever there is one, or never.
 KernelChoice = Literal['auto', 'on', 'off']
