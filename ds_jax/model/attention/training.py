@@ -311,7 +311,8 @@ def kernel_forward(
   """
   found = find_kernels(q)
   kernels = {name: found[name].forward for name in platforms if name in found}
-  return jax.lax.platform_dependent(q, k, v, visibility, default=loop_forward, **kernels)
+  run = functools.partial(jax.lax.platform_dependent, default=loop_forward, **kernels)
+  return (run if kernels else loop_forward)(q, k, v, visibility)
 
 
 def kernel_backward(
@@ -320,7 +321,8 @@ def kernel_backward(
   """The backward pass, in the same way."""
   found = find_kernels(residuals.q)
   kernels = {name: found[name].backward for name in platforms if name in found}
-  return jax.lax.platform_dependent(residuals, d_out, default=loop_backward, **kernels)
+  run = functools.partial(jax.lax.platform_dependent, default=loop_backward, **kernels)
+  return (run if kernels else loop_backward)(residuals, d_out)
 
 
 def _by_kernels(*platforms: str) -> BlockAttention:
