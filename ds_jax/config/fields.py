@@ -116,8 +116,8 @@ class ModelConfig:
   # what the backward pass computes again: 'none', 'full' (all of a layer), 'attention' (all but
   # attention), 'dots' (all but attention and the weights' products)
   remat: Literal['none', 'full', 'attention', 'dots'] = 'none'
-  # attention of long rows in updates: 'auto' (by kernels on GPUs and on TPUs of which two cores
-  # share a device: v4, v5p), 'on' (on other TPUs, too) or 'off' (left to XLA)
+  # attention of long rows in updates: 'auto' (by kernels on GPUs and on TPU v5p), 'on' (on every
+  # TPU) or 'off' (left to XLA)
   attention_kernel: Machine[Literal['auto', 'on', 'off']] = 'auto'
   # L; the shape is that of a new model (`ds-jax init`, `ds-jax warmstart`), a loaded one has its
   # own

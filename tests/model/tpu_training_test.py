@@ -298,7 +298,7 @@ def test_every_device_attends_in_its_own_rows():
     vocab_size=256,
     num_ids=256,
     num_layers=1,
-    width=256,
+    width=512,
     mlp_width=256,
     num_heads=4,
     num_kv_heads=2,

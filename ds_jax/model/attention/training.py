@@ -40,9 +40,9 @@ BLOCK = 512
 # What a remat policy may keep of a layer, so that the backward pass need not attend again.
 RESIDUALS = 'attention'
 
-# TPUs for which an update compiled with the kernels moves fewer bytes than its products take time
-# for, and one without them more, as `ds-jax plan` counts them: two cores share a device.
-_KERNEL_PAYS_ON = ('TPU v4', 'TPU v5', 'TPU v5p')
+# TPUs on which memory bounds an update without the kernels, and products do with them, as `ds-jax
+# plan` counts: two cores share a device, and scores go through main memory.
+_KERNEL_PAYS_ON = ('TPU v5', 'TPU v5p')
 
 # Of `model.attention_kernel`: by a kernel where it pays, wherever there is one, or never.
 KernelChoice = Literal['auto', 'on', 'off']
@@ -363,7 +363,8 @@ def kernel_forward(
   """
   found = find_kernels(q)
   kernels = {name: found[name].forward for name in platforms if name in found}
-  return jax.lax.platform_dependent(q, k, v, visibility, default=loop_forward, **kernels)
+  run = functools.partial(jax.lax.platform_dependent, default=loop_forward, **kernels)
+  return (run if kernels else loop_forward)(q, k, v, visibility)
 
 
 def kernel_backward(
@@ -372,7 +373,8 @@ def kernel_backward(
   """The backward pass, in the same way."""
   found = find_kernels(residuals.q)
   kernels = {name: found[name].backward for name in platforms if name in found}
-  return jax.lax.platform_dependent(residuals, d_out, default=loop_backward, **kernels)
+  run = functools.partial(jax.lax.platform_dependent, default=loop_backward, **kernels)
+  return (run if kernels else loop_backward)(residuals, d_out)
 
 
 def _by_kernels(*platforms: str) -> BlockAttention:
