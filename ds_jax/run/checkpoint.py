@@ -11,14 +11,17 @@ the error of a failed save again at the next one, and leaves the half-written fo
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import errno
+import gc
 import heapq
 import itertools
 import json
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -219,6 +222,7 @@ class Checkpointer:
         raise
       except Exception as error:  # whatever a damaged file provokes
         self._note_damaged(candidate, error)
+      _collect_abandoned()
     raise DamagedError(
       f'No checkpoint in {self._folder} can be read (tried steps '
       f'{wanted}); start in a new workdir or restore the files.'
@@ -439,16 +443,41 @@ def _is_disk_full(error: BaseException | None) -> bool:
   return False
 
 
+def _collect_abandoned() -> None:
+  """Collects what a failed read left in event loops, which complains as it goes."""
+  with _quiet():
+    gc.collect()
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Keeps what orbax logs off the terminal.
+  """Keeps what orbax logs, and tracebacks of reads that it abandons, off the terminal.
 
   What goes wrong reaches us as an exception and is reported once, in words.
   """
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.CRITICAL)
+  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
+  levels = [logger.level for logger in loggers]
+  _other_hooks.append(sys.unraisablehook)
+  for logger in loggers:
+    logger.setLevel(logging.CRITICAL)
+  sys.unraisablehook = _forward
   try:
     yield
   finally:
-    logger.setLevel(level)
+    sys.unraisablehook = _other_hooks.pop()
+    for logger, level in zip(loggers, levels, strict=True):
+      logger.setLevel(level)
+
+
+_other_hooks: list[Callable[[Any], object]] = []
+
+
+# Not a closure: orbax's threads may call it while the hook is set back, and Python 3.12.1 crashed
+# when its closure was gone.
+def _forward(unraisable: Any) -> None:
+  # The other reads of a damaged checkpoint end after their event loop has been closed.
+  is_expected = 'Event loop is closed' in str(unraisable.exc_value) or asyncio.iscoroutine(
+    unraisable.object
+  )
+  if not is_expected and _other_hooks:
+    _other_hooks[0](unraisable)  # the outermost: these contexts may be nested

@@ -74,7 +74,7 @@ def spoil_step(monkeypatch, number):
 
 def saved_steps(workdir):
   """Training steps in the checkpoints."""
-  files = workdir.checkpoints.glob('*/host/metadata')
+  files = workdir.checkpoints.glob('*/host/data.json')
   return sorted(json.loads(file.read_text())['host']['step'] for file in files)
 
 

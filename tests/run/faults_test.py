@@ -86,7 +86,7 @@ def request_in_update(monkeypatch, *, is_mid_step):
 def saved_step(workdir):
   """Steps in the newest checkpoint."""
   newest = max(int(p.name) for p in workdir.checkpoints.iterdir())
-  path = workdir.checkpoints / str(newest) / 'host/metadata'
+  path = workdir.checkpoints / str(newest) / 'host/data.json'
   return json.loads(path.read_text())['host']['step']
 
 

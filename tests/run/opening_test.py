@@ -207,7 +207,7 @@ def test_a_damaged_checkpoint_is_passed_over_unless_it_is_asked_for(moved, capsy
   code, _, err = run(capsys, 'export', '--step=6', f'--checkpoint={moved.root}', '--output=out2')
   assert code == 2 and 'checkpoints/5 is damaged' in err and 'There are steps 0 ' in err
   assert not pathlib.Path('out2').exists()
-  (moved.checkpoints / '3/host/metadata').write_text('{')
+  (moved.checkpoints / '3/host/data.json').write_text('{')
   code, summary, err = run(capsys, 'export', f'--checkpoint={moved.root}', '--output=out2')
   assert (code, summary['step']) == (0, 2) and 'checkpoint 3 is damaged' in err
 

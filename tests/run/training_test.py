@@ -264,7 +264,7 @@ def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
   kept = sorted(int(p.name) for p in workdir.checkpoints.iterdir())
   evaluations = []
   for step in kept:
-    host = json.loads((workdir.checkpoints / str(step) / 'host/metadata').read_text())['host']
+    host = json.loads((workdir.checkpoints / str(step) / 'host/data.json').read_text())['host']
     evaluations.append(list(host['evaluations'].values())[-1]['evaluate/pass_at_1'])
   assert checkpoints.latest() == kept[-1] and max(evaluations) == max(found.values())
   saved = checkpoints.saved()
