@@ -40,7 +40,7 @@ from ds_jax.decode.expand import (
 )
 from ds_jax.decode.sampling import sampling_options
 from ds_jax.interfaces import SlotPlan
-from ds_jax.model.attention.training import BLOCK
+from ds_jax.model.attention.training import BLOCK, KERNEL_SCOPES
 from ds_jax.model.caches import Slots
 from ds_jax.model.config import DecoderConfig
 from ds_jax.plan.parts import (
@@ -163,7 +163,7 @@ def _update_parts(
 
   def passes(shape: RowShape, which: str) -> Iterator[Part]:
     batch = _described_rows(shape, mesh, pattern)
-    trips = {'key_blocks': blocks_visited(shape.row_length, windows)}
+    trips = attention_trips(shape.row_length, windows)
     yield Part(
       f'forward{which}',
       trace=lambda: learner.score_rows.trace(policy, batch),
@@ -193,6 +193,20 @@ def _update_parts(
     num_devices=mesh.size,
     split=mesh.size,
   )
+
+
+def attention_trips(row_length: int, windows: Sequence[int | None]) -> dict[str, float]:
+  """How often loops of the update's attention run, and which share of what kernels declare.
+
+  Kernels declare rows without windows, which may differ from layer to layer.
+
+  Args:
+    row_length: of a row, which is taken as one sequence.
+    windows: of the layers, None where one sees all.
+  """
+  visited = blocks_visited(row_length, windows)
+  share = visited / blocks_visited(row_length, [None])
+  return {'key_blocks': visited, **dict.fromkeys(KERNEL_SCOPES, share)}
 
 
 def blocks_visited(row_length: int, windows: Sequence[int | None]) -> float:

@@ -21,7 +21,7 @@ from ds_jax.model.attention.reader import (
   GpuReader,
   TpuReader,
 )
-from ds_jax.model.attention.training import BLOCK
+from ds_jax.model.attention.training import BLOCK, KERNEL_SCOPES
 from ds_jax.plan import capacity, command, parts, programs, slice_names, speed, topology
 from ds_jax.plan.hlo import Collective, Traffic
 from ds_jax.sharding import make_mesh
@@ -160,6 +160,9 @@ def test_local_layers_are_counted_by_what_they_see():
   assert programs.blocks_visited(4 * BLOCK, [None]) == (1 + 2 + 3 + 4) / 4
   assert programs.blocks_visited(4 * BLOCK, [BLOCK + 1]) == (1 + 2 + 2 + 2) / 4
   assert programs.blocks_visited(4 * BLOCK, [None, BLOCK + 1, BLOCK + 1]) == (10 + 2 * 7) / 12
+  trips = programs.attention_trips(4 * BLOCK, [BLOCK + 1])
+  assert trips['key_blocks'] == 7 / 4
+  assert [trips[scope] for scope in KERNEL_SCOPES] == [7 / 10, 7 / 10]
 
   decoder = dataclasses.replace(
     fakes.DECODER, family='gemma3_text', num_layers=3, window=512, is_local=(True, True, False)

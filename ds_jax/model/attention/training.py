@@ -37,6 +37,9 @@ from ds_jax.model.attention.partial import (
 # Rows of at most this many positions are done in one piece; else queries and keys per block.
 BLOCK = 512
 
+# Of kernels that tell a plan what they do, for rows without windows.
+KERNEL_SCOPES = (tpu_training.FORWARD, tpu_training.BACKWARD)
+
 # What a remat policy may keep of a layer, so that the backward pass need not attend again.
 RESIDUALS = 'attention'
 
