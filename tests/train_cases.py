@@ -39,8 +39,9 @@ def arrays_of(batch: Batch) -> dict[str, np.ndarray]:
 def assert_same_state(found, expected, config: TrainConfig, num_updates: int) -> None:
   """States of Adam after the same updates in other orders of summation.
 
-  Adam divides a gradient by its own size, so a parameter moves by the rate times the relative error
-  of its gradient, which is large where the gradient is small; never by more than twice the rate.
+  Adam divides a mean of gradients by a mean of their sizes, so a parameter moves by the rate times
+  the relative errors of both, which are large where gradients are small; never by more than twice
+  the rate.
   """
   second = optax.tree_utils.tree_get(expected.opt_state, 'nu')
   sizes = [np.sqrt(leaf / (1 - config.beta2)) for leaf in jax.tree.leaves(second)]
@@ -48,7 +49,7 @@ def assert_same_state(found, expected, config: TrainConfig, num_updates: int) ->
   noise = tolerance('float32', decoder_terms(CONFIG, 16, 3) + 8 * 16, largest)
   leaves = zip(jax.tree.leaves(found.params), jax.tree.leaves(expected.params), sizes, strict=True)
   for ours, theirs, size in leaves:
-    relative = np.minimum(2.0, noise / np.maximum(size, 1e-30))
+    relative = np.minimum(2.0, 2 * noise / np.maximum(size, 1e-30))
     limit = num_updates * config.learning_rate * relative + tolerance('float32', 4)
     worst = np.max(np.abs(ours - theirs) / limit)
     assert worst <= 1, f'a parameter is off by {worst:.2g} of what rounding explains'
