@@ -116,8 +116,8 @@ class ModelConfig:
   # what the backward pass computes again: 'none', 'full' (all of a layer), 'attention' (all but
   # attention), 'dots' (all but attention and the weights' products)
   remat: Literal['none', 'full', 'attention', 'dots'] = 'none'
-  # attention of long rows in updates: 'auto' (by kernels on GPUs and on TPU v5p), 'on' (on every
-  # TPU) or 'off' (left to XLA)
+  # attention of long rows in updates: 'auto' (by kernels on GPUs, on TPU v5p and v6e), 'on' (on
+  # every TPU) or 'off' (left to XLA)
   attention_kernel: Machine[Literal['auto', 'on', 'off']] = 'auto'
   # L; the shape is that of a new model (`ds-jax init`, `ds-jax warmstart`), a loaded one has its
   # own

@@ -48,7 +48,7 @@ FLAGS = {
     'num_processes',
     'process_id',
   },
-  'export': {'checkpoint', 'output', 'dtype', 'step', 'model'},
+  'export': {'checkpoint', 'output', 'dtype', 'step', 'model', 'adapter'},
   'data prepare': {
     'from',
     'data_dir',

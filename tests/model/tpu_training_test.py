@@ -218,6 +218,7 @@ def test_blocks_of_queries_fit_and_other_heads_are_left_to_xla(group, width, ite
   'choice, kind, is_whole, blocks',
   [
     ('auto', 'TPU v5', True, training.KERNELS),
+    ('auto', 'TPU v6 lite', True, training.KERNELS),
     ('auto', 'TPU v5 lite', True, training.GPU_KERNELS),
     ('on', 'TPU v5 lite', True, training.KERNELS),
     ('off', 'TPU v5', True, training.LOOPS),
