@@ -43,8 +43,8 @@ KERNEL_SCOPES = (tpu_training.FORWARD, tpu_training.BACKWARD)
 # What a remat policy may keep of a layer, so that the backward pass need not attend again.
 RESIDUALS = 'attention'
 
-# TPUs on which memory bounds an update without the kernels, as `ds-jax plan` counts: two cores share
-# a device of v5p, and scores go through main memory; v6e has products faster than its memory.
+# TPUs on which memory bounds an update without the kernels, as `ds-jax plan` counts: on v5p two
+# cores share a device, and scores go through main memory; v6e's products are fast for its memory.
 _KERNEL_PAYS_ON = ('TPU v5', 'TPU v5p', 'TPU v6 lite', 'TPU v6e')
 
 # Of `model.attention_kernel`: by a kernel where it pays, wherever there is one, or never.
