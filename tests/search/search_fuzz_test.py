@@ -208,9 +208,8 @@ def check_kept(tree, settings):
     n = int(tree.num_nodes[b])
     np.testing.assert_allclose(score[b, :n], scores[b, :n], rtol=FEW, atol=FEW)
     _, first, alike = np.unique(inputs[b, :n], axis=0, return_index=True, return_inverse=True)
-    np.testing.assert_array_equal(
-      score[b, :n], score[b, first][alike.ravel()]
-    )  # numpy 2.0 keeps axes
+    of_its_like = score[b, first][alike.ravel()]  # with axes in numpy 2.0
+    np.testing.assert_array_equal(score[b, :n], of_its_like)
     counts, parents = nodes.num_children[b, :n], nodes.parent[b, 1:n]
     assert ((counts == 0) | (counts == widths[b, :n])).all()
     children = nodes.oldest_child[b, parents] + nodes.child_index[b, 1 : 1 + len(parents)]
