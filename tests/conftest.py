@@ -81,3 +81,13 @@ def shared() -> Path:
   if not path.is_dir():
     pytest.skip(f'no shared data: {path} does not exist')
   return path
+
+
+@pytest.fixture(scope='module')
+def warm(tmp_path_factory):
+  """A workdir with data and a warm-started decoder, of no config yet; tests copy it."""
+  from ds_jax.testing import tiny_run
+
+  workdir = tiny_run.warmstart(tmp_path_factory.mktemp('warm') / 'run', tiny_run.config())
+  workdir.config.unlink()
+  return workdir

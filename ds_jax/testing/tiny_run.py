@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -144,6 +145,11 @@ def warmstart(root: pathlib.Path, cfg: c.Config) -> Workdir:
   root.mkdir(parents=True, exist_ok=True)
   run_warmstart(session(workdir, cfg))
   return workdir
+
+
+def copy(workdir: Workdir, root: str | os.PathLike[str]) -> Workdir:
+  """A copy of a run at `root`, which is new."""
+  return Workdir(pathlib.Path(shutil.copytree(workdir.root, root)))
 
 
 def train(workdir: Workdir, cfg: c.Config, should_stop=never) -> dict:

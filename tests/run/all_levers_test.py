@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from ds_jax.run.stopping import Stopped
-from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
 
 OTHERS = {name: fields for name, fields in tiny_run.LEVERS.items() if name != 'prefix'}
@@ -57,26 +54,13 @@ ALSO_AT_WORK = {
 }
 
 
-@pytest.fixture(scope='module')
-def warm(tmp_path_factory):
-  """A workdir with data and a warm-started decoder; tests copy it."""
-  workdir = tiny_run.warmstart(tmp_path_factory.mktemp('warm') / 'run', tiny_run.config())
-  (workdir.root / 'config.json').unlink()
-  return workdir
-
-
-def copy(warm: Workdir, path) -> Workdir:
-  shutil.copytree(warm.root, path)
-  return Workdir(path)
-
-
 LONG = [pytest.param(way, marks=pytest.mark.long) for way in WAYS if way != 'prefix']
 
 
 @pytest.mark.parametrize('way', ['prefix', *LONG])
 def test_all_levers_at_once_are_at_work_and_survive_stops(warm, tmp_path, way):
   cfg = tiny_run.config(**SHORT | WAYS[way])
-  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  plain, stopped = (tiny_run.copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   compiled = tiny_run.train_counted(plain, cfg)
   rows = [row for row in tiny_run.metrics(plain) if row['kind'] == 'train']
   levers = [*AT_WORK, *ALSO_AT_WORK.get(way, ())]

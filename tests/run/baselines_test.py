@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
@@ -12,19 +11,12 @@ import pytest
 from ds_jax.checks import InputError
 from ds_jax.config import flatten, load_config, response_limit
 from ds_jax.run.stopping import Stopped
-from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
 from ds_jax.testing.tolerance import tolerance
 from ds_jax.train.advantages import group_advantages
 
 BASELINES = ('grpo', 'dapo', 'dr_grpo', 'rloo', 'sft')
 SPARED = ('curriculum.round_steps', 'train.minibatch_problems')  # sizes of the tiny run
-
-
-@pytest.fixture(scope='module')
-def warm(tmp_path_factory):
-  """A workdir with data and a warm-started decoder; tests copy it."""
-  return tiny_run.warmstart(tmp_path_factory.mktemp('warm') / 'run', tiny_run.config())
 
 
 def tiny(root, name, **train):
@@ -40,12 +32,6 @@ def tiny(root, name, **train):
   return tiny_run.config(**sections)
 
 
-def copy(warm, path):
-  shutil.copytree(warm.root, path)
-  (path / 'config.json').unlink()
-  return Workdir(path)
-
-
 @contextlib.contextmanager
 def opened(workdir, cfg):
   with tiny_run.opened(tiny_run.session(workdir, cfg)) as training:
@@ -55,7 +41,7 @@ def opened(workdir, cfg):
 
 @pytest.mark.parametrize('name', BASELINES)
 def test_each_runs_to_its_end(root, warm, tmp_path, name):
-  workdir, cfg = copy(warm, tmp_path / 'run'), tiny(root, name)
+  workdir, cfg = tiny_run.copy(warm, tmp_path / 'run'), tiny(root, name)
   assert tiny_run.train(workdir, cfg)['steps'] == 2
   rows = tiny_run.metrics(workdir)
   assert [r['kind'] for r in rows] == ['evaluate', 'train', 'train', 'evaluate']  # no filter
@@ -82,7 +68,7 @@ def plain_advantages(name, outcomes):
 @pytest.mark.parametrize('name', ['grpo', 'dapo', 'dr_grpo', 'rloo'])
 def test_advantages_are_the_papers(root, warm, tmp_path, name):
   cfg = tiny(root, name, max_refills=0)
-  with opened(copy(warm, tmp_path / 'run'), cfg) as training:
+  with opened(tiny_run.copy(warm, tmp_path / 'run'), cfg) as training:
     groups, _, _ = training.sampler.sample(training.host)
   assert len(groups) == cfg.train.batch_problems
   mixed = 0
@@ -102,7 +88,7 @@ def test_advantages_are_the_papers(root, warm, tmp_path, name):
 
 def test_dynamic_sampling_fills_the_batch_with_contrast(root, warm, tmp_path):
   cfg = tiny(root, 'dapo')
-  with opened(copy(warm, tmp_path / 'run'), cfg) as training:
+  with opened(tiny_run.copy(warm, tmp_path / 'run'), cfg) as training:
     groups, figures, after = training.sampler.sample(training.host)
     plain = after.batches
     assert plain == 1 + figures['search/refills'] > 1  # one batch has too few
@@ -121,7 +107,7 @@ def test_dynamic_sampling_fills_the_batch_with_contrast(root, warm, tmp_path):
 @pytest.mark.long
 def test_dynamic_sampling_goes_on_after_a_stop(root, warm, tmp_path):
   cfg = tiny(root, 'dapo')
-  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  plain, stopped = (tiny_run.copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   tiny_run.train(plain, cfg)
   in_refill = lambda: any(
     path.stat().st_size for path in (stopped.root / 'journal').glob('step_00000?_1.search*')
@@ -135,7 +121,7 @@ def test_dynamic_sampling_goes_on_after_a_stop(root, warm, tmp_path):
 def test_imitation_learns_the_solutions(root, warm, tmp_path):
   cfg = tiny(root, 'sft', learning_rate=1e-2)
   cfg = dataclasses.replace(cfg, curriculum=dataclasses.replace(cfg.curriculum, round_steps=(12,)))
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   tiny_run.train(workdir, cfg)
   losses = [r['train/loss'] for r in tiny_run.metrics(workdir) if r['kind'] == 'train']
   assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
@@ -147,4 +133,4 @@ def test_imitation_without_solutions_is_refused(root, warm, tmp_path):
   source.write_text('{"problem": "3 from 1 2", "answer": "3 from 1 2"}\n')
   data = dataclasses.replace(cfg.data, source=f'file:{source}', eval_source='countdown')
   with pytest.raises(InputError, match='0 of 1 training problems have one'):
-    tiny_run.train(copy(warm, tmp_path / 'run'), dataclasses.replace(cfg, data=data))
+    tiny_run.train(tiny_run.copy(warm, tmp_path / 'run'), dataclasses.replace(cfg, data=data))

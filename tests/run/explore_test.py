@@ -15,7 +15,6 @@ from ds_jax.report.summary import make_summary, summary_table
 from ds_jax.run.evaluation import evaluate
 from ds_jax.run.stopping import Stopped
 from ds_jax.run.training import Training
-from ds_jax.run.workdir import Workdir
 from ds_jax.search.engine.keys import Purpose, base_key_data, root_key_data
 from ds_jax.testing import tiny_run
 from ds_jax.testing.tiny import CompileCounter
@@ -36,19 +35,6 @@ STEERED = {
 }
 
 
-@pytest.fixture(scope='module')
-def warm(tmp_path_factory):
-  """A workdir with data and a warm-started decoder; tests copy it."""
-  workdir = tiny_run.warmstart(tmp_path_factory.mktemp('warm') / 'run', tiny_run.config())
-  (workdir.root / 'config.json').unlink()
-  return workdir
-
-
-def copy(warm: Workdir, path) -> Workdir:
-  shutil.copytree(warm.root, path)
-  return Workdir(path)
-
-
 def rows_of(workdir, kind):
   return [row for row in tiny_run.metrics(workdir) if row['kind'] == kind]
 
@@ -56,7 +42,7 @@ def rows_of(workdir, kind):
 def test_groups_draw_temperatures_and_a_stop_changes_nothing(warm, tmp_path, root):
   """Trees, direct rollouts, a refill in each step, and memory; it is stopped amid a search."""
   cfg = tiny_run.config(**BANDIT)
-  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  plain, stopped = (tiny_run.copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   tiny_run.train(plain, cfg)
   drawn, brought = set(), set()
   for row in rows_of(plain, 'train'):
@@ -138,7 +124,7 @@ def test_a_steered_temperature_moves_and_nothing_compiles_from_the_second_step_o
   warm, tmp_path, monkeypatch
 ):
   """With hybrid rollouts in the second round; the policy at temperature 1 is trained."""
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   for num_jobs in (16, 32):  # keys have a shape for every power of two
     root_key_data(base_key_data(0, Purpose.DIRECT, 0, 0), [0] * num_jobs, [0] * num_jobs)
   count, counts = CompileCounter(), []
@@ -168,7 +154,7 @@ def test_a_steered_temperature_moves_and_nothing_compiles_from_the_second_step_o
 @pytest.mark.parametrize('policy', ['deepsearch', 'faithful', 'direct', 'fork'])
 @pytest.mark.parametrize('explore', ['steered', 'bandit'])
 def test_every_search_policy_has_temperatures(warm, tmp_path, policy, explore):
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   cfg = tiny_run.config(
     search={'policy': policy},
     explore={'temperature': explore, 'target': 1.0},

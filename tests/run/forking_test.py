@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from ds_jax.config.rules import check_contradictions
 from ds_jax.run.forking import known_plan, plan_apart
 from ds_jax.run.state import RunState
 from ds_jax.run.stopping import Stopped
-from ds_jax.run.workdir import Workdir
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.policies.fork_law import SplitHistory, Strata
 from ds_jax.search.policies.fork_sampling import ForkCounts, fork_odds
@@ -34,18 +32,6 @@ SAMPLING = dict(
 )
 
 
-@pytest.fixture(scope='module')
-def warm(tmp_path_factory):
-  root = tiny_run.warmstart(tmp_path_factory.mktemp('warm') / 'run', tiny_run.config()).root
-  (root / 'config.json').unlink()
-  return root
-
-
-def copy(warm, path):
-  shutil.copytree(warm, path)
-  return Workdir(path)
-
-
 def train_rows(workdir):
   return [row for row in tiny_run.metrics(workdir) if row['kind'] == 'train']
 
@@ -61,7 +47,7 @@ def stop_and_go_on(workdir, cfg, *, in_step):
 @pytest.mark.long
 def test_forks_by_stratum_are_at_work_and_survive_a_stop(warm, tmp_path):
   cfg = tiny_run.config(**STRATA)
-  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  plain, stopped = (tiny_run.copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   tiny_run.train(plain, cfg)
   rows = train_rows(plain)
   assert max(row['search/forks'] for row in rows) > 0
@@ -81,7 +67,7 @@ def test_forks_by_stratum_are_at_work_and_survive_a_stop(warm, tmp_path):
 
 def test_forks_by_sampling_are_at_work_and_survive_a_stop(warm, tmp_path, root):
   cfg = tiny_run.config(**SAMPLING)
-  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  plain, stopped = (tiny_run.copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   tiny_run.train(plain, cfg)
   rows = train_rows(plain)
   assert sum(row['search/forks'] for row in rows) > 0

@@ -31,11 +31,6 @@ SECTIONS = dict(
 CONFIG = tiny_run.config(**SECTIONS)
 
 
-def copy(workdir: Workdir, path) -> Workdir:
-  shutil.copytree(workdir.root, path)
-  return Workdir(path)
-
-
 @pytest.fixture(scope='module')
 def warm(tmp_path_factory):
   """A warm-started workdir; tests copy it."""
@@ -47,7 +42,7 @@ def warm(tmp_path_factory):
 @pytest.fixture(scope='module')
 def done(warm, tmp_path_factory):
   """A finished run, and how many programs its steps compiled."""
-  workdir = copy(warm, tmp_path_factory.mktemp('lora_done') / 'run')
+  workdir = tiny_run.copy(warm, tmp_path_factory.mktemp('lora_done') / 'run')
   return workdir, tiny_run.train_counted(workdir, CONFIG)
 
 
@@ -83,7 +78,7 @@ def test_checkpoints_hold_adapters_alone(done):
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(done, warm, tmp_path):
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   with pytest.raises(Stopped):
     is_there = lambda: any((workdir.root / 'journal').glob('step_000002*'))
     tiny_run.train(workdir, CONFIG, should_stop=is_there)
@@ -92,7 +87,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(done, warm, tmp_path):
 
 
 def test_other_weights_under_the_adapters_are_refused(done, tmp_path, capsys):
-  workdir = copy(done[0], tmp_path / 'run')
+  workdir = tiny_run.copy(done[0], tmp_path / 'run')
   decoder = load_decoder(workdir.warmstart)
   shutil.copytree(workdir.warmstart, tmp_path / 'good')
   decoder = jax.tree.map(lambda x: x * 1.001, decoder)
@@ -117,7 +112,7 @@ def test_other_weights_under_the_adapters_are_refused(done, tmp_path, capsys):
 
 def test_evaluate_and_search_use_the_merged_weights(done, capsys, tmp_path):
   """The run's newest parameters answer as its merged export does, as a model of its own."""
-  workdir = copy(done[0], tmp_path / 'run')
+  workdir = tiny_run.copy(done[0], tmp_path / 'run')
   output = tmp_path / 'merged'
   assert call(capsys, 'export', f'--checkpoint={workdir.root}', f'--output={output}')[0] == 0
   plain = tiny_run.config_file(

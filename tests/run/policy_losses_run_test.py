@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from ds_jax.run.stopping import Stopped
-from ds_jax.run.workdir import Workdir
 from ds_jax.testing import tiny_run
 
 SHORT = dict(
@@ -45,22 +42,9 @@ AT_WORK = {
 }
 
 
-@pytest.fixture(scope='module')
-def warm(tmp_path_factory):
-  """A workdir with data and a warm-started decoder; tests copy it."""
-  workdir = tiny_run.warmstart(tmp_path_factory.mktemp('warm') / 'run', tiny_run.config())
-  (workdir.root / 'config.json').unlink()
-  return workdir
-
-
-def copy(warm: Workdir, path) -> Workdir:
-  shutil.copytree(warm.root, path)
-  return Workdir(path)
-
-
 @pytest.mark.parametrize('way', ['gspo', pytest.param('cispo', marks=pytest.mark.long)])
 def test_each_loss_is_at_work(warm, tmp_path, way):
-  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(**SHORT | WAYS[way])
+  workdir, cfg = tiny_run.copy(warm, tmp_path / 'run'), tiny_run.config(**SHORT | WAYS[way])
   compiled = tiny_run.train_counted(workdir, cfg)
   rows = [row for row in tiny_run.metrics(workdir) if row['kind'] == 'train']
   assert len(rows) == 3 and all(row['train/passes'] == 2 for row in rows)
@@ -78,7 +62,7 @@ def test_each_loss_is_at_work(warm, tmp_path, way):
 @pytest.mark.parametrize('way', WAYS)
 def test_each_loss_survives_a_stop(warm, tmp_path, way):
   cfg = tiny_run.config(**SHORT | WAYS[way])
-  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  plain, stopped = (tiny_run.copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   tiny_run.train(plain, cfg)
   is_there = lambda: any((stopped.root / 'journal').glob('step_000002*'))
   with pytest.raises(Stopped):

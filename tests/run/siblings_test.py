@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from ds_jax.checks import InputError
@@ -20,11 +18,6 @@ SHORT = dict(
 )
 
 
-def copy(workdir: Workdir, path) -> Workdir:
-  shutil.copytree(workdir.root, path)
-  return Workdir(path)
-
-
 def train_rows(workdir: Workdir) -> list[dict]:
   return [row for row in tiny_run.metrics(workdir) if row['kind'] == 'train']
 
@@ -32,7 +25,7 @@ def train_rows(workdir: Workdir) -> list[dict]:
 def test_distinct_siblings_are_at_work_and_survive_a_stop(tmp_path):
   warm = tiny_run.warmstart(tmp_path / 'warm', tiny_run.config())
   (warm.root / 'config.json').unlink()
-  plain, stopped, independent = (copy(warm, tmp_path / name) for name in ('a', 'b', 'c'))
+  plain, stopped, independent = (tiny_run.copy(warm, tmp_path / name) for name in ('a', 'b', 'c'))
   cfg = tiny_run.config(search=dict(siblings='distinct'), **SHORT)
 
   compiled = tiny_run.train_counted(plain, cfg)

@@ -37,15 +37,10 @@ def warm(tmp_path_factory):
   return tiny_run.warmstart(tmp_path_factory.mktemp('warm') / 'run', tiny_run.config())
 
 
-def copy(warm: Workdir, path) -> Workdir:
-  shutil.copytree(warm.root, path)
-  return Workdir(path)
-
-
 @pytest.fixture(scope='module')
 def done(warm, tmp_path_factory):
   """An uninterrupted run."""
-  workdir = copy(warm, tmp_path_factory.mktemp('done') / 'run')
+  workdir = tiny_run.copy(warm, tmp_path_factory.mktemp('done') / 'run')
   return workdir, tiny_run.train(workdir, tiny_run.config())
 
 
@@ -88,14 +83,14 @@ def test_readme_documents_every_field(done, root):
 
 def test_the_same_seed_gives_the_same_bits(done, warm, tmp_path):
   workdir, _ = done
-  again = copy(warm, tmp_path / 'run')
+  again = tiny_run.copy(warm, tmp_path / 'run')
   tiny_run.train(again, tiny_run.config())
   tiny_run.assert_same_run(again, workdir, tiny_run.config())
 
 
 def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm, tmp_path):
   workdir, _ = done
-  stopped = copy(warm, tmp_path / 'run')
+  stopped = tiny_run.copy(warm, tmp_path / 'run')
   num_stops = 0
   for polls in itertools.chain([3, 9, 12, 7, 15], itertools.repeat(60)):
     left = itertools.chain(itertools.repeat(False, polls), itertools.repeat(True))
@@ -114,7 +109,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm,
 
 
 def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path, monkeypatch):
-  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config()
+  workdir, cfg = tiny_run.copy(warm, tmp_path / 'run'), tiny_run.config()
   first_tree_is_kept = lambda: any(
     path.stat().st_size for path in (workdir.root / 'journal').glob('filter_0*')
   )
@@ -199,7 +194,7 @@ def test_a_state_takes_up_a_round_again_or_goes_on_with_the_next():
 
 def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
   cfg = tiny_run.config(curriculum=dict(rehearsal_share=0.5))
-  session = tiny_run.session(copy(warm, tmp_path / 'run'), cfg)
+  session = tiny_run.session(tiny_run.copy(warm, tmp_path / 'run'), cfg)
   with tiny_run.opened(session) as training:
     everything = sorted(training.train_prompts)
     training.host.hard_ids = tuple(everything[:10])
@@ -218,7 +213,7 @@ def test_a_part_of_the_batch_is_rehearsed_by_direct_rollouts(warm, tmp_path):
 
 
 def test_gradients_that_stay_broken_stop_the_run_and_lose_nothing(warm, tmp_path, monkeypatch):
-  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(train=dict(max_skipped=3))
+  workdir, cfg = tiny_run.copy(warm, tmp_path / 'run'), tiny_run.config(train=dict(max_skipped=3))
   (workdir.root / 'config.json').unlink()
   pack, broken = PACKINGS['tree'], []
 
@@ -253,7 +248,7 @@ RESCORED = dict(kl_coefficient=0.05, entropy_coefficient=0.01, importance_cap=1.
 
 def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
   cfg = tiny_run.config(evaluate=dict(every_steps=2), checkpoint=dict(keep=1, keep_best=1))
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   (workdir.root / 'config.json').unlink()
   tiny_run.train(workdir, cfg)
   found = {
@@ -271,7 +266,7 @@ def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
   assert [entry.number for entry in saved] == kept and saved[-1].step == 6
   assert [entry.score for entry in saved] == evaluations
   assert len(kept) == 1 + (evaluations[-1] < max(found.values()))
-  stopped = copy(warm, tmp_path / 'stopped')
+  stopped = tiny_run.copy(warm, tmp_path / 'stopped')
   (stopped.root / 'config.json').unlink()
   evaluates = lambda: any((stopped.root / 'journal').glob('evaluate_step_000002*'))
   with pytest.raises(Stopped):
@@ -283,7 +278,7 @@ def test_a_run_is_evaluated_on_its_way_and_its_best_kept(warm, tmp_path):
 @pytest.mark.long
 def test_a_reference_and_importance_weights_survive_a_stop(warm, tmp_path):
   cfg = tiny_run.config(train=RESCORED | dict(learning_rate=1e-2))
-  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  plain, stopped = (tiny_run.copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   for workdir in (plain, stopped):
     (workdir.root / 'config.json').unlink()
   tiny_run.train(plain, cfg)
@@ -311,7 +306,7 @@ LEVERS = dict(
 
 def test_memory_passes_and_weighted_successes_are_at_work_and_survive_a_stop(warm, tmp_path):
   cfg = tiny_run.config(**LEVERS)
-  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  plain, stopped = (tiny_run.copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   for workdir in (plain, stopped):
     (workdir.root / 'config.json').unlink()
   tiny_run.train(plain, cfg)
@@ -338,7 +333,7 @@ def test_memory_passes_and_weighted_successes_are_at_work_and_survive_a_stop(war
 def test_batches_are_drawn_until_enough_groups_have_contrast(
   warm, tmp_path, contrast_groups, refills
 ):
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   (workdir.root / 'config.json').unlink()
   cfg = tiny_run.config(
     train=dict(max_refills=2, contrast_groups=contrast_groups), curriculum=dict(round_steps=(1,))
@@ -356,7 +351,7 @@ def test_a_run_ends_with_the_step_that_spends_its_tokens(done, warm, tmp_path):
   whole = [r for r in tiny_run.metrics(done[0]) if r['kind'] == 'train']
   spent = [r['search/tokens_so_far'] for r in whole]
   assert all(a < b for a, b in itertools.pairwise(spent)) and len(spent) == 6
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   (workdir.root / 'config.json').unlink()
   cfg = tiny_run.config(curriculum=dict(max_tokens=spent[3]))
   tiny_run.train(workdir, cfg)
@@ -389,7 +384,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields(done):
 def test_a_run_goes_on_with_another_mesh_and_other_slots(done, warm, tmp_path):
   if len(jax.devices()) < 8:
     pytest.skip('needs 8 devices')
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   later = lambda: any((workdir.root / 'journal').glob('step_000003*'))
   with pytest.raises(Stopped):
     tiny_run.train(workdir, tiny_run.config(), should_stop=later)
@@ -413,7 +408,7 @@ def test_a_second_process_is_refused(tmp_path):
 
 
 def test_nothing_hard_left_is_a_clear_end(warm, tmp_path):
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   cfg = tiny_run.config(curriculum=dict(hard_threshold=0.0))
   (workdir.root / 'config.json').unlink()
   summary = tiny_run.train(workdir, cfg)
@@ -430,7 +425,7 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path, monkeypatch):
 
   monkeypatch.setattr(Training, 'filter_hard', looking)
   workdir, cfg = (
-    copy(warm, tmp_path / 'run'),
+    tiny_run.copy(warm, tmp_path / 'run'),
     tiny_run.config(curriculum=dict(hard_threshold=1.0, round_steps=(4, 4), filter_from='hard')),
   )
   (workdir.root / 'config.json').unlink()
@@ -475,7 +470,7 @@ def test_cached_problems_get_hybrid_rollouts(warm, tmp_path, monkeypatch):
 def test_bad_settings_are_refused_before_any_work(warm, tmp_path, sections, words):
   from ds_jax.config import config_from
 
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   (workdir.root / 'config.json').unlink()
   with pytest.raises(InputError, match=words):
     tiny_run.train(workdir, config_from(dataclasses.asdict(tiny_run.config(**sections))))
@@ -488,7 +483,7 @@ def test_bad_settings_are_refused_before_any_work(warm, tmp_path, sections, word
 def test_a_missing_model_and_one_without_tokenizer_are_named(tmp_path, warm):
   with pytest.raises(InputError, match='No checkpoint folder'):
     tiny_run.train(Workdir(tmp_path / 'new'), tiny_run.config())
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   for file in workdir.warmstart.glob('tokenizer*'):
     file.unlink()
   with pytest.raises(InputError, match='tokenizer'):
@@ -508,7 +503,7 @@ def test_a_stopped_warm_start_goes_on_with_the_same_batches(warm, tmp_path):
 
 def test_a_step_whose_batches_have_no_contrast_learns_nothing_and_goes_on(warm, tmp_path):
   """No answer is ever right, also in the further batch that each step draws."""
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   cfg = tiny_run.config(
     verify=dict(verifier='exact'),
     train=dict(max_refills=1, contrast_groups=3, epochs=2, max_clip_fraction=0.5),
@@ -526,7 +521,7 @@ def test_a_step_whose_batches_have_no_contrast_learns_nothing_and_goes_on(warm, 
 @pytest.mark.parametrize('cut_ends, is_ending', [('incomplete', True), ('graded', False)])
 def test_responses_go_on_ending_unless_what_is_cut_off_pays(warm, tmp_path, cut_ends, is_ending):
   """A task where a longer text is likelier to hold the answer, and four in five are cut off."""
-  workdir = copy(warm, tmp_path / 'run')
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
   cfg = tiny_run.config(
     search=dict(
       policy='direct',
@@ -567,7 +562,7 @@ def test_responses_go_on_ending_unless_what_is_cut_off_pays(warm, tmp_path, cut_
 
 def test_a_run_that_went_on_twice_ends_as_one_planned_so_from_the_start(done, warm, tmp_path):
   """Its last round is made longer, then another one follows; once it is stopped as it evaluates."""
-  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config
+  workdir, cfg = tiny_run.copy(warm, tmp_path / 'run'), tiny_run.config
   (workdir.root / 'config.json').unlink()
   plan = lambda *steps: cfg(curriculum=dict(round_steps=steps))
   assert tiny_run.train(workdir, plan(1))['steps'] == 1
@@ -601,7 +596,7 @@ def test_plans_that_do_not_begin_with_what_was_done_are_refused(done):
 
 def test_a_run_that_learns_nothing_says_so_at_once_and_at_the_end(warm, tmp_path):
   """No answer is ever right; nothing is evaluated before."""
-  workdir, notes = copy(warm, tmp_path / 'run'), Notes()
+  workdir, notes = tiny_run.copy(warm, tmp_path / 'run'), Notes()
   cfg = tiny_run.config(
     verify=dict(verifier='exact'),
     curriculum=dict(round_steps=(5,)),
@@ -657,7 +652,7 @@ PREFIX = dict(
 
 def test_rollouts_from_prefixes_are_at_work_and_survive_a_stop(warm, tmp_path, root):
   cfg = tiny_run.config(**PREFIX)
-  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  plain, stopped = (tiny_run.copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   for workdir in (plain, stopped):
     (workdir.root / 'config.json').unlink()
   num_compiled = tiny_run.train_counted(plain, cfg)
@@ -684,7 +679,7 @@ def test_rollouts_from_prefixes_are_at_work_and_survive_a_stop(warm, tmp_path, r
 
 def test_figures_of_the_root_are_of_the_root_whatever_prefixes_do(warm, tmp_path):
   """One step of a run that knows a right response of every problem."""
-  workdir, cfg = copy(warm, tmp_path / 'run'), tiny_run.config(**PREFIX)
+  workdir, cfg = tiny_run.copy(warm, tmp_path / 'run'), tiny_run.config(**PREFIX)
   (workdir.root / 'config.json').unlink()
   with tiny_run.opened(tiny_run.session(workdir, cfg)) as training:
     training.filter_hard()

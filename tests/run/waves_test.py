@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 
 import pytest
 
@@ -23,18 +22,6 @@ SECTIONS = dict(
 )
 
 
-@pytest.fixture(scope='module')
-def warm(tmp_path_factory):
-  """A workdir with data and a warm-started decoder; tests copy it."""
-  return tiny_run.warmstart(tmp_path_factory.mktemp('warm') / 'run', tiny_run.config())
-
-
-def copy(warm: Workdir, path) -> Workdir:
-  shutil.copytree(warm.root, path)
-  (path / 'config.json').unlink()
-  return Workdir(path)
-
-
 @contextlib.contextmanager
 def filtered(workdir: Workdir, cfg):
   with tiny_run.opened(tiny_run.session(workdir, cfg)) as training:
@@ -49,7 +36,7 @@ def kept_trees(workdir: Workdir) -> set:
 
 def test_waves_and_groups_that_wait_survive_stops(warm, tmp_path, monkeypatch):
   cfg = tiny_run.config(**SECTIONS)
-  plain, stopped = (copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
+  plain, stopped = (tiny_run.copy(warm, tmp_path / name) for name in ('plain', 'stopped'))
   compiled = tiny_run.train_counted(plain, cfg)
   assert compiled[1:] == [0, 0]
   rows = [row for row in tiny_run.metrics(plain) if row['kind'] == 'train']
@@ -100,7 +87,7 @@ def test_all_waves_of_a_problem_are_one_group_and_all_is_counted(warm, tmp_path,
     train=dict(max_refills=1, contrast_groups=100),
     memory=dict(when='at_once'),
   )
-  with filtered(copy(warm, tmp_path / 'run'), cfg) as training:
+  with filtered(tiny_run.copy(warm, tmp_path / 'run'), cfg) as training:
     grow, grown = training.sampler.grow, []
 
     def recording(work, name):
