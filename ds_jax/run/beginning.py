@@ -66,7 +66,8 @@ def _first_adapters(engines: Engines) -> Adapters:
   adapters = new_adapters(
     decoder_config, lora_of(config.train), seed=config.seed, mesh=engines.mesh
   )
-  count, share = num_trained(adapters), num_trained(adapters) / decoder_config.num_parameters()
+  count = num_trained(adapters)
+  share = count / decoder_config.num_parameters()
   engines.session.progress.note(
     f"Adapters with {count:,} parameters are trained, {share:.2%} of the model's (train.lora_rank)."
   )

@@ -67,12 +67,11 @@ def restore_params(
         raise InputError(f'--step={step}: {workdir.checkpoints} holds no checkpoint.')
       return None
     if not step:
-      params, host = checkpointer.restore(abstract, part='params')
-      return Restored(params, host['step'], host.get('base_digest', ''))
+      return _restore(checkpointer, abstract)
     saved = checkpointer.saved()
     numbers = numbers_of(saved, step)
     try:
-      params, host = checkpointer.restore(abstract, numbers, part='params')
+      return _restore(checkpointer, abstract, numbers)
     except DamagedError as e:
       others = [entry for entry in saved if entry.number not in numbers]
       folders = ', '.join(str(workdir.checkpoints / str(number)) for number in numbers)
@@ -80,7 +79,14 @@ def restore_params(
         f'--step={step}: {folders} is damaged; bring it back from a copy, or name another step. '
         f'{list_steps(others)}'
       ) from e
-    return Restored(params, host['step'], host.get('base_digest', ''))
+
+
+def _restore(
+  checkpointer: Checkpointer, abstract: Trained, numbers: Sequence[int] | None = None
+) -> Restored:
+  """Reads the newest whole checkpoint, or the newest of these numbers."""
+  params, host = checkpointer.restore(abstract, numbers, part='params')
+  return Restored(params, host['step'], host.get('base_digest', ''))
 
 
 def numbers_of(saved: Sequence[Saved], step: str) -> list[int]:

@@ -326,13 +326,21 @@ def add_copy(
   piece.num_copies[where] += 1
   piece.num_positive[where] += np.greater(advantage, 0)
   piece.num_negative[where] += np.less(advantage, 0)
-  positions = np.arange(len(piece.tokens))[where]
-  if piece.ends is not None and len(positions):
-    last, num_tokens, total = positions[-1], len(positions), np.mean(advantage, dtype=np.float64)
-    piece.ends.positive[last] += weight * num_tokens * max(total, 0.0)
-    piece.ends.negative[last] += weight * num_tokens * max(-total, 0.0)
-    piece.ends.num_positive[last] += num_tokens * (total > 0)
-    piece.ends.num_negative[last] += num_tokens * (total < 0)
+  if piece.ends is not None:
+    positions = np.arange(len(piece.tokens))[where]
+    if len(positions):
+      _add_end(
+        piece.ends, positions, weight=weight, advantage=float(np.mean(advantage, dtype=float))
+      )
+
+
+def _add_end(ends: Copies, positions: np.ndarray, *, weight: float, advantage: float) -> None:
+  """Counts all tokens of one trajectory's copy at the last of them, in place."""
+  last, num_tokens = positions[-1], len(positions)
+  ends.positive[last] += weight * num_tokens * max(advantage, 0.0)
+  ends.negative[last] += weight * num_tokens * max(-advantage, 0.0)
+  ends.num_positive[last] += num_tokens * (advantage > 0)
+  ends.num_negative[last] += num_tokens * (advantage < 0)
 
 
 def micro_batches(batch: Batch, micro_rows: int) -> Iterator[Batch]:

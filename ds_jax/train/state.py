@@ -89,7 +89,7 @@ def search_form(policy: Policy, *, mesh: jax.sharding.Mesh, dtype: str) -> Decod
   return jax.lax.with_sharding_constraint(cast, shardings)
 
 
-def _fresh_state(params: Decoder | Adapters, optimizer: optax.GradientTransformation) -> TrainState:
+def _fresh_state(params: Trained, optimizer: optax.GradientTransformation) -> TrainState:
   params = jax.tree.map(lambda leaf: _copy(leaf, jnp.float32), params)
   opt_state = optimizer.init(params)
   return TrainState(params, opt_state, jnp.zeros((), jnp.int32))

@@ -15,7 +15,7 @@ splash attention's segment ids tell sequences apart but not the paths of a tree:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -364,10 +364,8 @@ def kernel_forward(
 
   By loops on other platforms, and where no kernel can do such heads.
   """
-  found = find_kernels(q)
-  kernels = {name: found[name].forward for name in platforms if name in found}
-  run = functools.partial(jax.lax.platform_dependent, default=loop_forward, **kernels)
-  return (run if kernels else loop_forward)(q, k, v, visibility)
+  kernels = {name: kernel.forward for name, kernel in find_kernels(q).items() if name in platforms}
+  return _run_on_platform(kernels, loop_forward, q, k, v, visibility)
 
 
 def kernel_backward(
@@ -375,9 +373,15 @@ def kernel_backward(
 ) -> tuple[jax.Array, ...]:
   """The backward pass, in the same way."""
   found = find_kernels(residuals.q)
-  kernels = {name: found[name].backward for name in platforms if name in found}
-  run = functools.partial(jax.lax.platform_dependent, default=loop_backward, **kernels)
-  return (run if kernels else loop_backward)(residuals, d_out)
+  kernels = {name: kernel.backward for name, kernel in found.items() if name in platforms}
+  return _run_on_platform(kernels, loop_backward, residuals, d_out)
+
+
+def _run_on_platform(kernels: Mapping[str, Callable], loops: Callable, *arguments: Any) -> Any:
+  """Runs the kernel of the platform that is compiled for, else loops."""
+  if not kernels:
+    return loops(*arguments)
+  return jax.lax.platform_dependent(*arguments, default=loops, **kernels)
 
 
 def _by_kernels(*platforms: str) -> BlockAttention:
