@@ -5,6 +5,7 @@ jax reads these variables when it is first imported, so they are set here, befor
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -43,6 +44,8 @@ os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')  # silent in forked wor
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # no test needs a network
 os.environ.setdefault('MPLBACKEND', 'agg')
 
+_MOST_MAPPINGS = 20_000  # after a file of tests
+
 
 # Files that take longest, in that order. A file stays on one worker, so these start first: else the
 # last worker would work at one of them alone.
@@ -66,6 +69,21 @@ _SLOWEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   rank = {name: index for index, name in enumerate(_SLOWEST)}
   items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.fixture(autouse=True, scope='module')
+def programs_leave_room_for_more():
+  """Drops a worker's compiled programs before they are too many for it.
+
+  Each program on the CPU is some ten mappings of memory, of which Linux lets a process have
+  `vm.max_map_count`, 65,530; at the next one XLA dies of a segmentation fault.
+  """
+  yield
+  if len(Path('/proc/self/maps').read_bytes().splitlines()) > _MOST_MAPPINGS:
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope='session')
