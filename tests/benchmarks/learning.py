@@ -40,6 +40,11 @@ def main() -> None:
   default_folder = learning_runs.ROOT / 'runs/learning'
   parser.add_argument('--folder', type=pathlib.Path, default=default_folder, help='of the runs')
   parser.add_argument('--model', default='', help='folder of the model of tasks like sums')
+  parser.add_argument('--output', type=pathlib.Path, help='file of the figure')
+  parser.add_argument('--labels', default='', help='of the arms in the figure, one each')
+  panels = learning_figure.Panels()
+  parser.add_argument('--rates', default=','.join(panels.rates), help='rows of the figure')
+  parser.add_argument('--costs', default=','.join(panels.costs), help='columns of the figure')
   flags = parser.parse_args()
   if flags.verb == 'run':
     runs = []
@@ -49,8 +54,13 @@ def main() -> None:
   elif flags.verb == 'table':
     print(learning_tables.table(flags.task, flags.baselines.split(',')))
   elif flags.verb == 'figure':
-    path = learning_points.FILE.with_name(f'{flags.task}.svg')
-    path.write_text(learning_figure.draw(flags.task, chosen(flags.arms)))
+    path = flags.output or learning_points.FILE.with_name(f'{flags.task}.svg')
+    arms = chosen(flags.arms)
+    labels = flags.labels.split(',') if flags.labels else arms
+    panels = learning_figure.Panels(
+      flags.rates.split(','), flags.costs.split(','), dict(zip(arms, labels, strict=True))
+    )
+    path.write_text(learning_figure.draw(flags.task, arms, panels))
     print(path)
   elif flags.verb == 'curve':  # for log.beside
     (arm,) = chosen(flags.arms)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -32,12 +33,22 @@ Runs = dict[str, list[list[Point]]]  # points of each run, by arm
 Curve = tuple[np.ndarray, np.ndarray]  # cost and pass rate of each point of a run
 
 
-def draw(task: str, arms: Sequence[str]) -> str:
+@dataclasses.dataclass(frozen=True)
+class Panels:
+  """What is drawn: a row for each pass rate, a column for each cost, and what arms are called."""
+
+  rates: Sequence[str] = PASS_RATES
+  costs: Sequence[str] = tuple(_COSTS)
+  labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # others: the arm's name
+
+
+def draw(task: str, arms: Sequence[str], panels: Panels = Panels()) -> str:  # noqa: B008, frozen
   """Draws pass rates of arms over what they cost: thin lines are seeds, thick ones their means.
 
   Args:
     task: whose finished runs on test seeds are drawn.
     arms: those that are drawn; others are left out.
+    panels: pass rates, costs and labels of arms.
 
   Returns:
     SVG with a transparent background; the same points give the same text.
@@ -45,7 +56,7 @@ def draw(task: str, arms: Sequence[str]) -> str:
   buffer = io.StringIO()
   settings = {'svg.fonttype': 'none', 'svg.hashsalt': task, 'font.sans-serif': ['DejaVu Sans']}
   with matplotlib.rc_context(settings):
-    figure = draw_panels(_runs_by_arm(task, arms))
+    figure = draw_panels(_runs_by_arm(task, arms), panels)
     FigureCanvasSVG(figure)
     figure.savefig(buffer, format='svg', transparent=True, metadata=dict.fromkeys(_METADATA))
   return _compact(buffer.getvalue())
@@ -60,14 +71,16 @@ def _compact(svg: str) -> str:
   return '\n'.join(line.strip() for line in short.splitlines()) + '\n'
 
 
-def draw_panels(runs: Runs) -> Figure:
+def draw_panels(runs: Runs, panels: Panels) -> Figure:
   """A panel for each pass rate over each cost."""
-  figure = Figure(figsize=(11, 8.5), layout='constrained')
-  axes = figure.subplots(len(PASS_RATES), len(_COSTS), sharex='col', sharey='row')
-  for rate, row in zip(PASS_RATES, axes, strict=True):
-    for cost, axis in zip(_COSTS, row, strict=True):
-      _draw_panel(axis, runs, cost=cost, rate=rate)
-  _label(axes)
+  shape = len(panels.rates), len(panels.costs)
+  figure = Figure(figsize=(11, 0.4 + 2.7 * shape[0]), layout='constrained')
+  axes = figure.subplots(*shape, sharex='col', sharey='row', squeeze=False)
+  named = {panels.labels.get(arm, arm): of_arm for arm, of_arm in runs.items()}
+  for rate, row in zip(panels.rates, axes, strict=True):
+    for cost, axis in zip(panels.costs, row, strict=True):
+      _draw_panel(axis, named, cost=cost, rate=rate)
+  _label(axes, panels)
   handles, labels = axes[0, 0].get_legend_handles_labels()
   legend = figure.legend(handles, labels, loc='outside upper center', ncols=4, frameon=False)
   for text in legend.get_texts():
@@ -117,7 +130,7 @@ def _mean_curve(curves: Sequence[Curve]) -> Curve:
   return x, np.mean([np.interp(x, *curve) for curve in curves], axis=0)
 
 
-def _label(axes: np.ndarray) -> None:
+def _label(axes: np.ndarray, panels: Panels) -> None:
   for axis in axes.flat:
     axis.patch.set_visible(False)
     axis.grid(axis='y', color=_GRID, linewidth=0.8)
@@ -126,7 +139,7 @@ def _label(axes: np.ndarray) -> None:
     axis.spines[:].set_visible(False)
     axis.set_ylim(bottom=0)
     axis.set_xlim(left=0)
-  for axis, (name, _) in zip(axes[-1], _COSTS.values(), strict=True):
-    axis.set_xlabel(name, color=_TEXT)
-  for axis, rate in zip(axes[:, 0], PASS_RATES, strict=True):
+  for axis, cost in zip(axes[-1], panels.costs, strict=True):
+    axis.set_xlabel(_COSTS[cost][0], color=_TEXT)
+  for axis, rate in zip(axes[:, 0], panels.rates, strict=True):
     axis.set_ylabel(f'{_TITLES[rate]}, %', color=_TEXT)
