@@ -118,13 +118,30 @@ def test_dynamic_sampling_goes_on_after_a_stop(root, warm, tmp_path):
   tiny_run.assert_same_run(stopped, plain, cfg)
 
 
-def test_imitation_learns_the_solutions(root, warm, tmp_path):
-  cfg = tiny(root, 'sft', learning_rate=1e-2)
+def imitated(root, workdir, **train):
+  """The rows of twelve steps of imitation."""
+  cfg = tiny(root, 'sft', **train)
   cfg = dataclasses.replace(cfg, curriculum=dataclasses.replace(cfg.curriculum, round_steps=(12,)))
-  workdir = tiny_run.copy(warm, tmp_path / 'run')
   tiny_run.train(workdir, cfg)
-  losses = [r['train/loss'] for r in tiny_run.metrics(workdir) if r['kind'] == 'train']
-  assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+  return [row for row in tiny_run.metrics(workdir) if row['kind'] == 'train']
+
+
+def assert_learnt(rows, share=0.9):
+  losses = [row['train/loss'] for row in rows]
+  assert np.mean(losses[-3:]) < share * np.mean(losses[:3])
+
+
+def test_imitation_learns_the_solutions(root, warm, tmp_path):
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
+  assert_learnt(imitated(root, workdir, learning_rate=1e-2))
+
+
+@pytest.mark.long
+def test_imitation_by_adapters_learns_the_solutions(root, warm, tmp_path):
+  workdir = tiny_run.copy(warm, tmp_path / 'run')
+  rows = imitated(root, workdir, learning_rate=3e-2, lora_rank=8, lora_alpha=16.0)
+  assert_learnt(rows, share=0.97)  # the embedding of this random decoder stays as it is
+  assert 0 < rows[0]['train/lora_norm'] < rows[-1]['train/lora_norm']
 
 
 def test_imitation_without_solutions_is_refused(root, warm, tmp_path):

@@ -187,6 +187,19 @@ def test_two_processes_learn_by_the_levers_as_one(warm, tmp_path):
   assert_same(*runs, sections)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize('tensor', [1, 2])
+def test_two_processes_train_adapters_as_one(warm, tmp_path, tensor):
+  """Each with a replica, and both with halves of one."""
+  train = {'lora_rank': 4, 'lora_alpha': 8.0, 'learning_rate': 2e-2, 'kl_coefficient': 0.01}
+  mesh = {'tensor': tensor}
+  sections = {'curriculum': {'round_steps': (3,)}, 'train': train, 'mesh': mesh}
+  runs = runs_of_one_and_two(warm, tmp_path, sections)
+  rows = [row for row in tiny_run.metrics(runs[0]) if row['kind'] == 'train']
+  assert 0 < rows[0]['train/lora_norm'] < rows[-1]['train/lora_norm']
+  assert_same(*runs, sections)
+
+
 FORKS = {
   'strata': {'fork_rule': 'strata', 'probe_share': 1.0, 'min_continuations': 3},
   'sampling': {'fork_rule': 'sampling', 'forks_per_failure': 2},
