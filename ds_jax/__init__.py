@@ -11,11 +11,13 @@ import importlib
 __version__ = '0.1.0'
 
 _EXPORTS = {
+  'open_session': 'ds_jax.api.open',
   'Problem': 'ds_jax.types',
   'Verdict': 'ds_jax.types',
   'Trajectory': 'ds_jax.types',
   'FinishedTree': 'ds_jax.types',
   'InputError': 'ds_jax.checks',
+  'CannotWrite': 'ds_jax.run.disk',
   'Config': 'ds_jax.config',
   'load_config': 'ds_jax.config',
   'search_problems': 'ds_jax.run.searching',

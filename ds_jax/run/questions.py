@@ -11,10 +11,12 @@ from ds_jax.checks import InputError
 from ds_jax.config import Config, settings_digest
 from ds_jax.data.embedded import answered
 from ds_jax.data.fields import RowError
+from ds_jax.data.layouts import question_of_text
 from ds_jax.data.prompts import encode_problems
 from ds_jax.data.sources import LoadedProblems, asked_problem, load_questions
 from ds_jax.data.vocabulary import unknown_words
 from ds_jax.interfaces import VerifyFn
+from ds_jax.report.text import shorten
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work
 from ds_jax.run.prompts import date_setting, note_missing_box, prepare
@@ -22,6 +24,8 @@ from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 from ds_jax.search.policies import policy_of
 from ds_jax.types import Problem, Verdict
+
+_MAX_SHOWN = 60  # characters of a question that an error names
 
 
 def read_questions(engines: Engines, path: str) -> LoadedProblems:
@@ -43,10 +47,35 @@ def read_question(engines: Engines, text: str, answer: str | None) -> Problem:
     InputError: if the model cannot read it, or the verifier not its answer.
   """
   problem = asked_problem(text, answer or '', engines.session.config.data)
+  return accepted('--problem', problem, engines)
+
+
+def read_texts(engines: Engines, questions: Sequence[str | Problem]) -> list[Problem]:
+  """The questions of a program.
+
+  Args:
+    engines: whose model is to read them.
+    questions: a text is asked as the run asks its own, and has the id that it would have as a line
+      of a file; a Problem is taken as it is. An answer may be '': not known.
+
+  Raises:
+    InputError: if the model cannot read one, or the verifier not its answer.
+  """
+  problems = []
+  for question in questions:
+    problem = question
+    if isinstance(question, str):
+      problem = question_of_text(question, engines.session.config.data)
+    problems.append(accepted(repr(shorten(problem.prompt, _MAX_SHOWN)), problem, engines))
+  return problems
+
+
+def accepted(name: str, problem: Problem, engines: Engines) -> Problem:
+  """As `accept_problem`, but what cannot be searched is an InputError, which calls it `name`."""
   try:
     return accept_problem(problem, engines)
   except RowError as e:
-    raise InputError(f'--problem: {e}.') from e
+    raise InputError(f'{name}: {e}.') from e
 
 
 def accept_problem(problem: Problem, engines: Engines) -> Problem:

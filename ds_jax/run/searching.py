@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax import sharding
+from ds_jax.checks import InputError
 from ds_jax.evaluate.answers import SELECTIONS
 from ds_jax.evaluate.searches import (
   SplitFigures,
@@ -22,15 +23,18 @@ from ds_jax.run.durable import LineFile, close_parts, open_results
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.forking import decode_cost
 from ds_jax.run.growing import JobKey, grow_in_memory, grow_missing, key_of
+from ds_jax.run.loaded import LoadedRun
 from ds_jax.run.parameters import chosen_params
 from ds_jax.run.questions import (
   question_work,
   read_question,
   read_questions,
+  read_texts,
   run_name,
   with_slots,
 )
 from ds_jax.run.session import Session
+from ds_jax.search.decode_cost import DecodeCost
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.types import FinishedTree, Problem
 
@@ -55,6 +59,89 @@ def search_problems(
   return grow_in_memory(engines.session, params, work).trees
 
 
+@dataclasses.dataclass(frozen=True)
+class Searched:
+  """A problem, the tree that was grown for it, and what a line of results says of that."""
+
+  problem: Problem
+  tree: FinishedTree
+  row: Row  # from evaluate.searches.tree_row, with the tree as plain values
+  text: str  # for a terminal: a line per node, then U/x by depth
+
+
+def search_questions(
+  engines: Engines, params: Any, problems: Sequence[Problem], *, select: str
+) -> list[Searched]:
+  """Grows one tree per problem, many at once; the results are in the order of `problems`.
+
+  Args:
+    engines: of one process.
+    params: parameters in the form for search.
+    problems: accepted ones, see questions.py; ids must differ.
+    select: which of answers.SELECTIONS gives the answer.
+
+  Raises:
+    InputError: if a prompt exceeds data.prompt_limit.
+    Stopped: if asked to; nothing is kept.
+  """
+  work = question_work(engines, problems, phase='search')
+  with Clock() as clock:
+    grown = grow_in_memory(
+      engines.session, params, work, on_start=clock.start, on_finish=clock.stop
+    )
+  searched = []
+  for problem, tree in zip(problems, grown.trees, strict=True):
+    row = _row(engines, tree, problem, select=select, seconds=clock.taken[problem.id])
+    searched.append(Searched(problem, tree, row, _tree_text(engines, tree, row)))
+  return searched
+
+
+def _tree_text(engines: Engines, tree: FinishedTree, row: Row) -> str:
+  cost = decode_cost(engines, [tree.prompt_tokens])
+  shown = format_tree(tree, engines.tokenizer.decode_response)
+  return '\n'.join([shown, *_split_lines(split_figures([row], cost))])
+
+
+def search_texts(
+  session: Session, loaded: LoadedRun, questions: Sequence[str | Problem], *, select: str
+) -> tuple[list[Searched], Summary, str]:
+  """Grows a tree for every question of a program.
+
+  Args:
+    session: of one process.
+    loaded: of the session.
+    questions: texts, or problems; one that comes twice is searched once.
+    select: which of answers.SELECTIONS gives the answer.
+
+  Returns:
+    A result for each question, in their order; the summary over the different ones, and a table as
+    text.
+
+  Raises:
+    InputError: if the model cannot read a problem, or the verifier not its answer.
+    Stopped: if asked to; nothing is kept.
+  """
+  opened = loaded.engines(session)
+  problems = read_texts(opened, questions)
+  different = {problem.id: problem for problem in problems}
+  for problem in problems:
+    if problem != different[problem.id]:
+      raise InputError(f'Two different problems have the id {problem.id!r}; give them two.')
+  fewer = _with_fewer_slots(opened, len(different))
+  engines, chosen = loaded.engines(fewer), loaded.params(session)
+  engines.announce()
+  searched = search_questions(engines, chosen.params, list(different.values()), select=select)
+  rows = [each.row for each in searched]
+  cost = decode_cost(engines, [each.tree.prompt_tokens for each in searched])
+  figures = summarize_trees(rows, cost)
+  of_problem = {each.problem.id: each for each in searched}
+  return (
+    [of_problem[problem.id] for problem in problems],
+    {'status': 'done', **chosen.summary, **figures},
+    _trees_text(figures, rows, cost),
+  )
+
+
 def search_problem(
   session: Session, *, text: str, answer: str | None, select: str
 ) -> tuple[Summary, str]:
@@ -71,26 +158,23 @@ def search_problem(
     Stopped: if asked to.
   """
   alone = dataclasses.replace(session, config=with_slots(session.config, 1))
-  with open_engines(alone) as engines, Clock() as clock:
+  with LoadedRun() as loaded:
+    engines = loaded.engines(alone)
     problem = read_question(engines, text, answer)
     if not problem.answer:
       session.progress.note('No --answer: ends cannot be graded, so none is better than another.')
-    chosen = chosen_params(engines)
+    chosen = loaded.params(alone)
     engines.announce()
-    work = question_work(engines, [problem], phase='search')
-    (tree,) = grow_in_memory(alone, chosen.params, work, on_start=clock.start).trees
-    seconds = clock.seconds(problem.id)
-    row = _row(engines, tree, problem, select=select, seconds=seconds)
-    cost = decode_cost(engines, [tree.prompt_tokens])
-    shown = format_tree(tree, engines.tokenizer.decode_response)
+    (searched,) = search_questions(engines, chosen.params, [problem], select=select)
+    row, cost = searched.row, decode_cost(engines, [searched.tree.prompt_tokens])
   summary = {
     'status': 'done',
     **chosen.summary,
-    'time/search': seconds,
+    'time/search': row['table']['time_per_tree'],
     **{name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')},
     **summarize_trees([row], cost),
   }
-  return summary, '\n'.join([shown, *_split_lines(split_figures([row], cost))])
+  return summary, searched.text
 
 
 def search_file(
@@ -115,8 +199,7 @@ def search_file(
   """
   with open_engines(session) as opened:
     loaded = read_questions(opened, problems)
-    per_device = -(-len(loaded.problems) // sharding.num_slot_shards(opened.mesh))
-    fewer = dataclasses.replace(session, config=with_slots(session.config, per_device))
+    fewer = _with_fewer_slots(opened, len(loaded.problems))
     engines = dataclasses.replace(opened, session=fewer)
     chosen = chosen_params(engines)
     with (
@@ -141,8 +224,26 @@ def search_file(
     'num_skipped': len(loaded.skipped),
     **figures,
   }
+  return summary, _trees_text(figures, rows, cost)
+
+
+def _with_fewer_slots(engines: Engines, num_problems: int) -> Session:
+  """The session of some engines, with no more slots than so many problems can use."""
+  per_device = -(-num_problems // sharding.num_slot_shards(engines.mesh))
+  session = engines.session
+  return dataclasses.replace(session, config=with_slots(session.config, per_device))
+
+
+def _trees_text(figures: Summary, rows: Sequence[Row], cost: DecodeCost) -> str:
+  """Many trees for a terminal: the table over them, U/x by depth, how many answers are right.
+
+  Args:
+    figures: from `summarize_trees`.
+    rows: those that it is about.
+    cost: of a token.
+  """
   tables = [format_table(figures['table']), *_split_lines(split_figures(rows, cost))]
-  return summary, '\n'.join([*tables, _accuracy_line(figures)])
+  return '\n'.join([*tables, _accuracy_line(figures)])
 
 
 @dataclasses.dataclass(frozen=True)
