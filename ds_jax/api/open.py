@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from ds_jax.api.session import OpenSession, step_name
 from ds_jax.checks import InputError
 from ds_jax.config import Config, config_from
@@ -55,10 +57,10 @@ def open_session(
     InputError: for a setting, a file or a folder that will not do. Misspelt settings are named with
       their neighbours.
   """
-  if cluster_from({}) is not None:
+  if jax.distributed.is_initialized() or cluster_from({}) is not None:
     raise InputError(
-      'A session works in one process, and the environment names several; start the command '
-      '`ds-jax` in each of them.'
+      'A session works in one process, and this one is of a job of several; start the '
+      'command ds-jax in each of them.'
     )
   if not workdir:
     raise InputError(

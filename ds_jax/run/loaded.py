@@ -24,6 +24,11 @@ class LoadedRun:
     self._engines: dict[Config, Engines] = {}  # of those settings, by numbers of slots
     self._chosen: dict[str, ChosenParams] = {}  # of one step, by its name
 
+  @property
+  def is_open(self) -> bool:
+    """Whether there are engines."""
+    return self._opened_for is not None
+
   def engines(self, session: Session) -> Engines:
     """The engines of a session; those of other settings are closed.
 

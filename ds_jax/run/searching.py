@@ -121,6 +121,7 @@ def search_texts(
     InputError: if the model cannot read a problem, or the verifier not its answer.
     Stopped: if asked to; nothing is kept.
   """
+  is_first = not loaded.is_open
   opened = loaded.engines(session)
   problems = read_texts(opened, questions)
   different = {problem.id: problem for problem in problems}
@@ -129,7 +130,8 @@ def search_texts(
       raise InputError(f'Two different problems have the id {problem.id!r}; give them two.')
   fewer = _with_fewer_slots(opened, len(different))
   engines, chosen = loaded.engines(fewer), loaded.params(session)
-  engines.announce()
+  if is_first:
+    engines.announce()
   searched = search_questions(engines, chosen.params, list(different.values()), select=select)
   rows = [each.row for each in searched]
   cost = decode_cost(engines, [each.tree.prompt_tokens for each in searched])
