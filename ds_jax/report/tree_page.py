@@ -11,16 +11,21 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ds_jax.report.text import duration, or_dash, shorten
+from ds_jax.report.text import duration, escaped, number, or_dash, shorten
 from ds_jax.report.tree_style import TREE_STYLE
 from ds_jax.report.tree_view import (
   MAX_ANSWER,
   SIGNS,
+  answer_text,
+  correctness,
   is_graded,
-  shown_text,
   tree_section,
   word_badge,
 )
+
+MAX_QUESTION = 200  # characters of one in the overview
+# Stands in the head of every page, so that we know ours.
+GENERATOR = '<meta name="generator" content="ds-jax search">'
 
 _PAGE_STYLE = """
 body { margin: 0 auto; padding: .6rem .8rem 3rem; max-width: 100rem; background: var(--paper);
@@ -37,10 +42,10 @@ _OVERVIEW_STYLE = """
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 .ds-trees th { color: var(--muted); font-weight: 500; font-size: .82rem; white-space: nowrap; }
 .ds-trees .number { text-align: right; white-space: nowrap; }
-.ds-trees .question { min-width: 14rem; }
+.ds-trees td:nth-child(3) { min-width: 14rem; max-width: 34rem; }
 .ds-trees label { margin-right: 1.2rem; cursor: pointer; white-space: nowrap; }
-.ds-trees:has(#only-right:checked) tbody tr:not(.right) { display: none; }
-.ds-trees:has(#only-wrong:checked) tbody tr:not(.wrong) { display: none; }
+.ds-trees:has([value="solved"]:checked) tbody tr:not(.correct) { display: none; }
+.ds-trees:has([value="not solved"]:checked) tbody tr:not(.wrong) { display: none; }
 """
 
 
@@ -53,12 +58,10 @@ def tree_page(row: Mapping[str, Any], *, links: Mapping[str, str] | None = None)
   """
   anchors = ''
   for text, address in (links or {}).items():
-    anchors += f'<a href="{shown_text(address)}">{shown_text(text)}</a>'
+    anchors += f'<a href="{escaped(address)}">{escaped(text)}</a>'
   way = f'<p class="ds-tree way">{anchors}</p>\n' if anchors else ''
   title = f'tree of {shorten(row["tree"]["problem_id"], MAX_ANSWER)}'
-  return _document(
-    title, f'{way}{tree_section(row, name="tree")}', style=TREE_STYLE + _PAGE_STYLE, kind='ds-page'
-  )
+  return _document(title, way + tree_section(row, name='tree'), style=TREE_STYLE + _PAGE_STYLE)
 
 
 def overview_page(
@@ -77,73 +80,64 @@ def overview_page(
   cells += [f'<th scope="col" class="number">{name}</th>' for name in numbers]
   lines = [_line(*pair) for pair in zip(rows, addresses, strict=True)]
   body = (
-    f'<main class="ds-tree ds-trees"><h1>{shown_text(title)}</h1>\n{_choice(rows)}\n'
+    f'<main class="ds-tree ds-trees"><h1>{escaped(title)}</h1>\n{_filter(rows)}\n'
     f'<div class="wide"><table>\n<thead><tr>{"".join(cells)}</tr></thead>\n<tbody>\n'
     + '\n'.join(lines)
     + '\n</tbody>\n</table></div></main>'
   )
   style = TREE_STYLE + _PAGE_STYLE + _OVERVIEW_STYLE
-  return _document(title, body, style=style, kind='ds-page')
+  return _document(title, body, style=style)
 
 
-def _choice(rows: Sequence[Mapping[str, Any]]) -> str:
+def _filter(rows: Sequence[Mapping[str, Any]]) -> str:
   """Which lines are shown: all, or those of trees that were solved, or not."""
-  counts = {'': len(rows), 'right': 0, 'wrong': 0}
-  for row in rows:
-    if is_graded(row['tree']):
-      counts[_state(row)] += 1
-  names = {'': 'all', 'right': 'solved', 'wrong': 'not solved'}
+  states = [_state(row) for row in rows]
+  counts = {
+    'all': len(rows),
+    'solved': states.count('correct'),
+    'not solved': states.count('wrong'),
+  }
   labels = []
-  for state, name in names.items():
-    checked = '' if state else ' checked'
+  for name, count in counts.items():
+    checked = ' checked' if name == 'all' else ''
     labels.append(
-      f'<label><input type="radio" name="only" id="only-{state or "all"}"{checked}> '
-      f'{name} ({counts[state]:,})</label>'
+      f'<label><input type="radio" name="only" value="{name}"{checked}> {name} ({count:,})</label>'
     )
   return f'<p>{"".join(labels)}</p>'
 
 
 def _state(row: Mapping[str, Any]) -> str:
+  """The verdict on a tree as a whole."""
   if not is_graded(row['tree']):
-    return 'open'
-  return 'right' if row['tree']['is_solved'] else 'wrong'
+    return 'ungraded'
+  return 'correct' if row['tree']['is_solved'] else 'wrong'
 
 
 def _line(row: Mapping[str, Any], address: str) -> str:
   tree, state = row['tree'], _state(row)
-  root = tree['nodes'][0]
-  badge = {'right': 'correct', 'wrong': 'wrong', 'open': 'ungraded'}[state]
-  selected = row.get('selected') or {}
-  texts = (
-    (row.get('question'), 2 * MAX_ANSWER),
-    (selected.get('answer'), MAX_ANSWER),
-    (row.get('gold'), MAX_ANSWER),
+  root, selected = tree['nodes'][0], row.get('selected') or {}
+  name = escaped(shorten(tree['problem_id'], MAX_ANSWER))
+  question = or_dash(row.get('question'), lambda text: escaped(shorten(text, MAX_QUESTION)))
+  cells = (
+    word_badge(state, SIGNS[state]),
+    f'<a href="{escaped(address)}">{name}</a>',
+    question,
+    f'{answer_text(selected.get("answer"))} {correctness(selected)}',
+    answer_text(row.get('gold')),
   )
-  question, answer, gold = (
-    or_dash(text, lambda text, limit=limit: shown_text(shorten(str(text), limit)))
-    for text, limit in texts
-  )
-  seconds = (row.get('table') or {}).get('time_per_tree')
   numbers = (
     f'{root["num_correct"]:,}/{root["num_ends"]:,}',
     f'{len(tree["collected"]):,}',
-    or_dash(tree['statistics'].get('expansions'), '{:,}'.format),
+    or_dash(tree['statistics'].get('expansions'), number),
     f'{len(tree["nodes"]):,}',
-    or_dash(seconds, duration),
+    or_dash(row.get('table', {}).get('time_per_tree'), duration),
   )
-  cells = [
-    word_badge(badge, SIGNS[badge]),
-    f'<a href="{shown_text(address)}">{shown_text(shorten(tree["problem_id"], MAX_ANSWER))}</a>',
-  ]
-  cells += [f'<code>{answer}</code>', f'<code>{gold}</code>']
-  line = ''.join(f'<td>{cell}</td>' for cell in cells[:2])
-  line += f'<td class="question">{question}</td>'
-  line += ''.join(f'<td>{cell}</td>' for cell in cells[2:])
+  line = ''.join(f'<td>{cell}</td>' for cell in cells)
   line += ''.join(f'<td class="number">{cell}</td>' for cell in numbers)
   return f'<tr class="{state}">{line}</tr>'
 
 
-def _document(title: str, body: str, *, style: str, kind: str) -> str:
+def _document(title: str, body: str, *, style: str) -> str:
   """Returns a whole page. Its policy names the one style by its hash, so no other applies."""
   digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
   policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -154,10 +148,11 @@ def _document(title: str, body: str, *, style: str, kind: str) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{shown_text(title)}</title>
+{GENERATOR}
+<title>{escaped(title)}</title>
 <style>{style}</style>
 </head>
-<body class="{kind}">
+<body class="ds-page">
 {body}
 </body>
 </html>

@@ -1,16 +1,15 @@
 """A finished tree as a piece of HTML: no script, no request, every text escaped.
 
-Texts of nodes are model output, which is hostile: they pass through `shown_text`, and stand in
+Texts of nodes are model output, which is hostile: they pass through `escaped`, and stand in
 elements that keep their direction and their extent to themselves.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ds_jax.report.text import number, or_dash, shorten, visible
+from ds_jax.report.text import escaped, number, or_dash, shorten
 from ds_jax.report.tree_style import TREE_STYLE
 
 Node = Mapping[str, Any]  # an entry of 'nodes', see inspect.tree_to_dict
@@ -20,7 +19,7 @@ MAX_TEXT, MIN_TEXT = 4_000, 200  # characters of one node, as far as the budget 
 MAX_EXCERPT = 60  # in the list of choices
 MAX_OPEN_ROWS = 120  # that stand open at first
 MAX_NESTING = 120  # deeper nodes stand beside each other: readers of HTML give up at 512 elements
-MAX_ANSWER = 100  # of the head
+MAX_ANSWER = 100
 MAX_BADGES = 4  # of choices of one node
 
 # A sign beside the colour and the word of every verdict.
@@ -29,7 +28,7 @@ SIGNS = {
   'wrong': '✗',
   'no_answer': '∅',
   'incomplete': '…',
-  'timeout': '⧗',
+  'timeout': '∞',
   'error': '!',
   'degenerate': '≈',
   'ungraded': '?',
@@ -102,11 +101,6 @@ def tree_section(row: Mapping[str, Any], *, name: str) -> str:
   return '\n'.join(parts)
 
 
-def shown_text(value: Any) -> str:
-  """Returns a value escaped for HTML; unprintable characters become visible, line breaks stay."""
-  return html.escape(visible(str(value), keep='\n'))
-
-
 def tree_view(nodes: Sequence[Node], *, name: str) -> TreeView:
   """Returns what is to be shown of the nodes of a tree, the root first."""
   children: list[list[int]] = [[] for _ in nodes]
@@ -116,8 +110,8 @@ def tree_view(nodes: Sequence[Node], *, name: str) -> TreeView:
   for node in nodes:
     choices += [Choice(c['iteration'], node['id'], c['how']) for c in node['chosen']]
   collected = [node for node in nodes if node['collected_rank'] is not None]
-  collected.sort(key=lambda node: node['collected_rank'])
-  paths = [_path(nodes, node['id']) for node in collected]
+  collected.sort(key=lambda node: (not node['num_correct'], node['collected_rank']))
+  paths = [_path(nodes, node['id']) for node in collected]  # of right ends first
   return TreeView(
     nodes=nodes,
     children=children,
@@ -207,25 +201,27 @@ def _summary(view: TreeView, index: int) -> str:
   q = or_dash(node['q'], '{:+.2f}'.format)
   entropy = or_dash(node['entropy'], '{:.2f}'.format)
   ends = f'{node["num_correct"]}/{node["num_ends"]}'
+  place = f'depth {node["depth"]}, {node["num_tokens"]} tokens'
   return (
-    f'<summary><b>{index}</b>{_text(view, node)}<span class="f">{_badges(view, node)}</span>'
-    f'<i class="n">{node["visits"]}</i><i class="q">{q}</i><i class="h">{entropy}</i>'
-    f'<i class="e">{ends}</i></summary>'
+    f'<summary><b title="{place}">{index}</b>{_text(view, node)}'
+    f'<span class="f">{_badges(view, node)}</span><span class="m"><i>{node["visits"]}</i>'
+    f'<i class="q">{q}</i><i>{entropy}</i><i>{ends}</i></span></summary>'
   )
 
 
 def _text(view: TreeView, node: Node) -> str:
+  """What a node says; the middle of a long text is left out, since answers stand at the end."""
   if node['parent'] is None:
     return '<span class="t root">the problem</span>'
-  text = visible(node['text'], keep='\n')
+  text = node['text']
   left_out = len(text) - view.max_text
   if left_out <= 0:
-    return f'<span class="t">{html.escape(text)}</span>'
+    return f'<span class="t">{escaped(text)}</span>'
   head = view.max_text * 2 // 3
-  tail = view.max_text - head
+  tail = head + left_out
   return (
-    f'<span class="t">{html.escape(text[:head])}<em> … {left_out:,} characters left out … </em>'
-    f'{html.escape(text[len(text) - tail :])}</span>'
+    f'<span class="t">{escaped(text[:head])}<em> … {left_out:,} characters left out … </em>'
+    f'{escaped(text[tail:])}</span>'
   )
 
 
@@ -245,7 +241,7 @@ def _badges(view: TreeView, node: Node) -> str:
 
 def _choice_badge(view: TreeView, choice: Choice) -> str:
   """A link to the choice in the list, between links to the nodes chosen before and after it."""
-  link = f'<a href="#{view.name}-c{choice.when}">{choice.when} {shown_text(choice.how)}</a>'
+  link = f'<a href="#{view.name}-c{choice.when}">{choice.when} {escaped(choice.how)}</a>'
   if choice.when > 1:
     before = view.choices[choice.when - 2].node
     link = f'<a href="#{view.name}-n{before}" title="chosen before">‹</a>{link}'
@@ -257,7 +253,7 @@ def _choice_badge(view: TreeView, choice: Choice) -> str:
 
 def verdict_badge(verdict: str, *, reward: float | None = None) -> str:
   """Returns sign, word and reward of a verdict, coloured."""
-  text = f'{SIGNS.get(verdict, UNKNOWN)} {shown_text(verdict.replace("_", " "))}'
+  text = f'{SIGNS.get(verdict, UNKNOWN)} {escaped(verdict.replace("_", " "))}'
   return word_badge(verdict, text if reward is None else f'{text} {reward:+.2f}')
 
 
@@ -268,16 +264,16 @@ def word_badge(verdict: str, text: str) -> str:
 
 def _header(row: Mapping[str, Any], view: TreeView) -> str:
   tree = row['tree']
-  parts = [f'<h2>{shown_text(shorten(tree["problem_id"], 100))}</h2>']
+  parts = [f'<h2>{escaped(shorten(tree["problem_id"], 100))}</h2>']
   if row.get('question'):
-    parts.append(f'<p class="question">{shown_text(shorten(row["question"], MAX_TEXT))}</p>')
-  parts.append(f'<p class="facts">{outcome(row)}</p>')
+    parts.append(f'<p class="question">{escaped(shorten(row["question"], MAX_TEXT))}</p>')
+  parts.append(f'<p class="facts">{_outcome(row)}</p>')
   parts.append(f'<p class="counts">{_counts(tree)}</p>')
   parts.append(_legend(view))
   return f'<header>{"".join(parts)}</header>'
 
 
-def outcome(row: Mapping[str, Any]) -> str:
+def _outcome(row: Mapping[str, Any]) -> str:
   """Returns how a search came out: solved or not, the chosen answer, and the right one."""
   root = row['tree']['nodes'][0]
   if not is_graded(row['tree']):
@@ -288,11 +284,26 @@ def outcome(row: Mapping[str, Any]) -> str:
       word_badge(name, f'{SIGNS[name]} {word}'),
       f'{root["num_correct"]:,} of {root["num_ends"]:,} ends right',
     ]
-  selected = row.get('selected') or {}
-  for label, answer in (('answer', selected.get('answer')), ('right answer', row.get('gold'))):
-    if answer is not None:
-      parts.append(f'{label} <code>{shown_text(shorten(str(answer), MAX_ANSWER))}</code>')
+  selected = row.get('selected')
+  if selected:
+    parts.append(f'answer {answer_text(selected["answer"])} {correctness(selected)}')
+  if row.get('gold'):
+    parts.append(f'right answer {answer_text(row["gold"])}')
   return ' · '.join(parts)
+
+
+def answer_text(answer: Any) -> str:
+  """Returns an answer as code, its middle left out where it is long; '–' of None."""
+  return or_dash(answer, lambda x: f'<code>{escaped(shorten(str(x), MAX_ANSWER))}</code>')
+
+
+def correctness(selected: Mapping[str, Any]) -> str:
+  """Returns the sign of a chosen end, coloured; '' where the right answer is not known."""
+  is_correct = selected.get('is_correct')
+  if is_correct is None:
+    return ''
+  verdict = 'correct' if is_correct else 'wrong'
+  return word_badge(verdict, SIGNS[verdict])
 
 
 def is_graded(tree: Mapping[str, Any]) -> bool:
@@ -303,7 +314,7 @@ def is_graded(tree: Mapping[str, Any]) -> bool:
 def _counts(tree: Mapping[str, Any]) -> str:
   counts = [f'{len(tree["collected"]):,} collected']
   for name, value in tree['statistics'].items():
-    counts.append(f'{or_dash(value, number)} {shown_text(name.replace("_", " "))}')
+    counts.append(f'{escaped(or_dash(value, number))} {escaped(name.replace("_", " "))}')
   return ' · '.join(counts)
 
 
@@ -318,10 +329,11 @@ def _legend(view: TreeView) -> str:
     'visits': 'times that an end below was credited',
     'entropy': "mean over the node's tokens, in nats",
     'right/ends': 'right ends of those below that were verified',
-    '★': 'collected, in this order: what training learns from; the paths to them are in bold',
+    '★': 'collected, in this order: what training learns from; nodes on the way have bold numbers',
+    'indentation': 'where children part; a path without forks goes straight down',
     '7 how': 'the 7th choice of the search, and the rule that made it; it gave the node children',
   }
-  entries = {shown_text(name): text for name, text in entries.items()}
+  entries = {escaped(name): text for name, text in entries.items()}
   hows = {choice.how for choice in view.choices}
   entries |= {how: meaning for how, meaning in CHOICES.items() if how in hows}
   terms = [f'<dt>{name}</dt><dd>{text}</dd>' for name, text in entries.items()]
@@ -347,14 +359,14 @@ def _order(view: TreeView) -> str:
 
 def _entry(view: TreeView, choice: Choice) -> str:
   node = view.nodes[choice.node]
-  text = 'the problem' if node['parent'] is None else visible(node['text'].strip())
+  text = 'the problem' if node['parent'] is None else ' '.join(node['text'].split())
   signs = ''
   if len(node['chosen']) == 1:  # else which choice brought them is not known
     signs = ''.join(_end_signs(view, choice.node))
   return (
-    f'<li id="{view.name}-c{choice.when}"><b>{choice.when}</b> {shown_text(choice.how)} '
-    f'<a href="#{view.name}-n{choice.node}">{choice.node}</a> '
-    f'<span>{html.escape(shorten(text, MAX_EXCERPT))}</span> {signs}</li>'
+    f'<li id="{view.name}-c{choice.when}"><b>{choice.when}</b><span>{escaped(choice.how)}</span>'
+    f'<a href="#{view.name}-n{choice.node}">{choice.node}</a>'
+    f'<span class="t">{escaped(shorten(text, MAX_EXCERPT))}</span><span>{signs}</span></li>'
   )
 
 

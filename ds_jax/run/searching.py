@@ -31,6 +31,7 @@ from ds_jax.run.questions import (
   with_slots,
 )
 from ds_jax.run.session import Session
+from ds_jax.run.tree_pages import check_pages, write_tree, write_trees
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.types import FinishedTree, Problem
 
@@ -56,7 +57,7 @@ def search_problems(
 
 
 def search_problem(
-  session: Session, *, text: str, answer: str | None, select: str
+  session: Session, *, text: str, answer: str | None, select: str, html: str = ''
 ) -> tuple[Summary, str]:
   """Grows one tree for one problem; returns the summary, and the tree as text.
 
@@ -65,11 +66,14 @@ def search_problem(
     text: the problem.
     answer: what is right; None: not known, or, for the embedded task, the problem itself.
     select: which of answers.SELECTIONS gives the answer.
+    html: the file of a page of the tree; '': none.
 
   Raises:
     InputError: if the model cannot read the problem, or the verifier not its answer.
     Stopped: if asked to.
   """
+  if html:
+    check_pages(html)
   alone = dataclasses.replace(session, config=with_slots(session.config, 1))
   with open_engines(alone) as engines, Clock() as clock:
     problem = read_question(engines, text, answer)
@@ -90,11 +94,13 @@ def search_problem(
     **{name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')},
     **summarize_trees([row], cost),
   }
+  if html:
+    summary |= write_tree(session, html, row)
   return summary, '\n'.join([shown, *_split_lines(split_figures([row], cost))])
 
 
 def search_file(
-  session: Session, *, problems: str, output: str, select: str
+  session: Session, *, problems: str, output: str, select: str, html: str = ''
 ) -> tuple[Summary, str]:
   """Grows a tree for every problem of a file, and writes each as a line when it is finished.
 
@@ -105,6 +111,7 @@ def search_file(
     problems: the file.
     output: the file of lines.
     select: which of answers.SELECTIONS gives the answer.
+    html: the file of an overview, beside which each tree has a page; '': none.
 
   Returns:
     The summary over all problems, and a table as text.
@@ -113,6 +120,8 @@ def search_file(
     InputError: if no row can be used, or `output` belongs to something else.
     Stopped: if asked to; the same command goes on.
   """
+  if html:
+    check_pages(html)
   with open_engines(session) as opened:
     loaded = read_questions(opened, problems)
     per_device = -(-len(loaded.problems) // sharding.num_slot_shards(opened.mesh))
@@ -141,6 +150,8 @@ def search_file(
     'num_skipped': len(loaded.skipped),
     **figures,
   }
+  if html:
+    summary |= write_trees(session, html, rows)
   tables = [format_table(figures['table']), *_split_lines(split_figures(rows, cost))]
   return summary, '\n'.join([*tables, _accuracy_line(figures)])
 
