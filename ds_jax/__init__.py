@@ -20,7 +20,6 @@ _EXPORTS = {
   'CannotWrite': 'ds_jax.run.disk',
   'Config': 'ds_jax.config',
   'load_config': 'ds_jax.config',
-  'search_problems': 'ds_jax.run.searching',
   'make_mesh': 'ds_jax.sharding',
   'load_decoder': 'ds_jax.model.huggingface.load',
   'load_tokenizer': 'ds_jax.data.prompts',

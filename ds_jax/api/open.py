@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 
-from ds_jax.api.session import OpenSession, step_name
+from ds_jax.api.opened import Opened, step_name
+from ds_jax.api.session import OpenSession
 from ds_jax.checks import InputError
 from ds_jax.config import Config, config_from
 from ds_jax.config.load import file_fields, with_overrides
@@ -81,7 +82,7 @@ def open_session(
   )
   programs = programs_of(os.fspath(folder.root))
   programs.tell_loaded_jax()
-  return OpenSession(session, stop, programs)
+  return OpenSession(Opened(session, stop, programs))
 
 
 def _fields(

@@ -9,14 +9,19 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
+import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from ds_jax.report.inspect import Decode
 from ds_jax.report.text import number, shorten, visible
-from ds_jax.run.searching import Searched
+from ds_jax.report.tree_view import tree_fragment
+from ds_jax.run.searched import Searched
 from ds_jax.types import FinishedTree, Problem, Verdict
+
+# Of the trees that notebooks have shown: each has anchors of its own.
+_numbers = itertools.count(1)
 
 _MAX_TEXT = 60  # characters of a problem, or an answer, in a line
 
@@ -126,7 +131,7 @@ class SearchedTree:
     return f'{self._text}\n{self._answer_line()}'
 
   def _repr_html_(self) -> str:
-    return _preformatted(repr(self))
+    return tree_fragment(self._row, name=f'ds-tree-{next(_numbers)}')
 
   def _trajectory(self, node: int, is_collected: bool) -> Trajectory:
     tree = self.tree

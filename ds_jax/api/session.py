@@ -5,27 +5,19 @@ What is opened once (model, verifier, compiled programs, parameters) serves all 
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Literal, overload
 
+from ds_jax.api.opened import Opened
 from ds_jax.api.results import Outcome, SearchedTree, SearchedTrees
 from ds_jax.checks import InputError, check_choice
-from ds_jax.config import Config, config_from
-from ds_jax.config.load import with_overrides
+from ds_jax.config import Config
 from ds_jax.config.places import FOLDER
 from ds_jax.evaluate.answers import SELECTIONS
 from ds_jax.report.summary import summary_table
 from ds_jax.run.benchmarks import benchmarks_named
-from ds_jax.run.disk import CannotWrite, refusal
-from ds_jax.run.loaded import LoadedRun
-from ds_jax.run.program_cache import Programs
-from ds_jax.run.session import Session, check_step
-from ds_jax.run.stopping import ExitCode, Stopped, StopRequest
-from ds_jax.run.working import at_work
 from ds_jax.types import Problem
 
 Select = Literal['first_correct', 'best_q', 'vote']
@@ -46,26 +38,19 @@ class OpenSession:
   Methods are called from one thread, one at a time.
   """
 
-  def __init__(self, session: Session, stop: StopRequest, programs: Programs):
-    """Opens nothing yet.
-
-    Args:
-      session: of one process; its `should_stop` is `stop`.
-      stop: takes the signals.
-      programs: of the session's workdir.
-    """
-    self._session, self._stop, self._programs = session, stop, programs
-    self._loaded: LoadedRun | None = LoadedRun()
+  def __init__(self, opened: Opened):
+    """Loads nothing yet."""
+    self._opened = opened
 
   @property
   def config(self) -> Config:
     """All settings."""
-    return self._session.config
+    return self._opened.session.config
 
   @property
   def workdir(self) -> os.PathLike[str]:
     """The folder of the run."""
-    return self._session.workdir.root
+    return self._opened.session.workdir.root
 
   def warmstart(self) -> Outcome:
     """Trains a small new model on worked solutions of the embedded task, as `ds-jax warmstart`.
@@ -76,7 +61,7 @@ class OpenSession:
     """
     from ds_jax.run.warmstart import warmstart
 
-    with self._at_work(holds_lock=True, changes_parameters=True) as (session, _):
+    with self._opened.at_work(holds_lock=True, changes_parameters=True) as (session, _):
       return Outcome(warmstart(session))
 
   def train(self) -> Outcome:
@@ -90,7 +75,7 @@ class OpenSession:
     """
     from ds_jax.run.training import train
 
-    with self._at_work(holds_lock=True, changes_parameters=True) as (session, _):
+    with self._opened.at_work(holds_lock=True, changes_parameters=True) as (session, _):
       summary, text = train(session)
       return Outcome(summary, text or summary_table(summary))
 
@@ -145,7 +130,7 @@ class OpenSession:
     is_one = isinstance(problems, str | Problem)
     questions = [problems] if is_one else list(problems)
     _check_questions(questions)
-    with self._at_work({'search': settings}, step=step) as (session, loaded):
+    with self._opened.at_work({'search': settings}, step=step) as (session, loaded):
       searched, figures, text = search_texts(session, loaded, questions, select=select)
       decode = loaded.engines(session).tokenizer.decode_response
     trees = [SearchedTree(each, decode) for each in searched]
@@ -176,7 +161,7 @@ class OpenSession:
 
     names = benchmarks_named(benchmarks) if isinstance(benchmarks, str) else tuple(benchmarks)
     folder = None if output is None else FOLDER.read('output', os.fspath(output))
-    with self._at_work({'evaluate': settings}, step=step) as (session, loaded):
+    with self._opened.at_work({'evaluate': settings}, step=step) as (session, loaded):
       return Outcome(*evaluate(session, benchmarks=names, output=folder, loaded=loaded))
 
   def export(
@@ -201,7 +186,7 @@ class OpenSession:
     from ds_jax.run.exporting import export
 
     folder = FOLDER.read('output', os.fspath(output))
-    with self._at_work(step=step) as (session, _):
+    with self._opened.at_work(step=step) as (session, _):
       checkpoint = os.fspath(session.workdir.root)
       return Outcome(
         export(session, checkpoint=checkpoint, output=folder, dtype=dtype, adapter=adapter)
@@ -209,9 +194,7 @@ class OpenSession:
 
   def close(self) -> None:
     """Ends the verifier's processes and frees the parameters. May be called twice."""
-    if self._loaded is not None:
-      self._loaded.close()
-      self._loaded = None
+    self._opened.close()
 
   def __enter__(self) -> OpenSession:
     return self
@@ -222,54 +205,8 @@ class OpenSession:
     self.close()
 
   def __repr__(self) -> str:
-    state = 'open' if self._loaded is not None else 'closed'
+    state = 'closed' if self._opened.is_closed else 'open'
     return f'<ds_jax session of {self.workdir}, {state}>'
-
-  @contextlib.contextmanager
-  def _at_work(
-    self,
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    step: int | str | None = None,
-    holds_lock: bool = False,
-    changes_parameters: bool = False,
-  ) -> Iterator[tuple[Session, LoadedRun]]:
-    """Yields what a method works with; what ends the work early is as the class says."""
-    loaded, session = self._loaded, self._session
-    if loaded is None:
-      raise InputError(f'The session of {self.workdir} is closed; ds_jax.open_session opens it.')
-    if overrides and any(overrides.values()):
-      fields = with_overrides(dataclasses.asdict(session.config), overrides)
-      session = dataclasses.replace(session, config=config_from(fields))
-    if step is not None:
-      session = dataclasses.replace(session, step=step_name(step))
-    if changes_parameters:
-      loaded.close()  # what it holds would be old, and takes up memory
-    try:
-      with at_work(session, self._stop, self._programs, holds_lock=holds_lock, runs_model=True):
-        yield session, loaded
-    except Stopped as e:
-      session.progress.note(f'{e.words} The same call goes on.')
-      if self._stop.exit_code == ExitCode.TERMINATED:
-        raise SystemExit(int(ExitCode.TERMINATED)) from None
-      raise KeyboardInterrupt from None
-    except InputError as e:
-      raise e.with_traceback(None) from None  # its words are enough, as at the shell
-    except (CannotWrite, OSError) as e:
-      raise refusal(e) from e
-    finally:
-      session.progress.finish()
-
-
-def step_name(step: int | str) -> str:
-  """The text that names a checkpoint.
-
-  Raises:
-    InputError: if it names none.
-  """
-  name = str(step)
-  check_step('step', name)
-  return name
 
 
 def _check_questions(questions: Sequence[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +21,11 @@ def visible(text: str, *, keep: str = '') -> str:
     return character.encode('unicode_escape').decode()
 
   return ''.join(map(shown, text))
+
+
+def escaped(value: Any) -> str:
+  """Returns a value as text for HTML: escaped, unprintable characters visible; line breaks stay."""
+  return html.escape(visible(str(value), keep='\n'))
 
 
 def shorten(text: str, limit: int) -> str:
