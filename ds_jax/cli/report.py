@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ds_jax.cli.registry import Flags, Needs
 from ds_jax.cli.result import Result
+from ds_jax.config.annotations import Count
 from ds_jax.config.places import FOLDER
 
 if TYPE_CHECKING:
@@ -20,9 +21,11 @@ NEEDS = Needs(workdir=True)
 @dataclasses.dataclass(frozen=True)
 class Args(Flags):
   output: Annotated[str, FOLDER] = ''  # folder to write them to (default: the workdir)
+  # right responses of each evaluation set that the page shows, and as many wrong ones
+  responses: Count = 2
 
 
 def run(session: Session, args: Args) -> Result:
   from ds_jax.run.reporting import report
 
-  return Result(*report(session, args.output))
+  return Result(*report(session, args.output, num_responses=args.responses))

@@ -15,10 +15,12 @@ from ds_jax.config.compare import (
   stored_config,
 )
 from ds_jax.config.derived import (
+  best_metric,
   context_length,
   goes_by_trajectory,
   num_updates,
   response_limit,
+  samples_by_set,
   scored_temperature,
   temperature_name,
   trained_temperature,
@@ -72,6 +74,7 @@ __all__ = [
   'TrainConfig',
   'VerifyConfig',
   'WarmstartConfig',
+  'best_metric',
   'check_training',
   'config_from',
   'context_length',
@@ -82,6 +85,7 @@ __all__ = [
   'load_config',
   'num_updates',
   'response_limit',
+  'samples_by_set',
   'scored_temperature',
   'digest',
   'settings_digest',

@@ -75,7 +75,9 @@ class DataConfig:
   # (with `datasets`), 'gym:TASK[?OPTION=VALUE&…]' (with `reasoning-gym`), or several with weights:
   # '2*gym:chain_sum + file:a.jsonl' (config/mixtures.py); must be given
   source: Annotated[str, SOURCE] = ''
-  eval_source: Annotated[str, SOURCE] = ''  # '': the held-out split of `source`
+  # '': the held-out split of `source`. Several, joined likewise, are evaluation sets: each has its
+  # figures and its curve and is whole, whatever it shares with others; weights do not matter here
+  eval_source: Annotated[str, SOURCE] = ''
   train_split: str = 'train'  # of tfds and hf sources and of 'countdown'
   eval_split: str = 'heldout'  # likewise; a benchmark has but one
   # where TFDS builders keep their files, or a bucket; '': WORKDIR/data
@@ -486,8 +488,11 @@ class ExploreConfig:
 class EvaluateConfig:
   """How pass@1 is measured before, during and after a run."""
 
-  num_problems: Count = 0  # of the evaluation split; 0: all
+  # of the evaluation split, of several evaluation sets in turn; 0: all
+  num_problems: Count = 0
   num_samples: Coming[Positive] = 32  # direct rollouts per problem
+  # of some of several evaluation sets, by name, instead of num_samples, e.g. math500:4,gsm8k:1
+  set_samples: Later[Coming[str]] = ''
   before_training: Neutral[bool] = True  # whether the untrained policy is evaluated
   # training steps between evaluations; 0: before and after the run only
   every_steps: Coming[Count] = 0
@@ -516,6 +521,9 @@ class CheckpointConfig:
   every_steps: Positive = 10  # training steps between checkpoints; the end of a round always saves
   keep: Positive = 2  # newest checkpoints kept
   keep_best: Count = 0  # besides, those whose evaluation had the highest pass@1
+  # of several evaluation sets, by which pass@1 a checkpoint is the best, here and for --step=best:
+  # '' (over all problems), 'mean' (over the sets), or a set's name, e.g. aime2025
+  best_by: Later[str] = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 
 from ds_jax.checks import InputError
-from ds_jax.config.derived import context_length, goes_by_trajectory, temperature_name
+from ds_jax.config.derived import (
+  MEAN_OF_SETS,
+  context_length,
+  evaluation_sets,
+  goes_by_trajectory,
+  samples_by_set,
+  temperature_name,
+)
 from ds_jax.config.fields import Config, TrainConfig
 
 _ONE_CHILD_AT_A_TIME = ('direct', 'fork', 'prefix')  # policies that draw children so
@@ -40,6 +47,7 @@ def check_contradictions(config: Config) -> None:
   _check_policy_loss(config)
   _check_importance(config)
   _check_adapters(config)
+  _check_set_samples(config)
   if config.model.attention_kernel == 'on' and config.mesh.tensor > 1:
     raise InputError(
       f"model.attention_kernel = 'on' needs whole heads on every device, got mesh.tensor = "
@@ -274,8 +282,50 @@ def _check_adapters(config: Config) -> None:
     )
 
 
+def _check_set_samples(config: Config) -> None:
+  """Raises InputError for numbers of samples of evaluation sets that do not exist."""
+  unknown = sorted(samples_by_set(config).keys() - set(evaluation_sets(config)))
+  if unknown:
+    raise InputError(
+      f'evaluate.set_samples = {config.evaluate.set_samples} is about {", ".join(unknown)}: '
+      f"{_known_sets(config)} Name one of several, or set evaluate.set_samples=''."
+    )
+
+
+def _check_best_by(config: Config) -> None:
+  """Raises InputError where no evaluation could tell which checkpoint is the best."""
+  by, sets = config.checkpoint.best_by, evaluation_sets(config)
+  if not by:
+    return
+  if not sets or by not in (MEAN_OF_SETS, *sets):
+    raise InputError(
+      f'checkpoint.best_by = {by} is about one of several evaluation sets, or their mean: '
+      f'{_known_sets(config)} Set checkpoint.best_by to {MEAN_OF_SETS} or the name of one of '
+      "several, or to '' for pass@1 over all problems."
+    )
+  num_problems = config.evaluate.num_problems
+  if 0 < num_problems < len(sets):
+    raise InputError(
+      f'checkpoint.best_by = {by} needs problems of each of {len(sets)} evaluation sets, and '
+      f'evaluate.num_problems = {num_problems} are fewer; raise it, or 0: all.'
+    )
+
+
+def _known_sets(config: Config) -> str:
+  """What evaluation sets there are, as a sentence."""
+  field = 'data.eval_source' if config.data.eval_source else 'data.source'
+  sets = evaluation_sets(config)
+  if not sets:
+    return f'{field} names but one set, which needs no name.'
+  return f'{field} has the sets {", ".join(sets)}.'
+
+
 def check_training(config: Config) -> None:
-  """Raises InputError for what only a training run cannot do: its longest path fits no row."""
+  """Raises InputError for what only a training run cannot do.
+
+  Its longest path fits no row, or no evaluation tells which checkpoint is the best.
+  """
+  _check_best_by(config)
   search, train, length = config.search, config.train, context_length(config)
   if length > train.row_length:
     raise InputError(

@@ -48,10 +48,10 @@ def find_overlaps(problems: Iterable[Problem], benchmark: Sequence[Problem]) -> 
   return sorted(overlaps, key=lambda o: (-o.share, o.problem_id, o.benchmark_id))
 
 
-def num_shared_questions(problems: Iterable[Problem], held_out: Iterable[Problem]) -> int:
-  """How many held-out questions are training questions, too; case and white space do not matter."""
+def shared_questions(problems: Iterable[Problem], held_out: Iterable[Problem]) -> list[Problem]:
+  """Held-out problems whose questions are training questions, whatever their case and space."""
   questions = {normal_question(problem.prompt) for problem in problems}
-  return sum(normal_question(problem.prompt) in questions for problem in held_out)
+  return [problem for problem in held_out if normal_question(problem.prompt) in questions]
 
 
 def normal_question(text: str) -> str:

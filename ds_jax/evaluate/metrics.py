@@ -97,6 +97,28 @@ def sample_counts(fewest: int) -> list[int]:
   return sorted((powers | {fewest}) - {0})
 
 
+def average(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+  """Returns the unweighted mean of the sets' pass@1 with its 95 % interval.
+
+  The errors of the sets are independent: the squares of the distances from the shares to the ends
+  of their intervals add up, each side for itself (method of variance estimates recovery, Zou and
+  Donner 2008, Statistics in Medicine 27:1693-1702). So it is as good at the edges as theirs.
+
+  Args:
+    figures: of each set, from `pass_figures`.
+  """
+  mean = float(np.mean([of_set['pass_at_1'] for of_set in figures]))
+  below = [of_set['pass_at_1'] - of_set['low'] for of_set in figures]
+  above = [of_set['high'] - of_set['pass_at_1'] for of_set in figures]
+  errors = [of_set['standard_error'] for of_set in figures]
+  return {
+    'pass_at_1': mean,
+    'low': max(0.0, mean - math.hypot(*below) / len(figures)),
+    'high': min(1.0, mean + math.hypot(*above) / len(figures)),
+    'standard_error': math.hypot(*errors) / len(figures),
+  }
+
+
 def mean_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
   """Returns the mean over problems and a 95 % interval that holds near 0 and 1, too.
 
@@ -179,8 +201,9 @@ def evaluation_metrics(
 
   Args:
     rows: of `outcome`, with or without more fields.
-    sources: {problem id: name of its source}, '' where there is but one. With several sources each
-      has its pass@1 and number of problems, too.
+    sources: {problem id: name of its source}, '' where there is but one. Several sources are
+      evaluation sets: each has its figures, too, and there is their mean, if each has a problem
+      whose samples could be verified.
   """
   counts = count_correct(rows)
   figures = pass_figures(counts)
@@ -201,15 +224,32 @@ def evaluation_metrics(
       'evaluate/cut_share': float(np.mean([row['is_cut'] for row in rows])),
       'evaluate/cut_correct_share': float(np.mean([is_cut_correct(row) for row in rows])),
     }
-  for source, counts_there in by_source(counts, sources or {}).items():
-    of_source = pass_figures(counts_there)
-    metrics[f'evaluate/num_problems/{source}'] = of_source['num_problems']
-    if of_source['num_problems']:
+  sets = by_source(counts, sources or {})
+  return metrics | _set_metrics({name: pass_figures(sets[name]) for name in sets})
+
+
+def _set_metrics(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+  """Metrics of several evaluation sets by their names, and of their mean; none of no sets."""
+  metrics = {}
+  for name, of_set in figures.items():
+    metrics |= {
+      f'evaluate/num_problems/{name}': of_set['num_problems'],
+      f'evaluate/num_samples/{name}': of_set['num_samples'],
+    }
+    if of_set['num_problems']:
       metrics |= {
-        f'evaluate/pass_at_1/{source}': of_source['pass_at_1'],
-        f'evaluate/pass_at_1_low/{source}': of_source['low'],
-        f'evaluate/pass_at_1_high/{source}': of_source['high'],
+        f'evaluate/pass_at_1/{name}': of_set['pass_at_1'],
+        f'evaluate/pass_at_1_low/{name}': of_set['low'],
+        f'evaluate/pass_at_1_high/{name}': of_set['high'],
+        f'evaluate/pass_at_k/{name}': of_set['pass_at'][of_set['num_samples']],
       }
+  if figures and all(of_set['num_problems'] for of_set in figures.values()):
+    mean = average(list(figures.values()))
+    metrics |= {
+      'evaluate/mean_pass_at_1': mean['pass_at_1'],
+      'evaluate/mean_pass_at_1_low': mean['low'],
+      'evaluate/mean_pass_at_1_high': mean['high'],
+    }
   return metrics
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +34,8 @@ def sample_row(
 ) -> dict[str, Any]:
   """Returns the row of the results file for one width-1 tree, as plain values.
 
+  Of several evaluation sets it has the name of the problem's.
+
   Args:
     tree: one rollout.
     problem: what it was grown for.
@@ -42,12 +43,17 @@ def sample_row(
     read_answer: returns the answer of a response text, or None.
   """
   text = tokenizer.decode_response(tree.tokens)
-  return outcome(tree, tokenizer.stop_ids) | {
-    'gold': problem.answer,
-    'answer': read_answer(text),
-    'question': problem.prompt,
-    'response': text,
-  }
+  set_name = {'set': problem.source} if problem.source else {}
+  return (
+    outcome(tree, tokenizer.stop_ids)
+    | set_name
+    | {
+      'gold': problem.answer,
+      'answer': read_answer(text),
+      'question': problem.prompt,
+      'response': text,
+    }
+  )
 
 
 def summarize_samples(rows: Sequence[Mapping[str, Any]], verifier: str = 'math') -> dict[str, Any]:
@@ -144,22 +150,3 @@ def _share_of(votes: Sequence[Vote]) -> float:
       flags.setdefault(answer_class, []).append(flag)
   most = max(map(len, flags.values()), default=0)
   return mean_or_zero([float(np.mean(f)) for f in flags.values() if len(f) == most])
-
-
-def average(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-  """Returns the unweighted mean of the benchmarks' pass@1 with its 95 % interval.
-
-  The errors of the benchmarks are independent: the squares of the distances from the shares to the
-  ends of their intervals add up, each side for itself (method of variance estimates recovery, Zou
-  and Donner 2008, Statistics in Medicine 27:1693-1702). So it is as good at the edges as theirs.
-  """
-  mean = float(np.mean([benchmark['pass_at_1'] for benchmark in figures]))
-  below = [benchmark['pass_at_1'] - benchmark['low'] for benchmark in figures]
-  above = [benchmark['high'] - benchmark['pass_at_1'] for benchmark in figures]
-  errors = [benchmark['standard_error'] for benchmark in figures]
-  return {
-    'pass_at_1': mean,
-    'low': max(0.0, mean - math.hypot(*below) / len(figures)),
-    'high': min(1.0, mean + math.hypot(*above) / len(figures)),
-    'standard_error': math.hypot(*errors) / len(figures),
-  }

@@ -9,6 +9,8 @@ import numpy as np
 
 TRAIN, EVALUATE, BEFORE = '#2563a8', '#d9480f', '#8a929c'
 SECOND, THIRD = '#0f8a72', '#8a5fb0'
+# Of several evaluation sets, side by side.
+SETS = ('#2563a8', '#0f8a72', '#8a5fb0', '#b8860b', '#c2255c', '#5c940d', '#1098ad', '#6b4f3a')
 INK, MUTED, GRID = '#20262d', '#6b7480', '#e4e7eb'
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ds_jax.report.axes import EVALUATE, MUTED, SECOND, distances, finish, percent_axis, style
+from ds_jax.report.axes import (
+  EVALUATE,
+  MUTED,
+  SECOND,
+  SETS,
+  distances,
+  finish,
+  percent_axis,
+  style,
+)
 from ds_jax.report.text import visible
 
 _TOKENS = 'search/tokens_so_far'
+_MEAN = 'mean_'  # before figures of the mean over several evaluation sets
 
 Metrics = Sequence[Mapping[str, Any]]
 
@@ -55,21 +66,44 @@ def _tokens_tick(x: float, _: int) -> str:
 
 
 def _plot_evaluations(axis: Any, evaluations: Metrics, place: Callable[[Any], float]) -> None:
-  """pass@1 with 95 % intervals, and pass@k above it."""
-  measured = [row for row in evaluations if row.get('evaluate/pass_at_1') is not None]
-  if not measured:
+  """pass@1 with 95 % intervals, and pass@k above it; or pass@1 of several sets and their mean."""
+  if any(row.get(f'evaluate/{_MEAN}pass_at_1') is not None for row in evaluations):
+    _plot_sets(axis, evaluations, place)
     return
-  x = [place(row) for row in measured]
-  y = [row['evaluate/pass_at_1'] for row in measured]
-  reach = np.hstack([distances(row, prefix='evaluate/') for row in measured])
-  line = {'color': EVALUATE, 'linewidth': 2, 'zorder': 5}
-  axis.plot(x, y, marker='o', markersize=5.5, label='held-out pass@1', **line)
-  axis.errorbar(x, y, yerr=reach, fmt='none', color=EVALUATE, capsize=3, elinewidth=1.2)
+  measured = _plot_pass_at_1(axis, evaluations, place, label='held-out pass@1')
   with_k = [row for row in measured if _has_k(row)]
   if with_k:
     x, y = [place(row) for row in with_k], [row['evaluate/pass_at_k'] for row in with_k]
     label = f'held-out pass@{with_k[-1]["evaluate/num_samples"]}'
     axis.plot(x, y, color=SECOND, linewidth=2, marker='o', markersize=4.5, label=label)
+
+
+def _plot_sets(axis: Any, evaluations: Metrics, place: Callable[[Any], float]) -> None:
+  """pass@1 of each evaluation set, and the mean over them with 95 % intervals."""
+  prefix = 'evaluate/pass_at_1/'
+  names = sorted({name for row in evaluations for name in row if name.startswith(prefix)})
+  for name, colour in zip(names, itertools.cycle(SETS), strict=False):
+    measured = [row for row in evaluations if row.get(name) is not None]
+    x, y = [place(row) for row in measured], [row[name] for row in measured]
+    label = visible(name.removeprefix(prefix))
+    axis.plot(x, y, color=colour, linewidth=1.6, marker='o', markersize=4, label=label)
+  _plot_pass_at_1(axis, evaluations, place, label='mean over sets', of=_MEAN)
+
+
+def _plot_pass_at_1(
+  axis: Any, evaluations: Metrics, place: Callable[[Any], float], *, label: str, of: str = ''
+) -> Metrics:
+  """pass@1 with 95 % intervals, `of` all problems or of the mean; returns the rows that have it."""
+  name = f'evaluate/{of}pass_at_1'
+  measured = [row for row in evaluations if row.get(name) is not None]
+  if not measured:
+    return ()
+  x, y = [place(row) for row in measured], [row[name] for row in measured]
+  reach = np.hstack([distances(row, prefix=f'evaluate/{of}') for row in measured])
+  line = {'color': EVALUATE, 'linewidth': 2, 'zorder': 5}
+  axis.plot(x, y, marker='o', markersize=5.5, label=label, **line)
+  axis.errorbar(x, y, yerr=reach, fmt='none', color=EVALUATE, capsize=3, elinewidth=1.2)
+  return measured
 
 
 def _has_k(row: Mapping[str, Any]) -> bool:

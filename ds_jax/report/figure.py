@@ -29,6 +29,7 @@ from ds_jax.report.axes import (
 )
 from ds_jax.report.curve import draw_curve
 from ds_jax.report.metrics import series
+from ds_jax.report.summary import result_figures
 
 Metrics = Sequence[Mapping[str, Any]]
 Panel = Callable[[Any, Metrics], None]  # draws one quantity on an axis
@@ -88,11 +89,11 @@ def _round_ends(metrics: Metrics) -> list[int]:
 
 
 def _draw_bars(axis: Any, summary: Mapping[str, Any]) -> None:
-  """Held-out pass@1 before and after, with 95 % intervals; a run that has only 'after' shows it."""
-  style(axis, 'Held-out pass@1', size=13)
+  """The result before and after, with 95 % intervals; a run that has only 'after' shows it."""
+  name, before, after = result_figures(summary)
+  style(axis, 'Held-out pass@1' if name == 'pass@1' else 'Mean over sets', size=13)
   percent_axis(axis)
   axis.grid(visible=False, axis='x')
-  before, after = summary.get('before') or {}, summary.get('after') or {}
   bars = {'before': (before, BEFORE), 'after': (after, EVALUATE)}
   if after and not before:
     del bars['before']

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ds_jax.report.metrics import series
 from ds_jax.report.summary import cost_line, headline, skipped_line, table_rows
-from ds_jax.report.text import duration, escaped, number, or_dash, percent
+from ds_jax.report.text import duration, escaped, number, or_dash, percent, shorten
 from ds_jax.report.tree_style import TREE_STYLE
 from ds_jax.report.tree_view import tree_section
 
@@ -42,6 +42,8 @@ pre, code { font: 13px/1.5 ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu San
 pre { margin: 0; padding: .8rem .9rem; overflow-x: auto; background: var(--soft);
   border-radius: 0 0 6px 6px; }
 """
+
+_RESPONSE_LENGTH = 6000  # characters of a response that are shown
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -125,6 +127,7 @@ def render_page(
     _paragraph(_beside_line(summary)),
     _section('Evaluation', _table(table_rows(summary))),
     _paragraph(skipped_line(summary)),
+    _section('Responses', _responses(summary.get('responses') or {})),
     _section('Search and learning', _statistics_table(metrics)),
     _section('Rounds', _rounds_table(metrics)),
     _section('Example trees', _trees(summary.get('trees') or ())),
@@ -208,6 +211,24 @@ def _rounds_table(metrics: Sequence[Mapping[str, Any]]) -> str:
     if row['kind'] == 'filter':
       rows.append([or_dash(row.get(metric.name), metric.write) for metric in _ROUNDS])
   return _table(rows) if len(rows) > 1 else ''
+
+
+def _responses(responses: Mapping[str, Any]) -> str:
+  """Returns responses of an evaluation, each folded away with its question; '' without any."""
+  if not responses.get('rows'):
+    return ''
+  note = f'Right and wrong ones of {responses["file"]}, which has all. Long ones lack their middle.'
+  parts = [f'<p class="muted">{escaped(note)}</p>']
+  for row in responses['rows']:
+    title = f'{row["verdict"]}: {row["id"]}, sample {row.get("sample")}'
+    facts = [f'answer {row.get("answer")}', f'right is {row.get("gold")}']
+    facts.append(f'{row.get("num_tokens")} tokens{", cut off" if row.get("is_cut") else ""}')
+    texts = [f'{title} · {" · ".join(facts)}', row.get('question'), row.get('response')]
+    head, question, response = (escaped(shorten(str(text), _RESPONSE_LENGTH)) for text in texts)
+    parts.append(
+      f'<details><summary>{head}</summary><pre>{question}</pre><pre>{response}</pre></details>'
+    )
+  return '\n'.join(parts)
 
 
 def _trees(trees: Iterable[Mapping[str, Any]]) -> str:

@@ -5,7 +5,8 @@ A summary is a plain dict that JSON can write; every field may be missing:
   title    str
   before   evaluation before training: pass_at_1, pass_at_1_low, pass_at_1_high (95 % interval),
   after      pass_at_k, num_problems, num_samples; the same after it; None: not evaluated;
-             with several sources also pass_at_1/NAME, pass_at_1_low/NAME, … of each;
+             with several evaluation sets also pass_at_1/NAME, pass_at_1_low/NAME, … of each, and
+             mean_pass_at_1, mean_pass_at_1_low, … over the sets;
              at further temperatures also t_1.2/pass_at_1, t_1.2/pass_at_1_low, …
   steps    training steps
   updates  optimizer updates that they were to make
@@ -17,6 +18,7 @@ A summary is a plain dict that JSON can write; every field may be missing:
   config   the run's settings, nested by section
   trees    [{title, text, question, gold, tree}], example trees: `text` by format_tree, `tree` by
            tree_to_dict; older runs have title and text
+  responses  of the last evaluation: file (that has all), rows (some, from choose_responses)
   beside   what other runs reached with as many tokens, from the file that log.beside names, e.g. of
            `python tests/benchmarks/learning.py curve`: label, command (that makes those runs), k
            (samples per problem), points ([{tokens, pass_at_1, pass_at_k}], tokens so far, shares)
@@ -30,9 +32,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, first_line
+from ds_jax.report.responses import choose_responses
 from ds_jax.report.text import duration, or_dash, percent
 
-_OF_SOURCE = 'pass_at_1/'  # stands before the name of one of several sources
+_OF_SOURCE = 'pass_at_1/'  # stands before the name of one of several evaluation sets
+_OF_MEAN = 'mean_'  # stands before figures of the mean over the sets
 
 # Fields that hold the seconds of their whole row; other time/… fields are parts, or rates.
 WHOLE_ROW_TIMES = ('step', 'filter', 'evaluate', 'warmstart')
@@ -106,10 +110,14 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ('', *columns, 'change'),
     ('pass@1 (95 % interval)', *map(with_interval, columns.values()), change),
   ]
-  for source in _sources(columns.values()):
+  for source in set_names(columns.values()):
     of_source = {label: figures_of(column, source) for label, column in columns.items()}
     change = _change_of('pass_at_1', of_source)
     rows.append((f'  {source}', *map(with_interval, of_source.values()), change))
+  means = {label: mean_figures(column) for label, column in columns.items()}
+  if any(means.values()):
+    change = _change_of('pass_at_1', means)
+    rows.append(('  mean over sets', *map(with_interval, means.values()), change))
   counts = [evaluation.get('num_samples') for evaluation in reversed(columns.values())]
   k = next(filter(None, counts), 'k')
   if k != 1 and any('pass_at_k' in evaluation for evaluation in columns.values()):
@@ -119,14 +127,35 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     at_it = {label: _figures_under(column, prefix) for label, column in columns.items()}
     label = f'pass@1 at temperature {prefix.removeprefix("t_")}'
     rows.append((label, *map(with_interval, at_it.values()), _change_of('pass_at_1', at_it)))
-  for name, label in (('num_problems', 'problems'), ('num_samples', 'samples per problem')):
-    counts = [or_dash(evaluation.get(name), '{:,}'.format) for evaluation in columns.values()]
-    rows.append((label, *counts, ''))
+  counts = [
+    or_dash(evaluation.get('num_problems'), '{:,}'.format) for evaluation in columns.values()
+  ]
+  rows.append(('problems', *counts, ''))
+  rows.append(('samples per problem', *map(_num_samples, columns.values()), ''))
   return rows if 'before' in columns else [row[:-1] for row in rows]
 
 
-def _sources(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
-  """The names of several sources that evaluations tell apart, sorted."""
+def _num_samples(evaluation: Mapping[str, Any]) -> str:
+  """Returns '8', or '4 to 32' where evaluation sets have different numbers; '–' if unknown."""
+  fewest, counts = evaluation.get('num_samples'), []
+  for source in set_names([evaluation]):
+    counts.append(figures_of(evaluation, source).get('num_samples', fewest))
+  if fewest is None or len(set(counts)) < 2:
+    return or_dash(fewest, '{:,}'.format)
+  return f'{min(counts):,} to {max(counts):,}'
+
+
+def pass_rates_in_words(evaluation: Mapping[str, Any]) -> list[str]:
+  """Returns ['pass@1 34.3 % [29.9, 39.0]'], and with several sets that of each and the mean."""
+  words = [f'pass@1 {with_interval(evaluation)}']
+  for source in set_names([evaluation]):
+    words.append(f'{source} {with_interval(figures_of(evaluation, source))}')
+  mean = mean_figures(evaluation)
+  return [*words, f'mean over sets {with_interval(mean)}'] if mean else words
+
+
+def set_names(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
+  """The names of several evaluation sets, sorted."""
   names = {name for evaluation in evaluations for name in evaluation}
   return sorted(name.removeprefix(_OF_SOURCE) for name in names if name.startswith(_OF_SOURCE))
 
@@ -155,8 +184,17 @@ def _figures_under(evaluation: Mapping[str, Any], prefix: str) -> dict[str, Any]
   return figures
 
 
+def mean_figures(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+  """The figures of the mean over several evaluation sets, under their names without it."""
+  figures = {}
+  for name, value in evaluation.items():
+    if name.startswith(_OF_MEAN):
+      figures[name.removeprefix(_OF_MEAN)] = value
+  return figures
+
+
 def figures_of(evaluation: Mapping[str, Any], source: str) -> dict[str, Any]:
-  """The figures of one of several sources, under their names without it."""
+  """The figures of one of several evaluation sets, under their names without it."""
   suffix, figures = f'/{source}', {}
   for name, value in evaluation.items():
     if name.endswith(suffix):
@@ -197,10 +235,10 @@ def skipped_line(summary: Mapping[str, Any]) -> str:
 
 def result_line(summary: Mapping[str, Any]) -> str:
   """Returns 'pass@1 34.3 % [29.9, 39.0], before training 11.8 % [10.0, 13.7]'; '' without any."""
-  before, after = summary.get('before') or {}, summary.get('after') or {}
+  name, before, after = result_figures(summary)
   if after.get('pass_at_1') is None:
     return ''
-  line = f'pass@1 {with_interval(after)}'
+  line = f'{name} {with_interval(after)}'
   if before.get('pass_at_1') is not None:
     line += f', before training {with_interval(before)}'
   return line
@@ -208,15 +246,27 @@ def result_line(summary: Mapping[str, Any]) -> str:
 
 def headline(summary: Mapping[str, Any]) -> str:
   """Returns the result in one sentence."""
-  before = (summary.get('before') or {}).get('pass_at_1')
-  after = (summary.get('after') or {}).get('pass_at_1')
+  name, before_figures, after_figures = result_figures(summary)
+  before, after = before_figures.get('pass_at_1'), after_figures.get('pass_at_1')
   if before is None and after is not None:
-    return f'pass@1 after training is {percent(after)}'
+    return f'{name} after training is {percent(after)}'
   if before is None:
     return 'Nothing has been evaluated yet'
   if after is None:
-    return f'pass@1 before training is {percent(before)}'
-  return f'pass@1 went from {percent(before)} to {percent(after)} ({_change(before, after)})'
+    return f'{name} before training is {percent(before)}'
+  return f'{name} went from {percent(before)} to {percent(after)} ({_change(before, after)})'
+
+
+def result_figures(summary: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+  """What the result is called, and its figures before and after: the mean over several sets.
+
+  A large set would hide a small one in pass@1 over all problems.
+  """
+  before, after = summary.get('before') or {}, summary.get('after') or {}
+  sets, means = set_names([before, after]), (mean_figures(before), mean_figures(after))
+  if not sets or any(bool(m) != bool(e) for m, e in zip(means, (before, after), strict=True)):
+    return 'pass@1', before, after
+  return f'mean pass@1 over {len(sets)} sets', *means
 
 
 def with_interval(evaluation: Mapping[str, Any]) -> str:
@@ -271,6 +321,19 @@ def read_beside(path: str) -> dict[str, Any]:
       f'{", ".join(_OF_POINT)}, as `python tests/benchmarks/learning.py curve` writes them.'
     )
   return {name: fields[name] for name in _BESIDE}
+
+
+def read_responses(path: pathlib.Path, count: int) -> list[Mapping[str, Any]]:
+  """Returns some responses out of the file of an evaluation; see `choose_responses`.
+
+  Raises:
+    InputError: if the file cannot be read, or holds something else.
+  """
+  try:
+    with path.open(encoding='utf-8') as lines:
+      return choose_responses(map(json.loads, lines), count)
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    raise InputError(f'{path} cannot be read: {first_line(e)}.') from e
 
 
 def _is_curve(fields: Any) -> bool:

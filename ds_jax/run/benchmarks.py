@@ -16,7 +16,8 @@ from ds_jax.config.mixtures import EMBEDDED
 from ds_jax.data.benchmarks import BENCHMARKS
 from ds_jax.data.prepared import load_benchmark
 from ds_jax.evaluate import table
-from ds_jax.evaluate.samples import average, summarize_samples
+from ds_jax.evaluate.metrics import average
+from ds_jax.evaluate.samples import summarize_samples
 from ds_jax.run.durable import write_atomically, write_json
 from ds_jax.run.engines import Engines
 from ds_jax.run.loaded import LoadedRun

@@ -80,6 +80,7 @@ class Checkpointer:
     note: Callable[[str], None] = print,
     keep_best: int = 0,
     *,
+    metric: str = '',
     renames_folders: bool = True,
   ):
     """Opens (and makes) the folder.
@@ -90,13 +91,15 @@ class Checkpointer:
         only to be read, by a process beside the one that writes; nothing in it is touched.
       note: told in one line when a checkpoint is passed over.
       keep_best: checkpoints of the highest score kept besides.
+      metric: of the evaluation that a checkpoint was saved with, which is its score, whatever was
+        the score when it was saved; '': that one.
       renames_folders: whether the file system does. All processes must say the same.
     """
     if keep is not None and keep < 1:
       raise InputError(f'Expected checkpoint.keep >= 1, got {keep}.')
     self._folder = Path(folder).absolute()
     self._keep, self._keep_best = keep, keep_best
-    self._renames_folders = renames_folders
+    self._metric, self._renames_folders = metric, renames_folders
     self._note = note
     self._writer = ThreadPoolExecutor(1, 'ds_jax: checkpoint')
     self._pending: tuple[int, Future] | None = None  # step that is being written
@@ -336,6 +339,9 @@ class Checkpointer:
     old_score = self._folder / str(number) / _OLD_SCORE
     if score is None and old_score.exists():
       score = json.loads(old_score.read_text())['score']
+    evaluations = list(stored['host'].get('evaluations', {}).values())
+    if score is not None and evaluations and self._metric:
+      score = evaluations[-1].get(self._metric)
     return Saved(number, int(stored['host']['step']), score)
 
   def _read(self, step: int, abstract_state: Any, part: str) -> tuple[Any, dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.config import digest, temperature_name
 from ds_jax.evaluate.metrics import evaluation_metrics
-from ds_jax.report.summary import figures_of, with_interval
+from ds_jax.report.summary import figures_of, mean_figures, with_interval
 from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.disk import is_writable
 from ds_jax.run.loaded import LoadedRun
@@ -126,6 +126,9 @@ def _evaluate_split(session: Session, loaded: LoadedRun, output: str | None) -> 
   lines = [f'{_result_line(figures)}, {chosen.name}']
   for source in sorted(set(sources.values()) - {''}):
     lines.append(f'  {source}: {_result_line(figures | figures_of(figures, source))}')
+  if 'evaluate/mean_pass_at_1' in figures:
+    mean = mean_figures({name.removeprefix('evaluate/'): x for name, x in figures.items()})
+    lines.append(f'  mean over sets: pass@1 {with_interval(mean)}')
   for temperature, drawn_at_it in at_further.items():
     of_it = evaluation_metrics(drawn_at_it[SPLIT_FILE], sources)
     summary |= of_temperature(of_it, temperature)

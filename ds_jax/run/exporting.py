@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from ds_jax.checks import InputError, check_choice
+from ds_jax.config import best_metric
 from ds_jax.data.prompts import save_tokenizer
 from ds_jax.model.huggingface.peft import save_adapters
 from ds_jax.model.huggingface.save import check_output, save_decoder
@@ -60,7 +61,13 @@ def export(
   check_output(folder, {'the model of the run': model.folder})
   mesh = make_mesh(fsdp=-1)
   restored = restore_params(
-    workdir, model.decoder_config, mesh, progress=session.progress, step=session.step, lora=lora
+    workdir,
+    model.decoder_config,
+    mesh,
+    progress=session.progress,
+    step=session.step,
+    metric=best_metric(run.config),
+    lora=lora,
   )
   if restored is None:
     raise InputError(

@@ -10,7 +10,8 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import types
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -159,11 +160,18 @@ def grow_in_memory(
   return Grown([store.trees[key_of(job)] for job in work.jobs], counters)
 
 
-def rollout_jobs(prompts: Sequence[tuple[Problem, np.ndarray]], num_samples: int) -> list[Job]:
-  """`num_samples` jobs per problem, a problem's samples in a row."""
-  return [
-    Job(problem, tokens, sample) for problem, tokens in prompts for sample in range(num_samples)
-  ]
+def rollout_jobs(
+  prompts: Sequence[tuple[Problem, np.ndarray]],
+  num_samples: int,
+  *,
+  by_source: Mapping[str, int] = types.MappingProxyType({}),
+) -> list[Job]:
+  """`num_samples` jobs per problem, or those of its source; a problem's samples in a row."""
+  jobs = []
+  for problem, tokens in prompts:
+    for sample in range(by_source.get(problem.source, num_samples)):
+      jobs.append(Job(problem, tokens, sample))
+  return jobs
 
 
 def key_of(item: Job | FinishedTree) -> JobKey:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ds_jax.config import temperature_name
+from ds_jax.config import samples_by_set, temperature_name
 from ds_jax.evaluate.answers import answer_reader
 from ds_jax.evaluate.metrics import (
   count_correct,
@@ -18,6 +18,8 @@ from ds_jax.evaluate.metrics import (
   pass_rates,
 )
 from ds_jax.evaluate.samples import sample_row
+from ds_jax.interfaces import Progress
+from ds_jax.report.summary import pass_rates_in_words
 from ds_jax.run.durable import write_atomically
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work, rollout_jobs
@@ -50,9 +52,10 @@ def evaluation_work(
   engine, how = engines.evaluation_engine, ''
   if temperature is not None:
     engine, how = engines.further_evaluation_engines[temperature], f', temperature {temperature:g}'
+  config = engines.session.config
   return Work(
     engine=engine,
-    jobs=rollout_jobs(prompts, engines.session.config.evaluate.num_samples),
+    jobs=rollout_jobs(prompts, config.evaluate.num_samples, by_source=samples_by_set(config)),
     purpose=Purpose.EVALUATE,
     phase=f'evaluate ({when} training{how})' if when in ('before', 'after') else '',
     round_index=host.round_index,
@@ -70,6 +73,13 @@ def evaluation_figures(engines: Engines, rollouts: Rollouts, prompts: Prompts) -
   """Metrics of an evaluation of these problems; see `evaluation_metrics`."""
   rows = [outcome(tree, engines.tokenizer.stop_ids) for tree in rollouts]
   return evaluation_metrics(rows, sources_of(prompts))
+
+
+def tell_figures(progress: Progress, step: int, figures: Mapping[str, float]) -> None:
+  """Says what an evaluation after `step` training steps found, of each evaluation set too."""
+  evaluation = {name.removeprefix('evaluate/'): value for name, value in figures.items()}
+  if evaluation.get('pass_at_1') is not None:
+    progress.note(f'Evaluation at step {step}: {"; ".join(pass_rates_in_words(evaluation))}.')
 
 
 def filter_figures(

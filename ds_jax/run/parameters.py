@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config, context_length
+from ds_jax.config import Config, best_metric, context_length
 from ds_jax.data.prompts import load_tokenizer, save_tokenizer
 from ds_jax.interfaces import Tokenizer
 from ds_jax.model.config import DecoderConfig
@@ -152,6 +152,7 @@ def chosen_params(engines: Engines) -> ChosenParams:
     mesh,
     progress=session.progress,
     step=session.step,
+    metric=best_metric(session.config),
     lora=lora_of(session.config.train),
   )
   if restored is not None:

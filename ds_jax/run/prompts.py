@@ -17,7 +17,7 @@ from ds_jax.data.describe import answer_type, doubtful_golds
 from ds_jax.data.embedded import TASKS
 from ds_jax.data.flaws import GOLD_FLAWS
 from ds_jax.data.gradable import try_golds
-from ds_jax.data.overlap import num_shared_questions
+from ds_jax.data.overlap import shared_questions
 from ds_jax.data.prompts import (
   ChatTokenizer,
   PreparedPrompts,
@@ -87,8 +87,10 @@ def load_prompts(session: Session, tokenizer: Tokenizer, split: str) -> Prompts:
   _check_types(loaded, config, what=split, progress=session.progress)
   prepared = prepare(session, tokenizer, loaded.problems, what=split)
   if prepared.skipped:
+    skipped = set(prepared.skipped)
+    sources = _counts_by_source([p for p in loaded.problems if p.id in skipped], loaded.problems)
     session.progress.note(
-      f'{split}: skipped {len(prepared.skipped)} of {len(loaded.problems)} problems whose '
+      f'{split}: skipped {len(prepared.skipped)} of {len(loaded.problems)} problems{sources} whose '
       f'prompt exceeds data.prompt_limit = {config.prompt_limit} tokens '
       '(data.overlong_prompts=truncate_left keeps them).'
     )
@@ -163,12 +165,21 @@ def check_room(config: Config, tokenizer: Tokenizer, prompts: Prompts) -> None:
 def note_shared(session: Session, prompts: Prompts, eval_prompts: Prompts) -> None:
   """Says so where questions of the evaluation are trained on: pass@1 then tells of memory."""
   held_out = [problem for problem, _ in eval_prompts]
-  count = num_shared_questions([problem for problem, _ in prompts], held_out)
-  if count:
+  shared = shared_questions([problem for problem, _ in prompts], held_out)
+  if shared:
     session.progress.note(
-      f'{count} of {len(held_out)} evaluation questions are training questions, too: pass@1 will '
-      'tell how well they are remembered. Set data.eval_source to other problems.'
+      f'{len(shared)} of {len(held_out)} evaluation questions are training questions, too'
+      f'{_counts_by_source(shared, held_out)}: pass@1 will tell how well they are remembered. Set '
+      'data.eval_source to other problems.'
     )
+
+
+def _counts_by_source(problems: Sequence[Problem], among: Sequence[Problem]) -> str:
+  """Returns ' (aime2024 1 of 30, math500 3 of 500)'; '' where there is but one source."""
+  totals = collections.Counter(problem.source for problem in among if problem.source)
+  counts = collections.Counter(problem.source for problem in problems)
+  parts = [f'{name} {counts[name]} of {totals[name]}' for name in sorted(totals) if counts[name]]
+  return f' ({", ".join(parts)})' if parts else ''
 
 
 def _check_types(

@@ -12,7 +12,7 @@ from ds_jax.model.decoder import Decoder
 from ds_jax.report.inspect import format_tree, tree_to_dict
 from ds_jax.report.metrics import read_metrics
 from ds_jax.report.render import PAGE_NAME, PICTURE_NAME, render_report
-from ds_jax.report.summary import make_summary, read_beside, summary_table
+from ds_jax.report.summary import make_summary, read_beside, read_responses, summary_table
 from ds_jax.run.disk import is_writable
 from ds_jax.run.durable import write_atomically, write_json
 from ds_jax.run.engines import Engines
@@ -24,6 +24,7 @@ from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 
 NUM_EXAMPLES = 3
+NUM_RESPONSES = 2  # right ones of each evaluation set, and wrong ones
 
 
 def check_beside(session: Session) -> None:
@@ -35,12 +36,15 @@ def check_beside(session: Session) -> None:
     read_beside(session.config.log.beside)
 
 
-def report(session: Session, output: str = '') -> tuple[dict[str, Any], str]:
+def report(
+  session: Session, output: str = '', *, num_responses: int = NUM_RESPONSES
+) -> tuple[dict[str, Any], str]:
   """Writes report.html and report.png; returns their names, and the table of a finished run.
 
   Args:
     session: of the run.
     output: folder to write them to, which is made where it is missing; '': the workdir.
+    num_responses: right responses of each evaluation set that are shown, and wrong ones.
 
   Raises:
     InputError: if there is nothing to report on, or the workdir cannot be written.
@@ -52,7 +56,12 @@ def report(session: Session, output: str = '') -> tuple[dict[str, Any], str]:
   summary = json.loads(workdir.summary.read_text()) if workdir.summary.exists() else {}
   config = stored_fields(workdir)
   trees = json.loads(workdir.examples.read_text()) if workdir.examples.exists() else []
-  shown = summary | {'config': config, 'trees': trees, 'beside': _beside(session, config)}
+  shown = summary | {
+    'config': config,
+    'trees': trees,
+    'beside': _beside(session, config),
+    'responses': _responses(session, metrics, num_responses),
+  }
   if not output and not is_writable(workdir.root):
     raise InputError(f'{workdir.root} cannot be written; name another folder with --output=DIR.')
   folder = pathlib.Path(output) if output else workdir.root
@@ -71,6 +80,24 @@ def _beside(session: Session, config: Mapping[str, Any]) -> dict[str, Any]:
   except InputError as e:
     session.progress.note(str(e))
     return {}
+
+
+def _responses(
+  session: Session, metrics: Sequence[Mapping[str, Any]], count: int
+) -> dict[str, Any]:
+  """Responses of the last evaluation; none where the run keeps none, or its file is damaged."""
+  evaluations = [row for row in metrics if row['kind'] == 'evaluate']
+  if not evaluations:
+    return {}
+  path = session.workdir.samples(evaluations[-1]['step'], evaluations[-1].get('when', ''))
+  if not count or not path.exists():
+    return {}
+  try:
+    rows = read_responses(path, count)
+  except InputError as e:
+    session.progress.note(f'No responses are shown: {e}')
+    return {}
+  return {'file': str(path.relative_to(session.workdir.root)), 'rows': rows}
 
 
 def write_report(

@@ -19,6 +19,7 @@ from ds_jax.sharding import parameter_shardings
 from ds_jax.train.state import Trained
 
 BEST = 'best'
+PASS_AT_1 = 'evaluate/pass_at_1'  # over all problems
 
 
 class Restored(NamedTuple):
@@ -36,6 +37,7 @@ def restore_params(
   *,
   progress: Progress,
   step: str = '',
+  metric: str = PASS_AT_1,
   lora: Lora | None = None,
 ) -> Restored | None:
   """Parameters of a checkpoint, and its step; None: there is none.
@@ -49,6 +51,7 @@ def restore_params(
     progress: hears of damaged checkpoints.
     step: digits, as training steps are counted in metrics.jsonl, or BEST; '': the newest checkpoint
       that is whole.
+    metric: of evaluations, by which one is the best.
     lora: what the run adapts; None: it trains everything.
 
   Raises:
@@ -61,7 +64,7 @@ def restore_params(
     abstract,
     parameter_shardings(abstract, mesh),
   )
-  with _opened(workdir, progress) as checkpointer:
+  with _opened(workdir, metric, progress) as checkpointer:
     if checkpointer is None or checkpointer.latest() is None:
       if step:
         raise InputError(f'--step={step}: {workdir.checkpoints} holds no checkpoint.')
@@ -69,7 +72,7 @@ def restore_params(
     if not step:
       return _restore(checkpointer, abstract)
     saved = checkpointer.saved()
-    numbers = numbers_of(saved, step)
+    numbers = numbers_of(saved, step, metric)
     try:
       return _restore(checkpointer, abstract, numbers)
     except DamagedError as e:
@@ -77,7 +80,7 @@ def restore_params(
       folders = ', '.join(str(workdir.checkpoints / str(number)) for number in numbers)
       raise InputError(
         f'--step={step}: {folders} is damaged; bring it back from a copy, or name another step. '
-        f'{list_steps(others)}'
+        f'{list_steps(others, metric)}'
       ) from e
 
 
@@ -89,12 +92,13 @@ def _restore(
   return Restored(params, host['step'], host.get('base_digest', ''))
 
 
-def numbers_of(saved: Sequence[Saved], step: str) -> list[int]:
+def numbers_of(saved: Sequence[Saved], step: str, metric: str = PASS_AT_1) -> list[int]:
   """The numbers of the checkpoints of a training step: several, where it was saved again.
 
   Args:
     saved: all checkpoints.
     step: digits, or BEST: the step of the highest score, the later of equal ones.
+    metric: what the score is.
 
   Raises:
     InputError: lists what there is, if that is not among it.
@@ -103,37 +107,40 @@ def numbers_of(saved: Sequence[Saved], step: str) -> list[int]:
     scored = [entry for entry in saved if entry.score is not None]
     if not scored:
       raise InputError(
-        f'--step={BEST}: no checkpoint was saved with an evaluation, so none is the best. '
-        f'{list_steps(saved)} (evaluate.every_steps with checkpoint.keep_best keeps some.)'
+        f'--step={BEST}: no checkpoint was saved with an evaluation that has {metric}, so none is '
+        f'the best. {list_steps(saved, metric)} (evaluate.every_steps with checkpoint.keep_best '
+        'keeps some; checkpoint.best_by says which metric it is.)'
       )
     wanted = max(scored, key=lambda entry: (entry.score, entry.step)).step
   else:
     wanted = int(step)
   numbers = [entry.number for entry in saved if entry.step == wanted]
   if not numbers:
-    raise InputError(f'--step={step}: there is no checkpoint of that step. {list_steps(saved)}')
+    raise InputError(
+      f'--step={step}: there is no checkpoint of that step. {list_steps(saved, metric)}'
+    )
   return numbers
 
 
-def list_steps(saved: Sequence[Saved]) -> str:
-  """'There are steps 0 (pass@1 0.118), 180.'."""
+def list_steps(saved: Sequence[Saved], metric: str = PASS_AT_1) -> str:
+  """'There are steps 0 (pass@1 0.118), 180.'; what the score is, is named."""
   scores: dict[int, float | None] = {}
   for entry in saved:
     scores[entry.step] = scores.get(entry.step) if entry.score is None else entry.score
   if not scores:
     return 'There is none that can be read.'
-  texts = []
+  texts, name = [], 'pass@1' if metric == PASS_AT_1 else metric
   for step, score in sorted(scores.items()):
-    texts.append(f'{step}' if score is None else f'{step} (pass@1 {score:.3f})')
+    texts.append(f'{step}' if score is None else f'{step} ({name} {score:.3f})')
   return f'There are steps {", ".join(texts)}.'
 
 
 @contextlib.contextmanager
-def _opened(workdir: Workdir, progress: Progress) -> Iterator[Checkpointer | None]:
-  """The checkpoints of a run, only to be read; None: there are none."""
+def _opened(workdir: Workdir, metric: str, progress: Progress) -> Iterator[Checkpointer | None]:
+  """The checkpoints of a run, scored by a metric and only to be read; None: there are none."""
   if not workdir.checkpoints.exists():
     yield None
     return
-  opened = Checkpointer(workdir.checkpoints, keep=None, note=progress.note)
+  opened = Checkpointer(workdir.checkpoints, keep=None, note=progress.note, metric=metric)
   with contextlib.closing(opened) as checkpointer:
     yield checkpointer

@@ -8,14 +8,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config, digest, fields_in_use, flatten, response_limit
+from ds_jax.config import (
+  Config,
+  digest,
+  fields_in_use,
+  flatten,
+  response_limit,
+  samples_by_set,
+)
 from ds_jax.evaluate.answers import answer_reader
 from ds_jax.evaluate.samples import TEXT_FIELDS, sample_row
 from ds_jax.run.durable import LineFile, close_parts, open_results
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work, grow_missing, key_of, rollout_jobs
 from ds_jax.run.parameters import ChosenParams
-from ds_jax.run.prompts import Prompts, note_missing_box
+from ds_jax.run.prompts import Prompts, note_missing_box, sources_of
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.search.engine.keys import Purpose
 from ds_jax.types import FinishedTree
@@ -32,7 +39,7 @@ def draw_samples(
   output: str | None,
   temperature: float | None = None,
 ) -> tuple[pathlib.Path, dict[str, list[Row]]]:
-  """Draws the samples that the files lack, `evaluate.num_samples` of each problem.
+  """Draws the samples that the files lack: of each problem as many as config.evaluate says.
 
   Args:
     engines: of the session; its processes deal the samples among themselves.
@@ -67,7 +74,8 @@ def draw_samples(
       engine = engines.further_evaluation_engines[temperature]
     everything = tuple(pair for pairs in prompts.values() for pair in pairs)
     note_missing_box(session, engines.tokenizer, everything)
-    jobs = rollout_jobs(everything, session.config.evaluate.num_samples)
+    num_samples, by_set = session.config.evaluate.num_samples, samples_by_set(session.config)
+    jobs = rollout_jobs(everything, num_samples, by_source=by_set)
     work = Work(engine, jobs, Purpose.EVALUATE, phase='evaluate')
     grow_missing(session, chosen.params, work, store=SampleFiles(engines, files, prompts))
     rows = {}
@@ -137,7 +145,10 @@ class SampleFiles:
 def _wanted_rows(file: LineFile, prompts: Prompts, config: Config) -> list[Row]:
   """The rows of the samples asked for: a file may hold more of an earlier evaluation."""
   gold = {problem.id: problem.answer for problem, _ in prompts}
-  rows = [row for row in file.rows if row['sample'] < config.evaluate.num_samples]
+  set_of, by_set, rows = sources_of(prompts), samples_by_set(config), []
+  for row in file.rows:
+    if row['sample'] < by_set.get(set_of.get(row['id']), config.evaluate.num_samples):
+      rows.append(row)
   changed = [row['id'] for row in rows if gold.get(row['id']) != row['gold']]
   if changed:
     raise InputError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ds_jax.config import best_metric
 from ds_jax.report.metrics import MetricsWriter, NoMetrics
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.durable import write_atomically
@@ -34,6 +35,7 @@ class Saving:
         config.checkpoint.keep,
         note=session.progress.note,
         keep_best=config.checkpoint.keep_best,
+        metric=best_metric(config),
         renames_folders=session.workdir.renames_folders,
       )
       opened.callback(self._checkpointer.close)

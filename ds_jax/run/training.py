@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, NotFinite
-from ds_jax.config import check_training, temperature_name
+from ds_jax.config import best_metric, check_training, temperature_name
 from ds_jax.run.continuing import continuation
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.growing import Grown, Work, grow_journaled, rollout_jobs
@@ -26,6 +26,7 @@ from ds_jax.run.measuring import (
   filter_figures,
   keep_samples,
   of_temperature,
+  tell_figures,
 )
 from ds_jax.run.prompts import (
   check_golds,
@@ -270,7 +271,8 @@ class Training:
     row = {'when': when, **spent, **figures, 'time/evaluate': seconds}
     self.saving.metrics.write(self.host.step, 'evaluate', row)
     self.saving.settle()
-    self.save(score=figures.get('evaluate/pass_at_1'))
+    self.save(score=figures.get(best_metric(self.config)))
+    tell_figures(self.session.progress, self.host.step, figures)
 
   def evaluated(self, when: str, temperature: float | None = None) -> dict[str, float]:
     """Metrics of the held-out problems, of a further temperature under names of their own."""

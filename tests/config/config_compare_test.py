@@ -78,6 +78,7 @@ def test_fields_about_what_is_to_come_may_change(tmp_path):
     'train.max_skipped',
     'curriculum.round_steps',
     'evaluate.num_samples',
+    'evaluate.set_samples',
     'evaluate.every_steps',
     'evaluate.further_temperatures',
   }

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config, check_training, config_from, load_config
+from ds_jax.config import Config, check_training, config_from, load_config, samples_by_set
 from ds_jax.config import load as load_lib
 
 
@@ -45,6 +45,32 @@ def test_a_config_dict_and_json_come_back_as_they_were():
 def test_mistakes_are_named(fields, words):
   with pytest.raises(InputError, match=words):
     config_from(fields)
+
+
+SETS = {'data': {'eval_source': 'gym:a?x=1 + gym:a?x=2'}}
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('a:3,b:4', 'is about b: data.eval_source has the sets a, a#2.'),
+    ('a:3,a:4', 'each once'),
+    ('a', 'e.g. math500:4'),
+    ('a:0', 'above 0'),
+    ('a:²', 'above 0'),
+    (':3', 'above 0'),
+  ],
+)
+def test_mistakes_in_samples_of_evaluation_sets_are_named(text, words):
+  with pytest.raises(InputError, match=words):
+    config_from(SETS | {'evaluate': {'set_samples': text}})
+
+
+def test_evaluation_sets_have_samples_of_their_own():
+  config = config_from(SETS | {'evaluate': {'set_samples': 'a#2: 3, a:4'}})
+  assert samples_by_set(config) == {'a': 4, 'a#2': 3}
+  with pytest.raises(InputError, match='names but one set'):
+    config_from({'data': {'source': 'gym:a'}, 'evaluate': {'set_samples': 'a:3'}})
 
 
 @pytest.mark.parametrize(

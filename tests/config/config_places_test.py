@@ -27,6 +27,8 @@ NO_PLACES = {
   'verify.verifier',
   'train.frozen',
   'train.lora_targets',
+  'evaluate.set_samples',
+  'checkpoint.best_by',
 }
 
 

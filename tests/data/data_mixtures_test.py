@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 
 import pytest
@@ -106,6 +107,16 @@ def test_what_sources_repeat_or_contradict_is_left_out(tmp_path):
   assert len(load(f'{a} + {b} + {c}', flaws='keep').problems) == 8
   with pytest.raises(InputError, match='contradict'):
     load(f'{c} + {write(tmp_path / "d.jsonl", [{"problem": "A 3?", "answer": "6"}])}')
+
+
+def test_evaluation_sets_are_whole_whatever_they_share(tmp_path):
+  a = write(tmp_path / 'a.jsonl', rows('A', 4))
+  b = write(tmp_path / 'b.jsonl', [*rows('A', 2), *rows('B', 1)])
+  c = write(tmp_path / 'c.jsonl', [{'id': 0, 'problem': 'A 3?', 'answer': '4'}])  # contradicts a
+  notes = Notes()
+  loaded = load(a, 'eval', progress=notes, eval_source=f'{a} + {b} + {c}')
+  counts = collections.Counter(problem.source for problem in loaded.problems)
+  assert counts == {'a': 4, 'b': 3, 'c': 1} and not loaded.skipped and not notes.messages
 
 
 def test_golds_of_the_embedded_task_carry_their_verifier(tmp_path):

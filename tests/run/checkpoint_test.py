@@ -140,6 +140,24 @@ def test_the_best_are_kept_besides_the_newest(tmp_path):
   checkpointer.close()
 
 
+def test_the_best_go_by_a_metric_whatever_was_the_score(tmp_path):
+  """A run may go on with another `checkpoint.best_by`."""
+  folder = tmp_path / 'checkpoints'
+  with contextlib.closing(Checkpointer(folder, keep=3)) as checkpointer:
+    evaluations = {}
+    for step, of_set in enumerate((0.9, 0.2), 1):
+      evaluations[f'at_{step}'] = {'of_all': step / 10, 'of_set': of_set}
+      host = {'step': step, 'evaluations': evaluations}
+      checkpointer.save(step, simple(step, size=10), host, score=step / 10)
+    checkpointer.save(3, simple(3, size=10), {'step': 3, 'evaluations': evaluations})
+  best = Checkpointer(folder, keep=1, keep_best=1, metric='of_set')
+  with contextlib.closing(best) as checkpointer:
+    assert checkpointer.saved() == [Saved(1, 1, 0.9), Saved(2, 2, 0.2), Saved(3, 3, None)]
+    host = {'step': 4, 'evaluations': evaluations | {'at_4': {'of_set': 0.5}}}
+    checkpointer.save(4, simple(4, size=10), host, score=0.5)
+  assert sorted(int(path.name) for path in folder.iterdir()) == [1, 4]
+
+
 def test_what_is_saved_is_the_state_at_the_call(checkpointer):
   """The write goes on while the next updates overwrite the donated state."""
   change = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 - 1, tree), donate_argnums=0)
