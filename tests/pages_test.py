@@ -41,6 +41,7 @@ TINY = dict(
     prompt_limit=12,
     chain=ChainConfig(depth=2, num_train=24, num_heldout=8, num_warmstart=200),
   ),
+  curriculum=dict(round_steps=(2,)),
 )
 
 
