@@ -128,7 +128,7 @@ def get_config() -> ml_collections.ConfigDict:
   curriculum.filter_samples = 4  # paper: rollouts per problem
   curriculum.hard_threshold = 0.25  # paper
   curriculum.filter_from = 'all'  # a problem may have become hard again
-  curriculum.rehearsal_share = 0.5  # swept; hard problems alone cost pass@1 (README)
+  curriculum.rehearsal_share = 0.5  # swept; hard problems alone cost pass@1
   curriculum.max_cached_per_problem = 2  # solutions
 
   evaluate = config.evaluate

@@ -4,7 +4,7 @@
       --config.model.path=DIR --config.data.source=file:deepmath103k.parquet
 
 Recipe, data and lengths are those of configs/best_1_5b.py. A search takes 12.1 of 16 GiB,
-an update 9.1, by `ds-jax plan` (README); nothing of it has been run by us.
+an update 9.1, by `ds-jax plan` (ds_jax/train/README.md); nothing of it has been run by us.
 """
 
 import best_1_5b

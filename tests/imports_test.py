@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from build_targets import load_build, reached_from
 from import_graph import PROJECT, imports_of, module_file, module_name
+from pages import find_pages
 
 # BUILD states which part of ds_jax imports which (build_file_test.py compares it with the imports),
 # and the order of its targets states the layers. What follows is what BUILD cannot say: arrows that
@@ -252,8 +253,10 @@ def lost_names(path: Path, root: Path) -> list[str]:
   return errors
 
 
-def test_code_in_strings_and_in_the_readme_imports_what_exists(root):
-  errors = lost_names(root / 'README.md', root)
+def test_code_in_strings_and_on_pages_imports_what_exists(root):
+  errors = []
+  for page in find_pages(root):
+    errors += lost_names(page.path, root)
   for folder in ('tests', 'launch', PROJECT, 'configs'):
     for path in sorted((root / folder).rglob('*.py')):
       if path.name not in ('imports_test.py', 'build_file_test.py'):  # they name what is lost

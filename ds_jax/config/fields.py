@@ -382,7 +382,7 @@ class CurriculumConfig:
   # released data, whose round 1 is a subset of round 0
   filter_from: Literal['all', 'hard'] = 'hard'
   # of a batch: problems outside the hard set, with K direct rollouts; 0: none, as in the paper.
-  # Hard problems alone cost pass@1 (README)
+  # Hard problems alone cost pass@1 (tests/benchmarks/README.md)
   rehearsal_share: Annotated[float, at_least(0.0), below(1.0)] = 0.0
   max_cached_per_problem: Count = 8  # solutions the replay buffer keeps of one problem; 0: none
 

@@ -194,7 +194,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 def evaluation_metrics(
   rows: Sequence[Row], sources: Mapping[str, str] | None = None
 ) -> dict[str, float]:
-  """Metrics of an evaluation; names are documented in README. k = num_samples, per problem.
+  """Metrics of an evaluation; names are in report/README.md. k = num_samples, per problem.
 
   A mean over no problem, or no response, is absent. Lengths and shares of what was cut off are
   over all responses, whatever the verifier made of them.

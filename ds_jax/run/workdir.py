@@ -32,7 +32,7 @@ _MAX_FLAGS = 6  # of a remedy; of more differences it is the file of settings th
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-  """Paths of one run; README documents them."""
+  """Paths of one run; README.md of this folder documents them."""
 
   root: pathlib.Path
   renames_folders: bool = True  # whether its file system does, see disk.py

@@ -13,7 +13,7 @@ from ds_jax.types import FinishedTree, Verdict
 def summarize(
   trees: Sequence[FinishedTree], max_depth: int, *, stop_ids: Collection[int]
 ) -> dict[str, float]:
-  """Metrics of a set of trees; README documents them. A mean or share of nothing is absent.
+  """Metrics of a set of trees; names: report/README.md. A mean or share of nothing is absent.
 
   yield: tokens in collected trajectories, shared ones once, over tokens generated.
   path_over_distinct: tokens of the collected paths over the distinct ones among them.

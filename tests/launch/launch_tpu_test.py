@@ -8,10 +8,10 @@ import shlex
 import shutil
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 from fake_cloud import ROOT, make_cloud
+from pages import find_pages, gcloud_commands
 
 PLACE = ('--zone=us-west4-a', '--project=p')
 TRAIN = ('--', 'train', '--config=configs/deepsearch_1_5b.py', '--workdir=/mnt/ds_jax/runs/a')
@@ -411,7 +411,7 @@ def test_gcloud_knows_every_command_and_flag(cloud, tmp_path):
   assert babysit(cloud, '--create-flag=--labels=a=b', '--valid-for=6h').returncode == 0
   queue(cloud, 'create', '--type=v5p-8', '--nodes=2', '--reserved')
   commands = {' '.join(['gcloud', *map(quoted, call)]) for call in cloud.calls()}
-  commands |= set(guide_commands(ROOT / 'README.md'))
+  commands |= gcloud_commands(find_pages(ROOT))
   path = tmp_path / 'commands.json'
   path.write_text(json.dumps([{'command_string': c} for c in sorted(commands)]))
   done = subprocess.run(
@@ -430,9 +430,3 @@ def quoted(word: str) -> str:
   """A word as people write it: --flag='its value'."""
   name, equals, value = word.partition('=')
   return name + equals + shlex.quote(value) if equals else shlex.quote(word)
-
-
-def guide_commands(path: Path) -> list[str]:
-  """gcloud commands in the fenced code of a page, continued lines joined."""
-  text = path.read_text().replace('\\\n', ' ')
-  return [' '.join(line.split()) for line in text.splitlines() if line.startswith('gcloud ')]

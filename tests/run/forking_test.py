@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 
 import numpy as np
 import pytest
+from pages import undocumented
 
 from ds_jax.checks import InputError
 from ds_jax.config.rules import check_contradictions
@@ -72,9 +72,7 @@ def test_forks_by_sampling_are_at_work_and_survive_a_stop(warm, tmp_path, root):
   rows = train_rows(plain)
   assert sum(row['search/forks'] for row in rows) > 0
   assert sum(row['search/further_rollouts'] for row in rows) > 0
-  text = (root / 'README.md').read_text()
-  for name in {re.sub(r'depth_\d+.*', 'depth_D', name) for row in rows for name in row}:
-    assert not name.startswith('search/') or f'`{name}`' in text, name
+  assert not undocumented(rows, root)
   at_root = [row['search/fork_successes_per_1000_tokens_depth_0'] for row in rows]
   assert len(set(at_root)) > 1 and min(at_root) > 0
   stop_and_go_on(stopped, cfg, in_step=3)

@@ -50,7 +50,7 @@ class Counters:
     return dataclasses.replace(total, seconds=max(part.seconds for part in parts))
 
   def metrics(self) -> dict[str, float]:
-    """How well the slots were used; README documents the names. All depends on timing.
+    """How well the slots were used; report/README.md documents the names. All depends on timing.
 
     A figure is absent where it would be of nothing.
     """
