@@ -362,7 +362,7 @@ def test_pauses_grow_between_crashes(cloud):
   cloud.jobs(134, 134, 134, 0)
   (cloud.folder / 'programs' / 'sleep').write_text(
     '#!/bin/sh\necho "$1" >> "$FAKE_CLOUD/sleeps"\n'
-    'case "$1" in 30|60|120) exec /bin/sleep 2;; *) exec /bin/sleep 0.1;; esac\n'
+    'case "$1" in 2|30|60|120) exec /bin/sleep 2;; *) exec /bin/sleep 0.1;; esac\n'
   )
   (cloud.folder / 'programs' / 'sleep').chmod(0o755)
   done = cloud.run(
