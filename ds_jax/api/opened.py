@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 from ds_jax.checks import InputError
 from ds_jax.config import config_from
@@ -16,6 +17,25 @@ from ds_jax.run.program_cache import Programs
 from ds_jax.run.session import Session, check_step
 from ds_jax.run.stopping import ExitCode, Stopped, StopRequest
 from ds_jax.run.working import at_work
+
+P = ParamSpec('P')
+T = TypeVar('T')
+
+
+def with_short_errors(function: Callable[P, T]) -> Callable[P, T]:
+  """The function, whose InputErrors say nothing of where they were found: their words are enough.
+
+  So it is at the shell.
+  """
+
+  @functools.wraps(function)
+  def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+      return function(*args, **kwargs)
+    except InputError as e:
+      raise e.with_traceback(None) from None
+
+  return call
 
 
 class Opened:
@@ -73,8 +93,6 @@ class Opened:
       if self._stop.exit_code == ExitCode.TERMINATED:
         raise SystemExit(int(ExitCode.TERMINATED)) from None
       raise KeyboardInterrupt from None
-    except InputError as e:
-      raise e.with_traceback(None) from None  # its words are enough, as at the shell
     except (CannotWrite, OSError) as e:
       raise refusal(e) from e
     finally:
