@@ -14,7 +14,7 @@ _LIGHT = """
 """
 _DARK = """
   --ink: #e4e8ee; --muted: #98a2af; --line: #343b45; --soft: #1e242c; --paper: #14181d;
-  --link: #7db8f5; --mark: #4d4213; --star: #e4e8ee; --star-ink: #14181d; --got: #241f38;
+  --link: #7db8f5; --mark: #3a320e; --star: #e4e8ee; --star-ink: #14181d; --got: #241f38;
   --p1: #17304a; --p2: #1b4a78; --p3: #1f66a5; --m1: #412c18; --m2: #6b4014; --m3: #945310;
   --good: #7db8f5; --bad: #f3a55c; --other: #98a2af;
 """
@@ -31,6 +31,7 @@ _RULES = """
 .ds-tree p { margin: .25rem 0; overflow-wrap: anywhere; }
 .ds-tree .question { font-size: 1.15rem; font-weight: 600; white-space: pre-wrap;
   max-height: 12rem; overflow: auto; }
+.ds-tree .l { color: var(--muted); display: inline-block; min-width: 6rem; }
 .ds-tree .counts, .ds-tree .order p { color: var(--muted); font-size: .85rem; }
 .ds-tree code, .ds-tree .t { unicode-bidi: isolate;
   font-family: ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace; }

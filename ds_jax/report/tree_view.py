@@ -267,29 +267,26 @@ def _header(row: Mapping[str, Any], view: TreeView) -> str:
   parts = [f'<h2>{escaped(shorten(tree["problem_id"], 100))}</h2>']
   if row.get('question'):
     parts.append(f'<p class="question">{escaped(shorten(row["question"], MAX_TEXT))}</p>')
-  parts.append(f'<p class="facts">{_outcome(row)}</p>')
+  parts.append(f'<p>{_outcome(tree)}</p>')
+  selected = row.get('selected')
+  if selected:
+    answer = answer_text(selected['answer'])
+    parts.append(f'<p><span class="l">answer</span> {answer} {correctness(selected)}</p>')
+  if row.get('gold'):
+    parts.append(f'<p><span class="l">right answer</span> {answer_text(row["gold"])}</p>')
   parts.append(f'<p class="counts">{_counts(tree)}</p>')
   parts.append(_legend(view))
   return f'<header>{"".join(parts)}</header>'
 
 
-def _outcome(row: Mapping[str, Any]) -> str:
-  """Returns how a search came out: solved or not, the chosen answer, and the right one."""
-  root = row['tree']['nodes'][0]
-  if not is_graded(row['tree']):
-    parts = [word_badge('ungraded', f'{SIGNS["ungraded"]} not graded')]
-  else:
-    name, word = ('correct', 'solved') if row['tree']['is_solved'] else ('wrong', 'not solved')
-    parts = [
-      word_badge(name, f'{SIGNS[name]} {word}'),
-      f'{root["num_correct"]:,} of {root["num_ends"]:,} ends right',
-    ]
-  selected = row.get('selected')
-  if selected:
-    parts.append(f'answer {answer_text(selected["answer"])} {correctness(selected)}')
-  if row.get('gold'):
-    parts.append(f'right answer {answer_text(row["gold"])}')
-  return ' · '.join(parts)
+def _outcome(tree: Mapping[str, Any]) -> str:
+  """How a search came out: solved or not, and how many of its ends are right."""
+  if not is_graded(tree):
+    return word_badge('ungraded', f'{SIGNS["ungraded"]} not graded')
+  verdict, word = ('correct', 'solved') if tree['is_solved'] else ('wrong', 'not solved')
+  root = tree['nodes'][0]
+  counts = f'{root["num_correct"]:,} of {root["num_ends"]:,} ends right'
+  return f'{word_badge(verdict, f"{SIGNS[verdict]} {word}")} {counts}'
 
 
 def answer_text(answer: Any) -> str:
