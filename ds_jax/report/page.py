@@ -44,6 +44,7 @@ pre { margin: 0; padding: .8rem .9rem; overflow-x: auto; background: var(--soft)
 """
 
 _RESPONSE_LENGTH = 6000  # characters of a response that are shown
+_ANSWER_LENGTH = 40  # likewise, of an answer
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -220,15 +221,21 @@ def _responses(responses: Mapping[str, Any]) -> str:
   note = f'Right and wrong ones of {responses["file"]}, which has all. Long ones lack their middle.'
   parts = [f'<p class="muted">{escaped(note)}</p>']
   for row in responses['rows']:
-    title = f'{row["verdict"]}: {row["id"]}, sample {row.get("sample")}'
-    facts = [f'answer {row.get("answer")}', f'right is {row.get("gold")}']
-    facts.append(f'{row.get("num_tokens")} tokens{", cut off" if row.get("is_cut") else ""}')
-    texts = [f'{title} · {" · ".join(facts)}', row.get('question'), row.get('response')]
-    head, question, response = (escaped(shorten(str(text), _RESPONSE_LENGTH)) for text in texts)
+    head = escaped(_response_title(row))
+    texts = [str(row.get(name)) for name in ('question', 'response')]
+    question, response = (escaped(shorten(text, _RESPONSE_LENGTH)) for text in texts)
     parts.append(
       f'<details><summary>{head}</summary><pre>{question}</pre><pre>{response}</pre></details>'
     )
   return '\n'.join(parts)
+
+
+def _response_title(row: Mapping[str, Any]) -> str:
+  """Returns 'wrong: aime2024/3, sample 0 · answer 7 · right is 12 · 512 tokens, cut off'."""
+  answer, gold = (shorten(str(row.get(name)), _ANSWER_LENGTH) for name in ('answer', 'gold'))
+  cut = ', cut off' if row.get('is_cut') else ''
+  facts = [f'answer {answer}', f'right is {gold}', f'{row.get("num_tokens")} tokens{cut}']
+  return ' · '.join([f'{row["verdict"]}: {row["id"]}, sample {row.get("sample")}', *facts])
 
 
 def _trees(trees: Iterable[Mapping[str, Any]]) -> str:

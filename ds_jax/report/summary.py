@@ -131,11 +131,11 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     or_dash(evaluation.get('num_problems'), '{:,}'.format) for evaluation in columns.values()
   ]
   rows.append(('problems', *counts, ''))
-  rows.append(('samples per problem', *map(_num_samples, columns.values()), ''))
+  rows.append(('samples per problem', *map(samples_in_words, columns.values()), ''))
   return rows if 'before' in columns else [row[:-1] for row in rows]
 
 
-def _num_samples(evaluation: Mapping[str, Any]) -> str:
+def samples_in_words(evaluation: Mapping[str, Any]) -> str:
   """Returns '8', or '4 to 32' where evaluation sets have different numbers; '–' if unknown."""
   fewest, counts = evaluation.get('num_samples'), []
   for source in set_names([evaluation]):

@@ -15,7 +15,7 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.config import digest, temperature_name
 from ds_jax.evaluate.metrics import evaluation_metrics
-from ds_jax.report.summary import figures_of, mean_figures, with_interval
+from ds_jax.report.summary import figures_of, mean_figures, samples_in_words, with_interval
 from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.disk import is_writable
 from ds_jax.run.loaded import LoadedRun
@@ -125,9 +125,9 @@ def _evaluate_split(session: Session, loaded: LoadedRun, output: str | None) -> 
   summary = {'status': 'done', **chosen.summary, **figures, 'output': str(folder)}
   lines = [f'{_result_line(figures)}, {chosen.name}']
   for source in sorted(set(sources.values()) - {''}):
-    lines.append(f'  {source}: {_result_line(figures | figures_of(figures, source))}')
-  if 'evaluate/mean_pass_at_1' in figures:
-    mean = mean_figures({name.removeprefix('evaluate/'): x for name, x in figures.items()})
+    lines.append(f'  {source}: {_result_line(figures_of(figures, source))}')
+  mean = mean_figures(_without_prefix(figures))
+  if mean:
     lines.append(f'  mean over sets: pass@1 {with_interval(mean)}')
   for temperature, drawn_at_it in at_further.items():
     of_it = evaluation_metrics(drawn_at_it[SPLIT_FILE], sources)
@@ -145,8 +145,13 @@ def _result_line(figures: Mapping[str, float]) -> str:
   """Returns 'pass@1 34.3 % [29.9, 39.0] over 256 problems, 8 samples each'."""
   if not figures['evaluate/num_problems']:
     return 'pass@1 – : no sample could be verified'
-  evaluation = {name.removeprefix('evaluate/'): value for name, value in figures.items()}
+  evaluation = _without_prefix(figures)
   return (
     f'pass@1 {with_interval(evaluation)} over {evaluation["num_problems"]:,} problems, '
-    f'{evaluation["num_samples"]:,} samples each'
+    f'{samples_in_words(evaluation)} samples each'
   )
+
+
+def _without_prefix(figures: Mapping[str, float]) -> dict[str, float]:
+  """The figures under their names in summaries."""
+  return {name.removeprefix('evaluate/'): value for name, value in figures.items()}

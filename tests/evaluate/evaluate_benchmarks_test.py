@@ -342,7 +342,7 @@ def test_the_papers_rows_average_to_what_the_paper_says():
     {'pass_at_1': 0.5, 'low': 0.38, 'high': 0.6, 'standard_error': 0.06},
     {'pass_at_1': 0.7, 'low': 0.54, 'high': 0.84, 'standard_error': 0.08},
   ]
-  found = samples.average(figures)
+  found = metrics.average(figures)
   assert found['low'] == pytest.approx(0.6 - 0.1)  # of 0.12 and 0.16 to the left
   assert found['high'] == pytest.approx(0.6 + math.hypot(0.1, 0.14) / 2)
   assert found['pass_at_1'] == pytest.approx(0.6) and found['standard_error'] == pytest.approx(0.05)

@@ -157,6 +157,7 @@ def test_an_evaluation_prints_a_line_for_each_source(mixed):
   _, text = evaluate(tiny_run.session(workdir, cfg))
   lines = text.splitlines()
   assert len(lines) == 4 and lines[0].startswith('pass@1') and '6 problems' in lines[0]
+  assert '6 problems, 2 to 3 samples each' in lines[0]
   assert lines[1].startswith('  countdown: pass@1') and '2 samples each' in lines[1]
   assert lines[2].startswith('  mine: pass@1') and '3 problems, 3 samples each' in lines[2]
   assert lines[3].startswith('  mean over sets: pass@1')
