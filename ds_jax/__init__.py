@@ -11,14 +11,15 @@ import importlib
 __version__ = '0.1.0'
 
 _EXPORTS = {
+  'open_session': 'ds_jax.api.open',
   'Problem': 'ds_jax.types',
   'Verdict': 'ds_jax.types',
   'Trajectory': 'ds_jax.types',
   'FinishedTree': 'ds_jax.types',
   'InputError': 'ds_jax.checks',
+  'CannotWrite': 'ds_jax.run.disk',
   'Config': 'ds_jax.config',
   'load_config': 'ds_jax.config',
-  'search_problems': 'ds_jax.run.searching',
   'make_mesh': 'ds_jax.sharding',
   'load_decoder': 'ds_jax.model.huggingface.load',
   'load_tokenizer': 'ds_jax.data.prompts',

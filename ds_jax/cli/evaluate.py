@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,17 +37,9 @@ class Args(RunFlags):
 
 
 def run(session: Session, args: Args) -> Result:
-  from ds_jax.data.benchmarks import BENCHMARKS
-  from ds_jax.run.disk import is_writable
+  from ds_jax.run.benchmarks import benchmarks_named
   from ds_jax.run.evaluation import evaluate
-  from ds_jax.run.workdir import lock
 
-  benchmarks = tuple(args.benchmarks.split(',')) if args.benchmarks else ()
-  if args.benchmarks == 'all':
-    benchmarks = tuple(BENCHMARKS)
-  held = contextlib.nullcontext()  # the files of benchmarks have locks of their own
-  if session.team.is_first and not benchmarks and is_writable(session.workdir.root):
-    held = lock(session.workdir, session.progress.note)
-  with held:
-    chosen = args.chosen_in(session)
-    return Result(*evaluate(chosen, benchmarks=benchmarks, output=args.output))
+  chosen = args.chosen_in(session)
+  benchmarks = benchmarks_named(args.benchmarks)
+  return Result(*evaluate(chosen, benchmarks=benchmarks, output=args.output))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ds_jax.cli.flags import Invocation
 from ds_jax.cli.result import Result
@@ -44,38 +41,27 @@ def execute(invocation: Invocation) -> Result | None:
 
 def _outcome(invocation: Invocation, programs: Programs, team: Team | None = None) -> Result:
   """Runs the command with signal handlers; a stop and a full disk are results too."""
-  from ds_jax.run.disk import CannotWrite, with_remedy
+  from ds_jax.run.disk import CannotWrite, refusal
   from ds_jax.run.stopping import ExitCode, Stopped, StoppedAlone, StopRequest
+  from ds_jax.run.working import at_work
 
   stop = StopRequest()
   session = _session(invocation, stop, team)
   note = session.progress.note
   try:
-    with (
-      stop.installed(),
-      _held(invocation, session),
-      programs.brought(note, writes=session.team.is_first),
-      _compilations_told(invocation, note),
-    ):
+    needs = invocation.command.NEEDS
+    with at_work(session, stop, programs, holds_lock=needs.lock, runs_model=needs.team):
       return invocation.command.run(session, invocation.args)
-  except StoppedAlone:
-    if session.team.count > 1:
+  except Stopped as e:
+    if isinstance(e, StoppedAlone) and session.team.count > 1:
       raise
-    note(
-      'Stopped amid the updates of a step, which would have taken too long. Finished '
-      'trees are kept. The same command continues from the last checkpoint.'
-    )
-    return Result({'status': 'stopped'}, exit_code=stop.exit_code)
-  except Stopped:
-    note('Saved. The same command continues.')
+    note(f'{e.words} The same command continues.')
     return Result({'status': 'stopped'}, exit_code=stop.exit_code)
   except KeyboardInterrupt:
     note('Interrupted; the same command continues from the last checkpoint.')
     return Result({'status': 'interrupted'}, exit_code=stop.exit_code)
   except (CannotWrite, OSError) as e:
-    if not isinstance(e, CannotWrite) and e.errno is None:
-      raise
-    error = with_remedy(e) if isinstance(e, OSError) else str(e)
+    error = str(refusal(e))
     note(f'ds-jax: {error}')
     return Result({'status': 'cannot_write', 'error': error}, exit_code=ExitCode.CANNOT_WRITE)
 
@@ -91,23 +77,3 @@ def _session(invocation: Invocation, stop: StopRequest, team: Team | None) -> Se
     return Session(invocation.config, workdir, make_progress(), stop)
   progress = make_progress() if team.is_first else SilentProgress()
   return Session(invocation.config, workdir, progress, stop, team)
-
-
-def _held(invocation: Invocation, session: Session) -> AbstractContextManager[Any]:
-  """The lock of the workdir, where the command needs it; the first process has it for its team."""
-  from ds_jax.run.workdir import lock
-
-  if invocation.command.NEEDS.lock and session.team.is_first:
-    return lock(session.workdir, session.progress.note)
-  return contextlib.nullcontext()
-
-
-def _compilations_told(
-  invocation: Invocation, note: Callable[[str], None]
-) -> AbstractContextManager[Any]:
-  """Says how long programs took to compile, in the commands that run a model."""
-  if not invocation.command.NEEDS.team:
-    return contextlib.nullcontext()
-  from ds_jax.run.compiling import compilations_told
-
-  return compilations_told(note)

@@ -16,11 +16,11 @@ import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
-from ds_jax.checks import InputError, suggest
+from ds_jax.checks import InputError
 from ds_jax.cli.registry import NAMES_RUN, POSITIONAL, Command, Flags, ShortFor, load
 from ds_jax.config import Config, config_from
 from ds_jax.config.annotations import Mark, Setting, settings_of
-from ds_jax.config.load import RENAMED, neighbours_importable
+from ds_jax.config.load import known_field, neighbours_importable
 from ds_jax.config.places import FOLDER
 
 _KINDS = {int: 'a whole number', float: 'a number'}
@@ -206,19 +206,7 @@ def _with_known_field(argument: str) -> str:
   flag, equals, value = _split(argument)
   if not flag.startswith('config.'):
     return argument
-  field = flag.removeprefix('config.')
-  field = RENAMED.get(field, field)
-  path, cls = field.split('.'), Config
-  for depth, part in enumerate(path):
-    settings = settings_of(cls) if dataclasses.is_dataclass(cls) else {}
-    if part not in settings:
-      raise InputError(
-        f'Unknown config field {".".join(path[: depth + 1])!r}.{suggest(part, settings)} Fields '
-        f'of {".".join(["config", *path[:depth]])}: {", ".join(sorted(settings))}.'
-      )
-    cls = settings[part].kind
-    if settings[part].is_named:
-      break
+  field = known_field(flag.removeprefix('config.'))
   return f'--config.{field}{equals}{value}'
 
 

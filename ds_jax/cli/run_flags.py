@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
-from ds_jax.checks import InputError
 from ds_jax.cli.registry import Flags
 from ds_jax.config.places import MODEL
 
@@ -24,12 +23,9 @@ class RunFlags(Flags):
   model: Annotated[str, MODEL] = ''
 
   def __post_init__(self) -> None:
-    is_number = self.step.isascii() and self.step.isdigit()
-    if self.step and self.step != 'best' and not is_number:
-      raise InputError(
-        f'Expected --step to be a training step as in metrics.jsonl, or best, got {self.step!r}; '
-        'without --step it is the newest.'
-      )
+    from ds_jax.run.session import check_step
+
+    check_step('--step', self.step)
 
   def chosen_in(self, session: Session) -> Session:
     """The session with what these flags choose."""

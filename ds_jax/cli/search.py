@@ -11,6 +11,7 @@ from ds_jax.cli.registry import NAMES_RUN, Needs
 from ds_jax.cli.result import Result
 from ds_jax.cli.run_flags import RunFlags
 from ds_jax.config.places import FILE, FOLDER
+from ds_jax.run.stopping import ExitCode
 
 if TYPE_CHECKING:
   from ds_jax.run.session import Session
@@ -30,6 +31,8 @@ class Args(RunFlags):
   problems: Annotated[str, FILE] = ''
   # with --problems: .jsonl, a line per finished tree; the same command continues
   output: Annotated[str, FILE] = ''
+  # .html, to look at: the tree; with --problems an overview, and a folder of pages beside it
+  html: Annotated[str, FILE] = ''
   # the answer: first_correct (the vote where none is), best_q or vote
   select: Literal['first_correct', 'best_q', 'vote'] = 'first_correct'
 
@@ -51,6 +54,10 @@ class Args(RunFlags):
       raise InputError(
         '--answer belongs to --problem; the answers of --problems stand in the file.'
       )
+    if self.html and not self.html.endswith('.html'):
+      raise InputError(f'Expected --html to name a file that ends in .html, got {self.html!r}.')
+    if self.html and self.html in (self.output, self.problems):
+      raise InputError(f'--html is a file of its own, got {self.html} twice.')
 
 
 def run(session: Session, args: Args) -> Result:
@@ -58,12 +65,17 @@ def run(session: Session, args: Args) -> Result:
 
   session = args.chosen_in(session)
   if args.problems:
-    return Result(
-      *search_file(session, problems=args.problems, output=args.output, select=args.select)
+    summary, text = search_file(
+      session, problems=args.problems, output=args.output, select=args.select, html=args.html
     )
-  if session.team.count > 1:
+  elif session.team.count > 1:
     raise InputError(
       '--problem grows one tree, which one process does; start one, or give '
       '--problems=FILE --output=FILE.jsonl.'
     )
-  return Result(*search_problem(session, text=args.problem, answer=args.answer, select=args.select))
+  else:
+    summary, text = search_problem(
+      session, text=args.problem, answer=args.answer, select=args.select, html=args.html
+    )
+  is_written = summary['status'] == 'done'
+  return Result(summary, text, ExitCode.DONE if is_written else ExitCode.CANNOT_WRITE)

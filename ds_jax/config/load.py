@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import pathlib
 import runpy
 import sys
@@ -38,20 +39,73 @@ def config_from(fields: Mapping[str, Any]) -> Config:
   return config
 
 
-def load_config(path: str) -> Config:
-  """Returns the Config of a `configs/*.py` file, without overrides.
+def load_config(path: str | os.PathLike[str], **overrides: Any) -> Config:
+  """Returns the Config of a `configs/*.py` file.
+
+  Args:
+    path: of the file.
+    **overrides: as in `with_overrides`, e.g. `seed=1, search={'width': 8}`.
 
   Raises:
     InputError: if there is no such file, it has no get_config(), or a field is bad.
   """
+  return config_from(with_overrides(file_fields(path), overrides))
+
+
+def file_fields(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+  """What get_config() of a config file returns.
+
+  Raises:
+    InputError: if there is no such file, or it has no get_config().
+  """
+  path = os.fspath(path)
+  if not os.path.isfile(path):
+    raise InputError(f'No config file {path!r}; e.g. configs/quickstart.py.')
   try:
     with neighbours_importable(path):
-      fields = runpy.run_path(path)['get_config']()
-  except FileNotFoundError as e:
-    raise InputError(f'No config file {path!r}; e.g. configs/quickstart.py.') from e
+      return runpy.run_path(path)['get_config']()
   except KeyError as e:
     raise InputError(f'{path!r} defines no get_config().') from e
-  return config_from(fields)
+
+
+def with_overrides(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+  """Nested fields of a config of which some are others.
+
+  Args:
+    fields: of a config.
+    overrides: a section takes a mapping of those of its fields that change: {'seed': 1, 'search':
+      {'width': 8}}, or {'search.width': 8}. A mapping of names that users choose gets further
+      names. Old names of fields will do.
+
+  Raises:
+    InputError: names a field that does not exist with its neighbours. Types and values are left to
+      `config_from`.
+  """
+  nested = _with_new_names(fields)
+  for name, value in flatten(overrides).items():
+    _put(nested, known_field(name).split('.'), value)
+  return nested
+
+
+def known_field(name: str) -> str:
+  """The present name of a field, or of an entry of a mapping, like 'search.width'.
+
+  Raises:
+    InputError: names an unknown field with its neighbours.
+  """
+  name = RENAMED.get(name, name)
+  path, cls = name.split('.'), Config
+  for depth, part in enumerate(path):
+    settings = settings_of(cls) if dataclasses.is_dataclass(cls) else {}
+    if part not in settings:
+      raise InputError(
+        f'Unknown config field {".".join(path[: depth + 1])!r}.{suggest(part, settings)} Fields '
+        f'of {".".join(["config", *path[:depth]])}: {", ".join(sorted(settings))}.'
+      )
+    cls = settings[part].kind
+    if settings[part].is_named:
+      break
+  return name
 
 
 @contextlib.contextmanager

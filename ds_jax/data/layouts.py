@@ -134,6 +134,15 @@ def read_question(row: Mapping[str, Any], config: DataConfig) -> Problem:
   )
 
 
+def question_of_text(text: str, config: DataConfig) -> Problem:
+  """A question without an answer, as of a row that has nothing but this text."""
+  return Problem(
+    id=_row_id({}, text, '', config.id_field),
+    prompt=with_instruction(text, config.instruction),
+    answer='',
+  )
+
+
 def _question(row: Mapping[str, Any], prompt: Any, field: str) -> tuple[list[Message], str]:
   """What comes before a question, and the whole of it, with what stands in other fields."""
   *preamble, (_, text) = read_messages(prompt, field)

@@ -1,20 +1,21 @@
 """The report as one HTML page: no script, no request, every text escaped.
 
-Trees hold model output, which is hostile text: it passes through `_text`, and a content security
+Trees hold model output, which is hostile text: it passes through `escaped`, and a content security
 policy forbids scripts and requests as a second fence.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ds_jax.report.metrics import series
 from ds_jax.report.summary import cost_line, headline, skipped_line, table_rows
-from ds_jax.report.text import duration, number, or_dash, percent, visible
+from ds_jax.report.text import duration, escaped, number, or_dash, percent
+from ds_jax.report.tree_style import TREE_STYLE
+from ds_jax.report.tree_view import tree_section
 
 _STYLE = """
 :root { --ink: #20262d; --muted: #6b7480; --line: #e4e7eb; --soft: #f6f7f9; }
@@ -33,9 +34,9 @@ th, td { text-align: left; padding: .38rem 1.6rem .38rem 0; border-bottom: 1px s
   vertical-align: top; overflow-wrap: anywhere; }
 thead th { color: var(--muted); font-weight: 500; font-size: .88rem; white-space: nowrap; }
 tbody th { font-weight: 500; }
-details { border: 1px solid var(--line); border-radius: 6px; margin: .6rem 0; }
-summary { cursor: pointer; padding: .55rem .9rem; }
-details > .wide { padding: .2rem .9rem .9rem; }
+.fold { border: 1px solid var(--line); border-radius: 6px; margin: .6rem 0; }
+.fold > summary { cursor: pointer; padding: .55rem .9rem; }
+.fold > .wide { padding: .2rem .9rem .9rem; }
 pre, code { font: 13px/1.5 ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono',
   monospace; }
 pre { margin: 0; padding: .8rem .9rem; overflow-x: auto; background: var(--soft);
@@ -114,12 +115,12 @@ def render_page(
     summary: fields of report/summary.py, all optional.
     picture: a PNG; it is embedded.
   """
-  title = _text(summary.get('title') or 'DeepSearch run')
+  title = escaped(summary.get('title') or 'DeepSearch run')
   source = f'data:image/png;base64,{base64.b64encode(picture).decode()}'
   parts = [
     f'<h1>{title}</h1>',
-    f'<p class="lead">{_text(headline(summary))}.</p>',
-    f'<p class="muted">{_text(cost_line(summary))}</p>',
+    f'<p class="lead">{escaped(headline(summary))}.</p>',
+    f'<p class="muted">{escaped(cost_line(summary))}</p>',
     f'<img src="{source}" alt="Learning curve, search statistics and optimisation">',
     _paragraph(_beside_line(summary)),
     _section('Evaluation', _table(table_rows(summary))),
@@ -137,7 +138,7 @@ def render_page(
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>{_STYLE}</style>
+<style>{TREE_STYLE}{_STYLE}</style>
 </head>
 <body>
 {body}
@@ -152,29 +153,24 @@ def _beside_line(summary: Mapping[str, Any]) -> str:
   return f'Broken lines: {beside["label"]}, of `{beside["command"]}`.' if beside else ''
 
 
-def _text(value: Any) -> str:
-  """Returns a value escaped for HTML; unprintable characters become visible, line breaks stay."""
-  return html.escape(visible(str(value), keep='\n'))
-
-
 def _section(title: str, body: str) -> str:
   if not body:
     return ''
-  return f'<h2>{_text(title)}</h2>\n{body}'
+  return f'<h2>{escaped(title)}</h2>\n{body}'
 
 
 def _paragraph(text: str) -> str:
-  return f'<p>{_text(text)}</p>' if text else ''
+  return f'<p>{escaped(text)}</p>' if text else ''
 
 
 def _table(rows: Iterable[Sequence[Any]]) -> str:
   """Returns a table whose head is the first row; the first column names the rows."""
   head, *body = rows
-  titles = [f'<th scope="col">{_text(cell)}</th>' for cell in head]
+  titles = [f'<th scope="col">{escaped(cell)}</th>' for cell in head]
   lines = []
   for name, *values in body:
-    cells = [f'<th scope="row">{_text(name)}</th>']
-    cells += [f'<td>{_text(value)}</td>' for value in values]
+    cells = [f'<th scope="row">{escaped(name)}</th>']
+    cells += [f'<td>{escaped(value)}</td>' for value in values]
     lines.append(f'<tr>{"".join(cells)}</tr>')
   return (
     f'<div class="wide"><table>\n<thead><tr>{"".join(titles)}</tr></thead>\n<tbody>\n'
@@ -214,15 +210,21 @@ def _rounds_table(metrics: Sequence[Mapping[str, Any]]) -> str:
   return _table(rows) if len(rows) > 1 else ''
 
 
-def _trees(trees: Iterable[Mapping[str, str]]) -> str:
+def _trees(trees: Iterable[Mapping[str, Any]]) -> str:
   """Returns the trees folded away, but for the first."""
   parts = []
   for i, tree in enumerate(trees):
     is_open = ' open' if i == 0 else ''
-    title, text = _text(tree['title']), _text(tree['text'])
-    part = f'<details{is_open}><summary>{title}</summary><pre>{text}</pre></details>'
-    parts.append(part)
+    summary = f'<summary>{escaped(tree["title"])}</summary>'
+    parts.append(f'<details class="fold"{is_open}>{summary}{_tree(tree, i)}</details>')
   return '\n'.join(parts)
+
+
+def _tree(tree: Mapping[str, Any], place: int) -> str:
+  """Returns one to be looked at, on paper as white as the page; of an older run as text."""
+  if 'tree' not in tree:
+    return f'<pre>{escaped(tree["text"])}</pre>'
+  return f'<div class="ds-light">{tree_section(tree, name=f"tree-{place}")}</div>'
 
 
 def _config(config: Mapping[str, Any]) -> str:
@@ -231,7 +233,7 @@ def _config(config: Mapping[str, Any]) -> str:
   if not rows:
     return ''
   table = _table([('field', 'value'), *rows])
-  return f'<details><summary>{len(rows)} fields</summary>{table}</details>'
+  return f'<details class="fold"><summary>{len(rows)} fields</summary>{table}</details>'
 
 
 def _config_rows(fields: Mapping[str, Any], prefix: str = '') -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
-"""Where a long phase stands: a live bar on a terminal, plain lines anywhere else.
+"""Where a long phase stands: a live bar on a terminal, one line in a notebook, else plain lines.
 
-Everything goes to standard error; standard output is kept for results. A phase ends with its
+Everything goes to standard error (a notebook shows it below the cell); standard output is kept for
+results. A phase ends with its
 elapsed time in both forms, also when the next one starts without finish(). One that has nothing new
 to tell says every so often that it is alive: a device is asked for many tokens at once, and does
 not speak before it has them all.
@@ -17,7 +18,8 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from ds_jax.interfaces import Progress
-from ds_jax.report.text import duration, fields_line, visible
+from ds_jax.report.notebook import NotebookProgress, notebook_display
+from ds_jax.report.text import fields_line, phase_state, visible
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SHARE_BETWEEN_LINES = 0.1
@@ -32,6 +34,8 @@ def make_progress(stream: TextIO | None = None) -> Progress:
 
   update() outside a phase shows nothing, and finish() may be called twice.
   """
+  if stream is None and notebook_display() is not None:
+    return NotebookProgress(notebook_display())
   stream = sys.stderr if stream is None else stream
   can_redraw = stream.isatty() and os.environ.get('TERM', '') not in ('', 'dumb')
   if not can_redraw:
@@ -107,8 +111,7 @@ class PlainProgress:
     with self._lock:
       self._has_ended.set()
       if self._phase is not None:
-        elapsed = self._clock() - self._started
-        self._line(self._state([f'done in {duration(elapsed)}']))
+        self._line(self._state(self._clock(), is_done=True))
         self._phase = None
 
   def note(self, message: str) -> None:
@@ -127,8 +130,7 @@ class PlainProgress:
   def _show(self) -> None:
     """Writes where the phase stands."""
     self._shown, self._shown_at = self._completed, self._clock()
-    elapsed = self._shown_at - self._started
-    self._line(self._state([f'{duration(elapsed)} elapsed', *self._time_left(elapsed)]))
+    self._line(self._state(self._shown_at, is_done=False))
 
   def _is_due(self) -> bool:
     waited = self._clock() - self._shown_at
@@ -136,23 +138,10 @@ class PlainProgress:
     is_step = bool(self._total) and gained >= _SHARE_BETWEEN_LINES * self._total
     return waited >= _SECONDS_BETWEEN_LINES or (is_step and waited >= _FASTEST_LINES)
 
-  def _time_left(self, elapsed: float) -> list[str]:
-    """Returns the time left at the pace so far; nothing where it cannot be told."""
-    if not self._total or not 0 < self._completed < self._total:
-      return []
-    seconds_per_unit = elapsed / self._completed
-    return [f'{duration(seconds_per_unit * (self._total - self._completed))} left']
-
-  def _state(self, times: list[str]) -> str:
-    count = f'{self._completed:,}'
-    if self._total is not None:
-      count += f'/{self._total:,}'
-    if self._total:
-      count += f' ({100 * self._completed / self._total:.0f} %)'
-    parts = [count, *times]
-    if self._fields:
-      parts.append(fields_line(self._fields))
-    return f'{self._phase}: {" · ".join(parts)}'
+  def _state(self, now: float, *, is_done: bool) -> str:
+    elapsed = now - self._started
+    state = phase_state(self._completed, self._total, elapsed, fields=self._fields, is_done=is_done)
+    return f'{self._phase}: {state}'
 
   def _line(self, line: str) -> None:
     self._stream.write(line + '\n')

@@ -15,7 +15,8 @@ A summary is a plain dict that JSON can write; every field may be missing:
   tokens   tokens generated to learn from: by filters, searches and rollouts
   seconds  time spent, as far as the metrics record it
   config   the run's settings, nested by section
-  trees    [{title, text}], example trees by format_tree
+  trees    [{title, text, question, gold, tree}], example trees: `text` by format_tree, `tree` by
+           tree_to_dict; older runs have title and text
   beside   what other runs reached with as many tokens, from the file that log.beside names, e.g. of
            `python tests/benchmarks/learning.py curve`: label, command (that makes those runs), k
            (samples per problem), points ([{tokens, pass_at_1, pass_at_k}], tokens so far, shares)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -20,6 +21,11 @@ def visible(text: str, *, keep: str = '') -> str:
     return character.encode('unicode_escape').decode()
 
   return ''.join(map(shown, text))
+
+
+def escaped(value: Any) -> str:
+  """Returns a value as text for HTML: escaped, unprintable characters visible; line breaks stay."""
+  return html.escape(visible(str(value), keep='\n'))
 
 
 def shorten(text: str, limit: int) -> str:
@@ -65,9 +71,39 @@ def duration(seconds: float) -> str:
   return f'{hours} h {minutes:02d} min'
 
 
-def fields_line(fields: dict[str, float | int | str]) -> str:
+def fields_line(fields: Mapping[str, float | int | str]) -> str:
   """Returns 'solved 5 · tokens/s 4,210' for the fields of a progress update."""
   parts = []
   for name, value in fields.items():
     parts.append(f'{visible(name).replace("_", " ")} {number(value)}')
+  return ' · '.join(parts)
+
+
+def phase_state(
+  completed: int,
+  total: int | None,
+  elapsed: float,
+  *,
+  fields: Mapping[str, float | int | str],
+  is_done: bool,
+) -> str:
+  """Returns '34/60 (57 %) · 1 min 02 s elapsed · 47.1 s left · solved 12'.
+
+  Args:
+    completed: units done.
+    total: of units; None: unknown.
+    elapsed: seconds.
+    fields: what is shown beside the count.
+    is_done: the phase has ended.
+  """
+  count = f'{completed:,}'
+  if total is not None:
+    count += f'/{total:,}'
+  if total:
+    count += f' ({100 * completed / total:.0f} %)'
+  parts = [count, f'done in {duration(elapsed)}' if is_done else f'{duration(elapsed)} elapsed']
+  if not is_done and total and 0 < completed < total:  # the time left at the pace so far
+    parts.append(f'{duration(elapsed / completed * (total - completed))} left')
+  if fields:
+    parts.append(fields_line(fields))
   return ' · '.join(parts)

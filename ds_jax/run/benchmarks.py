@@ -19,11 +19,20 @@ from ds_jax.evaluate import table
 from ds_jax.evaluate.samples import average, summarize_samples
 from ds_jax.run.durable import write_atomically, write_json
 from ds_jax.run.engines import Engines
-from ds_jax.run.parameters import ChosenParams, chosen_params
+from ds_jax.run.loaded import LoadedRun
+from ds_jax.run.parameters import ChosenParams
 from ds_jax.run.prompts import Prompts, longest_prompt, prepare, template_settings
 from ds_jax.run.samples import draw_samples, sample_settings
+from ds_jax.run.session import Session
 
 Summary = dict[str, Any]
+
+
+def benchmarks_named(text: str) -> tuple[str, ...]:
+  """The names in 'aime2024,math500', each once; 'all': all that there are."""
+  if text == 'all':
+    return tuple(BENCHMARKS)
+  return tuple(dict.fromkeys(text.split(','))) if text else ()
 
 
 def check_benchmarks(names: Sequence[str], config: Config) -> None:
@@ -37,12 +46,13 @@ def check_benchmarks(names: Sequence[str], config: Config) -> None:
 
 
 def evaluate_benchmarks(
-  engines: Engines, names: Sequence[str], output: str | None
+  session: Session, loaded: LoadedRun, names: Sequence[str], *, output: str | None
 ) -> tuple[Summary, str]:
   """Draws the samples that the files lack; returns the figures, and the table as text.
 
   Args:
-    engines: whose workdir's newest parameters are evaluated.
+    session: its step says which parameters are evaluated.
+    loaded: the run.
     names: of the benchmarks, each once.
     output: folder of the results; None: one in the workdir that belongs to these settings.
 
@@ -51,9 +61,9 @@ def evaluate_benchmarks(
       to other settings.
     Stopped: if asked to; the same command goes on.
   """
-  session, config = engines.session, engines.session.config
+  engines, config = loaded.engines(session), session.config
   prompts = {name: _benchmark_prompts(engines, name) for name in names}
-  chosen = chosen_params(engines)
+  chosen = loaded.params(session)
   settings = sample_settings(config) | template_settings(engines.tokenizer)
   folder, rows = draw_samples(engines, chosen, prompts, settings=settings, output=output)
   if not session.team.is_first:

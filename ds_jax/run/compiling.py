@@ -12,6 +12,7 @@ import jax
 
 from ds_jax.report.text import duration
 from ds_jax.search.engine.host_tree import Job
+from ds_jax.types import FinishedTree
 
 # jax's names of the events that say how long a program took to compile, or to be read from the
 # cache, and that it was in the cache.
@@ -60,6 +61,7 @@ class Clock:
   def __init__(self) -> None:
     self._compiling = 0.0
     self._started: dict[str, float] = {}
+    self.taken: dict[str, float] = {}  # seconds of the trees that are finished, by problem
 
   def __enter__(self) -> Clock:
     jax.monitoring.register_event_duration_secs_listener(self._note_compilation)
@@ -72,6 +74,9 @@ class Clock:
 
   def start(self, job: Job) -> None:
     self._started[job.problem.id] = self._now()
+
+  def stop(self, tree: FinishedTree) -> None:
+    self.taken[tree.problem_id] = self.seconds(tree.problem_id)
 
   def seconds(self, problem_id: str) -> float:
     """From the start of a problem's tree until now."""

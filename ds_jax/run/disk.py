@@ -58,6 +58,15 @@ def with_remedy(error: OSError) -> str:
   return f'{error}. {remedy}.' if remedy else str(error)
 
 
+def refusal(error: CannotWrite | OSError) -> CannotWrite:
+  """What the system refused, with what helps against it; an error without a number is raised."""
+  if isinstance(error, CannotWrite):
+    return error
+  if error.errno is None:
+    raise error
+  return CannotWrite(with_remedy(error))
+
+
 def is_writable(folder: pathlib.Path) -> bool:
   """Whether files can be made in a folder, or the folder itself where it is missing."""
   for path in (folder, *folder.absolute().parents):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ds_jax.checks import InputError
@@ -17,13 +18,13 @@ from ds_jax.evaluate.metrics import evaluation_metrics
 from ds_jax.report.summary import figures_of, with_interval
 from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.disk import is_writable
-from ds_jax.run.engines import Engines, open_engines
+from ds_jax.run.loaded import LoadedRun
 from ds_jax.run.measuring import of_temperature
-from ds_jax.run.parameters import chosen_params
 from ds_jax.run.prompts import Prompts, check_golds, evaluation_prompts, sources_of
 from ds_jax.run.samples import draw_samples, sample_settings
 from ds_jax.run.session import Session
 from ds_jax.run.signs import ends_of_rows, sign_of_ends
+from ds_jax.run.workdir import lock
 
 Summary = dict[str, Any]
 
@@ -32,7 +33,11 @@ SPLIT_FILE = 'samples'
 
 
 def evaluate(
-  session: Session, *, benchmarks: Sequence[str] = (), output: str | None = None
+  session: Session,
+  *,
+  benchmarks: Sequence[str] = (),
+  output: str | None = None,
+  loaded: LoadedRun | None = None,
 ) -> tuple[Summary, str]:
   """Draws the samples that are missing; returns the figures, and as text for a terminal.
 
@@ -44,6 +49,7 @@ def evaluate(
       split of the config.
     output: folder of samples and tables; None: one in the workdir that belongs to these
       settings, or nowhere, if the workdir cannot be written.
+    loaded: of the session, if it is to be used again; None: what is opened is closed.
 
   Raises:
     InputError: for an unknown or unprepared benchmark, a prompt that is too long, a verifier that
@@ -51,16 +57,26 @@ def evaluate(
     Stopped: if asked to; the same command goes on.
   """
   check_benchmarks(benchmarks, session.config)
-  with _results_folder(session, output) as folder, open_engines(session) as engines:
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(_held(session, benchmarks))
+    folder = stack.enter_context(_results_folder(session, output))
+    loaded = loaded or stack.enter_context(LoadedRun())
     if benchmarks:
-      summary, text = evaluate_benchmarks(engines, list(dict.fromkeys(benchmarks)), folder)
+      summary, text = evaluate_benchmarks(session, loaded, benchmarks, output=folder)
     else:
-      summary, text = _evaluate_split(engines, folder)
+      summary, text = _evaluate_split(session, loaded, folder)
   if folder != output:  # it is gone
     del summary['output']
   if 'output' in summary:
     session.progress.note(f'Samples: {summary["output"]}')
   return summary, text
+
+
+def _held(session: Session, benchmarks: Sequence[str]) -> AbstractContextManager[Any]:
+  """The lock of the workdir; the files of benchmarks have locks of their own."""
+  if session.team.is_first and not benchmarks and is_writable(session.workdir.root):
+    return lock(session.workdir, session.progress.note)
+  return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -79,12 +95,12 @@ def _results_folder(session: Session, output: str | None) -> Iterator[str | None
     yield folder
 
 
-def _evaluate_split(engines: Engines, output: str | None) -> tuple[Summary, str]:
+def _evaluate_split(session: Session, loaded: LoadedRun, output: str | None) -> tuple[Summary, str]:
   """pass@1 on the evaluation split; within the same settings a stopped evaluation goes on."""
-  session, config = engines.session, engines.session.config
+  engines, config = loaded.engines(session), session.config
   prompts = evaluation_prompts(session, engines.tokenizer)
   check_golds(session, engines.pool.verify, prompts, what='eval')
-  chosen = chosen_params(engines)
+  chosen = loaded.params(session)
   problems = {'problems': _problems_digest(prompts)}
   files = {SPLIT_FILE: prompts}
   settings = sample_settings(config) | problems

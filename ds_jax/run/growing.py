@@ -148,9 +148,13 @@ def grow_in_memory(
   work: Work,
   *,
   on_start: Callable[[Job], None] | None = None,
+  on_finish: Callable[[FinishedTree], None] | None = None,
 ) -> Grown:
-  """Grows a tree for every job; a kill loses all. Every process gets all trees."""
-  store = MemoryStore(session.team)
+  """Grows a tree for every job; a kill loses all. Every process gets all trees.
+
+  `on_finish` is called with each tree of this process as it is finished.
+  """
+  store = MemoryStore(session.team, on_finish)
   counters = grow_missing(session, params, work, store=store, on_start=on_start)
   return Grown([store.trees[key_of(job)] for job in work.jobs], counters)
 
@@ -254,9 +258,9 @@ class JournalStore:
 class MemoryStore:
   """Trees that nobody keeps."""
 
-  def __init__(self, team: Team):
+  def __init__(self, team: Team, on_finish: Callable[[FinishedTree], None] | None = None):
     self.trees: dict[JobKey, FinishedTree] = {}
-    self._team = team
+    self._team, self._on_finish = team, on_finish
 
   def known(self, jobs: Sequence[Job]) -> Collection[JobKey]:
     del jobs
@@ -264,6 +268,8 @@ class MemoryStore:
 
   def append(self, tree: FinishedTree) -> None:
     self.trees[key_of(tree)] = tree
+    if self._on_finish is not None:
+      self._on_finish(tree)
 
   def share(self) -> None:
     trees = share_trees(self._team, list(self.trees.values()))

@@ -119,12 +119,6 @@ def restored_policy(
   return policy_of(restored.params, base)
 
 
-def trained_params(engines: Engines) -> tuple[Decoder, str]:
-  """Parameters for search, and where they come from; see `chosen_params`."""
-  chosen = chosen_params(engines)
-  return chosen.params, chosen.source
-
-
 @dataclasses.dataclass(frozen=True)
 class ChosenParams:
   """Parameters for search, on the devices on which this process searches."""

@@ -46,7 +46,7 @@ class Programs:
   is_read_only: bool = False  # the store
 
   def tell_jax(self) -> None:
-    """Sets jax's variables; call it before jax is imported."""
+    """Sets jax's variables, which it reads as it is imported."""
     if self.folder:
       os.environ[_VARIABLE] = self.folder
       os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '1')
@@ -54,6 +54,15 @@ class Programs:
       # XLA's own caches lie in jax's folder, and its path is then part of a program's key: another
       # machine, with another home, would find nothing (jax 0.10).
       os.environ.setdefault('JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES', 'none')
+
+  def tell_loaded_jax(self) -> None:
+    """Has jax, which is imported already, keep programs here, unless it keeps them elsewhere."""
+    import jax
+
+    if self.folder and not jax.config.jax_compilation_cache_dir:
+      jax.config.update('jax_compilation_cache_dir', self.folder)
+    if self.store:
+      jax.config.update('jax_persistent_cache_enable_xla_caches', 'none')  # see above
 
   @contextlib.contextmanager
   def brought(self, note: Callable[[str], None], *, writes: bool) -> Iterator[None]:

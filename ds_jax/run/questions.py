@@ -1,27 +1,24 @@
-"""Questions that a user asks of test-time search: which can be searched, and with which engine."""
+"""Questions that a user asks of test-time search: which can be searched, and as which problems."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import dataclasses
 import functools
 from collections.abc import Sequence
 
 from ds_jax.checks import InputError
-from ds_jax.config import Config, settings_digest
+from ds_jax.config import settings_digest
 from ds_jax.data.embedded import answered
 from ds_jax.data.fields import RowError
+from ds_jax.data.layouts import question_of_text
 from ds_jax.data.prompts import encode_problems
 from ds_jax.data.sources import LoadedProblems, asked_problem, load_questions
 from ds_jax.data.vocabulary import unknown_words
-from ds_jax.interfaces import VerifyFn
+from ds_jax.report.text import shorten
 from ds_jax.run.engines import Engines
-from ds_jax.run.growing import Work
-from ds_jax.run.prompts import date_setting, note_missing_box, prepare
-from ds_jax.search.engine.host_tree import Job
-from ds_jax.search.engine.keys import Purpose
-from ds_jax.search.policies import policy_of
-from ds_jax.types import Problem, Verdict
+from ds_jax.run.prompts import date_setting
+from ds_jax.types import Problem
+
+_MAX_SHOWN = 60  # characters of a question that an error names
 
 
 def read_questions(engines: Engines, path: str) -> LoadedProblems:
@@ -43,10 +40,35 @@ def read_question(engines: Engines, text: str, answer: str | None) -> Problem:
     InputError: if the model cannot read it, or the verifier not its answer.
   """
   problem = asked_problem(text, answer or '', engines.session.config.data)
+  return accepted('--problem', problem, engines)
+
+
+def read_texts(engines: Engines, questions: Sequence[str | Problem]) -> list[Problem]:
+  """The questions of a program.
+
+  Args:
+    engines: whose model is to read them.
+    questions: a text is asked as the run asks its own, and has the id that it would have as a line
+      of a file; a Problem is taken as it is. An answer may be '': not known.
+
+  Raises:
+    InputError: if the model cannot read one, or the verifier not its answer.
+  """
+  problems = []
+  for question in questions:
+    problem = question
+    if isinstance(question, str):
+      problem = question_of_text(question, engines.session.config.data)
+    problems.append(accepted(repr(shorten(problem.prompt, _MAX_SHOWN)), problem, engines))
+  return problems
+
+
+def accepted(name: str, problem: Problem, engines: Engines) -> Problem:
+  """As `accept_problem`, but what cannot be searched is an InputError, which calls it `name`."""
   try:
     return accept_problem(problem, engines)
   except RowError as e:
-    raise InputError(f'--problem: {e}.') from e
+    raise InputError(f'{name}: {e}.') from e
 
 
 def accept_problem(problem: Problem, engines: Engines) -> Problem:
@@ -72,62 +94,9 @@ def accept_problem(problem: Problem, engines: Engines) -> Problem:
     raise RowError(str(e).rstrip('.')) from e
 
 
-def question_work(engines: Engines, problems: Sequence[Problem], *, phase: str = '') -> Work:
-  """A tree per problem; ends of problems whose answer is not known (empty) are left ungraded.
-
-  Args:
-    engines: whose search engine grows them.
-    problems: any number; ids must differ.
-    phase: as a person reads it; '': it is not shown.
-
-  Raises:
-    InputError: if a prompt exceeds data.prompt_limit.
-  """
-  session = engines.session
-  prepared = prepare(session, engines.tokenizer, problems, what='search')
-  if prepared.skipped:
-    raise InputError(
-      f'{len(prepared.skipped)} prompts exceed data.prompt_limit = '
-      f'{session.config.data.prompt_limit} tokens; raise it.'
-    )
-  note_missing_box(session, engines.tokenizer, prepared.prompts)
-  engine = engines.search_engine
-  engine = dataclasses.replace(engine, verify_fn=functools.partial(_grade_known, engine.verify_fn))
-  jobs = [Job(problem, tokens) for problem, tokens in prepared.prompts]
-  return Work(engine, jobs, Purpose.SEARCH, phase=phase)
-
-
 def run_name(engines: Engines, parameters: str) -> str:
   """What lines of an output file depend on: parameters, settings and, if asked for, the date."""
   name = f'{parameters}, settings {settings_digest(engines.session.config)}'
   for day in date_setting(engines.tokenizer).values():
     name = f'{name}, date {day}'
   return name
-
-
-def with_slots(config: Config, num_problems: int) -> Config:
-  """No more slots per device than serial policies can use: idle ones cost as much as busy ones."""
-  search = config.search
-  if not policy_of(search).is_serial:
-    return config
-  slots = min(search.num_slots, num_problems)
-  search = dataclasses.replace(
-    search, num_slots=slots, replay_lanes=min(search.replay_lanes, slots)
-  )
-  return dataclasses.replace(config, search=search)
-
-
-def _grade_known(
-  verify_fn: VerifyFn, items: Sequence[tuple[str, str]]
-) -> list[concurrent.futures.Future[Verdict]]:
-  """Verdicts of (answer, response) pairs; UNGRADED at once where no answer is known."""
-  graded = iter(verify_fn([item for item in items if item[0]]))
-  futures = []
-  for answer, _ in items:
-    if answer:
-      futures.append(next(graded))
-      continue
-    ungraded: concurrent.futures.Future[Verdict] = concurrent.futures.Future()
-    ungraded.set_result(Verdict.UNGRADED)
-    futures.append(ungraded)
-  return futures

@@ -9,7 +9,7 @@ from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.model.decoder import Decoder
-from ds_jax.report.inspect import format_tree
+from ds_jax.report.inspect import format_tree, tree_to_dict
 from ds_jax.report.metrics import read_metrics
 from ds_jax.report.render import PAGE_NAME, PICTURE_NAME, render_report
 from ds_jax.report.summary import make_summary, read_beside, summary_table
@@ -85,7 +85,7 @@ def write_report(
 
 
 def finish(
-  session: Session, fields: Mapping[str, Any], examples: Sequence[Mapping[str, str]]
+  session: Session, fields: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Any], str]:
   """Writes the summary of a run that has ended, and reports on it; returns both.
 
@@ -105,8 +105,8 @@ def finish(
   return summary | files, text
 
 
-def example_trees(engines: Engines, params: Decoder, prompts: Prompts) -> list[dict[str, str]]:
-  """A few trees of the trained policy, as text.
+def example_trees(engines: Engines, params: Decoder, prompts: Prompts) -> list[dict[str, Any]]:
+  """A few trees of the trained policy, as text and as plain values; see summary.py.
 
   Args:
     engines: of the run.
@@ -118,4 +118,16 @@ def example_trees(engines: Engines, params: Decoder, prompts: Prompts) -> list[d
   trees = grow_in_memory(engines.session, params, work).trees
   trees.sort(key=lambda tree: tree.problem_id)
   decode = engines.tokenizer.decode_response
-  return [{'title': tree.problem_id, 'text': format_tree(tree, decode)} for tree in trees]
+  of_id = {problem.id: problem for problem, _ in prompts[:NUM_EXAMPLES]}
+  examples = []
+  for tree in trees:
+    problem = of_id[tree.problem_id]
+    example = {
+      'title': tree.problem_id,
+      'text': format_tree(tree, decode),
+      'question': problem.prompt,
+      'gold': problem.answer,
+      'tree': tree_to_dict(tree, decode),
+    }
+    examples.append(example)
+  return examples

@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from ds_jax import sharding
-from ds_jax.evaluate.answers import SELECTIONS
-from ds_jax.evaluate.searches import (
-  SplitFigures,
-  answers_of,
-  split_figures,
-  summarize_trees,
-  tree_row,
-)
-from ds_jax.report.inspect import format_split_depths, format_table, format_tree, tree_to_dict
-from ds_jax.report.text import percent
+from ds_jax.checks import InputError
+from ds_jax.evaluate.searches import summarize_trees
 from ds_jax.run.compiling import Clock
 from ds_jax.run.durable import LineFile, close_parts, open_results
-from ds_jax.run.engines import Engines, open_engines
+from ds_jax.run.engines import Engines
 from ds_jax.run.forking import decode_cost
-from ds_jax.run.growing import JobKey, grow_in_memory, grow_missing, key_of
-from ds_jax.run.parameters import chosen_params
-from ds_jax.run.questions import (
-  question_work,
-  read_question,
-  read_questions,
-  run_name,
-  with_slots,
-)
+from ds_jax.run.growing import JobKey, grow_missing, key_of
+from ds_jax.run.loaded import LoadedRun
+from ds_jax.run.question_trees import question_work, search_questions, with_fewer_slots, with_slots
+from ds_jax.run.questions import read_question, read_questions, read_texts, run_name
+from ds_jax.run.searched import Row, Searched, Summary, row_of, trees_text
 from ds_jax.run.session import Session
+from ds_jax.run.tree_pages import check_pages, write_tree, write_trees
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.types import FinishedTree, Problem
 
-Summary = dict[str, Any]
-Row = dict[str, Any]
-
-
-def search_problems(
-  engines: Engines, params: Any, problems: Sequence[Problem]
-) -> list[FinishedTree]:
-  """Grows one tree per problem, many at once; trees in the order of `problems`.
-
-  Args:
-    engines: from `open_engines`.
-    params: parameters in the form for search, from `parameters.trained_params`.
-    problems: any number; ids must differ. Of several processes all must give the same.
-
-  Raises:
-    InputError: if a prompt exceeds data.prompt_limit.
-  """
-  work = question_work(engines, problems, phase='search')
-  return grow_in_memory(engines.session, params, work).trees
-
 
 def search_problem(
-  session: Session, *, text: str, answer: str | None, select: str
+  session: Session, *, text: str, answer: str | None, select: str, html: str = ''
 ) -> tuple[Summary, str]:
   """Grows one tree for one problem; returns the summary, and the tree as text.
 
@@ -65,36 +32,38 @@ def search_problem(
     text: the problem.
     answer: what is right; None: not known, or, for the embedded task, the problem itself.
     select: which of answers.SELECTIONS gives the answer.
+    html: the file of a page of the tree; '': none.
 
   Raises:
     InputError: if the model cannot read the problem, or the verifier not its answer.
     Stopped: if asked to.
   """
+  if html:
+    check_pages(html)
   alone = dataclasses.replace(session, config=with_slots(session.config, 1))
-  with open_engines(alone) as engines, Clock() as clock:
+  with LoadedRun() as loaded:
+    engines = loaded.engines(alone)
     problem = read_question(engines, text, answer)
     if not problem.answer:
       session.progress.note('No --answer: ends cannot be graded, so none is better than another.')
-    chosen = chosen_params(engines)
+    chosen = loaded.params(alone)
     engines.announce()
-    work = question_work(engines, [problem], phase='search')
-    (tree,) = grow_in_memory(alone, chosen.params, work, on_start=clock.start).trees
-    seconds = clock.seconds(problem.id)
-    row = _row(engines, tree, problem, select=select, seconds=seconds)
-    cost = decode_cost(engines, [tree.prompt_tokens])
-    shown = format_tree(tree, engines.tokenizer.decode_response)
+    (searched,) = search_questions(engines, chosen.params, [problem], select=select)
+    row, cost = searched.row, decode_cost(engines, [searched.tree.prompt_tokens])
   summary = {
     'status': 'done',
     **chosen.summary,
-    'time/search': seconds,
+    'time/search': row['table']['time_per_tree'],
     **{name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')},
     **summarize_trees([row], cost),
   }
-  return summary, '\n'.join([shown, *_split_lines(split_figures([row], cost))])
+  if html:
+    summary |= write_tree(session, html, row)
+  return summary, searched.text
 
 
 def search_file(
-  session: Session, *, problems: str, output: str, select: str
+  session: Session, *, problems: str, output: str, select: str, html: str = ''
 ) -> tuple[Summary, str]:
   """Grows a tree for every problem of a file, and writes each as a line when it is finished.
 
@@ -105,6 +74,7 @@ def search_file(
     problems: the file.
     output: the file of lines.
     select: which of answers.SELECTIONS gives the answer.
+    html: the file of an overview, beside which each tree has a page; '': none.
 
   Returns:
     The summary over all problems, and a table as text.
@@ -113,19 +83,20 @@ def search_file(
     InputError: if no row can be used, or `output` belongs to something else.
     Stopped: if asked to; the same command goes on.
   """
-  with open_engines(session) as opened:
-    loaded = read_questions(opened, problems)
-    per_device = -(-len(loaded.problems) // sharding.num_slot_shards(opened.mesh))
-    fewer = dataclasses.replace(session, config=with_slots(session.config, per_device))
-    engines = dataclasses.replace(opened, session=fewer)
-    chosen = chosen_params(engines)
+  if html:
+    check_pages(html)
+  with LoadedRun() as loaded:
+    opened = loaded.engines(session)
+    questions = read_questions(opened, problems)
+    fewer = with_fewer_slots(opened, len(questions.problems))
+    engines, chosen = loaded.engines(fewer), loaded.params(session)
     with (
       open_results(output, run_name(opened, chosen.source), session.team) as file,
       Clock() as clock,
     ):
       engines.announce()
       trees = TreeFile(engines, file, clock, select)
-      work = question_work(engines, loaded.problems, phase='search')
+      work = question_work(engines, questions.problems, phase='search')
       counters = grow_missing(fewer, chosen.params, work, store=trees, on_start=clock.start)
       if not session.team.is_first:
         return {'status': 'done', 'process': session.team.index}, ''
@@ -138,11 +109,54 @@ def search_file(
     'status': 'done',
     **chosen.summary,
     'output': str(output),
-    'num_skipped': len(loaded.skipped),
+    'num_skipped': len(questions.skipped),
     **figures,
   }
-  tables = [format_table(figures['table']), *_split_lines(split_figures(rows, cost))]
-  return summary, '\n'.join([*tables, _accuracy_line(figures)])
+  if html:
+    summary |= write_trees(session, html, rows)
+  return summary, trees_text(figures, rows, cost)
+
+
+def search_texts(
+  session: Session, loaded: LoadedRun, questions: Sequence[str | Problem], *, select: str
+) -> tuple[list[Searched], Summary, str]:
+  """Grows a tree for every question of a program.
+
+  Args:
+    session: of one process.
+    loaded: of the session.
+    questions: texts, or problems; one that comes twice is searched once.
+    select: which of answers.SELECTIONS gives the answer.
+
+  Returns:
+    A result for each question, in their order; the summary over the different ones, and a table as
+    text.
+
+  Raises:
+    InputError: if the model cannot read a problem, or the verifier not its answer.
+    Stopped: if asked to; nothing is kept.
+  """
+  is_first = not loaded.is_open
+  opened = loaded.engines(session)
+  problems = read_texts(opened, questions)
+  different = {problem.id: problem for problem in problems}
+  for problem in problems:
+    if problem != different[problem.id]:
+      raise InputError(f'Two different problems have the id {problem.id!r}; give them two.')
+  fewer = with_fewer_slots(opened, len(different))
+  engines, chosen = loaded.engines(fewer), loaded.params(session)
+  if is_first:
+    engines.announce()
+  searched = search_questions(engines, chosen.params, list(different.values()), select=select)
+  rows = [each.row for each in searched]
+  cost = decode_cost(engines, [each.tree.prompt_tokens for each in searched])
+  figures = summarize_trees(rows, cost)
+  of_problem = {each.problem.id: each for each in searched}
+  return (
+    [of_problem[problem.id] for problem in problems],
+    {'status': 'done', **chosen.summary, **figures},
+    trees_text(figures, rows, cost),
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +181,7 @@ class TreeFile:
 
   def append(self, tree: FinishedTree) -> None:
     problem, seconds = self.problems[tree.problem_id], self.clock.seconds(tree.problem_id)
-    row = _row(self.engines, tree, problem, select=self.select, seconds=seconds)
+    row = row_of(self.engines, tree, problem, select=self.select, seconds=seconds)
     self.file.append(row)
 
   def share(self) -> None:
@@ -186,42 +200,3 @@ def _question(problem: Problem) -> tuple[str, str, str | None]:
 
 def _identity(row: Row) -> tuple[str, str, str | None]:
   return row['id'], row['question'], row['gold']
-
-
-def _row(
-  engines: Engines, tree: FinishedTree, problem: Problem, *, select: str, seconds: float
-) -> Row:
-  """What a line of the output holds, as plain values; numbers that are not finite are None."""
-  config, decode = engines.session.config, engines.tokenizer.decode_response
-  chosen = answers_of(tree, decode, verifier=config.verify.verifier, is_graded=bool(problem.answer))
-  row = tree_row(
-    tree,
-    problem,
-    chosen,
-    select=select,
-    seconds=seconds,
-    max_depth=config.search.max_depth,
-    stop_ids=engines.tokenizer.stop_ids,
-  )
-  return row | {'tree': tree_to_dict(tree, decode)}
-
-
-def _split_lines(figures: Mapping[str, SplitFigures]) -> list[str]:
-  """U/x by depth as text, of all problems and of those whose past is known."""
-  names = {'all': 'all problems', 'unsolved': 'unsolved before', 'solved': 'solved before'}
-  lines = []
-  for which, figure in figures.items():
-    intervals = {'tokens': figure.in_tokens}
-    if figure.in_time is not None:
-      intervals['predicted time'] = figure.in_time
-    lines.append(format_split_depths(names[which], figure.pairs, intervals))
-  return lines
-
-
-def _accuracy_line(figures: Summary) -> str:
-  if not figures['num_graded']:
-    return 'No answer is known: nothing was graded.'
-  shares = []
-  for rule in SELECTIONS:
-    shares.append(f'{rule.replace("_", " ")} {percent(figures[f"accuracy/{rule}"])}')
-  return f'correct of {figures["num_graded"]} with a known answer: ' + ', '.join(shares)

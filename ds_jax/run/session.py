@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 
+from ds_jax.checks import InputError
 from ds_jax.config import Config
 from ds_jax.interfaces import ALONE, Progress, Team
 from ds_jax.run.disk import RENAME_REMEDY, CannotWrite, probe
@@ -33,6 +34,16 @@ class Session:
   def data_dir(self) -> str:
     """The folder, or bucket, of prepared problems."""
     return self.config.data.data_dir or str(self.workdir.data)
+
+
+def check_step(name: str, step: str) -> None:
+  """Raises InputError, which calls the setting `name`, unless it names a checkpoint or is ''."""
+  is_number = step.isascii() and step.isdigit()
+  if step and step != 'best' and not is_number:
+    raise InputError(
+      f'Expected {name} to be a training step as in metrics.jsonl, or best, got {step!r}; '
+      f'without {name} it is the newest.'
+    )
 
 
 def probed(session: Session) -> Session:

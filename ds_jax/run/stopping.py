@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -30,10 +31,17 @@ class ExitCode(enum.IntEnum):
 class Stopped(Exception):
   """The run was asked to stop and has saved."""
 
+  words = 'Saved.'  # for a person
+
 
 class StoppedAlone(Stopped):
   """Asked to stop where it cannot save: amid a search while its peers may be anywhere, or amid the
   updates of a step. The newest checkpoint and the journals of finished trees are kept."""
+
+  words = (
+    'Stopped amid the updates of a step, which would have taken too long. Finished trees and the '
+    'last checkpoint are kept.'
+  )
 
 
 def stopped(team: Team) -> Stopped:
@@ -58,7 +66,14 @@ class StopRequest:
 
   @contextlib.contextmanager
   def installed(self) -> Iterator[StopRequest]:
-    """Handles both signals inside the block (main thread only)."""
+    """Handles both signals inside the block; outside the main thread Python lets nobody do that.
+
+    What was asked before is forgotten.
+    """
+    self.signal = None
+    if threading.current_thread() is not threading.main_thread():
+      yield self
+      return
     before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
       yield self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 
@@ -10,11 +11,11 @@ import pytest
 
 from ds_jax.cli import main
 from ds_jax.evaluate import answers
-from ds_jax.run import questions
+from ds_jax.run import questions, tree_pages
 from ds_jax.run.durable import LineFile
 from ds_jax.run.engines import open_engines
 from ds_jax.run.searching import search_file
-from ds_jax.run.stopping import Stopped
+from ds_jax.run.stopping import ExitCode, Stopped
 from ds_jax.testing import tiny_run
 from ds_jax.testing.tolerance import tolerance
 
@@ -209,6 +210,11 @@ def test_broken_rows_are_skipped_counted_and_named(capsys, warm, tmp_path):
     (['--problems={problems}', '--output={unended}'], 'is no result of this command'),
     (['--problems={problems}', '--output={output}', '--config.seed=5'], 'other settings'),
     (['--problem=11 from 2 3 5', '--select=votes'], "Did you mean 'vote'?"),
+    (['--problem=11 from 2 3 5', '--html=tree.txt'], 'ends in .html'),
+    (['--problem=11 from 2 3 5', '--html={notes}'], 'is no page of trees'),
+    (['--problem=11 from 2 3 5', '--html={folder}'], 'is a folder; name a file for --html'),
+    (['--problems={problems}', '--output={page}', '--html={page}'], 'a file of its own'),
+    (['--problems={problems}', '--output={output}', '--html={notes}'], 'is no page of trees'),
   ],
 )
 def test_bad_input_is_named_before_any_work(capsys, warm, searched, tmp_path, argv, words):
@@ -216,11 +222,57 @@ def test_bad_input_is_named_before_any_work(capsys, warm, searched, tmp_path, ar
   foreign = write(tmp_path / 'notes.txt', 'notes of mine')
   unended = tmp_path / 'unended.txt'
   unended.write_text('notes of mine')
-  before = [path.read_bytes() for path in (output, foreign, unended)]
+  notes = write(tmp_path / 'notes.html', '<html>notes of mine')
+  folder = tmp_path / 'folder.html'
+  folder.mkdir()
+  before = [path.read_bytes() for path in (output, foreign, unended, notes)]
   names = dict(problems=problems, output=output, foreign=foreign, unended=unended)
+  names |= dict(notes=notes, folder=folder, page=tmp_path / 'page.html')
   code, _, _, err = run(capsys, warm, *(a.format(**names) for a in argv))
   assert code == 2 and words in err and 'Traceback' not in err and 'Compiling' not in err
-  assert [path.read_bytes() for path in (output, foreign, unended)] == before
+  assert [path.read_bytes() for path in (output, foreign, unended, notes)] == before
+
+
+def test_a_page_of_the_tree(capsys, warm, tmp_path):
+  page = tmp_path / 'new folder' / 'tree.html'
+  code, summary, out, err = run(capsys, warm, '--problem=11 from 2 3 5', f'--html={page}')
+  assert code == 0 and summary['html'] == str(page) and f'Trees to look at: {page}' in err
+  text = page.read_text()
+  for node in summary['tree']['nodes']:
+    assert f'id="tree-n{node["id"]}"' in text
+  assert '11 from 2 3 5' in text and text.endswith('</html>\n')
+  run(capsys, warm, '--problem=10 from 2 3 5', f'--html={page}')  # replaces ours
+  assert '11 from 2 3 5' not in page.read_text()
+
+
+def test_pages_of_a_file_are_made_of_all_its_lines(capsys, warm, searched, tmp_path):
+  """Nothing is searched again for them; an overview links to a page for each problem."""
+  problems, output, _, _ = searched
+  before = output.read_bytes()
+  page = tmp_path / 'a & b.html'
+  argv = [f'--problems={problems}', f'--output={output}', '--select=vote', f'--html={page}']
+  code, summary, _, err = run(capsys, warm, *argv)
+  assert code == 0 and summary['html'] == str(page) and output.read_bytes() == before
+  assert f'{len(QUESTIONS)} of {len(QUESTIONS)} trees are there already' in err
+  names = [f'{i + 1}.html' for i in range(len(QUESTIONS))]
+  assert sorted(path.name for path in (tmp_path / 'a & b').iterdir()) == sorted(names)
+  overview = page.read_text()
+  for question, name in zip(QUESTIONS, names, strict=True):
+    assert f'href="a%20%26%20b/{name}"' in overview
+    text = (tmp_path / 'a & b' / name).read_text()
+    assert question in text and 'href="../a%20%26%20b.html"' in text
+
+
+def test_a_full_disk_under_a_page_does_not_lose_the_tree(capsys, warm, tmp_path, monkeypatch):
+  def fail(path, content):
+    raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+  monkeypatch.setattr(tree_pages, 'write_atomically', fail)
+  page = tmp_path / 'tree.html'
+  code, _, out, err = run(capsys, warm, '--problem=11 from 2 3 5', f'--html={page}')
+  summary = json.loads(out.splitlines()[-1])
+  assert code == ExitCode.CANNOT_WRITE and summary['status'] == 'cannot_write'
+  assert len(summary['tree']['nodes']) > 1 and 'The disk is full' in err and '0 root' in out
 
 
 def test_an_output_in_use_is_refused(capsys, warm, searched, tmp_path):

@@ -15,7 +15,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,36 @@ from ds_jax.types import FinishedTree
 VERIFY_GRACE_SECONDS = 0.05
 # How long it waits at a time where there is nothing to go on with.
 VERIFY_POLL_SECONDS = 0.2
+
+
+class TreeShape(NamedTuple):
+  """Sizes of a batch of trees."""
+
+  num_trees: int
+  capacity: int  # N, room for nodes of a tree
+  max_collected: int  # ends that a tree may collect
+  max_depth: int
+  max_width: int  # children that come at once
+
+
+@functools.cache
+def _compile_trees(mesh: Mesh, policy: Policy, shape: TreeShape) -> Callable[[], Tree]:
+  """Engines that differ in less share the program, as with `make_advance`."""
+
+  def blank(_: jax.Array) -> Tree:
+    tree = new_tree(
+      shape.capacity,
+      shape.max_collected,
+      jnp.zeros(2, jnp.uint32),
+      max_depth=shape.max_depth,
+      max_width=shape.max_width,
+    )
+    return tree.replace(policy=policy.init(shape.capacity, 0))
+
+  return jax.jit(
+    lambda: jax.vmap(blank)(jnp.arange(shape.num_trees)),
+    out_shardings=sharding.batch_sharding(mesh),
+  )
 
 
 class Interrupted(Exception):
@@ -103,23 +133,19 @@ class Engine:
   def advance(self) -> Callable[..., Any]:
     return make_advance(self.mesh, self.policy)
 
-  @functools.cached_property
+  @property
   def make_trees(self) -> Callable[[], Tree]:
     """Returns a batch of blank trees on the mesh."""
+    return _compile_trees(self.mesh, self.policy, self.tree_shape)
 
-    def blank(_: jax.Array) -> Tree:
-      tree = new_tree(
-        self.capacity,
-        self.max_collected,
-        jnp.zeros(2, jnp.uint32),
-        max_depth=self.config.max_depth,
-        max_width=self.config.width,
-      )
-      return tree.replace(policy=self.policy.init(self.capacity, 0))
-
-    return jax.jit(
-      lambda: jax.vmap(blank)(jnp.arange(self.num_trees)),
-      out_shardings=sharding.batch_sharding(self.mesh),
+  @property
+  def tree_shape(self) -> TreeShape:
+    return TreeShape(
+      num_trees=self.num_trees,
+      capacity=self.capacity,
+      max_collected=self.max_collected,
+      max_depth=self.config.max_depth,
+      max_width=self.config.width,
     )
 
   def put(self, tree: Any) -> Any:
