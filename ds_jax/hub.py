@@ -1,4 +1,7 @@
-"""A model's folder on this machine: the folder itself, or the snapshot of a model on the hub."""
+"""A model's files on this machine: in a folder, or downloaded from the hub.
+
+publishing.py of the run has the way back.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ MODEL_FILES = (
   'merges.txt',
   'vocab.txt',
 )
+
+MODEL_CARD = 'README.md'
 
 _HUB_NAME = re.compile(r'[\w-][\w.-]*/[\w.-]+')
 
@@ -55,6 +60,25 @@ def local_folder(
   if is_hub_name(str(name)):
     return _snapshot(str(name), files)
   return pathlib.Path(name).expanduser()
+
+
+def card_file(name: str, *, may_download: bool) -> pathlib.Path | None:
+  """The model card of the model called `name`; None: it has none, or none that can be had.
+
+  Args:
+    name: a path, or OWNER/MODEL.
+    may_download: else a card on the hub counts if it is on this machine.
+  """
+  if not is_hub_name(name):
+    path = pathlib.Path(name).expanduser() / MODEL_CARD
+    return path if path.is_file() else None
+  import huggingface_hub
+
+  try:
+    path = huggingface_hub.hf_hub_download(name, MODEL_CARD, local_files_only=not may_download)
+  except (OSError, ValueError):  # the hub's errors are of these kinds
+    return None
+  return pathlib.Path(path)
 
 
 @functools.cache  # one process sees one version, whatever is uploaded meanwhile

@@ -71,7 +71,7 @@ LIGHT = {
 FENCE = {
   'transformers': ('ds_jax/data/', 'ds_jax/model/huggingface/'),
   'tokenizers': ('ds_jax/data/',),
-  'huggingface_hub': ('ds_jax/hub.py',),
+  'huggingface_hub': ('ds_jax/hub.py', 'ds_jax/run/model_card.py', 'ds_jax/run/uploading.py'),
   'safetensors': ('ds_jax/model/huggingface/tensors.py',),
   'tensorflow_datasets': ('ds_jax/data/',),
   'array_record': ('ds_jax/data/',),

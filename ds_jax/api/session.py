@@ -178,6 +178,8 @@ class OpenSession:
     step: int | str | None = None,
     dtype: Literal['float32', 'bfloat16'] = 'float32',
     adapter: bool = False,
+    push: str = '',
+    public: bool = False,
   ) -> Outcome:
     """Writes what the run has learnt as a Hugging Face folder, as `ds-jax export`.
 
@@ -186,18 +188,26 @@ class OpenSession:
       step: as in `search`.
       dtype: of the tensors; 'float32' keeps every bit.
       adapter: of a run with train.lora_rank its adapters alone, as a folder for peft.
+      push: name on the Hugging Face hub, MODEL or OWNER/MODEL, under which the folder is uploaded
+        as well. A folder that holds these parameters already is uploaded as it is.
+      public: whether a repository that is made on the hub is.
 
     Returns:
-      'output', 'step', 'num_parameters', 'files', ….
+      'output', 'step', 'num_parameters', 'files', …; 'address' of what was uploaded.
     """
     from ds_jax.run.exporting import export
+    from ds_jax.run.publishing import publish
+
+    if public and not push:
+      raise InputError("public=True is for models that are uploaded; name one: push='OWNER/MODEL'.")
 
     folder = FOLDER.read('output', os.fspath(output))
     with self._opened.at_work(step=step) as (session, _):
       checkpoint = os.fspath(session.workdir.root)
-      return Outcome(
-        export(session, checkpoint=checkpoint, output=folder, dtype=dtype, adapter=adapter)
-      )
+      what = dict(checkpoint=checkpoint, output=folder, dtype=dtype, adapter=adapter)
+      if push:
+        return Outcome(publish(session, name=push, is_public=public, **what))
+      return Outcome(export(session, **what))
 
   def close(self) -> None:
     """Ends the verifier's processes and frees the parameters. May be called twice."""

@@ -96,6 +96,16 @@ def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tu
   return differing
 
 
+def changed_settings(config: Config) -> dict[str, Any]:
+  """{'search.width': 4, …}: what differs from the defaults, RESULT_NEUTRAL sections left out."""
+  defaults = _result_fields(Config())
+  changed = {}
+  for name, value in _result_fields(config).items():
+    if name not in defaults or value != defaults[name]:  # mappings have names of their own
+      changed[name] = value
+  return changed
+
+
 def settings_digest(config: Config) -> str:
   """Eight hexadecimal digits that tell settings apart, RESULT_NEUTRAL sections left out.
 

@@ -195,6 +195,24 @@ def _found_near(text: str, folder: str, is_source: bool) -> str:
   return text
 
 
+def without_folders(text: str, *, is_source: bool) -> str:
+  """A place as others may read it: names, without the folders of this machine above them.
+
+  Args:
+    text: of the field, absolute.
+    is_source: the field names a source of problems: only what follows its kind is a path.
+  """
+  return _with_each(text, lambda place: _without_folders(place, is_source))
+
+
+def _without_folders(text: str, is_source: bool) -> str:
+  kind, path = _split(text)
+  is_path = os.path.isabs(path) or '://' in path
+  if not is_path or (is_source and not kind):
+    return text
+  return kind + path.rstrip('/').rsplit('/', 1)[-1]
+
+
 def _with_each(text: str, change: Callable[[str], str]) -> str:
   """The text with each source of it changed; a text that is no mixture as a whole."""
   if ':' not in text:

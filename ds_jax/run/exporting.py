@@ -11,10 +11,12 @@ import jax
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import best_metric
 from ds_jax.data.prompts import save_tokenizer
+from ds_jax.hub import MODEL_CARD
 from ds_jax.model.huggingface.peft import save_adapters
 from ds_jax.model.huggingface.save import check_output, save_decoder
 from ds_jax.model.lora import Adapted, merge, num_trained
 from ds_jax.run.adapters import lora_of
+from ds_jax.run.model_card import Exported, base_of, model_card
 from ds_jax.run.opening import OpenedModel, open_model
 from ds_jax.run.parameters import restored_policy
 from ds_jax.run.restoring import restore_params
@@ -24,6 +26,16 @@ from ds_jax.sharding import make_mesh
 from ds_jax.train.state import Policy
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Target:
+  """What is written, and where."""
+
+  folder: Path
+  dtype: str  # of the tensors
+  adapter: bool  # the adapters alone, and not merged with the model
+  may_download: bool  # the card of a base model on the hub
+
+
 def export(
   session: Session,
   *,
@@ -31,8 +43,9 @@ def export(
   output: str,
   dtype: str | None = None,
   adapter: bool = False,
+  may_download: bool = False,
 ) -> dict[str, Any]:
-  """Writes parameters of a run as a Hugging Face folder.
+  """Writes parameters of a run as a Hugging Face folder with a model card.
 
   Args:
     session: whose progress hears of it; its `step` says which parameters, the newest or another
@@ -42,11 +55,16 @@ def export(
     output: the folder to write; it must not exist, or be empty.
     dtype: of the tensors, 'float32' (the default, every bit) or 'bfloat16'.
     adapter: the adapters alone, as a folder for peft, and not merged with the model.
+    may_download: whether the card of a base model on the hub, which may say its licence, is
+      fetched where it is not on this machine.
 
   Raises:
     InputError: if nothing can be written there, or the run has no such parameters.
   """
-  dtype, workdir, folder = dtype or 'float32', Workdir(Path(checkpoint)), Path(output).expanduser()
+  dtype, workdir = dtype or 'float32', Workdir(Path(checkpoint))
+  target = _Target(
+    folder=Path(output).expanduser(), dtype=dtype, adapter=adapter, may_download=may_download
+  )
   check_choice('--dtype', dtype, ('float32', 'bfloat16'))
   run = dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
   lora = lora_of(run.config.train)
@@ -56,9 +74,9 @@ def export(
       'leave the flag out.'
     )
   run_folders = {f'the {path.name} of the run': path for path in workdir.folders}
-  check_output(folder, run_folders)
+  check_output(target.folder, run_folders)
   model = open_model(run)
-  check_output(folder, {'the model of the run': model.folder})
+  check_output(target.folder, {'the model of the run': model.folder})
   mesh = make_mesh(fsdp=-1)
   restored = restore_params(
     workdir,
@@ -76,13 +94,15 @@ def export(
     )
   policy = restored_policy(run, restored, model.tokenizer.num_ids, mesh=mesh)
   if adapter:
-    count, files = _export_adapters(run, policy, folder, model, dtype=dtype)
+    count, files = _export_adapters(run, policy, target, model, step=restored.step)
   else:
-    count, files = _export_decoder(policy, folder, model, dtype=dtype)
-  session.progress.note(f'Wrote {folder}: {count:,} parameters of step {restored.step} in {dtype}.')
+    count, files = _export_decoder(run, policy, target, model, step=restored.step)
+  session.progress.note(
+    f'Wrote {target.folder}: {count:,} parameters of step {restored.step} in {dtype}.'
+  )
   return {
     'status': 'done',
-    'output': str(folder),
+    'output': str(target.folder),
     'step': restored.step,
     'dtype': dtype,
     'num_parameters': count,
@@ -91,32 +111,43 @@ def export(
 
 
 def _export_decoder(
-  policy: Policy, folder: Path, model: OpenedModel, *, dtype: str
+  run: Session, policy: Policy, target: _Target, model: OpenedModel, *, step: int
 ) -> tuple[int, list[str]]:
   """Writes all parameters; adapters are merged. Returns how many, and the names of the files."""
   if isinstance(policy, Adapted):
     policy = jax.jit(merge, static_argnames='dtype')(policy, dtype='float32')
+  count = model.decoder_config.num_parameters()
   files = save_decoder(
     policy,
-    folder,
+    target.folder,
     stop_ids=model.tokenizer.stop_ids,
     pad_id=model.tokenizer.pad_id,
-    dtype=dtype,
+    dtype=target.dtype,
     original=model.folder,
-    add_files=lambda path: save_tokenizer(model.folder, path),
+    add_files=lambda path: _add_files(run, target, model, step=step, size=count),
   )
-  return model.decoder_config.num_parameters(), files
+  return count, files
 
 
 def _export_adapters(
-  run: Session, policy: Adapted, folder: Path, model: OpenedModel, *, dtype: str
+  run: Session, policy: Adapted, target: _Target, model: OpenedModel, *, step: int
 ) -> tuple[int, list[str]]:
   """Writes the adapters alone. Returns how many numbers they have, and the names of the files."""
+  count = num_trained(policy.adapters)
   files = save_adapters(
     policy.adapters,
-    folder,
+    target.folder,
     model=run.model or run.config.model.path or str(run.workdir.warmstart.resolve()),
-    dtype=dtype,
-    add_files=lambda path: save_tokenizer(model.folder, path),
+    dtype=target.dtype,
+    add_files=lambda path: _add_files(run, target, model, step=step, size=count),
   )
-  return num_trained(policy.adapters), files
+  return count, files
+
+
+def _add_files(run: Session, target: _Target, model: OpenedModel, *, step: int, size: int) -> None:
+  """Adds to a folder what is neither tensors nor their config: tokenizer and model card."""
+  save_tokenizer(model.folder, target.folder)
+  exported = Exported.of(run.config, step=step, dtype=target.dtype, adapter=target.adapter)
+  base = base_of(run, may_download=target.may_download)
+  card = model_card(run, base, exported, size=size)
+  (target.folder / MODEL_CARD).write_text(card, encoding='utf-8')

@@ -92,6 +92,26 @@ def _restore(
   return Restored(params, host['step'], host.get('base_digest', ''))
 
 
+def step_of(workdir: Workdir, step: str, *, progress: Progress, metric: str = PASS_AT_1) -> int:
+  """Training steps behind the parameters that a step names; nothing of them is read.
+
+  Args:
+    workdir: of the run.
+    step: as for `restore_params`; '': of the newest checkpoint.
+    progress: hears of checkpoints that cannot be read.
+    metric: of evaluations, by which one is the best.
+
+  Raises:
+    InputError: if there is no such checkpoint.
+  """
+  with _opened(workdir, metric, progress) as checkpointer:
+    saved = checkpointer.saved() if checkpointer is not None else []
+  if not saved:
+    raise InputError(f'{workdir.checkpoints} holds no checkpoint.')
+  numbers = numbers_of(saved, step, metric) if step else [saved[-1].number]
+  return next(entry.step for entry in saved if entry.number in numbers)
+
+
 def numbers_of(saved: Sequence[Saved], step: str, metric: str = PASS_AT_1) -> list[int]:
   """The numbers of the checkpoints of a training step: several, where it was saved again.
 

@@ -48,7 +48,7 @@ FLAGS = {
     'num_processes',
     'process_id',
   },
-  'export': {'checkpoint', 'output', 'dtype', 'step', 'model', 'adapter'},
+  'export': {'checkpoint', 'output', 'dtype', 'step', 'model', 'adapter', 'push', 'public'},
   'data prepare': {
     'from',
     'data_dir',

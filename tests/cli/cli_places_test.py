@@ -28,6 +28,7 @@ NO_PLACES = {
   'problem',
   'process_id',
   'prompt_field',
+  'push',
   'step',
   'topology',
   'verifier',

@@ -8,51 +8,21 @@ import hf_models
 import jax
 import numpy as np
 import pytest
+from untrained_run import write_run
 
 from ds_jax.cli import main
-from ds_jax.data.prompts import load_tokenizer, save_tokenizer
+from ds_jax.data.prompts import load_tokenizer
 from ds_jax.interfaces import SilentProgress
-from ds_jax.model.decoder import init_decoder
 from ds_jax.model.huggingface.load import load_decoder
-from ds_jax.model.huggingface.save import save_decoder
-from ds_jax.run.checkpoint import Checkpointer
-from ds_jax.run.parameters import new_decoder_config
 from ds_jax.run.restoring import restore_params
 from ds_jax.run.workdir import Workdir, claim
 from ds_jax.sharding import make_mesh
 from ds_jax.testing import tiny_run
-from ds_jax.testing.tiny_run import write_countdown_tokenizer
-from ds_jax.train.optimizer import make_optimizer
-from ds_jax.train.state import init_state
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-  """A workdir as `ds-jax train` leaves it: initial model, checkpoints of two steps."""
-  root = tmp_path_factory.mktemp('export')
-  config, workdir = tiny_run.config(), Workdir(root / 'run')
-  write_countdown_tokenizer(root / 'tokenizer', 30)
-  tokenizer = load_tokenizer(root / 'tokenizer')
-  decoder = init_decoder(new_decoder_config(config, tokenizer), jax.random.key(0))
-  save_decoder(
-    decoder,
-    workdir.warmstart,
-    stop_ids=tokenizer.stop_ids,
-    pad_id=tokenizer.pad_id,
-    add_files=lambda folder: save_tokenizer(root / 'tokenizer', folder),
-  )
-  original = json.loads((workdir.warmstart / 'config.json').read_text())
-  (workdir.warmstart / 'config.json').write_text(json.dumps(original | {'bos_token_id': 7}))
-  (workdir.warmstart / 'generation_config.json').write_text(json.dumps({'temperature': 0.6}))
-  (workdir.warmstart / 'chat_template.jinja').write_text('{{ messages[0].content }}')
-  claim(workdir, config)
-  mesh, optimizer = make_mesh(fsdp=8), make_optimizer(config.train)
-  checkpointer = Checkpointer(workdir.checkpoints, keep=2)
-  for step in (1, 2):
-    state = init_state(jax.tree.map(lambda x, s=step: x + s, decoder), optimizer, mesh)
-    checkpointer.save(step, state, {'step': step})
-  checkpointer.close()
-  return workdir, jax.tree.map(lambda x: np.asarray(x) + 2, decoder), tokenizer
+  return write_run(tmp_path_factory.mktemp('export'))
 
 
 def export(capsys, *argv):
