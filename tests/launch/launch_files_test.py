@@ -18,7 +18,7 @@ from packaging.version import Version
 from ds_jax.cli.flags import parse
 
 ROOT = Path(__file__).parents[2]
-LAUNCH = sorted(p for p in (ROOT / 'launch').iterdir() if p.is_file())
+LAUNCH = sorted(p for p in (ROOT / 'launch').iterdir() if p.is_file() and p.suffix != '.md')
 
 
 @pytest.mark.parametrize('path', LAUNCH, ids=lambda path: path.name)
