@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from pages import Block, Page, commands_of, find_pages, read_page, undocumented
+from pages import FOLDERS, Block, Page, commands_of, find_pages, read_page, undocumented
 
 from ds_jax.checks import InputError
 from ds_jax.cli import COMMANDS, main
@@ -32,7 +31,6 @@ LANGUAGES = ('bash', 'python', 'text', '')
 NEEDS = ('cloud', 'accelerator', 'model', 'files', 'minutes')
 # Programs of others that pages name; what they start of ours is looked at.
 OTHERS = ('docker', 'gcloud', 'kubectl', 'pip', 'sbatch', 'sed', 'sky')
-FOLDERS = ('ds_jax', 'configs', 'launch', 'tests')
 SUFFIXES = ('.py', '.sh', '.md', '.yaml', '.sbatch')
 # The tiny run that stands for that of configs/quickstart.py: the same task, on two functions.
 TINY = dict(
@@ -409,6 +407,5 @@ def test_a_marker_is_for_the_block_behind_it(tmp_path):
   first, second = read_page(path).blocks
   assert first.needs == ('cloud', 'model') and second.needs == ()
   path.write_text('```bash\na\n')
-  with contextlib.suppress(AssertionError):
+  with pytest.raises(AssertionError, match='does not end'):
     read_page(path)
-    pytest.fail('an open block was read')
