@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+FOLDERS = ('ds_jax', 'configs', 'launch', 'tests')
 METRICS_PAGE = 'ds_jax/report/README.md'
 _FENCE = re.compile(r'^```(\w*)\s*$')
 _NEEDS = re.compile(r'^<!-- needs: ([\w, ]+) -->$')
@@ -75,13 +76,11 @@ class Page:
 
 
 def find_pages(root: Path) -> list[Page]:
-  """Every page of the checkout, but for hidden folders and runs."""
-  pages = []
-  for path in sorted(root.rglob('*.md')):
-    name = path.relative_to(root)
-    if name.parts[0] != 'runs' and not any(part.startswith('.') for part in name.parts):
-      pages.append(read_page(path, str(name)))
-  return pages
+  """Every page of the checkout; what users write into other folders is theirs."""
+  paths = [*root.glob('*.md')]
+  for folder in FOLDERS:
+    paths += (root / folder).rglob('*.md')
+  return [read_page(path, str(path.relative_to(root))) for path in sorted(paths)]
 
 
 def read_page(path: Path, name: str = '') -> Page:

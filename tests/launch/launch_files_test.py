@@ -18,8 +18,10 @@ from packaging.version import Version
 from ds_jax.cli.flags import parse
 
 ROOT = Path(__file__).parents[2]
-# The notebook is checked in notebook_test.py.
-LAUNCH = sorted(p for p in (ROOT / 'launch').iterdir() if p.is_file() and p.suffix != '.ipynb')
+TRIED_ELSEWHERE = ('.md', '.ipynb')  # in pages_test.py and notebook_test.py
+LAUNCH = sorted(
+  p for p in (ROOT / 'launch').iterdir() if p.is_file() and p.suffix not in TRIED_ELSEWHERE
+)
 
 
 @pytest.mark.parametrize('path', LAUNCH, ids=lambda path: path.name)
