@@ -47,7 +47,8 @@ def check_contradictions(config: Config) -> None:
   _check_policy_loss(config)
   _check_importance(config)
   _check_adapters(config)
-  _check_set_samples(config)
+  if config.evaluate.set_samples:
+    _check_set_samples(config)
   if config.model.attention_kernel == 'on' and config.mesh.tensor > 1:
     raise InputError(
       f"model.attention_kernel = 'on' needs whole heads on every device, got mesh.tensor = "
@@ -297,11 +298,16 @@ def _check_best_by(config: Config) -> None:
   by, sets = config.checkpoint.best_by, evaluation_sets(config)
   if not by:
     return
-  if not sets or by not in (MEAN_OF_SETS, *sets):
+  if not sets or by not in (*sets, MEAN_OF_SETS):
     raise InputError(
       f'checkpoint.best_by = {by} is about one of several evaluation sets, or their mean: '
       f'{_known_sets(config)} Set checkpoint.best_by to {MEAN_OF_SETS} or the name of one of '
       "several, or to '' for pass@1 over all problems."
+    )
+  if by == MEAN_OF_SETS and by in sets:
+    raise InputError(
+      f'checkpoint.best_by = {by} is the mean over the evaluation sets, and one of them is called '
+      f'{by}; give its file another name.'
     )
   num_problems = config.evaluate.num_problems
   if 0 < num_problems < len(sets):

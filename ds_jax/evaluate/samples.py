@@ -43,17 +43,15 @@ def sample_row(
     read_answer: returns the answer of a response text, or None.
   """
   text = tokenizer.decode_response(tree.tokens)
-  set_name = {'set': problem.source} if problem.source else {}
-  return (
-    outcome(tree, tokenizer.stop_ids)
-    | set_name
-    | {
-      'gold': problem.answer,
-      'answer': read_answer(text),
-      'question': problem.prompt,
-      'response': text,
-    }
-  )
+  row = outcome(tree, tokenizer.stop_ids)
+  if problem.source:
+    row['set'] = problem.source
+  return row | {
+    'gold': problem.answer,
+    'answer': read_answer(text),
+    'question': problem.prompt,
+    'response': text,
+  }
 
 
 def summarize_samples(rows: Sequence[Mapping[str, Any]], verifier: str = 'math') -> dict[str, Any]:

@@ -41,6 +41,7 @@ pre, code { font: 13px/1.5 ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu San
   monospace; }
 pre { margin: 0; padding: .8rem .9rem; overflow-x: auto; background: var(--soft);
   border-radius: 0 0 6px 6px; }
+pre.prose { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 _RESPONSE_LENGTH = 6000  # characters of a response that are shown
@@ -222,11 +223,11 @@ def _responses(responses: Mapping[str, Any]) -> str:
   parts = [f'<p class="muted">{escaped(note)}</p>']
   for row in responses['rows']:
     head = escaped(_response_title(row))
-    texts = [str(row.get(name)) for name in ('question', 'response')]
-    question, response = (escaped(shorten(text, _RESPONSE_LENGTH)) for text in texts)
-    parts.append(
-      f'<details><summary>{head}</summary><pre>{question}</pre><pre>{response}</pre></details>'
-    )
+    texts = []
+    for name in ('question', 'response'):
+      text = shorten(str(row.get(name)), _RESPONSE_LENGTH)
+      texts.append(f'<pre class="prose">{escaped(text)}</pre>')
+    parts.append(f'<details><summary>{head}</summary>{"".join(texts)}</details>')
   return '\n'.join(parts)
 
 

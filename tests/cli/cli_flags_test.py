@@ -81,7 +81,7 @@ FLAGS = {
     'prediction',
   },
   'plan': {'topology', 'meshes'},
-  'report': {'workdir', 'output'},
+  'report': {'workdir', 'output', 'responses'},
 }
 
 

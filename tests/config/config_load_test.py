@@ -78,6 +78,11 @@ def test_evaluation_sets_have_samples_of_their_own():
   [
     ({'train': {'row_length': 100}}, 'exceeds train.row_length = 100'),
     ({'train': {'tree_row_length': 100}}, 'is below train.row_length'),
+    (SETS | {'checkpoint': {'best_by': 'b'}}, 'best_by = b .* has the sets a, a#2'),
+    (
+      {'data': {'eval_source': 'gym:mean + gym:a'}, 'checkpoint': {'best_by': 'mean'}},
+      'one of them is called mean',
+    ),
   ],
 )
 def test_what_only_training_cannot_do(fields, words):
