@@ -76,16 +76,19 @@ def test_every_node_continues_the_path_of_its_parent(policy):
 
 
 def test_seeds_belong_to_nodes_not_to_slots():
-  seeds = {}
+  calls = {1: [], 3: []}
+  trees = {}
+  for num_slots, of_run in calls.items():
 
-  def recorded(path, count, seed):
-    assert seeds.setdefault(tuple(path.tolist()), seed) == seed
-    return sample(path, count, seed)
+    def recorded(path, count, seed, of_run=of_run):
+      of_run.append((path.tolist(), seed))
+      return sample(path, count, seed)
 
-  trees = grow(recorded)
-  for tree, other in zip(trees, grow(recorded, num_slots=1), strict=True):
+    trees[num_slots] = grow(recorded, num_slots=num_slots)
+  assert sorted(calls[1]) == sorted(calls[3])
+  assert len({seed for _, seed in calls[1]}) == len(calls[1])
+  for tree, other in zip(trees[1], trees[3], strict=True):
     assert tree.tokens.tolist() == other.tokens.tolist() and tree.verdict == other.verdict
-  assert len(set(seeds.values())) == len(seeds)
 
 
 def test_a_policy_of_ones_own_goes_where_it_says():
@@ -95,10 +98,10 @@ def test_a_policy_of_ones_own_goes_where_it_says():
     likelihood = [tree.along_path(tree.logprobs, i).mean() for i in range(1, len(tree.parent))]
     expanded = [node for node, _ in tree.selections]
     for step, node in enumerate(expanded[1:], start=1):
-      there = [i for i in range(1, len(tree.parent)) if tree.parent[i] in expanded[:step]]
-      is_open = lambda i: not tree.is_terminal[i] and i not in expanded[:step]
-      best = max(filter(is_open, there), key=lambda i: likelihood[i - 1])
-      assert node == best
+      done = expanded[:step]
+      there = [i for i in range(1, len(tree.parent)) if tree.parent[i] in done]
+      is_open = [i for i in there if not tree.is_terminal[i] and i not in done]
+      assert likelihood[node - 1] == max(likelihood[i - 1] for i in is_open)
       num_jumps += tree.parent[node] != expanded[step - 1]
     assert len(tree.collected) == 3 or len(expanded) == 12 or tree.is_terminal.any()
   assert num_jumps > 0
