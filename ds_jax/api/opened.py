@@ -70,6 +70,7 @@ class Opened:
     step: int | str | None = None,
     holds_lock: bool = False,
     changes_parameters: bool = False,
+    keeps_work: bool = True,
   ) -> Iterator[tuple[Session, LoadedRun]]:
     """Yields the session of a method, and what is loaded for it.
 
@@ -78,6 +79,7 @@ class Opened:
       step: of the checkpoint that it reads; None: the session's.
       holds_lock: whether nobody else may work in the workdir meanwhile.
       changes_parameters: what is loaded is closed, for it would be old, and takes up memory.
+      keeps_work: whether what is finished when the method is stopped is kept.
 
     Raises:
       InputError, CannotWrite, KeyboardInterrupt, SystemExit: see OpenSession.
@@ -89,10 +91,14 @@ class Opened:
       with at_work(session, self._stop, self._programs, holds_lock=holds_lock, runs_model=True):
         yield session, self._loaded
     except Stopped as e:
-      session.progress.note(f'{e.words} The same call goes on.')
+      words = e.words if keeps_work else 'Stopped.'
+      session.progress.note(f'{words} The same call {"goes on" if keeps_work else "begins anew"}.')
       if self._stop.exit_code == ExitCode.TERMINATED:
         raise SystemExit(int(ExitCode.TERMINATED)) from None
       raise KeyboardInterrupt from None
+    except KeyboardInterrupt:
+      session.progress.note('Interrupted; the same call goes on from what is saved.')
+      raise
     except (CannotWrite, OSError) as e:
       raise refusal(e) from e
     finally:

@@ -135,7 +135,8 @@ class OpenSession:
     is_one = isinstance(problems, str | Problem)
     questions = [problems] if is_one else list(problems)
     _check_questions(questions)
-    with self._opened.at_work({'search': settings}, step=step) as (session, loaded):
+    overrides = {'search': settings}
+    with self._opened.at_work(overrides, step=step, keeps_work=False) as (session, loaded):
       searched, figures, text = search_texts(session, loaded, questions, select=select)
       decode = loaded.engines(session).tokenizer.decode_response
     trees = [SearchedTree(each, decode) for each in searched]

@@ -171,7 +171,7 @@ def _allowed(setting: Setting) -> str:
   """What the field may be, where that is limited, and whether it may change."""
   parts = []
   if setting.choices:
-    parts.append(' | '.join(setting.choices))
+    parts.append(' | '.join(setting.all_choices))
   elif setting.kind is bool:
     parts.append('True | False')
   elif setting.bounds:
