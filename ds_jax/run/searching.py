@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ds_jax import sharding
@@ -31,12 +31,18 @@ from ds_jax.run.questions import (
   with_slots,
 )
 from ds_jax.run.session import Session
-from ds_jax.run.tree_pages import check_pages, write_tree, write_trees
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.types import FinishedTree, Problem
 
 Summary = dict[str, Any]
 Row = dict[str, Any]
+Show = Callable[[Sequence[Row]], Summary]  # rows of trees -> what the summary says of their pages
+
+
+def no_pages(rows: Sequence[Row]) -> Summary:
+  """A Show that shows nothing."""
+  del rows
+  return {}
 
 
 def search_problems(
@@ -57,7 +63,7 @@ def search_problems(
 
 
 def search_problem(
-  session: Session, *, text: str, answer: str | None, select: str, html: str = ''
+  session: Session, *, text: str, answer: str | None, select: str, show: Show = no_pages
 ) -> tuple[Summary, str]:
   """Grows one tree for one problem; returns the summary, and the tree as text.
 
@@ -66,14 +72,12 @@ def search_problem(
     text: the problem.
     answer: what is right; None: not known, or, for the embedded task, the problem itself.
     select: which of answers.SELECTIONS gives the answer.
-    html: the file of a page of the tree; '': none.
+    show: called with the row of the tree, e.g. tree_pages.page_writer.
 
   Raises:
     InputError: if the model cannot read the problem, or the verifier not its answer.
     Stopped: if asked to.
   """
-  if html:
-    check_pages(html)
   alone = dataclasses.replace(session, config=with_slots(session.config, 1))
   with open_engines(alone) as engines, Clock() as clock:
     problem = read_question(engines, text, answer)
@@ -94,13 +98,12 @@ def search_problem(
     **{name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')},
     **summarize_trees([row], cost),
   }
-  if html:
-    summary |= write_tree(session, html, row)
+  summary |= show([row])
   return summary, '\n'.join([shown, *_split_lines(split_figures([row], cost))])
 
 
 def search_file(
-  session: Session, *, problems: str, output: str, select: str, html: str = ''
+  session: Session, *, problems: str, output: str, select: str, show: Show = no_pages
 ) -> tuple[Summary, str]:
   """Grows a tree for every problem of a file, and writes each as a line when it is finished.
 
@@ -111,7 +114,7 @@ def search_file(
     problems: the file.
     output: the file of lines.
     select: which of answers.SELECTIONS gives the answer.
-    html: the file of an overview, beside which each tree has a page; '': none.
+    show: called with the rows of all problems by the first process, e.g. tree_pages.page_writer.
 
   Returns:
     The summary over all problems, and a table as text.
@@ -120,8 +123,6 @@ def search_file(
     InputError: if no row can be used, or `output` belongs to something else.
     Stopped: if asked to; the same command goes on.
   """
-  if html:
-    check_pages(html)
   with open_engines(session) as opened:
     loaded = read_questions(opened, problems)
     per_device = -(-len(loaded.problems) // sharding.num_slot_shards(opened.mesh))
@@ -150,8 +151,7 @@ def search_file(
     'num_skipped': len(loaded.skipped),
     **figures,
   }
-  if html:
-    summary |= write_trees(session, html, rows)
+  summary |= show(rows)
   tables = [format_table(figures['table']), *_split_lines(split_figures(rows, cost))]
   return summary, '\n'.join([*tables, _accuracy_line(figures)])
 
