@@ -12,16 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.report.text import duration, escaped, number, or_dash, shorten
-from ds_jax.report.tree_style import TREE_STYLE
-from ds_jax.report.tree_view import (
+from ds_jax.report.tree_signs import (
   MAX_ANSWER,
   SIGNS,
   answer_text,
   correctness,
   is_graded,
-  tree_section,
   word_badge,
 )
+from ds_jax.report.tree_style import TREE_STYLE
+from ds_jax.report.tree_view import tree_section
 
 MAX_QUESTION = 200  # characters of one in the overview
 # Stands in the head of every page, so that we know ours.

@@ -21,7 +21,8 @@ _DARK = """
 
 _RULES = """
 .ds-tree { color: var(--ink); background: var(--paper); line-height: 1.45; padding: .1rem .6rem;
-  font-size: .92rem; font-family: system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif; }
+  font-size: .92rem; font-family: system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif;
+  container-type: inline-size; }
 .ds-tree * { box-sizing: border-box; }
 .ds-tree a { color: var(--link); text-decoration: none; }
 .ds-tree a:hover { text-decoration: underline; }
@@ -104,7 +105,7 @@ _RULES = """
 .ds-tree .order b { font-weight: 600; font-variant-numeric: tabular-nums; }
 .ds-tree .order .w { border: 0; padding: 0; }
 
-@media (max-width: 44rem) {
+@container (max-width: 44rem) {
   .ds-tree .head { display: none; }
   .ds-tree .tree summary { grid-template-columns: auto minmax(0, 1fr); row-gap: .15rem; }
   .ds-tree .tree .f, .ds-tree .tree .m { grid-column: 2; max-width: none; }
