@@ -17,7 +17,15 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / 'launch/colab.ipynb'
 WIDTH = 100  # columns of code
 # For a test: the learning is left out, the way is gone.
-SMALL_SIZES = 'WARM_STEPS, STEPS = 40, 2'
+SMALL_SIZES = """
+SIZES = dict(
+  data={'chain': {'num_train': 64, 'num_heldout': 16, 'num_warmstart': 200}},
+  warmstart={'num_steps': 20},
+  search={'num_slots': 16},
+  curriculum={'round_steps': (2,)},
+  evaluate={'num_problems': 8, 'num_samples': 2, 'num_slots': 16, 'every_steps': 1},
+)
+"""
 
 
 def cells(kind: str) -> dict[str, str]:
