@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -65,6 +66,37 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     if e.filename is None:
       e.filename = os.fspath(path)
     raise
+
+
+def is_dotted_path(text: str) -> bool:
+  """Whether `text` has the form MODULE.FUNCTION."""
+  return '.' in text and all(map(str.isidentifier, text.split('.')))
+
+
+def imported_function(path: str, what: str, takes: str) -> Callable[..., Any]:
+  """Imports the function of a dotted path that a person has named.
+
+  Args:
+    path: MODULE.FUNCTION.
+    what: the setting that names it, for errors.
+    takes: what the function takes, for errors, e.g. '(gold, response)'.
+
+  Raises:
+    InputError: if the module cannot be imported, or has no such function.
+  """
+  module, _, name = path.rpartition('.')
+  try:
+    function = getattr(importlib.import_module(module), name, None)
+  except MemoryError:
+    raise  # a limit of the process, not the person's module
+  except Exception as error:
+    raise InputError(
+      f'{what}: importing {module} failed with {type(error).__name__}: {error}; is it on '
+      'PYTHONPATH?'
+    ) from error
+  if not callable(function):
+    raise InputError(f'Expected {what} to be a function {takes}; {module} has none of that name.')
+  return function
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from ds_jax.checks import InputError, suggest
 from ds_jax.cli.registry import NAMES_RUN, POSITIONAL, Command, Flags, ShortFor, load
 from ds_jax.config import Config, config_from
 from ds_jax.config.annotations import Mark, Setting, settings_of
-from ds_jax.config.load import RENAMED, neighbours_importable
+from ds_jax.config.load import RENAMED, REPLACED, neighbours_importable
 from ds_jax.config.places import FOLDER
 
 _KINDS = {int: 'a whole number', float: 'a number'}
@@ -208,6 +208,11 @@ def _with_known_field(argument: str) -> str:
     return argument
   field = flag.removeprefix('config.')
   field = RENAMED.get(field, field)
+  if field in REPLACED:
+    if not equals:
+      raise InputError(f'Write --{flag}=VALUE.')
+    replaced = REPLACED[field]
+    return f'--config.{replaced.field}={replaced.value(field, _plain_value(value))}'
   path, cls = field.split('.'), Config
   for depth, part in enumerate(path):
     settings = settings_of(cls) if dataclasses.is_dataclass(cls) else {}
@@ -219,7 +224,16 @@ def _with_known_field(argument: str) -> str:
     cls = settings[part].kind
     if settings[part].is_named:
       break
+    if settings[part].is_tuple and cls is str:
+      value = _texts(value)
   return f'--config.{field}{equals}{value}'
+
+
+def _texts(value: str) -> str:
+  """The tuple, as Python writes it, of texts as a person does: jsonl,tensorboard."""
+  if not value or value[0] in '\'"([':
+    return value
+  return str(tuple(value.split(',')))
 
 
 def _without_named_values(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

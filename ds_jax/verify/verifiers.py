@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import importlib.util
 import pathlib
 from collections.abc import Callable
 
-from ds_jax.checks import InputError, suggest
+from ds_jax.checks import InputError, imported_function, is_dotted_path, suggest
 from ds_jax.types import Gold, Verdict
 
 Verifier = Callable[[str, str], Verdict]
@@ -32,9 +31,7 @@ _BUILT_IN = {
 
 def check_name(name: str) -> None:
   """Raises InputError unless `name` has the form of a verifier; imports nothing."""
-  path = name.removeprefix(_PYTHON)
-  is_path = '.' in path and all(map(str.isidentifier, path.split('.')))
-  is_python = name.startswith(_PYTHON) and is_path
+  is_python = name.startswith(_PYTHON) and is_dotted_path(name.removeprefix(_PYTHON))
   is_gym = name.startswith(_GYM) and name != _GYM
   if name not in _BUILT_IN and not is_python and not is_gym:
     raise InputError(
@@ -119,22 +116,7 @@ def warm_up(name: str) -> None:
 
 def _import_function(path: str) -> Callable[[str, str], object]:
   """Imports the function of a dotted path."""
-  module, _, name = path.rpartition('.')
-  try:
-    function = getattr(importlib.import_module(module), name, None)
-  except MemoryError:
-    raise  # the worker's limit, not the user's module
-  except Exception as error:
-    raise InputError(
-      f'verifier python:{path}: importing {module} failed with '
-      f'{type(error).__name__}: {error}; is it on PYTHONPATH?'
-    ) from error
-  if not callable(function):
-    raise InputError(
-      f'Expected verifier python:{path} to be a function (gold, response); '
-      f'{module} has none of that name.'
-    )
-  return function
+  return imported_function(path, what=f'verifier python:{path}', takes='(gold, response)')
 
 
 def _call_user(function: Callable[[str, str], object], gold: str, response: str) -> Verdict:

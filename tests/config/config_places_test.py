@@ -27,6 +27,7 @@ NO_PLACES = {
   'verify.verifier',
   'train.frozen',
   'train.lora_targets',
+  'log.writers',
 }
 
 
