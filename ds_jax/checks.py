@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import importlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 PYTHON = 'python:'  # prefix of names of things of the user's own
@@ -81,6 +81,26 @@ def import_python(what: str, name: str) -> Any:
       f'{what} {name}: importing {module} failed with {type(error).__name__}: {error}; is it on '
       'PYTHONPATH?'
     ) from error
+
+
+def import_function(what: str, name: str, takes: str) -> Callable[..., Any]:
+  """Imports the function that 'python:MODULE.FUNCTION' names.
+
+  Args:
+    what: the name is of, for errors.
+    name: as it was given.
+    takes: what the function takes, for errors, e.g. '(gold, response)'.
+
+  Raises:
+    InputError: if the module cannot be imported, or has no such function.
+  """
+  function = import_python(what, name)
+  if not callable(function):
+    module = name.removeprefix(PYTHON).rpartition('.')[0]
+    raise InputError(
+      f'Expected {what} {name} to be a function {takes}; {module} has none of that name.'
+    )
+  return function
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ import pytest
 from build_targets import Target, load_build, owners
 from import_graph import FIRST_PARTY, imports_of, module_file, source_files
 
+# Extras whose packages are imported where a person asks for them.
+EXTRAS = ('hf', 'gym', 'wandb')
 # Distributions that must be installed although we import nothing of theirs, and why.
 INDIRECT = {
   'array-record': 'tensorflow-datasets reads and writes its files with it',
@@ -134,7 +136,7 @@ def third_party_errors(root: Path) -> list[str]:
   errors, used = [], set()
   for path in source_files(root):
     relative = str(path.relative_to(root))
-    extras = declared.get('hf', set()) | declared.get('gym', set())  # imported where asked for
+    extras = set().union(*(declared.get(name, set()) for name in EXTRAS))
     tests = declared['test'] if relative.startswith('tests/') else set()
     if relative.startswith('ds_jax/examples/'):
       extras |= declared.get('examples', set())

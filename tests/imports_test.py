@@ -84,6 +84,7 @@ FENCE = {
   'matplotlib': ('ds_jax/report/',),
   'tensorboardX': ('ds_jax/report/',),
   'torch': ('ds_jax/examples/',),
+  'wandb': ('ds_jax/report/wandb_writer.py',),
 }
 # Nowhere in ds_jax: these are for tests only.
 FENCE |= dict.fromkeys(('pytest', 'tensorflow'), ())

@@ -20,7 +20,7 @@ from ds_jax.checks import InputError
 from ds_jax.cli.registry import NAMES_RUN, POSITIONAL, Command, Flags, ShortFor, load
 from ds_jax.config import Config, config_from
 from ds_jax.config.annotations import Mark, Setting, settings_of
-from ds_jax.config.load import known_field, neighbours_importable
+from ds_jax.config.load import REPLACED, known_field, neighbours_importable
 from ds_jax.config.places import FOLDER
 
 _KINDS = {int: 'a whole number', float: 'a number'}
@@ -206,8 +206,32 @@ def _with_known_field(argument: str) -> str:
   flag, equals, value = _split(argument)
   if not flag.startswith('config.'):
     return argument
-  field = known_field(flag.removeprefix('config.'))
+  field = flag.removeprefix('config.')
+  if field in REPLACED:
+    if not equals:
+      raise InputError(f'Write --{flag}=VALUE.')
+    replaced = REPLACED[field]
+    return f'--config.{replaced.field}={replaced.value(field, _plain_value(value))}'
+  field = known_field(field)
+  if _is_tuple_of_texts(field):
+    value = _texts(value)
   return f'--config.{field}{equals}{value}'
+
+
+def _is_tuple_of_texts(field: str) -> bool:
+  section, _, name = field.partition('.')
+  settings = settings_of(Config)
+  if not name or name not in settings_of(settings[section].kind):
+    return False  # a field of the config itself, or deeper than a section's
+  setting = settings_of(settings[section].kind)[name]
+  return setting.is_tuple and setting.kind is str
+
+
+def _texts(value: str) -> str:
+  """The tuple, as Python writes it, of texts as a person does: jsonl,tensorboard."""
+  if not value or value[0] in '\'"([':
+    return value
+  return str(tuple(value.split(',')))
 
 
 def _without_named_values(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

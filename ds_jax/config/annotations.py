@@ -234,9 +234,8 @@ class Setting:
     are_good = all(bound.holds(value) for value in values for bound in self.bounds)
     is_wanted = bool(values) or self.default == ()
     if not is_wanted or not are_good:
-      raise InputError(
-        f'Expected {name} to list one or more values, all {self.range}, e.g. 100,50; got {values}.'
-      )
+      form = f', all {self.range}, e.g. 100,50' if self.bounds else ''
+      raise InputError(f'Expected {name} to list one or more values{form}; got {values}.')
 
   def _check_pattern(self, name: str, value: str) -> None:
     try:

@@ -535,12 +535,17 @@ class LogConfig:
   """What a run says while it works."""
 
   every_steps: Positive = 1  # training steps between lines on the terminal
-  tensorboard: bool = True  # metrics are written for TensorBoard too
+  # where metrics go: 'jsonl' (WORKDIR/metrics.jsonl, the record, always), 'tensorboard', 'wandb'
+  # (with `wandb`), 'python:MODULE.FUNCTION' (report/writers.py); e.g. jsonl,tensorboard,wandb
+  writers: tuple[str, ...] = ('jsonl', 'tensorboard')
   # the responses of a run's evaluations are kept, WORKDIR/evaluations/step_….jsonl
   samples: bool = True
   # file with the learning curve of other runs, which the report draws beside the run's own
   # (report/summary.py); '': none
   beside: Later[Annotated[str, FILE]] = ''
+  # training steps, the first and the last, of which each process writes a profile for TensorBoard
+  # or xprof, WORKDIR/profile, e.g. 10,12; (): none
+  profile_steps: Later[tuple[Positive, ...]] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import os
 import pathlib
 import runpy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ds_jax.checks import InputError, suggest
@@ -24,6 +24,29 @@ from ds_jax.config.rules import check_contradictions
 # Names that fields had before, and have now: {'search.old': 'search.new'}. Config files, overrides
 # and workdirs may go on using the old ones.
 RENAMED: dict[str, str] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Replaced:
+  """What a field that is no more says in the words of another one."""
+
+  field: str
+  values: Mapping[Any, Any]  # by those of the old field
+
+  def value(self, name: str, old: Any) -> Any:
+    """The value of `field` for that of the old field `name`; InputError if it never had that."""
+    if not isinstance(old, Hashable) or old not in self.values:
+      choices = ' or '.join(map(str, self.values))
+      raise InputError(
+        f'Expected {name} to be {choices}, got {old!r}; {self.field} is its successor.'
+      )
+    return self.values[old]
+
+
+# Fields that have become part of others. Config files, overrides and workdirs may go on using them.
+REPLACED = {
+  'log.tensorboard': Replaced('log.writers', {True: ('jsonl', 'tensorboard'), False: ('jsonl',)}),
+}
 
 
 def config_from(fields: Mapping[str, Any]) -> Config:
@@ -83,6 +106,8 @@ def with_overrides(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
   """
   nested = _with_new_names(fields)
   for name, value in flatten(overrides).items():
+    if name in REPLACED:
+      name, value = REPLACED[name].field, REPLACED[name].value(name, value)
     _put(nested, known_field(name).split('.'), value)
   return nested
 
@@ -192,14 +217,28 @@ def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def _with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """The same mapping, as dicts, with what RENAMED says."""
+  """The same mapping, as dicts, with what RENAMED and REPLACED say."""
   nested = _as_dict(fields)
   flat = flatten(nested)
   for old, new in RENAMED.items():
     if old in flat:
       _remove(nested, old.split('.'))
       _put(nested, new.split('.'), flat[old])
+  for old, replaced in REPLACED.items():
+    if old in flat:
+      _remove(nested, old.split('.'))
+      value = replaced.value(old, flat[old])
+      if flat.get(replaced.field, value) not in (value, _default_of(replaced.field)):
+        raise InputError(f'{old} has become part of {replaced.field}; leave out {old}.')
+      _put(nested, replaced.field.split('.'), value)
   return nested
+
+
+def _default_of(field: str) -> Any:
+  value: Any = Config()
+  for name in field.split('.'):
+    value = getattr(value, name)
+  return value
 
 
 def _remove(nested: dict[str, Any], path: Sequence[str]) -> None:

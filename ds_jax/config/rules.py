@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, is_python_name, suggest
 from ds_jax.config.derived import (
   MEAN_OF_SETS,
   context_length,
@@ -15,6 +16,7 @@ from ds_jax.config.derived import (
 )
 from ds_jax.config.fields import Config, TrainConfig
 
+_WRITERS = ('jsonl', 'tensorboard', 'wandb')
 _ONE_CHILD_AT_A_TIME = ('direct', 'fork', 'prefix')  # policies that draw children so
 
 
@@ -49,6 +51,8 @@ def check_contradictions(config: Config) -> None:
   _check_adapters(config)
   if config.evaluate.set_samples:
     _check_set_samples(config)
+  _check_writers(config.log.writers)
+  _check_profile(config.log.profile_steps)
   if config.model.attention_kernel == 'on' and config.mesh.tensor > 1:
     raise InputError(
       f"model.attention_kernel = 'on' needs whole heads on every device, got mesh.tensor = "
@@ -326,13 +330,46 @@ def _known_sets(config: Config) -> str:
   return f'{field} has the sets {", ".join(sets)}.'
 
 
+def _check_writers(writers: Sequence[str]) -> None:
+  """Raises InputError for writers that do not exist, or without the record of the run."""
+  for name in writers:
+    if name not in _WRITERS and not is_python_name(name):
+      raise InputError(
+        f'Expected log.writers to list some of {", ".join(_WRITERS)} and python:MODULE.FUNCTION, '
+        f'got {name!r}.{suggest(name, _WRITERS)}'
+      )
+    if writers.count(name) > 1:
+      raise InputError(f'log.writers = {",".join(writers)} names {name} twice; leave one out.')
+  if 'jsonl' not in writers:
+    raise InputError(
+      f'log.writers = {",".join(writers)} lacks jsonl, by which a run is continued and reported; '
+      f'set log.writers={",".join(("jsonl", *writers))}.'
+    )
+
+
+def _check_profile(steps: Sequence[int]) -> None:
+  """Raises InputError unless the steps of a profile are a first and a last one, or none."""
+  if steps and (len(steps) != 2 or steps[0] > steps[1]):
+    raise InputError(
+      f'log.profile_steps = {",".join(map(str, steps))} is not the first and the last training '
+      'step of a profile; set e.g. log.profile_steps=10,12.'
+    )
+
+
 def check_training(config: Config) -> None:
   """Raises InputError for what only a training run cannot do.
 
-  Its longest path fits no row, or no evaluation tells which checkpoint is the best.
+  Its longest path fits no row, it has no step of those that are profiled, or no evaluation tells
+  which checkpoint is the best.
   """
   _check_best_by(config)
   search, train, length = config.search, config.train, context_length(config)
+  num_steps = sum(config.curriculum.round_steps)
+  if config.log.profile_steps[:1] > (num_steps,):
+    raise InputError(
+      f'log.profile_steps begins with step {config.log.profile_steps[0]}, and the run has '
+      f'{num_steps} (curriculum.round_steps); set an earlier one.'
+    )
   if length > train.row_length:
     raise InputError(
       f'prompt_limit + max_depth * segment_length = {config.data.prompt_limit} + '

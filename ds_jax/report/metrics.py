@@ -1,4 +1,4 @@
-"""Metrics of a run: JSON lines are the record, TensorBoard files are derived from them.
+"""Metrics of a run: JSON lines are the record; what other writers hold is derived from them.
 
 `WORKDIR/metrics.jsonl` holds one object per line, keys sorted:
 
@@ -9,8 +9,8 @@
 Everything that depends on the clock is named `time/…` (seconds; time/unix, which the writer adds,
 is seconds since 1970), so two runs of one seed write equal lines apart from these.
 
-A checkpoint records `size()`; on resume the file is cut back to that length, and the TensorBoard
-files, which cannot be cut, are removed and written again from the lines that are left.
+A checkpoint records `size()`; on resume the file is cut back to that length, and the other writers
+(writers.py) are opened with the lines that are left.
 """
 
 from __future__ import annotations
@@ -19,31 +19,37 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ds_jax.checks import InputError, naming
+from ds_jax.report.writers import Mirror, OpenWriter
 
 FILE_NAME = 'metrics.jsonl'
-TENSORBOARD_FOLDER = 'tensorboard'
 
 
 class MetricsWriter:
   """Appends metrics to `folder/metrics.jsonl`; each line is on the disk when write() returns."""
 
-  def __init__(self, folder: str | Path, tensorboard: bool):
+  def __init__(
+    self,
+    folder: str | Path,
+    openers: Mapping[str, OpenWriter] | None = None,
+    note: Callable[[str], None] = print,
+  ):
     """Opens or continues the file, without a last line that a crash left unfinished.
 
     Args:
       folder: the workdir; made if it does not exist.
-      tensorboard: also write event files into `folder/tensorboard`.
+      openers: what opens other writers, by name; they follow the file, see writers.py.
+      note: is told if one of them fails.
     """
     self._path = Path(folder) / FILE_NAME
     self._path.parent.mkdir(parents=True, exist_ok=True)
     self._file = open(self._path, 'ab')
-    self._has_events = tensorboard
-    self._events: Any = None  # tensorboardX's writer, opened by the first write()
+    self._openers, self._note = openers or {}, note
+    self._mirrors: list[Mirror] | None = None  # None: not opened
     self._drop_unfinished_line()
 
   def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
@@ -62,20 +68,20 @@ class MetricsWriter:
     if reserved:
       raise ValueError(f'Expected names of metrics, got {sorted(reserved)}; these are taken.')
     row |= {'step': int(step), 'kind': kind, 'time/unix': round(time.time(), 3)}
-    if self._has_events and self._events is None:
-      self._rewrite_events()
+    if self._mirrors is None:
+      self._open_mirrors()
     with naming(self._path):
       self._file.write(json.dumps(row, sort_keys=True, allow_nan=False).encode() + b'\n')
       self._commit()
-    if self._events is not None:
-      _add_event(self._events, row)
+    for mirror in self._mirrors:
+      mirror.write(row)
 
   def size(self) -> int:
     """Returns the bytes committed; a checkpoint records them for cut()."""
     return self._path.stat().st_size
 
   def cut(self, size: int) -> None:
-    """Cuts the file back to `size` bytes, and to the end of a line, and TensorBoard with it.
+    """Cuts the file back to `size` bytes, and to the end of a line; other writers begin anew.
 
     Raises:
       InputError: if the file is shorter than that.
@@ -87,15 +93,14 @@ class MetricsWriter:
       )
     self._file.truncate(size)
     self._drop_unfinished_line()
-    if self._has_events:
-      self._rewrite_events()
-      self._close_events()  # waits for its thread; the next write() opens them again
+    self._close_mirrors()
+    self._open_mirrors()
 
   def close(self) -> None:
     """Ends writing; a second call does nothing."""
     with naming(self._path):
       self._file.close()
-    self._close_events()
+    self._close_mirrors()
 
   def _drop_unfinished_line(self) -> None:
     content = self._path.read_bytes()
@@ -106,21 +111,16 @@ class MetricsWriter:
     self._file.flush()
     os.fsync(self._file.fileno())
 
-  def _rewrite_events(self) -> None:
-    from tensorboardX import SummaryWriter
+  def _open_mirrors(self) -> None:
+    rows = read_metrics(self._path) if self._openers else []
+    self._mirrors = []
+    for name, open_writer in self._openers.items():
+      self._mirrors.append(Mirror(name, open_writer, rows, self._note))
 
-    self._close_events()
-    folder = self._path.parent / TENSORBOARD_FOLDER
-    for old in folder.glob('events.out.tfevents.*'):
-      old.unlink()
-    self._events = SummaryWriter(str(folder), flush_secs=5)
-    for row in read_metrics(self._path):
-      _add_event(self._events, row)
-
-  def _close_events(self) -> None:
-    if self._events is not None:
-      self._events.close()
-      self._events = None
+  def _close_mirrors(self) -> None:
+    for mirror in self._mirrors or ():
+      mirror.close()
+    self._mirrors = None
 
 
 class NoMetrics:
@@ -192,18 +192,3 @@ def _plain(name: str, value: Any) -> float | int | str | None:
     f'Expected metric {name} to be a number or text, got {type(value).__name__} '
     f'{str(value)[:60]!r}.'
   )
-
-
-def _add_event(events: Any, row: Mapping[str, Any]) -> None:
-  """Adds the numbers of one line, at the time when the line was written."""
-  for name, value in sorted(row.items()):
-    if isinstance(value, int | float) and name not in ('step', 'time/unix'):
-      tag = _tag(row['kind'], name)
-      events.add_scalar(tag, value, row['step'], walltime=row.get('time/unix'))
-
-
-def _tag(kind: str, name: str) -> str:
-  """Returns TensorBoard's name; those that kinds share differ: 'time/train/step', 'train/round'."""
-  if name.startswith('time/'):
-    return f'time/{kind}/{name.removeprefix("time/")}'
-  return name if '/' in name else f'{kind}/{name}'

@@ -63,6 +63,18 @@ def evaluation_work(
   )
 
 
+def filter_work(engines: Engines, prompts: Prompts, host: RunState) -> Work:
+  """The rollouts by which a round chooses among these problems those that are hard."""
+  return Work(
+    engine=engines.direct_engine,
+    jobs=rollout_jobs(prompts, engines.session.config.curriculum.filter_samples),
+    purpose=Purpose.FILTER,
+    phase=f'filter, round {host.round_index}',
+    round_index=host.round_index,
+    step=host.step,
+  )
+
+
 def of_temperature(figures: Mapping[str, float], temperature: float) -> dict[str, float]:
   """Metrics of an evaluation at a further temperature: evaluate/t_1.2/pass_at_1, and so on."""
   prefix = f'evaluate/{temperature_name(temperature)}/'

@@ -7,6 +7,7 @@ is committed, never before: a kill leaves the newest checkpoint and the journals
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from ds_jax.config import best_metric
 from ds_jax.report.metrics import MetricsWriter, NoMetrics
+from ds_jax.report.writers import OpenWriter, openers
 from ds_jax.run.checkpoint import Checkpointer
 from ds_jax.run.durable import write_atomically
 from ds_jax.run.growing import Journal
@@ -41,7 +43,9 @@ class Saving:
       opened.callback(self._checkpointer.close)
       self.metrics: MetricsWriter | NoMetrics = NoMetrics()
       if session.team.is_first:
-        self.metrics = MetricsWriter(session.workdir.root, config.log.tensorboard)
+        self.metrics = MetricsWriter(
+          session.workdir.root, writer_openers(session), session.progress.note
+        )
       opened.callback(self.metrics.close)
       self._opened = opened.pop_all()
     self._finished: list[Journal] = []  # of finished work, which the next checkpoint covers
@@ -109,3 +113,13 @@ class Saving:
     if self._session.team.is_first:
       content = host.solutions().to_jsonl(decode)
       write_atomically(self._session.workdir.root / 'replay.jsonl', content)
+
+
+def writer_openers(session: Session) -> dict[str, OpenWriter]:
+  """What opens the writers of `log.writers`, besides metrics.jsonl; see report/writers.py.
+
+  Raises:
+    InputError: if one of them cannot be imported.
+  """
+  config, note = session.config, session.progress.note
+  return openers(config.log.writers, session.workdir.root, dataclasses.asdict(config), note)

@@ -14,20 +14,24 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from jax.profiler import TraceAnnotation
+
 from ds_jax.checks import InputError, NotFinite
 from ds_jax.config import best_metric, check_training, temperature_name
 from ds_jax.run.continuing import continuation
 from ds_jax.run.engines import Engines, open_engines
-from ds_jax.run.growing import Grown, Work, grow_journaled, rollout_jobs
+from ds_jax.run.growing import Grown, Work, grow_journaled
 from ds_jax.run.learning import Learning
 from ds_jax.run.measuring import (
   evaluation_figures,
   evaluation_work,
   filter_figures,
+  filter_work,
   keep_samples,
   of_temperature,
   tell_figures,
 )
+from ds_jax.run.profiling import Profile
 from ds_jax.run.prompts import (
   check_golds,
   check_room,
@@ -38,11 +42,10 @@ from ds_jax.run.prompts import (
 )
 from ds_jax.run.reporting import check_beside, example_trees, finish
 from ds_jax.run.sampler import Sampler
-from ds_jax.run.saving import Saving
+from ds_jax.run.saving import Saving, writer_openers
 from ds_jax.run.session import Session, probed
 from ds_jax.run.stopping import Stopped, StoppedAlone
 from ds_jax.run.watch import Watch
-from ds_jax.search.engine.keys import Purpose
 
 # An update that has begun to change the parameters may go on this long after a request to stop.
 UPDATE_GRACE = 15.0  # seconds
@@ -67,6 +70,7 @@ def train(session: Session) -> tuple[dict[str, Any], str]:
   config, workdir, team = session.config, session.workdir, session.team
   check_training(config)
   check_beside(session)
+  writer_openers(session)  # refuses what cannot be imported
   begun = continuation(session)
   if begun.is_finished:
     session.progress.note(
@@ -128,6 +132,7 @@ class Training:
       self.learning.begin(state, self.host.base_digest)
       self.host.base_digest = self.learning.base_digest
       self.saving.metrics.cut(self.host.metrics_size)
+      self.profile = opened.enter_context(contextlib.closing(Profile(session)))
       self._opened = opened.pop_all()
     self.watch = Watch(engines)
     self._asked_at: float | None = None  # when an update first saw that it should stop
@@ -178,7 +183,8 @@ class Training:
       while self.host.step < last and not self.is_spent:
         self.stop_if_asked()
         self.evaluate_if_due()
-        self.train_step()
+        with self.profile.step(self.host.step + 1):
+          self.train_step()
         self.stop_if_broken()
         if self.host.step % self.config.checkpoint.every_steps == 0 and self.host.step < last:
           self.save()
@@ -307,14 +313,7 @@ class Training:
       host.begin_round(candidates)
       return bool(candidates)
     prompts = [self.train_prompts[name] for name in candidates]
-    work = Work(
-      engine=self.engines.direct_engine,
-      jobs=rollout_jobs(prompts, curriculum.filter_samples),
-      purpose=Purpose.FILTER,
-      phase=f'filter, round {host.round_index}',
-      round_index=host.round_index,
-      step=host.step,
-    )
+    work = filter_work(self.engines, prompts, host)
     rollouts = self.grow(work, f'filter_{host.round_index}').trees
     self.watch.see_rollouts(f'Filter, round {host.round_index}', rollouts)
     hard_ids, measured = filter_figures(self.engines, rollouts, prompts)
@@ -349,15 +348,18 @@ class Training:
       batches = self.learning.imitation_batches(self.sampler.next_problems(self.host))
       groups, figures, after = [], {}, dataclasses.replace(self.host, batches=self.host.batches + 1)
     else:
-      groups, figures, after = self.sampler.sample(self.host)
+      with TraceAnnotation('search'):
+        groups, figures, after = self.sampler.sample(self.host)
       searched = time.monotonic()
-      batches, trained = self.learning.policy_batches(groups, self.host.memory, self.host.step)
+      with TraceAnnotation('score'):
+        batches, trained = self.learning.policy_batches(groups, self.host.memory, self.host.step)
       figures |= trained
     self.session.progress.tell(now='update')
-    updates, skipped_in_row = self.learning.update(batches, self.host.skipped_in_row)
-    further, skipped_in_row = self.learning.further_updates(
-      self.host.memory, self.host.step, skipped_in_row
-    )
+    with TraceAnnotation('update'):
+      updates, skipped_in_row = self.learning.update(batches, self.host.skipped_in_row)
+      further, skipped_in_row = self.learning.further_updates(
+        self.host.memory, self.host.step, skipped_in_row
+      )
     updated = time.monotonic()
     # The state of the step as a whole: it was that of the step before until here.
     self.host = dataclasses.replace(after, step=after.step + 1, skipped_in_row=skipped_in_row)

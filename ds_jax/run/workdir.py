@@ -78,6 +78,10 @@ class Workdir:
     return self.root / 'metrics.jsonl'
 
   @property
+  def profile(self) -> pathlib.Path:
+    return self.root / 'profile'
+
+  @property
   def summary(self) -> pathlib.Path:
     return self.root / 'summary.json'
 

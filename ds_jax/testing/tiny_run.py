@@ -115,7 +115,7 @@ def config(**sections) -> c.Config:
       num_problems=6, num_samples=2, temperature=1.0, top_p=1.0, num_slots=8
     ),
     checkpoint=c.CheckpointConfig(every_steps=2),
-    log=c.LogConfig(tensorboard=False),
+    log=c.LogConfig(writers=('jsonl',)),
   )
   changed = {}
   for name, fields in sections.items():

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import importlib.util
 import pathlib
 from collections.abc import Callable
 
-from ds_jax.checks import PYTHON, InputError, import_python, is_python_name, suggest
+from ds_jax.checks import PYTHON, InputError, import_function, is_python_name, suggest
 from ds_jax.types import Gold, Verdict
 
 Verifier = Callable[[str, str], Verdict]
@@ -116,13 +115,7 @@ def warm_up(name: str) -> None:
 
 def _import_function(path: str) -> Callable[[str, str], object]:
   """Imports the function of a dotted path."""
-  function = import_python('verifier', f'{PYTHON}{path}')
-  if not callable(function):
-    raise InputError(
-      f'Expected verifier python:{path} to be a function (gold, response); '
-      f'{path.rpartition(".")[0]} has none of that name.'
-    )
-  return function
+  return import_function('verifier', f'{PYTHON}{path}', '(gold, response)')
 
 
 def _call_user(function: Callable[[str, str], object], gold: str, response: str) -> Verdict:

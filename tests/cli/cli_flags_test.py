@@ -140,6 +140,23 @@ def test_an_old_name_of_a_field_goes_on_working(root, monkeypatch):
 
 
 @pytest.mark.parametrize(
+  'flag, writers',
+  [
+    ('writers=jsonl,wandb', ('jsonl', 'wandb')),
+    ('writers=jsonl', ('jsonl',)),
+    ('writers=jsonl,python:mine.writer', ('jsonl', 'python:mine.writer')),
+    ("writers=('jsonl', 'wandb')", ('jsonl', 'wandb')),
+    ('tensorboard=False', ('jsonl',)),
+    ('tensorboard=true', ('jsonl', 'tensorboard')),
+  ],
+)
+def test_texts_are_listed_with_commas(root, flag, writers):
+  config = f'--config={root / "configs/countdown.py"}'
+  invocation = parse('train', [config, '--workdir=x', f'--config.log.{flag}'])
+  assert invocation.config.log.writers == writers
+
+
+@pytest.mark.parametrize(
   'argv, words',
   [
     (['data', 'describe', '--source=x', '--max_problems=abc'], 'a whole number, got'),

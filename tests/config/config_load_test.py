@@ -40,6 +40,13 @@ def test_a_config_dict_and_json_come_back_as_they_were():
     ({'curriculum': {'round_steps': 5}}, 'Expected curriculum.round_steps to list values'),
     ({'train': {'minibatch_problems': 7}}, 'is not a multiple of'),
     ({'search': {'policy': 'fork', 'max_expansions': 63}}, 'does not allow one rollout'),
+    ({'log': {'writers': ()}}, r'Expected log.writers to list one or more values; got \(\)'),
+    ({'log': {'writers': ['wandb']}}, 'lacks jsonl, .*; set log.writers=jsonl,wandb'),
+    ({'log': {'writers': ['jsonl', 'wanb']}}, "got 'wanb'. Did you mean 'wandb'"),
+    ({'log': {'writers': ['jsonl', 'python:writer']}}, 'python:MODULE.FUNCTION, got'),
+    ({'log': {'writers': ['jsonl', 'wandb', 'wandb']}}, 'names wandb twice'),
+    ({'log': {'profile_steps': [3]}}, 'log.profile_steps = 3 is not the first and the last'),
+    ({'log': {'profile_steps': [3, 2]}}, 'log.profile_steps = 3,2 is not'),
   ],
 )
 def test_mistakes_are_named(fields, words):
@@ -104,6 +111,21 @@ def test_old_names_go_on_working(monkeypatch):
   assert (config.search.width, config.search.max_depth, config.train.beta1) == (5, 3, 0.5)
   with pytest.raises(InputError, match='depth'):
     config_from({'search': {'depth': 3}})
+
+
+@pytest.mark.parametrize(
+  'has_events, writers', [(True, ('jsonl', 'tensorboard')), (False, ('jsonl',))]
+)
+def test_a_field_that_has_become_part_of_another_goes_on_working(has_events, writers):
+  fields = dataclasses.asdict(Config())
+  fields['log']['tensorboard'] = has_events  # a config file that sets it beside the defaults
+  assert config_from(fields).log.writers == writers
+  del fields['log']['writers']  # a config.json of before
+  assert config_from(fields).log.writers == writers
+  with pytest.raises(InputError, match='leave out log.tensorboard'):
+    config_from({'log': {'tensorboard': has_events, 'writers': ['jsonl', 'wandb']}})
+  with pytest.raises(InputError, match='Expected log.tensorboard to be True or False'):
+    config_from({'log': {'tensorboard': ['jsonl']}})
 
 
 def write(path, text):

@@ -29,6 +29,7 @@ NO_PLACES = {
   'train.lora_targets',
   'evaluate.set_samples',
   'checkpoint.best_by',
+  'log.writers',
 }
 
 

@@ -181,7 +181,7 @@ def test_plain_progress_needs_no_rich():
 
 
 def test_metrics_are_plain_sorted_lines(tmp_path):
-  writer = MetricsWriter(tmp_path, tensorboard=False)
+  writer = MetricsWriter(tmp_path)
   writer.write(3, 'train', {'b': np.float32(0.5), 'a': float('nan'), 'c': np.int64(2), 'd': 'x'})
   with pytest.raises(ValueError, match='number or text'):
     writer.write(4, 'train', {'a': [1]})
@@ -193,58 +193,13 @@ def test_metrics_are_plain_sorted_lines(tmp_path):
   (row,) = read_metrics(tmp_path / FILE_NAME)
   del row['time/unix']
   assert row == {'a': None, 'b': 0.5, 'c': 2, 'd': 'x', 'kind': 'train', 'step': 3}
-  assert not (tmp_path / 'tensorboard').exists()
-
-
-def _scalars(folder: Path) -> list[tuple]:
-  """(tag, step, value, time) of every event file, in order."""
-  from tensorboardX.proto.event_pb2 import Event
-
-  found = []
-  for path in sorted((folder / 'tensorboard').iterdir()):
-    content, at = path.read_bytes(), 0
-    while at < len(content):
-      (length,) = struct.unpack_from('<Q', content, at)
-      event = Event.FromString(content[at + 12 : at + 12 + length])
-      found += [(v.tag, event.step, v.simple_value, event.wall_time) for v in event.summary.value]
-      at += length + 16
-  return found
-
-
-def test_resume_cuts_lines_and_rewrites_tensorboard(tmp_path):
-  path = tmp_path / FILE_NAME
-  first = MetricsWriter(tmp_path, tensorboard=True)
-  for step in range(3):
-    first.write(step, 'train', {'search/reward': step / 2, 'time/step': 1.0, 'note': 'text'})
-    if step == 1:
-      size = first.size()
-  first.close()
-  (events,) = (tmp_path / 'tensorboard').iterdir()
-  events.rename(events.with_name('events.out.tfevents.1.earlier'))  # names hold whole seconds
-  kept = path.read_bytes()[:size]
-  path.write_bytes(path.read_bytes() + b'{"step": 3, "ki')  # killed while writing
-
-  assert [row['step'] for row in read_metrics(path)] == [0, 1, 2]
-  second = MetricsWriter(tmp_path, tensorboard=True)
-  second.cut(size)
-  assert path.read_bytes() == kept
-  assert [s[1] for s in _scalars(tmp_path)] == [0, 0, 1, 1]
-  second.write(2, 'train', {'search/reward': 7.0})
-  second.close()
-  rows = read_metrics(path)
-  expected = [
-    (tag, row['step'], row[name], row['time/unix'])
-    for row in rows
-    for tag, name in (('search/reward', 'search/reward'), ('time/train/step', 'time/step'))
-    if name in row
-  ]
-  assert _scalars(tmp_path) == expected and rows[-1]['search/reward'] == 7.0
+  assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
 def test_unfinished_line_goes_when_the_file_is_continued(tmp_path):
   path = tmp_path / FILE_NAME
   path.write_bytes(b'{"kind": "train", "step": 0}\n{"kind": "tr')
-  with closing(MetricsWriter(tmp_path, tensorboard=False)) as writer:
+  with closing(MetricsWriter(tmp_path)) as writer:
     writer.write(1, 'train', {})
   assert [row['step'] for row in read_metrics(path)] == [0, 1]
 
@@ -253,7 +208,7 @@ def test_bad_metrics_are_refused(tmp_path):
   path = tmp_path / FILE_NAME
   assert read_metrics(path) == []
   with (
-    closing(MetricsWriter(tmp_path, tensorboard=False)) as writer,
+    closing(MetricsWriter(tmp_path)) as writer,
     pytest.raises(InputError, match='at least 99 bytes'),
   ):
     writer.cut(99)

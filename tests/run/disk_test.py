@@ -136,7 +136,7 @@ def test_a_disk_that_fills_up_is_told_with_file_and_remedy(tmp_path, monkeypatch
   assert words.format(tmp_path / 'lines') in with_remedy(caught.value)
 
   with pytest.raises(OSError) as caught:
-    with contextlib.closing(MetricsWriter(tmp_path, tensorboard=False)) as metrics:
+    with contextlib.closing(MetricsWriter(tmp_path)) as metrics:
       fill_up(metrics._file)
       metrics.write(1, 'train', {'loss': 1.0})
   assert words.format(tmp_path / 'metrics.jsonl') in with_remedy(caught.value)

@@ -74,7 +74,7 @@ CONFIG = c.Config(
   curriculum=c.CurriculumConfig(round_steps=(2,), filter_samples=0),
   evaluate=c.EvaluateConfig(num_problems=2, num_samples=1, num_slots=4),
   checkpoint=c.CheckpointConfig(keep=1),
-  log=c.LogConfig(tensorboard=False),
+  log=c.LogConfig(writers=('jsonl',)),
 )
 
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from pages import undocumented
+from profiles import PHASES, files, spans_of
 
 from ds_jax.checks import InputError
 from ds_jax.report.metrics import read_metrics
@@ -81,11 +82,13 @@ def test_the_same_seed_gives_the_same_bits(done, warm, tmp_path):
 def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm, tmp_path):
   workdir, _ = done
   stopped = tiny_run.copy(warm, tmp_path / 'run')
+  log = dict(profile_steps=(2, 4), writers=('jsonl', 'tensorboard'))
   num_stops = 0
   for polls in itertools.chain([3, 9, 12, 7, 15], itertools.repeat(60)):
     left = itertools.chain(itertools.repeat(False, polls), itertools.repeat(True))
     try:
-      tiny_run.train(stopped, tiny_run.config(), should_stop=lambda left=left: next(left))
+      cfg = tiny_run.config(log=log)
+      tiny_run.train(stopped, cfg, should_stop=lambda left=left: next(left))
       break
     except Stopped:
       num_stops += 1
@@ -96,6 +99,11 @@ def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(done, warm,
       stopped = Workdir(stopped.root.rename(tmp_path / 'moved'))
   assert num_stops >= 4
   tiny_run.assert_same_run(stopped, workdir, tiny_run.config())
+  assert not workdir.profile.exists()
+  assert len(list((stopped.root / 'tensorboard').iterdir())) == 1  # the last start's, whole
+  spans = [span for path in files(stopped) for span in spans_of(path)]
+  assert {step for name, step in spans if name == 'train'} == {2, 3, 4}
+  assert {name for name, _ in spans} == {'train', *PHASES}
 
 
 def test_finished_trees_of_a_stopped_step_are_not_grown_again(warm, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.profiler import TraceAnnotation
 from jax.sharding import Mesh
 
 from ds_jax import sharding
@@ -256,7 +257,8 @@ class _Loop:
         self.announce_first()
         caches, segments = self.engine.expand_fn(params, caches, self.engine.put(slot_plan))
         self.grow(slot_plan, self.engine.read(segments))
-      ready = self.await_verdicts()
+      with TraceAnnotation('verify'):
+        ready = self.await_verdicts()
       if ready:
         device_trees = self.advance(device_trees, ready)
         self.refill()
