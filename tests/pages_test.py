@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from import_graph import module_file
 from pages import FOLDERS, Block, Page, commands_of, find_pages, read_page, undocumented
 
 from ds_jax.checks import InputError
@@ -198,6 +199,8 @@ def command_error(words: list[str]) -> str:
 
 def script_error(words: list[str]) -> str:
   """What is wrong with a call of a script or of pytest: a file or a flag that is not there."""
+  if words[:2] == ['python', '-m']:
+    return '' if module_file(words[2], ROOT) else f'there is no module {words[2]}'
   words = [word for word in words if word not in ('python', 'pytest', '-m', 'long', '-s')]
   script = next((word for word in words if word.endswith(('.py', '.sh')) or '/' in word), None)
   if script is None:
@@ -356,6 +359,7 @@ def test_a_lost_link_is_reported(text, said, tmp_path):
     ('ds-jax train --widht=3', 'no flag'),
     ('ds-jax train --config.search.widht=3', 'no flag'),
     ('pytest tests/no_such_test.py', 'there is no'),
+    ('python -m ds_jax.no_such', 'no module'),
     ('python tests/real_models.py --modell=x', 'no flag'),
     ('search/backup.py', ''),
     ('search.width=3', ''),
