@@ -131,7 +131,8 @@ class WandbWriter:
   def _tell(self) -> None:
     """Says where the run is. Offline files of earlier starts go: the new one has all lines."""
     if not self._run.offline:
-      self._note(f'Weights & Biases: {self._run.url}')
+      if self._run.url:  # it has none with WANDB_MODE=disabled
+        self._note(f'Weights & Biases: {self._run.url}')
       return
     present = Path(self._run.settings.sync_dir)
     for old in (self._folder / FOLDER).glob(f'offline-run-*-{self._id}'):

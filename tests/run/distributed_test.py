@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 import pytest
+from profiles import PHASES, files, spans_of
 
 from ds_jax.checks import InputError
 from ds_jax.interfaces import ALONE
@@ -155,9 +156,13 @@ def assert_same(ours, alone, sections):
 
 def test_two_processes_make_the_run_of_one(warm, alone, tmp_path):
   workdir = copy(warm, tmp_path)
-  codes, outputs = end(start(workdir, SHORT, 2))
+  codes, outputs = end(start(workdir, SHORT | {'log': dict(profile_steps=(1, 1))}, 2))
   assert codes == [0, 0], outputs
   assert_same(workdir, alone, SHORT)
+  profiles = files(workdir)
+  assert [path.name.split('.')[-3] for path in profiles] == ['process_0', 'process_1']
+  for path in profiles:
+    assert {name for name, _ in spans_of(path)} == {'train', *PHASES}
 
 
 def runs_of_one_and_two(warm, tmp_path, sections):
