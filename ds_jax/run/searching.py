@@ -62,8 +62,7 @@ def search_problem(
     **{name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')},
     **summarize_trees([row], cost),
   }
-  summary |= show([row])
-  return summary, searched.text
+  return summary | show([row]), searched.text
 
 
 def search_file(
@@ -114,8 +113,7 @@ def search_file(
     'num_skipped': len(questions.skipped),
     **figures,
   }
-  summary |= show(rows)
-  return summary, trees_text(figures, rows, cost)
+  return summary | show(rows), trees_text(figures, rows, cost)
 
 
 def search_texts(
