@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+PYTHON = 'python:'  # prefix of names of things of the user's own
 
 
 class InputError(ValueError):
@@ -54,6 +57,30 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
   choices = sorted(choices)
   if value not in choices:
     raise InputError(f'Expected {name} in {choices}, got {value!r}.{suggest(value, choices)}')
+
+
+def is_python_name(name: str) -> bool:
+  """Whether a setting names something of the user's own, as 'python:MODULE.NAME'."""
+  path = name.removeprefix(PYTHON)
+  return path != name and '.' in path and all(map(str.isidentifier, path.split('.')))
+
+
+def import_python(what: str, name: str) -> Any:
+  """Imports what 'python:MODULE.NAME' names; None if the module has none of that name.
+
+  Raises:
+    InputError: if the module cannot be imported; it says `what` the name is of.
+  """
+  module, _, attribute = name.removeprefix(PYTHON).rpartition('.')
+  try:
+    return getattr(importlib.import_module(module), attribute, None)
+  except MemoryError:
+    raise  # the limit of a verifier's worker, not the user's module
+  except Exception as error:
+    raise InputError(
+      f'{what} {name}: importing {module} failed with {type(error).__name__}: {error}; is it on '
+      'PYTHONPATH?'
+    ) from error
 
 
 @contextlib.contextmanager

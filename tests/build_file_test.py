@@ -139,6 +139,8 @@ def third_party_errors(root: Path) -> list[str]:
     relative = str(path.relative_to(root))
     extras = declared.get('hf', set()) | declared.get('gym', set())  # imported where asked for
     tests = declared['test'] if relative.startswith('tests/') else set()
+    if relative.startswith('ds_jax/examples/'):
+      extras |= declared.get('examples', set())
     allowed = declared['core'] | extras | tests
     for imported in imports_of(path, root):
       if imported.top in sys.stdlib_module_names or module_file(imported.module, root):

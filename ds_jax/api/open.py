@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from ds_jax.api.opened import Opened, step_name
+from ds_jax.api.opened import Opened, step_name, with_short_errors
 from ds_jax.api.session import OpenSession
 from ds_jax.checks import InputError
 from ds_jax.config import Config, config_from
@@ -25,6 +25,7 @@ from ds_jax.run.stopping import StopRequest
 from ds_jax.run.workdir import Workdir, workdir_config
 
 
+@with_short_errors
 def open_session(
   config: str | os.PathLike[str] | Config | Mapping[str, Any] | None = None,
   workdir: str | os.PathLike[str] = '',

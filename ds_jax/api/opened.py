@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 from ds_jax.checks import InputError
 from ds_jax.config import config_from
@@ -16,6 +17,25 @@ from ds_jax.run.program_cache import Programs
 from ds_jax.run.session import Session, check_step
 from ds_jax.run.stopping import ExitCode, Stopped, StopRequest
 from ds_jax.run.working import at_work
+
+P = ParamSpec('P')
+T = TypeVar('T')
+
+
+def with_short_errors(function: Callable[P, T]) -> Callable[P, T]:
+  """The function, whose InputErrors say nothing of where they were found: their words are enough.
+
+  So it is at the shell.
+  """
+
+  @functools.wraps(function)
+  def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+      return function(*args, **kwargs)
+    except InputError as e:
+      raise e.with_traceback(None) from None
+
+  return call
 
 
 class Opened:
@@ -50,6 +70,7 @@ class Opened:
     step: int | str | None = None,
     holds_lock: bool = False,
     changes_parameters: bool = False,
+    keeps_work: bool = True,
   ) -> Iterator[tuple[Session, LoadedRun]]:
     """Yields the session of a method, and what is loaded for it.
 
@@ -58,6 +79,7 @@ class Opened:
       step: of the checkpoint that it reads; None: the session's.
       holds_lock: whether nobody else may work in the workdir meanwhile.
       changes_parameters: what is loaded is closed, for it would be old, and takes up memory.
+      keeps_work: whether what is finished when the method is stopped is kept.
 
     Raises:
       InputError, CannotWrite, KeyboardInterrupt, SystemExit: see OpenSession.
@@ -69,12 +91,14 @@ class Opened:
       with at_work(session, self._stop, self._programs, holds_lock=holds_lock, runs_model=True):
         yield session, self._loaded
     except Stopped as e:
-      session.progress.note(f'{e.words} The same call goes on.')
+      words = e.words if keeps_work else 'Stopped.'
+      session.progress.note(f'{words} The same call {"goes on" if keeps_work else "begins anew"}.')
       if self._stop.exit_code == ExitCode.TERMINATED:
         raise SystemExit(int(ExitCode.TERMINATED)) from None
       raise KeyboardInterrupt from None
-    except InputError as e:
-      raise e.with_traceback(None) from None  # its words are enough, as at the shell
+    except KeyboardInterrupt:
+      session.progress.note('Interrupted; the same call goes on from what is saved.')
+      raise
     except (CannotWrite, OSError) as e:
       raise refusal(e) from e
     finally:

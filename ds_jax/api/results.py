@@ -29,14 +29,17 @@ _MAX_TEXT = 60  # characters of a problem, or an answer, in a line
 class Outcome(Mapping[str, Any]):
   """Figures by their names, as `ds-jax … --json` prints them; it prints as the shell does."""
 
-  def __init__(self, figures: Mapping[str, Any], text: str = ''):
+  def __init__(
+    self, figures: Mapping[str, Any], text: str = '', picture: pathlib.Path | None = None
+  ):
     """Holds the figures.
 
     Args:
       figures: of a command.
       text: what the command prints; '': the figures as lines.
+      picture: a PNG file that a notebook shows below, if it is there.
     """
-    self._figures = dict(figures)
+    self._figures, self._picture = dict(figures), picture
     self._text = text or _lines_of(self._figures)
 
   def __getitem__(self, name: str) -> Any:
@@ -52,7 +55,7 @@ class Outcome(Mapping[str, Any]):
     return self._text
 
   def _repr_html_(self) -> str:
-    return _preformatted(self._text) + _picture(self._figures.get('picture'))
+    return _preformatted(self._text) + _image(self._picture)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,9 +212,9 @@ def _preformatted(text: str) -> str:
   return f'<pre style="line-height:1.25">{html.escape(text)}</pre>'
 
 
-def _picture(path: str | None) -> str:
-  """The picture in a PNG file as HTML that needs no file; '': there is none."""
-  if path is None or not pathlib.Path(path).is_file():
+def _image(path: pathlib.Path | None) -> str:
+  """A PNG file as HTML that does not need it any more; '': there is none."""
+  if path is None or not path.is_file():
     return ''
-  data = base64.b64encode(pathlib.Path(path).read_bytes()).decode()
-  return f'<img alt="Learning curve" style="max-width:100%" src="data:image/png;base64,{data}">'
+  data = base64.b64encode(path.read_bytes()).decode()
+  return f'<img alt="learning curve" style="max-width:100%" src="data:image/png;base64,{data}">'

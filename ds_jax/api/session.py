@@ -6,16 +6,18 @@ What is opened once (model, verifier, compiled programs, parameters) serves all 
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Literal, overload
 
-from ds_jax.api.opened import Opened
+from ds_jax.api.opened import Opened, with_short_errors
 from ds_jax.api.results import Outcome, SearchedTree, SearchedTrees
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import Config
 from ds_jax.config.places import FOLDER
 from ds_jax.evaluate.answers import SELECTIONS
+from ds_jax.report.render import PICTURE_NAME
 from ds_jax.report.summary import summary_table
 from ds_jax.run.benchmarks import benchmarks_named
 from ds_jax.types import Problem
@@ -48,10 +50,11 @@ class OpenSession:
     return self._opened.session.config
 
   @property
-  def workdir(self) -> os.PathLike[str]:
+  def workdir(self) -> pathlib.Path:
     """The folder of the run."""
     return self._opened.session.workdir.root
 
+  @with_short_errors
   def warmstart(self) -> Outcome:
     """Trains a small new model on worked solutions of the embedded task, as `ds-jax warmstart`.
 
@@ -64,6 +67,7 @@ class OpenSession:
     with self._opened.at_work(holds_lock=True, changes_parameters=True) as (session, _):
       return Outcome(warmstart(session))
 
+  @with_short_errors
   def train(self) -> Outcome:
     """Goes on with the run to its end, as `ds-jax train`: evaluate, filter, search, learn, report.
 
@@ -77,7 +81,7 @@ class OpenSession:
 
     with self._opened.at_work(holds_lock=True, changes_parameters=True) as (session, _):
       summary, text = train(session)
-      return Outcome(summary, text or summary_table(summary))
+    return Outcome(summary, text or summary_table(summary), self.workdir / PICTURE_NAME)
 
   @overload
   def search(
@@ -99,6 +103,7 @@ class OpenSession:
     **settings: Any,
   ) -> SearchedTrees: ...
 
+  @with_short_errors
   def search(
     self,
     problems: str | Problem | Sequence[str | Problem],
@@ -130,12 +135,14 @@ class OpenSession:
     is_one = isinstance(problems, str | Problem)
     questions = [problems] if is_one else list(problems)
     _check_questions(questions)
-    with self._opened.at_work({'search': settings}, step=step) as (session, loaded):
+    overrides = {'search': settings}
+    with self._opened.at_work(overrides, step=step, keeps_work=False) as (session, loaded):
       searched, figures, text = search_texts(session, loaded, questions, select=select)
       decode = loaded.engines(session).tokenizer.decode_response
     trees = [SearchedTree(each, decode) for each in searched]
     return trees[0] if is_one else SearchedTrees(trees, figures, text)
 
+  @with_short_errors
   def evaluate(
     self,
     benchmarks: str | Sequence[str] = (),
@@ -164,6 +171,7 @@ class OpenSession:
     with self._opened.at_work({'evaluate': settings}, step=step) as (session, loaded):
       return Outcome(*evaluate(session, benchmarks=names, output=folder, loaded=loaded))
 
+  @with_short_errors
   def export(
     self,
     output: str | os.PathLike[str],

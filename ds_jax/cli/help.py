@@ -160,9 +160,11 @@ def _rows_of(cls: type, prefix: str = '') -> list[str]:
       rows.extend(['', f'  {_summary(setting.kind)}', ''])
       rows.extend(_rows_of(setting.kind, f'{prefix}{name}.'))
       continue
-    assignment = f'{prefix}{name} = {_shown(setting.default)}'
-    allowed = _allowed(setting)
-    rows.append(f'  {assignment:<{_COLUMN}}  {allowed}' if allowed else f'  {assignment}')
+    assignment = f'  {prefix}{name} = {_shown(setting.default)}'
+    if allowed := _allowed(setting):
+      first = f'{assignment:<{_COLUMN + 2}}  '
+      assignment = _wrapped(allowed, first=first, indent=_COLUMN + 4)
+    rows.append(assignment)
     rows.append(_wrapped(texts[name], first=' ' * 6, indent=6))
   return rows
 
@@ -171,7 +173,7 @@ def _allowed(setting: Setting) -> str:
   """What the field may be, where that is limited, and whether it may change."""
   parts = []
   if setting.choices:
-    parts.append(' | '.join(setting.choices))
+    parts.append(' | '.join(setting.all_choices))
   elif setting.kind is bool:
     parts.append('True | False')
   elif setting.bounds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -54,19 +55,23 @@ class Args(RunFlags):
       raise InputError(
         '--answer belongs to --problem; the answers of --problems stand in the file.'
       )
-    if self.html and not self.html.endswith('.html'):
+    if self.html and pathlib.PurePath(self.html).suffix != '.html':
       raise InputError(f'Expected --html to name a file that ends in .html, got {self.html!r}.')
     if self.html and self.html in (self.output, self.problems):
       raise InputError(f'--html is a file of its own, got {self.html} twice.')
 
 
 def run(session: Session, args: Args) -> Result:
-  from ds_jax.run.searching import search_file, search_problem
+  from ds_jax.run.searching import no_pages, search_file, search_problem
+  from ds_jax.run.tree_pages import page_writer
 
   session = args.chosen_in(session)
+  show = no_pages
+  if args.html:
+    show = page_writer(session, args.html, is_overview=bool(args.problems))
   if args.problems:
     summary, text = search_file(
-      session, problems=args.problems, output=args.output, select=args.select, html=args.html
+      session, problems=args.problems, output=args.output, select=args.select, show=show
     )
   elif session.team.count > 1:
     raise InputError(
@@ -75,7 +80,7 @@ def run(session: Session, args: Args) -> Result:
     )
   else:
     summary, text = search_problem(
-      session, text=args.problem, answer=args.answer, select=args.select, html=args.html
+      session, text=args.problem, answer=args.answer, select=args.select, show=show
     )
-  is_written = summary['status'] == 'done'
-  return Result(summary, text, ExitCode.DONE if is_written else ExitCode.CANNOT_WRITE)
+  has_written = summary['status'] == 'done'
+  return Result(summary, text, ExitCode.DONE if has_written else ExitCode.CANNOT_WRITE)

@@ -19,7 +19,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from ds_jax.checks import InputError, check_choice
+from ds_jax.checks import InputError, check_choice, is_python_name
 
 
 class NamedValues(dict[str, Any]):
@@ -139,6 +139,9 @@ OF_WHAT_COMES = Mark('may change for what is to come')
 # The field is read only when a new model is made.
 OF_NEW_MODEL = Mark('of a new model')
 
+# Besides its choices the field may name something of the user's own.
+OR_PYTHON = Mark('python:MODULE.NAME')
+
 # The field is younger than digests that output files carry: at its default, or the value that it
 # had before it was there (`before`), it is not in them.
 IS_LATER = Mark('later')
@@ -194,6 +197,11 @@ class Setting:
     return self.kind is NamedValues
 
   @property
+  def all_choices(self) -> tuple[str, ...]:
+    """The choices as a person may read them."""
+    return (*self.choices, OR_PYTHON.text) if OR_PYTHON in self.marks else self.choices
+
+  @property
   def is_required(self) -> bool:
     return self.default is dataclasses.MISSING
 
@@ -211,7 +219,9 @@ class Setting:
     if self.is_tuple:
       self._check_items(name, value)
     elif self.choices:
-      check_choice(name, value, self.choices)
+      is_own = OR_PYTHON in self.marks and is_python_name(value)
+      if not is_own:
+        check_choice(name, value, self.all_choices)
     elif not all(bound.holds(value) for bound in self.bounds):
       within = 'in ' if len(self.bounds) > 1 else ''
       raise InputError(f'Expected {name} {within}{self.range}, got {value}.')

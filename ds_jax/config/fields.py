@@ -11,6 +11,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from ds_jax.config.annotations import (
+  OR_PYTHON,
   Coming,
   Count,
   Date,
@@ -162,8 +163,11 @@ class SearchConfig:
 
   # which rules grow a tree: 'deepsearch' (released, with their defects mended), 'faithful' (with
   # their defects), 'direct' (rollouts from the root), 'fork' (rollouts, then forks where they pay;
-  # ours), 'prefix' (rollouts that start within an earlier response; the settings of `prefix`)
-  policy: Literal['deepsearch', 'faithful', 'direct', 'fork', 'prefix'] = 'deepsearch'
+  # ours), 'prefix' (rollouts that start within an earlier response; the settings of `prefix`), or
+  # a Policy of your own (ds_jax/examples/own_policy.py)
+  policy: Annotated[Literal['deepsearch', 'faithful', 'direct', 'fork', 'prefix'], OR_PYTHON] = (
+    'deepsearch'
+  )
   num_slots: Machine[Positive] = 16  # decoder slots per device
   width: Positive = 8  # W, children per expansion
   width_decay: Count = 0  # children fewer per stage of floor(max_depth / W) depths; 0: off

@@ -12,16 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ds_jax.report.text import duration, escaped, number, or_dash, shorten
-from ds_jax.report.tree_style import TREE_STYLE
-from ds_jax.report.tree_view import (
+from ds_jax.report.tree_signs import (
   MAX_ANSWER,
   SIGNS,
   answer_text,
   correctness,
   is_graded,
-  tree_section,
   word_badge,
 )
+from ds_jax.report.tree_style import TREE_STYLE
+from ds_jax.report.tree_view import tree_section
 
 MAX_QUESTION = 200  # characters of one in the overview
 # Stands in the head of every page, so that we know ours.
@@ -42,7 +42,7 @@ _OVERVIEW_STYLE = """
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 .ds-trees th { color: var(--muted); font-weight: 500; font-size: .82rem; white-space: nowrap; }
 .ds-trees .number { text-align: right; white-space: nowrap; }
-.ds-trees td:nth-child(3) { min-width: 14rem; max-width: 34rem; }
+.ds-trees td:nth-child(2) { min-width: 14rem; max-width: 34rem; }
 .ds-trees label { margin-right: 1.2rem; cursor: pointer; white-space: nowrap; }
 .ds-trees:has([value="solved"]:checked) tbody tr:not(.correct) { display: none; }
 .ds-trees:has([value="not solved"]:checked) tbody tr:not(.wrong) { display: none; }
@@ -74,7 +74,7 @@ def overview_page(
     addresses: of their pages, relative to this one.
     title: of the page.
   """
-  head = ('', 'problem', 'question', 'answer', 'right answer')
+  head = ('', 'problem', 'answer', 'right answer')
   numbers = ('right/ends', 'collected', 'expansions', 'nodes', 'time')
   cells = [f'<th scope="col">{name}</th>' for name in head]
   cells += [f'<th scope="col" class="number">{name}</th>' for name in numbers]
@@ -115,22 +115,21 @@ def _state(row: Mapping[str, Any]) -> str:
 
 def _line(row: Mapping[str, Any], address: str) -> str:
   tree, state = row['tree'], _state(row)
-  root, selected = tree['nodes'][0], row.get('selected') or {}
+  root, selected = tree['nodes'][0], row['selected'] or {}
   name = escaped(shorten(tree['problem_id'], MAX_ANSWER))
-  question = or_dash(row.get('question'), lambda text: escaped(shorten(text, MAX_QUESTION)))
+  question = escaped(shorten(row['question'], MAX_QUESTION))
   cells = (
     word_badge(state, SIGNS[state]),
-    f'<a href="{escaped(address)}">{name}</a>',
-    question,
+    f'<a href="{escaped(address)}">{question}</a><p class="counts">{name}</p>',
     f'{answer_text(selected.get("answer"))} {correctness(selected)}',
-    answer_text(row.get('gold')),
+    answer_text(row['gold']),
   )
   numbers = (
     f'{root["num_correct"]:,}/{root["num_ends"]:,}',
     f'{len(tree["collected"]):,}',
     or_dash(tree['statistics'].get('expansions'), number),
     f'{len(tree["nodes"]):,}',
-    or_dash(row.get('table', {}).get('time_per_tree'), duration),
+    or_dash(row['table']['time_per_tree'], duration),
   )
   line = ''.join(f'<td>{cell}</td>' for cell in cells)
   line += ''.join(f'<td class="number">{cell}</td>' for cell in numbers)

@@ -14,14 +14,15 @@ _LIGHT = """
 """
 _DARK = """
   --ink: #e4e8ee; --muted: #98a2af; --line: #343b45; --soft: #1e242c; --paper: #14181d;
-  --link: #7db8f5; --mark: #4d4213; --star: #e4e8ee; --star-ink: #14181d; --got: #241f38;
+  --link: #7db8f5; --mark: #3a320e; --star: #e4e8ee; --star-ink: #14181d; --got: #241f38;
   --p1: #17304a; --p2: #1b4a78; --p3: #1f66a5; --m1: #412c18; --m2: #6b4014; --m3: #945310;
   --good: #7db8f5; --bad: #f3a55c; --other: #98a2af;
 """
 
 _RULES = """
 .ds-tree { color: var(--ink); background: var(--paper); line-height: 1.45; padding: .1rem .6rem;
-  font-size: .92rem; font-family: system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif; }
+  font-size: .92rem; font-family: system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif;
+  container-type: inline-size; }
 .ds-tree * { box-sizing: border-box; }
 .ds-tree a { color: var(--link); text-decoration: none; }
 .ds-tree a:hover { text-decoration: underline; }
@@ -31,6 +32,7 @@ _RULES = """
 .ds-tree p { margin: .25rem 0; overflow-wrap: anywhere; }
 .ds-tree .question { font-size: 1.15rem; font-weight: 600; white-space: pre-wrap;
   max-height: 12rem; overflow: auto; }
+.ds-tree .l { color: var(--muted); display: inline-block; min-width: 6rem; }
 .ds-tree .counts, .ds-tree .order p { color: var(--muted); font-size: .85rem; }
 .ds-tree code, .ds-tree .t { unicode-bidi: isolate;
   font-family: ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace; }
@@ -103,7 +105,7 @@ _RULES = """
 .ds-tree .order b { font-weight: 600; font-variant-numeric: tabular-nums; }
 .ds-tree .order .w { border: 0; padding: 0; }
 
-@media (max-width: 44rem) {
+@container (max-width: 44rem) {
   .ds-tree .head { display: none; }
   .ds-tree .tree summary { grid-template-columns: auto minmax(0, 1fr); row-gap: .15rem; }
   .ds-tree .tree .f, .ds-tree .tree .m { grid-column: 2; max-width: none; }

@@ -6,34 +6,27 @@ elements that keep their direction and their extent to themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ds_jax.report.text import escaped, number, or_dash, shorten
+from ds_jax.report.tree_shape import MAX_TEXT, Choice, Node, TreeView, tree_view
+from ds_jax.report.tree_signs import (
+  MAX_ANSWER,
+  SIGNS,
+  UNKNOWN,
+  answer_text,
+  correctness,
+  is_graded,
+  verdict_badge,
+  word_badge,
+)
 from ds_jax.report.tree_style import TREE_STYLE
 
-Node = Mapping[str, Any]  # an entry of 'nodes', see inspect.tree_to_dict
-
-TEXT_BUDGET = 1_000_000  # characters of all nodes of a tree
-MAX_TEXT, MIN_TEXT = 4_000, 200  # characters of one node, as far as the budget goes
-MAX_EXCERPT = 60  # in the list of choices
-MAX_OPEN_ROWS = 120  # that stand open at first
+MAX_EXCERPT = 60  # characters of a node, in the list of choices
 MAX_NESTING = 120  # deeper nodes stand beside each other: readers of HTML give up at 512 elements
-MAX_ANSWER = 100
 MAX_BADGES = 4  # of choices of one node
 
-# A sign beside the colour and the word of every verdict.
-SIGNS = {
-  'correct': '✓',
-  'wrong': '✗',
-  'no_answer': '∅',
-  'incomplete': '…',
-  'timeout': '∞',
-  'error': '!',
-  'degenerate': '≈',
-  'ungraded': '?',
-}
-UNKNOWN = '·'
 _SCALE = (-1.0, -0.5, -0.1, 0.0, 0.1, 0.5, 1.0)  # a value of each colour
 # What is meant by how a node was chosen (search.selection.How).
 CHOICES = {
@@ -46,26 +39,6 @@ CHOICES = {
   'fork': 'one more child, because of how its rollout ended',
 }
 _GROWS_AT_ONCE = {'rollout', 'fork'}  # policies in waves, whose nodes are numbered depth first
-
-
-class Choice(NamedTuple):
-  """That the search gave a node children."""
-
-  when: int  # from 1
-  node: int
-  how: str
-
-
-class TreeView(NamedTuple):
-  """A tree with what its rows need to know of each other."""
-
-  nodes: Sequence[Node]
-  children: Sequence[Sequence[int]]  # of each node
-  choices: Sequence[Choice]  # in order
-  on_collected: frozenset[int]  # nodes on paths to collected ends
-  is_open: frozenset[int]  # nodes that are not folded at first
-  max_text: int  # characters of a node that are shown
-  name: str  # anchors begin with it
 
 
 def tree_fragment(row: Mapping[str, Any], *, name: str = 'tree') -> str:
@@ -99,56 +72,6 @@ def tree_section(row: Mapping[str, Any], *, name: str) -> str:
     '</section>',
   ]
   return '\n'.join(parts)
-
-
-def tree_view(nodes: Sequence[Node], *, name: str) -> TreeView:
-  """Returns what is to be shown of the nodes of a tree, the root first."""
-  children: list[list[int]] = [[] for _ in nodes]
-  for node in nodes[1:]:
-    children[node['parent']].append(node['id'])
-  choices = []
-  for node in nodes:
-    choices += [Choice(c['iteration'], node['id'], c['how']) for c in node['chosen']]
-  collected = [node for node in nodes if node['collected_rank'] is not None]
-  collected.sort(key=lambda node: (not node['num_correct'], node['collected_rank']))
-  paths = [_path(nodes, node['id']) for node in collected]  # of right ends first
-  return TreeView(
-    nodes=nodes,
-    children=children,
-    choices=sorted(choices),
-    on_collected=frozenset(node for path in paths for node in path),
-    is_open=_open_nodes(children, paths or [_path(nodes, _best_end(nodes))]),
-    max_text=min(MAX_TEXT, max(MIN_TEXT, TEXT_BUDGET // len(nodes))),
-    name=name,
-  )
-
-
-def _path(nodes: Sequence[Node], node: int) -> list[int]:
-  path = [node]
-  while nodes[path[-1]]['parent'] is not None:
-    path.append(nodes[path[-1]]['parent'])
-  return path
-
-
-def _best_end(nodes: Sequence[Node]) -> int:
-  """The end of the highest q, where none is collected; the root, where there is none."""
-  ends = [node['id'] for node in nodes if node['is_terminal']]
-  return max(ends, key=lambda node: nodes[node]['q'] or 0.0, default=0)
-
-
-def _open_nodes(
-  children: Sequence[Sequence[int]], paths: Sequence[Sequence[int]]
-) -> frozenset[int]:
-  """The nodes of the first paths, as long as not too many rows show; of one path in any case."""
-  opened: set[int] = set()
-  num_rows = 1
-  for path in paths:
-    new = [node for node in path if node not in opened]
-    num_rows += sum(len(children[node]) for node in new)
-    if opened and num_rows > MAX_OPEN_ROWS:
-      break
-    opened.update(new)
-  return frozenset(opened)
 
 
 def _rows(view: TreeView) -> Iterator[str]:
@@ -251,64 +174,32 @@ def _choice_badge(view: TreeView, choice: Choice) -> str:
   return f'<span class="c">{link}</span>'
 
 
-def verdict_badge(verdict: str, *, reward: float | None = None) -> str:
-  """Returns sign, word and reward of a verdict, coloured."""
-  text = f'{SIGNS.get(verdict, UNKNOWN)} {escaped(verdict.replace("_", " "))}'
-  return word_badge(verdict, text if reward is None else f'{text} {reward:+.2f}')
-
-
-def word_badge(verdict: str, text: str) -> str:
-  """Returns text, which is HTML, in the colour of a verdict."""
-  return f'<span class="w {verdict if verdict in SIGNS else "unknown"}">{text}</span>'
-
-
 def _header(row: Mapping[str, Any], view: TreeView) -> str:
   tree = row['tree']
-  parts = [f'<h2>{escaped(shorten(tree["problem_id"], 100))}</h2>']
+  parts = [f'<h2>{escaped(shorten(tree["problem_id"], MAX_ANSWER))}</h2>']
   if row.get('question'):
     parts.append(f'<p class="question">{escaped(shorten(row["question"], MAX_TEXT))}</p>')
-  parts.append(f'<p class="facts">{_outcome(row)}</p>')
-  parts.append(f'<p class="counts">{_counts(tree)}</p>')
+  parts.append(f'<p>{_outcome(tree)}</p>')
+  selected = row.get('selected')
+  if selected:
+    answer = answer_text(selected['answer'])
+    parts.append(f'<p><span class="l">answer</span> {answer} {correctness(selected)}</p>')
+  if row.get('gold'):
+    parts.append(f'<p><span class="l">right answer</span> {answer_text(row["gold"])}</p>')
+  order = f'<a href="#{view.name}-order">{len(view.choices):,} choices in order</a>'
+  parts.append(f'<p class="counts">{_counts(tree)} · {order}</p>')
   parts.append(_legend(view))
   return f'<header>{"".join(parts)}</header>'
 
 
-def _outcome(row: Mapping[str, Any]) -> str:
-  """Returns how a search came out: solved or not, the chosen answer, and the right one."""
-  root = row['tree']['nodes'][0]
-  if not is_graded(row['tree']):
-    parts = [word_badge('ungraded', f'{SIGNS["ungraded"]} not graded')]
-  else:
-    name, word = ('correct', 'solved') if row['tree']['is_solved'] else ('wrong', 'not solved')
-    parts = [
-      word_badge(name, f'{SIGNS[name]} {word}'),
-      f'{root["num_correct"]:,} of {root["num_ends"]:,} ends right',
-    ]
-  selected = row.get('selected')
-  if selected:
-    parts.append(f'answer {answer_text(selected["answer"])} {correctness(selected)}')
-  if row.get('gold'):
-    parts.append(f'right answer {answer_text(row["gold"])}')
-  return ' · '.join(parts)
-
-
-def answer_text(answer: Any) -> str:
-  """Returns an answer as code, its middle left out where it is long; '–' of None."""
-  return or_dash(answer, lambda x: f'<code>{escaped(shorten(str(x), MAX_ANSWER))}</code>')
-
-
-def correctness(selected: Mapping[str, Any]) -> str:
-  """Returns the sign of a chosen end, coloured; '' where the right answer is not known."""
-  is_correct = selected.get('is_correct')
-  if is_correct is None:
-    return ''
-  verdict = 'correct' if is_correct else 'wrong'
-  return word_badge(verdict, SIGNS[verdict])
-
-
-def is_graded(tree: Mapping[str, Any]) -> bool:
-  """Returns whether the right answer was known when the tree grew."""
-  return not any(node['verdict'] == 'ungraded' for node in tree['nodes'])
+def _outcome(tree: Mapping[str, Any]) -> str:
+  """How a search came out: solved or not, and how many of its ends are right."""
+  if not is_graded(tree):
+    return word_badge('ungraded', f'{SIGNS["ungraded"]} not graded')
+  verdict, word = ('correct', 'solved') if tree['is_solved'] else ('wrong', 'not solved')
+  root = tree['nodes'][0]
+  counts = f'{root["num_correct"]:,} of {root["num_ends"]:,} ends right'
+  return f'{word_badge(verdict, f"{SIGNS[verdict]} {word}")} {counts}'
 
 
 def _counts(tree: Mapping[str, Any]) -> str:
@@ -333,7 +224,6 @@ def _legend(view: TreeView) -> str:
     'indentation': 'where children part; a path without forks goes straight down',
     '7 how': 'the 7th choice of the search, and the rule that made it; it gave the node children',
   }
-  entries = {escaped(name): text for name, text in entries.items()}
   hows = {choice.how for choice in view.choices}
   entries |= {how: meaning for how, meaning in CHOICES.items() if how in hows}
   terms = [f'<dt>{name}</dt><dd>{text}</dd>' for name, text in entries.items()]

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from types import TracebackType
 
-from ds_jax.config import Config
+from ds_jax.config import Config, EvaluateConfig
 from ds_jax.run.engines import Engines, open_engines
 from ds_jax.run.parameters import ChosenParams, chosen_params
 from ds_jax.run.session import Session
@@ -21,7 +21,7 @@ class LoadedRun:
   def __init__(self) -> None:
     self._stack = contextlib.ExitStack()  # what is open
     self._opened_for: tuple[Config, str] | None = None  # settings and model
-    self._engines: dict[Config, Engines] = {}  # of those settings, by numbers of slots
+    self._engines: dict[Config, Engines] = {}
     self._chosen: dict[str, ChosenParams] = {}  # of one step, by its name
 
   @property
@@ -32,13 +32,13 @@ class LoadedRun:
   def engines(self, session: Session) -> Engines:
     """The engines of a session; those of other settings are closed.
 
-    Sessions that differ in the number of slots alone share mesh, model and verifier.
+    Sessions that differ in numbers of slots and in evaluation alone share mesh, model and verifier.
 
     Raises:
       InputError: for anything that does not fit.
     """
     session = dataclasses.replace(session, step='')
-    opened_for = _without_slots(session.config), session.model
+    opened_for = _shared(session.config), session.model
     if opened_for != self._opened_for:
       self.close()
       engines = self._stack.enter_context(open_engines(session))
@@ -79,6 +79,7 @@ class LoadedRun:
     self.close()
 
 
-def _without_slots(config: Config) -> Config:
+def _shared(config: Config) -> Config:
+  """The settings that mesh, model and verifier depend on; others are as by default."""
   search = dataclasses.replace(config.search, num_slots=1, replay_lanes=1)
-  return dataclasses.replace(config, search=search)
+  return dataclasses.replace(config, search=search, evaluate=EvaluateConfig())

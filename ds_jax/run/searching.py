@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ds_jax.checks import InputError
 from ds_jax.evaluate.searches import summarize_trees
@@ -17,13 +17,20 @@ from ds_jax.run.question_trees import question_work, search_questions, with_fewe
 from ds_jax.run.questions import read_question, read_questions, read_texts, run_name
 from ds_jax.run.searched import Row, Searched, Summary, row_of, trees_text
 from ds_jax.run.session import Session
-from ds_jax.run.tree_pages import check_pages, write_tree, write_trees
 from ds_jax.search.engine.host_tree import Job
 from ds_jax.types import FinishedTree, Problem
 
+Show = Callable[[Sequence[Row]], Summary]  # rows of trees -> what the summary says of their pages
+
+
+def no_pages(rows: Sequence[Row]) -> Summary:
+  """A Show that shows nothing."""
+  del rows
+  return {}
+
 
 def search_problem(
-  session: Session, *, text: str, answer: str | None, select: str, html: str = ''
+  session: Session, *, text: str, answer: str | None, select: str, show: Show = no_pages
 ) -> tuple[Summary, str]:
   """Grows one tree for one problem; returns the summary, and the tree as text.
 
@@ -32,14 +39,12 @@ def search_problem(
     text: the problem.
     answer: what is right; None: not known, or, for the embedded task, the problem itself.
     select: which of answers.SELECTIONS gives the answer.
-    html: the file of a page of the tree; '': none.
+    show: called with the row of the tree, e.g. tree_pages.page_writer.
 
   Raises:
     InputError: if the model cannot read the problem, or the verifier not its answer.
     Stopped: if asked to.
   """
-  if html:
-    check_pages(html)
   alone = dataclasses.replace(session, config=with_slots(session.config, 1))
   with LoadedRun() as loaded:
     engines = loaded.engines(alone)
@@ -57,13 +62,11 @@ def search_problem(
     **{name: row[name] for name in ('is_solved', 'selected', 'answers', 'tree')},
     **summarize_trees([row], cost),
   }
-  if html:
-    summary |= write_tree(session, html, row)
-  return summary, searched.text
+  return summary | show([row]), searched.text
 
 
 def search_file(
-  session: Session, *, problems: str, output: str, select: str, html: str = ''
+  session: Session, *, problems: str, output: str, select: str, show: Show = no_pages
 ) -> tuple[Summary, str]:
   """Grows a tree for every problem of a file, and writes each as a line when it is finished.
 
@@ -74,7 +77,7 @@ def search_file(
     problems: the file.
     output: the file of lines.
     select: which of answers.SELECTIONS gives the answer.
-    html: the file of an overview, beside which each tree has a page; '': none.
+    show: called with the rows of all problems by the first process, e.g. tree_pages.page_writer.
 
   Returns:
     The summary over all problems, and a table as text.
@@ -83,8 +86,6 @@ def search_file(
     InputError: if no row can be used, or `output` belongs to something else.
     Stopped: if asked to; the same command goes on.
   """
-  if html:
-    check_pages(html)
   with LoadedRun() as loaded:
     opened = loaded.engines(session)
     questions = read_questions(opened, problems)
@@ -112,9 +113,7 @@ def search_file(
     'num_skipped': len(questions.skipped),
     **figures,
   }
-  if html:
-    summary |= write_trees(session, html, rows)
-  return summary, trees_text(figures, rows, cost)
+  return summary | show(rows), trees_text(figures, rows, cost)
 
 
 def search_texts(

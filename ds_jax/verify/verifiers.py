@@ -9,7 +9,7 @@ import importlib.util
 import pathlib
 from collections.abc import Callable
 
-from ds_jax.checks import InputError, suggest
+from ds_jax.checks import PYTHON, InputError, import_python, is_python_name, suggest
 from ds_jax.types import Gold, Verdict
 
 Verifier = Callable[[str, str], Verdict]
@@ -17,7 +17,7 @@ Verifier = Callable[[str, str], Verdict]
 # Those that read nothing of a response but what stands in \\boxed{…}.
 READERS_OF_BOXES = ('math', 'released')
 
-_PYTHON, _GYM = 'python:', 'gym:'  # prefixes of names
+_GYM = 'gym:'  # prefix of names
 _BUILT_IN = {
   'math': 'ds_jax.verify.grade_math.verify',
   'math_bare': 'ds_jax.verify.grade_math.verify_bare',  # the answer need not be boxed
@@ -32,11 +32,8 @@ _BUILT_IN = {
 
 def check_name(name: str) -> None:
   """Raises InputError unless `name` has the form of a verifier; imports nothing."""
-  path = name.removeprefix(_PYTHON)
-  is_path = '.' in path and all(map(str.isidentifier, path.split('.')))
-  is_python = name.startswith(_PYTHON) and is_path
   is_gym = name.startswith(_GYM) and name != _GYM
-  if name not in _BUILT_IN and not is_python and not is_gym:
+  if name not in _BUILT_IN and not is_python_name(name) and not is_gym:
     raise InputError(
       f'Expected verifier to be one of {sorted(_BUILT_IN)}, gym:TASK or python:MODULE.FUNCTION, '
       f'got {name!r}.{suggest(name, _BUILT_IN)}'
@@ -49,7 +46,7 @@ def name_for(gold: str, configured: str) -> str:
   A Gold is no text that the built-in verifiers could read; a function of the user's gets it as it
   is.
   """
-  if isinstance(gold, Gold) and not configured.startswith(_PYTHON):
+  if isinstance(gold, Gold) and not configured.startswith(PYTHON):
     return gold.verifier
   return configured
 
@@ -76,7 +73,7 @@ def resolve(name: str) -> Verifier:
     from ds_jax.verify.grade_gym import verifier
 
     return verifier(name.removeprefix(_GYM))
-  return functools.partial(_call_user, _import_function(name.removeprefix(_PYTHON)))
+  return functools.partial(_call_user, _import_function(name.removeprefix(PYTHON)))
 
 
 def source_digest(name: str) -> str:
@@ -90,8 +87,8 @@ def source_digest(name: str) -> str:
   for path in sorted(folder.rglob('*.py')):
     content.update(f'{path.relative_to(folder).as_posix()} {path.stat().st_size} '.encode())
     content.update(path.read_bytes())
-  if name.startswith(_PYTHON):
-    content.update(_source_of(name.removeprefix(_PYTHON).rpartition('.')[0]))
+  if name.startswith(PYTHON):
+    content.update(_source_of(name.removeprefix(PYTHON).rpartition('.')[0]))
   return content.hexdigest()
 
 
@@ -119,20 +116,11 @@ def warm_up(name: str) -> None:
 
 def _import_function(path: str) -> Callable[[str, str], object]:
   """Imports the function of a dotted path."""
-  module, _, name = path.rpartition('.')
-  try:
-    function = getattr(importlib.import_module(module), name, None)
-  except MemoryError:
-    raise  # the worker's limit, not the user's module
-  except Exception as error:
-    raise InputError(
-      f'verifier python:{path}: importing {module} failed with '
-      f'{type(error).__name__}: {error}; is it on PYTHONPATH?'
-    ) from error
+  function = import_python('verifier', f'{PYTHON}{path}')
   if not callable(function):
     raise InputError(
       f'Expected verifier python:{path} to be a function (gold, response); '
-      f'{module} has none of that name.'
+      f'{path.rpartition(".")[0]} has none of that name.'
     )
   return function
 

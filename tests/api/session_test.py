@@ -11,9 +11,11 @@ import threading
 import pytest
 
 import ds_jax
+from ds_jax.api.results import Outcome, SearchedTree, SearchedTrees
 from ds_jax.checks import InputError
 from ds_jax.cli import main
 from ds_jax.interfaces import SilentProgress
+from ds_jax.run.searched import Searched
 from ds_jax.run.searching import search_file
 from ds_jax.run.workdir import lock
 from ds_jax.testing import tiny_run
@@ -115,6 +117,26 @@ def test_a_tree_tells_its_paths(trained):
   collected = [path.node for path in tree.trajectories if path.is_collected]
   assert collected == tree.tree.collected.tolist()
   assert 'root' in repr(tree) and f'answer: {tree.answer}'[:20] in repr(tree)
+
+
+def test_results_are_shown_in_a_notebook(trained):
+  _, seen = trained
+  assert '<img alt="learning curve"' in seen['train']._repr_html_()
+  assert 'data:image/png;base64,' in seen['train']._repr_html_()
+  assert '<pre' in seen['trees']._repr_html_() and 'over trees' in seen['trees']._repr_html_()
+  first, second = seen['tree']._repr_html_(), seen['tree']._repr_html_()
+  assert '<details' in first and QUESTIONS[0] in first
+  assert first != second  # each has anchors of its own
+  assert seen['export']['num_parameters'] > 0 and 'dtype: float32' in repr(seen['export'])
+
+
+def test_what_a_model_wrote_stays_text_in_a_notebook(trained):
+  tree = trained[1]['tree']
+  hostile = '<script>alert(1)</script>'
+  outcome = Outcome({}, hostile)
+  searched = Searched(ds_jax.Problem('x', hostile, ''), tree.tree, tree._row, hostile)
+  shown = SearchedTrees([SearchedTree(searched, lambda tokens: hostile)], {}, hostile)
+  assert '<script' not in outcome._repr_html_() + shown._repr_html_()
 
 
 def test_ends_are_graded_where_the_answer_is_known(trained):

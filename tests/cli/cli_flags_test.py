@@ -41,6 +41,7 @@ FLAGS = {
     'answer',
     'problems',
     'output',
+    'html',
     'select',
     'step',
     'model',

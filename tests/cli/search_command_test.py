@@ -213,21 +213,26 @@ def test_broken_rows_are_skipped_counted_and_named(capsys, warm, tmp_path):
     (['--problem=11 from 2 3 5', '--html=tree.txt'], 'ends in .html'),
     (['--problem=11 from 2 3 5', '--html={notes}'], 'is no page of trees'),
     (['--problem=11 from 2 3 5', '--html={folder}'], 'is a folder; name a file for --html'),
+    (['--problem=11 from 2 3 5', '--html=.html'], 'ends in .html'),
     (['--problems={problems}', '--output={page}', '--html={page}'], 'a file of its own'),
+    (['--problems={problems}', '--output={output}', '--html={site}.html'], 'is no page of trees'),
+    (['--problems={problems}', '--output={output}', '--html={unended}.html'], 'stand there'),
     (['--problems={problems}', '--output={output}', '--html={notes}'], 'is no page of trees'),
   ],
 )
 def test_bad_input_is_named_before_any_work(capsys, warm, searched, tmp_path, argv, words):
   problems, output, _, _ = searched
   foreign = write(tmp_path / 'notes.txt', 'notes of mine')
-  unended = tmp_path / 'unended.txt'
+  unended = tmp_path / 'unended'
   unended.write_text('notes of mine')
   notes = write(tmp_path / 'notes.html', '<html>notes of mine')
   folder = tmp_path / 'folder.html'
   folder.mkdir()
   before = [path.read_bytes() for path in (output, foreign, unended, notes)]
   names = dict(problems=problems, output=output, foreign=foreign, unended=unended)
-  names |= dict(notes=notes, folder=folder, page=tmp_path / 'page.html')
+  names |= dict(notes=notes, folder=folder, page=tmp_path / 'page.html', site=tmp_path / 'site')
+  names['site'].mkdir()
+  write(names['site'] / 'index.html', '<html>pages of mine')
   code, _, _, err = run(capsys, warm, *(a.format(**names) for a in argv))
   assert code == 2 and words in err and 'Traceback' not in err and 'Compiling' not in err
   assert [path.read_bytes() for path in (output, foreign, unended, notes)] == before

@@ -11,7 +11,7 @@ import re
 import pytest
 from made_tree import made_row, row_of_parents
 
-from ds_jax.report import tree_view
+from ds_jax.report import tree_shape, tree_signs, tree_view
 from ds_jax.report.page import render_page
 from ds_jax.report.tree_page import overview_page, tree_page
 from ds_jax.report.tree_view import tree_fragment
@@ -140,7 +140,7 @@ def test_of_many_collected_paths_only_some_are_open_right_ones_first():
   for node in nodes[1:]:
     children[f'tree-n{node["parent"]}'] += 1
   opened = Page(tree_page(row)).opened
-  assert sum(children[name] for name in opened) <= tree_view.MAX_OPEN_ROWS
+  assert sum(children[name] for name in opened) <= tree_shape.MAX_OPEN_ROWS
   ends = set(opened) & nodes_named(row, 'collected_rank')
   right = [end for end in row['tree']['collected'] if nodes[end]['num_correct']]
   assert ends and ends <= {f'tree-n{end}' for end in right}
@@ -257,8 +257,8 @@ def test_branches_that_grew_side_by_side_are_said_to():
 
 
 def test_every_verdict_has_a_sign_and_every_choice_is_explained():
-  assert set(tree_view.SIGNS) == {verdict.value for verdict in Verdict}
-  assert len(set(tree_view.SIGNS.values())) == len(Verdict)
+  assert set(tree_signs.SIGNS) == {verdict.value for verdict in Verdict}
+  assert len(set(tree_signs.SIGNS.values())) == len(Verdict)
   give_no_children = {How.DRAIN, How.DONE}
   assert set(tree_view.CHOICES) == {how.name.lower() for how in set(How) - give_no_children}
 

@@ -1,4 +1,4 @@
-"""The report of a run: what it draws beside the run's own curve, and when that is missing."""
+"""The report of a run: its trees, what it draws beside its own curve, and when that is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ def test_a_curve_beside_is_drawn_and_may_go(tmp_path):
     tiny_run.train(workdir, cfg)
   file.write_text(json.dumps(CURVE))
   tiny_run.train(workdir, cfg)
-  assert 'Broken lines: others' in (workdir.root / 'report.html').read_text()
+  page = (workdir.root / 'report.html').read_text()
+  assert 'Broken lines: others' in page
+  examples = json.loads(workdir.examples.read_text())
+  for i, example in enumerate(examples):  # they are there to be looked at
+    assert f'id="tree-{i}-n{len(example["tree"]["nodes"]) - 1}"' in page
+    assert example['question'] in page
 
   file.unlink()
   shutil.copytree(workdir.root, tmp_path / 'moved')

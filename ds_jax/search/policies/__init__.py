@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+from ds_jax.checks import PYTHON, InputError, import_python
 from ds_jax.config import SearchConfig
 from ds_jax.search.policies.base import Allocation, ForkPlan, Plan, Policy, no_forks
 from ds_jax.search.policies.released import FAITHFUL
@@ -36,10 +39,27 @@ FORK_RULES: dict[str, Policy] = {
 
 
 def policy_of(search: SearchConfig) -> Policy:
-  """The policy that the settings name."""
+  """The policy that the settings name.
+
+  Raises:
+    InputError: if it is the user's own and cannot be imported, or is none.
+  """
+  if search.policy.startswith(PYTHON):
+    return _own_policy(search.policy)
   if search.policy == 'fork':
     return FORK_RULES[search.fork_rule]
   return POLICIES[search.policy]
+
+
+@functools.cache
+def _own_policy(name: str) -> Policy:
+  policy = import_python('search.policy', name)
+  if not isinstance(policy, Policy):
+    raise InputError(
+      f'Expected search.policy = {name} to be a Policy (ds_jax/search/policies/base.py), got '
+      f'{policy!r:.80}.'
+    )
+  return policy
 
 
 def pays_cut_ends(search: SearchConfig) -> bool:

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ds_jax.checks import InputError
 from ds_jax.config import SearchConfig
-from ds_jax.search.settings import Defects, Settings
-from ds_jax.search.tree import Tree
+from ds_jax.search.selection import How
+from ds_jax.search.settings import Defects, Settings, width_at
+from ds_jax.search.tree import Tree, choose
 
 MAX_ASKED = 16  # nodes that one call asks children for; the others follow in later calls
 
@@ -97,6 +99,11 @@ class Policy:
     wide ones, where children are asked for one at a time."""
     if not self.asks_one_child:
       return search
+    if search.siblings == 'distinct':
+      raise InputError(
+        f'search.siblings = distinct is about children that are drawn together, and search.policy '
+        f'= {search.policy} draws one at a time; set search.siblings=independent.'
+      )
     return dataclasses.replace(
       search, width=1, width_decay=0, max_expansions=search.max_expansions * search.width
     )
@@ -119,3 +126,27 @@ def is_spent(tree: Tree, settings: Settings) -> jax.Array:
   """`[]` bool: a budget of the tree is used up."""
   has_no_expansions = tree.num_expansions >= settings.max_expansions
   return has_no_expansions | (tree.num_generated >= settings.max_tokens)
+
+
+def expand_node(
+  before: Tree, after: Tree, node: jax.Array, *, is_done: jax.Array, settings: Settings
+) -> tuple[Tree, Allocation]:
+  """What a serial policy returns that goes on at `node`: all of its children are asked for.
+
+  Args:
+    before: the tree that `allocate` was given. Without new children it is returned as it is, and
+      nothing is asked for.
+    after: the tree after backup, with the policy's new state.
+    node: `[]` int32, which has no children yet.
+    is_done: `[]` bool, the tree has ended: nothing is asked for.
+    settings: of the width.
+  """
+  has_news = before.num_fresh > 0
+  is_wanted = has_news & ~is_done
+  count = jnp.where(is_wanted, width_at(after.nodes.depth[node], settings), 0)
+  after = after.replace(
+    num_fresh=jnp.int32(0), num_in_flight=after.num_in_flight + count, is_done=is_done
+  )
+  how = jnp.where(is_wanted, How.GLOBAL, How.DONE).astype(jnp.int32)
+  allocation = Allocation(node[None], jnp.zeros(1, jnp.int32), count[None], how[None])
+  return choose(has_news, after, before), allocation

@@ -1,0 +1,1 @@
+"""Programs to begin with, a file each: `python -m ds_jax.examples.own_model MODEL`."""
