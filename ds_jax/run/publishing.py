@@ -8,6 +8,7 @@ from typing import Any
 
 from ds_jax.checks import InputError
 from ds_jax.config import best_metric
+from ds_jax.hub import is_hub_name
 from ds_jax.model.huggingface.config import UNFINISHED
 from ds_jax.run.exporting import export
 from ds_jax.run.model_card import Exported, exported_in
@@ -54,6 +55,8 @@ def publish(
   run = dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
   there = _step_there(run, folder, dtype=dtype or 'float32', adapter=adapter)
   name = check_access(name, session.team)
+  if adapter:
+    _note_base_here(run)
   if there is None:
     summary = export(
       session,
@@ -71,6 +74,16 @@ def publish(
   address = upload(folder, name, message=message, is_public=is_public, team=session.team)
   session.progress.note(f'Uploaded: {address}')
   return summary | {'address': address}
+
+
+def _note_base_here(run: Session) -> None:
+  """Says so where adapters will name a base model that nobody else finds under that name."""
+  path = run.model or run.config.model.path or str(run.workdir.warmstart.resolve())
+  if not is_hub_name(path):
+    run.progress.note(
+      f'adapter_config.json names the base model as it is called here, {path}; upload that model, '
+      'too, and tell peft its name there.'
+    )
 
 
 def _step_there(run: Session, folder: Path, *, dtype: str, adapter: bool) -> int | None:

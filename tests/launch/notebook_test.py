@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / 'launch/colab.ipynb'
 WIDTH = 100  # columns of code
+OF_EXTRA = 'the extra `test` has it'
 # For a test: the learning is left out, the way is gone.
 SMALL_SIZES = """
 SIZES = dict(
@@ -38,7 +39,7 @@ def cells(kind: str) -> dict[str, str]:
 
 
 def test_it_is_a_notebook():
-  nbformat = pytest.importorskip('nbformat', reason="`pip install 'ds_jax[notebook]'`")
+  nbformat = pytest.importorskip('nbformat', reason=OF_EXTRA)
   nbformat.validate(nbformat.read(NOTEBOOK, as_version=nbformat.NO_CONVERT))
 
 
@@ -143,9 +144,9 @@ def test_a_restart_is_asked_for_where_pip_replaced_what_is_loaded(machine, tmp_p
 
 @pytest.mark.long
 def test_it_runs(tmp_path):
-  nbformat = pytest.importorskip('nbformat', reason="`pip install 'ds_jax[notebook]'`")
-  nbclient = pytest.importorskip('nbclient', reason="`pip install 'ds_jax[notebook]'`")
-  pytest.importorskip('ipykernel', reason="`pip install 'ds_jax[notebook]'`")
+  nbformat = pytest.importorskip('nbformat', reason=OF_EXTRA)
+  nbclient = pytest.importorskip('nbclient', reason=OF_EXTRA)
+  pytest.importorskip('ipykernel', reason=OF_EXTRA)
   notebook = nbformat.read(NOTEBOOK, as_version=4)
   by_id = {cell['id']: cell for cell in notebook.cells}
   by_id['sizes'].source = SMALL_SIZES

@@ -10,9 +10,10 @@ import huggingface_hub
 import pytest
 from untrained_run import write_run
 
+import ds_jax
 from ds_jax.checks import InputError
 from ds_jax.cli import main
-from ds_jax.interfaces import ALONE
+from ds_jax.interfaces import ALONE, SilentProgress
 from ds_jax.run import exporting, uploading
 from ds_jax.run.disk import CannotWrite
 from ds_jax.run.workdir import Workdir
@@ -181,3 +182,12 @@ def test_of_several_processes_the_first_alone_uploads(hub, tmp_path):
 def test_public_without_an_upload_is_a_mistake(run, capsys, tmp_path):
   code, _, err = export(capsys, run, f'--output={tmp_path}/out', '--public')
   assert code == 2 and '--public is for models that are uploaded' in err
+
+
+def test_a_session_uploads_too(run, hub, tmp_path):
+  with ds_jax.open_session(workdir=run.root, progress=SilentProgress()) as session:
+    with pytest.raises(InputError, match='public=True is for models that are uploaded'):
+      session.export(tmp_path / 'out', public=True)
+    outcome = session.export(tmp_path / 'out', push='tiny', public=True)
+  assert outcome['address'] == f'{hub.address}/ada/tiny'
+  assert not hub.repositories['ada/tiny'].is_private
