@@ -13,10 +13,9 @@ from typing import Any, Literal, overload
 
 from ds_jax.api.opened import Opened, with_short_errors
 from ds_jax.api.results import Outcome, SearchedTree, SearchedTrees
-from ds_jax.checks import InputError, check_choice
+from ds_jax.checks import InputError
 from ds_jax.config import Config
 from ds_jax.config.places import FOLDER
-from ds_jax.evaluate.answers import SELECTIONS
 from ds_jax.report.render import PICTURE_NAME
 from ds_jax.report.summary import summary_table
 from ds_jax.run.benchmarks import benchmarks_named
@@ -131,7 +130,6 @@ class OpenSession:
     """
     from ds_jax.run.searching import search_texts
 
-    check_choice('select', select, SELECTIONS)
     is_one = isinstance(problems, str | Problem)
     questions = [problems] if is_one else list(problems)
     _check_questions(questions)

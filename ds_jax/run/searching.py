@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from ds_jax.checks import InputError
+from ds_jax.checks import InputError, check_choice
+from ds_jax.evaluate.answers import SELECTIONS
 from ds_jax.evaluate.searches import summarize_trees
 from ds_jax.run.compiling import Clock
 from ds_jax.run.durable import LineFile, close_parts, open_results
@@ -132,9 +133,11 @@ def search_texts(
     text.
 
   Raises:
-    InputError: if the model cannot read a problem, or the verifier not its answer.
+    InputError: if the model cannot read a problem, the verifier not its answer, or there is no such
+      selection.
     Stopped: if asked to; nothing is kept.
   """
+  check_choice('select', select, SELECTIONS)
   is_first = not loaded.is_open
   opened = loaded.engines(session)
   problems = read_texts(opened, questions)
