@@ -11,12 +11,11 @@ import jax
 from ds_jax.checks import InputError, check_choice
 from ds_jax.config import best_metric
 from ds_jax.data.prompts import save_tokenizer
-from ds_jax.hub import MODEL_CARD
 from ds_jax.model.huggingface.peft import save_adapters
 from ds_jax.model.huggingface.save import check_output, save_decoder
 from ds_jax.model.lora import Adapted, merge, num_trained
 from ds_jax.run.adapters import lora_of
-from ds_jax.run.model_card import Exported, base_of, model_card
+from ds_jax.run.model_card import Exported, save_card
 from ds_jax.run.opening import OpenedModel, open_model
 from ds_jax.run.parameters import restored_policy
 from ds_jax.run.restoring import restore_params
@@ -148,6 +147,4 @@ def _add_files(run: Session, target: _Target, model: OpenedModel, *, step: int, 
   """Adds to a folder what is neither tensors nor their config: tokenizer and model card."""
   save_tokenizer(model.folder, target.folder)
   exported = Exported.of(run.config, step=step, dtype=target.dtype, adapter=target.adapter)
-  base = base_of(run, may_download=target.may_download)
-  card = model_card(run, base, exported, size=size)
-  (target.folder / MODEL_CARD).write_text(card, encoding='utf-8')
+  save_card(run, target.folder, exported, size=size, may_download=target.may_download)

@@ -101,6 +101,14 @@ def base_of(session: Session, *, may_download: bool) -> Base:
   return Base(hub_name if cached else shown, hub_name, card)
 
 
+def save_card(
+  run: Session, folder: Path, exported: Exported, *, size: int, may_download: bool
+) -> None:
+  """Adds the card of an export to its folder; see `model_card` and `base_of`."""
+  card = model_card(run, base_of(run, may_download=may_download), exported, size=size)
+  (folder / MODEL_CARD).write_text(card, encoding='utf-8')
+
+
 def model_card(run: Session, base: Base, exported: Exported, *, size: int) -> str:
   """Returns the card of an export.
 
