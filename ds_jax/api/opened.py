@@ -23,16 +23,16 @@ T = TypeVar('T')
 
 
 def with_short_errors(function: Callable[P, T]) -> Callable[P, T]:
-  """The function, whose InputErrors say nothing of where they were found: their words are enough.
+  """The function, whose InputErrors do not show where they were found: their words are enough.
 
-  So it is at the shell.
+  So it is at the shell, and after Ctrl-C.
   """
 
   @functools.wraps(function)
   def call(*args: P.args, **kwargs: P.kwargs) -> T:
     try:
       return function(*args, **kwargs)
-    except InputError as e:
+    except (InputError, KeyboardInterrupt) as e:
       raise e.with_traceback(None) from None
 
   return call
