@@ -43,10 +43,10 @@ def check_name(name: str) -> None:
   """Raises InputError unless the hub can have a model of this name."""
   try:
     validate_repo_id(name)
-  except ValueError as e:
+  except ValueError:
     raise InputError(
-      f'Expected --push to be a name on the hub, MODEL or OWNER/MODEL, got {name!r}: '
-      f'{first_line(e)}'
+      f'Expected --push to be a name on the hub, MODEL or OWNER/MODEL, got {name!r}. Either part '
+      'has letters, digits, and -, _ and . between them, one at a time but for _; .git is no end.'
     ) from None
 
 
