@@ -45,8 +45,9 @@ def check_name(name: str) -> None:
     validate_repo_id(name)
   except ValueError:
     raise InputError(
-      f'Expected --push to be a name on the hub, MODEL or OWNER/MODEL, got {name!r}. Either part '
-      'has letters, digits, and -, _ and . between them, one at a time but for _; .git is no end.'
+      f'Expected --push to be a name on the hub, MODEL or OWNER/MODEL, got {name!r}. A name has '
+      'letters, digits, _, - and ., at most 96; no -- and no ..; it begins and ends with neither - '
+      'nor ., and does not end in .git.'
     ) from None
 
 
