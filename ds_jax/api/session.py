@@ -194,7 +194,6 @@ class OpenSession:
     Returns:
       'output', 'step', 'num_parameters', 'files', …; 'address' of what was uploaded.
     """
-    from ds_jax.run.exporting import export
     from ds_jax.run.publishing import publish
 
     if public and not push:
@@ -204,9 +203,7 @@ class OpenSession:
     with self._opened.at_work(step=step) as (session, _):
       checkpoint = os.fspath(session.workdir.root)
       what = dict(checkpoint=checkpoint, output=folder, dtype=dtype, adapter=adapter)
-      if push:
-        return Outcome(publish(session, name=push, is_public=public, **what))
-      return Outcome(export(session, **what))
+      return Outcome(publish(session, name=push, is_public=public, **what))
 
   def close(self) -> None:
     """Ends the verifier's processes and frees the parameters. May be called twice."""

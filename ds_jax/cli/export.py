@@ -40,13 +40,15 @@ class Args(RunFlags):
 
 
 def run(session: Session, args: Args) -> Result:
-  from ds_jax.run.exporting import export
   from ds_jax.run.publishing import publish
 
-  chosen = args.chosen_in(session)
-  what = dict(
-    checkpoint=args.checkpoint, output=args.output, dtype=args.dtype, adapter=args.adapter
+  summary = publish(
+    args.chosen_in(session),
+    checkpoint=args.checkpoint,
+    output=args.output,
+    name=args.push,
+    dtype=args.dtype,
+    adapter=args.adapter,
+    is_public=args.public,
   )
-  if args.push:
-    return Result(publish(chosen, name=args.push, is_public=args.public, **what))
-  return Result(export(chosen, **what))
+  return Result(summary)

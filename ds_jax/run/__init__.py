@@ -10,6 +10,7 @@ names; these files are
   forking, sampled, waiting; experience (what is learnt from them besides the parameters);
 * learning from them: learning; of worked solutions: imitation;
 * evaluations: samples (in files), benchmarks (tables), measuring (within a run);
+* exports: exporting, model_card; their way to the hub: publishing, uploading;
 * prompts: prompts; what goes wrong: watch, signs, broken; times of compilation: compiling;
 * what is around the work of a command: working;
 * processes: cluster, team, attendant, mesh, stopping.

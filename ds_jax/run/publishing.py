@@ -23,12 +23,12 @@ def publish(
   *,
   checkpoint: str,
   output: str,
-  name: str,
+  name: str = '',
   dtype: str | None = None,
   adapter: bool = False,
   is_public: bool = False,
 ) -> dict[str, Any]:
-  """Writes parameters of a run as a Hugging Face folder and uploads it.
+  """Writes parameters of a run as a Hugging Face folder and, under a name, uploads it.
 
   A folder that holds these very parameters already is uploaded as it is: the same command goes on
   after an upload that failed.
@@ -37,19 +37,22 @@ def publish(
     session: as for `export`. Of several processes the first asks the hub and uploads.
     checkpoint: the run's workdir.
     output: the folder to write.
-    name: on the hub, MODEL or OWNER/MODEL.
+    name: on the hub, MODEL or OWNER/MODEL; '': nothing is uploaded.
     dtype: as for `export`.
     adapter: likewise.
     is_public: whether a repository that is made for it is; one that exists stays as it is.
 
   Returns:
-    What `export` returns, and the address of the repository.
+    What `export` returns, and the address of the repository where there is one.
 
   Raises:
     InputError: if the hub refuses the name or this user, or `export` refuses the rest; before any
       work.
     CannotWrite: if the hub cannot be reached, or the upload fails; what was written stays.
   """
+  what = dict(checkpoint=checkpoint, output=output, dtype=dtype, adapter=adapter)
+  if not name:
+    return export(session, **what)
   check_name(name)
   workdir, folder = Workdir(Path(checkpoint)), Path(output).expanduser()
   run = dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
@@ -58,14 +61,7 @@ def publish(
   if adapter:
     _note_base_here(run)
   if there is None:
-    summary = export(
-      session,
-      checkpoint=checkpoint,
-      output=output,
-      dtype=dtype,
-      adapter=adapter,
-      may_download=True,
-    )
+    summary = export(session, **what, may_download=True)
   else:
     session.progress.note(f'{folder} holds the parameters of step {there} already.')
     summary = {'status': 'done', 'output': str(folder), 'step': there}

@@ -43,10 +43,11 @@ def check_name(name: str) -> None:
   """Raises InputError unless the hub can have a model of this name."""
   try:
     validate_repo_id(name)
-  except ValueError as e:
+  except ValueError:
     raise InputError(
-      f'Expected --push to be a name on the hub, MODEL or OWNER/MODEL, got {name!r}: '
-      f'{first_line(e)}'
+      f'Expected --push to be a name on the hub, MODEL or OWNER/MODEL, got {name!r}. A name has '
+      'letters, digits, _, - and ., at most 96; no -- and no ..; it begins and ends with neither - '
+      'nor ., and does not end in .git.'
     ) from None
 
 
