@@ -2,8 +2,9 @@
 
 For any problem a fresh continuation from depth d of a failed rollout succeeds with probability
 p U_d, where U_d is the disagreement rate of end pairs that split at depth d over that of pairs that
-split at the root. It costs the share x of a rollout. So forking at d beats restarting iff
-U_d / x > 1; p cancels. Pairs must not have been chosen by their outcome.
+split at the root. It costs the share x of a rollout. So forking at d brings more right ends for its
+cost than restarting iff U_d / x > 1; p cancels. Pairs must not have been chosen by their outcome.
+That a fork teaches more does not follow: forks of one failure tend to come out alike.
 """
 
 from __future__ import annotations
