@@ -23,7 +23,7 @@ INDIRECT = {
   'importlib-resources': 'tensorflow-datasets needs it for builders that live in a package',
   'pytest-xdist': 'launch/test.sh runs pytest with it',
   'ruff': 'layout_test.py runs it',
-  'ipykernel': 'notebook_test.py runs the notebook with it',
+  'ipykernel': 'colab_test.py runs the notebook with it',
   'nbclient': 'likewise, where it is installed',
   'nbformat': 'likewise',
   'gcsfs': 'jax and orbax open gs:// paths with it',

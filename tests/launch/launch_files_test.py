@@ -18,7 +18,7 @@ from packaging.version import Version
 from ds_jax.cli.flags import parse
 
 ROOT = Path(__file__).parents[2]
-TRIED_ELSEWHERE = ('.md', '.ipynb')  # in pages_test.py and notebook_test.py
+TRIED_ELSEWHERE = ('.md', '.ipynb')  # in pages_test.py and colab_test.py
 LAUNCH = sorted(
   p for p in (ROOT / 'launch').iterdir() if p.is_file() and p.suffix not in TRIED_ELSEWHERE
 )

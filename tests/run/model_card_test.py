@@ -71,7 +71,7 @@ def test_the_settings_in_it_are_those_of_the_run(tmp_path):
     seed=3,
     search=dict(lambda_uct=float('inf'), policy='direct'),
     data=dict(template_arguments={'thinking': False, 'words': "it's\n```\n# a `title`"}),
-    log=dict(tensorboard=False),
+    log=dict(writers=('jsonl',)),
   )
   config = config_from(dataclasses.asdict(config))
   card = card_of(session(tmp_path, config))
