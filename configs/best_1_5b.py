@@ -1,8 +1,10 @@
-"""1.5B by the best recipe that we know: groups of rollouts instead of trees, memory, four passes.
+r"""1.5B by the best recipe that we know: groups of rollouts instead of trees, memory, four passes.
 
-  ds-jax train --config=configs/best_1_5b.py --workdir=gs://…/runs/best \
-      --config.model.path=DIR --config.data.source=file:deepmath103k.parquet
+  ds-jax train --config=configs/best_1_5b.py --workdir=runs/best \
+      --config.model.path=nvidia/Nemotron-Research-Reasoning-Qwen-1.5B \
+      --config.data.source=file:deepmath103k.parquet --config.data.eval_source=file:aime2025.jsonl
 
+On a TPU slice, with the workdir in a mounted bucket: launch/README.md.
 Model, data, lengths and evaluation are those of configs/deepsearch_1_5b.py, the paper's. What
 differs paid on small models, at equal tokens (tests/benchmarks/README.md); at this scale nothing of
 it has been run by us.

@@ -1,8 +1,10 @@
 r"""DeepSearch at 1.5B: the paper's settings (arXiv:2509.25454) and those of the released scripts.
 
-  ds-jax train --config=configs/deepsearch_1_5b.py --workdir=gs://…/runs/deepsearch \
-      --config.model.path=DIR --config.data.source=file:deepmath103k.parquet
+  ds-jax train --config=configs/deepsearch_1_5b.py --workdir=runs/deepsearch \
+      --config.model.path=nvidia/Nemotron-Research-Reasoning-Qwen-1.5B \
+      --config.data.source=file:deepmath103k.parquet --config.data.eval_source=file:aime2025.jsonl
 
+On a TPU slice, with the workdir in a mounted bucket: launch/README.md.
 Paper: 100 steps in two rounds of 50, 330 GPU hours on H100, 62.95 % mean over six benchmarks.
 Not yet run here at this scale. "script": round0.sh / round1.sh of smiles724/DeepSearch, commit
 daf9067; "code": that repository's defaults.

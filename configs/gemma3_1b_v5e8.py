@@ -1,11 +1,12 @@
 r"""Gemma 3 1B on eight free chips (v5e-8): groups of rollouts on math problems, by the recipe.
 
   ds-jax train --config=configs/gemma3_1b_v5e8.py --workdir=runs/gemma3 \
-      --config.model.path=DIR --config.data.source=file:gsm8k.jsonl \
-      --config.data.eval_source=file:gsm8k_test.jsonl
+      --config.data.source=file:gsm8k.jsonl --config.data.eval_source=file:gsm8k_test.jsonl
 
-DIR is google/gemma-3-1b-it (Gemma's terms) or a folder of it. Planned for v5e:2x4 it takes 9.4 GiB
-of a chip's 16 while it searches and 9.1 while it updates; it has not been run by us.
+The model, google/gemma-3-1b-it, comes from the hub (accept Gemma's terms there, set HF_TOKEN), or
+from a folder, --config.model.path=DIR. Planned for v5e:2x4 it takes 9.4 GiB of a chip's 16 while it
+searches and 9.1 while it updates; it has not been run by us. Qwen3 0.6B on the same slice, and both
+on Google Cloud: launch/README.md.
 """
 
 import dataclasses

@@ -4,7 +4,7 @@
 #
 #   launch/tpu_babysit.sh my-tpu --zone=us-west4-a --type=v5litepod-16 --spot \
 #     --store=gs://my-bucket -- \
-#     train --config=configs/deepsearch_1_5b.py --workdir=/mnt/ds_jax/runs/first
+#     train --config=configs/deepsearch_1_5b.py --workdir=/mnt/ds_jax/runs/first …
 #
 #   --zone --project --type --nodes --spot --reserved --runtime --valid-for   of tpu_queued_resource.sh
 #   --create-flag=FLAG   of gcloud when a slice is created; may be repeated

@@ -2,7 +2,7 @@
 # Runs ds-jax on all workers of a TPU slice: sends the committed code, installs, starts, shows the log.
 #
 #   launch/tpu_submit.sh my-tpu --zone=us-west4-a --store=gs://my-bucket -- \
-#     train --config=configs/deepsearch_1_5b.py --workdir=/mnt/ds_jax/runs/first
+#     train --config=configs/deepsearch_1_5b.py --workdir=/mnt/ds_jax/runs/first …
 #   launch/tpu_submit.sh my-tpu --zone=us-west4-a --attach     # shows a job that is running
 #   launch/tpu_submit.sh my-tpu --zone=us-west4-a --stop       # it saves and ends with 42
 #

@@ -31,7 +31,7 @@ MAX_README = 8 * 1024  # bytes
 LANGUAGES = ('bash', 'python', 'text', '')
 NEEDS = ('cloud', 'accelerator', 'model', 'files', 'minutes')
 # Programs of others that pages name; what they start of ours is looked at.
-OTHERS = ('docker', 'gcloud', 'kubectl', 'pip', 'sbatch', 'sed', 'sky', 'xprof')
+OTHERS = '.venv/bin/pip cd docker gcloud git hf kubectl pip python3 sbatch sed sky xprof'.split()
 SUFFIXES = ('.py', '.sh', '.md', '.yaml', '.sbatch')
 # The tiny run that stands for that of configs/quickstart.py: the same task, on two functions.
 TINY = dict(
