@@ -84,11 +84,12 @@ KNOWN = {
 
 
 def decoder_of(config: Config) -> DecoderConfig:
-  """Shape of the model: of a known name, a folder with config.json, or a new model's."""
+  """Shape of the model: of a known name, a folder's or the hub's config.json, or a new model's."""
   model = config.model
   if model.path:
     name = model.path.rstrip('/').split('/')[-1]
-    return dataclasses.replace(KNOWN.get(name) or read_config(model.path), **model.formats)
+    known = KNOWN.get(name) or read_config(model.path, files=('config.json',))
+    return dataclasses.replace(known, **model.formats)
   return DecoderConfig(
     vocab_size=256,
     num_ids=256,

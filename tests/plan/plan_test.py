@@ -12,7 +12,7 @@ import pytest
 
 from ds_jax.checks import InputError
 from ds_jax.cli import main
-from ds_jax.config import MeshConfig
+from ds_jax.config import Config, MeshConfig, ModelConfig
 from ds_jax.model.attention.path import PATH_BLOCKS
 from ds_jax.model.attention.reader import (
   PATH_KERNEL,
@@ -27,6 +27,24 @@ from ds_jax.plan.hlo import Collective, Traffic
 from ds_jax.sharding import make_mesh
 from ds_jax.testing import tiny as fakes
 from ds_jax.testing import tiny_run
+
+
+def test_a_plan_fetches_no_weights_of_a_model_on_the_hub(tmp_path, monkeypatch):
+  import huggingface_hub
+
+  fields = {'architectures': ['Qwen2ForCausalLM'], 'model_type': 'qwen2', 'vocab_size': 64}
+  fields |= {'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': 3}
+  fields |= {'num_attention_heads': 4, 'num_key_value_heads': 2, 'max_position_embeddings': 128}
+  (tmp_path / 'config.json').write_text(json.dumps(fields))
+  asked = []
+  monkeypatch.setattr(
+    huggingface_hub,
+    'snapshot_download',
+    lambda name, allow_patterns, **_: asked.append((name, allow_patterns)) or str(tmp_path),
+  )
+  config = Config(model=ModelConfig(path='somebody/some-model'))
+  assert command.decoder_of(config).num_layers == 3
+  assert asked == [('somebody/some-model', ('config.json',))]
 
 
 def test_names_of_slices():

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ds_jax.checks import InputError
-from ds_jax.hub import local_folder
+from ds_jax.hub import MODEL_FILES, local_folder
 from ds_jax.model.config import FAMILIES, DecoderConfig, Family
 from ds_jax.model.huggingface.rope_fields import is_positive, scaling_from_hf, scaling_to_hf
 
@@ -80,17 +80,23 @@ _DEFAULT_LOCAL_THETA = 10_000.0
 _DEFAULT_PATTERN = 6
 
 
-def read_config(folder: str | os.PathLike[str], num_ids: int | None = None) -> DecoderConfig:
+def read_config(
+  folder: str | os.PathLike[str],
+  num_ids: int | None = None,
+  *,
+  files: tuple[str, ...] = MODEL_FILES,
+) -> DecoderConfig:
   """Reads `config.json` of a checkpoint folder, or of a model on the hub.
 
   Args:
     folder: the folder, or the model's name.
     num_ids: ids of the tokenizer; None: as many as the embedding has rows.
+    files: what is downloaded of a model on the hub.
 
   Raises:
     InputError: there is none, or it is not supported.
   """
-  return config_from_hf(read_fields(local_folder(folder)), num_ids)
+  return config_from_hf(read_fields(local_folder(folder, files)), num_ids)
 
 
 def read_fields(folder: pathlib.Path) -> dict[str, Any]:
