@@ -8,7 +8,7 @@ Shape legend (no letter has two meanings; einsum strings use these letters):
   F MLP width · V vocabulary
 
 Words: a *segment* is the tokens one node adds, a *path* runs from the root to a node, a
-*trajectory* is a finished, verified path, a *slot* is a lane of the decoder (not a tree).
+*trajectory* is a finished, verified path, a *slot* is a place in the decoder (not a tree).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs ds_jax into .venv and runs the main job on its embedded task: warm start, tree search,
-# learning, evaluation; it ends with a table and the place of the report.
+# Installs ds_jax into .venv and runs the main job on its embedded task: warm start, then sampling,
+# verifying, learning, evaluation; it ends with a table and the place of the report.
 #
 #   launch/quickstart.sh                                        # into runs/quickstart
 #   WORKDIR=runs/seed1 launch/quickstart.sh --config.seed=1     # arguments go to both commands
