@@ -21,7 +21,7 @@ from ds_jax.cli.flags import flags_of, parse
 from ds_jax.cli.registry import load
 from ds_jax.config import ChainConfig, Config, config_from
 from ds_jax.config.annotations import settings_of
-from ds_jax.config.load import neighbours_importable
+from ds_jax.config.load import known_field, neighbours_importable
 from ds_jax.search import policies
 from ds_jax.testing import tiny_run
 
@@ -144,15 +144,10 @@ def test_links_lead_somewhere(page):
 
 def is_setting(name: str) -> bool:
   """Whether a Config has the field 'search.width', or the section 'search'."""
-  kind = Config
-  for part in name.split('.'):
-    settings = settings_of(kind)
-    if part not in settings:
-      return False
-    if settings[part].is_named:
-      return True
-    kind = settings[part].kind
-  return True
+  try:
+    return known_field(name) == name
+  except InputError:
+    return False
 
 
 def exists_somewhere(name: str, page: Page) -> bool:
