@@ -52,13 +52,20 @@ def draw_figure(metrics: Metrics, summary: Mapping[str, Any]) -> bytes:
   curve, bars = top.subplots(1, 2, width_ratios=[3, 1])
   draw_curve(curve, metrics, summary.get('beside') or {})
   _draw_bars(bars, summary)
-  search = (_draw_solved, _draw_reward, _draw_expansions, _draw_shares, _draw_depths)
   optimisation = (_draw_ratio, _draw_clip, _draw_entropy, _draw_norm)
-  _draw_row(middle, metrics, search, title='Search')
+  _draw_row(middle, metrics, search_panels(metrics), title='Search')
   _draw_row(bottom, metrics, optimisation, title='Optimisation')
   buffer = io.BytesIO()
   figure.savefig(buffer, format='png', metadata={'Software': None})  # same run, same bytes
   return buffer.getvalue()
+
+
+def search_panels(metrics: Metrics) -> list[Panel]:
+  """The panels of the search: what forks bring is for runs that have some."""
+  panels = [_draw_solved, _draw_reward, _draw_expansions, _draw_shares]
+  if _names_by_depth(metrics):
+    panels.append(_draw_depths)
+  return panels
 
 
 def _draw_row(part: Any, metrics: Metrics, panels: Sequence[Panel], *, title: str) -> None:
@@ -175,7 +182,7 @@ def _draw_shares(axis: Any, metrics: Metrics) -> None:
 
 
 def _draw_depths(axis: Any, metrics: Metrics) -> None:
-  """Median over the steps of U/x by depth; above 1, forking there beats restarting."""
+  """Median over the steps of U/x by depth; where it is below 1, forking cannot pay."""
   style(axis, 'U/x by split depth (median)')
   medians = {}
   for depth, name in sorted(_names_by_depth(metrics).items()):
@@ -187,7 +194,7 @@ def _draw_depths(axis: Any, metrics: Metrics) -> None:
     axis.axhline(1, color=EVALUATE, linewidth=1.2, linestyle=(0, (4, 3)))
     top = max(1.3, 1.25 * max(medians.values()))
     axis.annotate(
-      'above the line: forking pays',
+      'below the line forking cannot pay',
       (1, top),
       xycoords=('axes fraction', 'data'),
       ha='right',

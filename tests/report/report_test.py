@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from ds_jax.checks import InputError
 from ds_jax.report.axes import running_mean
 from ds_jax.report.curve import draw_curve
+from ds_jax.report.figure import search_panels
 from ds_jax.report.inspect import format_tree, tree_to_dict
 from ds_jax.report.metrics import FILE_NAME, MetricsWriter, read_metrics
 from ds_jax.report.progress import LiveProgress, PlainProgress, make_progress
@@ -334,6 +335,13 @@ def train_row(step: int) -> dict:
     'time/search': 1.0,
     'time/unix': 1e9,
   }
+
+
+def test_what_forks_bring_is_drawn_of_runs_that_fork():
+  row = train_row(1)
+  assert len(search_panels([row])) == 5
+  del row['search/u_over_x_depth_1']
+  assert len(search_panels([row])) == 4
 
 
 def _png_size(content: bytes) -> tuple[int, int]:
