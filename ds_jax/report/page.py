@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ds_jax.report.document import html_document
 from ds_jax.report.metrics import series
 from ds_jax.report.summary import cost_line, headline, skipped_line, table_rows
 from ds_jax.report.text import duration, escaped, number, or_dash, percent, shorten
@@ -119,10 +120,10 @@ def render_page(
     summary: fields of report/summary.py, all optional.
     picture: a PNG; it is embedded.
   """
-  title = escaped(summary.get('title') or 'DeepSearch run')
+  title = summary.get('title') or 'DeepSearch run'
   source = f'data:image/png;base64,{base64.b64encode(picture).decode()}'
   parts = [
-    f'<h1>{title}</h1>',
+    f'<h1>{escaped(title)}</h1>',
     f'<p class="lead">{escaped(headline(summary))}.</p>',
     f'<p class="muted">{escaped(cost_line(summary))}</p>',
     f'<img src="{source}" alt="Learning curve, search statistics and optimisation">',
@@ -136,20 +137,7 @@ def render_page(
     _section('Settings', _config(summary.get('config') or {})),
   ]
   body = '\n'.join(part for part in parts if part)
-  return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{TREE_STYLE}{_STYLE}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+  return html_document(title, body, style=f'{TREE_STYLE}{_STYLE}', policy=_POLICY)
 
 
 def _beside_line(summary: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ds_jax.report.document import html_document
 from ds_jax.report.text import duration, escaped, number, or_dash, shorten
 from ds_jax.report.tree_signs import (
   MAX_ANSWER,
@@ -140,19 +141,12 @@ def _document(title: str, body: str, *, style: str) -> str:
   """Returns a whole page. Its policy names the one style by its hash, so no other applies."""
   digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
   policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-  return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-{GENERATOR}
-<title>{escaped(title)}</title>
-<style>{style}</style>
-</head>
-<body class="ds-page">
-{body}
-</body>
-</html>
-"""
+  color_scheme = '<meta name="color-scheme" content="light dark">'
+  return html_document(
+    title,
+    body,
+    style=style,
+    policy=policy,
+    head=(color_scheme, GENERATOR),
+    css_class='ds-page',
+  )

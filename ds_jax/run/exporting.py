@@ -9,18 +9,15 @@ from typing import Any
 import jax
 
 from ds_jax.checks import InputError, check_choice
-from ds_jax.config import best_metric
 from ds_jax.data.prompts import save_tokenizer
 from ds_jax.model.huggingface.peft import save_adapters
 from ds_jax.model.huggingface.save import check_output, save_decoder
 from ds_jax.model.lora import Adapted, merge, num_trained
-from ds_jax.run.adapters import lora_of
 from ds_jax.run.model_card import Exported, save_card
 from ds_jax.run.opening import OpenedModel, open_model
-from ds_jax.run.parameters import restored_policy
-from ds_jax.run.restoring import restore_params
-from ds_jax.run.session import Session
-from ds_jax.run.workdir import Workdir, workdir_config
+from ds_jax.run.parameters import restore_for, restored_policy
+from ds_jax.run.session import Session, of_run
+from ds_jax.run.workdir import Workdir
 from ds_jax.sharding import make_mesh
 from ds_jax.train.state import Policy
 
@@ -65,9 +62,8 @@ def export(
     folder=Path(output).expanduser(), dtype=dtype, adapter=adapter, may_download=may_download
   )
   check_choice('--dtype', dtype, ('float32', 'bfloat16'))
-  run = dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
-  lora = lora_of(run.config.train)
-  if adapter and lora is None:
+  run = of_run(session, workdir)
+  if adapter and not run.config.train.lora_rank:
     raise InputError(
       f'--adapter: {workdir.root} trains all parameters (train.lora_rank = 0) and has no adapters; '
       'leave the flag out.'
@@ -77,15 +73,7 @@ def export(
   model = open_model(run)
   check_output(target.folder, {'the model of the run': model.folder})
   mesh = make_mesh(fsdp=-1)
-  restored = restore_params(
-    workdir,
-    model.decoder_config,
-    mesh,
-    progress=session.progress,
-    step=session.step,
-    metric=best_metric(run.config),
-    lora=lora,
-  )
+  restored = restore_for(run, model.decoder_config, mesh)
   if restored is None:
     raise InputError(
       f'{workdir.checkpoints} holds no checkpoint; `ds-jax train` writes them. '

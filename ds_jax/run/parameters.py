@@ -138,6 +138,30 @@ class ChosenParams:
     return 'the initial model' if self.step is None else f'step {self.step}'
 
 
+def restore_for(
+  session: Session, decoder_config: DecoderConfig, mesh: jax.sharding.Mesh
+) -> Restored | None:
+  """What the checkpoint of a session's step has, see `restore_params`; None: there is none.
+
+  Args:
+    session: of the run.
+    decoder_config: of its model.
+    mesh: where the parameters go.
+
+  Raises:
+    InputError: if they cannot be read.
+  """
+  return restore_params(
+    session.workdir,
+    decoder_config,
+    mesh,
+    progress=session.progress,
+    step=session.step,
+    metric=best_metric(session.config),
+    lora=lora_of(session.config.train),
+  )
+
+
 def chosen_params(engines: Engines) -> ChosenParams:
   """Of the session's step, else of the newest checkpoint of the workdir, else the initial model's.
 
@@ -146,15 +170,7 @@ def chosen_params(engines: Engines) -> ChosenParams:
   """
   session, mesh = engines.session, engines.mesh
   model, workdir = session.config.model, session.workdir
-  restored = restore_params(
-    workdir,
-    engines.decoder_config,
-    mesh,
-    progress=session.progress,
-    step=session.step,
-    metric=best_metric(session.config),
-    lora=lora_of(session.config.train),
-  )
+  restored = restore_for(session, engines.decoder_config, mesh)
   if restored is not None:
     step = restored.step
     policy = restored_policy(session, restored, engines.tokenizer.num_ids, mesh=mesh)

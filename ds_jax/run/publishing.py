@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from ds_jax.model.huggingface.config import UNFINISHED
 from ds_jax.run.exporting import export
 from ds_jax.run.model_card import Exported, exported_in
 from ds_jax.run.restoring import step_of
-from ds_jax.run.session import Session
+from ds_jax.run.session import Session, of_run
 from ds_jax.run.uploading import check_access, check_name, upload
-from ds_jax.run.workdir import Workdir, workdir_config
+from ds_jax.run.workdir import Workdir
 
 
 def publish(
@@ -55,7 +54,7 @@ def publish(
     return export(session, **what)
   check_name(name)
   workdir, folder = Workdir(Path(checkpoint)), Path(output).expanduser()
-  run = dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
+  run = of_run(session, workdir)
   there = _step_there(run, folder, dtype=dtype or 'float32', adapter=adapter)
   name = check_access(name, session.team)
   if adapter:

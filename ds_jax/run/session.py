@@ -10,7 +10,7 @@ from ds_jax.checks import InputError
 from ds_jax.config import Config
 from ds_jax.interfaces import ALONE, Progress, Team
 from ds_jax.run.disk import RENAME_REMEDY, CannotWrite, probe
-from ds_jax.run.workdir import Workdir
+from ds_jax.run.workdir import Workdir, workdir_config
 
 
 def never() -> bool:
@@ -44,6 +44,15 @@ def check_step(name: str, step: str) -> None:
       f'Expected {name} to be a training step as in metrics.jsonl, or best, got {step!r}; '
       f'without {name} it is the newest.'
     )
+
+
+def of_run(session: Session, workdir: Workdir) -> Session:
+  """The session, about a run: its workdir and the settings that it keeps.
+
+  Raises:
+    InputError: if there is no run.
+  """
+  return dataclasses.replace(session, config=workdir_config(workdir), workdir=workdir)
 
 
 def probed(session: Session) -> Session:

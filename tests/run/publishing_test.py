@@ -54,7 +54,7 @@ def nothing_is_read(monkeypatch):
   def fail(*args, **kwargs):
     raise AssertionError('refusals come before any work')
 
-  monkeypatch.setattr(exporting, 'restore_params', fail)
+  monkeypatch.setattr(exporting, 'restore_for', fail)
 
 
 def export(capsys, run, *flags):
@@ -84,7 +84,7 @@ def test_the_same_command_uploads_again_what_is_there(run, hub, capsys, tmp_path
   assert 'is whole, but it could not be uploaded' in err and 'answers 500' in err
   before = {path: path.read_bytes() for path in (tmp_path / 'out').iterdir()}
   hub.answers.clear()
-  monkeypatch.setattr(exporting, 'restore_params', lambda *args, **kwargs: pytest.fail('read'))
+  monkeypatch.setattr(exporting, 'restore_for', lambda *args, **kwargs: pytest.fail('read'))
   code, summary, err = export(capsys, run, *flags)
   assert code == 0 and summary['step'] == 2, err
   assert {path: path.read_bytes() for path in (tmp_path / 'out').iterdir()} == before
