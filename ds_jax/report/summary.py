@@ -69,9 +69,9 @@ def make_summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     elif row['kind'] == 'filter':
       rounds += 1
     elif row['kind'] == 'evaluate' and row.get('when') == 'before' and before is None:
-      before = _evaluation(row)
+      before = evaluation_of(row)
     elif row['kind'] == 'evaluate' and row.get('when') == 'after':
-      after = _evaluation(row)
+      after = evaluation_of(row)
   return {
     'before': before,
     'after': after,
@@ -124,7 +124,7 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     shares = [percent(evaluation.get('pass_at_k')) for evaluation in columns.values()]
     rows.append((f'pass@{k}', *shares, _change_of('pass_at_k', columns)))
   for prefix in _temperatures(columns.values()):
-    at_it = {label: _figures_under(column, prefix) for label, column in columns.items()}
+    at_it = {label: _figures_under(column, f'{prefix}/') for label, column in columns.items()}
     label = f'pass@1 at temperature {prefix.removeprefix("t_")}'
     rows.append((label, *map(with_interval, at_it.values()), _change_of('pass_at_1', at_it)))
   counts = [
@@ -176,21 +176,17 @@ def _temperature_of(prefix: str) -> float:
 
 
 def _figures_under(evaluation: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-  """The figures of a further temperature, under their names without it."""
-  start, figures = f'{prefix}/', {}
+  """The figures whose names begin with `prefix`, under their names without it."""
+  figures = {}
   for name, value in evaluation.items():
-    if name.startswith(start):
-      figures[name.removeprefix(start)] = value
+    if name.startswith(prefix):
+      figures[name.removeprefix(prefix)] = value
   return figures
 
 
 def mean_figures(evaluation: Mapping[str, Any]) -> dict[str, Any]:
   """The figures of the mean over several evaluation sets, under their names without it."""
-  figures = {}
-  for name, value in evaluation.items():
-    if name.startswith(_OF_MEAN):
-      figures[name.removeprefix(_OF_MEAN)] = value
-  return figures
+  return _figures_under(evaluation, _OF_MEAN)
 
 
 def figures_of(evaluation: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -278,13 +274,10 @@ def with_interval(evaluation: Mapping[str, Any]) -> str:
   return f'{share} [{100 * low:.1f}, {100 * high:.1f}]'
 
 
-def _evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
+def evaluation_of(row: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the numbers of a row of kind 'evaluate', without the prefix of their names."""
-  fields = {}
-  for name, value in row.items():
-    if name.startswith('evaluate/') and value is not None:
-      fields[name.removeprefix('evaluate/')] = value
-  return fields
+  figures = _figures_under(row, 'evaluate/')
+  return {name: value for name, value in figures.items() if value is not None}
 
 
 def _row_seconds(row: Mapping[str, Any]) -> float:

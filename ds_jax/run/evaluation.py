@@ -15,7 +15,13 @@ from typing import Any
 from ds_jax.checks import InputError
 from ds_jax.config import digest, temperature_name
 from ds_jax.evaluate.metrics import evaluation_metrics
-from ds_jax.report.summary import figures_of, mean_figures, samples_in_words, with_interval
+from ds_jax.report.summary import (
+  evaluation_of,
+  figures_of,
+  mean_figures,
+  samples_in_words,
+  with_interval,
+)
 from ds_jax.run.benchmarks import check_benchmarks, evaluate_benchmarks
 from ds_jax.run.disk import is_writable
 from ds_jax.run.loaded import LoadedRun
@@ -126,7 +132,7 @@ def _evaluate_split(session: Session, loaded: LoadedRun, output: str | None) -> 
   lines = [f'{_result_line(figures)}, {chosen.name}']
   for source in sorted(set(sources.values()) - {''}):
     lines.append(f'  {source}: {_result_line(figures_of(figures, source))}')
-  mean = mean_figures(_without_prefix(figures))
+  mean = mean_figures(evaluation_of(figures))
   if mean:
     lines.append(f'  mean over sets: pass@1 {with_interval(mean)}')
   for temperature, drawn_at_it in at_further.items():
@@ -145,13 +151,8 @@ def _result_line(figures: Mapping[str, float]) -> str:
   """Returns 'pass@1 34.3 % [29.9, 39.0] over 256 problems, 8 samples each'."""
   if not figures['evaluate/num_problems']:
     return 'pass@1 – : no sample could be verified'
-  evaluation = _without_prefix(figures)
+  evaluation = evaluation_of(figures)
   return (
     f'pass@1 {with_interval(evaluation)} over {evaluation["num_problems"]:,} problems, '
     f'{samples_in_words(evaluation)} samples each'
   )
-
-
-def _without_prefix(figures: Mapping[str, float]) -> dict[str, float]:
-  """The figures under their names in summaries."""
-  return {name.removeprefix('evaluate/'): value for name, value in figures.items()}

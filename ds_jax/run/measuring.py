@@ -19,7 +19,7 @@ from ds_jax.evaluate.metrics import (
 )
 from ds_jax.evaluate.samples import sample_row
 from ds_jax.interfaces import Progress
-from ds_jax.report.summary import pass_rates_in_words
+from ds_jax.report.summary import evaluation_of, pass_rates_in_words
 from ds_jax.run.durable import write_atomically
 from ds_jax.run.engines import Engines
 from ds_jax.run.growing import Work, rollout_jobs
@@ -89,7 +89,7 @@ def evaluation_figures(engines: Engines, rollouts: Rollouts, prompts: Prompts) -
 
 def tell_figures(progress: Progress, step: int, figures: Mapping[str, float]) -> None:
   """Says what an evaluation after `step` training steps found, of each evaluation set too."""
-  evaluation = {name.removeprefix('evaluate/'): value for name, value in figures.items()}
+  evaluation = evaluation_of(figures)
   if evaluation.get('pass_at_1') is not None:
     progress.note(f'Evaluation at step {step}: {"; ".join(pass_rates_in_words(evaluation))}.')
 
